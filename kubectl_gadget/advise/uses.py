@@ -41,7 +41,6 @@ class WatchPeriod:
 class SeenUses:
     """Everything that advice is based on."""
 
-    advisor: str
     kind: UseKind
     runs: list[WatchPeriod] = field(default_factory=list)
     inventory: Inventory = field(default_factory=Inventory)

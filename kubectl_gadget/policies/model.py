@@ -266,7 +266,6 @@ class Action:
 class Selector:
     """Filters that all have to match, and the actions when they do."""
 
-    label: str = ""
     filters: tuple[HookFilter, ...] = ()
     return_filters: tuple[HookFilter, ...] = ()
     actions: tuple[Action, ...] = ()
@@ -359,7 +358,6 @@ class Policy:
     enforcer_calls: tuple[SystemCall | str, ...] = ()
     """the system calls, and `security_…` functions, that `NotifyEnforcer` may deny"""
     enforcer_generated: tuple[Generated, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[Note, ...] = field(default=(), compare=False)
     place: Place = field(default=NOWHERE, compare=False)

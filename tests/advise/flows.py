@@ -28,9 +28,7 @@ NODE = Node("n1", ("192.168.0.1",))
 def recording(*uses: Use) -> SeenUses:
     """Of ten hours in this small cluster."""
     inventory = Inventory([WEB, WEB_2, DB, DNS, ON_HOST, BARE], list(SERVICES), [NODE])
-    made = SeenUses(
-        "networkpolicy", networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 36_000.0, ("n1",), 0)], inventory
-    )
+    made = SeenUses(networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 36_000.0, ("n1",), 0)], inventory)
     made.add(uses)
     return made
 

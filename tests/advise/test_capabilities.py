@@ -31,7 +31,7 @@ def row(capability: str = "CAP_CHOWN", number: int = CHOWN, **members: Any) -> d
 
 
 def need(*rows: dict[str, Any]) -> capabilities.Need:
-    made = SeenUses("capabilities", capabilities.KIND)
+    made = SeenUses(capabilities.KIND)
     for item in rows:
         made.add(capabilities.uses_of(item))
     return capabilities.need(made.uses)
@@ -73,7 +73,7 @@ def test_rights_in_a_namespace_that_the_program_made_are_not_the_containers() ->
 
 
 def test_the_patch_drops_all_and_adds_what_was_used_also_for_containers_that_did_nothing() -> None:
-    made = SeenUses("capabilities", capabilities.KIND, inventory=Inventory([WEB]))
+    made = SeenUses(capabilities.KIND, inventory=Inventory([WEB]))
     made.add(capabilities.uses_of(row()))
     made.watch((WEB.namespace, WEB.name, "main"), earlier=False)
     made.watch((WEB.namespace, WEB.name, "side"), earlier=True)

@@ -21,7 +21,7 @@ def deed(operation: str, path: str, to: str | None = None, **members: Any) -> di
 
 
 def recording(*rows: dict[str, Any], pod: Pod = WEB) -> SeenUses:
-    made = SeenUses("filesystem", filesystem.KIND, inventory=Inventory([pod]))
+    made = SeenUses(filesystem.KIND, inventory=Inventory([pod]))
     for item in rows:
         made.add(filesystem.uses_of(item))
     return made

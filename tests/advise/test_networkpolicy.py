@@ -40,7 +40,7 @@ FACTS = st.builds(
 
 def policies(uses: list[Use], pods: list[Pod] = PODS) -> list[dict[str, Any]]:
     """As they come out of the YAML again."""
-    made = SeenUses("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(pods)))
+    made = SeenUses(networkpolicy.KIND, inventory=Inventory(list(pods)))
     made.add(uses)
     return list(yaml.safe_load_all(as_yaml(networkpolicy.advise(made))))
 

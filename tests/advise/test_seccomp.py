@@ -28,7 +28,7 @@ def use(pod: Pod, syscall: str, architecture: str = "x86_64", container: str = "
 
 
 def recording(*uses: Use) -> SeenUses:
-    made = SeenUses("seccomp", seccomp.KIND, inventory=Inventory([WEB, WEB_2, DB]))
+    made = SeenUses(seccomp.KIND, inventory=Inventory([WEB, WEB_2, DB]))
     made.add(uses)
     return made
 

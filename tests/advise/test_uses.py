@@ -15,7 +15,7 @@ NAMES = st.sampled_from(["a", "b"])
 
 @given(st.lists(st.tuples(NAMES, NAMES, st.integers(1, 1 << 60))))
 def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -> None:
-    made = SeenUses("x", UseKind(("key", "other"), ("count",)))
+    made = SeenUses(UseKind(("key", "other"), ("count",)))
     made.add({"key": key, "other": other, "count": count} for key, other, count in rows)
     assert sum(use["count"] for use in made.uses) == sum(count for _, _, count in rows)
     assert len(made.uses) == len({row[:2] for row in rows})
@@ -24,9 +24,7 @@ def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -
 def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
     from kubectl_gadget.advise.evidence import summary, warnings
 
-    made = SeenUses(
-        "networkpolicy", networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))]
-    )
+    made = SeenUses(networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))])
     told = list(warnings(made))
     assert "3 events were lost" in told[0]
     assert "not watched to the end: n1" in told[1]

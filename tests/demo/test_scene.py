@@ -99,7 +99,7 @@ def test_what_the_api_server_would_say_fits_the_policies(scene: Scene, tmp_path:
     tables = LivePolicyTables(policies)
     tables.take(objects)
     assert tables.count == 2
-    recording = SeenUses("networkpolicy", KIND, inventory=inventory(objects))
+    recording = SeenUses(KIND, inventory=inventory(objects))
     for words in CALLS:
         recording.add(uses(scene, *words))
     found = {

@@ -98,7 +98,7 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
     first: list[Use], second: list[Use]
 ) -> None:
     def recorded(uses: list[Use]) -> SeenUses:
-        made = SeenUses("networkpolicy", networkpolicy.KIND, inventory=Inventory(list(PODS)))
+        made = SeenUses(networkpolicy.KIND, inventory=Inventory(list(PODS)))
         made.add(uses)
         return made
 

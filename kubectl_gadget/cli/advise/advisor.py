@@ -117,7 +117,7 @@ def watch(
     from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.run_options import Replay
 
-    recording = SeenUses(recipe.name, recipe.kind)
+    recording = SeenUses(recipe.kind)
     files = flags.watch.recordings or ()
     if not files:
         return recording, _observe(recipe, recording, pods, flags, objects)

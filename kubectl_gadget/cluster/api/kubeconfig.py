@@ -39,7 +39,6 @@ class Cluster:
     """Returns how to connect, with freshly read or requested credentials. Blocks. Raises ClusterError"""
     namespace: str = "default"
     """the context's default"""
-    context: str | None = None
     impersonate: tuple[tuple[str, str], ...] = ()
     """headers, in order; a name may occur several times"""
     request_timeout: float | None = None
@@ -92,7 +91,6 @@ def _load(files: list[Path], options: KubeOptions) -> Cluster:
         server=cluster["server"],
         configure=lambda: _configure(cluster, user, config.save),
         namespace=str(context.get("namespace") or "default"),
-        context=name,
         impersonate=tuple(_impersonation(options, user)),
         request_timeout=options.request_timeout,
         options=replace(options, context=name),

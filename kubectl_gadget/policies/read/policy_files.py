@@ -183,7 +183,6 @@ def _resolve(whole: Part, namespace: _Namespace, problems: Problems) -> Policy |
         options=_options(spec, problems),
         enforcer_calls=calls,
         enforcer_generated=generated,
-        labels=metadata.text_map("labels"),
         annotations=metadata.text_map("annotations"),
         notes=tuple(notes),
         place=whole.place,

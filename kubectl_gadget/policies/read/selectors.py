@@ -70,7 +70,6 @@ def read_selector(part: Part, around: SelectorContext) -> Selector:
     if "matchReturnActions" in part and not around.returns:
         around.problems.add(part.at("matchReturnActions"), "needs `return: true` and `returnArg` in the hook")
     return Selector(
-        label=part.text("label"),
         filters=tuple(filters),
         return_filters=tuple(return_filters),
         actions=read_actions(part, "matchActions", around.hook_kind, around.problems, around.notes),

@@ -106,7 +106,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path, monkeypa
 def test_the_first_file_that_selects_a_context_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [write(tmp_path / "1", config("a")), write(tmp_path / "2", config("b"))]
     monkeypatch.setenv("KUBECONFIG", os.pathsep.join(map(str, paths)))
-    assert load(KubeOptions()).context == "a"
+    assert load(KubeOptions()).options.context == "a"
 
 
 def test_what_flags_say_of_certificates_replaces_the_kubeconfigs_data(tmp_path: Path) -> None:

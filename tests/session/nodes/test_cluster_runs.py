@@ -320,7 +320,7 @@ async def test_a_recording_of_flows_has_the_clusters_services_nodes_and_namespac
     code, output, errors = await runner.end(interrupt=False)
     assert (code, output) == (1, "")
     assert "nothing was observed in the selected containers" in errors
-    recording = SeenUses("networkpolicy", KIND)
+    recording = SeenUses(KIND)
     runs = (GadgetRun(load_gadget("top_flow")),)
     options = RunOptions(runs, replay=Replay((path,)), local=True)
     add_recordings(options, AdviceOrder(recording, RECIPE.uses_of, whole_cluster=True), io.StringIO())
