@@ -9,26 +9,33 @@ _SHORT = 400
 """A list of all names of fewer characters than this fits into a message."""
 
 
-def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The one or two names nearest to `name`, whatever their case; None when none is near."""
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6, most: int = 2) -> str | None:
+    """The names nearest to `name`, whatever their case; None when none is near."""
     from difflib import get_close_matches
 
     lower = {one.lower(): one for one in known}
-    return " or ".join(lower[one] for one in get_close_matches(name.lower(), lower, 2, cutoff)) or None
+    if name.lower() in lower:
+        return lower[name.lower()]
+    return " or ".join(lower[one] for one in get_close_matches(name.lower(), lower, most, cutoff)) or None
+
+
+def meant(name: str, known: Iterable[str], cutoff: float = 0.6, most: int = 2) -> str:
+    """`; did you mean …?` with the nearest names; empty when none is near."""
+    near = nearest(name, known, cutoff, most)
+    return f"; did you mean {near}?" if near else ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean …?` with the nearest names, or the list of all when it is short; else empty."""
     names = list(known)
-    if near := nearest(name, names, 0.7):
-        return f"; did you mean {near}?"
+    if near := meant(name, names, 0.7):
+        return near
     return f"; it is one of {', '.join(names)}" if names and sum(map(len, names)) < _SHORT else ""
 
 
-def suggested(name: str, known: Iterable[str]) -> str:
-    """`pod or pid?` with up to three names nearest to `name`, or `one of …` with all."""
-    from difflib import get_close_matches
-
+def suggested(name: str, known: Iterable[str], cutoff: float = 0.5, most: int = 3, only_near: bool = False) -> str:
+    """`pod or pid?` with the names nearest to `name`; `one of …` with all when none is near, or empty."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"{' or '.join(near)}?" if near else f"one of {', '.join(names)}"
+    if near := nearest(name, names, cutoff, most):
+        return f"{near}?"
+    return "" if only_near else f"one of {', '.join(names)}"

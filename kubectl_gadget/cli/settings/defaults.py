@@ -17,7 +17,7 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, EngineFlags, ImageF
 from kubectl_gadget.cli.settings.settings_places import FILE, PREFIX, file_path, nothing_is_set
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.similar_names import meant
 
 _NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED", "CI"})
 """Names after PREFIX in variables that do not set flags."""
@@ -156,10 +156,9 @@ def check_entry(settings: Settings, command: str, flags: Sequence[Flag]) -> None
     by_key = {flag.key: flag for flag in flags}
     for key, setting in settings.commands.get(command, {}).items():
         if key not in by_key:
-            near = nearest(key, [flag.key for flag in flags if not flag.typed_only])
-            meant = f"; did you mean {near}?" if near else ""
+            near = meant(key, [flag.key for flag in flags if not flag.typed_only])
             raise UsageError(
-                f"{setting.place}: {command} has no flag --{key}{meant}", f"kubectl gadget {command} --help"
+                f"{setting.place}: {command} has no flag --{key}{near}", f"kubectl gadget {command} --help"
             )
         if why := by_key[key].typed_only:
             raise UsageError(f"{setting.place}: --{key} cannot be set here: {why}", "give it on the command line")
@@ -191,8 +190,8 @@ def ignored_variables(flags: Mapping[str, Flag]) -> list[str]:
         elif flag is not None:
             where = "the configuration file sets it, below commands"
             found.append(f"{name} is not used: --{flag.key} belongs to the command; {where}")
-        elif near := nearest(name, known):
-            found.append(f"{name} is not used; did you mean {near.partition(' or ')[0]}?")
+        elif near := meant(name, known, most=1):
+            found.append(f"{name} is not used{near}")
     return found
 
 

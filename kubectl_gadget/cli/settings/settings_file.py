@@ -15,7 +15,7 @@ from pathlib import Path
 from kubectl_gadget.cli.framework.command import GadgetCommand, GadgetGroup
 from kubectl_gadget.cli.settings.defaults import Setting, Settings, shared_flags
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import did_you_mean, nearest
+from kubectl_gadget.similar_names import did_you_mean, meant
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
@@ -72,8 +72,8 @@ def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand |
         for part in word.split("+"):
             if part not in group.entries:
                 error = group.unknown(part, path)
-                meant = f"; did you mean {error.remedy.removeprefix(f'{PROGRAM} ')}?" if error.remedy else ""
-                raise UsageError(f"{place}: {error}{meant}")
+                near = f"; did you mean {error.remedy.removeprefix(f'{PROGRAM} ')}?" if error.remedy else ""
+                raise UsageError(f"{place}: {error}{near}")
         if not words and not load and path != PROGRAM:
             return None
         command, path = group.get_command(None, word), f"{path} {word}"
@@ -92,10 +92,9 @@ def _check_shared(settings: Settings) -> None:
     known = {flag.key for flag in shared_flags().values()}
     for key, setting in settings.defaults.items():
         if key not in known:
-            near = nearest(key, known)
-            meant = f"; did you mean {near}?" if near else "; write flags of one command below commands"
+            near = meant(key, known) or "; write flags of one command below commands"
             raise UsageError(
-                f"{setting.place}: --{key} is not a flag that defaults can set{meant}", "kubectl gadget config view"
+                f"{setting.place}: --{key} is not a flag that defaults can set{near}", "kubectl gadget config view"
             )
 
 

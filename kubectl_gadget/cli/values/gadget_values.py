@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.cli.values.amounts import whole_number
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.similar_names import meant
 
 
 def syscalls(text: str) -> str:
@@ -63,11 +63,8 @@ def number_of(kind: str) -> Callable[[str], int]:
         name = text.upper()
         found = names.get(name, names.get(prefix + name))
         if found is None:
-            meant = nearest(name, names_of(kind))
             article = "an" if kind == "errno" else "a"
-            raise ValueError(
-                f"is not the number or name of {article} {kind}" + (f"; did you mean {meant}?" if meant else "")
-            )
+            raise ValueError(f"is not the number or name of {article} {kind}{meant(name, names_of(kind))}")
         return found
 
     return read
@@ -118,10 +115,7 @@ def words_of(words: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         for word in map(str.strip, text.split(",")):
             if word not in words and word != "all":
-                meant = nearest(word, words)
-                raise ValueError(
-                    f"{word!r} is not one of all, {', '.join(words)}" + (f"; did you mean {meant}?" if meant else "")
-                )
+                raise ValueError(f"{word!r} is not one of all, {', '.join(words)}{meant(word, words)}")
         return text
 
     return read

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kubectl_gadget.cli.values.word_lists import commas, each
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.similar_names import meant
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -68,9 +68,7 @@ def _wrong_kind(spelling: str, name: str) -> str:
         return "is not the name of a pod"
     if flag := _FLAGS.get(spelling.lower()):
         return f"is not a pod or a workload; use {flag.format(name)}"
-    meant = nearest(spelling.lower(), BY_SPELLING)
-    known = ", ".join(KINDS)
-    return f"has the unknown kind {spelling!r}; kinds are {known}" + (f"; did you mean {meant}?" if meant else "")
+    return f"has the unknown kind {spelling!r}; kinds are {', '.join(KINDS)}{meant(spelling, BY_SPELLING)}"
 
 
 def object_name(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from kubectl_gadget.output.registry import Formats, UnknownFormatError
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.similar_names import meant
 
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -20,9 +20,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text in choices:
             return text
-        by_lower = {choice.lower(): choice for choice in choices}
-        meant = by_lower.get(text.lower()) or nearest(text, choices)
-        raise ValueError(f"must be one of {', '.join(choices)}" + (f"; did you mean {meant}?" if meant else ""))
+        raise ValueError(f"must be one of {', '.join(choices)}{meant(text, choices)}")
 
     return read
 

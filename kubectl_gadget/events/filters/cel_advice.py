@@ -4,14 +4,14 @@ Filters are typed by people who know other languages: SQL, jq, tcpdump, Python, 
 expression, quoted for a shell. The trap: it is offered only if it parses, so that it does not lead to the next error.
 """
 
-import difflib
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_types import FUNCTIONS, MACROS, METHODS, Shape
+from kubectl_gadget.similar_names import nearest, suggested
 
 _TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
 _WORD = r"[A-Za-z_][\w.]*"
@@ -144,20 +144,9 @@ def _replace_outside_texts(
     return pattern.sub(replace, text)
 
 
-def nearest_names(name: str, names: Iterable[str], cutoff: float = 0.5, most: int = 3, only_near: bool = False) -> str:
-    """`pod or pid?`, or all names if none is near."""
-    known = sorted(names)
-    near = difflib.get_close_matches(name, known, n=most, cutoff=cutoff)
-    for other in (name.lower(), name.upper()):
-        near = near or difflib.get_close_matches(other, known, n=most, cutoff=cutoff)
-    if near:
-        return f"{' or '.join(near)}?"
-    return "" if only_near else f"one of {', '.join(known)}"
-
-
 def never(text: str, side: cel_syntax.Tree, value: str, names: Collection[str]) -> tuple[str, str | None]:
     """Says that `side` never has this value, and which of its values may be meant."""
-    meant = nearest_names(value, names, only_near=len(names) > _FEW)
+    meant = suggested(value, names, only_near=len(names) > _FEW)
     return f"{text[slice(*_span(side))]} is never {value!r}", meant or None
 
 
@@ -242,9 +231,7 @@ def function(text: str, tree: cel_syntax.Tree, name: str, is_method: bool) -> st
     token: cel_syntax.Tree = tree.children[1] if is_method else tree.children[0]
     found = _METHOD_NAMES.get(name.lower())
     if found is None or (found not in known and is_method):
-        near = difflib.get_close_matches(name, known, 1, 0.6)
-        near = near or [word for word in known if word.lower() == name.lower()]
-        found = near[0] if near else None
+        found = nearest(name, known, most=1)
     if found is None:
         words = [*sorted(METHODS), "exists", "all"] if is_method else sorted(known)
         return f"one of {', '.join(f'{word}()' for word in words)}"

@@ -32,6 +32,7 @@ from kubectl_gadget.events.filters.cel_types import (
     comparable,
     computed,
 )
+from kubectl_gadget.similar_names import suggested
 
 _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%"}
@@ -110,7 +111,7 @@ class _Checker:
             return ANY if token.value == "google" else TYPE
         error = cel_syntax.at(self.text, token.line, token.column, f"there is no column {token.value!r}")
         meant = self.headings.get(token.value.lower())
-        error.remedy = f"{meant}?" if meant else cel_advice.nearest_names(token.value, [*self.columns, *bound])
+        error.remedy = f"{meant}?" if meant else suggested(token.value, [*self.columns, *bound])
         raise error
 
     _dot_ident = _ident
@@ -193,7 +194,7 @@ class _Checker:
         if not names or not others or any(token.value not in known for token in others):
             return
         shape = self.shape(other, bound)
-        meant = [cel_advice.nearest_names(names[0].value, list(self.columns), 0.7, 1, only_near=True)]
+        meant = [suggested(names[0].value, list(self.columns), 0.7, 1, only_near=True)]
         meant.append(cel_advice.quoted(self.text, side, other, shape, list(self.columns)) or "")
         if not any(meant) and shape.name in ("int", "bool"):
             meant.append(f"what is compared with it is {shape}")
@@ -245,7 +246,7 @@ class _Checker:
     def _member(self, place: cel_syntax.Tree, name: str, shape: Shape) -> Shape:
         assert shape.members is not None
         if name not in shape.members:
-            self.fail(place, f"there is no member {name!r}", cel_advice.nearest_names(name, shape.members))
+            self.fail(place, f"there is no member {name!r}", suggested(name, shape.members))
         return shape.members[name]
 
     def _member_index(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:

@@ -6,14 +6,13 @@ where no node was asked, and nothing is rejected; most kernel functions and trac
 since a function that is merely absent on this machine is not a mistake.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kubectl_gadget.events.linux import tables
 from kubectl_gadget.policies.language.linux_names import system_calls
 from kubectl_gadget.policies.model import Hook, Note, Policy
-from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.similar_names import did_you_mean, meant
 
 _LATEST = "6.18"
 _LSM_HOOKS = frozenset(tables.words("lsm_hooks"))
@@ -47,10 +46,8 @@ def misspelt(policy: Policy) -> Iterator[Note]:
     named = [hook for hook in named if not (hook.syscall or hook.generated or hook.ignore_missing)]
     known = _own_symbols() if named else set()
     for hook in named:
-        near = [] if hook.target in known else difflib.get_close_matches(hook.target, known, 2, _ALIKE)
-        if near:
-            what = f"this machine's kernel has no function {hook.target}; did you mean {' or '.join(near)}?"
-            yield Note(hook.place, what)
+        if hook.target not in known and (near := meant(hook.target, known, _ALIKE)):
+            yield Note(hook.place, f"this machine's kernel has no function {hook.target}{near}")
 
 
 def _own_symbols() -> set[str]:

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import meant
 
 _PROVIDERS = {
     **{"kprobe": "k", "kretprobe": "kr", "uprobe": "u", "uretprobe": "ur", "usdt": "U", "tracepoint": "t"},
@@ -93,11 +94,8 @@ def _has_task(place: int, point: str, program: str, file: str) -> bool:
         what = f"{point} iterates over objects of the whole node and has no current process"
         raise _error(program, place, file, f"{what}, so it cannot be limited to pods", _WHOLE_NODE)
     if provider not in _PROVIDERS and provider not in _PROVIDERS.values():
-        from difflib import get_close_matches
-
-        near = get_close_matches(provider, [*_PROVIDERS, *_WITHOUT_TASK, *_ITERATORS], n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise _error(program, place, file, f"unknown kind of probe {provider!r}{meant}", _WHOLE_NODE)
+        near = meant(provider, [*_PROVIDERS, *_WITHOUT_TASK, *_ITERATORS], most=1)
+        raise _error(program, place, file, f"unknown kind of probe {provider!r}{near}", _WHOLE_NODE)
     if provider in ("tracepoint", "t"):
         hit = next((one for one in _IN_INTERRUPTS if fnmatchcase(one, rest) or fnmatchcase(rest, one)), None)
         if hit is not None:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.cli.flags.arguments import Spelling, UnknownFlag, parse
-from kubectl_gadget.cli.values.word_lists import nearest
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import nearest
 
 FLAGS = {
     "--namespace": Spelling("namespace"),
