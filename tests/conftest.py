@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return MachineAndOthers(config, log)
 
 
+class _Folder(pytest.Package):
+    """A folder of tests that is listed once. pytest lists its folder again for each file that is an argument, and in a
+    virtual machine eighty are."""
+
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
+        return self._found
+
+    @cached_property
+    def _found(self) -> list[pytest.Item | pytest.Collector]:
+        return list(super().collect())
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    return _Folder.from_parent(parent, path=path) if (path / "__init__.py").is_file() else None
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return True if config.getoption("--unit") and has_no_unit_test(collection_path) else None
 
@@ -83,7 +100,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Marks tests before -m selects, and orders them after pytest has put those together that share a fixture."""
-    mark_all(items, config.option.reruns or 0)
+    distributed = hasattr(config, "workerinput")
+    mark_all(items, config.option.reruns or 0, distributed)
     if config.getoption("--unit"):
         config.hook.pytest_deselected(items=[item for item in items if not is_unit(item)])
         items[:] = [item for item in items if is_unit(item)]
@@ -95,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
     yield
-    order(items, distributed=hasattr(config, "workerinput"))
+    order(items, distributed)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

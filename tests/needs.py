@@ -66,8 +66,9 @@ def uses_the_machine(nodeid: str) -> bool:
     return found is None or name.partition("[")[0] in found
 
 
-def mark_all(items: list[pytest.Item], reruns: int) -> None:
-    """Adds the marks that come from folders and fixtures, and marks the tests that are rerun. Raises UsageError."""
+def mark_all(items: list[pytest.Item], reruns: int, distributed: bool) -> None:
+    """Adds the marks that come from folders and fixtures, and marks the tests that are rerun. Raises UsageError if the
+    tests are distributed, and one that needs the machine was not found by its text."""
     for item in items:
         marks = {mark for folder, mark in _FOLDERS.items() if item.nodeid.startswith(folder)}
         marks |= {mark for fixture, mark in _FIXTURES.items() if fixture in getattr(item, "fixturenames", ())}
@@ -75,7 +76,7 @@ def mark_all(items: list[pytest.Item], reruns: int) -> None:
             item.add_marker(mark)
         if reruns and item.get_closest_marker("flaky") is None and _has(item, RERUN):
             item.add_marker(pytest.mark.flaky(reruns=reruns))
-        if _has(item, OF_THE_MACHINE) and not _has(item, ("vm",)) and not uses_the_machine(item.nodeid):
+        if distributed and _of_the_machine(item) and not uses_the_machine(item.nodeid):
             raise pytest.UsageError(f"{item.nodeid} needs the machine for itself: write its mark above it")
 
 
@@ -102,9 +103,11 @@ def order(items: list[pytest.Item], distributed: bool) -> None:
     def key(item: pytest.Item) -> float:
         if _has(item, ("vm",)):
             return (0.5 if files[item] == _LONGEST else 1) if distributed else 2
+        if not distributed:
+            return 1 if _of_the_machine(item) else 0
         if uses_the_machine(item.nodeid):
-            return 0 if distributed else 1
-        return (2 if files[item] in long else 3) if distributed else 0
+            return 0
+        return 2 if files[item] in long else 3
 
     items.sort(key=key)
 
@@ -118,6 +121,10 @@ class MachineAndOthers(LoadScopeScheduling):
         if file.startswith("tests/vm/"):
             return nodeid
         return "the machine" if uses_the_machine(nodeid) else file
+
+
+def _of_the_machine(item: pytest.Item) -> bool:
+    return _has(item, OF_THE_MACHINE) and not _has(item, ("vm",))
 
 
 def _has(item: pytest.Item, marks: tuple[str, ...]) -> bool:
