@@ -96,6 +96,26 @@ def test_more_programs_of_one_call_than_there_are_places_are_an_error(opens: Com
         calls.close()
 
 
+def test_a_number_is_of_interest_while_any_call_that_has_it_is_followed(
+    opens: Compiled, numbers: dict[str, int]
+) -> None:
+    calls = syscall_programs.SyscallDispatcher()
+    object = syscall_programs.SyscallObject(opens.elf, "opens", ["openat_exit"], calls, syscall_programs.ALL)
+    try:
+        object.load()
+        assert not any(calls.content()[1])
+        object.attach("openat_exit")
+        of_interest = {number for number, sides in enumerate(calls.content()[1]) if sides}
+        assert numbers["openat"] in of_interest
+        if os.uname().machine == "x86_64":
+            assert of_interest == {numbers["openat"], 295, 102}  # openat and socketcall of 32-bit programs
+        object.detach()
+        assert not any(calls.content()[1])
+    finally:
+        object.close()
+        calls.close()
+
+
 def test_every_tracepoint_of_a_system_call_has_its_number(tracefs: Path, numbers: dict[str, int]) -> None:
     prefix = "sys_exit_"
     folders = os.listdir(tracefs / "events" / "syscalls")
