@@ -18,9 +18,9 @@ _CONTAINED, _GADGETS, _ENFORCES, _NAMESPACE = "--contained", "--gadgets=", "--en
 MOST_GADGETS = 32
 OWN = "own:"
 """Before the name of a gadget that a user wrote."""
-_NAME = re.compile(r"(own:)?[A-Za-z0-9_.-]{1,63}")
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-"""As namespaces are named (RFC 1123)."""
+_NAME = r"(own:)?[A-Za-z0-9_.-]{1,63}"
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+"""As namespaces are named (RFC 1123). Both are compiled at first use: a local agent needs neither."""
 
 
 class SessionCommand(NamedTuple):
@@ -59,8 +59,8 @@ class SessionCommand(NamedTuple):
         names = self.gadgets or ()
         return (
             len(names) <= MOST_GADGETS
-            and all(_NAME.fullmatch(name) for name in names)
-            and (self.namespace is None or _LABEL.fullmatch(self.namespace) is not None)
+            and all(re.fullmatch(_NAME, name) for name in names)
+            and (self.namespace is None or re.fullmatch(_LABEL, self.namespace) is not None)
             and not (self.contained and (self.enforces or self.gadgets is None))
         )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
+_ESCAPED = rb"\\([0-3][0-7]{2})"
 _PROPAGATION = (b"shared:", b"master:", b"propagate_from:", b"unbindable")
 _FIXED = 6
 
@@ -55,4 +55,6 @@ def parse_mountinfo(data: bytes) -> Iterator[MountPoint]:
 
 def unescape(text: bytes) -> bytes:
     """Undoes the escapes: blanks, tabs, newlines, # and backslashes are a backslash and three octal digits."""
-    return _ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), text)
+    if b"\\" not in text:
+        return text
+    return re.sub(_ESCAPED, lambda found: bytes([int(found[1], 8)]), text)  # compiled here: hardly any path has one

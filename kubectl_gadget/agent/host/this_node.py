@@ -3,16 +3,18 @@
 The trap: a pod's host name is the pod's, so the node's name comes from $NODE_NAME there.
 """
 
-import ipaddress
 import os
-import re
 import time
+from itertools import pairwise
 
 from kubectl_gadget.agent.host import procfs
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_OWN_V4 = re.compile(r"\|-- (\S+)\n\s*/32 host LOCAL")
-"""A local address in /proc/net/fib_trie."""
+_OWN_V4 = "/32 host LOCAL"
+"""The line after a local address in /proc/net/fib_trie."""
+_LOOPBACK_OR_LINK_LOCAL_V4 = ("127.", "169.254.")
+_LOOPBACK, _LINK_LOCAL = "10", "20"
+"""Scopes in /proc/net/if_inet6."""
 NO_NAMESPACE = "_local"
 """Stands for the namespace of agents that are in no pod; no namespace can have this name."""
 
@@ -76,14 +78,17 @@ def boot_id() -> str:
 
 
 def addresses() -> list[str]:
-    """Returns the node's own addresses, without loopback and link-local ones. Probes of the kubelet come from one of
-    them, which the API server need not know. They are read in the network namespace of our parent, the runtime, since a
-    pod has its own. Empty when they cannot be read."""
+    """Returns the node's own addresses, without loopback and link-local ones; those of IPv6 with all zeros. Probes of
+    the kubelet come from one of them, which the API server need not know. They are read in the network namespace of our
+    parent, the runtime, since a pod has its own. Empty when they cannot be read."""
     network = f"/proc/{os.getppid()}/net"
-    v4, v6 = (procfs.read(f"{network}/{name}").decode() for name in ("fib_trie", "if_inet6"))
-    found: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set(map(ipaddress.IPv4Address, _OWN_V4.findall(v4)))
-    found |= {ipaddress.IPv6Address(int(line.split()[0], 16)) for line in v6.splitlines()}
-    return sorted(str(address) for address in found if not (address.is_loopback or address.is_link_local))
+    v4, v6 = (procfs.read(f"{network}/{name}").decode().splitlines() for name in ("fib_trie", "if_inet6"))
+    own = {line.split()[-1] for line, next_line in pairwise(v4) if next_line.strip() == _OWN_V4 and "|--" in line}
+    found = {address for address in own if not address.startswith(_LOOPBACK_OR_LINK_LOCAL_V4)}
+    for digits, _, _, scope, *_ in map(str.split, v6):
+        if scope not in (_LOOPBACK, _LINK_LOCAL):
+            found.add(":".join(digits[at : at + 4] for at in range(0, 32, 4)))
+    return sorted(found)
 
 
 def clocks() -> dict[str, int]:
