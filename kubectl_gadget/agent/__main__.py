@@ -21,6 +21,9 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(refusal + "\n")
         return 2
     if arguments[:1] == ["session"]:
+        import gc
+
+        gc.set_threshold(100_000)  # until it has started: imports make 20,000 objects and hardly any garbage
         from kubectl_gadget.agent.host.priority import raise_priority
 
         raise_priority()

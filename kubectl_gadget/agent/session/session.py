@@ -5,6 +5,7 @@ frames and nothing else, so anything else that prints is redirected to standard 
 programs are detached at once, but what they wrote before still has to be shipped.
 """
 
+import gc
 import math
 import os
 import signal
@@ -68,6 +69,8 @@ _STUCK = 1.0
 takes everything, and the source delivers nothing. Names of new containers are still sent, but are not progress."""
 _HELD_FOR_LOCAL = 256 << 20
 """Most bytes that are held for a client on this machine: its user waits for them, and it is the user's memory."""
+_NEW_OBJECTS = 2_000
+"""So many are made before garbage is looked for, once the session has started (agent/__main__.py)."""
 _MOST_PIECES = 64
 """Pieces in the pipe above which heartbeats are not answered and warnings wait: the client reads too slowly."""
 
@@ -271,6 +274,8 @@ class Session:
 
     def _say_started(self, context: NodeContext) -> None:
         forget_kernel()
+        gc.freeze()
+        gc.set_threshold(_NEW_OBJECTS)
         give_back_freed_memory()
         self._send(Started(gadgets=tuple(source.started() for source in self._sources), **this_node.clocks()))
         for warning in [*context.containers.warnings, *context.warnings.take_all()]:
