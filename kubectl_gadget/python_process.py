@@ -5,11 +5,11 @@ The trap: in the self-contained binary (release/binary.py), `sys.executable` is 
 
 import os
 import sys
-from pathlib import Path
 
-_BARE = """import runpy, sys
+_AGENT = """import sys
 sys.path.append(sys.argv.pop(1))
-runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+from kubectl_gadget.agent.__main__ import main
+sys.exit(main(sys.argv[1:]))
 """
 MODULE = "--module"
 """The first argument with which the self-contained binary runs a module."""
@@ -36,11 +36,16 @@ def is_self_contained() -> bool:
     return bool(getattr(sys, "frozen", False))
 
 
-def module_command(module: str, *arguments: str, isolated: bool = True, bare: bool = False) -> list[str]:
-    """Returns the command that runs `module`. `isolated`: the environment cannot change what it imports. `bare`: it
-    needs no other package than this one, so Python's `site` is not run, which takes up to 30 ms."""
+def module_command(module: str, *arguments: str, isolated: bool = True) -> list[str]:
+    """Returns the command that runs `module`. `isolated`: the environment cannot change what it imports."""
     if is_self_contained():
         return [sys.executable, MODULE, module, *arguments]
-    if bare:
-        return [sys.executable, "-I", "-S", "-c", _BARE, str(Path(__file__).parent.parent), module, *arguments]
     return [sys.executable, "-I" if isolated else "-P", "-m", module, *arguments]
+
+
+def agent_command(*arguments: str) -> list[str]:
+    """Returns the command that runs the agent here. It needs no other package than this one, so Python's `site` is not
+    run, which takes up to 30 ms."""
+    if is_self_contained():
+        return module_command("kubectl_gadget.agent", *arguments)
+    return [sys.executable, "-I", "-S", "-c", _AGENT, os.path.dirname(os.path.dirname(__file__)), *arguments]

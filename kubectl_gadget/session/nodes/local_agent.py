@@ -31,13 +31,13 @@ class LocalAgent:
     def __init__(self, what: str = "session") -> None:
         import subprocess  # takes 3 ms
 
-        from kubectl_gadget.python_process import module_command
+        from kubectl_gadget.python_process import agent_command
 
         self.what = what
         self.output, theirs = _large_pipe()
         try:
             self.process = subprocess.Popen(
-                module_command("kubectl_gadget.agent", what, *(("--local",) if what == "session" else ()), bare=True),
+                agent_command(what, *(("--local",) if what == "session" else ())),
                 stdin=subprocess.PIPE,
                 stdout=theirs,
                 stderr=subprocess.PIPE,
