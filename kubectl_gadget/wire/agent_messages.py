@@ -110,7 +110,7 @@ class Hello(_FromAgent):
     node: str = ""
     """the node's name"""
     addresses: tuple[str, ...] = ()
-    """the node's own IP addresses, without loopback and link-local ones"""
+    """the node's own IP addresses, without loopback and link-local ones; in any notation"""
     architecture: str = ""
     """the machine, such as `x86_64`"""
     kernel: str = ""
