@@ -19,6 +19,9 @@ from kubectl_gadget.wire.agent_messages import ReleasedPins
 
 OWN = "own"
 _SECONDS = 20.0
+"""Until the pod's process has ended that has them, which looks for the file."""
+_SECONDS_OF_OTHERS = 3.0
+"""Until another command has removed them: two clients may undeploy at once."""
 
 
 def list_pins() -> int:
@@ -29,9 +32,8 @@ def list_pins() -> int:
 
 def run(words: Sequence[str]) -> int:
     """Takes policies out of force, and prints how many sets there were of each owner, and why others are kept."""
-    deadline = time.monotonic()
+    deadline = time.monotonic() + (_SECONDS if OWN in words else _SECONDS_OF_OTHERS)
     if OWN in words:
-        deadline += _SECONDS  # until the pod's process has ended that has them, which looks for this file
         with open(presence.RELEASE, "w"):
             pass
     removed: dict[str, int] = {}

@@ -105,6 +105,19 @@ def test_what_an_agent_has_in_force_is_not_removed_whatever_its_record_says(depl
     assert is_in_force(one)
 
 
+def test_what_another_command_is_removing_is_waited_for(deployment: Any) -> None:
+    """Two clients may undeploy at once, and no agent runs."""
+    gone, here = deployment("gone"), deployment("here")
+    kills(gone, "uid-1")
+    gone.kill()
+    script = "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], 0), 2); print(flush=True); time.sleep(1)"
+    with subprocess.Popen([sys.executable, "-c", script, str(gone.pins)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert here.release("gone/uid-1") == {"gone/uid-1": 1}
+    assert not is_in_force(gone)
+
+
 def test_policies_that_cannot_be_removed_are_not_reported_as_removed(deployment: Any, file_system: Path) -> None:
     gone, here = deployment("gone"), deployment("here")
     kills(gone, "uid-1")
