@@ -7,6 +7,7 @@ sets the offsets and removes the debug information that only clang needs.
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,8 +86,18 @@ def _compile(clang: str, source: Path, architecture: str, target: Path, more: Se
     for header, package in (("bpf/bpf_helpers.h", "libbpf"), ("linux/bpf.h", "Linux"), ("asm/types.h", "Linux")):
         if f"'{header}' file not found" in done.stderr:
             raise GadgetError(f"the headers of {package} are missing: {header}", INSTALL)
+    _check_not_killed(done, source)
     lines = done.stderr.strip().splitlines()[:_MOST_LINES]
     raise UsageError("\n".join([f"{source} does not compile for {architecture}:", *lines]))
+
+
+def _check_not_killed(done: subprocess.CompletedProcess[str], source: Path) -> None:
+    """Raises GadgetError for a compiler that crashed or was killed: that is no fault of the source."""
+    if done.returncode < 0:
+        said = done.stderr.strip().splitlines()[:_MOST_LINES]
+        name = signal.Signals(-done.returncode).name
+        lines = [f"{done.args[0]} was ended by {name} while it compiled {source}", *said]
+        raise GadgetError("\n".join(lines), f"{done.args[0]} --version; dmesg says why the kernel ends programs")
 
 
 def _system_headers() -> list[str]:

@@ -123,6 +123,18 @@ def test_what_the_compiler_says_is_shown(tree: Path) -> None:
         build.build(tree, tree / "built", ONE)
 
 
+def test_a_compiler_that_crashes_is_not_the_sources_fault(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashing = tmp_path / "clang"
+    crashing.write_text("#!/bin/sh\nkill -s SEGV $$\n")
+    crashing.chmod(0o755)
+    monkeypatch.setattr(compiler, "find_clang", lambda: str(crashing))
+    edit(tree / "bpf" / "trace_chmod.bpf.c", "return changed(", "return other(")
+    with pytest.raises(GadgetError, match=rf"{crashing} was ended by SIGSEGV while it compiled .*/trace_chmod\.bpf\.c"):
+        build.build(tree, tree / "built", ONE)
+
+
 @pytest.mark.parametrize("tool", ["clang", "bpftool"])
 def test_a_missing_tool_is_reported_with_its_package(tree: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
     found = shutil.which
