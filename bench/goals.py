@@ -20,7 +20,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from bench.goal_list import GOALS, LONG, Goal
+from bench.goal_list import GOALS, LONG, REFERENCE, Goal
 from bench.goal_runs import GROUPS, Found, Setting
 from bench.rounds import FAILURES, arguments, attached_bpf, describe_machine, reason, spread, write_json
 from bench.versions import HERE, NOW, commit_here, earlier_version, this_version
@@ -67,8 +67,12 @@ def _row(goal: Goal, measured: Mapping[str, Any], reference: str) -> list[str]:
     now, before = medians.get(NOW), medians.get(reference)
     cells = {variant: spread(found).text(goal.digits) for variant, found in values.items()}
     others = [f"{name.rpartition(' ')[2]} {cell}" for name, cell in cells.items() if name not in (NOW, reference)]
-    met = None if now is None or now < 0 else goal.met(now, before)
-    missing = "not measured" if now is None else "within the noise" if now < 0 else ""
+    if now is None:
+        verdict = "not measured"
+    elif now < 0:
+        verdict = "within the noise"
+    else:
+        verdict = goal.verdict(now, before, reference)
     return [
         goal.what + (f", {goal.unit}" if goal.unit else ""),
         cells.get(reference, ""),
@@ -76,7 +80,7 @@ def _row(goal: Goal, measured: Mapping[str, Any], reference: str) -> list[str]:
         f"{now / before:.2f}" if now is not None and now > 0 and before is not None and before > 0 else "",
         ", ".join(others),
         goal.text(),
-        {None: missing, True: "met", False: "**not met**"}[met],
+        verdict,
         f"{measured['load']}; {measured['other BPF']}",
     ]
 
@@ -89,7 +93,9 @@ def section(document: Mapping[str, Any]) -> str:
         f"{results['reference']}: {machine['kernel']}, {machine['cpus']} CPUs, {machine['memory']}, "
         f"Python {machine['python']}. Median (lowest to highest), in turns. *Ratio* is now to the reference; *load* is "
         "that of the last minute, and *other BPF* what others had attached in the kernel. Times, costs and sizes are "
-        "better when they are lower, rates and what is delivered when they are higher."
+        "better when they are lower, rates and what is delivered when they are higher. A goal's ratio is to what "
+        f"{REFERENCE} took on the machine for which the goal was set, on 2026-11-28; *met as a ratio* means "
+        "that it would be met there, and is not on this slower one."
     )
     if (busy := spread([measured["load"] for measured in results["groups"].values()])).median > 2 * machine["cpus"]:
         about += f" **The machine was busy**, at a load of {busy.text(0)}, so that only the ratios mean something."
@@ -128,7 +134,7 @@ def put(path: Path, text: str) -> None:
 def main() -> None:
     parser = arguments(__doc__, 3)
     parser.add_argument(
-        "--reference", default="ac2bfd1", metavar="COMMIT", help="the earlier version (default: %(default)s)"
+        "--reference", default=REFERENCE, metavar="COMMIT", help="the earlier version (default: %(default)s)"
     )
     parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of: {', '.join(GROUPS)}")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(LONG)}, which takes minutes")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench import start
-from bench.goal_list import GOALS, LONG
+from bench.goal_list import GOALS, LONG, REFERENCE, Goal
 from bench.goal_runs import GROUPS, Setting
 from bench.goals import BEGINS, ENDS, in_order, measure_group, measured_before, put, section
 from bench.versions import NOW, Version
@@ -89,6 +89,29 @@ def test_a_busy_machine_is_said_and_less_than_nothing_is_noise() -> None:
     shown = section({**RECORDED, "results": {**RECORDED["results"], "groups": {"connections": group}}})
     assert "**The machine was busy**, at a load of 9," in shown
     assert "| -2.00 | -1.00 | | | ≤ 6 | within the noise |" in shown
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "reference", "verdict"),
+    [
+        (0.2, 0.31, REFERENCE, "met"),
+        (0.26, 0.62, REFERENCE, "met as a ratio"),
+        (0.42, 0.62, REFERENCE, "**not met**"),
+        (0.26, 0.62, "abcdef0", "**not met**"),
+        (0.26, None, REFERENCE, "**not met**"),
+    ],
+)
+def test_a_goal_is_a_ratio_on_a_slower_machine(now: float, before: float | None, reference: str, verdict: str) -> None:
+    goal = Goal("attached", "s", most=0.2, then=0.31)
+    assert goal.text() == "≤ 0.2 (ratio 0.65)"
+    assert goal.verdict(now, before, reference) == verdict
+
+
+def test_a_rate_is_a_ratio_on_a_slower_machine() -> None:
+    goal = Goal("rows/s", least=250_000, then=50_000)
+    assert goal.text() == "≥ 250,000 (ratio 5.00)"
+    assert goal.verdict(130_000, 25_000, REFERENCE) == "met as a ratio"
+    assert goal.verdict(120_000, 25_000, REFERENCE) == "**not met**"
 
 
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:
