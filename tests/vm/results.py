@@ -12,7 +12,7 @@ AT_THE_END = "printed at the end"
 
 def results(xml: str, where: str, record_property: Callable[[str, object], None]) -> dict[str, int]:
     """The numbers of "tests", "failures", "errors" and "skipped". They are printed at the end of pytest's output with
-    the slowest tests and the reason of each skip. Raises ParseError."""
+    the slowest tests, the reason of each skip, and the tests that failed. Raises ParseError."""
     suite = ElementTree.fromstring(xml).find("testsuite")
     assert suite is not None, xml
     count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
@@ -22,8 +22,18 @@ def results(xml: str, where: str, record_property: Callable[[str, object], None]
     lines += [f"{_seconds(case):.0f} s {case.get('classname')} {case.get('name')}" for case in slowest]
     for case in suite.iter("testcase"):
         lines += [f"SKIPPED {case.get('name')}: {skipped.get('message')}" for skipped in case.iter("skipped")]
+    lines += [f"FAILED {name}" for name in failed_tests(xml)]
     record_property(AT_THE_END, "\n".join(lines))
     return count
+
+
+def failed_tests(xml: str) -> list[str]:
+    """The tests that failed or ended with an error, as pytest names them. Raises ParseError."""
+    return [
+        f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+        for case in ElementTree.fromstring(xml).iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
 
 
 def _seconds(case: ElementTree.Element) -> float:
