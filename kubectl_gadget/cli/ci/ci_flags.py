@@ -24,8 +24,8 @@ from kubectl_gadget.light_dataclasses import dataclass
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
     from kubectl_gadget.session.ci.assertions import Assertion
-    from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
     from kubectl_gadget.session.ci.job_run import CiOrder
+    from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.run_options import RunOptions
 
 CHECKS = "What is checked"
@@ -129,18 +129,17 @@ def prepared(
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.session.ci.job_run import CiOrder, of_process_tree
-    from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS, ci_gadgets
     from kubectl_gadget.session.run_options import GadgetRun
 
     checks = flags.checks
     assertions, baseline = read_checks(checks)
     further = _gadgets(flags.more.further or ())
-    of_facts = tuple(each for each in assertions if each.kind is not None)
-    behavior = bool(facts or flags.more.facts or baseline or of_facts)
-    if (baseline and baseline.behavior.has_syscalls) or any(each.kind is FactKind.SYSCALL for each in of_facts):
+    kinds = {each.kind for each in assertions if each.kind is not None}
+    facts = bool(facts or flags.more.facts or baseline or kinds)
+    if (baseline and baseline.behavior.has_syscalls) or FactKind.SYSCALL in kinds:
         further += SYSCALLS
-    runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], behavior)
+    runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], facts)
     compiled = None
     if flags.policies.named:
         from kubectl_gadget.observe.decoders.policy_records import GADGET
@@ -166,16 +165,8 @@ def prepared(
         options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
     of_command = any("pid" in run.parameters for run in options.gadgets)
     with_host = options.selection.host and not of_command
-    order = CheckOrder(
-        pid=pid,
-        fail_on=checks.fail_on or (),
-        expect=checks.expect or (),
-        assertions=assertions,
-        policies=compiled,
-        labels=labels,
-        behavior=behavior_order(checks, baseline, of_facts, of_command, with_host) if behavior else None,
-    )
-    return options, CiOrder(folder=Path(), checks=order)
+    order = check_order(checks, assertions, baseline, facts, of_command, with_host)
+    return options, CiOrder(folder=Path(), checks=replace(order, pid=pid, policies=compiled, labels=labels))
 
 
 def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | None]":
@@ -219,18 +210,26 @@ def _gadgets(names: Sequence[str]) -> list[str]:
     return [known[name] for name in names]
 
 
-def behavior_order(
+def check_order(
     checks: CheckFlags,
-    baseline: "Baseline | None",
     assertions: "tuple[Assertion, ...]",
+    baseline: "Baseline | None",
+    facts: bool,
     of_command: bool,
     with_host: bool,
-) -> "BehaviorOrder":
-    """What is done with facts; the last two say whose rows there are."""
+) -> "CheckOrder":
+    """What is checked, apart from policies. `facts`: they are collected in any case; the last two say whose rows there
+    are."""
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
+    from kubectl_gadget.session.ci.run_checks import CheckOrder
 
-    return BehaviorOrder(baseline, tuple(map(FactKind, checks.fail_on_new or ())), assertions, of_command, with_host)
+    of_facts = tuple(each for each in assertions if each.kind is not None)
+    order = CheckOrder(fail_on=checks.fail_on or (), expect=checks.expect or (), assertions=assertions)
+    if not (facts or baseline or of_facts):
+        return order
+    errors = tuple(map(FactKind, checks.fail_on_new or ()))
+    return replace(order, behavior=BehaviorOrder(baseline, errors, of_facts, of_command, with_host))
 
 
 def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli.ci.ci_flags import CheckFlags, ReportFlags, behavior_order, read_checks
+from kubectl_gadget.cli.ci.ci_flags import CheckFlags, ReportFlags, check_order, read_checks
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, OnlyWarnings, ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
@@ -56,19 +56,14 @@ def _prepared(
     """The options of the replay, what it checks, and what its run did not see. Raises UsageError."""
     from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.session.ci.judge import recorded_job, require
-    from kubectl_gadget.session.ci.run_checks import CheckOrder
     from kubectl_gadget.session.run_options import GadgetRun, Replay
 
-    checks = flags.checks
-    assertions, baseline = read_checks(checks)
+    assertions, baseline = read_checks(flags.checks)
     asked = Replay(tuple(places_of(recordings)))
     job = recorded_job(asked.files)
     require(job, assertions)
     options = replace(recorded_options((), flags.scope, flags.target), gadgets=job.gadgets, local=True, replay=asked)
-    order = CheckOrder(fail_on=checks.fail_on or (), expect=checks.expect or (), assertions=assertions)
-    of_facts = tuple(each for each in assertions if each.kind is not None)
-    if facts or baseline or of_facts:
-        order = replace(order, behavior=behavior_order(checks, baseline, of_facts, job.of_command, job.with_host))
+    order = check_order(flags.checks, assertions, baseline, facts, job.of_command, job.with_host)
     if not flags.policies.named:
         return options, order, job.unseen
     compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, True))
