@@ -62,7 +62,7 @@ class StackAnswers(Answers):
         return super().take()
 
     def _take_stacks(self) -> None:
-        self.stacks.take()
+        self.stacks.take(time.monotonic())
         if new := self.stacks.take_new(0):
             self._functions[new.first :] = [text.split("\t")[0] for text in new.frames]
             for id, numbers in new.stacks.items():

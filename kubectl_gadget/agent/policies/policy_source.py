@@ -6,6 +6,7 @@ they are shipped, and also while the client takes nothing.
 """
 
 import math
+import time
 
 from kubectl_gadget.agent.bpf.detached import StoppedPrograms
 from kubectl_gadget.agent.policies.fresh_records import FreshRecords
@@ -74,7 +75,7 @@ class PolicySource:
             for reaction in self._reactions:
                 reaction.react(record)
         if self._stacks:
-            self._stacks.take()
+            self._stacks.take(time.monotonic())
         return settled
 
     def ship(self, channel: Channel) -> int:

@@ -1,5 +1,6 @@
 """Base of the sources that run a gadget's own programs: streams, snapshots, top and recorders."""
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ class GadgetSource:
 
     def _take_stacks(self) -> None:
         if self._programs.stacks:
-            self._programs.stacks.take()
+            self._programs.stacks.take(time.monotonic())
 
     def _ship_stacks(self, channel: Channel) -> None:
         if self._programs.stacks:

@@ -22,8 +22,7 @@ class PiecesSource(GadgetSource):
 
     @property
     def is_quiet(self) -> bool:
-        # Stacks are named while their processes live, whether anything is due or not.
-        return not self._pieces and not self._programs.stacks
+        return not self._pieces
 
     @property
     def empty(self) -> bool:

@@ -27,6 +27,8 @@ class TopSource(PiecesSource):
         self.due = math.inf
         super().__init__(spec, elf, context)
         context.callbacks.each_turn.append(self._totals.walk)
+        if self._programs.stacks:
+            context.callbacks.each_turn.append(self._programs.stacks.take)
 
     def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
         sampled = Sampled(self._spec, self._context.containers, self._context.warnings.add)
@@ -42,6 +44,10 @@ class TopSource(PiecesSource):
             self.due = math.inf if self._is_detached else max(self.due + self._seconds, now)
         self._take_stacks()
         return True
+
+    @property
+    def is_quiet(self) -> bool:
+        return not self._pieces and (self._programs.stacks is None or self._programs.stacks.is_quiet)
 
     def detach(self) -> None:
         self._totals.add_up()

@@ -6,9 +6,10 @@ address may have changed. The trap: they must be taken after the end of the even
 sent before these. And each session imports this, so what reads symbols is imported at first use.
 """
 
+import math
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf.map_batches import Batches
@@ -23,6 +24,8 @@ _HEAD = struct.Struct("<IIQ")
 _ID = struct.Struct("<Q")
 _AGAIN = 10.0
 """Seconds after which a stack is sent again."""
+_WAIT, _MOST_WAITING = 1.0, 4096
+"""Seconds for which new stacks may wait, so that many are sent at once, and how many."""
 _MOST_SENT = 1 << 15
 _MOST_FRAMES = 1 << 16
 _MOST_AT_ONCE = 256
@@ -36,25 +39,22 @@ class Symbols:
         self._kernel: KernelSymbols | None = None
         self._user: UserSymbols | None = None
 
-    def frames(self, pid: int, program: int, addresses: tuple[int, ...]) -> "list[ResolvedFrame]":
-        """Returns frames, innermost first. `pid` 0: the kernel's; `program` then says what the stack begins with."""
-        if pid:
+    def of_process(self, pid: int, program: int, addresses: tuple[int, ...]) -> "list[ResolvedFrame]":
+        """Returns frames, innermost first."""
+        if self._user is None:
             from kubectl_gadget.agent.symbols.user_symbols import UserSymbols
 
-            self._user = self._user or UserSymbols()
-            return self._user.frames(pid, program, addresses)
-        return self._of_kernel().frames(addresses, program)
+            self._user = UserSymbols()
+        return self._user.frames(pid, program, addresses)
 
-    def learn(self, stacks: Sequence[Sequence[int]]) -> None:
-        """Names the kernel's functions of stacks for which frames() will be called."""
-        if stacks:
-            self._of_kernel().learn(stacks)
+    def of_kernel(self, stacks: Collection[tuple[int, tuple[int, ...]]]) -> "list[list[ResolvedFrame]]":
+        """Returns the frames of each stack, given as what it begins with, and its addresses."""
+        if self._kernel is None:
+            from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
 
-    def _of_kernel(self) -> "KernelSymbols":
-        from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
-
-        self._kernel = self._kernel or KernelSymbols()
-        return self._kernel
+            self._kernel = KernelSymbols()
+        self._kernel.learn([addresses for _, addresses in stacks])
+        return [self._kernel.frames(addresses, begins) for begins, addresses in stacks]
 
     def close(self) -> None:
         for part in (self._kernel, self._user):
@@ -76,30 +76,42 @@ class Stacks:
         self._first = 0
         self._new: list[str] = []
         self._stacks: dict[int, tuple[int, ...]] = {}
+        self._of_kernel: dict[int, tuple[int, tuple[int, ...]]] = {}
+        """new ones: what they begin with, and their addresses"""
+        self._send_at = math.inf
 
-    def take(self) -> None:
-        """Reads the new stacks from the map."""
-        now = time.monotonic()
+    @property
+    def is_quiet(self) -> bool:
+        """Whether new stacks, if there are any, may wait."""
+        return time.monotonic() < self._send_at and len(self._stacks) + len(self._of_kernel) < _MOST_WAITING
+
+    def take(self, now: float) -> None:
+        """Reads new stacks from the map, and names those of processes, which may end soon. `now` is monotonic."""
         if len(self._sent) > self._most_sent:
             self._sent = {id: sent for id, sent in self._sent.items() if now - sent < _AGAIN}
             self._most_sent = max(_MOST_SENT, 2 * len(self._sent))
-        new: list[tuple[int, int, int, tuple[int, ...]]] = []
         for keys, values in self._batches.take():
             for key, value in zip(keys, values, strict=True):
                 id = _ID.unpack(key)[0]
                 if now - self._sent.get(id, -_AGAIN) >= _AGAIN:
                     self._sent[id] = now
                     pid, depth, program = _HEAD.unpack_from(value)
-                    addresses = struct.unpack_from(f"<{depth}Q", value, _HEAD.size)
-                    new.append((id, pid, program, tuple(filter(None, addresses))))
-        self._symbols.learn([addresses for _, pid, _, addresses in new if not pid])
-        for id, pid, program, addresses in new:
-            self._stacks[id] = self._frame_numbers(self._symbols.frames(pid, program, addresses))
+                    addresses = tuple(filter(None, struct.unpack_from(f"<{depth}Q", value, _HEAD.size)))
+                    self._send_at = min(self._send_at, now + _WAIT)
+                    if pid:
+                        self._stacks[id] = self._frame_numbers(self._symbols.of_process(pid, program, addresses))
+                    else:
+                        self._of_kernel[id] = program, addresses
 
     def take_new(self, gadget: int) -> StackNames | None:
         """Returns what is new since the last call, or None; `gadget` is the index in RUN."""
+        if self._of_kernel:
+            for id, frames in zip(self._of_kernel, self._symbols.of_kernel(self._of_kernel.values()), strict=True):
+                self._stacks[id] = self._frame_numbers(frames)
+            self._of_kernel = {}
         if not self._stacks:
             return None
+        self._send_at = math.inf
         new = StackNames(gadget=gadget, first=self._first, frames=tuple(self._new), stacks=self._stacks)
         self._first += len(self._new)
         self._new, self._stacks = [], {}
