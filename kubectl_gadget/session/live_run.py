@@ -130,8 +130,8 @@ class LiveRun:
         self._began = time.monotonic()
         self._deadline_set = False
         self._announced = False
-        self._pending: NodeState | None = None
-        """a node that was neither attached nor failed when last looked"""
+        self._pending: list[NodeState] = []
+        """nodes that were neither attached nor failed when last looked"""
         self._reported: set[str] = set()
         self._backlog: Backlog | None = None
         self._once = options.gadgets[0].gadget.kind == "snapshot"
@@ -337,12 +337,14 @@ class LiveRun:
             self._stop("no node is left")
 
     def _is_attached(self) -> bool:
-        """Whether all nodes that did not fail are attached. Called for each of thousands of nodes, so it first asks the
-        one that was pending before."""
+        """Whether all nodes that did not fail are attached. Called for each of thousands of nodes, so it looks at all
+        of them only when those that were pending are no longer."""
         states = self._states.values()
-        if self._pending is None or not self._pending.is_pending:
-            self._pending = next((state for state in states if state.is_pending), None)
-        return self._pending is None and any(state.attached for state in states)
+        while self._pending and not self._pending[-1].is_pending:
+            self._pending.pop()
+        if not self._pending:
+            self._pending = [state for state in states if state.is_pending]
+        return not self._pending and any(state.attached for state in states)
 
     def _has_answered(self, node: str) -> None:
         self._answered.add(node)

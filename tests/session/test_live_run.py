@@ -12,6 +12,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session import live_run
+from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.nodes.participants import LocalNodes, NodeChange
 from kubectl_gadget.session.preparation import Preparation, prepare
 from kubectl_gadget.session.progress import Progress
@@ -101,3 +102,30 @@ async def test_a_run_looks_for_garbage_as_often_as_usual(nodes: ScriptedNodes) -
             await run.main()
     finally:
         gc.set_threshold(*before)
+
+
+async def test_each_of_many_nodes_is_looked_at_a_few_times_until_all_are_attached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = 0
+
+    def is_pending(state: NodeState) -> bool:
+        nonlocal looked
+        looked += 1
+        return not state.attached and state.error is None
+
+    class ManyNodes(ScriptedNodes):
+        async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
+            async def opened() -> ScriptedStream:
+                return ScriptedStream(obedient)
+
+            names = [f"n{number}" for number in range(100)]
+            yield NodeChange(add=dict.fromkeys(names, opened), filters=dict.fromkeys(names, FilterSpec()))
+
+    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: ManyNodes())
+    monkeypatch.setattr(NodeState, "is_pending", property(is_pending))
+    said = Said()
+    async with live_run.begin(replace(OPENS, timeout=0.5), said, io.StringIO()) as run:
+        assert await run.main() == 0
+    assert said.attached.is_set()
+    assert looked < 1000
