@@ -40,7 +40,7 @@ class Kept:
         patch.setattr(catalogue, "load_gadget", lambda _: TRACE_OPEN)
 
     def write(self, made: SeenUses) -> str:
-        path = self.folder / f"{made.advisor}.kgr"
+        path = self.folder / f"{len(self.made)}.kgr"
         path.write_bytes(layout.MAGIC)
         self.made[str(path)] = made
         return str(path)
