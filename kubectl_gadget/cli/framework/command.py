@@ -20,7 +20,6 @@ from kubectl_gadget.cli.flags.flag_declaration import Flag
 from kubectl_gadget.cli.framework.binding import Bound, Hints, bind, command_words, flags_of, set_level
 from kubectl_gadget.cli.help import help_pages
 from kubectl_gadget.cli.help.command_text import ColumnText, CommandText, EntryText, ExampleText, FlagText, spellings
-from kubectl_gadget.cli.help.rendering import help_of
 from kubectl_gadget.cli.settings import defaults
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
@@ -129,6 +128,8 @@ class GadgetCommand(Described, TyperCommand):
             raise _with_hint(error, ctx) from error.__cause__
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        from kubectl_gadget.cli.help.rendering import help_of  # not needed for a run
+
         formatter.write(help_of(self.text, ctx.command_path, preset_texts(self, command_words(ctx))))
 
 
@@ -209,6 +210,8 @@ class GadgetGroup(Described, TyperGroup):
 
     def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Writes help as plain text, examples first, sub-commands by section."""
+        from kubectl_gadget.cli.help.rendering import help_of
+
         formatter.write(help_of(self.text, ctx.command_path))
 
 

@@ -7,12 +7,11 @@ from kubectl_gadget.cli.values.word_lists import commas, each
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import meant
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?", re.ASCII)
-_REGISTRY = re.compile(
-    r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([-._]+[a-z0-9]+)*)*/?", re.ASCII | re.IGNORECASE
-)
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+_SUBDOMAIN = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
+_REGISTRY = r"(?ai)[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([-._]+[a-z0-9]+)*)*/?"
+"""Patterns are compiled at first use, as in amounts.py."""
 
 
 def label_selector(text: str) -> str:
@@ -27,7 +26,7 @@ def registry(text: str) -> str:
     """A registry, or a path in one, without the scheme of a URL: registry.example:5000/ghcr."""
     if "://" in text:
         raise ValueError("is a URL; write it without https://, as in image names")
-    if not _REGISTRY.fullmatch(text):
+    if not re.fullmatch(_REGISTRY, text):
         raise ValueError("is not a registry like registry.example or registry.example:5000/ghcr")
     return text.rstrip("/")
 
@@ -72,7 +71,7 @@ def _wrong_kind(spelling: str, name: str) -> str:
 
 
 def object_name(text: str) -> str:
-    if not _SUBDOMAIN.fullmatch(text):
+    if not re.fullmatch(_SUBDOMAIN, text):
         raise ValueError("is not a valid Kubernetes name: use lower-case letters, digits, - and .")
     return text
 
@@ -94,7 +93,7 @@ def functions_and_pods(texts: Sequence[str]) -> tuple[str, ...]:
         return (*of_functions, *pod_names(pods))
     except ValueError:
         for text in pods:
-            if _IDENTIFIER.fullmatch(text):
+            if re.fullmatch(_IDENTIFIER, text):
                 raise function_without_file(text) from None
         raise
 
@@ -103,7 +102,7 @@ def function_without_file(symbol: str) -> UsageError:
     """The error for a function without a file, in a place where a pod is also possible."""
     import ctypes
 
-    if not _IDENTIFIER.fullmatch(symbol):
+    if not re.fullmatch(_IDENTIFIER, symbol):
         return UsageError("no function is named", f"name some as FILE:SYMBOL, such as libc:getaddrinfo {symbol}")
     try:
         is_of_libc = hasattr(ctypes.CDLL(None), symbol)
@@ -120,11 +119,11 @@ def namespace(text: str) -> str:
     return _resource_name(text, ("namespace", "namespaces", "ns"), "namespace", _LABEL)
 
 
-def _resource_name(text: str, kinds: tuple[str, ...], kind: str, allowed: re.Pattern[str]) -> str:
+def _resource_name(text: str, kinds: tuple[str, ...], kind: str, allowed: str) -> str:
     prefix, slash, name = text.rpartition("/")
     if slash and prefix.lower() not in kinds:
         raise ValueError(f"is not the name of a {kind}")
-    if not allowed.fullmatch(name) or len(name) > 253:
+    if not re.fullmatch(allowed, name) or len(name) > 253:
         raise ValueError(f"is not a valid {kind} name: use lower-case letters, digits and dashes")
     return name
 
