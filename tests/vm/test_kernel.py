@@ -6,7 +6,6 @@ are the same on any kernel (repeated.py), are left out.
 """
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,12 +17,10 @@ from tests.agent.conftest import compiled_objects
 from tests.conftest import why_no_bpf
 from tests.vm import kernels, machine
 from tests.vm.repeated import repeated
-from tests.vm.results import failed_tests, results
+from tests.vm.results import results
 
 SECONDS = 4000
 """Far more than needed, for slow machines."""
-_MOST_REPEATED = 32
-"""If more tests fail, the fault is not the machine's."""
 
 PARTS = {
     "policies": "tests/bpf/test_policy*.py tests/bpf/test_builtin_policies.py tests/bpf/test_verifier.py"
@@ -141,37 +138,15 @@ dmesg | grep -a "segfault at"
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("part", MACHINES)
 def test_the_bpf_tests_pass_on_debians_kernel(part: str, record_property: Callable[[str, object], None]) -> None:
-    """Tests that fail are repeated in a new machine, since an emulated one may be faulty for as long as it runs."""
     wanted = MACHINES[part]
     try:
-        first = _boot(wanted, wanted.tests)
+        run = machine.run(script(wanted.tests), SECONDS, kernels.kernel(wanted.suite))
     except machine.NoMachineError as reason:
         pytest.skip(str(reason))
-    (machine.CACHE / f"results-{part.replace(' ', '-')}.xml").write_text(first.xml)
-    where = f"Linux {first.release}, {part}"
-    count = results(first.xml, where, record_property)
-    assert count["tests"] > count["skipped"], "no test ran in the virtual machine:\n" + first.console
-    console = first.console
-    failed = failed_tests(first.xml)
-    if 0 < len(failed) <= _MOST_REPEATED:
-        again = _boot(wanted, shlex.join(failed))
-        count = results(again.xml, f"{where}, what failed, in a new machine", record_property)
-        console += f"\nin a new machine:\n{again.console}"
-        assert count["tests"] - count["skipped"] == len(failed), console
-    assert count["failures"] == count["errors"] == 0, console
-
-
-class _Booted(NamedTuple):
-    """The kernel's release, pytest's results as JUnit's XML, and what the console printed."""
-
-    release: str
-    xml: str
-    console: str
-
-
-def _boot(wanted: Machine, tests: str) -> _Booted:
-    run = machine.run(script(tests), SECONDS, kernels.kernel(wanted.suite))
     release, _, xml = run.result.partition("\n")
     assert release.startswith(wanted.release), run.console
     assert xml, f"pytest ended without results in the virtual machine:\n{run.console}"
-    return _Booted(release, xml, run.console)
+    (machine.CACHE / f"results-{part.replace(' ', '-')}.xml").write_text(xml)
+    count = results(xml, f"Linux {release}, {part}", record_property)
+    assert count["failures"] == count["errors"] == 0, run.console
+    assert count["tests"] > count["skipped"], "no test ran in the virtual machine:\n" + run.console
