@@ -28,11 +28,12 @@ DIFFERENT = (
 """Test files that differ by kernel although their hooks do not."""
 FOR_IO_URING = ("trace_bind", "trace_tcp")
 """Test files of gadgets of which only an optional program, for io_uring, has a hook that this kernel may lack."""
-_KINDS = "fentry|fexit|fmod_ret|lsm|k(?:ret)?probe"
+_KINDS = {"fentry", "fexit", "fmod_ret", "lsm", "kprobe", "kretprobe"}
 """Hooks that a kernel may lack, or may not allow to attach to."""
-_PERF_KINDS = "u(?:ret)?probe|usdt|perf_event"
+_PERF_KINDS = {"uprobe", "uretprobe", "usdt", "perf_event"}
 """Hooks that need perf_event_open() and its kind `uprobe`."""
 _UPROBES = Path("/sys/bus/event_source/devices/uprobe")
+_KIND = re.compile(r'SEC\("\??(\w+)')
 _INCLUDE = re.compile(r"#include <((?:gadget|kernel)/[^>]+)>")
 _TEST = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
 _MARKED_TEST = re.compile(r"^@pytest\.mark\.bpf\n(?:@.*\n)*(?:async )?def (test_\w+)", re.MULTILINE)
@@ -50,13 +51,13 @@ def repeated(everything: bool) -> list[str]:
 def differs(path: Path, has_uprobes: bool) -> bool:
     """Whether all tests of a file must run in the other kernel. `has_uprobes`: this one takes programs at uprobes and
     at events of perf."""
-    gadgets = {source.name.removesuffix(".bpf.c") for source in BPF.glob("*.bpf.c")}
     name = _name(path)
-    gadget = max((gadget for gadget in gadgets if name == gadget or name.startswith(f"{gadget}_")), key=len, default="")
+    named = [gadget for gadget in _gadgets() if name == gadget or name.startswith(f"{gadget}_")]
+    gadget = max(named, key=len, default="")
     if not gadget or name in DIFFERENT or gadget in DIFFERENT:
         return True
-    kinds = _KINDS if has_uprobes else f"{_KINDS}|{_PERF_KINDS}"
-    return bool(re.search(rf'SEC\("\??(?:{kinds})\b', _with_headers(BPF / f"{gadget}.bpf.c")))
+    kinds = _KINDS if has_uprobes else _KINDS | _PERF_KINDS
+    return not kinds.isdisjoint(_hooks(BPF / f"{gadget}.bpf.c"))
 
 
 def _arguments(path: Path, has_uprobes: bool) -> list[str]:
@@ -77,13 +78,12 @@ def _name(path: Path) -> str:
 
 
 @cache
-def _with_headers(source: Path) -> str:
-    """A program and all of our headers that it includes."""
-    seen: dict[Path, str] = {}
-    waiting = [source]
-    while waiting:
-        path = waiting.pop()
-        if path not in seen and path.is_file():
-            seen[path] = path.read_text()
-            waiting += [BPF / "include" / name for name in _INCLUDE.findall(seen[path])]
-    return "\n".join(seen.values())
+def _gadgets() -> set[str]:
+    return {source.name.removesuffix(".bpf.c") for source in BPF.glob("*.bpf.c")}
+
+
+@cache
+def _hooks(source: Path) -> frozenset[str]:
+    """The kinds of hooks in a program and in all of our headers that it includes."""
+    text = source.read_text() if source.is_file() else ""
+    return frozenset(_KIND.findall(text)).union(*(_hooks(BPF / "include" / name) for name in _INCLUDE.findall(text)))
