@@ -30,7 +30,7 @@ def followed(book: AddressBook) -> Follower:
         _FIRST_SECONDS,
         _KEPT_SECONDS,
         missing="some addresses have no names",
-        unchanged="names of addresses stay as they were",
+        unchanged="names of addresses are not updated",
     )
 
 

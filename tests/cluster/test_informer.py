@@ -219,11 +219,11 @@ async def test_what_a_follower_refuses_first_ends_the_run_and_is_reported_later(
         if any(item["metadata"]["name"] == "bad" for item in found[PODS]):
             raise UsageError("a bad pod")
 
-    informer.follow(follower(refuses, required=frozenset([PODS]), unchanged="the tables stay as they were"))
+    informer.follow(follower(refuses, required=frozenset([PODS]), unchanged="the tables are not updated"))
     informer.start()
     await informer.known()
     cluster.add_pod("bad", "node-1")
-    await until(lambda: warnings == ["the tables stay as they were: a bad pod"])
+    await until(lambda: warnings == ["the tables are not updated: a bad pod"])
 
 
 async def test_a_follower_that_refuses_the_first_state_ends_the_run(cluster: FakeCluster, informer: Informer) -> None:

@@ -71,7 +71,8 @@ def missing(root: str) -> Iterator[str]:
             "(try: boot it with systemd.unified_cgroup_hierarchy=1)"
         )
     if _read(f"{root}/cpu.pressure") is None and _read("/proc/pressure/cpu") is None:
-        yield "not known on this node: what containers wait for; its kernel has no PSI (try: boot it with psi=1)"
+        what = "how long containers wait for CPU, memory and disks"
+        yield f"not known on this node: {what}; its kernel has no PSI (try: boot it with psi=1)"
 
 
 class CgroupUsage(Sampler):

@@ -102,7 +102,7 @@ class _ByContainer:
 
 def _exact(data: bytes, size: int) -> bytes:
     if len(data) != size:
-        raise FrameError(f"UPDATE: {len(data)} bytes where the map has {size}")
+        raise FrameError(f"UPDATE: {len(data)} bytes, but values of the map have {size}")
     return data
 
 

@@ -34,7 +34,7 @@ class Mounts(Sampler):
                 seen.add(namespace)
                 yield from _rows(cgroup, pid, namespace, data)
         if unread:
-            self.warnings.append(f"the mounts of {unread} processes could not be read (it needs CAP_SYS_PTRACE)")
+            self.warnings.append(f"the mounts of {unread} processes could not be read (this needs CAP_SYS_PTRACE)")
 
 
 def _rows(cgroup: int, pid: int, namespace: str, data: bytes) -> Iterator[Row]:

@@ -97,7 +97,9 @@ class Sampled:
         if spec.layout is None:
             raise FrameError(f"RUN: {spec.name} has a `sampler` without a `layout`")
         if spec.sampler not in _CLASSES:
-            raise AgentError(f"this agent has no sampler {spec.sampler!r}", "update the agents")
+            raise AgentError(
+                f"this agent has no sampler {spec.sampler!r}", "kubectl gadget deploy, which updates the agents"
+            )
         self._packer = RowPacker(spec.layout)
         module, made = _CLASSES[spec.sampler]
         self._sampler = getattr(import_module(f"kubectl_gadget.agent.answers.{module}"), made)(containers)

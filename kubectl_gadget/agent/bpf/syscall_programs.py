@@ -318,5 +318,5 @@ def _compat_calls(caller: BpfObject) -> list[int]:
 def _own_map(caller: BpfObject, name: str) -> BpfMap:
     found = caller.map(name)
     if found is None:
-        raise AgentError("syscalls.bpf.o is not of this version", "build the BPF objects again")
+        raise AgentError("syscalls.bpf.o was built for another version", "build the BPF objects again")
     return found

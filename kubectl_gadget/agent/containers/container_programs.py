@@ -52,7 +52,7 @@ class ContainerPrograms:
         object = BpfObject(own_elf("containers"), "containers", programs)
         try:
             if missing := {*programs} - {*object.program_names}:
-                what = f"containers.bpf.o is not of this version: it lacks {', '.join(sorted(missing))}"
+                what = f"containers.bpf.o was built for another version: it lacks {', '.join(sorted(missing))}"
                 raise AgentError(what, "build the BPF objects again")
             object.reuse({"gadget_containers": self.verdicts.fd})
             object.required_map("gadget_events").resize(_RING_BYTES)

@@ -135,9 +135,9 @@ def _check(pid: int | str, place: int) -> tuple[bytes, bytes]:
     mount = _mount_of(place)
     fields = _mountinfo(pid, place, mount)
     if not fields:
-        raise OSError(errno.EREMOTEIO, "its mount is not listed, so a program may serve it")
+        raise OSError(errno.EREMOTEIO, "its mount is not listed, so its file system may be served by a program (FUSE)")
     if fields[fields.index(b"-", 6) + 1].startswith(b"fuse"):
-        raise OSError(errno.EREMOTEIO, "a program serves its file system, and may not answer")
+        raise OSError(errno.EREMOTEIO, "its file system is served by a program (FUSE), which may not answer")
     return mount, fields[2]
 
 

@@ -193,7 +193,7 @@ class Guard:
             self._failures += 1
             seconds = _AGAIN[min(self._failures, len(_AGAIN) - 1)]
             self._due = time.monotonic() + seconds
-            self._not_again = f"what was stopped cannot be loaded again: {new.error}"
+            self._not_again = f"the stopped policies cannot be loaded again: {new.error}"
             self._say(f"{self._not_again}; next attempt in {seconds:.0f} s")
             self._write_state()
             return

@@ -149,8 +149,8 @@ class InstalledSource:
         if self._ring.gaps != self._gaps:
             self._gaps = self._ring.gaps
             self._warn(
-                "the process that has the installed policies in force was restarted; what happened meanwhile may be "
-                "missing here, and is in the log of its pod"
+                "the process that enforces the installed policies was restarted; events of that time may be missing "
+                "here, but are in the log of its pod"
             )
         return settled
 

@@ -33,7 +33,7 @@ class BtfRecords:
     def __init__(self, data: bytes) -> None:
         magic, _, _, head, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
         if magic != _MAGIC:
-            raise ValueError("this is no BTF")
+            raise ValueError("not valid BTF")
         self.words = array("I", data[head + types : head + types + types_size])
         self.strings = data[head + strings : head + strings + strings_size]
         self.starts = array("I", [0])

@@ -46,7 +46,7 @@ def read_types(elf: bytes) -> ReadTypes:
 def _essential(name: bytes) -> bytes:
     before, found, after = name.rpartition(_FLAVOR)
     if before.endswith(b"_") or after.startswith(b"_"):
-        raise ValueError(f"the name {name!r} may be read in two ways")
+        raise ValueError(f"the name {name!r} is ambiguous")
     return before if found else name
 
 

@@ -58,7 +58,7 @@ def take_place() -> int:
             os.close(fd)
             continue
         return fd
-    raise AgentError(f"{SESSIONS} contained sessions run on this node already", "end some of them")
+    raise AgentError(f"{SESSIONS} contained sessions already run on this node", "end one of them")
 
 
 class Catalogue:

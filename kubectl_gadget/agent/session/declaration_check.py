@@ -60,5 +60,5 @@ def _acts(spec: AnyGadget, objects: Sequence[bytes], known: Mapping[str, dict[st
 
 def _check_name(spec: AnyGadget, is_right: bool) -> None:
     if not is_right:
-        what = f"RUN has something else under the name of {spec.name}, which the audit log would show"
+        what = f"RUN has another program under the name {spec.name}, and the audit log would show that name"
         raise AgentError(what, "a client of the agent's version, and `own` for gadgets of your own")

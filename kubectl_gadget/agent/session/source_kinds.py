@@ -25,7 +25,10 @@ KINDS = tuple(_CLASSES)
 def make_source(spec: AnyGadget, elf: bytes, context: NodeContext) -> Source:
     """Makes and attaches the source for one of RUN's `gadgets`. Raises AgentError."""
     if spec.kind not in _CLASSES:
-        raise AgentError(f"gadget {spec.name}: this agent knows no gadgets of kind {spec.kind!r}", "update the agents")
+        raise AgentError(
+            f"gadget {spec.name}: this agent knows no gadgets of kind {spec.kind!r}",
+            "kubectl gadget deploy, which updates the agents",
+        )
     module, name = _CLASSES[spec.kind]
     source: Source = getattr(import_module(f"kubectl_gadget.agent.{module}"), name)(spec, elf, context)
     return source

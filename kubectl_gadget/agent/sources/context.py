@@ -47,7 +47,7 @@ class Warnings:
             return self._texts.popleft()
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            return f"{dropped} more warnings were dropped, some maybe repeated: they came faster than they were read"
+            return f"{dropped} more warnings were dropped, some perhaps repeated: they came faster than they were read"
         return None
 
     def take_all(self) -> list[str]:

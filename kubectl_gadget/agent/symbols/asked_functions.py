@@ -70,9 +70,7 @@ class AskedFunctions:
             near = "" if _OFFSET.fullmatch(symbol) else nearest_functions(path, symbol)
             self._warn(f"{seen} has no function {symbol}{near and f'; {near}?'}")
         if is_chosen(path, symbol):
-            self._warn(
-                f"{seen} has several {symbol}, one of which is chosen for the processor; its calls cannot be traced"
-            )
+            self._warn(f"{seen} chooses one of several {symbol} for the processor (IFUNC); its calls cannot be traced")
         taken = {offset for offsets in found.values() for offset in offsets}
         # Two names for one address are one function, which gets the shorter name.
         for name, offset in sorted(at.items(), key=lambda item: (len(item[0]), item[0])):

@@ -96,7 +96,7 @@ class Uprobes:
             self._warn(f"no process of the selected containers uses {wanted} yet, so nothing is traced")
         elif not self.attached:
             wanted = ", ".join(names)
-            self._warn(f"{wanted}: it has none of the traced functions, so nothing can be seen")
+            self._warn(f"{wanted}: it has none of the traced functions, so nothing is traced")
 
     @property
     def attached(self) -> int:

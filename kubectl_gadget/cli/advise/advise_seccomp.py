@@ -66,7 +66,7 @@ def _seccomp_of(baselines: "Behavior", format: str, earlier: "Mapping[str, objec
         connect.say(f"warning: no system calls, so no profile: {', '.join(map(str, without))}")
     remedy = "kubectl gadget behavior save or update --syscalls; or record --for behavior-syscalls"
     if not documents:
-        raise GadgetError("the baseline has no system calls, which are looked at only when asked for", remedy)
+        raise GadgetError("the baseline has no system calls, which are recorded only with --syscalls", remedy)
     if format == "profile":
         if flags.watch.directory is None:
             if len(documents) > 1:

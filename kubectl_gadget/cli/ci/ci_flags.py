@@ -181,7 +181,7 @@ def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | 
 
 def _existing(baseline: Path) -> Path:
     if not baseline.exists():
-        remedy = f"--report baseline={baseline} in its place, in a run that is as it should be, and review the file"
+        remedy = f"--report baseline={baseline} instead, in a run that behaves as it should; then review the file"
         raise UsageError(f"--baseline {baseline}: there is no such file", remedy)
     return baseline
 
@@ -241,5 +241,5 @@ def with_record(shown: CiOutputFlags, reports: Sequence[report_files.Wanted]) ->
     """--report record=FILE is --record FILE. Raises UsageError when there are two."""
     recordings = [each.file for each in reports if each.kind == report_files.RECORD]
     if len(recordings) + bool(shown.record) > 1:
-        raise UsageError("a run has one recording: --record and --report record name several")
+        raise UsageError("a run writes one recording, but --record and --report record name several")
     return replace(shown, record=recordings[0]) if recordings else shown

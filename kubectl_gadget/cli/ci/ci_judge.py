@@ -43,7 +43,7 @@ def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: Onl
     if not recordings:
         raise UsageError("no recording was named", "kubectl gadget ci judge FILE")
     if any(each.kind == report_files.RECORD for each in wanted):
-        raise UsageError("--report record makes no sense here: the recording exists")
+        raise UsageError("--report record cannot be used here: the recording already exists")
     report_files.check(wanted, reports.subjects or ())
     options, order, unseen = _prepared(recordings, flags, any(each.kind == report_files.BASELINE for each in wanted))
     report = judge_recordings(replace(options, quiet=True), order, unseen, sys.stderr)

@@ -64,7 +64,7 @@ def stop(reports: ReportFlags, state: State = None) -> int:
 
     wanted, subjects = reports.reports or (), reports.subjects or ()
     if any(each.kind == report_files.RECORD for each in wanted):
-        raise UsageError("a recording begins with the run", "kubectl gadget ci start --record FILE")
+        raise UsageError("a recording has to be requested when the run starts", "kubectl gadget ci start --record FILE")
     report_files.check(wanted, subjects)
     # Steps of the job run as the user who calls sudo, and can write where the reports are.
     caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None

@@ -21,7 +21,7 @@ def step(names: Names, state: State = None) -> int:
     from kubectl_gadget.session.ci.job_steps import ask
 
     if len(names) != 1:
-        raise UsageError("a step has one name", "kubectl gadget ci step NAME; in quotes, if it has spaces")
+        raise UsageError("name exactly one step", "kubectl gadget ci step NAME; in quotes, if it has spaces")
     ask(folder(state), {"step": names[0]})
     return 0
 

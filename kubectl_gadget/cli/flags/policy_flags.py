@@ -105,8 +105,8 @@ def replayed_policies(
     recorded = {item.gadget.name: item.gadget.values(item.parameters) for item in run.gadgets}
     if "trace_process" not in recorded:
         raise UsageError(
-            "the recording does not have trace process, without which policies cannot be decided",
-            "kubectl gadget trace process+… --record FILE, or kubectl gadget record, for the next one",
+            "policies cannot be decided without events of trace process, and the recording has none",
+            "kubectl gadget trace process+… --record FILE, or kubectl gadget record, for the next recording",
         )
     return chosen, RecordedPolicies(chosen, recorded)
 

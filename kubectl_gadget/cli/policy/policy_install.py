@@ -144,7 +144,7 @@ async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done
     if there.allow_weaker:
         say("nodes that cannot deny calls may send signals (--allow-weaker); this holds for all installed policies")
     if not await nudge(api, agents, there.digest):
-        say("kubelets are not notified, which needs the right to patch pods; they notice it within two minutes")
+        say("kubelets were not notified, which needs the right to patch pods; they see the change within two minutes")
     if not patience:
         return 0
     found = await wait(api, agents, there.digest, patience, say)

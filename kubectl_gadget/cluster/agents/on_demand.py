@@ -178,9 +178,9 @@ class OnDemandAgents:
                 if error.code == 404:
                     self._anchor = None  # this machine slept longer than that; the next start creates a new one
                 else:
-                    self._api.warn_once(f"the agents may end early: {error}")
+                    self._api.warn_once(f"the agents may stop before the run ends: {error}")
             except ClusterError as error:
-                self._api.warn_once(f"the agents may end early: {error}")
+                self._api.warn_once(f"the agents may stop before the run ends: {error}")
 
 
 def _namespace_is_gone(error: StatusError) -> bool:

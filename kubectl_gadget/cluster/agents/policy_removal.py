@@ -180,13 +180,13 @@ async def _on_other_nodes(
             except GadgetError as error:
                 return _NodePins(name, problem=str(error))
 
-    async with Tasks(lambda error: say(f"agents may end early: {error}")) as tasks:
+    async with Tasks(lambda error: say(f"agents may stop before the run ends: {error}")) as tasks:
         agents = OnDemandAgents(api, options, tasks, secrets.token_hex(4), lambda _node, _text: None)
         try:
             yield await asyncio.gather(*(one(agents, node) for node in nodes))
         finally:
             for remaining in await agents.close():
-                say(f"may remain: {remaining}")
+                say(f"could not be removed: {remaining}")
 
 
 async def _ask(api: Api, options: AgentOptions, pod: Object, *words: str) -> Any:

@@ -138,7 +138,7 @@ def _prepared(folder: Path) -> _State:
         failed.callback(state.close)
         with state.locked() as free:
             if not free:
-                raise UsageError(f"a run is going on in {folder}", "kubectl gadget ci stop, or --state FOLDER")
+                raise UsageError(f"a run is in progress in {folder}", "kubectl gadget ci stop, or --state FOLDER")
             state.remove(_RESULT)
         failed.pop_all()
     return state

@@ -70,7 +70,7 @@ async def serving(folder: Path, answer: Answer, users: frozenset[int] | None = N
                 raise ValueError("only root and the user who called kubectl gadget ci start may mark steps")
             found = await answer(request)
         except (GadgetError, TimeoutError, ValueError) as error:
-            found = {"error": str(error) or "no request came"}
+            found = {"error": str(error) or "no request was received"}
         with contextlib.suppress(OSError):
             writer.write(json.dumps(found).encode() + b"\n")
             await writer.drain()
@@ -120,7 +120,7 @@ def _short(path: Path) -> Any:
 def _parse(line: bytes) -> Request:
     found = json.loads(line)
     if not isinstance(found, dict):
-        raise ValueError("a request is an object")
+        raise ValueError("a request must be a JSON object")
     return found
 
 
@@ -130,9 +130,9 @@ def step_answer(marks: Marks, request: Request) -> dict[str, Any]:
     if not isinstance(name, str) or not name.strip():
         raise ValueError("a step needs a name")
     if len(name) > _LONGEST_NAME or not name.isprintable():
-        raise ValueError(f"the name of a step has up to {_LONGEST_NAME} printable characters")
+        raise ValueError(f"the name of a step must have at most {_LONGEST_NAME} characters, all printable")
     if len(marks.names) >= _MOST:
-        raise ValueError(f"there are {_MOST} steps already")
+        raise ValueError(f"a run can have at most {_MOST} steps")
     marks.add(name)
     return {"step": name}
 
@@ -149,7 +149,7 @@ def ask(folder: Path, request: Request, seconds: float = _SECONDS) -> dict[str, 
                 found = _parse(stream.readline(_LONGEST))
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        remedy = "kubectl gadget ci start before it, or this in COMMAND of kubectl gadget ci run"
+        remedy = "kubectl gadget ci start first; or call this in COMMAND of kubectl gadget ci run"
         raise NoRun(f"no run of kubectl gadget ci answers in {folder}: {why}", remedy) from None
     if "error" in found:
         raise UsageError(str(found["error"]))

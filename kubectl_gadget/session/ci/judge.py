@@ -58,7 +58,7 @@ def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
     if not shown:
         commands = dict.fromkeys(" ".join(item.gadget.command) for run in runs for item in run.gadgets)
         raise UsageError(
-            f"{files[0]}: ci judge takes recordings of trace, and this one is of {', '.join(commands)}",
+            f"{files[0]}: ci judge needs a recording of trace, and this one is of {', '.join(commands)}",
             "kubectl gadget replay FILE",
         )
     of_command = all(item.parameters.keys() >= _OF_COMMAND for item in shown.values())

@@ -121,7 +121,7 @@ class ClusterNodes:
                 await stream.close()
         if self._agents is not None:
             for remaining in await self._agents.close():
-                self._progress.warn(f"may remain: {remaining}")
+                self._progress.warn(f"could not be removed: {remaining}")
         self.api.close()
 
 

@@ -52,13 +52,13 @@ async def ask_cluster(
 
     `tell` is called with a node, "" for all, and a text about its agent.
     """
-    async with Tasks(lambda error: tell("", f"agents may end early: {error}")) as tasks:
+    async with Tasks(lambda error: tell("", f"agents may stop before the run ends: {error}")) as tasks:
         agents = Agents(api, options, tasks, tell, note=partial(tell, ""))
         try:
             return await _ask_nodes(api, agents, asked, names, options.start_timeout + _SECONDS)
         finally:
             for remaining in await agents.close():
-                tell("", f"may remain: {remaining}")
+                tell("", f"could not be removed: {remaining}")
 
 
 async def _ask_nodes(api: Api, agents: Agents, asked: LookUp, names: Sequence[str], seconds: float) -> list[NodeHooks]:

@@ -56,7 +56,7 @@ class BccNode:
                 return
             self._rest += data
             if len(self._rest) > _MOST_LINE_BYTES:
-                raise AgentError(f"{self.name}: a line of more than a megabyte")
+                raise AgentError(f"{self.name}: the tool printed a line of more than 1 MB")
 
     async def next(self) -> dict[str, Any]:
         """Returns the next message. Raises GadgetError at the end."""
@@ -71,7 +71,9 @@ class BccNode:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise AgentError(f"{self.name}: the agent does not support bcc", "update the agents")
+            raise AgentError(
+                f"{self.name}: the agent does not support bcc", "kubectl gadget deploy, which updates the agents"
+            )
         return found
 
 
@@ -254,7 +256,7 @@ async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asyn
 
 def cluster_tasks(progress: Progress) -> Tasks:
     """Owns the background tasks while agents of a cluster are in use."""
-    return Tasks(lambda error: progress.warn(f"agents may end early: {error}"))
+    return Tasks(lambda error: progress.warn(f"agents may stop before the run ends: {error}"))
 
 
 @asynccontextmanager

@@ -81,7 +81,7 @@ def _looks_at_a_task(probe: Probe, program: str, file: str) -> bool:
     """Whether the probe has a current task. Raises UsageError when its events cannot be attributed to a task."""
     found = [_has_task(place, point, program, file) for place, point in probe.points]
     if len(set(found)) > 1:
-        what = "probes with and without a current process are in one list, so it cannot be limited to pods"
+        what = "this list has probes with and without a current process, so it cannot be limited to pods"
         raise _error(program, probe.points[0][0], file, what, f"one block for each, or {_WHOLE_NODE}")
     return found[0]
 
@@ -160,7 +160,7 @@ class Scanner:
                 end = self._at + 1
             else:
                 raise self._wrong(
-                    f"{char!r} is where a probe should be named", "a space before the slash of a predicate"
+                    f"expected the name of a probe, not {char!r}", "a space before the slash of a predicate"
                 )
             found += text[self._at : end]
             self._at = end

@@ -143,7 +143,7 @@ def _installed(found: Object | None) -> Installed:
     try:
         policies = tuple(kept(found.get("data") or {}))
     except UsageError as error:
-        remedy = f"a newer client; or kubectl delete configmap {manifests.POLICIES}, which removes them all"
+        remedy = f"update the client; or kubectl delete configmap {manifests.POLICIES}, which removes them all"
         raise UsageError(f"the installed policies cannot be decoded: {error}", remedy) from None
     return Installed(
         policies,
@@ -211,7 +211,7 @@ def _of_node(one: NodeStatus) -> NodePolicies:
     state, others = one.hello.policies, one.hello.pins
     problem = state.problem if state else ""
     if state and not state.running:
-        problem = "the process that runs them is not running; what is pinned stays in force"
+        problem = "the process that enforces them is not running; pinned policies stay in force"
     return NodePolicies(one.node, state, problem, others=others)
 
 

@@ -104,5 +104,5 @@ def followed(labels: PolicyLabels) -> Follower:
         _FIRST_SECONDS,
         _KEEP_SECONDS,
         required=frozenset(labels.kinds),
-        unchanged="policies use the labels as they were",
+        unchanged="the labels that policies use are not updated",
     )

@@ -125,8 +125,8 @@ def followed(made: LivePolicyTables, from_cluster: bool, say: Callable[[str], ob
         made.take,
         _FIRST_SECONDS,
         required=frozenset(_NEEDED),
-        missing="policies know some services and nodes by address alone",
-        unchanged="the tables stay as they were",
+        missing="policies know some services and nodes only by their addresses",
+        unchanged="the tables are not updated",
         listed=listed,
     )
 

@@ -54,5 +54,5 @@ def followed(details: PodDetails) -> Follower:
         _FIRST_SECONDS,
         _KEEP_SECONDS,
         missing="some events have no labels and workloads of pods",
-        unchanged="labels and workloads of pods stay as they were",
+        unchanged="labels and workloads of pods are not updated",
     )

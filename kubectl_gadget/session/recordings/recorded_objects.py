@@ -46,7 +46,7 @@ class ObjectsRecorder:
             max([_KEEP_SECONDS, *(one.keep_seconds for one in of_views)]),
             required=frozenset[Resource]().union(*(one.required for one in of_views)),
             missing=missing or "a replay will lack some names",
-            unchanged="names of the cluster's objects stay as they were",
+            unchanged="names of the cluster's objects are not updated",
             listed=lambda: [one.listed() for one in of_views],
         )
         return (every, *self._others)

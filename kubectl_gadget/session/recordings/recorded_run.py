@@ -95,7 +95,7 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
     if missing and (not is_recipe or len(missing) == len(options.gadgets)):
         raise UsageError(
             f"the recording has no events of {', '.join(missing)}",
-            f"one of what it has: {', '.join(' '.join(item.gadget.command) for item in recorded.gadgets)}",
+            f"one of those that it has: {', '.join(' '.join(item.gadget.command) for item in recorded.gadgets)}",
         )
     if missing:
         notes.append(f"not in the recording, so not shown: {', '.join(missing)}")
@@ -107,14 +107,14 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
             flags = ", ".join(f"--{name}" for name in differing)
             what = f"{' '.join(run.gadget.command)} was recorded with another value of {flags}"
             if not is_recipe:
-                raise UsageError(f"{what}, which works only where events happen", "--filter, which works on rows")
+                raise UsageError(f"{what}, and this cannot be changed in a replay", "--filter, which selects rows")
             notes.append(what)
         runs.append(replace(run, gadget=item.gadget, parameters=dict(item.parameters), directory=None, tables=None))
     if recorded.filter is not None and recorded.filter != options.filter:
         notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
     if is_recipe and not (recorded.local or recorded.objects):
         notes.append(
-            "what only the API server knows (services, workloads, labels) is not in it; --objects FILE supplies it"
+            "it has no services, workloads and labels, which only the API server knows; --objects FILE supplies them"
         )
     arrangement = replace(options.arrangement, interval=recorded.interval)
     return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes

@@ -153,7 +153,8 @@ def _check_alike(runs: Sequence[RecordedRun], files: Sequence[PathOrUrl]) -> Non
             if known is None or known.gadget.record != item.gadget.record or known.parameters != item.parameters:
                 command = " ".join(item.gadget.command)
                 raise UsageError(
-                    f"{path}: {command} was recorded with other settings than in {files[0]}", "one at a time"
+                    f"{path}: {command} was recorded with other settings than in {files[0]}",
+                    "replay one file at a time",
                 )
 
 
@@ -262,11 +263,11 @@ def _damages(reader: RecordingReader) -> Iterator[str]:
         reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
         yield f"{reader.path}: {reader.damage.segments} damaged segments were left out: {reasons}"
     if reader.damage.missing:
-        yield f"{reader.path}: {reader.damage.missing} segments that follow are in none of the files"
+        yield f"{reader.path}: {reader.damage.missing} segments are missing: none of the files has them"
     if reader.damage.is_cut:
-        yield f"{reader.path}: the file is truncated within its last segment, as by a client that was killed"
+        yield f"{reader.path}: the file ends within a segment; its client may have been killed"
     elif reader.was_read and reader.end is None:
-        yield f"{reader.path}: its end is missing, as after a client that was killed, or on a full disk"
+        yield f"{reader.path}: its end is missing; its client may have been killed, or the disk was full"
     if reader.dropped:
         why = "the disk or object store was too slow for them"
         yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: {why}"

@@ -218,7 +218,7 @@ def test_contained_sessions_at_once_are_limited(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(presence, "FOLDER", str(tmp_path))
     monkeypatch.setattr(contained_session, "SESSIONS", 2)
     held = [take_place(), take_place()]
-    with pytest.raises(AgentError, match="2 contained sessions run"):
+    with pytest.raises(AgentError, match="2 contained sessions already run"):
         take_place()
     os.close(held.pop())
     held.append(take_place())
