@@ -54,6 +54,12 @@ def test_a_token_needs_none_of_the_packages_that_are_left_out(tmp_path: Path) ->
     assert imported.isdisjoint(LEFT_OUT)
 
 
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML was built without libyaml")
+def test_the_library_reads_kubeconfigs_with_libyaml(tmp_path: Path) -> None:
+    authorization, _ = connect(tmp_path / "k", {"token": "t"}, "import yaml; yaml.SafeLoader = None\n")
+    assert authorization == "Bearer t"
+
+
 def test_another_version_that_needs_more_is_imported_as_a_whole(tmp_path: Path) -> None:
     authorization, imported = connect(tmp_path / "k", {"token": "t"}, OTHER_VERSION)
     assert authorization == "Bearer t"
