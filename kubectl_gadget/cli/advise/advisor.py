@@ -85,7 +85,10 @@ def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None"
     _check_unwatched(flags)
     found = read_baselines(flags.watch.recordings)
     if found is not None and pods:
-        raise UsageError("a baseline has no pods to choose by", "kubectl gadget behavior show: its workloads")
+        raise UsageError(
+            "a baseline has workloads, not pods, so pods cannot be selected",
+            "kubectl gadget behavior show, which lists its workloads",
+        )
     return found
 
 
@@ -189,9 +192,9 @@ def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, t
 def _check_unwatched(flags: AdviseFlags) -> None:
     """Raises UsageError for what cannot be used with --from: flags that need a run, and a replay."""
     if replaying.get() is not None:
-        raise UsageError("--from makes no sense in a replay", "kubectl gadget replay FILE FILE advise …")
+        raise UsageError("--from cannot be used in a replay", "kubectl gadget replay FILE FILE advise …")
     if flags.watch.record is not None:
-        raise UsageError("--record and --from cannot be used together", "several --from, which count as one")
+        raise UsageError("--record and --from cannot be used together", "several --from, which are combined")
     if flags.watch.timeout is not None:
         raise UsageError("--timeout and --from cannot be used together")
     if flags.scope.selector is not None:

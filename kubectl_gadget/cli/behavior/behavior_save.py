@@ -102,4 +102,4 @@ def _report(found: "Behavior", path: Path, quiet: bool) -> None:
         connect.say(f"warning: incomplete: {', '.join(units[:3])}{more}: {reason}")
     looked_at = {kind for coverage in found.coverage.values() for kind in coverage.kinds}
     if unseen := ", ".join(kind for kind in FactKind if kind in USUAL_KINDS - looked_at):
-        connect.say(f"warning: not looked at, so not known: {unseen} (record --for behavior has them all)")
+        connect.say(f"warning: not observed: {unseen} (record --for behavior observes everything)")

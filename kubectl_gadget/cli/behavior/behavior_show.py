@@ -95,7 +95,7 @@ def _coverage_lines(coverage: "Coverage") -> "list[str]":
         found.append(f"images: {', '.join(coverage.images)}")
     found += [f"incomplete: {reason}" for reason in coverage.incomplete]
     if unseen := ", ".join(kind for kind in FactKind if kind in USUAL_KINDS - coverage.kinds):
-        found.append(f"not looked at: {unseen}")
+        found.append(f"not observed: {unseen}")
     return found
 
 

@@ -112,7 +112,10 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
 def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFlags) -> RunOptions:
     """The options that select from recordings, for facts. Raises UsageError for what a recording does not know."""
     if scope.selector is not None or workloads(pods):
-        raise UsageError("a recording has no selectors and workloads to choose by", "names of pods, -n, -c and --node")
+        raise UsageError(
+            "a recording has no labels and owners of pods, so pods cannot be selected by them",
+            "names of pods, -n, -c and --node",
+        )
     selection = Selection(
         namespace=scope.namespace,
         all_namespaces=bool(scope.all_namespaces),
@@ -170,7 +173,7 @@ def _check_replay(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
         kind, name = chosen[0]
         raise UsageError(f"{kind}/{name}: a recording does not say which pods belong to it", remedy)
     if flags.output.record is not None:
-        raise UsageError("--record makes no sense in a replay: the recording exists")
+        raise UsageError("--record cannot be used in a replay: the recording already exists")
     for given in (flags.scope, flags.target, flags.engine, flags.image, flags.start, flags.cluster):
         for name in sorted(given.typed().keys() - _REPLAYED_TOO):
             what = f"{spelling(type(given), name)} has no effect on a replay, which shows what was traced"

@@ -52,9 +52,9 @@ def test_a_recording_is_shown_by_its_own_command_or_another(file: str, words: Se
         (("trace", "open", "--failed"), "was recorded with another value of --failed"),
         (("trace", "open", "-l", "app=web"), "--selector has no effect on a replay"),
         (("trace", "open", "deploy/web"), "deployment/web: a recording does not say which pods belong to it"),
-        (("trace", "open", "--record", "x"), "--record makes no sense in a replay"),
-        (("advise", "apparmor", "--from", "x"), "--from makes no sense in a replay"),
-        (("advise", "capabilities", "--from", "x"), "--from makes no sense in a replay"),
+        (("trace", "open", "--record", "x"), "--record cannot be used in a replay"),
+        (("advise", "apparmor", "--from", "x"), "--from cannot be used in a replay"),
+        (("advise", "capabilities", "--from", "x"), "--from cannot be used in a replay"),
         (("--since", "yesterday"), "neither a duration"),
         (("--speed", "0"), "above 0"),
         (("trace", "open", "--ring-size", "8Mi"), "has no effect on a replay"),
@@ -74,7 +74,7 @@ def test_advice_from_a_recording_needs_no_cluster_and_refuses_workloads(
     advisor: str, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["advise", advisor, "deploy/web", "--from", file]) == 2
-    assert "a recording has no selectors and workloads to choose by" in capsys.readouterr().err
+    assert "a recording has no labels and owners of pods, so pods cannot be selected by them" in capsys.readouterr().err
     assert main.run(["advise", advisor, "web", "--node", "a", "--from", file]) == 1
     assert "no container was watched" in capsys.readouterr().err
 
