@@ -195,10 +195,12 @@ static __always_inline bool passes_filters(const struct trace_tcp *tcp)
 	return !filter_port || tcp->local_port == filter_port || tcp->remote_port == filter_port;
 }
 
-static __always_inline void send(struct trace_tcp *tcp)
+/* Sends the row, if it is wanted. With `since`, its duration is the time from then on. Returns the time. */
+static __always_inline __u64 send(struct trace_tcp *tcp, __u64 since)
 {
-	if (passes_filters(tcp))
-		gadget_emit(&tcp->record, sizeof(*tcp), 0);
+	if (!passes_filters(tcp) || !gadget_emit_since(&tcp->record, sizeof(*tcp), 0, since, &tcp->duration))
+		return bpf_ktime_get_boot_ns();
+	return tcp->record.timestamp;
 }
 
 /* Like send(), for a connect that a network policy may have refused. */
@@ -296,27 +298,27 @@ static __always_inline void arrived(struct sock *sk)
 
 static __always_inline void connected(struct sock *sk, struct gadget_owner *owner, int errno)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
 	struct trace_tcp tcp;
+	__u64 now;
 
 	if (!gadget_begin_for_socket(&tcp.record, sk, owner))
 		return;
 	begin_operation(&tcp, OPERATION_CONNECT, errno);
 	set_processes(&tcp, owner);
 	set_endpoints(&tcp, sk);
-	if (owner) {
+	if (owner)
 		tcp.fd = VALUE(owner->state);
-		tcp.duration = owner->since ? now - owner->since : UNKNOWN;
-		/* From now on, `since` is the start of its lifetime. */
-		owner->since = owner->told = now;
-		owner->state = CONNECTED;
-	}
 	if (!errno) {
 		tcp.rtt = rtt_of((struct tcp_sock *)sk);
 		/* Nothing has been written yet. */
 		tcp.initial_sequence = gadget_read_at(struct tcp_sock, sk, write_seq) - 1;
 	}
-	send(&tcp);
+	now = send(&tcp, owner ? owner->since : 0);
+	if (owner) {
+		/* From now on, `since` is the start of its lifetime. */
+		owner->since = owner->told = now;
+		owner->state = CONNECTED;
+	}
 }
 
 static __always_inline void connect_failed(struct sock *sk, struct gadget_owner *owner)
@@ -373,15 +375,13 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 		set_processes(&tcp, owner);
 		set_endpoints(&tcp, sk);
 		set_traffic(&tcp, (struct tcp_sock *)sk);
-		if (owner && owner->since)
-			tcp.duration = bpf_ktime_get_boot_ns() - owner->since;
-		send(&tcp);
+		send(&tcp, owner ? owner->since : 0);
 	}
 	gadget_forget_owner(sk);
 }
 
 /* A row about an open connection. */
-static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation, __u64 now)
+static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation)
 {
 	struct sock *sk = (struct sock *)owner->socket;
 	struct trace_tcp tcp;
@@ -393,9 +393,7 @@ static __always_inline void tell_progress(struct gadget_owner *owner, enum opera
 	set_processes(&tcp, owner);
 	set_endpoints(&tcp, sk);
 	set_traffic(&tcp, (struct tcp_sock *)sk);
-	if (owner->since)
-		tcp.duration = now - owner->since;
-	send(&tcp);
+	send(&tcp, owner->since);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -443,6 +441,7 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	struct gadget_owner *waiting = gadget_owner_of(sk);
 	struct gadget_owner owner = {};
 	struct trace_tcp tcp;
+	__u64 now;
 
 	if (!gadget_begin(&tcp.record)) {
 		gadget_forget_owner(sk);
@@ -457,15 +456,12 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	owner.record = tcp.record;
 	owner.exec = tcp.exec_id;
 	owner.state = PASSIVE;
-	if (waiting) {
-		owner.since = waiting->since;
-		owner.told = bpf_ktime_get_boot_ns();
-		tcp.duration = owner.told - waiting->since;
-	}
+	owner.since = waiting ? waiting->since : 0;
+	now = send(&tcp, owner.since);
+	owner.told = waiting ? now : 0;
 	/* It may have ended while it waited; then its end was reported, and there is nothing to remember. */
 	if (gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_CLOSE)
 		gadget_keep_owner(sk, &owner, BPF_ANY);
-	send(&tcp);
 }
 
 /* Whether a failed call says nothing about a connection: there is none yet, or the call is restarted. */
@@ -485,7 +481,7 @@ static __always_inline void accept_failed(struct sock *listener, long result)
 	set_endpoints(&tcp, listener);
 	gadget_no_ip(tcp.remote);
 	tcp.remote_port = 0;
-	send(&tcp);
+	send(&tcp, 0);
 }
 
 static __always_inline int accept_returned(long result)
@@ -572,7 +568,7 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 	if (result == -EPERM)
 		send_refused(&tcp, sk);
 	else
-		send(&tcp);
+		send(&tcp, 0);
 	return 0;
 }
 
@@ -603,7 +599,7 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	owner.told = bpf_ktime_get_boot_ns();
 	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
 	if (reports)
-		tell_progress(&owner, OPERATION_OPEN, owner.told);
+		tell_progress(&owner, OPERATION_OPEN);
 	return 0;
 }
 
@@ -624,7 +620,7 @@ static __always_inline void note_user(struct gadget_owner *owner)
 	if (gadget_node_pid_level)
 		pid = gadget_pid_at_level(BPF_CORE_READ(task, group_leader, thread_pid), gadget_node_pid_level);
 	else
-		pid = BPF_CORE_READ(task, tgid);
+		pid = gadget_read_at(struct task_struct, task, tgid);
 	if (pid == owner->record.pid || pid == owner->user_pid || !pid)
 		return;
 	BPF_CORE_READ_INTO(&owner->user_comm, task, group_leader, comm);
@@ -637,12 +633,14 @@ static __always_inline void note_user(struct gadget_owner *owner)
 /* Sends a report if one is due. Returns the time in ns until the next one. */
 static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
 {
-	__u64 now = bpf_ktime_get_boot_ns(), told = owner->told, every = interval * 1000000ULL;
+	__u64 told = owner->told, every = interval * 1000000ULL;
+	/* The first packet follows its connect at once. */
+	__u64 now = !told && owner->since ? owner->since : bpf_ktime_get_boot_ns();
 
 	if (told && now - told < every)
 		return every - (now - told);
 	if (__sync_val_compare_and_swap(&owner->told, told, now) == told)
-		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN, now);
+		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN);
 	return every;
 }
 

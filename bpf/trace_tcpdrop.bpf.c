@@ -119,7 +119,7 @@ static __always_inline void note_user(struct task_struct *task)
 	struct gadget_record record = {};
 	struct user user = {};
 	const struct user *known;
-	__u64 net = (__u64)BPF_CORE_READ(task, nsproxy, net_ns);
+	__u64 net = (__u64)gadget_read_at(struct task_struct, task, nsproxy, net_ns);
 
 	if (!net)
 		return;

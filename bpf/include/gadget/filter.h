@@ -80,7 +80,9 @@ static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *reco
 
 static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
 {
-	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	void *set = (void *)gadget_read_at(struct task_struct, task, cgroups);
+
+	return (struct cgroup *)gadget_word_at(set + bpf_core_field_offset(struct css_set, dfl_cgrp));
 }
 
 /* The cgroup for the task's events. A task that has left its container's cgroup still belongs to it. */
@@ -90,7 +92,7 @@ static __always_inline __u64 gadget_cgroup_id_of(struct task_struct *task)
 
 	if (gadget_any_moved())
 		origin = gadget_origin_of(BPF_CORE_READ(task, tgid));
-	return origin ? origin : BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
+	return origin ? origin : gadget_read_at(struct cgroup, gadget_cgroup_of(task), kn, id);
 }
 
 /* Whether events of this cgroup, the current task's, are wanted. Sets the record's marks. */

@@ -14,9 +14,8 @@ static __always_inline struct file *gadget_file_of(long fd)
 {
 	struct fdtable *table = gadget_read(gadget_task(), files, fdt);
 	struct file **files = gadget_read(table, fd);
-	struct file *file = NULL;
 
-	if (fd >= 0 && fd < gadget_read(table, max_fds))
-		bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
-	return file;
+	if (fd < 0 || fd >= gadget_read(table, max_fds))
+		return NULL;
+	return (struct file *)gadget_word_at(&files[fd]);
 }

@@ -133,7 +133,8 @@ static __always_inline struct cgroup *gadget_cgroup_of_socket(struct sock *sk)
 	struct sock_cgroup_data___union *old;
 
 	if (bpf_core_field_exists(struct sock_cgroup_data, cgroup))
-		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+		return (struct cgroup *)gadget_word_at((void *)sk +
+						       bpf_core_field_offset(struct sock, sk_cgrp_data.cgroup));
 	old = (void *)sk + bpf_core_field_offset(struct sock, sk_cgrp_data);
 	/* If the lowest bit is set, net_cls or net_prio store their own data there instead. */
 	return BPF_CORE_READ(old, val) & 1 ? NULL : (struct cgroup *)BPF_CORE_READ(old, val);
@@ -151,16 +152,16 @@ static __always_inline bool gadget_asks_for_process(void)
  */
 static __always_inline bool gadget_awaits_accept(struct sock *sk)
 {
-	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	__u8 state = gadget_read_at(struct sock, sk, __sk_common.skc_state);
 
-	return (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && !BPF_CORE_READ(sk, sk_socket);
+	return (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT) && !gadget_read_at(struct sock, sk, sk_socket);
 }
 
 /* Fills in the head of a record from the data of the socket itself. False: it is not wanted. */
 static __always_inline bool gadget_begin_without_owner(struct gadget_record *record, struct sock *sk)
 {
 	__builtin_memset(record, 0, sizeof(*record));
-	record->uid = BPF_CORE_READ(sk, sk_uid.val);
+	record->uid = gadget_read_at(struct sock, sk, sk_uid.val);
 	record->gid = ~0U;
 	if (gadget_filter_uid != ~0U && record->uid != gadget_filter_uid)
 		return false;

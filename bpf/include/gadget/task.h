@@ -44,6 +44,25 @@ static __always_inline struct task_struct *gadget_task(void)
 	(GADGET_CASTS ? ___arrow(((TYPE *)bpf_rdonly_cast(ADDRESS, bpf_core_type_id_kernel(TYPE))), __VA_ARGS__)       \
 		      : BPF_CORE_READ((TYPE *)(ADDRESS), __VA_ARGS__))
 
+/* A kernel's type that begins with a number of 64 bits. */
+struct timespec64 {
+	__s64 tv_sec;
+} __attribute__((preserve_access_index));
+
+/*
+ * The 8 bytes at any address, at the same cost as above. A pointer that is read with it is a number for the verifier,
+ * as functions of the program that are not static want it.
+ */
+static __always_inline __u64 gadget_word_at(const void *address)
+{
+	__u64 word = 0;
+
+	if (GADGET_CASTS)
+		return gadget_read_at(struct timespec64, address, tv_sec);
+	bpf_probe_read_kernel(&word, sizeof(word), address);
+	return word;
+}
+
 /* MAX_PID_NS_LEVEL of include/linux/pid_namespace.h. */
 #define GADGET_PID_LEVELS 32
 
