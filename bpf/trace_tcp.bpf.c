@@ -113,6 +113,8 @@ struct trace_tcp {
 };
 
 GADGET_RECORD(trace_tcp);
+/* Gadgets that keep the owners of all sockets leave those of connections to this one. */
+const char gadget_owners_kept[] SEC(".rodata.owners") = "connections";
 GADGET_PACKETS_OF("unquiet");
 
 #define REFUSED_BYTES GADGET_ROOM(sizeof(struct trace_tcp) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + 4)
@@ -177,7 +179,7 @@ static __always_inline void begin_operation(struct trace_tcp *tcp, enum operatio
 	gadget_no_text(&tcp->rule);
 }
 
-static __always_inline void set_processes(struct trace_tcp *tcp, const struct gadget_owner *owner)
+static __always_inline void set_processes(struct trace_tcp *tcp, struct gadget_owner *owner)
 {
 	gadget_exec_of_owner(&tcp->exec_id, owner);
 	if (owner && owner->user_pid) {
@@ -233,7 +235,7 @@ static __always_inline bool is_connecting(void)
 	return call.native == CONNECT;
 }
 
-/* owner.state, the role of the owner in the connection: */
+/* owner.state, the role of the owner in the connection; 0: the socket has none at the moment. */
 enum {
 	/* Accepted, or waiting to be. */
 	PASSIVE = 1,
@@ -248,6 +250,23 @@ enum {
 #define VALUE(STATE) ((__s32)(STATE) >> 2)
 /* ACTIVE, when the descriptor is not needed any more. */
 #define CONNECTED STATE(ACTIVE, -2)
+/* Established before the trace: the role is no longer known. */
+#define OLDER STATE(0, 1)
+
+/* The socket's owner, if it has a connection. */
+static __always_inline struct gadget_owner *owner_of_connection(const void *sk)
+{
+	struct gadget_owner *owner = gadget_owner_of(sk);
+
+	return owner && owner->state ? owner : NULL;
+}
+
+/* The owner is kept until the socket is gone, since other gadgets ask for it. */
+static __always_inline void forget_connection(struct gadget_owner *owner)
+{
+	if (owner)
+		owner->state = 0;
+}
 
 static __always_inline void set_initiator(struct trace_tcp *tcp, const struct gadget_owner *owner)
 {
@@ -279,7 +298,7 @@ static __always_inline void connecting(struct sock *sk)
 	gadget_exec_of(&owner.exec, gadget_task());
 	owner.since = bpf_ktime_get_boot_ns();
 	owner.state = STATE(ACTIVE, fd);
-	gadget_keep_owner(sk, &owner, BPF_ANY);
+	gadget_replace_owner(sk, gadget_owner_of(sk), &owner);
 }
 
 /* A connection that no process has accepted yet. */
@@ -328,7 +347,7 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 	/* The kernel fails the connection during the call: the reason is known when the call returns. Timers and
 	 * answers of the other end always set a reason. */
 	if (!errno && is_connecting()) {
-		gadget_forget_owner(sk);
+		forget_connection(owner);
 		return;
 	}
 	/* The program itself closed it before there was an answer. */
@@ -377,7 +396,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 		set_traffic(&tcp, (struct tcp_sock *)sk);
 		send(&tcp, owner ? owner->since : 0);
 	}
-	gadget_forget_owner(sk);
+	forget_connection(owner);
 }
 
 /* A row about an open connection. */
@@ -409,7 +428,7 @@ int BPF_PROG(state_changed, struct sock *sk, int from, int to)
 	}
 	if (to != TCP_ESTABLISHED && to != TCP_CLOSE)
 		return 0;
-	owner = gadget_owner_of(sk);
+	owner = owner_of_connection(sk);
 	if (to == TCP_ESTABLISHED) {
 		/* The owner of an earlier socket at this address, whose end was missed. */
 		if (owner && owner->state == CONNECTED) {
@@ -455,13 +474,12 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	tcp.initial_sequence = gadget_read_at(struct tcp_sock, sk, copied_seq) - 1;
 	owner.record = tcp.record;
 	owner.exec = tcp.exec_id;
-	owner.state = PASSIVE;
 	owner.since = waiting ? waiting->since : 0;
 	now = send(&tcp, owner.since);
 	owner.told = waiting ? now : 0;
-	/* It may have ended while it waited; then its end was reported, and there is nothing to remember. */
-	if (gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_CLOSE)
-		gadget_keep_owner(sk, &owner, BPF_ANY);
+	/* It may have ended while it waited; then its end was reported. */
+	owner.state = gadget_read_at(struct sock, sk, __sk_common.skc_state) == TCP_CLOSE ? 0 : PASSIVE;
+	gadget_replace_owner(sk, waiting, &owner);
 }
 
 /* Whether a failed call says nothing about a connection: there is none yet, or the call is restarted. */
@@ -552,7 +570,7 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 		return 0;
 	owner = gadget_owner_of(sk);
 	if (owner && owner->state == STATE(FAILED, -result)) {
-		gadget_forget_owner(sk);
+		forget_connection(owner);
 		return 0;
 	}
 	if (!gadget_begin(&tcp.record))
@@ -592,8 +610,7 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	if (state == TCP_LISTEN || state == TCP_CLOSE || !gadget_begin_for_task(&owner.record, task))
 		return 0;
 	gadget_exec_of(&owner.exec, task);
-	/* For an established connection, the initiator is no longer known. */
-	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : 0;
+	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : OLDER;
 	if (gadget_owner_of(sk))
 		return 0;
 	owner.told = bpf_ktime_get_boot_ns();
@@ -662,6 +679,8 @@ int packet_sent(struct __sk_buff *skb)
 	sender = gadget_has_sender(skb) ? gadget_current_fork() : 0;
 	key = (__u64)skb->sk;
 	owner = bpf_map_lookup_elem(&gadget_owners, &key);
+	if (owner && !owner->state)
+		owner = NULL;
 	if (owner && sender)
 		note_user(owner);
 	known->until = now + (owner ? tell_or_wait(owner) : interval * 1000000ULL) / TICK_NS;

@@ -12,6 +12,7 @@ import pytest
 from kubectl_gadget.agent.bpf.detached import CAUSE
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
 from kubectl_gadget.agent.session.start_sources import make_sources
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
 from kubectl_gadget.catalogue import object_bytes
@@ -45,6 +46,32 @@ def test_those_that_come_later_know_the_same_processes_without_programs_of_their
         ended = test_trace_udp.of(pid, udp, test_trace_udp.END)
         assert {record["local_port"] for record in ended} == {client, server}
         assert drops.lost == udp.lost == dns.lost == 0
+
+
+def test_connections_are_left_to_trace_tcp() -> None:
+    owners = SocketOwners()
+    with (
+        Tracer("trace_tcp", owners=owners, reports=True, report_interval=3_600_000) as tcp,
+        Tracer("trace_tcpdrop", owners=owners) as drops,
+        Tracer("trace_dns", owners=owners, port=test_packets.SERVERS) as dns,
+    ):
+        assert "connection_gone" not in {*drops.programs, *dns.programs}
+        dns.gadget = dns.gadget.as_sent()
+        pid, (with_port, _) = in_namespace(test_packets.stream)
+        payloads = [record for record in dns.records() if record["pid"] == pid and record["payload_bytes"]]
+        assert {record["local_port"] for record in payloads} == {test_packets.SERVERS, with_port}
+        rows = test_trace_tcp.of(pid, tcp)
+        assert [row["operation"] for row in rows].count(test_packets.SYN) == 2  # and none of listeners
+        assert drops.lost == tcp.lost == dns.lost == 0
+
+
+def test_the_name_that_trace_tcp_asks_for_is_no_other_gadgets_filter() -> None:
+    owners, variables = SocketOwners(), {"gadget_filter_comm": "python"}
+    with (
+        Tracer("trace_tcp", owners=owners, variables=variables),
+        Tracer("trace_tcpdrop", owners=owners, variables=variables) as drops,
+    ):
+        assert "connection_gone" in drops.programs
 
 
 def test_other_filters_need_other_owners() -> None:
@@ -101,3 +128,12 @@ def test_every_gadget_that_needs_the_owners_says_that_they_are_no_longer_kept() 
         needed = {name for name, source in sources.items() if "socket_made" in source._programs.object.program_names}
         assert needed > {"trace_tcpdrop", "trace_udp", "trace_dns"}
         assert found == {name: {"socket_made"} if name in needed else set() for name in sources}
+
+
+def test_every_gadget_that_needs_the_owners_says_that_those_of_connections_are_no_longer_kept() -> None:
+    with gadgets_of_flows() as sources:
+        tcp = cast(SyscallObject, sources["trace_tcp"]._programs.object)
+        for entry in tcp._followed["accept_exit"]:
+            tcp.calls.remove(entry)
+        found = {name for name, source in sources.items() if "accept_exit" in source.stats().lost.get(CAUSE, ())}
+        assert found >= {"trace_tcp", "trace_tcpdrop", "trace_dns", "trace_http"}

@@ -202,7 +202,7 @@ static __always_inline struct sock *gadget_socket_of_packet(struct __sk_buff *sk
 static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	struct sock *sk = gadget_socket_of_packet(skb, packet);
-	const struct gadget_owner *owner;
+	struct gadget_owner *owner;
 
 	if (!sk)
 		return false;
@@ -222,7 +222,7 @@ static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct ga
 static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	struct sock *sk = gadget_socket_of_packet(skb, packet);
-	const struct gadget_owner *owner;
+	struct gadget_owner *owner;
 
 	if (!sk)
 		return false;

@@ -42,6 +42,12 @@ const char gadget_owners_kept[] SEC(".rodata.owners") = "all";
 #define GADGET_LOOKED_AT(PORT) true
 #endif
 
+/* Whether another gadget keeps the owners of connections of this protocol. */
+static __always_inline bool gadget_kept_elsewhere(__u32 protocol)
+{
+	return gadget_connections_kept && protocol == IPPROTO_TCP;
+}
+
 /* `address` is the address of a struct sock. */
 static __always_inline void gadget_own_socket(__u64 address, struct task_struct *task, __u64 flags)
 {
@@ -87,7 +93,7 @@ static __always_inline int gadget_own_used(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!sk || !GADGET_OWNED(ctx->protocol))
+	if (!sk || !GADGET_OWNED(ctx->protocol) || gadget_kept_elsewhere(ctx->protocol))
 		return GADGET_ALLOW;
 	if (ctx->protocol != IPPROTO_TCP || GADGET_LOOKED_AT(bpf_ntohs(ctx->user_port)) ||
 	    GADGET_LOOKED_AT(sk->src_port))
@@ -129,6 +135,8 @@ static __always_inline int gadget_own_accepted(long result)
 	struct sock *sk = result >= 0 ? gadget_socket_of_fd(result) : NULL;
 	__u16 protocol = sk ? gadget_read_at(struct sock, sk, sk_protocol) : 0;
 
+	if (gadget_kept_elsewhere(protocol))
+		return 0;
 	if (protocol == IPPROTO_TCP && !GADGET_LOOKED_AT(gadget_local_port(sk)) &&
 	    !GADGET_LOOKED_AT(gadget_remote_port(sk)))
 		return 0;

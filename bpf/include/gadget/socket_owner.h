@@ -20,6 +20,12 @@
 #include <gadget/socket_file.h>
 #include <kernel/socket.h>
 
+/*
+ * Set by the agent for gadgets that use trace tcp's owners: it notes who connects and who accepts, and removes the
+ * entries of TCP's sockets.
+ */
+const volatile bool gadget_connections_kept = false;
+
 /* The maximum number of open sockets of wanted containers. */
 #define GADGET_SOCKETS 65536
 
@@ -31,7 +37,7 @@ struct gadget_owner {
 	__u64 told;
 	/* The socket: the same as the map's key. For the verifier it is a number here, so that it can be read from. */
 	__u64 socket;
-	/* Used by the gadget. */
+	/* Used by the gadget; 0: only the owner is known. */
 	__u32 state;
 	/* Used by the gadget: the last other process that used the socket. 0: none. */
 	gadget_pid user_pid;
@@ -73,22 +79,21 @@ __u64 gadget_execs SEC(".bss.execs");
 /* Within this many nanoseconds, no two processes have the same PID, and no process makes as many execs. */
 #define GADGET_SAME_PROCESS 100000000ULL
 
-/* Updates the owner's name if its process has executed another program. Between two execs on the node, it costs one
- * comparison. */
-static __always_inline void gadget_name_owner_again(struct gadget_owner *owner)
+/* The program that the owner has executed since; NULL: none. Between two execs on the node, it costs one comparison.
+ * The trap: trace tcp, which shows the process that connected or accepted, may use the same entry. */
+static __always_inline const struct gadget_executed *gadget_executed_since(struct gadget_owner *owner)
 {
 	__u64 execs = *(volatile __u64 *)&gadget_execs;
 	gadget_pid pid = owner->record.pid;
 	const struct gadget_executed *now;
 
 	if (owner->execs == execs)
-		return;
-	owner->execs = execs;
+		return NULL;
 	now = bpf_map_lookup_elem(&gadget_executed, &pid);
-	if (!now || now->exec.started - owner->exec.started - 1 >= GADGET_SAME_PROCESS)
-		return;
-	owner->exec = now->exec;
-	__builtin_memcpy(owner->record.comm, now->comm, sizeof(owner->record.comm));
+	if (now && now->exec.started - owner->exec.started - 1 < GADGET_SAME_PROCESS)
+		return now;
+	owner->execs = execs;
+	return NULL;
 }
 
 static __always_inline struct gadget_owner *gadget_owner_of(const void *sk)
@@ -96,8 +101,9 @@ static __always_inline struct gadget_owner *gadget_owner_of(const void *sk)
 	__u64 key = (__u64)sk;
 	struct gadget_owner *owner = bpf_map_lookup_elem(&gadget_owners, &key);
 
-	if (owner)
-		gadget_name_owner_again(owner);
+	/* Of a connection that no process has accepted yet, there is no owner. */
+	if (gadget_connections_kept && owner && !owner->record.pid)
+		return NULL;
 	return owner;
 }
 
@@ -119,12 +125,26 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 		gadget_count_map_full();
 }
 
-/* None for NULL, and for an owner that is not a process. */
-static __always_inline void gadget_exec_of_owner(gadget_exec_id *exec, const struct gadget_owner *owner)
+/* The same for an entry that the socket may have, which is overwritten: a new one takes longer. */
+static __always_inline void gadget_replace_owner(const void *sk, struct gadget_owner *kept, struct gadget_owner *owner)
 {
+	if (!kept) {
+		gadget_keep_owner(sk, owner, BPF_ANY);
+		return;
+	}
+	owner->socket = (__u64)sk;
+	owner->execs = *(volatile __u64 *)&gadget_execs;
+	*kept = *owner;
+}
+
+/* None for NULL, and for an owner that is not a process. */
+static __always_inline void gadget_exec_of_owner(gadget_exec_id *exec, struct gadget_owner *owner)
+{
+	const struct gadget_executed *now = owner ? gadget_executed_since(owner) : NULL;
+
 	exec->started = exec->pid = exec->unused = 0;
 	if (owner)
-		*exec = owner->exec;
+		*exec = now ? now->exec : owner->exec;
 }
 
 /* The cgroup in which a socket was created. */
@@ -180,10 +200,18 @@ static __always_inline bool gadget_begin_without_owner(struct gadget_record *rec
  * one place only.
  */
 static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_record *record, struct sock *sk,
-								  const struct gadget_owner *owner, bool unaccepted)
+								  struct gadget_owner *owner, bool unaccepted)
 {
+	const struct gadget_executed *now;
+
 	if (owner && owner->record.pid) {
 		*record = owner->record;
+		now = gadget_executed_since(owner);
+		if (now)
+			__builtin_memcpy(record->comm, now->comm, sizeof(record->comm));
+		/* How the process called connect() or accept() is none of other gadgets' business. */
+		if (gadget_connections_kept)
+			record->marks &= GADGET_MARK_UNKNOWN_CGROUP;
 		return gadget_has_wanted_comm(record);
 	}
 	if (gadget_asks_for_process() && (!unaccepted || owner || !gadget_awaits_accept(sk)))
@@ -192,7 +220,7 @@ static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_
 }
 
 static __always_inline bool gadget_begin_for_socket(struct gadget_record *record, struct sock *sk,
-						    const struct gadget_owner *owner)
+						    struct gadget_owner *owner)
 {
 	return gadget_begin_for_socket_or_unaccepted(record, sk, owner, false);
 }

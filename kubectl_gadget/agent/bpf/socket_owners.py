@@ -9,9 +9,11 @@
 
 Several gadgets know a socket's process from the same programs, at each socket that is made, connected, accepted and
 closed (bpf/include/gadget/packet_owner.h). Those of the first gadget that keeps all owners do it for those that come
-after it, which use its maps.
+after it, which use its maps. And where trace tcp runs, which notes who connects and who accepts, that gadget leaves
+connections to it, and uses its map.
 
-The trap: a program leaves out processes that its gadget's filters exclude, so gadgets share only with the same filters.
+The traps: a program leaves out processes that its gadget's filters exclude, so gadgets share only with the same
+filters. With one by name, trace tcp has other owners than gadgets that apply it to each row.
 """
 
 from collections.abc import Mapping
@@ -21,7 +23,16 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 
 _KEPT = ".rodata.owners"
 """The map with an object's `gadget_owners_kept`."""
-_MAPS = ("gadget_owners", "gadget_executed", ".bss.execs")
+_OWNERS = "gadget_owners"
+_MAPS = (_OWNERS, "gadget_executed", ".bss.execs")
+_ALL, _CONNECTIONS = "all", "connections"
+"""What it says in a gadget that keeps all owners, and in trace tcp."""
+_BY_NAME = "gadget_filter_comm"
+_KEPT_ELSEWHERE = "gadget_connections_kept"
+_BY_CONNECTIONS = frozenset({"connection_gone"})
+"""Programs that trace tcp makes superfluous."""
+_OF_CONNECTIONS = frozenset({"accept_exit", "accept4_exit"})
+"""Its programs for owners that something else can stop."""
 _PROGRAMS = frozenset(
     {
         "socket_made",
@@ -45,28 +56,54 @@ class SocketOwners:
 
     def __init__(self) -> None:
         self._keeper: BpfObject | None = None
+        self._connections: BpfObject | None = None
+        """trace tcp's, which keeps the owners of connections for the keeper and for those that use its maps"""
         self._filters: Mapping[str, Any] = {}
 
     def share(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
         """Has the object use the kept owners, without programs of its own for them. Call it before the object is
         loaded."""
-        if self._keeper is None or not self._may_share(object, filters):
+        if not self._may_share(object, filters):
             return
-        object.leave_out(_PROGRAMS & set(self._keeper.chosen))
-        object.reuse({name: self._keeper.required_map(name).fd for name in _MAPS})
+        if self._keeper:
+            object.leave_out(_PROGRAMS & set(self._keeper.chosen))
+            object.reuse({name: self._keeper.required_map(name).fd for name in _MAPS})
+        if self._connections:
+            object.leave_out(_BY_CONNECTIONS)
+            object.reuse({_OWNERS: self._connections.required_map(_OWNERS).fd})
+            object.set_constant(_KEPT_ELSEWHERE, 1)
 
     def keep(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
-        """Has other objects use this one's owners, if it keeps all. Call it when the programs are attached."""
-        kept = object.map(_KEPT)
-        if self._keeper is None and kept and kept.text() == "all" and "socket_made" in object.chosen:
+        """Has other objects use this one's owners, if it keeps all, or those of connections. Call it when the programs
+        are attached."""
+        kept = _kept_by(object)
+        if kept == _CONNECTIONS and not (self._keeper or self._connections or _BY_NAME in filters):
+            self._connections, self._filters = object, filters
+        elif self._keeper is None and kept == _ALL and "socket_made" in object.chosen:
+            if filters != self._filters:
+                self._connections = None
             self._keeper, self._filters = object, filters
 
     def stopped(self, object: BpfObject, filters: Mapping[str, Any]) -> dict[str, str]:
         """As BpfObject.stopped(), for the programs of another object that keep the owners for this one."""
-        if self._keeper is None or not self._may_share(object, filters):
+        if not self._may_share(object, filters):
             return {}
-        kept = _PROGRAMS.intersection(object.program_names).difference(object.chosen)
-        return {program: why for program, why in self._keeper.stopped().items() if program in kept}
+        left_out = _PROGRAMS.intersection(object.program_names).difference(object.chosen)
+        found: dict[str, str] = {}
+        if self._keeper:
+            found |= {program: why for program, why in self._keeper.stopped().items() if program in left_out}
+        if self._connections:
+            found |= {name: why for name, why in self._connections.stopped().items() if name in _OF_CONNECTIONS}
+        return found
 
     def _may_share(self, object: BpfObject, filters: Mapping[str, Any]) -> bool:
-        return filters == self._filters and object.map(_KEPT) is not None
+        kept = _kept_by(object)
+        if filters != self._filters or kept in (None, _CONNECTIONS):
+            return False
+        return self._keeper is not None or (self._connections is not None and kept == _ALL)
+
+
+def _kept_by(object: BpfObject) -> str | None:
+    """Which owners it keeps. None: it says nothing."""
+    kept = object.map(_KEPT)
+    return kept.text() if kept else None
