@@ -63,7 +63,7 @@ def _import_parts() -> None:
 
 
 def _read_by_libyaml(library: ModuleType) -> None:
-    """Gives a module that reads kubeconfigs the faster parser: 50 clusters take 7 ms of CPU instead of 190."""
+    """Gives a module that reads kubeconfigs the faster parser: 230 KB take 7 ms of CPU instead of 190."""
     import yaml
 
     faster = {"safe_load": partial(yaml.load, Loader=safe_loader())}
