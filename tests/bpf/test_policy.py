@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -517,7 +518,7 @@ def test_the_selector_that_counts_says_whether_there_are_stacks(tmp_path: Path) 
         stacks = enforcer.source._stacks
         assert stacks
         kernel, user, neither = (struct.unpack_from("<QQ", record, KERNEL_STACK_AT) for record in enforcer.records())
-        stacks.take()
+        stacks.take(time.monotonic())
         frames = stacks.take_new(0)
     assert frames
     assert (kernel[1], user[0], neither) == (0, 0, (0, 0))

@@ -1,5 +1,6 @@
 """trace deadlock: a program that never hangs, and could."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def rows(process: Any) -> list[dict[str, Any]]:
         go(process)
         sent = decode(tracer.gadget.as_sent(), "node", tracer.data())
         stacks = NodeStacks()
-        tracer.stacks.take()
+        tracer.stacks.take(time.monotonic())
         new = tracer.stacks.take_new(0)
         assert new
         stacks.apply(new)
