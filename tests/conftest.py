@@ -28,6 +28,9 @@ from tests.leftovers import unmount_what_dead_runs_left
 from tests.needs import MachineAndOthers, has_no_unit_test, is_unit, mark_all, order
 from tests.vm.results import AT_THE_END
 
+# What is imported and collected stays: until pytest_runtestloop() no garbage is looked for, and then not in that.
+gc.disable()
+
 # The time that an example takes depends on the machine, not on our code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -114,6 +117,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
     yield
     order(items, distributed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
