@@ -353,10 +353,10 @@ def work() -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for _ in range(7):
-        client = http.client.HTTPConnection(*server.server_address[:2])
-        client.request("GET", "/")
-        assert client.getresponse().status == 200
-        client.close()
+        requester = http.client.HTTPConnection(*server.server_address[:2])
+        requester.request("GET", "/")
+        assert requester.getresponse().status == 200
+        requester.close()
     server.shutdown()
     server.server_close()
     with socket.socket() as client:

@@ -38,8 +38,9 @@ def batch(*packets: bytes, node: str = "node-1", comm: bytes = b"nginx", more: i
     """One row for each packet, a second apart; `more` bytes of each were not kept."""
     writer = RowWriter(DUMP.record)
     for number, packet in enumerate(packets):
-        values = {"cgroup": cgroup, "pid": 42, "comm": comm, "direction": 2, "length": len(packet) + more}
-        writer.add(b"", number * 10**9, {**values, "packet": packet})
+        length = len(packet) + more
+        values = {"cgroup": cgroup, "pid": 42, "comm": comm, "direction": 2, "length": length, "packet": packet}
+        writer.add(b"", number * 10**9, values)
     made = decode(DUMP, node, writer.take())
     made.clock_offset_ns = WALL
     identity = Identity(node)

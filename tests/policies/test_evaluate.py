@@ -110,7 +110,7 @@ def test_following_forks_asks_all_ancestors() -> None:
 def test_binaries_are_those_of_the_process_the_parent_and_of_those_that_started_it() -> None:
     shell = Process(binary="/bin/sh")
     process = Process(binary="/bin/cat", ancestors=(shell,), started_by=frozenset({"/bin/sh", "/sbin/sshd"}))
-    cases = [
+    cases: list[tuple[dict[str, Any], bool]] = [
         ({"matchBinaries": [{"operator": "In", "values": ["/bin/cat"]}]}, True),
         ({"matchBinaries": [{"operator": "In", "values": ["/sbin/sshd"]}]}, False),
         ({"matchBinaries": [{"operator": "In", "values": ["/sbin/sshd"], "followChildren": True}]}, True),

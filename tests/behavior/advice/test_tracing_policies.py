@@ -1,5 +1,7 @@
 """TracingPolicies from facts, as the project's own reader understands them."""
 
+from typing import Any
+
 import pytest
 import yaml
 
@@ -20,8 +22,8 @@ PROGRAMS = (
 )
 
 
-def compared(hook: dict[str, object], operator: str) -> list[str]:
-    (selector,) = hook["selectors"]  # type: ignore[misc]
+def compared(hook: dict[str, Any], operator: str) -> list[str]:
+    (selector,) = hook["selectors"]
     return [value for each in selector["matchArgs"] if each["operator"] == operator for value in each["values"]]
 
 

@@ -70,8 +70,7 @@ class Issuer(BaseHTTPRequestHandler):
     """Renews any token."""
 
     def do_GET(self) -> None:
-        host, port = self.server.server_address[:2]
-        self._answer({"token_endpoint": f"http://{host!s}:{port}/token"})
+        self._answer({"token_endpoint": f"http://{self.headers['Host']}/token"})
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
