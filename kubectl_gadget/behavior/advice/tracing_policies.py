@@ -44,7 +44,7 @@ def _policy(behavior: Behavior, unit: Unit, multicall: Collection[str], deny: bo
     if programs and (allowed := _compared(programs, (), comments)):
         hooks.append(_executed(allowed, action))
     if FactKind.OPEN not in behavior.coverage[unit].kinds:
-        comments.append("  What it writes was not looked at, so it is not in the policy.")
+        comments.append("  What it writes was not observed, so it is not in the policy.")
     elif allowed := _compared(_written(facts), _OWN, comments, USUAL_DEVICES):
         hooks.append(_opened(allowed, action))
     name = "-".join((workload.kind, workload.name, unit.container)).lower()

@@ -322,7 +322,7 @@ class NodeSession:
             if not one.held:
                 from kubectl_gadget.cluster.agents.deployments import described  # 20 ms of each start
 
-                what = f"{described(one, None)} are in force, and no agent that runs has them"
+                what = f"{described(one, None)} are still in force, but no running agent owns them"
                 remedy = "kubectl gadget undeploy --all-nodes removes them if their namespace no longer exists"
                 self._progress.note(self.state.name, f"{what}; {remedy}")
         asked = b"" if self._is_asked else self._request.frames(self._gadgets(), self._filter, hello.architecture)

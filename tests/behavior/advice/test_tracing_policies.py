@@ -79,7 +79,7 @@ def test_what_was_not_looked_at_is_said() -> None:
     (document,) = tracing_policies(behavior(*PROGRAMS, kinds=USUAL_KINDS - {FactKind.OPEN}), MULTICALL)
 
     assert len(document.body["spec"]["kprobes"]) == 1
-    assert any("not looked at" in text for text in document.comments)
+    assert any("not observed" in text for text in document.comments)
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ async def test_policies_of_others_are_named_and_only_those_without_a_deployment_
         assert code == 2
         assert f"{gone} are in force; kubectl gadget undeploy removes them" in said
         _, _, said = await site.run("trace", "exec", "-A", "--host", "--timeout", "1s")
-        assert "namespace again that may no longer exist (of-again) are in force, and no agent that runs has" in said
+        assert "namespace again that may no longer exist (of-again) are still in force, but no running agent" in said
         code, _, said = await site.run("undeploy")
         assert code == 0, said
         assert f"node-1: {gone} are no longer in force" in said
