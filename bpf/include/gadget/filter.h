@@ -92,7 +92,7 @@ static __always_inline __u64 gadget_cgroup_id_of(struct task_struct *task)
 
 	if (gadget_any_moved())
 		origin = gadget_origin_of(BPF_CORE_READ(task, tgid));
-	return origin ? origin : gadget_read_at(struct cgroup, gadget_cgroup_of(task), kn, id);
+	return origin ? origin : BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
 }
 
 /* Whether events of this cgroup, the current task's, are wanted. Sets the record's marks. */

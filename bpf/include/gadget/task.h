@@ -11,6 +11,7 @@
 #include <gadget/helpers.h>
 #include <gadget/record.h>
 #include <kernel/task.h>
+#include <kernel/time.h>
 
 #define GADGET_TYPED gadget_has_helper(get_current_task_btf)
 
@@ -40,25 +41,21 @@ static __always_inline struct task_struct *gadget_task(void)
  * gadget_read_at(struct sock, address, sk_protocol) is ((struct sock *)address)->sk_protocol, for any address, such as
  * a socket's; a page fault there reads as 0. Where the kernel has casts it takes a load, else a call.
  */
+#define gadget_cast(TYPE, ADDRESS) ((TYPE *)bpf_rdonly_cast(ADDRESS, bpf_core_type_id_kernel(TYPE)))
 #define gadget_read_at(TYPE, ADDRESS, ...)                                                                             \
-	(GADGET_CASTS ? ___arrow(((TYPE *)bpf_rdonly_cast(ADDRESS, bpf_core_type_id_kernel(TYPE))), __VA_ARGS__)       \
+	(GADGET_CASTS ? ___arrow(gadget_cast(TYPE, ADDRESS), __VA_ARGS__)                                              \
 		      : BPF_CORE_READ((TYPE *)(ADDRESS), __VA_ARGS__))
-
-/* A kernel's type that begins with a number of 64 bits. */
-struct timespec64 {
-	__s64 tv_sec;
-} __attribute__((preserve_access_index));
 
 /*
  * The 8 bytes at any address, at the same cost as above. A pointer that is read with it is a number for the verifier,
- * as functions of the program that are not static want it.
+ * as functions of the program that are not static want it. The type is one that begins with a number of 64 bits.
  */
 static __always_inline __u64 gadget_word_at(const void *address)
 {
 	__u64 word = 0;
 
 	if (GADGET_CASTS)
-		return gadget_read_at(struct timespec64, address, tv_sec);
+		return gadget_cast(struct timespec64, address)->tv_sec;
 	bpf_probe_read_kernel(&word, sizeof(word), address);
 	return word;
 }
