@@ -69,7 +69,7 @@ def test_each_gadget_passes_as_the_client_declares_it(catalogue_built: Path) -> 
 
 def test_a_name_belongs_to_its_object(tmp_path: Path, catalogue_built: Path) -> None:
     spec, elf = built("trace_open")
-    why = "something else under the name of"
+    why = "another program under the name"
     own = compiled(tmp_path, KILLS)
     for enforces in (False, True):
         refused(spec, own, why, enforces=enforces)

@@ -26,7 +26,7 @@ def recorded(path: Path, gadgets: Sequence[str], **meta: Any) -> str:
 def test_a_recording_of_sums_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = recorded(tmp_path / "top.kgr", ["top_file"])
     assert main.run(["ci", "judge", file, "--fail-on", "pid == 1"]) == 2
-    assert "ci judge takes recordings of trace, and this one is of top file" in capsys.readouterr().err
+    assert "ci judge needs a recording of trace, and this one is of top file" in capsys.readouterr().err
 
 
 def test_what_one_of_several_recordings_does_not_have_is_missing(

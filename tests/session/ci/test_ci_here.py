@@ -179,8 +179,7 @@ import os, signal, sys
 from pathlib import Path
 
 def is_agent(pid):
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\\0")
-    return b"kubectl_gadget.agent" in words
+    return b"session" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\\0")
 
 children = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()
 (agent,) = [int(pid) for pid in children if is_agent(pid)]
@@ -326,7 +325,7 @@ def test_start_and_stop_trace_steps_that_are_processes_of_their_own(started: Pat
     subprocess.run(["cat", "the-file"], cwd=started, check=True)
     again = ci(folder=started, verb="start")
     assert again.returncode == 2
-    assert "a run is going on" in again.stderr
+    assert "a run is in progress" in again.stderr
     ran = ci("--report", "json=r.json", folder=started, verb="stop")
     assert ran.returncode == 4, ran.stderr
     (finding,) = json.loads((started / "r.json").read_text())["checks"][0]["findings"]
