@@ -235,7 +235,7 @@ static __always_inline bool is_connecting(void)
 	return call.native == CONNECT;
 }
 
-/* owner.state, the role of the owner in the connection; 0: the socket has none at the moment. */
+/* owner.state, the role of the owner in the connection; 0: the socket has no connection now. */
 enum {
 	/* Accepted, or waiting to be. */
 	PASSIVE = 1,
@@ -250,7 +250,7 @@ enum {
 #define VALUE(STATE) ((__s32)(STATE) >> 2)
 /* ACTIVE, when the descriptor is not needed any more. */
 #define CONNECTED STATE(ACTIVE, -2)
-/* Established before the trace: the role is no longer known. */
+/* The connection was established before tracing began, so the role is not known. */
 #define OLDER STATE(0, 1)
 
 /* The socket's owner, if it has a connection. */
@@ -298,7 +298,7 @@ static __always_inline void connecting(struct sock *sk)
 	gadget_exec_of(&owner.exec, gadget_task());
 	owner.since = bpf_ktime_get_boot_ns();
 	owner.state = STATE(ACTIVE, fd);
-	gadget_replace_owner(sk, gadget_owner_of(sk), &owner);
+	gadget_keep_owner(sk, &owner, BPF_ANY);
 }
 
 /* A connection that no process has accepted yet. */
@@ -477,9 +477,13 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	owner.since = waiting ? waiting->since : 0;
 	now = send(&tcp, owner.since);
 	owner.told = waiting ? now : 0;
-	/* It may have ended while it waited; then its end was reported. */
-	owner.state = gadget_read_at(struct sock, sk, __sk_common.skc_state) == TCP_CLOSE ? 0 : PASSIVE;
-	gadget_replace_owner(sk, waiting, &owner);
+	if (gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_CLOSE)
+		owner.state = PASSIVE;
+	/* It ended while it waited, which was reported; or another thread has closed it, and nothing would remove the
+	 * entry. */
+	else if (!gadget_read_at(struct sock, sk, sk_socket))
+		return;
+	gadget_keep_owner(sk, &owner, BPF_ANY);
 }
 
 /* Whether a failed call says nothing about a connection: there is none yet, or the call is restarted. */

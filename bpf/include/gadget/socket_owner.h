@@ -37,7 +37,7 @@ struct gadget_owner {
 	__u64 told;
 	/* The socket: the same as the map's key. For the verifier it is a number here, so that it can be read from. */
 	__u64 socket;
-	/* Used by the gadget; 0: only the owner is known. */
+	/* Used by the gadget. 0: the entry only says who the owner is. */
 	__u32 state;
 	/* Used by the gadget: the last other process that used the socket. 0: none. */
 	gadget_pid user_pid;
@@ -80,7 +80,8 @@ __u64 gadget_execs SEC(".bss.execs");
 #define GADGET_SAME_PROCESS 100000000ULL
 
 /* The program that the owner has executed since; NULL: none. Between two execs on the node, it costs one comparison.
- * The trap: trace tcp, which shows the process that connected or accepted, may use the same entry. */
+ * The trap: the entry has to keep the old name, since trace tcp may use it too, and shows the program that connected
+ * or accepted. */
 static __always_inline const struct gadget_executed *gadget_executed_since(struct gadget_owner *owner)
 {
 	__u64 execs = *(volatile __u64 *)&gadget_execs;
@@ -101,7 +102,7 @@ static __always_inline struct gadget_owner *gadget_owner_of(const void *sk)
 	__u64 key = (__u64)sk;
 	struct gadget_owner *owner = bpf_map_lookup_elem(&gadget_owners, &key);
 
-	/* Of a connection that no process has accepted yet, there is no owner. */
+	/* A connection that no process has accepted yet has no owner. */
 	if (gadget_connections_kept && owner && !owner->record.pid)
 		return NULL;
 	return owner;
@@ -123,18 +124,6 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 	/* With BPF_NOEXIST this fails when there is an entry already, which loses nothing. */
 	if (bpf_map_update_elem(&gadget_owners, &key, owner, flags) == -E2BIG)
 		gadget_count_map_full();
-}
-
-/* The same for an entry that the socket may have, which is overwritten: a new one takes longer. */
-static __always_inline void gadget_replace_owner(const void *sk, struct gadget_owner *kept, struct gadget_owner *owner)
-{
-	if (!kept) {
-		gadget_keep_owner(sk, owner, BPF_ANY);
-		return;
-	}
-	owner->socket = (__u64)sk;
-	owner->execs = *(volatile __u64 *)&gadget_execs;
-	*kept = *owner;
 }
 
 /* None for NULL, and for an owner that is not a process. */
@@ -209,7 +198,7 @@ static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_
 		now = gadget_executed_since(owner);
 		if (now)
 			__builtin_memcpy(record->comm, now->comm, sizeof(record->comm));
-		/* How the process called connect() or accept() is none of other gadgets' business. */
+		/* The other marks say how the process called connect() or accept(), which only trace tcp shows. */
 		if (gadget_connections_kept)
 			record->marks &= GADGET_MARK_UNKNOWN_CGROUP;
 		return gadget_has_wanted_comm(record);
