@@ -41,8 +41,8 @@ static __always_inline void *gadget_scratch(void *map)
  * in flight, so a record that the agent does not see in flight at some moment has a later time. The reader is woken
  * once for each quarter of the ring that fills up. It is not woken for each event, unless it reacts to events, since a
  * wake-up costs more than everything else. `cuts` is the number of texts in the record that were cut. False: the record
- * is lost, and counted as such. With `since`, which is not 0, `duration`, a member of the record, is set to the time
- * from then on, which spares the caller from reading the clock.
+ * is lost, and counted as such. If `since` is not 0, `duration`, a member of the record, is set to the time since then,
+ * so that the caller need not read the clock.
  */
 static __always_inline bool gadget_emit_since(struct gadget_record *record, __u64 length, __u32 cuts, __u64 since,
 					      __u64 *duration)

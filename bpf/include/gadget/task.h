@@ -25,10 +25,13 @@ extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
  */
 #define GADGET_CASTS bpf_core_type_exists(struct bpf_iter_num)
 
+/* The kernel's object of a type at any address, where the kernel has casts. */
+#define gadget_cast(TYPE, ADDRESS) ((TYPE *)bpf_rdonly_cast(ADDRESS, bpf_core_type_id_kernel(TYPE)))
+
 static __always_inline struct task_struct *gadget_task(void)
 {
 	if (GADGET_CASTS)
-		return bpf_rdonly_cast(bpf_get_current_task_btf(), bpf_core_type_id_kernel(struct task_struct));
+		return gadget_cast(struct task_struct, bpf_get_current_task_btf());
 	if (GADGET_TYPED)
 		return bpf_get_current_task_btf();
 	return (struct task_struct *)bpf_get_current_task();
@@ -41,14 +44,13 @@ static __always_inline struct task_struct *gadget_task(void)
  * gadget_read_at(struct sock, address, sk_protocol) is ((struct sock *)address)->sk_protocol, for any address, such as
  * a socket's; a page fault there reads as 0. Where the kernel has casts it takes a load, else a call.
  */
-#define gadget_cast(TYPE, ADDRESS) ((TYPE *)bpf_rdonly_cast(ADDRESS, bpf_core_type_id_kernel(TYPE)))
 #define gadget_read_at(TYPE, ADDRESS, ...)                                                                             \
 	(GADGET_CASTS ? ___arrow(gadget_cast(TYPE, ADDRESS), __VA_ARGS__)                                              \
 		      : BPF_CORE_READ((TYPE *)(ADDRESS), __VA_ARGS__))
 
 /*
  * The 8 bytes at any address, at the same cost as above. A pointer that is read with it is a number for the verifier,
- * as functions of the program that are not static want it. The type is one that begins with a number of 64 bits.
+ * which functions that are not static require of their arguments. timespec64 is a type that begins with 64 bits.
  */
 static __always_inline __u64 gadget_word_at(const void *address)
 {

@@ -9,11 +9,11 @@
 
 Several gadgets know a socket's process from the same programs, at each socket that is made, connected, accepted and
 closed (bpf/include/gadget/packet_owner.h). Those of the first gadget that keeps all owners do it for those that come
-after it, which use its maps. And where trace tcp runs, which notes who connects and who accepts, that gadget leaves
-connections to it, and uses its map.
+after it, which use its maps. Where trace tcp runs, it notes who connects and who accepts, so that gadget uses its map
+of owners, and notes nothing of connections.
 
 The traps: a program leaves out processes that its gadget's filters exclude, so gadgets share only with the same
-filters. With one by name, trace tcp has other owners than gadgets that apply it to each row.
+filters. With a filter by name, trace tcp notes fewer owners than gadgets that apply the filter to each row.
 """
 
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ _KEPT = ".rodata.owners"
 _OWNERS = "gadget_owners"
 _MAPS = (_OWNERS, "gadget_executed", ".bss.execs")
 _ALL, _CONNECTIONS = "all", "connections"
-"""What it says in a gadget that keeps all owners, and in trace tcp."""
+"""What that map says in a gadget that keeps all owners, and in trace tcp."""
 _BY_NAME = "gadget_filter_comm"
 _KEPT_ELSEWHERE = "gadget_connections_kept"
-_BY_CONNECTIONS = frozenset({"connection_gone"})
-"""Programs that trace tcp makes superfluous."""
-_OF_CONNECTIONS = frozenset({"accept_exit", "accept4_exit"})
-"""Its programs for owners that something else can stop."""
+_DONE_BY_TRACE_TCP = frozenset({"connection_gone"})
+"""Programs that are not needed where trace tcp keeps the owners of connections."""
+_DETACHABLE_OF_TRACE_TCP = frozenset({"accept_exit", "accept4_exit"})
+"""Programs of trace tcp that note owners, and that another process can detach."""
 _PROGRAMS = frozenset(
     {
         "socket_made",
@@ -69,7 +69,7 @@ class SocketOwners:
             object.leave_out(_PROGRAMS & set(self._keeper.chosen))
             object.reuse({name: self._keeper.required_map(name).fd for name in _MAPS})
         if self._connections:
-            object.leave_out(_BY_CONNECTIONS)
+            object.leave_out(_DONE_BY_TRACE_TCP)
             object.reuse({_OWNERS: self._connections.required_map(_OWNERS).fd})
             object.set_constant(_KEPT_ELSEWHERE, 1)
 
@@ -93,7 +93,8 @@ class SocketOwners:
         if self._keeper:
             found |= {program: why for program, why in self._keeper.stopped().items() if program in left_out}
         if self._connections:
-            found |= {name: why for name, why in self._connections.stopped().items() if name in _OF_CONNECTIONS}
+            stopped = self._connections.stopped()
+            found |= {program: why for program, why in stopped.items() if program in _DETACHABLE_OF_TRACE_TCP}
         return found
 
     def _may_share(self, object: BpfObject, filters: Mapping[str, Any]) -> bool:
