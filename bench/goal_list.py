@@ -23,7 +23,8 @@ class Goal:
     no_worse: bool = False
     """than the reference, by more than a twentieth"""
     then: float | None = None
-    """What REFERENCE measured on the machine for which the goal was set; others are slower."""
+    """What REFERENCE took on 2026-11-28, when the machine was as fast as when the goals were set: `trace open --local`
+    0.31 s, 0.30 then."""
 
     def text(self) -> str:
         """For the table: `≤ 6`, or `≤ 0.2 (ratio 0.65)`."""

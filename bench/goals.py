@@ -93,9 +93,9 @@ def section(document: Mapping[str, Any]) -> str:
         f"{results['reference']}: {machine['kernel']}, {machine['cpus']} CPUs, {machine['memory']}, "
         f"Python {machine['python']}. Median (lowest to highest), in turns. *Ratio* is now to the reference; *load* is "
         "that of the last minute, and *other BPF* what others had attached in the kernel. Times, costs and sizes are "
-        "better when they are lower, rates and what is delivered when they are higher. A goal's ratio is to what "
-        f"{REFERENCE} took on the machine for which the goal was set, on 2026-11-28; *met as a ratio* means "
-        "that it would be met there, and is not on this slower one."
+        "better when they are lower, rates and what is delivered when they are higher. A goal's ratio is "
+        f"to what {REFERENCE} took on 2026-11-28, when the machine was as fast as when the goals were set; *met as a "
+        "ratio* means that the goal would be met at that speed, and is not met at today's."
     )
     if (busy := spread([measured["load"] for measured in results["groups"].values()])).median > 2 * machine["cpus"]:
         about += f" **The machine was busy**, at a load of {busy.text(0)}, so that only the ratios mean something."
