@@ -34,7 +34,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def suggested(name: str, known: Iterable[str], cutoff: float = 0.5, most: int = 3, only_near: bool = False) -> str:
-    """`pod or pid?` with the names nearest to `name`; `one of …` with all when none is near, or empty."""
+    """`pod or pid?` with the names nearest to `name`. When none is near: `one of …` with all names; empty with
+    `only_near`."""
     names = sorted(known)
     if near := nearest(name, names, cutoff, most):
         return f"{near}?"

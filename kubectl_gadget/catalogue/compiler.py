@@ -92,7 +92,7 @@ def _compile(clang: str, source: Path, architecture: str, target: Path, more: Se
 
 
 def _check_not_killed(done: subprocess.CompletedProcess[str], source: Path) -> None:
-    """Raises GadgetError for a compiler that crashed or was killed: that is no fault of the source."""
+    """Raises GadgetError if the compiler crashed or was killed, which does not mean that the source is wrong."""
     if done.returncode < 0:
         said = done.stderr.strip().splitlines()[:_MOST_LINES]
         name = signal.Signals(-done.returncode).name

@@ -19,9 +19,9 @@ from kubectl_gadget.wire.agent_messages import ReleasedPins
 
 OWN = "own"
 _SECONDS = 20.0
-"""Until the pod's process has ended that has them, which looks for the file."""
+"""For which the pod's process may hold the policies; it ends when it finds the file."""
 _SECONDS_OF_OTHERS = 3.0
-"""Until another command has removed them: two clients may undeploy at once."""
+"""For which another command may hold them: two clients may undeploy at once."""
 
 
 def list_pins() -> int:

@@ -77,12 +77,12 @@ class Stacks:
         self._new: list[str] = []
         self._stacks: dict[int, tuple[int, ...]] = {}
         self._of_kernel: dict[int, tuple[int, tuple[int, ...]]] = {}
-        """new ones: what they begin with, and their addresses"""
+        """new stacks of the kernel: what they begin with, and their addresses"""
         self._send_at = math.inf
 
     @property
     def is_quiet(self) -> bool:
-        """Whether new stacks, if there are any, may wait."""
+        """Whether nothing has to be sent now: new stacks may wait until there are many, or for a second."""
         return time.monotonic() < self._send_at and len(self._stacks) + len(self._of_kernel) < _MOST_WAITING
 
     def take(self, now: float) -> None:
