@@ -80,7 +80,7 @@ class OwnedPins(_FromAgent):
     """Policies that are pinned on a node, by the deployment that they belong to."""
 
     namespace: str = ""
-    """of the deployment; empty: an earlier version pinned them, without an owner"""
+    """of the deployment"""
     uid: str = ""
     """of that namespace; empty: unknown"""
     sets: int = 0

@@ -29,13 +29,11 @@ SECONDS = 300.0
 
 
 class RunningGuard:
-    """`secret` is a file of this test alone; `pins` is where the policies of `namespace` are pinned, `earlier` where
-    earlier versions have pinned them."""
+    """`secret` is a file of this test alone; `pins` is where the policies of `namespace` are pinned."""
 
     def __init__(self, folder: Path, file_system: Path, namespace: str = "kubectl-gadget") -> None:
         self.folder = folder / "policies"
         self.pins = file_system / "kubectl-gadget-policies" / namespace
-        self.earlier = file_system / "kubectl-gadget"
         self.secret = folder / "secret"
         self.run = folder / "run"
         for path in (self.folder, self.run):

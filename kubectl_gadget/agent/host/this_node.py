@@ -56,20 +56,12 @@ def pins() -> str:
 
 
 def all_pins() -> str:
-    """Returns the folder that has one folder for each deployment on this node, named by its namespace."""
-    return f"{_bpf_file_system()}/kubectl-gadget-policies"
-
-
-def earlier_pins() -> str:
-    """Returns where earlier versions pinned, in one folder for all deployments."""
-    return f"{_bpf_file_system()}/kubectl-gadget"
-
-
-def _bpf_file_system() -> str:
-    """Returns where the node's bpf file system is: $KUBECTL_GADGET_PINS, or where nodes have it. Pods that do not mount
-    it reach it through the node's first process."""
+    """Returns the folder that has one folder for each deployment on this node, named by its namespace. It is in the bpf
+    file system: $KUBECTL_GADGET_PINS, or where nodes have it. Pods that do not mount it reach it through the node's
+    first process."""
     path = f"{host()}/sys/fs/bpf"
-    return os.environ.get("KUBECTL_GADGET_PINS") or (path if os.path.isdir(path) else "/proc/1/root/sys/fs/bpf")
+    mount = os.environ.get("KUBECTL_GADGET_PINS") or (path if os.path.isdir(path) else "/proc/1/root/sys/fs/bpf")
+    return f"{mount}/kubectl-gadget-policies"
 
 
 def boot_id() -> str:

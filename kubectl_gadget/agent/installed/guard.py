@@ -13,14 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import NoReturn, TextIO
 
 from kubectl_gadget.agent.bpf.detached import NO_FTRACE
 from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.installed import in_force, owners
+from kubectl_gadget.agent.installed import in_force
 from kubectl_gadget.agent.installed.feed import Feed
 from kubectl_gadget.agent.installed.in_force import InForce
 from kubectl_gadget.agent.installed.installed_file import NOTHING, read_installed, stamp
@@ -91,10 +90,6 @@ class Guard:
         current: dict[str, int] = self._containers.variables()
         if self._pins is None:
             return
-        chosen = NOTHING
-        with suppress(AgentError):  # turn() reports it
-            chosen, _ = read_installed(self._folder)
-        owners.take_from_earlier(this_node.pins(), chosen.digest, chosen.owner)
         for name in self._pins.names():
             try:
                 found, variables = in_force.take_over(self._pins, name, self._containers)

@@ -250,7 +250,6 @@ def _taken_over(
     if value.get("format") != FORMAT:
         raise AgentError(f"its records have the format {value.get('format')!r}, but this agent reads {FORMAT}")
     state = PinnedPolicies.from_json(value, name)
-    specs = {hook.name: hook for hook in state.spec.hooks}
     shared = {name: pieces.pop(name) for name in SHARED}
     hooks: list[PolicyHook] = []
     numbers = sorted(int(name.removeprefix(_CALLS)) for name in pieces if name.startswith(_CALLS))
@@ -260,21 +259,15 @@ def _taken_over(
         maps = {name: OpenMap(pieces.pop(f"{number}_{name}")) for name in _OWN}
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
-        spec = specs[attached.name] if attached.number is None else state.spec.hooks[attached.number]
-        hook = TakenOverHook(spec, attached.way, maps, pieces.pop(f"{number}_link", None))
-        if attached.entry is not None:
+        hook = TakenOverHook(state.spec.hooks[attached.number], attached.way, maps, pieces.pop(f"{number}_link", None))
+        if attached.entry is not None and state.calls is not None:
             array, place, program = attached.entry
             hook.is_called(OpenMap(calls[-array]), place, program, tables, state.calls)
         hooks.append(hook)
     chosen = InstalledFile(
         format=FORMAT, digest=state.digest, policies=state.policies, spec=state.spec, owner=owner_of(name)
     )
-    failed = {
-        place: AgentError(text, remedy)
-        for key, (text, remedy) in state.failed.items()
-        for place, spec in enumerate(state.spec.hooks)
-        if key in (str(place), spec.name)  # the name: an earlier version pinned it
-    }
+    failed = {int(place): AgentError(text, remedy) for place, (text, remedy) in state.failed.items()}
     adopted = HookSet(hooks, set(state.without), failed)
     found = InForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
     found.pinned, found.confirmed = name, False

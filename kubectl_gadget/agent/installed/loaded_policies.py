@@ -33,8 +33,7 @@ class TakenOverHook(PolicyHook):
         self._maps = maps
         self._links = [] if link is None else [link]
         self._programs = [detached.program_of(link) for link in self._links]
-        self._called: tuple[OpenMap, bytes, bytes] | None = None
-        self._tables: tuple[Mapping[str, OpenMap], PinnedCalls] | None = None
+        self._called: tuple[OpenMap, bytes, bytes, Mapping[str, OpenMap], PinnedCalls] | None = None
 
     def map(self, name: str) -> BpfMap:
         return self._maps[name]
@@ -43,27 +42,22 @@ class TakenOverHook(PolicyHook):
         return self._links
 
     def is_called(
-        self, array: OpenMap, place: int, program: int, tables: Mapping[str, OpenMap], content: PinnedCalls | None
+        self, array: OpenMap, place: int, program: int, tables: Mapping[str, OpenMap], content: PinnedCalls
     ) -> None:
         """It has no link, but is called from this place of an array of programs, if the dispatcher's tables say so.
         Others close the maps."""
-        self._called = array, struct.pack("<I", place), struct.pack("<I", program)
-        self._tables = (tables, content) if content else None
+        self._called = array, struct.pack("<I", place), struct.pack("<I", program), tables, content
 
     def stopped(self) -> str | None:
         if self._called:
-            array, place, called = self._called
-            return None if array.get(place) == called and self._tables_hold() else detached.REMOVED
-        for link, program in zip(self._links, self._programs, strict=True):
-            if why := detached.why_stopped(link, program):
+            array, place, program, tables, content = self._called
+            followers = {int(row): mask for row, mask in content.followers.items()}
+            is_called = array.get(place) == program and hold(tables, followers, content.interests)
+            return None if is_called else detached.REMOVED
+        for link, id in zip(self._links, self._programs, strict=True):
+            if why := detached.why_stopped(link, id):
                 return why
         return detached.why_no_ftrace() if detached.needs_ftrace(self.way.kind) else None
-
-    def _tables_hold(self) -> bool:
-        if self._tables is None:
-            return True
-        tables, content = self._tables
-        return hold(tables, {int(row): mask for row, mask in content.followers.items()}, content.interests)
 
     def release(self) -> bool:
         while self._links:

@@ -1,4 +1,4 @@
-"""Whose policies are pinned on this node: those of this agent's deployment, of others, and of earlier versions.
+"""Whose policies are pinned on this node: those of this agent's deployment, and of others.
 
 The record of the owner is in the names, kubectl-gadget-policies/NAMESPACE/gNUMBER_UID in the bpf file system: it is
 made and removed together with the pins, and reading it takes no right to use BPF. UID is the namespace's, so a
@@ -9,10 +9,9 @@ only looks, so whether a lock is held is read in /proc/locks.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError, named, owner_of, read_state
+from kubectl_gadget.agent.installed.pins import Pins, owner_of, read_state
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import OwnedPins
 from kubectl_gadget.wire.message import parse
@@ -34,7 +33,7 @@ def _listing(is_listed: Callable[[str, bool], bool]) -> tuple[OwnedPins, ...]:
     sets: dict[tuple[str, str], list[str]] = {}
     for namespace, folder in _folders():
         for name in _listed(folder):
-            sets.setdefault((namespace, owner_of(name) if namespace else ""), []).append(f"{folder}/{name}")
+            sets.setdefault((namespace, owner_of(name)), []).append(f"{folder}/{name}")
     return tuple(
         OwnedPins(
             namespace=namespace,
@@ -56,48 +55,15 @@ def remove(namespace: str, uid: str | None) -> int:
         return 0
     pins = Pins(folder)
     try:
-        return pins.remove_all(uid if namespace else None)
+        return pins.remove_all(uid)
     except OSError as error:
         raise AgentError(f"{folder} cannot be removed: {error.strerror}") from None
     finally:
         pins.close()
 
 
-def take_from_earlier(folder: str, digest: str, owner: str) -> None:
-    """Moves the set with this digest, which an earlier version of the same deployment has pinned, to `folder`: it stays
-    in force, and can be taken over. Raises PinsTakenError while the agent that pinned it has not ended."""
-    earlier = this_node.earlier_pins()
-    if not digest or not os.path.isdir(earlier) or _listed(folder):
-        return
-    names = [name for name in _listed(earlier) if _digest(f"{earlier}/{name}") == digest]
-    if not names:
-        return
-    try:
-        pins = Pins(earlier)
-    except PinsTakenError:
-        raise
-    except AgentError:
-        return  # it stays where it is, and clients list it
-    try:
-        for name in names:
-            with suppress(OSError):
-                os.rename(f"{earlier}/{name}", f"{folder}/{named(name, owner)}")
-        with suppress(OSError):
-            pins.remove_folder()
-    finally:
-        pins.close()
-
-
-def _digest(folder: str) -> object:
-    try:
-        return parse(read_state(folder)).get("digest")
-    except (AgentError, FrameError):
-        return None
-
-
 def _folders() -> Iterator[tuple[str, str]]:
-    """Folders with sets, by namespace; an empty one is for earlier versions."""
-    yield "", this_node.earlier_pins()
+    """Folders with sets, by namespace."""
     for namespace in _listed(this_node.all_pins()):
         yield namespace, f"{this_node.all_pins()}/{namespace}"
 

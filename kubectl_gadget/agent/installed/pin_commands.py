@@ -1,8 +1,8 @@
 """The commands that list what is pinned on this node, and take it out of force; both print JSON.
 
 `release own` is for the agent's own deployment: its agent puts nothing in force again until the pod is recreated. Other
-words are owners, NAMESPACE/UID, or `/` for what earlier versions pinned. The trap: only the client can find out whether
-an owner still exists, so what an agent that runs has in force is never removed for it.
+words are owners, NAMESPACE/UID. The trap: only the client can find out whether an owner still exists, so what an agent
+that runs has in force is never removed for it.
 """
 
 import json

@@ -14,8 +14,8 @@ class AttachedHook(Message):
 
     name: str
     """as in `spec`, where hooks at a call and at its return have the same"""
-    number: int | None = None
-    """its place in `spec`; null: an earlier version pinned it"""
+    number: int
+    """its place in `spec`"""
     way: Way
     """the way that was used, without variables"""
     entry: tuple[int, int, int] | None = None
@@ -50,4 +50,4 @@ class PinnedPolicies(Message):
     failed: Mapping[str, tuple[str, str | None]]
     """hooks that this node does not have, by their place in `spec`, with reason and remedy"""
     calls: PinnedCalls | None = None
-    """null if the set uses no dispatcher, or if an agent of an earlier version pinned it"""
+    """null if the set uses no dispatcher"""

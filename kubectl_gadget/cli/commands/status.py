@@ -57,7 +57,7 @@ async def _ask(
 
     nodes = await ask(api, options)
     pins = [one for node in nodes if node.hello for one in node.hello.pins]
-    return nodes, await deployments.find(api, options), await deployments.exist(api, options, pins)
+    return nodes, await deployments.find(api), await deployments.exist(api, pins)
 
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:

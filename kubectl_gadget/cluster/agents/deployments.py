@@ -1,10 +1,9 @@
-"""Which deployments a cluster has and had: who shares cluster-wide objects, and whose pinned policies have no owner.
+"""Which deployments a cluster has and had: who shares cluster-wide objects, and whose pinned policies are left.
 
 The users' ClusterRole serves all deployments and names each in an annotation, with its image. It outlives a namespace
 that was deleted without undeploy, whose policies stay in force on the nodes because they are pinned. A deployment is
 identified by the UID of its namespace: one of the same name that was created later is another. The trap: the role may
-also exist just for users of on-demand agents, so it belongs to a deployment only if an annotation says so; and a set of
-an earlier version names no owner, so it may belong to any deployment.
+also exist just for users of on-demand agents, so it belongs to a deployment only if an annotation says so.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +36,7 @@ class Deployments:
         return sorted(self.images.keys() - self.present)
 
 
-async def find(api: Api, options: AgentOptions) -> Deployments:
+async def find(api: Api) -> Deployments:
     """Finds all deployments. Without the permissions for it, none. Raises ClusterError."""
     try:
         annotations = await _annotations(api)
@@ -46,21 +45,19 @@ async def find(api: Api, options: AgentOptions) -> Deployments:
         return Deployments()
     prefix = manifests.DEPLOYMENT_PREFIX
     images = {key.removeprefix(prefix): value for key, value in annotations.items() if key.startswith(prefix)}
-    if not images and (image := annotations.get(manifests.IMAGE_ANNOTATION)):
-        images = {options.namespace: image}  # earlier versions did not write which namespace
     present = frozenset(str(found["metadata"].get("namespace")) for found in listing.items)
     return Deployments(present, images, annotations.get(manifests.PULL_ANNOTATION) or None)
 
 
 async def others(api: Api, options: AgentOptions) -> list[str]:
     """Returns the namespaces of other deployments, whose users need the role. Raises ClusterError."""
-    found = await find(api, options)
+    found = await find(api)
     named = found.images.keys() - found.present - {options.namespace}
     existing = {name for name in named if await _uid(api, name)}
     return sorted((found.present | existing) - {options.namespace})
 
 
-async def exist(api: Api, options: AgentOptions, pins: Iterable[OwnedPins]) -> Mapping[Owner, bool | None]:
+async def exist(api: Api, pins: Iterable[OwnedPins]) -> Mapping[Owner, bool | None]:
     """Whether the deployment that each of `pins` belongs to still exists; None: that cannot be found out."""
     held: dict[Owner, bool] = {}
     for one in pins:
@@ -69,12 +66,9 @@ async def exist(api: Api, options: AgentOptions, pins: Iterable[OwnedPins]) -> M
     found: dict[Owner, bool | None] = {}
     for (namespace, uid), is_held in held.items():
         try:
-            if namespace:
-                # An agent that runs proves that its deployment exists, even if it was restored with another UID.
-                now = await _uid(api, namespace)
-                found[namespace, uid] = is_held or (bool(now) and uid in ("", now))
-            else:
-                found[namespace, uid] = (is_held or None) if await _has_others(api, options) else False
+            # An agent that runs proves that its deployment exists, even if it was restored with another UID.
+            now = await _uid(api, namespace)
+            found[namespace, uid] = is_held or (bool(now) and uid in ("", now))
         except ForbiddenError:
             found[namespace, uid] = is_held or None
     return found
@@ -82,9 +76,7 @@ async def exist(api: Api, options: AgentOptions, pins: Iterable[OwnedPins]) -> M
 
 def described(one: OwnedPins, exists: bool | None) -> str:
     """Names policies by their owner, as the subject of a sentence."""
-    if not one.namespace:
-        whose = "policies that an earlier version pinned"
-    elif exists is False:
+    if exists is False:
         whose = f"policies of a deployment in namespace {one.namespace} that no longer exists"
     elif exists is None:
         whose = f"policies of a deployment in namespace {one.namespace} that may no longer exist"
@@ -101,11 +93,6 @@ def reports(node: str, pins: Iterable[OwnedPins], exist: Mapping[Owner, bool | N
         remedy = "; kubectl gadget undeploy removes them" if exists is False and not one.held else ""
         found.append(f"{node}: {described(one, exists)} are in force{remedy}")
     return found
-
-
-async def _has_others(api: Api, options: AgentOptions) -> bool:
-    listing = await api.find(DAEMON_SETS, labels=manifests.RESIDENT_SELECTOR)
-    return any(found["metadata"]["namespace"] != options.namespace for found in listing.items)
 
 
 async def _uid(api: Api, namespace: str) -> str:

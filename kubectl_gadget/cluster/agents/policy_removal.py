@@ -28,7 +28,7 @@ from kubectl_gadget.wire.agent_messages import OwnedPins, ReleasedPins
 
 _SECONDS = 30.0
 _PARALLEL = 64
-_BY_HAND = "rm -r /sys/fs/bpf/kubectl-gadget /sys/fs/bpf/kubectl-gadget-policies on the node"
+_BY_HAND = "rm -r /sys/fs/bpf/kubectl-gadget-policies on the node"
 Say = Callable[[str], None]
 
 
@@ -46,7 +46,7 @@ class _NodePins:
 async def take_out_of_force(api: Api, options: AgentOptions, say: Say, all_nodes: bool = False) -> None:
     """Works on all nodes with an agent, and where deployments were removed by other means, or with `all_nodes`, also on
     all others. Raises ClusterError."""
-    known = await deployments.find(api, options)
+    known = await deployments.find(api)
     is_installed = await api.get(CONFIG_MAPS, manifests.POLICIES, options.namespace) is not None
     pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
     everywhere = bool(known.left_behind) or all_nodes
@@ -57,7 +57,7 @@ async def take_out_of_force(api: Api, options: AgentOptions, say: Say, all_nodes
     async with _on_other_nodes(api, options, known, residents if everywhere else None, say) as started:
         slots = asyncio.Semaphore(_PARALLEL)
         nodes = await asyncio.gather(*(_look(api, options, node, slots) for node in (*residents, *started)))
-        exist = await deployments.exist(api, options, (one for node in nodes for one in node.pins))
+        exist = await deployments.exist(api, (one for node in nodes for one in node.pins))
         nodes = sorted(nodes, key=lambda node: node.name)
         for said in await asyncio.gather(*(_clean(api, options, node, exist, is_installed, slots) for node in nodes)):
             for line in said if is_installed or everywhere or any(node.pins for node in nodes) else ():

@@ -217,7 +217,7 @@ def _of_node(one: NodeStatus) -> NodePolicies:
 
 async def reports_of_others(api: Api, options: AgentOptions, found: Sequence[NodePolicies]) -> list[str]:
     """Returns what users should know about policies of other deployments."""
-    exist = await deployments.exist(api, options, (pins for one in found for pins in one.others))
+    exist = await deployments.exist(api, (pins for one in found for pins in one.others))
     return [line for one in found for line in deployments.reports(one.node, one.others, exist)]
 
 

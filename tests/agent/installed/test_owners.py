@@ -1,7 +1,6 @@
 """Pins have owners: deployments share a node without touching each other, and what has no owner is found."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -161,96 +160,6 @@ def test_what_was_pinned_is_removed_when_nothing_is_installed_after_its_namespac
     new.start()
     new.wait_until(lambda: new.state().get("former") == ["kills"])
     assert not is_in_force(former)
-
-
-def as_an_earlier_version(running: RunningGuard) -> None:
-    """Leaves the pins as they were before they had owners: all sets in one folder."""
-    running.kill()
-    (of,) = running.pins.iterdir()
-    running.earlier.mkdir(mode=0o700)
-    of.rename(running.earlier / "g000001")
-    shutil.rmtree(running.pins.parent)
-
-
-def test_an_update_takes_over_what_an_earlier_version_pinned(deployment: Any) -> None:
-    running = deployment("one")
-    kills(running)
-    as_an_earlier_version(running)
-    assert is_in_force(running)
-    running.start()
-    running.wait_until(lambda: any("is taken over: kills" in line.get("message", "") for line in running.lines()))
-    assert is_in_force(running)
-    assert not running.earlier.exists()
-    assert listed(running) == [pins_of("one", "uid-1", held=True)]
-
-
-def test_what_an_earlier_version_left_is_listed_and_removed(deployment: Any) -> None:
-    gone, other = deployment("gone"), deployment("other")
-    kills(gone)
-    as_an_earlier_version(gone)
-    other.install(other.policy("others"))
-    other.start()
-    other.wait_until(lambda: len(listed(other)) == 2)
-    assert listed(other)[0] == pins_of("", "")
-    assert is_in_force(gone), "the agent of another deployment leaves it alone"
-    assert other.release("/") == {"/": 1}
-    assert not is_in_force(gone)
-    assert not gone.earlier.exists()
-
-
-def test_what_an_earlier_version_has_in_force_is_not_removed(deployment: Any) -> None:
-    gone, other = deployment("gone"), deployment("other")
-    kills(gone)
-    as_an_earlier_version(gone)
-    script = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], 0), 2); print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", script, str(gone.earlier)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        assert listed(other) == [pins_of("", "", held=True)]
-        assert other.release("/") == {"/": "a running agent keeps them in force"}
-        holder.communicate()
-    assert is_in_force(gone)
-
-
-def test_an_update_waits_for_the_agent_of_an_earlier_version_to_end(deployment: Any) -> None:
-    """Or what that one pinned would stay in force beside the new set, and without an agent."""
-    running = deployment("one")
-    kills(running)
-    as_an_earlier_version(running)
-    command = [sys.executable, "-m", "kubectl_gadget.agent", "policies", str(running.folder)]
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(running.earlier), str(running.run)]):
-        running.wait_until(lambda: listed(running) == [pins_of("", "", held=True)])
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=running.environment, check=False, timeout=120
-            )
-        finally:
-            (running.run / "kubectl-gadget.release").touch()
-    assert (done.returncode, "another agent uses" in done.stdout) == (1, True), done.stderr
-    (running.run / "kubectl-gadget.release").unlink()
-    running.start()
-    running.wait_until(lambda: any("is taken over: kills" in line.get("message", "") for line in running.lines()))
-    assert not running.earlier.exists()
-
-
-def test_undeploy_ends_an_agent_of_an_earlier_version_and_removes_what_it_pinned(deployment: Any) -> None:
-    """The agent's code comes with the client, so it is newer than the process that has the policies in force."""
-    running = deployment("one")
-    kills(running)
-    as_an_earlier_version(running)
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(running.earlier), str(running.run)]):
-        running.wait_until(lambda: listed(running) == [pins_of("", "", held=True)])
-        assert running.release("own", "/") == {"own": 0, "/": 1}
-    assert not is_in_force(running)
-
-
-HOLDER = """
-import fcntl, os, sys, time
-fcntl.flock(os.open(sys.argv[1], 0), fcntl.LOCK_EX)
-while not os.path.exists(sys.argv[2] + "/kubectl-gadget.release"):
-    time.sleep(0.05)
-"""
 
 
 def test_an_owner_cannot_lead_out_of_the_folder(deployment: Any) -> None:

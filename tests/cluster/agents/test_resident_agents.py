@@ -140,7 +140,7 @@ async def test_undeploy_names_nodes_that_it_could_not_search_for_policies(
 async def test_a_role_for_users_alone_is_not_a_deployment(cluster: FakeCluster, api: Api, warnings: list[str]) -> None:
     (role,) = [found for found in manifests.documents("rbac-user") if found["kind"] == "ClusterRole"]
     cluster.store.add("clusterroles", "", role)
-    assert not (await deployments.find(api, AgentOptions())).left_behind
+    assert not (await deployments.find(api)).left_behind
 
 
 async def test_deployments_side_by_side_keep_what_both_need(
@@ -151,14 +151,14 @@ async def test_deployments_side_by_side_keep_what_both_need(
     alone = set(cluster.store.objects)
     await deploy(api, other, lambda _: None)
     await deploy(api, agent_options, lambda _: None)
-    found = await deployments.find(api, agent_options)
+    found = await deployments.find(api)
     assert (found.present, found.left_behind) == ({NAMESPACE, "tools"}, [])
     assert found.images["tools"] == "mine:1", "deploying again keeps the record of the other one"
     said: list[str] = []
     await undeploy(api, other, said.append)
     assert "clusterrole/kubectl-gadget-user is kept: namespace kubectl-gadget has a deployment, too" in said
     await until(lambda: set(cluster.store.objects) == alone)
-    assert (await deployments.find(api, agent_options)).images.keys() == {NAMESPACE}
+    assert (await deployments.find(api)).images.keys() == {NAMESPACE}
     await undeploy(api, agent_options, lambda _: None)
     assert not cluster.store.list("clusterroles")
 
@@ -176,7 +176,7 @@ async def test_deployments_that_are_made_at_the_same_time_do_not_remove_each_oth
     monkeypatch.setattr(api, "apply", late)
     both = [dataclasses.replace(agent_options, namespace=name) for name in ("tools", NAMESPACE)]
     await asyncio.gather(*(deploy(api, options, lambda _: None) for options in both))
-    assert (await deployments.find(api, agent_options)).images.keys() == {"tools", NAMESPACE}
+    assert (await deployments.find(api)).images.keys() == {"tools", NAMESPACE}
 
 
 async def test_undeploy_asks_for_the_right_to_change_the_role_that_others_need(
@@ -196,7 +196,7 @@ async def test_a_deployment_whose_namespace_was_deleted_is_found_by_the_others(
     await deploy(api, dataclasses.replace(agent_options, namespace="tools"), lambda _: None)
     await deploy(api, agent_options, lambda _: None)
     cluster.store.remove("namespaces", "", "tools")
-    assert (await deployments.find(api, agent_options)).left_behind == ["tools"]
+    assert (await deployments.find(api)).left_behind == ["tools"]
     await undeploy(api, agent_options, lambda _: None)
     assert not cluster.store.list("clusterroles")
 
@@ -209,17 +209,8 @@ async def test_a_deleted_deployment_is_forgotten_once_its_policies_were_looked_f
         await deploy(api, each, lambda _: None)
     cluster.store.remove("namespaces", "", "deleted")
     await undeploy(api, agent_options, lambda _: None)
-    found = await deployments.find(api, stays)
+    found = await deployments.find(api)
     assert (found.images.keys(), found.left_behind) == ({"stays"}, [])
-
-
-async def test_a_role_of_an_earlier_version_names_no_namespace(
-    cluster: FakeCluster, api: Api, agent_options: AgentOptions
-) -> None:
-    (role,) = [found for found in manifests.documents("rbac-user") if found["kind"] == "ClusterRole"]
-    role["metadata"]["annotations"] = {manifests.IMAGE_ANNOTATION: "mine:0"}
-    cluster.store.add("clusterroles", "", role)
-    assert (await deployments.find(api, agent_options)).images == {NAMESPACE: "mine:0"}
 
 
 @pytest.mark.parametrize(
@@ -231,8 +222,6 @@ async def test_a_role_of_an_earlier_version_names_no_namespace(
         (NAMESPACE, "of-one-before", True, True),
         ("gone", "any", False, False),
         ("gone", "", False, False),
-        ("", "", False, False),
-        ("", "", True, False),
     ],
 )
 async def test_an_owner_is_a_namespace_with_this_uid(
@@ -248,22 +237,16 @@ async def test_an_owner_is_a_namespace_with_this_uid(
     there = cluster.store.get("namespaces", "", NAMESPACE)
     assert there is not None
     uid = uid.replace("of-the-namespace", there["metadata"]["uid"])
-    found = await deployments.exist(api, agent_options, [OwnedPins(namespace=namespace, uid=uid, held=held)])
+    found = await deployments.exist(api, [OwnedPins(namespace=namespace, uid=uid, held=held)])
     assert found == {(namespace, uid): exists}
-
-
-async def test_what_an_earlier_version_pinned_may_be_another_deployments(api: Api, agent_options: AgentOptions) -> None:
-    await deploy(api, dataclasses.replace(agent_options, namespace="tools"), lambda _: None)
-    for held, exists in ((False, None), (True, True)):
-        assert await deployments.exist(api, agent_options, [OwnedPins(held=held)]) == {("", ""): exists}
 
 
 async def test_without_the_right_to_see_namespaces_nothing_counts_as_gone(
     cluster: FakeCluster, api: Api, agent_options: AgentOptions
 ) -> None:
     cluster.faults.forbidden |= {("list", "namespaces"), ("list", "daemonsets")}
-    pins = [OwnedPins(namespace="gone", uid="1"), OwnedPins()]
-    assert await deployments.exist(api, agent_options, pins) == {("gone", "1"): None, ("", ""): None}
+    pins = [OwnedPins(namespace="gone", uid="1")]
+    assert await deployments.exist(api, pins) == {("gone", "1"): None}
 
 
 @pytest.mark.parametrize(
@@ -363,7 +346,7 @@ async def test_an_image_pull_policy_does_not_outlive_its_deployment(
         objects = manifests.deployment(options)
         (role,) = [found for found in objects if found["kind"] == CLUSTER_ROLES.kind]
         await api.apply(CLUSTER_ROLES, role, None, str(policy))
-        assert (await deployments.find(api, options)).pull_policy == policy
+        assert (await deployments.find(api)).pull_policy == policy
 
 
 def test_what_is_rendered_is_what_is_applied() -> None:
