@@ -1,1 +1,1 @@
-"""What is made of recordings: tables of Parquet, CSV and JSON, traces, answers to SQL, and copies without secrets."""
+"""Turns recordings into Parquet, CSV and JSON tables, traces, answers to SQL, and copies without secrets."""

@@ -1,4 +1,4 @@
-"""Makes files of other formats of a recording. A conversion is a replay whose rows go into files.
+"""Converts a recording to files of other formats. A conversion is a replay whose rows go into files.
 
 The trap: a recording may come from anybody, so nothing in it names a file outside the destination, and an error or
 Ctrl-C leaves no file that looks whole.

@@ -42,7 +42,7 @@ _OWNED = ("namespace", "pod", "container", "kind", "image", "container_id", "pod
 
 @dataclass(frozen=True)
 class RunName:
-    """What tells the files of this recording from those of others in the dataset."""
+    """Distinguishes the files of this recording from those of others in the dataset."""
 
     run: str
     """the same for all files of one run"""
@@ -120,7 +120,7 @@ class ParquetSink(WholeSink):
         self._open: dict[tuple[str, int], _OpenFile] = {}
         self._closed: list[_OpenFile] = []
         self._named: list[Path] = []
-        """files that have their names, which an interruption takes back"""
+        """files that already have their final names; removed if the conversion is interrupted"""
         self._parts: dict[tuple[str, int], int] = {}
         self._containers: dict[str, set[Container]] = {}
         # Arrow compresses without holding the interpreter, so this thread decodes the next rows meanwhile.

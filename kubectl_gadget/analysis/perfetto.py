@@ -1,10 +1,10 @@
 """Writes events as a trace that ui.perfetto.dev opens: the JSON of trace events.
 
-Each process is a track. What has a duration is a slice that ends at the event, other events are marks, and an arrow
-leads from a connection's connect to its accept. The traps: times are numbers of µs as floats, which cannot hold
-nanoseconds since 1970, and none may be negative; so they count from a month before the first event, and `otherData`
-has that moment. And an arrow's id has to be a hexadecimal number of 64 bits that no other arrow has, or Perfetto drops
-it.
+Each process is a track. An event with a duration is a slice that ends at the event's time, other events are marks, and
+an arrow leads from a connection's connect to its accept. The traps: times are numbers of µs as floats, which cannot
+hold nanoseconds since 1970, and none may be negative; so they count from a month before the first event, and
+`otherData` has that moment. And an arrow's id has to be a hexadecimal number of 64 bits that no other arrow has, or
+Perfetto drops it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ class PerfettoSink(StreamSink):
             yield {**place, "ph": "e", "ts": _us(end_ns)}
 
     def _end_of_arrow(self, kind: str, connection: str) -> dict[str, str] | None:
-        """What makes an event the end of an arrow; None: an arrow's end without its beginning."""
+        """The members that make an event an end of an arrow; None: the end of an arrow whose beginning was not seen."""
         if kind == "f":
             id = self._open.pop(connection, None)
             return None if id is None else {"ph": "f", "bp": "e", "id": id}

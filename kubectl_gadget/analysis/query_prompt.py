@@ -32,7 +32,7 @@ class Prompt:
     def __init__(self, queries: Queries, format: str, out: TextIO, errors: TextIO) -> None:
         self.format = format
         self.failed = False
-        """whether any statement was wrong"""
+        """whether any statement failed"""
         self._queries = queries
         self._columns = queries.columns()
         self._out, self._errors = out, errors

@@ -1,7 +1,7 @@
 """Reads a gadget's YAML.
 
-The trap: a mistake that is not found here is found by the reader of a table: so whatever the schema does not say is
-checked when the gadget is made of the fields.
+The trap: a mistake that is not found here shows up as a wrong table. So whatever the schema cannot express is checked
+when the gadget is made from the fields.
 """
 
 from collections.abc import Collection

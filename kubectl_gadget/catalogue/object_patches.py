@@ -1,4 +1,4 @@
-"""Makes arm64's objects of x86-64's, with which they have most of their bytes in common.
+"""Makes arm64's objects from x86-64's: most of their bytes are the same.
 
 A wheel has x86-64's objects, and patches for those of arm64, which take a sixth of the bytes of these objects, both
 compressed. `zstd -d --patch-from=FIRST` applies such a patch, too.
@@ -12,7 +12,7 @@ else:
     from backports.zstd import CompressionParameter, ZstdDict, compress, decompress
 
 _OPTIONS: dict[int, int] = {CompressionParameter.compression_level: 19, CompressionParameter.window_log: 23}
-"""The window has to hold the first object: 8 MiB, which zstd decompresses without being told."""
+"""The window has to hold the first object: 8 MiB, which zstd decompresses without a special option."""
 
 
 def make(first: bytes, second: bytes) -> bytes:

@@ -1,5 +1,5 @@
-"""Removes the lines of C source from a BPF object: half of its bytes, of which the kernel only quotes in the verifier's
-log.
+"""Removes the lines of C source from a BPF object: they are half of its bytes, and the kernel uses them only to quote
+them in the verifier's log.
 
 Each function keeps the file and the number of its first line, since the kernel refuses an object in which only some
 functions have lines. The trap: types, relocations and lines share one section of texts, so all that stay are copied to

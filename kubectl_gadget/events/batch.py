@@ -70,7 +70,7 @@ class Buffer:
         return self.bytes.view(f"<{'i' if signed else 'u'}{size}")
 
     def windows(self, size: int) -> npt.NDArray[np.bytes_]:
-        """The `size` bytes from each byte on, as far as there are so many."""
+        """For each byte, the `size` bytes that start there, as long as that many are left."""
         return np.ndarray((max(0, len(self.bytes) - size + 1),), f"S{size}", self.bytes, strides=(1,))
 
 

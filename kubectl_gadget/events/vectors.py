@@ -24,9 +24,9 @@ UNKNOWN = (1 << 64) - 1
 
 
 _NEAR = 1 << 16
-"""For numbers that are nearer to each other, a table is faster than sorting."""
+"""Up to this difference between the lowest and the highest number, a table is faster than sorting."""
 FEW = 4
-"""Values are few if each is that of so many rows or more, on the average."""
+"""A column has few values if each occurs in at least this many rows, on average."""
 LEAST_ROWS = 64
 """With fewer rows, looking for equal values costs more than writing them."""
 

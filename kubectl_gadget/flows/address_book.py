@@ -83,7 +83,7 @@ class AddressBook:
         return ip in self.seen or ip in self.cluster.pods
 
     def resolved(self, asker: str, ip: str, name: str) -> None:
-        """Records that a DNS answer told a pod or a node that `name` has this address."""
+        """Records that a pod or a node got a DNS answer in which `name` has this address."""
         self._names[asker, ip] = name.rstrip(".")
         self._names.move_to_end((asker, ip))
         self._found.pop((asker, ip), None)

@@ -79,7 +79,7 @@ def _merged(events: FlowEvents, plain: Iterator[str], others: Sequence[str]) -> 
 
 
 def _between(plain: Iterator[str], places: Sequence[int], others: Sequence[str]) -> Iterator[str]:
-    """Each of the others follows so many plain ones."""
+    """Yields all lines; each of the `others` comes after as many plain ones as `places` says."""
     taken = 0
     for place, other in zip(places, others, strict=True):
         yield from islice(plain, place - taken)

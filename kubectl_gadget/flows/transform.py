@@ -29,7 +29,7 @@ class FlowTransform:
     """Returns the events of flows that pass the filter."""
 
     def __init__(self, table: FlowTable, flow_filter: FlowFilter, in_columns: bool = False) -> None:
-        """`in_columns`: whoever takes the events reads columns; otherwise making them is of no use."""
+        """`in_columns`: the receiver of the events reads columns; otherwise they are not made."""
         self._in_columns = in_columns and not flow_filter.looks_at_events
         self._table = table
         self._filter = flow_filter

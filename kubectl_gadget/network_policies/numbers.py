@@ -1,6 +1,6 @@
 """Numbers for sets of policies and for peers, which stay the same during a run.
 
-The trap: if a number changed its meaning, the kernel would decide wrongly until the last entry is replaced.
+The trap: if a number changed its meaning, the kernel would make wrong decisions until the last entry is replaced.
 """
 
 from collections.abc import Hashable

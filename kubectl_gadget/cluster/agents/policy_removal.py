@@ -1,9 +1,9 @@
 """Takes installed policies out of force on the nodes, for undeploy: they are pinned, and outlive agents.
 
-Each node's agent lists what is pinned there, by owner (OwnedPins). Removed is what belongs to the deployment that is
-undeployed, and what belongs to none, since its namespace was deleted; other deployments keep theirs. Resident agents do
-this where they exist; on nodes without one, agents on demand do, if a deployment was removed without undeploy. The
-trap: a node that cannot be reached keeps its policies, so each node is reported.
+Each node's agent lists what is pinned there, by owner (OwnedPins). Policies of the deployment that is undeployed are
+removed, and those whose namespace was deleted; other deployments keep theirs. Resident agents do this where they exist;
+on nodes without one, agents on demand do, if a deployment was removed without undeploy. The trap: a node that cannot be
+reached keeps its policies, so each node is reported.
 """
 
 import asyncio

@@ -84,8 +84,8 @@ class _Object(ssl.SSLObject):
 
 def _keeping_session(connection: _Socket | _Object, data: bytes) -> bytes:
     """Passes the session of the connection to its context with the first data, which is returned. Only then has the
-    server's ticket been read, and only in the thread that reads is nobody changing the session: elsewhere it may have
-    the new ticket with the old secret."""
+    server's ticket been read. Only the reading thread may take the session: in another thread, it may have the new
+    ticket with the old secret."""
     if data and not connection.has_read:
         connection.has_read = True
         context = connection.context

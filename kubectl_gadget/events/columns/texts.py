@@ -44,7 +44,7 @@ class Texts(Vector):
         self._printable: bool | None = None
         self._plain = False
         self.is_exact = False
-        """set by whoever has found that every text is valid UTF-8"""
+        """set by code that has found that every text is valid UTF-8"""
 
     def __len__(self) -> int:
         return self._count
@@ -209,7 +209,7 @@ class SpanTexts(Texts):
         self.lengths = lengths
         self.readable = readable
         self.coded: tuple[npt.NDArray[Any], list[Any]] | None = None
-        """the place of each row's text in a list, for whoever has found it"""
+        """the place of each row's text in a list, set by code that has computed it"""
         self._latin1 = latin1
 
     def valid(self) -> Mask | None:

@@ -167,7 +167,7 @@ def _expression(
 
 
 def _evaluate(expression: Expression, values: Callable[[int], int | None]) -> int | None:
-    """What it comes to, as a signed number of 64 bits. None when an argument could not be read."""
+    """The expression's value as a signed 64-bit number. None when an argument could not be read."""
     match expression:
         case Number(value):
             return signed(value)

@@ -23,7 +23,7 @@ _BEFORE_CONNECT = (1, 13, 22, 97, 98, 99, 101, 106)
 EADDRNOTAVAIL, ENETUNREACH, EISCONN."""
 _SI_USER, _SI_TKILL = 0, -6
 _EXECUTES = ("sys_execve", "sys_execveat")
-"""Calls whose rows of trace syscalls come when the process runs another program already."""
+"""Calls whose rows of trace syscalls are made after the process has begun to run the new program."""
 _FIRST_FIELD = 5
 """The field of a tracepoint syscalls/… with the first parameter, or with the result."""
 _ENTER, _EXIT = "syscalls/sys_enter_", "syscalls/sys_exit_"
@@ -58,17 +58,18 @@ class HookSource:
     where: Callable[[GadgetRow], bool] = lambda _: True
     returned: Reader | None = None
     by_caller: bool = False
-    """the process is that before the exec of which the row is"""
+    """the call's process is the one before the exec that the row is about"""
     needs: tuple[str, ...] = ()
     """parameters of the gadget with which it must have been recorded"""
     group: str = ""
-    """of sources with the same group, the first that a policy has counts: it is not known which call it was"""
+    """the row does not say which of the group's calls it was; so of a policy's hooks, only the first of the group gets
+    the row"""
     doubt: str = ""
-    """where the events are not those of a live run, for people"""
+    """how the events may differ from those of a live run, for people"""
 
     @property
     def name(self) -> str:
-        """The first hook's name, without what says its kind."""
+        """The first hook's name, without the prefix of its kind."""
         return self.hooks[0].removeprefix("sys_").removeprefix("security_")
 
 
@@ -165,7 +166,7 @@ _WHICH = "{} does not say by which call, so its rows count for the first of thes
 
 
 def _calls(gadget: str, operation: str, names: Mapping[str, Mapping[Key, Reader]]) -> Iterator[HookSource]:
-    """System calls that do the same, of which the gadget shows only that it was done."""
+    """System calls with the same effect; the gadget's row does not say which of them was used."""
     doubt = _WHICH.format(gadget.replace("_", " ")) if len(names) > 1 else ""
     for name, parameters in names.items():
         call = (f"sys_{name}",)

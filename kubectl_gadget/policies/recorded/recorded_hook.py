@@ -42,7 +42,7 @@ _WIDENING = (
     *("data-bytes", "every", "given-up", "hook", "interval", "report-interval", "reports", "resolve", "runtime"),
     *("sctp", "stack", "syscalls", "unaudited"),
 )
-"""Parameters of gadgets with which they have no fewer rows of the hooks that they have rows of."""
+"""Parameters of gadgets that never reduce the rows that stand for calls of hooks."""
 _UNREAD = ("current_task", "registers")
 Recorded = Mapping[str, Mapping[str, Any]]
 """The gadgets of a recording, each with all its parameters."""

@@ -1,4 +1,4 @@
-"""Reads DNS messages with dnspython, and contains whatever hostile bytes may cause.
+"""Reads DNS messages with dnspython, and catches every error that hostile bytes may cause.
 
 The trap: a message is small, but its text need not be: names point to each other, and a record may hold 64 KiB. So the
 amount that is kept of a response is limited.

@@ -1,7 +1,7 @@
 """Suggestions for nodes that support no program that could deny the call: REMEDY of docs/protocol.md.
 
-Only the node knows which suggestion helps: it tries the ways of each. The trap: a hook that does not exist at all can
-send signals no more than it can deny.
+Only the node knows which suggestion helps: it tries the ways of each. The trap: a hook that does not exist can neither
+deny nor send signals.
 """
 
 from collections.abc import Sequence
