@@ -44,7 +44,7 @@ class RecorderSource(PiecesSource):
 
     @property
     def is_quiet(self) -> bool:
-        """Never: containers use up spare recordings without a word."""
+        """Never: containers use up spare recordings without an event."""
         return False
 
     @property

@@ -28,8 +28,8 @@ class Source(Protocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing has come since settle(), as one cheap look tells: settle() and ship() may be left out for
-        as long as it is so, and before `due`, but for what an idle source reports (channel.py)."""
+        """Whether nothing has arrived since settle(); cheap to ask. While it is true, and before `due`, settle() and
+        ship() need not be called, except for the reports of idle sources (channel.py)."""
 
     def started(self) -> StartedGadget:
         """Returns its entry in STARTED: which programs were chosen, where they are attached, what was skipped."""
