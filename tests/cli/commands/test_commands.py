@@ -65,7 +65,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert api.cluster.server == "http://127.0.0.1:1"
         return NODES
 
-    async def find(api: Api, options: AgentOptions) -> deployments.Deployments:
+    async def find(api: Api) -> deployments.Deployments:
         return deployments.Deployments()
 
     monkeypatch.setattr(node_status, "status", answer)
