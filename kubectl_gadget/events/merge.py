@@ -21,24 +21,26 @@ from kubectl_gadget.events.rows import NO_ROWS, Rows
 
 @dataclass
 class _HeldBatch:
-    """A batch sorted by time; the rows before `position` have been released."""
+    """The rows of a batch that were not released, sorted by time."""
 
     batch: Batch
     times: npt.NDArray[np.int64]
     order: npt.NDArray[np.intp] | None
+    """None: the batch itself is sorted"""
     arrived_ns: int
-    position: int = 0
 
     def upto(self, limit: int) -> "tuple[Batch, npt.NDArray[np.int64]] | None":
-        end = int(np.searchsorted(self.times, limit, side="right"))
-        if end <= self.position:
+        """Releases the rows that are not younger. What waits on does not keep the bytes of what is released."""
+        end, times = int(np.searchsorted(self.times, limit, side="right")), self.times
+        if not end:
             return None
-        start, self.position = self.position, end
-        times = self.times[start:end]
-        if self.order is None:
-            whole = start == 0 and end == len(self.times)
-            return (self.batch if whole else self.batch.select(np.arange(start, end))), times
-        return self.batch.select(self.order[start:end]), times
+        if end == len(times) and self.order is None:
+            found, self.times = self.batch, times[end:]
+            return found, times
+        order = np.arange(len(times)) if self.order is None else self.order
+        found = self.batch.select(order[:end])
+        self.batch, self.times, self.order = self.batch.select(order[end:]).compacted(), times[end:].copy(), None
+        return found, times[:end]
 
 
 _FOREVER = 1 << 62
@@ -59,7 +61,7 @@ class TimeMerge(Collector):
         self._released = -_FOREVER
 
     def __len__(self) -> int:
-        return sum(len(entry.times) - entry.position for entry in self._waiting)
+        return sum(len(entry.times) for entry in self._waiting)
 
     def expect(self, source: Hashable, wall_ns: int) -> None:
         """From now on, rows younger than `wall_ns` wait for this source, such as (node, gadget number)."""
@@ -119,7 +121,7 @@ class TimeMerge(Collector):
 
     def _take(self, limit: int) -> Rows:
         taken = [piece for entry in self._waiting if (piece := entry.upto(limit)) is not None]
-        self._waiting = [entry for entry in self._waiting if entry.position < len(entry.times)]
+        self._waiting = [entry for entry in self._waiting if len(entry.times)]
         if not taken:
             return NO_ROWS
         # Adjacent batches of one gadget are joined for reading (rows.Rows.joined).

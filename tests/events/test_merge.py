@@ -207,6 +207,20 @@ def test_a_row_that_waits_does_not_hold_its_whole_buffer() -> None:
     assert times(merge.flush()) == [77]
 
 
+def test_rows_that_wait_do_not_hold_the_bytes_of_rows_of_their_batch_that_were_released() -> None:
+    merge = TimeMerge(WAIT)
+    merge.join("a")
+    merge.add(batch(*reversed(range(10_000))), 0)
+    merge.complete("a", 9_990)
+    assert times(merge.release(1)) == [*range(9_990)]
+    assert len(merge) == 10
+    assert merge._waiting[0].batch.nbytes < 5000
+    merge.complete("a", 9_995)
+    assert times(merge.release(2)) == [*range(9_990, 9_995)]
+    assert times(merge.flush()) == [*range(9_995, 10_000)]
+    assert len(merge) == 0
+
+
 def test_rows_of_several_nodes_are_read_as_one_batch_and_keep_their_node_and_clock() -> None:
     merge = two_nodes()
     merge.add(batch(1, 4, node="a", offset=10), 0)
