@@ -112,6 +112,7 @@ class Pipeline:
         while (step := self._frames.take(self.collector.next_release_ns())) is not None:
             now_ns = step.now_ns
             self.advance(step)
+            del step  # or its frames would be in memory until the next ones have been read
         self._collect_late(now_ns, at_end=True)
         self._emit_all(self.collector.flush)
         if self._started:

@@ -1,6 +1,7 @@
 import errno
 import io
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Eve
 from kubectl_gadget.session.nodes.coverage import Gap
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.steps.conditions import Conditions
-from kubectl_gadget.session.steps.frame_sources import LiveFrames
+from kubectl_gadget.session.steps.frame_sources import LiveFrames, Step
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import EventsHeader
@@ -100,6 +101,37 @@ class Bench:
         self.backlog.close()
         self.pipeline.run()
         return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+class Frames(list[Item]):
+    """Items of a step, of which others know whether they are still in memory."""
+
+
+class Steps:
+    """Two steps with items, and whether the first one's are in memory when the next is asked for."""
+
+    def __init__(self) -> None:
+        self.held: list[bool] = []
+        self._last: weakref.ref[Frames] | None = None
+
+    def take(self, due_ns: int | None) -> Step | None:
+        if self._last is not None:
+            self.held.append(self._last() is not None)
+        if len(self.held) == 2:
+            return None
+        items = Frames([Item("n1", Hello())])
+        self._last = weakref.ref(items)
+        return Step(items, 0)
+
+    def drain(self) -> None:
+        pass
+
+
+async def test_frames_are_not_in_memory_while_the_next_ones_are_read() -> None:
+    bench, steps = Bench(), Steps()
+    bench.pipeline._frames = steps
+    bench.pipeline.run()
+    assert steps.held == [False, False]
 
 
 async def test_rows_carry_node_namespace_pod_and_container() -> None:
