@@ -15,6 +15,13 @@ def test_functions_and_system_calls_are_found_by_their_portable_names() -> None:
     assert [found[name].exists for name in ("sys_openat", "do_exit", "no_such_function")] == [True, True, False]
 
 
+def test_the_kernels_symbols_are_listed_only_if_functions_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_gadget.agent.kernel.kernel_hooks._KALLSYMS", "/nowhere")
+    assert look_up(look_up_of({"tracepoints": ["../etc"]})).tracepoints == {"../etc": False}
+    with pytest.raises(AgentError, match="/nowhere cannot be read"):
+        look_up(look_up_of({"functions": ["do_exit"]}))
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names of 32-bit calls are x86's here")
 def test_32_bit_calls_have_their_own_functions() -> None:
     found = look_up(look_up_of({"functions": ["i386/sys_getpid", "i386/sys_nothing"]})).functions
