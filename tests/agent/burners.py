@@ -67,6 +67,20 @@ def _key(source: Path, options: Sequence[str]) -> str:
     return f"{source.stem}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
+def addresses(program: Path) -> dict[str, int]:
+    """Of the symbols in a program's file, as nm prints them."""
+    return _addresses(program.read_bytes())
+
+
+@cache  # nm takes longer than most tests that ask it
+def _addresses(content: bytes) -> dict[str, int]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        lines = subprocess.run(["nm", file.name], check=True, capture_output=True, text=True).stdout.splitlines()
+    return {line.split()[2]: int(line.split()[0], 16) for line in lines if len(line.split()) == 3}
+
+
 @cache
 def _compiled(source: Path, options: tuple[str, ...]) -> bytes:
     with tempfile.NamedTemporaryFile() as file:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.elf import elf_functions
 from kubectl_gadget.agent.elf.elf_functions import ElfFunctions
 from kubectl_gadget.agent.elf.elf_source import FileSource, MemorySource, open_file
-from tests.agent.burners import WAYS, compile_burner
+from tests.agent.burners import WAYS, addresses, compile_burner
 from tests.examples import examples
 
 NAMES = ("spin", "heavy", "light", "burn", "main")
@@ -29,11 +29,6 @@ OPEN: list[FileSource] = []
 @pytest.fixture(scope="module", params=WAYS)
 def burner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_burner(tmp_path_factory.mktemp(request.param) / "burner", *WAYS[request.param])
-
-
-def addresses(path: Path) -> dict[str, int]:
-    lines = subprocess.run(["nm", str(path)], check=True, capture_output=True, text=True).stdout.splitlines()
-    return {line.split()[2]: int(line.split()[0], 16) for line in lines if len(line.split()) == 3}
 
 
 def functions_of(path: Path) -> ElfFunctions:

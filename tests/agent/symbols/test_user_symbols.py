@@ -16,7 +16,7 @@ from kubectl_gadget.agent.symbols import user_symbols
 from kubectl_gadget.agent.symbols.perf_map import PerfMap
 from kubectl_gadget.agent.symbols.process_mappings import start_of_stack
 from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, UserSymbols, own_vdso
-from tests.agent.burners import WAYS, compile_burner
+from tests.agent.burners import WAYS, addresses, compile_burner
 
 MakeSymbols = Callable[[], UserSymbols]
 
@@ -41,8 +41,7 @@ def waits(pid: int) -> bool:
 
 def address_in(pid: int, program: Path, symbol: str) -> int:
     """Where a symbol of the program lies in the process."""
-    lines = subprocess.run(["nm", str(program)], check=True, capture_output=True, text=True).stdout.splitlines()
-    address = next(int(line.split()[0], 16) for line in lines if line.endswith(f" {symbol}"))
+    address = addresses(program)[symbol]
     if address >= 0x400000:
         return address
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
