@@ -180,7 +180,7 @@ class Pipeline:
         return isinstance(self.collector, TimeMerge) and self._decoding.can_join(self._decoding.node(node), gadget)
 
     def _add_joined(self, frames: Sequence[SmallFrame], now_ns: int) -> bool:
-        """Adds frames of one gadget on many nodes. Returns False if nothing was done, for which one may be at fault."""
+        """Adds frames of one gadget on many nodes. Returns False, and does nothing, if one of them may be invalid."""
         by_architecture: dict[str, list[NodeFrame]] = {}
         for item, head, data in frames:
             node = self._decoding.node(item.node)

@@ -92,7 +92,7 @@ class Amount:
         return _OPERATORS[self.sign](count, self.number)
 
     def could_change(self, count: int) -> bool:
-        """Whether it would be otherwise with more than these, so that it is undecided when events were lost."""
+        """Whether more than these could change the answer, which makes it undecided when events were lost."""
         more = (count + 1, self.number - 1, self.number, self.number + 1)
         return any(self.holds(number) != self.holds(count) for number in more if number > count)
 

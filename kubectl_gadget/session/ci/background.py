@@ -69,7 +69,7 @@ class _State:
         return True
 
     def new(self, name: str) -> TextIO:
-        """A new file in the place of an old one."""
+        """Creates a file, and removes an old one of the same name first."""
         self.remove(name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.fdopen(os.open(name, flags, 0o644, dir_fd=self.fd), "w", encoding="utf-8")
@@ -83,7 +83,7 @@ class _State:
             os.unlink(name, dir_fd=self.fd)
 
     def keep(self, report: RunReport) -> None:
-        """Writes the result. It is never half of one."""
+        """Writes the result, atomically."""
         new = f"{_RESULT}.new"
         with self.new(new) as file:
             file.write(json_report.render(report))

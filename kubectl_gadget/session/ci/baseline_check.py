@@ -1,7 +1,7 @@
 """Facts of a CI run: compared with a baseline, counted by assertions, and written as a baseline.
 
-The trap: containers that ran before the job are compared, too, and that their start was not seen is no fault of this
-run. But a container of the baseline that did not run at all leaves it open what it would have done.
+The trap: containers that ran before the job are compared, too, and do not make the run incomplete because their start
+was not seen. But a container of the baseline that did not run at all does: it is unknown what it would have done.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -40,7 +40,7 @@ _END_SECONDS = 2.0
 """for processes that COMMAND started and that end with it"""
 _PREFIX = "kubectl gadget: "
 _WARNINGS_OF_LOSS = ("--descendants",)
-"""How agents' notes begin that report missing data"""
+"""The beginnings of agents' notes about missing data"""
 
 
 @dataclass(frozen=True)

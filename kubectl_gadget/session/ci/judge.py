@@ -45,7 +45,7 @@ class RecordedJob:
 
 
 def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
-    """What recordings of one job are of. Raises UsageError."""
+    """Describes the recordings of one job. Raises UsageError."""
     with ExitStack() as stack:
         readers = open_recordings(stack, files)
         runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]

@@ -1,7 +1,7 @@
-"""What COMMAND asked others to do: processes that a daemon starts for it are not its descendants, so they are not seen.
+"""Programs by which COMMAND asks a daemon to start processes, which are not COMMAND's and are not seen.
 
-Known by the programs that ask. The trap: a program may talk to a daemon by itself (a library, a socket of its own), so
-that none of these was executed does not say that everything was followed.
+The trap: a program may talk to a daemon by itself (through a library or a socket). So even if none of these programs
+was executed, processes may have been missed.
 """
 
 from collections.abc import Iterable, Iterator

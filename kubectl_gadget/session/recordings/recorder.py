@@ -64,7 +64,7 @@ class Recorder:
         assert options.record is not None
         self._recording = options.record
         self.has_failed = False
-        """whether the run has nothing to show for it; known once it is closed"""
+        """whether the run shows nothing and its recording is not whole; known once it is closed"""
         self.problem = ""
         """what is wrong with the file; known once it is closed"""
         self._filters: dict[str, FilterSpec] = {}
@@ -127,7 +127,7 @@ class Recorder:
         return self._recording.ring is not None
 
     def keep(self, why: str) -> None:
-        """Has what the ring holds written. May be called from any thread."""
+        """Requests that what the ring holds is written. May be called from any thread."""
         self.writer.keep(why)
 
     def _is_selected(self, pod: Mapping[str, Any]) -> bool:

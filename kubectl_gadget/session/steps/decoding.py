@@ -121,7 +121,7 @@ class Decoding:
 
     def joined(self, frames: Sequence[NodeFrame]) -> Batch:
         """Returns the rows of small frames of one gadget on many nodes of one architecture, which costs hardly more
-        than those of one. Raises FrameError without saying of which."""
+        than those of one. Raises FrameError, which does not name the node."""
         nodes = [node for node, _, _ in frames]
         ends = np.cumsum([len(data) for _, _, data in frames])
         bounds = np.concatenate([[0], ends[:-1]])
