@@ -105,14 +105,14 @@ def _json_lines(events: FlowEvents) -> Iterator[str]:
     joined.text('", "verdict": "FORWARDED", "protocol": "TCP", "direction": "')
     joined.few(plain.is_client.astype(np.intp), ("INGRESS", "EGRESS"))
     joined.text('", "is_reply": false, ')
-    joined.long(pick(ends, places))
-    joined.long(events.summaries())
+    joined.texts(pick(ends, places))
+    joined.texts(events.summaries())
     joined.text('", "error": ')
     joined.few(np.where(codes == 2, plain.error + 1, 0), ['""', *errors])
     joined.text(', "drop_reason": null, "duration": ')
-    joined.long(_durations(events, "null"))
+    joined.texts(_durations(events, "null"))
     numbers = _numbers(known, slots, _JSON_NUMBERS, "null", SEEN_BY)
-    joined.long(pick(numbers, places))
+    joined.texts(pick(numbers, places))
     fine = printable[places]
     for code, texts in ((plain.node, plain.nodes), (plain.error, errors)):
         fine &= np.array(list(map(str.isprintable, texts)), np.bool_)[code]
@@ -144,14 +144,14 @@ def _csv_lines(events: FlowEvents, escaped: bool) -> Iterator[str]:
     joined.text(",false,")
     # Summaries have no quotes, and only commas have to be quoted.
     summaries = [f'"{text}"' if "," in text else text for text in events.summaries()]
-    joined.long(pick(ends, places))
-    joined.long(summaries)
+    joined.texts(pick(ends, places))
+    joined.texts(summaries)
     joined.text(",")
     joined.few(np.where(codes == 2, plain.error + 1, 0), ["", *map(cell, plain.errors)])
     joined.text(",,")
-    joined.long(_durations(events, ""))
+    joined.texts(_durations(events, ""))
     seen_by = {sides: cell(text) for sides, text in SEEN_BY.items()}
-    joined.long(pick(_numbers(known, slots, _CSV_NUMBERS, "", seen_by), places))
+    joined.texts(pick(_numbers(known, slots, _CSV_NUMBERS, "", seen_by), places))
     return joined.each_row()
 
 
@@ -199,9 +199,9 @@ def _ends(
     )
     joined = JoinedColumns(len(slots))
     joined.each(templates[0], [client_ips, client_ports])
-    joined.long(list(map(_first, clients)))
+    joined.texts(list(map(_first, clients)))
     joined.each(templates[1], [server_ips, server_ports])
-    joined.long(list(map(_first, servers)))
+    joined.texts(list(map(_first, servers)))
     joined.text(templates[2])
     fine = map(and_, map(_second, clients), map(_second, servers))
     return joined.rows(), np.fromiter(fine, np.bool_, len(slots))
@@ -218,7 +218,7 @@ def _numbers(
     """The numbers of each connection, its ID, when it began, and who saw it. `none`: what stands for null."""
     ids = flow_ids(known, slots)
     sides = zip(known.by_client[slots].tolist(), known.by_server[slots].tolist(), strict=True)
-    rtts = [none if rtt < 0 else rtt for rtt in known.rtt[slots].tolist()]
+    rtts = [none if rtt < 0 else str(rtt) for rtt in known.rtt[slots].tolist()]
     joined = JoinedColumns(len(slots))
     joined.each(templates[0], [rtts])
     for name, before in zip(_COUNTS, templates[1:-2], strict=True):

@@ -102,13 +102,13 @@ class FlowEvents(Sequence[FlowEvent]):
         hows = ["", *(f"{ENDINGS.get(end, RESET)[0]}, " for end in plain.ends)]
         joined.few(np.where(closes, ends + 1, 0), hows)
         for numbers, after in ((sent, " out, "), (received, " in")):
-            joined.each("%s", [list(map(Memo(bytes_text).__getitem__, numbers.tolist()))])
+            joined.texts(list(map(Memo(bytes_text).__getitem__, numbers.tolist())))
             joined.text(after)
         lasted, codes = different(np.where(closes & (durations >= 0), durations, -1))
         texts = [f", {text}" for text in duration_texts(np.maximum(lasted, 0))]
         if lasted[0] < 0:
             texts[0] = ""
-        joined.each("%s", [pick(texts, codes)])
+        joined.texts(pick(texts, codes))
         table = np.array(found, object)
         table[counted] = joined.rows()
         summaries: list[str] = table.tolist()

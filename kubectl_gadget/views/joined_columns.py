@@ -6,6 +6,7 @@ dozens. The trap: numbers of combinations are products, so columns are taken tog
 them all.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
@@ -24,9 +25,9 @@ class JoinedColumns:
     def __init__(self, count: int) -> None:
         self._count = count
         self._parts: list[tuple[str, Sequence[Sequence[Any]]]] = []
-        """%-templates, and a list for each placeholder; empty: a single list of texts"""
+        """%-templates, and a list for each placeholder"""
         self._run = _Run(count)
-        self._has_long = False
+        self._has_texts = False
 
     def text(self, text: str) -> None:
         self._run.add_text(text)
@@ -38,15 +39,16 @@ class JoinedColumns:
             self._run.add(codes, words)
 
     def each(self, template: str, lists: Sequence[Sequence[Any]]) -> None:
-        """Adds a column by its %-template, and a list for each of its placeholders."""
+        """Adds a column by its %-template, and a list for each of its placeholders: %s for texts, %d for whole
+        numbers."""
         self._end_run()
         self._parts.append((template, lists))
 
-    def long(self, texts: Sequence[str]) -> None:
-        """Adds a column of texts that are the larger part of a row. A template that makes the whole row would copy them
-        several times."""
-        self.each("", [texts])
-        self._has_long = True
+    def texts(self, texts: Sequence[str]) -> None:
+        """Adds a column by the text of each row. Then rows are joined from texts, which takes less time than a template
+        where rows are long or have few numbers."""
+        self.each("%s", [texts])
+        self._has_texts = True
 
     def rows(self) -> list[str]:
         return list(self.each_row())
@@ -54,25 +56,37 @@ class JoinedColumns:
     def each_row(self) -> Iterator[str]:
         """The rows, each of which is made when it is taken."""
         self._end_run()
-        if self._has_long:
-            return map("".join, zip(*(self._formatted(*part) for part in self._parts), strict=False))
+        template = "".join(template for template, _ in self._parts)
         lists = [of_all for _, of_part in self._parts for of_all in of_part]
-        return iter(self._formatted("".join(template or "%s" for template, _ in self._parts), lists))
-
-    def _formatted(self, template: str, lists: Sequence[Sequence[Any]]) -> Iterable[str]:
         if not lists:
             return repeat(template % (), self._count)
-        if not template:
-            return lists[0]
-        return map(template.__mod__, zip(*lists, strict=True))
+        if not self._has_texts:
+            return map(template.__mod__, zip(*lists, strict=True))
+        return map("".join, zip(*self._pieces(template, lists), strict=True))
+
+    def _pieces(self, template: str, lists: Sequence[Sequence[Any]]) -> Iterator[Iterable[str]]:
+        left = iter(lists)
+        for piece in _PLACEHOLDERS.split(template):
+            match piece:
+                case "%s":
+                    yield next(left)
+                case "%d":
+                    yield map(str, next(left))
+                case "%%":
+                    yield repeat("%", self._count)
+                case _ if piece:
+                    yield repeat(piece, self._count)
 
     def _end_run(self) -> None:
         texts, codes = self._run.joined()
         if codes is not None:
-            self._parts.append(("", [pick(texts, codes)]))
+            self._parts.append(("%s", [pick(texts, codes)]))
         elif texts[0]:
             self._parts.append((texts[0].replace("%", "%%"), ()))
         self._run = _Run(self._count)
+
+
+_PLACEHOLDERS = re.compile("(%[sd%])")
 
 
 class _Run:

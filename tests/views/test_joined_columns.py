@@ -1,5 +1,6 @@
 """Columns of few values, joined by combination, make the same rows as all values written one by one."""
 
+import itertools
 import json
 import random
 
@@ -57,7 +58,7 @@ def test_members_of_templates_are_what_is_rendered_of_each_record() -> None:
 
 def test_columns_are_joined_whatever_their_number_of_combinations() -> None:
     generator = np.random.default_rng(1)
-    for count in (0, 1, 100, 5000):
+    for count, has_texts in itertools.product((0, 1, 100, 5000), (False, True)):
         joined, expected = JoinedColumns(count), [""] * count
         for size in (1, 2, 3, 1, 40, 900, 2, 5000, 3):
             codes = generator.integers(0, size, count)
@@ -66,6 +67,12 @@ def test_columns_are_joined_whatever_their_number_of_combinations() -> None:
                 joined.text("%")
                 joined.few(codes, words)
                 expected = [f"{text}%{words[code]}" for text, code in zip(expected, codes, strict=True)]
-        joined.each("<%d>", [list(range(count))])
+        numbers = list(range(count))
+        joined.each("<%d%%%s>", [numbers, [f"%s {number}" for number in numbers]])
+        if has_texts:
+            joined.texts([f"%d{number}" for number in numbers])
+            expected = [f"{text}<{number}%%s {number}>%d{number}" for number, text in enumerate(expected)]
+        else:
+            expected = [f"{text}<{number}%%s {number}>" for number, text in enumerate(expected)]
         joined.text("%%")
-        assert joined.rows() == [f"{text}<{number}>%%" for number, text in enumerate(expected)]
+        assert joined.rows() == [f"{text}%%" for text in expected]
