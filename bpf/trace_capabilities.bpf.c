@@ -12,13 +12,12 @@
 #include <gadget/string.h>
 #include <gadget/compat.h>
 #include <gadget/syscall.h>
+#include <gadget/unique.h>
 #include <kernel/privilege.h>
 #include <kernel/task.h>
 
 /* The maximum number of checks in progress at the same time, for kprobes. */
 #define UNDER_WAY 4096
-/* The maximum number of checks that --unique remembers. When there are more, the oldest are shown again. */
-#define SEEN 16384
 
 struct trace_capabilities {
 	struct gadget_record record;
@@ -43,7 +42,6 @@ GADGET_RECORD(trace_capabilities);
 #define CHECK_BYTES GADGET_ROOM(sizeof(struct trace_capabilities) + GADGET_STACK_BYTES)
 
 const volatile bool filter_denied = false;
-const volatile bool filter_unique = false;
 /* ~0: any. */
 const volatile __u32 filter_capability = ~0U;
 const volatile bool collect_stack = false;
@@ -61,12 +59,7 @@ struct check {
 	__u32 unused;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, SEEN);
-	__type(key, struct check);
-	__type(value, __u8);
-} seen SEC(".maps");
+GADGET_SEEN(struct check, 16384);
 
 /* The function's arguments, for kprobes. */
 struct arguments {
@@ -116,7 +109,7 @@ static __always_inline bool is_new(void *ctx, __u32 pid, __u32 capability, bool 
 	__u8 once = 1;
 
 	check.program = program_of(gadget_task());
-	return !bpf_map_update_elem(&seen, &check, &once, BPF_NOEXIST);
+	return !bpf_map_update_elem(&gadget_seen, &check, &once, BPF_NOEXIST);
 }
 
 static __always_inline __u32 is_audited(__u32 options)
@@ -192,7 +185,7 @@ static __always_inline int checked(void *ctx, const struct cred *cred, struct us
 		audited = audited_by_name(ctx);
 	if (audited == GADGET_KNOWN_NO && !show_unaudited)
 		return 0;
-	if (filter_unique && !is_new(ctx, check->record.pid, capability, result))
+	if (gadget_unique && !is_new(ctx, check->record.pid, capability, result))
 		return 0;
 	check->effective = ~0ULL;
 	bpf_core_read(&check->effective, sizeof(check->effective), &cred->cap_effective);

@@ -18,6 +18,7 @@
 #include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/unique.h>
 #include <kernel/fs.h>
 #include <kernel/mount.h>
 #include <kernel/tracepoint.h>
@@ -71,10 +72,6 @@ GADGET_RECORD(trace_open);
 const volatile char filter_path[256] = "";
 const volatile bool filter_write = false;
 const volatile bool resolve_path = false;
-const volatile bool filter_unique = false;
-
-/* The maximum number of opens that --unique remembers. When there are more, the oldest are shown again. */
-#define SEEN 65536
 
 /*
  * Which file a running program opened, and how. The file's name is identified by its dentry's address, and by data that
@@ -90,12 +87,7 @@ struct opened {
 	__u32 flags;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, SEEN);
-	__type(key, struct opened);
-	__type(value, __u8);
-} seen SEC(".maps");
+GADGET_SEEN(struct opened, 65536);
 
 /* What a program asked for, from its call to the common end of all calls: in memory, so that the verifier checks that
  * end once. */
@@ -129,7 +121,7 @@ static __always_inline void set_result(struct trace_open *open, long result)
 
 static __always_inline struct file *opened_file(const struct trace_open *open)
 {
-	return (resolve_path || filter_unique) && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
+	return (resolve_path || gadget_unique) && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
 }
 
 /* The first bytes of a dentry, with all members that are needed: one read costs as much as a read of one member. */
@@ -152,7 +144,7 @@ static __always_inline bool identify(struct opened *opened, struct file *file, _
 	struct path path = {};
 	struct inode *inode;
 
-	if (!filter_unique || !file || flags == ~0U)
+	if (!gadget_unique || !file || flags == ~0U)
 		return false;
 	bpf_core_read(&path, sizeof(path), &file->f_path);
 	bpf_probe_read_kernel(&head, sizeof(head), path.dentry);
@@ -172,7 +164,7 @@ static __always_inline bool was_shown(struct file *file, __u32 flags)
 {
 	struct opened opened = {};
 
-	return identify(&opened, file, flags) && bpf_map_lookup_elem(&seen, &opened);
+	return identify(&opened, file, flags) && bpf_map_lookup_elem(&gadget_seen, &opened);
 }
 
 /* Called after the record was sent: an event dropped by a filter or by a full ring is still new. */
@@ -182,13 +174,13 @@ static __always_inline void set_shown(struct file *file, __u32 flags)
 	__u8 once = 1;
 
 	if (identify(&opened, file, flags))
-		bpf_map_update_elem(&seen, &opened, &once, BPF_ANY);
+		bpf_map_update_elem(&gadget_seen, &opened, &once, BPF_ANY);
 }
 
 /* The same for the selected containers, checked early, before more time is spent on an uninteresting open. */
 static __always_inline bool was_opened(struct trace_open *open, long result, __u32 flags)
 {
-	return filter_unique && result >= 0 && gadget_wanted_cgroup(&open->record, gadget_current_cgroup()) &&
+	return gadget_unique && result >= 0 && gadget_wanted_cgroup(&open->record, gadget_current_cgroup()) &&
 	       was_shown(gadget_file_of(result), flags);
 }
 
@@ -399,7 +391,7 @@ static __always_inline void gadget_uring_send(const struct gadget_uring_request 
 	set_result(open, result);
 	if (result == GADGET_RESULT_UNKNOWN)
 		open->errno = -1;
-	else if ((resolve_path || filter_unique) && result >= 0)
+	else if ((resolve_path || gadget_unique) && result >= 0)
 		file = gadget_uring_file_in((const struct io_ring_ctx *)request->ring, request->slot, result);
 	/* A direct descriptor is not one of the process's. */
 	if (request->slot || result == GADGET_RESULT_UNKNOWN)

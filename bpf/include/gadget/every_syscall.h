@@ -294,24 +294,16 @@ static __always_inline bool wanted_caller(struct task_struct *task)
 }
 
 #ifdef UNIQUE_CALLS
-/* Show each call only once for each program that a process runs, when the call begins. */
-const volatile bool filter_unique = false;
+#include <gadget/unique.h>
 
-/* The maximum number of calls that --unique remembers. When there are more, the oldest are shown again. */
-#define SEEN 65536
-
+/* Each call is shown once for each program that a process runs, when the call begins. */
 struct made_call {
 	gadget_exec_id program;
 	__u32 number;
 	__u32 unused;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, SEEN);
-	__type(key, struct made_call);
-	__type(value, __u8);
-} seen SEC(".maps");
+GADGET_SEEN(struct made_call, 65536);
 
 /* An event dropped by a filter or by a full ring is still new. */
 static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task, __u64 thread)
@@ -322,11 +314,11 @@ static __always_inline void begin_unique(const struct gadget_compat_call *now, s
 	if (!wanted_caller(task))
 		return;
 	gadget_exec_of(&made.program, task);
-	if (!bpf_map_lookup_elem(&seen, &made) && begin_whole(now, thread, false))
-		bpf_map_update_elem(&seen, &made, &once, BPF_ANY);
+	if (!bpf_map_lookup_elem(&gadget_seen, &made) && begin_whole(now, thread, false))
+		bpf_map_update_elem(&gadget_seen, &made, &once, BPF_ANY);
 }
 #else
-static const bool filter_unique = false;
+static const bool gadget_unique = false;
 
 static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task, __u64 thread)
 {
@@ -355,7 +347,7 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 	gadget_describe_call(&now, task, gadget_registers(task), number);
 	if (!gadget_wants_syscall(now.native))
 		return 0;
-	if (filter_unique) {
+	if (gadget_unique) {
 		begin_unique(&now, task, thread);
 		return 0;
 	}
@@ -403,7 +395,7 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 	struct CALL *call;
 	struct gadget_writer writer;
 
-	if (filter_unique)
+	if (gadget_unique)
 		return 0;
 	describe_ended(&now, begun, task);
 	if (!gadget_wants_syscall(now.native))

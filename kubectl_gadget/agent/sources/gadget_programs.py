@@ -197,8 +197,6 @@ class GadgetPrograms:
         self._variables.set(object)
         self._variables.resize_maps(object)
         self._prepare(object)
-        if self._spec.map_entries:
-            object.resize_hashes(self._spec.map_entries)
         self._variables.share_maps(object, self._context.maps)
         self._context.owners.share(object, self._variables.filters)
         self._context.packets.adopt(object)

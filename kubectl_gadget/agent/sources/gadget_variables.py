@@ -19,6 +19,8 @@ OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
 _FREQUENCY = "gadget_frequency"
 """The variable with the sampling frequency of perf event programs."""
 _MOST_OFTEN = 10_000
+_UNIQUE, _SEEN = "gadget_unique", "gadget_seen"
+"""The variable of --unique, and the map that only programs with it use (bpf/include/gadget/unique.h)."""
 _FILTERS = "gadget_filter_"
 """Prefix of the filters that all gadgets have."""
 
@@ -32,6 +34,7 @@ class GadgetVariables:
         self._places = spec.globals
         self._parameters = spec.parameters
         self._ring_bytes = spec.ring_bytes
+        self._map_entries = spec.map_entries
         self.filters = {name: value for name, value in spec.parameters.items() if name.startswith(_FILTERS)}
         """which processes the gadget follows, by the names of variables"""
 
@@ -59,7 +62,11 @@ class GadgetVariables:
                 raise AgentError(f"gadget {self._name}: parameter {name} cannot be {value!r}: {error}") from None
 
     def resize_maps(self, object: BpfObject) -> None:
-        """Sets the sizes of the ring and of the per-CPU counters."""
+        """Sets the sizes of hashes, of the ring, and of the per-CPU counters."""
+        if self._map_entries:
+            object.resize_hashes(self._map_entries)
+        if (seen := object.map(_SEEN)) and not self._parameters.get(_UNIQUE):
+            seen.resize(1)
         if events := object.map("gadget_events"):
             events.resize(ring_bytes(self._ring_bytes))
         if cpus := object.map("gadget_cpus"):
