@@ -261,10 +261,13 @@ static __always_inline struct gadget_owner *owner_of_connection(const void *sk)
 	return owner && owner->state ? owner : NULL;
 }
 
-/* The owner is kept until the socket is gone, since other gadgets ask for it. */
-static __always_inline void forget_connection(struct gadget_owner *owner)
+/*
+ * The owner is kept until the socket is gone, since other gadgets ask for it. The trap: since the entry was looked up,
+ * accept() may have replaced it, or another thread may have closed the socket; then the entry may be another socket's.
+ */
+static __always_inline void forget_connection(const struct sock *sk, struct gadget_owner *owner)
 {
-	if (owner)
+	if (owner && *(volatile __u64 *)&owner->socket == (__u64)sk)
 		owner->state = 0;
 }
 
@@ -347,7 +350,7 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 	/* The kernel fails the connection during the call: the reason is known when the call returns. Timers and
 	 * answers of the other end always set a reason. */
 	if (!errno && is_connecting()) {
-		forget_connection(owner);
+		forget_connection(sk, owner);
 		return;
 	}
 	/* The program itself closed it before there was an answer. */
@@ -396,7 +399,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 		set_traffic(&tcp, (struct tcp_sock *)sk);
 		send(&tcp, owner ? owner->since : 0);
 	}
-	forget_connection(owner);
+	forget_connection(sk, owner);
 }
 
 /* A row about an open connection. */
@@ -574,7 +577,7 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 		return 0;
 	owner = gadget_owner_of(sk);
 	if (owner && owner->state == STATE(FAILED, -result)) {
-		forget_connection(owner);
+		forget_connection(sk, owner);
 		return 0;
 	}
 	if (!gadget_begin(&tcp.record))
