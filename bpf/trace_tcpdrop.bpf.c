@@ -6,7 +6,8 @@
  * Hook: the tracepoint kfree_skb, which mostly runs in interrupts. So the owner of a packet's socket is recorded
  * earlier (gadget/packet_owner.h), and also the container that last used a network namespace, for packets without a
  * socket. A namespace without a known process belongs to the node, for example one that a network plugin or `ip netns
- * add` has created. The kernel itself provides the names of reasons, since their numbers differ between versions.
+ * add` has created. The kernel itself provides the names of reasons, since their numbers differ between versions;
+ * before 5.17 it has none.
  *
  * Datagrams that `enforce --network-policy` refuses when they are sent never become packets: they are reported when the
  * call returns EPERM.
@@ -42,7 +43,6 @@
 /* The maximum number of known network namespaces. */
 #define NAMESPACES 4096
 
-/* Since 5.17. The first numbers are not drops. */
 struct trace_tcpdrop {
 	struct gadget_record record;
 	/* From the packet's headers. */
@@ -56,7 +56,8 @@ struct trace_tcpdrop {
 	gadget_tcp_state state;
 	/* The network namespace's inode number; 0: unknown. */
 	__u32 network_namespace;
-	__u32 reason_number;
+	/* ~0: the kernel has no reasons. */
+	gadget_read_number reason_number;
 	gadget_ip_protocol protocol;
 	__u8 unused_8;
 	__u16 unused_16;
@@ -245,6 +246,12 @@ static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_b
 	return read_ports(drop, network + length);
 }
 
+/* Since 5.17. */
+static __always_inline bool has_reasons(void)
+{
+	return bpf_core_type_exists(enum skb_drop_reason);
+}
+
 static __always_inline void append_reason(struct gadget_writer *writer, struct trace_tcpdrop *drop, __u32 reason)
 {
 	__u64 start = writer->progress->length;
@@ -253,7 +260,7 @@ static __always_inline void append_reason(struct gadget_writer *writer, struct t
 	long written;
 
 	gadget_unread(&drop->reason);
-	if (start > writer->room - REASON_BYTES)
+	if (!has_reasons() || start > writer->room - REASON_BYTES)
 		return;
 	written = bpf_snprintf_btf(writer->record + start, REASON_BYTES, &value, sizeof(value),
 				   BTF_F_COMPACT | BTF_F_NONAME | BTF_F_ZERO);
@@ -290,7 +297,7 @@ static __always_inline struct sock *socket_of(__u64 *ctx, struct sk_buff *skb)
 	return sk ?: BPF_CORE_READ(skb, sk);
 }
 
-/* Whether this is not a drop: the packet was consumed. */
+/* Whether this is not a drop: the packet was consumed. The first numbers say so. */
 static __always_inline bool is_consumed(__u32 reason)
 {
 	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) ? reason <= SKB_CONSUMED : !reason;
@@ -329,7 +336,7 @@ int dropped(__u64 *ctx)
 	struct sk_buff *skb = (struct sk_buff *)ctx[0];
 	struct trace_tcpdrop *drop;
 	struct gadget_writer writer;
-	__u32 reason = ctx[2];
+	__u32 reason = has_reasons() ? ctx[2] : ~0U;
 	struct net_device *device;
 	struct net *net;
 	struct sock *sk;

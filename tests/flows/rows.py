@@ -75,7 +75,7 @@ def http(second: float, target: str, status: int, **more: Any) -> dict[str, Any]
 
 
 def drop(
-    second: float, reason: str, source: tuple[str, int] = CLIENT, target: tuple[str, int] = SERVER
+    second: float, reason: str | None, source: tuple[str, int] = CLIENT, target: tuple[str, int] = SERVER
 ) -> dict[str, Any]:
     """A row of trace tcpdrop from the server's node."""
     ends = {"source": source[0], "source_port": source[1], "destination": target[0], "destination_port": target[1]}

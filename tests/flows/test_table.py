@@ -4,6 +4,8 @@ import json
 import random
 from typing import Any
 
+import pytest
+
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
 from kubectl_gadget.flows.flow_json import hubble, lines, record
@@ -262,6 +264,14 @@ def test_a_drop_is_reported_with_its_reason_and_not_for_closed_sockets() -> None
     assert (event.verdict, event.drop_reason, event.summary) == (DROPPED, "NETFILTER_DROP", "NETFILTER_DROP (SYN)")
     assert tell(drop(1, "QUEUE_PURGE")) == []
     assert [event.kind for event in tell(*both_ends(), drop(3, "NO_SOCKET"))] == ["new", "close"]
+
+
+@pytest.mark.parametrize(("reason", "shown"), [(None, ""), ("NOT_SPECIFIED", "NOT_SPECIFIED")])
+def test_without_a_reason_of_the_kernel_the_last_packets_of_a_flow_are_no_drops(reason: str | None, shown: str) -> None:
+    last = [drop(2, reason) | {"flags": flags} for flags in ("ACK", "FIN|ACK")]
+    (_, event) = tell(tcp("syn", 1), *last, drop(3, reason))
+    assert (event.verdict, event.drop_reason, event.summary) == (DROPPED, shown, f"{shown or 'dropped'} (SYN)")
+    assert len(tell(*last)) == 2
 
 
 def test_of_flows_that_have_ended_only_the_last_ones_are_kept() -> None:

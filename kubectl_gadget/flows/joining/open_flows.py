@@ -56,7 +56,10 @@ MOST_ENDED = 50_000
 """Of ended flows, which are kept for what the other end, or a drop, may still report about them."""
 _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
 """Reasons that mean that a socket is closed, and not that something went wrong."""
-_NO_REASON = "NOT_SPECIFIED"
+_NO_REASON = ("NOT_SPECIFIED", "")
+"""What the kernel says of most packets before Linux 6.5, and of all before 5.17."""
+_LAST_PACKETS = frozenset({"ACK", "FIN"})
+"""The flags of the last packet of a handshake or of a connection."""
 _NOBODY_LISTENS = "NO_SOCKET"
 _REFUSED_CALL = "EPERM"
 """The reason for what a network policy rejected before there was a packet."""
@@ -285,7 +288,8 @@ class FlowTable:
         scope = _scope(who, source[0])
         outgoing = self._find((scope, protocol, *source, *target))
         flow = outgoing or self._find((scope, protocol, *target, *source))
-        if row["reason"] in _TIDYING or (row["reason"] == _NO_REASON and row.get("flags") == "ACK" and flow):
+        reason, flags = row["reason"] or "", tuple(filter(None, str(row.get("flags") or "").split("|")))
+        if reason in _TIDYING or (reason in _NO_REASON and flow and flags and _LAST_PACKETS.issuperset(flags)):
             return None  # this is how the kernel frees the last packet of a handshake or of a closed connection
         if flow is not None and flow.closed:
             return None  # left over from a connection that has ended
@@ -295,9 +299,9 @@ class FlowTable:
             owner = flow.client if self._is_own(source[0], row) else flow.server
             self._own(owner, who)
             self._name_others(flow)
-        flags = tuple(filter(None, str(row.get("flags") or "").split("|")))
-        said = " ".join([row["reason"], *_netfilter_hook(row), *([f"({', '.join(flags)})"] if flags else [])])
-        denial, reason = _denial(row), row["reason"]
+        words = [reason or "dropped", *_netfilter_hook(row)]
+        said = " ".join([*words, f"({', '.join(flags)})"] if flags else words)
+        denial = _denial(row)
         if denial:
             said, reason = denial.text(), POLICY_DENIED
             # The row belongs to the pod whose policies rejected the packet.
