@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-LEFT_OUT = ("pydantic", "dateutil", "oauthlib", "requests", "kubernetes.watch", "kubernetes.stream")
+LEFT_OUT = ("multiprocessing", "pydantic", "dateutil", "oauthlib", "requests", "kubernetes.watch", "kubernetes.stream")
 CONNECT = """
 import json, sys
 from kubectl_gadget.cluster.api.connection import Connection
