@@ -166,10 +166,10 @@ class Connection:
             self._route.close()
 
     def url(self, path: str, query: Query = ()) -> str:
-        return self.cluster.server + path + ("?" + _encoded(query) if query else "")
+        return self.cluster.server + path + ("?" + encoded(query) if query else "")
 
-    def websocket_url(self, path: str, query: Query = ()) -> str:
-        return "ws" + self.url(path, query).removeprefix("http")
+    def websocket_url(self, path: str) -> str:
+        return "ws" + self.url(path).removeprefix("http")
 
     def route(self) -> ApiRoute:
         """Returns the route that all requests use now. Raises ClusterError.
@@ -246,8 +246,8 @@ class Connection:
 
 
 @functools.lru_cache(maxsize=64)
-def _encoded(query: Query) -> str:
-    """Sessions of all nodes have the same long query: the command that starts the agent."""
+def encoded(query: Query) -> str:
+    """Returns a query as in a URL. Sessions of all nodes have the same long one: the command that starts the agent."""
     return urlencode(query)
 
 

@@ -19,7 +19,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from kubectl_gadget.cluster.api.connection import CONNECT_SECONDS, ApiRoute, Query
+from kubectl_gadget.cluster.api.connection import CONNECT_SECONDS, ApiRoute, Query, encoded
 from kubectl_gadget.cluster.api.failure import Access, from_exception, from_status
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.threads import in_thread
@@ -76,9 +76,15 @@ async def _attempt(
         headers = await in_thread(lambda: connection.headers(route)) if route.may_block else connection.headers(route)
     user_agent = headers.pop("User-Agent")
     extra: dict[str, Any] = {} if route.ssl_context is None else {"server_hostname": connection.server_hostname(route)}
+
+    def make(protocol: ClientProtocol, **named: Any) -> Made:
+        # Not in the URL: each one that is parsed is kept in a cache, and this has the whole command of an exec.
+        protocol.uri = replace(protocol.uri, query=encoded(query))
+        return kind(protocol, **named)
+
     try:
         websocket = await connect(
-            connection.websocket_url(path, query),
+            connection.websocket_url(path),
             ssl=route.ssl_context,
             origin=Origin(api.cluster.server),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
@@ -91,7 +97,7 @@ async def _attempt(
             ping_timeout=None,
             open_timeout=api.cluster.request_timeout or 3 * CONNECT_SECONDS,
             close_timeout=1.0,
-            create_connection=kind,
+            create_connection=make,  # type: ignore[arg-type]  # it is only called
             **extra,
         )
     except InvalidStatus:

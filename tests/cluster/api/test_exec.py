@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.uri import WebSocketURI, parse_uri
 
 from kubectl_gadget.cluster.api.exec import ExecStream, open_exec
 from kubectl_gadget.cluster.api.failure import StatusError
@@ -55,6 +56,22 @@ async def test_a_stream_does_not_keep_the_command_and_the_headers_of_its_handsha
     assert websocket.response is not None
     assert not websocket.response.headers
     await stream.close()
+
+
+async def test_what_is_parsed_and_cached_of_urls_has_no_command(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache keeps 128 URLs, and a command that starts an agent has 4 KB."""
+    parsed = []
+
+    def remembered(uri: str) -> WebSocketURI:
+        parsed.append(uri)
+        return parse_uri(uri)
+
+    monkeypatch.setattr("websockets.asyncio.client.parse_uri", remembered)
+    stream = await start(api, "echo", "a-long-word")
+    assert await drain(stream) == b"a-long-word\n"
+    await stream.close()
+    assert parsed
+    assert "long-word" not in str(parsed)
 
 
 @pytest.mark.parametrize("protocol", ["v5.channel.k8s.io", "v4.channel.k8s.io"])
