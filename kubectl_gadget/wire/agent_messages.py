@@ -125,8 +125,6 @@ class Hello(_FromAgent):
     """CLOCK_REALTIME at the same moment, in ns"""
     cgroup_root: str = ""
     """where the cgroup file system is mounted; empty: nowhere"""
-    syscalls: str = ""
-    """how system calls are followed: `tracepoint` or `tp_btf`"""
     can: Mapping[str, bool | None] = NONE
     """kernel features by name; null: unknown"""
     problems: tuple[Problem, ...] = ()

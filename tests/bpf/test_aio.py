@@ -12,7 +12,7 @@ from kubectl_gadget.events.filters import path_tails
 from tests.bpf import compat, deeds
 from tests.bpf.answers import Answers
 from tests.bpf.test_top_file import of
-from tests.bpf.tracer import RAW_SYSCALLS, Tracer
+from tests.bpf.tracer import Tracer
 
 pytestmark = pytest.mark.bpf
 IO_SETUP, IO_DESTROY, IO_SUBMIT = (206, 207, 209) if deeds.X86 else (0, 1, 2)
@@ -56,8 +56,6 @@ class Compat:
 
     def __init__(self) -> None:
         compat.needs()
-        if not RAW_SYSCALLS:
-            pytest.skip("the tracepoints of single calls leave them out")
         place = compat.place(bytes(8))
         assert compat.call("io_setup", 512, place) == 0
         self._context = int.from_bytes(ctypes.string_at(place, 4), "little")

@@ -15,12 +15,11 @@ import pytest
 
 from kubectl_gadget.events.linux.syscalls import syscall_names
 from tests.bpf import deeds
-from tests.bpf.tracer import RAW_SYSCALLS, Tracer
+from tests.bpf.tracer import Tracer
 
 pytestmark = [
     pytest.mark.bpf,
     pytest.mark.skipif(os.uname().machine != "aarch64", reason="32-bit programs of arm need arm64"),
-    pytest.mark.skipif(not RAW_SYSCALLS, reason="the tracepoints of single calls leave them out"),
 ]
 NUMBERS = {name: number for number, name in syscall_names("arm32").items()}
 MARK_COMPAT = 2

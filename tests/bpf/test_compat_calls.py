@@ -24,11 +24,10 @@ from kubectl_gadget.events.linux.syscalls import COMPAT
 from tests.bpf import compat, deeds
 from tests.bpf.answers import Answers
 from tests.bpf.compat import NUMBERS, call, place
-from tests.bpf.tracer import RAW_SYSCALLS, Tracer
+from tests.bpf.tracer import Tracer
 
 pytestmark = [
     pytest.mark.bpf,
-    pytest.mark.skipif(not RAW_SYSCALLS, reason="the tracepoints of single calls leave them out"),
 ]
 MARK_COMPAT = 2
 NONE = (1 << 64) - 1

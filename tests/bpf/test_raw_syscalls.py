@@ -1,7 +1,4 @@
-"""Gadgets that follow system calls by the raw tracepoints of all, through bpf/syscalls.bpf.c.
-
-With $SYSCALL_TRACEPOINTS set all other tests of gadgets run by the tracepoints of single calls.
-"""
+"""Gadgets that follow system calls by the raw tracepoints of all, through bpf/syscalls.bpf.c."""
 
 import os
 import uuid
@@ -28,7 +25,7 @@ def test_every_call_that_opens_is_seen_once_with_its_result(path: bytes) -> None
     file = Path("/dev/shm") / uuid.uuid4().hex
     file.touch()
     try:
-        with Tracer("trace_open", pid=os.getpid(), raw_syscalls=True) as tracer:
+        with Tracer("trace_open", pid=os.getpid()) as tracer:
             fds = []
             for _ in range(TIMES):
                 fds.append(deeds.openat(path, os.O_RDONLY))
@@ -47,7 +44,7 @@ def test_every_call_that_opens_is_seen_once_with_its_result(path: bytes) -> None
 
 
 def test_every_exec_is_seen_once(path: bytes) -> None:
-    with Tracer("trace_exec", raw_syscalls=True) as tracer:
+    with Tracer("trace_exec") as tracer:
         for _ in range(TIMES):
             deeds.in_child(lambda: os.execv("/bin/true", ["true", os.fsdecode(path)]))
             deeds.in_child(lambda: os.execv(path, ["not", os.fsdecode(path)]))
@@ -56,7 +53,7 @@ def test_every_exec_is_seen_once(path: bytes) -> None:
 
 
 def test_a_program_at_the_entry_of_a_call_runs_as_well(tmp_path: Path) -> None:
-    with Tracer("trace_mount", pid=os.getpid(), raw_syscalls=True) as tracer:
+    with Tracer("trace_mount", pid=os.getpid()) as tracer:
         target = os.fsencode(tmp_path / "none")
         results = [deeds.syscall(165 if deeds.X86 else 40, b"none", target, b"tmpfs", 0, None) for _ in range(TIMES)]
         records = tracer.records()
@@ -66,7 +63,7 @@ def test_a_program_at_the_entry_of_a_call_runs_as_well(tmp_path: Path) -> None:
 
 def test_what_programs_go_on_with_runs_as_well(tmp_path: Path) -> None:
     target = os.fsencode(tmp_path / "file")
-    with Tracer("trace_file", pid=os.getpid(), raw_syscalls=True) as tracer:
+    with Tracer("trace_file", pid=os.getpid()) as tracer:
         for _ in range(TIMES):
             assert deeds.syscall(263 if deeds.X86 else 35, deeds.AT_FDCWD, target, 0) < 0  # unlinkat
         records = tracer.records()

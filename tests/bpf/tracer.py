@@ -23,8 +23,7 @@ from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
-from kubectl_gadget.agent.bpf.syscall_programs import ALL, NATIVE, VARIABLE, SyscallDispatcher, SyscallObject
-from kubectl_gadget.agent.kernel.features import syscall_tracepoints
+from kubectl_gadget.agent.bpf.syscall_programs import ALL, NATIVE, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel.refusal import failed_program
 from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.events.linux import syscall_table
@@ -35,17 +34,15 @@ HEADER = 8
 CUT = 0x8000
 CPUS = os.cpu_count() or 1
 MACHINE = os.uname().machine
-RAW_SYSCALLS = "SYSCALL_TRACEPOINTS" not in os.environ or not syscall_tracepoints()
-"""The environment variable has all tests run the other way, which is for objects that were built before."""
 _CALLS = SyscallDispatcher()
 """Of all tracers of this process, as an agent has one for all gadgets: the kernel's verifier takes as long for it as
 for a gadget, which is most of the time of a test in a virtual machine."""
 
 
 class Tracer:
-    """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C. `raw_syscalls` does
-    as the agent; `compat` has calls of 32-bit programs followed, too. `packets` calls its programs for packets.
-    `owners` has gadgets share the owners of sockets."""
+    """One gadget, attached. `parameters` go by the gadget's names, `variables` by those of the C. `compat` has calls of
+    32-bit programs followed, too. `packets` calls its programs for packets. `owners` has gadgets share the owners of
+    sockets."""
 
     def __init__(
         self,
@@ -55,7 +52,6 @@ class Tracer:
         ring_bytes: int = 4 << 20,
         verdicts: dict[int, int] | None = None,
         variables: dict[str, Any] | None = None,
-        raw_syscalls: bool = RAW_SYSCALLS,
         compat: bool = False,
         packets: PacketDispatcher | None = None,
         owners: SocketOwners | None = None,
@@ -64,13 +60,10 @@ class Tracer:
         self.gadget = read_gadget(built / "gadgets" / f"{name}.json")
         self._elf = object_bytes(name, MACHINE, built)
         self._ring_bytes = ring_bytes
-        self._raw_syscalls = raw_syscalls
         self._compat = compat
         self._packets = packets
         self._owners = owners
         self._values = {"gadget_node_pid_level": pid_level()} | (variables or {})
-        if raw_syscalls and VARIABLE in self.gadget.agent.globals:
-            self._values[VARIABLE] = True
         given = {key.replace("_", "-"): value for key, value in parameters.items()}
         self._parameters = {parameter.name: parameter.default for parameter in self.gadget.parameters} | given
         by_name = {parameter.name: parameter.variable for parameter in self.gadget.parameters}
@@ -172,9 +165,7 @@ class Tracer:
         # As for the agent, a gadget that names no programs has all of its object.
         chosen = programs if self.gadget.agent.programs else None
         name = self.gadget.name
-        raw = self._raw_syscalls
-        of = ALL if self._compat else NATIVE
-        object = SyscallObject(self._elf, name, chosen, _CALLS, of) if raw else BpfObject(self._elf, name, chosen)
+        object = SyscallObject(self._elf, name, chosen, _CALLS, ALL if self._compat else NATIVE)
         self._set_variables(object)
         object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):

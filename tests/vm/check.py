@@ -22,9 +22,7 @@ from xml.etree import ElementTree
 from kubectl_gadget.agent.bpf.detached import CAUSE
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import program_info
-from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.session.source_kinds import make_source
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
@@ -86,7 +84,7 @@ def attached(
     """The gadget as run by an agent. Raises GadgetError if something that is needed cannot be loaded."""
     given = {**_NEEDED.get(name, {}), **(parameters or {})}
     (spec,) = build((GadgetRun(load_gadget(name), given),), ({},), 1 << 20).gadgets
-    of_node = {**containers.variables(), VARIABLE: int(not features.syscall_tracepoints()), **(variables or {})}
+    of_node = {**containers.variables(), **(variables or {})}
     warnings = Warnings()
     maps = SharedMaps(containers.shared, of_node["gadget_node_pid_level"], warnings.add)
     if descendants:

@@ -78,10 +78,9 @@ static __always_inline long gadget_read_user_pointer(void *pointer, const void *
 #define gadget_syscall_number(registers) ((__s32)GADGET_REGISTER(registers, GADGET_SYSCALL_NUMBER))
 
 /*
- * Set by the agent where it may not attach to the tracepoints of system calls: then the same programs are called from
- * the raw tracepoints of all system calls (bpf/syscalls.bpf.c), which have a different context.
+ * The arguments of the raw tracepoint are read in assembly: the verifier accepts only a constant offset from the
+ * context, and of a program in C the compiler may make another.
  */
-const volatile bool gadget_node_raw_syscalls = false;
 
 /* The registers of the system call; `ctx` is the context of a program for it. The raw tracepoint passes them, which
  * takes less time than the helpers that find them. */
@@ -89,9 +88,6 @@ static __always_inline struct pt_regs *gadget_call_registers(void *ctx)
 {
 	struct pt_regs *registers;
 
-	if (!gadget_node_raw_syscalls)
-		return gadget_registers(gadget_task());
-	/* Without this, the compiler would merge both cases. */
 	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(registers) : "r"(ctx));
 	return registers;
 }
@@ -101,10 +97,6 @@ static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
 {
 	long result;
 
-	if (!gadget_node_raw_syscalls)
-		return ((struct trace_event_raw_sys_exit___perf *)ctx)->ret;
-	/* The second argument of the raw tracepoint. Otherwise the compiler would merge both cases into one load from
-	 * either of two addresses, but the verifier requires a constant offset from the context. */
 	asm volatile("%0 = *(u64 *)(%1 + 8)" : "=r"(result) : "r"(ctx));
 	return result;
 }

@@ -9,8 +9,7 @@ so a container could hide; and Debian's and Ubuntu's kernels reserve perf_event_
 CAP_SYS_ADMIN.
 
 The trap: a raw tracepoint passes the return value in another way, so a program must use gadget_result()
-(bpf/include/gadget/syscall.h), or the verifier refuses it. Objects that were built before programs could handle both
-kinds of calls are run by the tracepoints, where the kernel allows it.
+(bpf/include/gadget/syscall.h), or the verifier refuses it.
 """
 
 import errno
@@ -27,8 +26,6 @@ from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
 
-VARIABLE = "gadget_node_raw_syscalls"
-"""The object's variable that has to be 1 when raw tracepoints run its programs."""
 COMPAT = "gadget_node_compat"
 """The variable that is 1 in an object whose programs run for calls of 32-bit programs alone."""
 ANY_CALL = "gadget_node_any_call"
@@ -208,11 +205,6 @@ class SyscallObject(BpfObject):
         self._followed: dict[str, list[tuple[str, int, int]]] = {}
         self._followers = {program: call for program in self.chosen if (call := _side_and_name(self.section(program)))}
         self._followers |= follows
-
-    @property
-    def follows(self) -> bool:
-        """Whether the object has programs for system calls."""
-        return bool(self._followers)
 
     def hook(self, program: str) -> str:
         """Returns "tp_btf/sys_exit (openat)" and the like for a program that follows a system call."""

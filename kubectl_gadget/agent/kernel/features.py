@@ -139,5 +139,4 @@ def describe() -> dict[str, Any]:
         root = cgroups.find_root()
     except AgentError as error:
         found.append(problem("containers cannot be distinguished", str(error), error.remedy))
-    way = "tracepoint" if features["syscall_tracepoint"] else "tp_btf"
-    return {"cgroup_root": root, "can": features, "syscalls": way, "problems": tuple(found)}
+    return {"cgroup_root": root, "can": features, "problems": tuple(found)}

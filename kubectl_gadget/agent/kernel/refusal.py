@@ -131,8 +131,8 @@ def reason(failure: Failure) -> tuple[str, str | None]:
         since = _NEWER_HELPERS.get(helper)
         return f"the kernel has no helper {helper}", f"Linux {since} or newer" if since else "a newer kernel"
     if _OTHER_CONTEXT in text:
-        why = "it reads the context of a tracepoint, but this node traces system calls without tracepoints"
-        return why, "gadget_result(ctx) of gadget/syscall.h, or set the node's sysctl kernel.perf_event_paranoid=2"
+        why = "it reads the context of a tracepoint, but system calls are traced without tracepoints"
+        return why, "gadget_result(ctx) of gadget/syscall.h"
     for said, why, since in _LIMITS:
         if said in text:
             return why, f"Linux {since} or newer"

@@ -6,10 +6,8 @@ The trap: the kernel's verifier may take long, and nothing else of the session r
 import os
 from collections.abc import Iterator, Sequence
 
-from kubectl_gadget.agent.bpf.syscall_programs import VARIABLE
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.session.source_kinds import make_source
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
@@ -24,10 +22,7 @@ _PACKETS = "packet_sent"
 
 def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
     """Returns the context that all sources of a session share. `filter` is RUN's."""
-    variables = containers.variables() | {
-        VARIABLE: int(not features.syscall_tracepoints()),
-        "gadget_node_random": int.from_bytes(os.urandom(8), "little"),
-    }
+    variables = containers.variables() | {"gadget_node_random": int.from_bytes(os.urandom(8), "little")}
     warnings = Warnings()
     maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
     context = NodeContext(containers, maps, containers.wants, variables, _own_processes(filter), warnings=warnings)

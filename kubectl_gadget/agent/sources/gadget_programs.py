@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.syscall_programs import ALL, ANY_CALL, VARIABLE, SyscallObject
+from kubectl_gadget.agent.bpf.syscall_programs import ALL, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
@@ -71,7 +71,6 @@ class GadgetPrograms:
         self._resources = ExitStack()
         self._choices = [_Choice(wanted) for wanted in spec.programs]
         self._variables = GadgetVariables(spec, {**context.variables, **context.own_processes})
-        self._refused_calls = False
         while not self._try():
             pass
         try:
@@ -119,7 +118,7 @@ class GadgetPrograms:
         """Tries the present choice once. Returns False when a program was refused and another choice was made."""
         wanted = [name for choice in self._choices for name in choice.programs] if self._choices else None
         try:
-            object = self._open_object(wanted)
+            object = SyscallObject(self._elf, self._name, wanted, self._context.calls, ALL)
         except Failure as failure:
             raise refusal.refused(f"gadget {self._name}", failure) from None
         program = None
@@ -160,32 +159,6 @@ class GadgetPrograms:
         from kubectl_gadget.agent.symbols.uprobes import Uprobes  # with the modules that read ELF files
 
         return Uprobes(object, spec.libraries, context.wants_cgroup, context.warnings.add, spec.named)
-
-    def _open_object(self, wanted: list[str] | None) -> BpfObject:
-        """Opens the object with raw tracepoints for system calls, which also see calls of 32-bit programs."""
-        variables = self._variables
-        if ANY_CALL in self._spec.globals and not self._refused_calls:
-            variables.of_node[VARIABLE] = 1
-        elif VARIABLE in self._spec.globals and not self._refused_calls:
-            self._lack_compat_calls("the gadget was built by another version")
-        if not variables.of_node.get(VARIABLE):
-            return BpfObject(self._elf, self._name, wanted)
-        object = SyscallObject(self._elf, self._name, wanted, self._context.calls, ALL)
-        try:
-            if object.follows:
-                object.calls.open()
-        except Failure as failure:
-            object.close()
-            self._refused_calls = True
-            self._lack_compat_calls(refusal.reason(failure)[0])
-            variables.of_node[VARIABLE] = int(not features.syscall_tracepoints())
-            return BpfObject(self._elf, self._name, wanted)
-        return object
-
-    def _lack_compat_calls(self, why: str) -> None:
-        self._context.warnings.add(
-            f"{self._name}: system calls of 32-bit programs and by int 0x80 are not traced ({why})"
-        )
 
     def _prepare_object(self, object: BpfObject) -> None:
         known = object.program_names

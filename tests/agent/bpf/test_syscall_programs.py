@@ -1,11 +1,10 @@
-"""Programs of system calls where perf_event_open() is refused, as Debian's and Ubuntu's kernels do to agents in pods.
+"""Programs of system calls, which need no perf_event_open().
 
-The trap: it is feigned where the kernel does not refuse it; tests/vm runs these tests where it does.
+Debian's and Ubuntu's kernels refuse it to agents in pods; tests/vm runs these tests where they do.
 """
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from kubectl_gadget.agent.bpf import syscall_programs
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
-from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.frames import FrameType
 from tests.agent.client import Client
@@ -22,19 +20,12 @@ from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records
 
 pytestmark = pytest.mark.bpf
-AS_IF_REFUSED = """
-from kubectl_gadget.agent.kernel import features
-from kubectl_gadget.agent.session import session
-features.syscall_tracepoints = lambda: False
-session.run()
-"""
 TIMES = 1009
 
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    feigned = ("-c", AS_IF_REFUSED) if features.syscall_tracepoints() else ("-m", "kubectl_gadget.agent", "session")
-    with Client(command=(sys.executable, *feigned)) as client:
+    with Client() as client:
         client.wait_for(FrameType.HELLO)
         yield client
 
@@ -56,13 +47,6 @@ def test_each_call_is_seen_once_without_its_tracepoint(client: Client, opens: Co
     end = client.stop()
     assert len(list(records(client.ring[0]))) == TIMES
     assert end["stats"]["gadgets"][0]["lost"] == {}
-
-
-def test_hello_says_which_way_is_used(client: Client) -> None:
-    hello = client.wait_for(FrameType.HELLO)
-    assert hello["syscalls"] == "tp_btf"
-    assert hello["can"]["syscall_tracepoint"] is False
-    assert hello["problems"] == []
 
 
 def test_a_call_that_the_architecture_does_not_have_is_skipped(client: Client, opens: Compiled) -> None:

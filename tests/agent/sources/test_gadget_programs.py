@@ -50,20 +50,6 @@ def test_a_set_of_programs_is_taken_whole_or_not_at_all(client: Client, opens: C
 
 
 @pytest.mark.bpf
-def test_a_gadget_of_another_version_says_which_calls_are_not_traced(client: Client, opens: Compiled) -> None:
-    variables = dict(opens.variables)
-    variables["gadget_node_raw_syscalls"] = variables.pop("gadget_node_any_call")
-    description = opens.gadget("openat_exit", globals=variables)
-    client.run(opens.elf, description)
-    warning = client.wait_for(FrameType.WARNING)["message"]
-    assert warning == (
-        f"{description['name']}: system calls of 32-bit programs and by int 0x80 are not traced "
-        "(the gadget was built by another version)"
-    )
-    client.wait_for(FrameType.STARTED)
-
-
-@pytest.mark.bpf
 def test_of_an_optional_program_that_is_refused_a_warning_says_what_is_not_seen(
     client: Client, opens: Compiled
 ) -> None:

@@ -38,7 +38,6 @@ HELLO = {
     "agent": "0.1.0",
     "kernel": "6.12.1",
     "architecture": "x86_64",
-    "syscalls": "tp_btf",
     "can": {"btf": True, "fentry": False, "lsm": None},
     "problems": [{"what": "gadgets \x1b[31m cannot run", "why": "no tracefs", "try": "mount it"}],
 }
