@@ -158,11 +158,12 @@ class Batch:
             return self
         ends = np.cumsum(sizes)
         heads = ends - sizes
-        sources = np.arange(total) + np.repeat(self.starts - _HEADER - heads, sizes)
+        # In words, since an index takes eight bytes; records begin and end at multiples of them.
+        sources = np.arange(total // 8) + np.repeat((self.starts - _HEADER - heads) // 8, sizes // 8)
         return Batch(
             self.gadget,
             self.node,
-            Buffer(self.buffer.bytes[sources].tobytes()),
+            Buffer(self.buffer.integers(8, signed=False)[sources].tobytes()),
             heads + _HEADER,
             architecture=self.architecture,
             owners=self.owners,

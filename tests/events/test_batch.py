@@ -1,6 +1,7 @@
 """Ring buffer bytes to columns."""
 
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -117,6 +118,17 @@ def test_few_rows_of_a_large_buffer_can_leave_it() -> None:
     assert small.buffer.bytes.nbytes < 400
     assert read(small, "path") == ["/file90", "/file5"]
     assert small.compacted() is small
+
+
+def test_rows_leave_a_buffer_without_an_index_of_each_byte() -> None:
+    rows = [record(pid=pid, path=b"/file%d" % pid) for pid in range(10_000)]
+    batch = decode(OPEN, "node-1", ring(*rows)).select(np.arange(0, 10_000, 3))
+    tracemalloc.start()
+    small = batch.compacted()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 8 * small.buffer.bytes.nbytes
+    assert read(small, "path")[:2] == ["/file0", "/file3"]
 
 
 def test_fields_that_are_not_aligned_are_read() -> None:
