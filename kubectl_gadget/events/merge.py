@@ -21,28 +21,39 @@ from kubectl_gadget.events.rows import NO_ROWS, Rows
 
 @dataclass
 class _HeldBatch:
-    """The rows of a batch that were not released, sorted by time."""
+    """A batch sorted by time; the rows before `position` have been released."""
 
     batch: Batch
     times: npt.NDArray[np.int64]
     order: npt.NDArray[np.intp] | None
     """None: the batch itself is sorted"""
     arrived_ns: int
+    position: int = 0
 
     def upto(self, limit: int) -> "tuple[Batch, npt.NDArray[np.int64]] | None":
-        """Releases the rows that are not younger. What waits on does not keep the bytes of what is released."""
-        end, times = int(np.searchsorted(self.times, limit, side="right")), self.times
-        if not end:
+        """Releases the rows that are not younger."""
+        end = int(np.searchsorted(self.times, limit, side="right"))
+        if end <= self.position:
             return None
-        if end == len(times) and self.order is None:
-            found, self.times = self.batch, times[end:]
-            return found, times
-        order = np.arange(len(times)) if self.order is None else self.order
-        found = self.batch.select(order[:end])
-        self.batch, self.times, self.order = self.batch.select(order[end:]).compacted(), times[end:].copy(), None
-        return found, times[:end]
+        start, self.position = self.position, end
+        times = self.times[start:end]
+        whole = self.order is None and start == 0 and end == len(self.times)
+        released = self.batch if whole else self._rows(start, end)
+        if end < len(self.times) and (len(self.times) - end) * _SMALL_REST <= len(self.times):
+            self._keep_rest()
+        return released, times
+
+    def _rows(self, start: int, end: int) -> Batch:
+        return self.batch.select(np.arange(start, end) if self.order is None else self.order[start:end])
+
+    def _keep_rest(self) -> None:
+        """Copies the rows that wait, so that they do not hold the bytes of the others."""
+        self.batch = self._rows(self.position, len(self.times)).compacted()
+        self.times, self.order, self.position = self.times[self.position :].copy(), None, 0
 
 
+_SMALL_REST = 4
+"""Rows that wait are copied when they are at most this part of their batch, so each is copied a third of a time."""
 _FOREVER = 1 << 62
 _MOST_ROWS = 4096
 """Rows that are released at a time, unless more have the same time. Their columns and texts take ten times as much as
@@ -64,7 +75,7 @@ class TimeMerge(Collector):
         self._released = -_FOREVER
 
     def __len__(self) -> int:
-        return sum(len(entry.times) for entry in self._waiting)
+        return sum(len(entry.times) - entry.position for entry in self._waiting)
 
     def expect(self, source: Hashable, wall_ns: int) -> None:
         """From now on, rows younger than `wall_ns` wait for this source, such as (node, gadget number)."""
@@ -132,7 +143,7 @@ class TimeMerge(Collector):
     def _take(self, limit: int) -> Rows:
         limit = self._oldest(limit)
         taken = [piece for entry in self._waiting if (piece := entry.upto(limit)) is not None]
-        self._waiting = [entry for entry in self._waiting if len(entry.times)]
+        self._waiting = [entry for entry in self._waiting if entry.position < len(entry.times)]
         if not taken:
             return NO_ROWS
         # Adjacent batches of one gadget are joined for reading (rows.Rows.joined).
