@@ -117,15 +117,20 @@ def _unraisable(caught: "sys.UnraisableHookArgs") -> None:
     if issubclass(caught.exc_type, KeyboardInterrupt):
         import threading
 
-        threading.Timer(0.01, _interrupt_again).start()
+        returns = threading.Event()
+        threading.Thread(target=_interrupt_again, args=[returns]).start()
+        returns.set()  # what comes before would be lost as well: on a busy machine a thread may take long to start
     else:
         sys.__unraisablehook__(caught)
 
 
-def _interrupt_again() -> None:
+def _interrupt_again(returns: "threading.Event") -> None:
     import signal
     import threading
+    import time
 
+    returns.wait()
+    time.sleep(0.01)
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 

@@ -230,10 +230,20 @@ def test_ctrl_c_while_it_starts_shows_no_traceback(module: str) -> None:
     assert done.returncode in (130, -signal.SIGINT)
 
 
-def test_ctrl_c_where_python_cannot_fail_is_not_lost() -> None:
-    code = """
-import os, signal, sys, time
+@pytest.mark.parametrize("seconds", [0, 0.1])
+def test_ctrl_c_where_python_cannot_fail_is_not_lost(seconds: float) -> None:
+    """Also where a busy machine takes so long to start a thread."""
+    code = f"""
+import os, signal, sys, threading, time
 from kubectl_gadget.cli import main
+
+start = threading.Thread.start
+
+def start_slowly(thread):
+    start(thread)
+    time.sleep({seconds})
+
+threading.Thread.start = start_slowly
 
 class Freed:
     def __del__(self):
