@@ -55,9 +55,6 @@ class _HeldBatch:
 _SMALL_REST = 4
 """Rows that wait are copied when they are at most this part of their batch, so each is copied a third of a time."""
 _FOREVER = 1 << 62
-_MOST_ROWS = 4096
-"""Rows that are released at a time, unless more have the same time. Their columns and texts take ten times as much as
-their bytes until they are written."""
 
 
 class TimeMerge(Collector):
@@ -113,11 +110,11 @@ class TimeMerge(Collector):
         self._waiting.append(_HeldBatch(batch, times, order, now_ns))
 
     def release(self, now_ns: int) -> Rows:
-        """The oldest rows that may be released now."""
+        """The rows that may be released now."""
         return self._take(self._limit(now_ns)) if self._waiting else NO_ROWS
 
     def flush(self) -> Rows:
-        """The oldest of all remaining rows."""
+        """All remaining rows."""
         return self._take(_FOREVER)
 
     def next_release_ns(self) -> int | None:
@@ -133,15 +130,7 @@ class TimeMerge(Collector):
                 limit = max(limit, int(entry.times[-1]))
         return max(limit, self._released)
 
-    def _oldest(self, limit: int) -> int:
-        """The limit, or an earlier one when too many rows are within it."""
-        within = [entry.times[: np.searchsorted(entry.times, limit, side="right")] for entry in self._waiting]
-        if not self.sort or sum(map(len, within)) <= _MOST_ROWS:
-            return limit
-        return int(np.partition(np.concatenate(within), _MOST_ROWS - 1)[_MOST_ROWS - 1])
-
     def _take(self, limit: int) -> Rows:
-        limit = self._oldest(limit)
         taken = [piece for entry in self._waiting if (piece := entry.upto(limit)) is not None]
         self._waiting = [entry for entry in self._waiting if entry.position < len(entry.times)]
         if not taken:

@@ -7,7 +7,7 @@ from kubectl_gadget.events.batch import Batch, decode
 from kubectl_gadget.events.columns.members import owner_texts
 from kubectl_gadget.events.container_lookup import Identity
 from kubectl_gadget.events.merge import TimeMerge
-from kubectl_gadget.events.rows import NO_ROWS, Rows
+from kubectl_gadget.events.rows import Rows
 from tests.events.records import OPEN, record, ring
 from tests.messages import changes
 
@@ -24,14 +24,6 @@ def batch(*times: int, node: str = "a", offset: int = 0) -> Batch:
 def times(rows: Rows) -> list[int]:
     """The wall times of the rows, in their order."""
     return rows.collect(lambda part: part.wall_ns().tolist())
-
-
-def released(merge: TimeMerge, now_ns: int) -> list[int]:
-    """The wall times of all rows that may be released now."""
-    found = []
-    while (rows := merge.release(now_ns)) is not NO_ROWS:
-        found += times(rows)
-    return found
 
 
 def two_nodes(sort: bool = True) -> TimeMerge:
@@ -220,36 +212,13 @@ def test_rows_that_wait_do_not_hold_the_bytes_of_rows_of_their_batch_that_were_r
     merge.join("a")
     merge.add(batch(*reversed(range(10_000))), 0)
     merge.complete("a", 9_990)
-    assert released(merge, 1) == [*range(9_990)]
+    assert times(merge.release(1)) == [*range(9_990)]
     assert len(merge) == 10
     assert merge._waiting[0].batch.nbytes < 5000
     merge.complete("a", 9_995)
     assert times(merge.release(2)) == [*range(9_990, 9_995)]
     assert times(merge.flush()) == [*range(9_995, 10_000)]
     assert len(merge) == 0
-
-
-def test_many_rows_are_released_in_pieces_whose_order_is_that_of_all() -> None:
-    """The columns of a piece are in memory until it is written."""
-    merge = two_nodes()
-    merge.add(batch(*range(0, 20_000, 2)), 0)
-    merge.add(batch(*range(1, 20_000, 2), node="b"), 0)
-    for node in "ab":
-        merge.complete(node, 15_001)
-    pieces = []
-    while (rows := merge.release(1)) is not NO_ROWS:
-        pieces.append(times(rows))
-    assert [time for piece in pieces for time in piece] == [*range(15_001)]
-    assert max(map(len, pieces)) == 4096
-    assert len(merge.flush()) == 4096
-    assert merge.late == 0
-
-
-def test_rows_of_one_time_are_released_together() -> None:
-    merge = TimeMerge(WAIT)
-    merge.add(batch(*[7] * 5000, 8), 0)
-    assert len(merge.release(1)) == 5000
-    assert times(merge.release(1)) == [8]
 
 
 def test_rows_of_several_nodes_are_read_as_one_batch_and_keep_their_node_and_clock() -> None:
