@@ -106,8 +106,10 @@ packages-%:
 	  || { cat build/apt.log >&2; exit 1; }
 
 .venv/installed: requirements-dev.txt pyproject.toml hatch_build.py
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv --system-site-packages .venv
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(call install,$(BIN))
+	@# Of Debian's own Python packages only bcc: what others run at each start of Python takes long in an emulated processor.
+	ln -sfn /usr/lib/python3/dist-packages/bcc $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/bcc
 	touch $@
 
 # Any Python from 3.11 on will do, and neither packages of the system nor a compiler are needed.
