@@ -14,6 +14,7 @@ from tests.bpf.test_filters import UNWANTED_HOST, WANTED, Tree, id_of
 from tests.bpf.test_filters import tree as tree  # noqa: PLC0414  a fixture
 from tests.bpf.test_policy_evasions import CLONE_NEWNS, CLONE_NEWPID, unshare
 from tests.bpf.tracer import Tracer
+from tests.vm import modules
 
 pytestmark = pytest.mark.bpf
 PROGRAM = Path(sys.executable).resolve()
@@ -153,6 +154,7 @@ os._exit(0)
 @contextmanager
 def binary_format(magic: str, interpreter: Path) -> Iterator[None]:
     """Files that begin so are executed by the interpreter, which is opened now."""
+    modules.load("binfmt_misc")
     root = Path("/proc/sys/fs/binfmt_misc")
     is_mounted = (root / "register").exists()
     if not is_mounted and subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", root], check=False).returncode:

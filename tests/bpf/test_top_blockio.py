@@ -15,6 +15,7 @@ import pytest
 
 from tests.bpf import deeds
 from tests.bpf.answers import Answers
+from tests.vm import modules
 
 pytestmark = pytest.mark.bpf
 BLOCK = 4096
@@ -29,6 +30,7 @@ def device(tmp_path: Path) -> Iterator[str]:
     file.write_bytes(bytes(1 << 20))
     if shutil.which("modprobe"):
         subprocess.run(["modprobe", "loop"], check=False, capture_output=True)
+    modules.load("loop")
     made = subprocess.run(["losetup", "--find", "--show", str(file)], check=False, capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"no loop device can be made: {made.stderr.strip()}")
