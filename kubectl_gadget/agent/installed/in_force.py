@@ -164,7 +164,7 @@ class InForce:
             pieces |= {f"{number}_{name}": hook.map(name).fd for name in _OWN}
             place = next(place for place, spec in enumerate(self._spec.hooks) if spec is hook.spec)
             way = hook.way.replace(variables={})
-            hooks.append(AttachedHook(name=hook.name, number=place, way=way, entry=hook.entry()))
+            hooks.append(AttachedHook(number=place, way=way, entry=hook.entry()))
         state = PinnedPolicies(
             format=FORMAT,
             digest=self.digest,
@@ -260,7 +260,9 @@ def _taken_over(
         if not number:
             maps |= {name: OpenMap(fd) for name, fd in shared.items()}
         hook = TakenOverHook(state.spec.hooks[attached.number], attached.way, maps, pieces.pop(f"{number}_link", None))
-        if attached.entry is not None and state.calls is not None:
+        if attached.entry is not None:
+            if state.calls is None:
+                raise AgentError("the tables of what system calls run are missing in its description")
             array, place, program = attached.entry
             hook.is_called(OpenMap(calls[-array]), place, program, tables, state.calls)
         hooks.append(hook)

@@ -12,8 +12,6 @@ from kubectl_gadget.wire.policy_messages import InstalledPolicy, PolicySpec, Way
 class AttachedHook(Message):
     """A hook whose program is attached."""
 
-    name: str
-    """as in `spec`, where hooks at a call and at its return have the same"""
     number: int
     """its place in `spec`"""
     way: Way

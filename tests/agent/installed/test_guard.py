@@ -237,6 +237,31 @@ def test_hooks_at_the_call_and_at_the_return_are_taken_over_as_what_they_are(run
     }
 
 
+def test_a_set_whose_calls_could_not_be_checked_is_loaded_again(running: RunningGuard) -> None:
+    """Without the dispatcher's tables, nobody would notice that its programs are not called any more."""
+    digest = running.install(running.policy("secrets"))
+    command = [sys.executable, "-c", WITHOUT_TABLES, str(running.folder)]
+    before = subprocess.Popen(command, env=running.environment)
+    running.wait_for(digest)
+    before.kill()
+    before.wait()
+    (running.run / "kubectl-gadget.policies").unlink()
+    running.start()
+    running.wait_for(digest)
+    assert any("is not taken over: the tables" in line.get("message", "") for line in running.lines())
+    running.open_secret(3)
+    assert len(running.events("secrets", 3)) == 3
+    assert len(list(running.pins.iterdir())) == 1
+
+
+WITHOUT_TABLES = """
+import sys
+from kubectl_gadget.agent.installed import guard, in_force
+in_force._pinned_calls = lambda calls: None
+guard.run(*sys.argv[1:])
+"""
+
+
 def test_a_set_that_cannot_be_taken_over_is_out_of_force_once_another_one_is(running: RunningGuard) -> None:
     digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
     running.start()
