@@ -31,7 +31,7 @@ class _HeldBatch:
     position: int = 0
 
     def upto(self, limit: int) -> "tuple[Batch, npt.NDArray[np.int64]] | None":
-        """Releases the rows that are not younger."""
+        """Releases the rows up to this time, and returns them with their times; None: there are none."""
         end = int(np.searchsorted(self.times, limit, side="right"))
         if end <= self.position:
             return None
@@ -39,7 +39,7 @@ class _HeldBatch:
         times = self.times[start:end]
         whole = self.order is None and start == 0 and end == len(self.times)
         released = self.batch if whole else self._rows(start, end)
-        if end < len(self.times) and (len(self.times) - end) * _SMALL_REST <= len(self.times):
+        if 0 < len(self.times) - end <= _SMALL_REST * len(self.times):
             self._keep_rest()
         return released, times
 
@@ -52,8 +52,9 @@ class _HeldBatch:
         self.times, self.order, self.position = self.times[self.position :].copy(), None, 0
 
 
-_SMALL_REST = 4
-"""Rows that wait are copied when they are at most this part of their batch, so each is copied a third of a time."""
+_SMALL_REST = 1 / 4
+"""Rows that wait are copied when they are this part of their batch or less. So however often rows are released, fewer
+are copied than a third of the batch."""
 _FOREVER = 1 << 62
 
 
