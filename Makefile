@@ -108,7 +108,7 @@ packages-%:
 .venv/installed: requirements-dev.txt pyproject.toml hatch_build.py
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(call install,$(BIN))
-	@# Of Debian's own Python packages only bcc: what others run at each start of Python takes long in an emulated processor.
+	@# Only bcc of Debian's own Python packages: others may run code at each start of Python, which takes long in an emulator.
 	ln -sfn /usr/lib/python3/dist-packages/bcc $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/bcc
 	touch $@
 

@@ -23,8 +23,8 @@ class Goal:
     no_worse: bool = False
     """than the reference, by more than a twentieth"""
     then: float | None = None
-    """What REFERENCE took on 2026-11-28, when the machine was as fast as when the goals were set: `trace open --local`
-    0.31 s, 0.30 then."""
+    """What REFERENCE took on 2026-11-28. The machine was then about as fast as when the goals were set: `trace open
+    --local` took 0.31 s, and 0.30 s when they were set."""
 
     def text(self) -> str:
         """For the table: `≤ 6`, or `≤ 0.2 (ratio 0.65)`."""

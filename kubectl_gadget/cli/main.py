@@ -119,7 +119,7 @@ def _unraisable(caught: "sys.UnraisableHookArgs") -> None:
 
         returns = threading.Event()
         threading.Thread(target=_interrupt_again, args=[returns]).start()
-        returns.set()  # what comes before would be lost as well: on a busy machine a thread may take long to start
+        returns.set()  # not earlier: on a busy machine start() takes long, and a signal meanwhile would be lost, too
     else:
         sys.__unraisablehook__(caught)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from kubectl_gadget.events.vectors import FEW, are_near, different, pick
 
 Codes = npt.NDArray[np.integer[Any]]
+_PLACEHOLDERS = re.compile("(%[sd%])")
 
 
 class JoinedColumns:
@@ -84,9 +85,6 @@ class JoinedColumns:
         elif texts[0]:
             self._parts.append((texts[0].replace("%", "%%"), ()))
         self._run = _Run(self._count)
-
-
-_PLACEHOLDERS = re.compile("(%[sd%])")
 
 
 class _Run:

@@ -20,7 +20,7 @@ def capabilities(behavior: Behavior) -> list[Document]:
         patches, comments = list[ContainerPatch](), list[str]()
         for unit in units:
             if FactKind.CAPABILITY not in behavior.coverage[unit].kinds:
-                comments.append(f"{unit}: the use of capabilities was not observed, so there is no advice.")
+                comments.append(f"{unit}: no advice, because the use of capabilities was not observed.")
                 continue
             used = used_capabilities(behavior.of(unit))
             comments.append(f"{unit}: used {', '.join(used) or 'none'}.")

@@ -97,7 +97,7 @@ async def _attempt(
             ping_timeout=None,
             open_timeout=api.cluster.request_timeout or 3 * CONNECT_SECONDS,
             close_timeout=1.0,
-            create_connection=make,  # type: ignore[arg-type]  # it is only called
+            create_connection=make,  # type: ignore[arg-type]  # it may be a wrapper, by its documentation
             **extra,
         )
     except InvalidStatus:

@@ -59,8 +59,8 @@ class SameFiles:
 
 
 def identity_of(pids: Sequence[int], path: str) -> Identity | None:
-    """Returns the identity of a path in the root directory of these processes. Returns None if there is no such file,
-    if all of them have ended, or if its file system is served by a program (host/foreign_files.py)."""
+    """Returns the identity of the file that these processes have at a path. None if there is no file, if all of the
+    processes have ended, or if a program serves the file's system, such as with FUSE (host/foreign_files.py)."""
     try:
         return through_one_of(pids, lambda pid: identity_inside(pid, path))
     except OSError:
