@@ -14,7 +14,7 @@ from celpy.evaluation import base_functions
 from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import cel_syntax
-from kubectl_gadget.events.filters.cel_check import _Checker, check
+from kubectl_gadget.events.filters.cel_check import check
 from kubectl_gadget.events.filters.cel_types import ANY, FUNCTIONS, INT, MAP, NULL, TEXT, TEXTS, Shape
 from kubectl_gadget.events.filters.filter import cel_functions, compile_filter
 from tests.events.records import OPEN
@@ -186,9 +186,10 @@ def evaluated(expression: str) -> Any:
 
 
 def passes(expression: str) -> bool:
-    """Not as a condition, since any type may come out."""
+    """As an argument of dyn(), since any type may come out, and a condition must be true or false."""
+    argument = f"dyn({expression})"
     try:
-        _Checker(expression, COLUMNS, {}).shape(cel_syntax.parse(expression), {})
+        check(argument, cel_syntax.parse(argument), COLUMNS)
     except UsageError:
         return False
     return True
