@@ -30,18 +30,12 @@ def can() -> dict[str, bool | None]:
         "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
         "ring_buffer": _ring_buffer(),
         "tracepoint": _in_tracefs("events"),
-        "syscall_tracepoint": syscall_tracepoints(),
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
         "fentry": fentry,
         # LSM programs also use trampolines.
         "lsm": False if fentry is False else bpf_lsm(),
     }
-
-
-def syscall_tracepoints() -> bool | None:
-    """Whether tracepoints of single system calls accept programs. bpf/syscall_programs.py does not need them."""
-    return False if perf_is_closed() else _in_tracefs("events/syscalls")
 
 
 def problems(can: dict[str, bool | None]) -> list[Problem]:

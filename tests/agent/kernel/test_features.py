@@ -22,7 +22,7 @@ def test_probe_prints_hello_as_json() -> None:
     command = [sys.executable, "-m", "kubectl_gadget.agent", "probe"]
     hello = json.loads(subprocess.run(command, cwd=PROJECT, capture_output=True, check=True).stdout)
     assert set(hello) >= {"agent", "node", "kernel", "can", "problems", "cgroup_root"}
-    assert set(hello["can"]) >= {"btf", "ring_buffer", "tracepoint", "kprobe", "fentry", "lsm"}
+    assert set(hello["can"]) == {"btf", "ring_buffer", "tracepoint", "kprobe", "uprobe", "fentry", "lsm"}
 
 
 @pytest.mark.bpf
@@ -30,7 +30,7 @@ def test_this_kernel_can_what_gadgets_need() -> None:
     can = features.can()
     assert can["btf"]
     assert can["ring_buffer"]
-    assert can["syscall_tracepoint"]
+    assert can["tracepoint"]
     assert features.problems(can) == []
 
 
@@ -58,7 +58,7 @@ def test_in_a_pod_of_an_old_kernel_the_nodes_own_files_name_the_security_modules
 def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "missing_capabilities", lambda: ["BPF"])
     monkeypatch.setattr(features, "lockdown", lambda: "confidentiality")
-    lacking = {"btf": False, "ring_buffer": False, "syscall_tracepoint": None}
+    lacking = {"btf": False, "ring_buffer": False, "tracepoint": None}
     found = features.problems(lacking)
     assert len(found) == 4
     assert all(problem.what and problem.why and problem.try_ for problem in found)

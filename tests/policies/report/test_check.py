@@ -16,7 +16,7 @@ from tests.messages import hello, hooks
 from tests.policies.shapes import SHAPES
 
 HEAD = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}}
-ALL = {"fentry": True, "kprobe": True, "lsm": True, "uprobe": True, "syscall_tracepoint": True}
+ALL = {"fentry": True, "kprobe": True, "lsm": True, "uprobe": True}
 
 
 def policy_of(spec: str) -> Policy:
