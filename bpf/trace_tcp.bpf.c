@@ -49,7 +49,7 @@ enum operation {
 	OPERATION_CLOSE,
 	/* The first packet was sent, and there is no answer yet. */
 	OPERATION_SYN,
-	/* It existed before the trace. */
+	/* It was established before the trace. */
 	OPERATION_OPEN,
 	OPERATION_REPORT,
 };
@@ -623,7 +623,7 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	owner.told = bpf_ktime_get_boot_ns();
 	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
 	if (reports)
-		tell_progress(&owner, OPERATION_OPEN);
+		tell_progress(&owner, state == TCP_SYN_SENT ? OPERATION_SYN : OPERATION_OPEN);
 	return 0;
 }
 

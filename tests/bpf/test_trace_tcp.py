@@ -364,6 +364,20 @@ def test_with_reports_a_connection_that_is_there_already_is_reported_once() -> N
     assert found.count((there[0], there[1], here[0], here[1])) == 1
 
 
+def test_with_reports_an_older_attempt_without_an_answer_is_a_syn() -> None:
+    with network.listener(network.V4) as server:
+        server.listen(0)
+        # The first one fills the queue, and what comes then gets no answer.
+        with socket.create_connection(server.getsockname()), socket.socket() as sock:
+            sock.setblocking(False)
+            assert sock.connect_ex(server.getsockname()) == errno.EINPROGRESS
+            with Tracer("trace_tcp", reports=True) as tracer:
+                records = tracer.at_start
+            port = sock.getsockname()[1]
+    found = [record for record in records if record["pid"] == os.getpid() and record["local_port"] == port]
+    assert [(record["operation"], record["received_segments"]) for record in found] == [(SYN, 0)]
+
+
 def test_with_reports_a_connection_reports_its_bytes_while_it_lives() -> None:
     def deed() -> None:
         with network.listener(network.V4) as server, socket.create_connection(server.getsockname()) as client:

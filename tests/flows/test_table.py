@@ -122,6 +122,14 @@ def test_reports_come_from_the_client_when_both_ends_are_seen() -> None:
     assert events[-1].summary == "70B out, 900B in"
 
 
+def test_a_report_says_that_the_syn_has_no_answer() -> None:
+    silent = {"initiator": "this end", "sent": 0, "received": 0, "sent_segments": 4, "received_segments": 0}
+    _, event = tell(tcp("syn", 1), tcp("report", 2, **silent))
+    assert (event.kind, event.summary, event.tcp_flags) == ("report", "SYN sent 4 times, no answer", ("SYN",))
+    _, event = tell(tcp("syn", 1), tcp("report", 2, **silent | {"received_segments": 1}))
+    assert event.summary == "0B out, 0B in"
+
+
 def test_the_server_of_an_older_connection_is_guessed_by_its_ports() -> None:
     (event,) = tell(accepted("open", 1))
     assert (event.flow.server.name, event.flow.server.port) == ("empire/deathstar", SERVER[1])

@@ -214,6 +214,9 @@ class FlowTable:
         if operation == "report":
             self._count(row, flow, side)
             if self._speaks(flow, side):
+                if side == "client" and row.sent_packets and not row.received_packets:
+                    said = f"SYN sent {row.sent_packets} times, no answer"
+                    return self._event(row, flow, "report", FORWARDED, said, side, tcp_flags=("SYN",))
                 return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
         elif is_new:
             words, flags = BEGINNINGS[operation]

@@ -287,6 +287,7 @@ class _Groups:
         unclear = self._any((self.side != 1) & (self.side != 2))
         odd = (self.operation == 0) | ((self.operation != CLOSE) & failed[ends.error[self.order]])
         odd |= ends.remote_port[self.order] == 0  # the call failed before it had an address
+        odd |= (self.operation == REPORT) & (ends.received_packets[self.order] == 0)  # there was no answer yet
         self.owners = {1: self._owner(1), 2: self._owner(2)}
         is_close = self.operation == CLOSE
         is_fresh = (self.operation == SYN) | (self.operation == ACCEPT)

@@ -121,8 +121,8 @@ class Traffic:
         counts: Values = {
             "sent": sent,
             "received": received,
-            "sent_segments": 3,
-            "received_segments": 2,
+            "sent_segments": 15,
+            "received_segments": 10,
             "retransmits": 1,
         }
         swapped: Values = {
@@ -161,9 +161,11 @@ class Traffic:
             self.answer(begins - 100, client, asked[0])
 
     def failure(self, node: int, who: Values, ends: Values, other: int, refuses: Values) -> None:
-        """A connect that fails, with or without the packet that says why."""
+        """A connect that fails, with or without the packet that says why; sometimes the SYN is sent again."""
         failed: Values = {"errno": self.random.choice((111, 110, 1)), "duration": 5000}
         self.tcp(self.now, node, who, ends, SYN)
+        if self.random.random() < 0.3:
+            self.tcp(self.now + 4, node, who, ends, REPORT, sent=0, received=0, sent_segments=2)
         if self.random.random() < 0.5:
             self.drop(self.now + 5, other, refuses, ends, "NO_SOCKET")
         self.tcp(self.now + 10, node, who, ends, CONNECT, **failed)
