@@ -1,4 +1,4 @@
-"""Run counts and run times of the node's BPF programs, and who holds them: from bpf(2) and /proc/PID/fdinfo.
+"""Run counts and run times of the node's BPF programs, and which processes hold them: from bpf(2) and /proc/PID/fdinfo.
 
 The kernel counts while the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). The trap: its counts start when the
 program was loaded or counting was first enabled, so programs that existed at the start are counted from the first
@@ -38,7 +38,7 @@ _NAME_OF_MAP = slice(24, 40)
 
 
 class LoadedProgram(NamedTuple):
-    """What the kernel reports of a program."""
+    """What the kernel reports about a program. Times in ns; `loaded` is the time since boot."""
 
     id: int
     type: int
@@ -58,18 +58,18 @@ class KernelObjects:
     def __init__(self) -> None:
         self._lib = libbpf.load()
 
-    def count(self) -> int:
+    def start_counting(self) -> int:
         """Makes the kernel count until the returned file descriptor is closed."""
         return int(self._lib.call("bpf_enable_stats", _RUN_TIME))
 
     def programs(self) -> Iterator[LoadedProgram]:
-        """Yields all of them."""
+        """Yields all loaded programs."""
         for id in self._ids("prog"):
             maps = (ctypes.c_uint32 * _MOST_MAPS)()
             # nr_map_ids and map_ids request the ids of the program's maps.
-            asked = bytearray(_INFO_BYTES)
-            struct.pack_into("<IQ", asked, 52, _MOST_MAPS, ctypes.addressof(maps))
-            info = self._info("prog", id, asked)
+            request = bytearray(_INFO_BYTES)
+            struct.pack_into("<IQ", request, 52, _MOST_MAPS, ctypes.addressof(maps))
+            info = self._info("prog", id, request)
             if info is None:
                 continue
             fields = _PROGRAM.unpack_from(info)
@@ -87,12 +87,12 @@ class KernelObjects:
         found = {}
         for id in self._ids("link"):
             name = ctypes.create_string_buffer(64)
-            asked = bytearray(_INFO_BYTES)
-            if info := self._info("link", id, asked):
+            request = bytearray(_INFO_BYTES)
+            if info := self._info("link", id, request):
                 kind, _, program = struct.unpack_from("<III", info)
                 if kind == _RAW_TRACEPOINT:
-                    struct.pack_into("<QI", asked, 16, ctypes.addressof(name), len(name))
-                    self._info("link", id, asked)
+                    struct.pack_into("<QI", request, 16, ctypes.addressof(name), len(name))
+                    self._info("link", id, request)
                 text = _LINK_TYPES[kind] if kind < len(_LINK_TYPES) else str(kind)
                 found[program] = f"{text} {name.value.decode(errors='replace')}".rstrip().encode()
         return found
@@ -108,8 +108,8 @@ class KernelObjects:
                 return
             yield id.value
 
-    def _info(self, what: str, id: int, asked: bytearray) -> bytes | None:
-        """Returns struct bpf_WHAT_info; None when the object is gone. `asked` is the struct before the call."""
+    def _info(self, what: str, id: int, request: bytearray) -> bytes | None:
+        """Returns struct bpf_WHAT_info; None when the object is gone. `request` is the struct before the call."""
         try:
             fd = self._lib.call(f"bpf_{what}_get_fd_by_id", id)
         except Failure as failure:
@@ -117,8 +117,8 @@ class KernelObjects:
                 raise
             return None
         try:
-            info = ctypes.create_string_buffer(bytes(asked), len(asked))
-            size = ctypes.c_uint32(len(asked))
+            info = ctypes.create_string_buffer(bytes(request), len(request))
+            size = ctypes.c_uint32(len(request))
             self._lib.call("bpf_obj_get_info_by_fd", fd, info, ctypes.byref(size))
             return info.raw
         finally:
@@ -126,14 +126,14 @@ class KernelObjects:
 
 
 class BpfPrograms(Sampler):
-    """A sampler."""
+    """The sampler `bpf_programs`."""
 
     def __init__(self, containers: Containers) -> None:
         super().__init__(containers)
         self._kernel = kernel = KernelObjects()
         self._top = os.stat(self._root).st_ino
         try:
-            self._counting = kernel.count()
+            self._counting = kernel.start_counting()
             self._last = {program.id: program for program in kernel.programs()}
         except Failure as failure:
             if failure.errno not in (errno.EPERM, errno.EACCES):
@@ -144,7 +144,8 @@ class BpfPrograms(Sampler):
         self._ours: set[int] = set()
 
     def rows(self) -> Iterator[Row]:
-        """Yields a row for each program of a wanted container, and for each of ours, counted since the last call."""
+        """Yields a row for each program of a wanted container, and for each of ours, with counts since the last
+        call."""
         found = {program.id: program for program in self._kernel.programs()}
         if found.keys() - self._owners.keys():
             self._owners = self._find_owners(found)
@@ -177,7 +178,7 @@ class BpfPrograms(Sampler):
         os.close(self._counting)
 
     def _find_ours(self, programs: dict[int, LoadedProgram]) -> set[int]:
-        """Returns programs that use our maps, and all other programs of the processes that hold these."""
+        """Returns the ids of programs that use our maps, and of all other programs of the processes that hold these."""
         names = {id: map(self._kernel.map_name, program.maps) for id, program in programs.items()}
         found = {id for id, used in names.items() if not _OURS.isdisjoint(used)}
         agents = {self._owners[id][1] for id in found} - {0}

@@ -12,11 +12,9 @@ from typing import NamedTuple
 from kubectl_gadget.agent.answers.samplers import UNKNOWN, Row, Sampler
 from kubectl_gadget.agent.containers.tracking import Containers
 
-_MICROSECONDS = 1000
-
 
 class ContainerUsage(NamedTuple):
-    """None: unknown. Times in ns; all but `memory` and `processes` since the cgroup was made."""
+    """None: unknown. Times in ns, sizes in bytes; all but `memory` and `processes` since the cgroup was made."""
 
     cpu_time: int | None
     throttled: int | None
@@ -48,8 +46,8 @@ def read_usage(cgroup: str) -> ContainerUsage | None:
     memory = _pairs(_read(f"{cgroup}/memory.stat"))
     disks = _read(f"{cgroup}/io.stat")
     return ContainerUsage(
-        cpu_time=_times(cpu.get("usage_usec"), _MICROSECONDS),
-        throttled=_times(cpu.get("throttled_usec"), _MICROSECONDS),
+        cpu_time=_nanoseconds(cpu.get("usage_usec")),
+        throttled=_nanoseconds(cpu.get("throttled_usec")),
         cpu_stalled=_stalled(_read(f"{cgroup}/cpu.pressure")),
         memory_stalled=_stalled(_read(f"{cgroup}/memory.pressure")),
         io_stalled=_stalled(_read(f"{cgroup}/io.pressure")),
@@ -63,11 +61,11 @@ def read_usage(cgroup: str) -> ContainerUsage | None:
 
 def missing(root: str) -> Iterator[str]:
     """Yields messages about what this node's cgroups, whose tree is mounted at `root`, do not count."""
-    there = (_read(f"{root}/cgroup.controllers") or "").split()
-    if gone := [name for name in _CONTROLLERS if name not in there]:
-        what = ", ".join(_CONTROLLERS[name] for name in gone)
+    enabled = (_read(f"{root}/cgroup.controllers") or "").split()
+    if absent := [name for name in _CONTROLLERS if name not in enabled]:
+        what = ", ".join(_CONTROLLERS[name] for name in absent)
         yield (
-            f"not known on this node: {what}; its cgroup v2 hierarchy lacks the controllers {', '.join(gone)} "
+            f"not known on this node: {what}; its cgroup v2 hierarchy lacks the controllers {', '.join(absent)} "
             "(try: boot it with systemd.unified_cgroup_hierarchy=1)"
         )
     if _read(f"{root}/cpu.pressure") is None and _read("/proc/pressure/cpu") is None:
@@ -76,7 +74,7 @@ def missing(root: str) -> Iterator[str]:
 
 
 class CgroupUsage(Sampler):
-    """A sampler."""
+    """The sampler `cgroups`."""
 
     def __init__(self, containers: Containers) -> None:
         super().__init__(containers)
@@ -93,7 +91,7 @@ class CgroupUsage(Sampler):
             if now is None:
                 continue
             self._last[id] = now
-            # A cgroup that existed at the start, but became wanted only now, has no earlier value to count from.
+            # A cgroup that existed at the start and is wanted only since now is counted from this reading.
             before = last.get(id, now if id in self._old else _NOTHING)
             row = {"cgroup": id, "memory": _known(now.memory), "processes": _known(now.processes)}
             for name, new, old in zip(ContainerUsage._fields[:-2], now, before, strict=False):
@@ -105,7 +103,7 @@ class CgroupUsage(Sampler):
 
 
 def _read(path: str) -> str | None:
-    """Returns None when there is no such file, or the kernel refuses to read it: PSI may be turned off for a cgroup."""
+    """Returns None when there is no such file, or the kernel refuses reads: PSI may be turned off for a cgroup."""
     try:
         with open(path) as file:
             return file.read()
@@ -117,8 +115,8 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.strip().isdecimal() else None
 
 
-def _times(number: int | None, factor: int) -> int | None:
-    return None if number is None else number * factor
+def _nanoseconds(microseconds: int | None) -> int | None:
+    return None if microseconds is None else 1000 * microseconds
 
 
 def _pairs(text: str | None) -> dict[str, int]:
@@ -128,16 +126,17 @@ def _pairs(text: str | None) -> dict[str, int]:
 
 
 def _stalled(text: str | None) -> int | None:
-    """Parses `some avg10=0.00 avg60=0.00 avg300=0.00 total=4711`: the microseconds that some task waited."""
+    """Returns the nanoseconds that some task waited, from `some avg10=0.00 avg60=0.00 avg300=0.00 total=MICROS`."""
     for line in (text or "").splitlines():
         kind, *fields = line.split()
         if kind == "some":
-            return _times(_number(dict(field.split("=") for field in fields).get("total")), _MICROSECONDS)
+            return _nanoseconds(_number(dict(field.split("=") for field in fields).get("total")))
     return None
 
 
 def _over_disks(text: str | None, name: str) -> int | None:
-    """Parses `8:0 rbytes=4096 wbytes=0 …`: the sum over devices. A device without a line was not used by the cgroup."""
+    """Returns the sum over devices, from lines like `8:0 rbytes=4096 wbytes=0 …`. A device without a line was not used
+    by the cgroup."""
     if text is None:
         return None
     words = (word.partition("=") for line in text.splitlines() for word in line.split()[1:])

@@ -1,9 +1,9 @@
-"""A gadget's tables that the client fills while it runs: UPDATE of docs/protocol.md.
+"""Tables of a running gadget that the client fills: UPDATE of docs/protocol.md.
 
-Entries are set and removed unchanged. Only the table of containers is different: the client gives it by pod, and the
-agent keeps it by cgroup, since a container's first packet may come before any answer of the client. The trap: new
-entries are set before the containers that may use them, and old ones removed after them, or packets would be refused
-for a moment.
+Entries are set and removed unchanged, except in the table of containers: the client sends it by pod, and the agent
+fills it by cgroup, since a container's first packet may come before any answer of the client. The trap: new entries are
+set before the containers that may use them, and old entries removed after them, or packets would be refused for a
+moment.
 """
 
 import struct
@@ -33,19 +33,19 @@ class ClientTables:
             for key, value in entries.items():
                 _put(self._gadget, name, map, _exact(key, map.key_size), _exact(value, map.value_size))
         if update.containers is not None:
-            self._tell(update.containers)
+            self._update_containers(update.containers)
         for name, keys in update.remove.items():
             map = self._map(name)
             for key in keys:
                 map.remove(_exact(key, map.key_size))
 
-    def _tell(self, table: PodTable) -> None:
-        if self._by_container is None:
-            self._by_container = _ByContainer(self._gadget, table.table, self._map(table.table))
-            self._by_container.learn(table)
-            self._containers.follow(self._by_container)
-        else:
-            self._by_container.learn(table)
+    def _update_containers(self, table: PodTable) -> None:
+        if self._by_container is not None:
+            self._by_container.update(table)
+            return
+        self._by_container = _ByContainer(self._gadget, table.table, self._map(table.table))
+        self._by_container.update(table)
+        self._containers.follow(self._by_container)
 
     def _map(self, name: str) -> BpfMap:
         map = self._object.map(TABLE_PREFIX + name)
@@ -55,7 +55,7 @@ class ClientTables:
 
 
 class _ByContainer:
-    """Follows containers, and sets the entry of its pod for each of their cgroups."""
+    """A ContainerFollower that sets, for each cgroup of a container, the entry of the container's pod."""
 
     def __init__(self, gadget: str, name: str, map: BpfMap) -> None:
         self._gadget = gadget
@@ -66,8 +66,8 @@ class _ByContainer:
         self._namespaces: dict[str, bytes] = {}
         self._other = self._host = b""
 
-    def learn(self, table: PodTable) -> None:
-        """Applies new entries for the pods in the table. Raises FrameError when they do not fit the map."""
+    def update(self, table: PodTable) -> None:
+        """Applies changed entries of pods. Raises FrameError when they do not fit the map."""
         size = self._map.value_size
         for known, changes in ((self._pods, table.pods), (self._namespaces, table.namespaces)):
             for name, value in changes.items():
@@ -93,8 +93,7 @@ class _ByContainer:
     def _entry(self, container: ContainerIdentity | None, wanted: bool) -> bytes:
         if container is None or not (container.pod or container.pod_uid):
             return self._host
-        # A container without names has the UID from its cgroup; a pod that the client does not know then is in no
-        # namespace.
+        # Of a container without names only the pod's UID is known, from its cgroup's path, and not the namespace.
         name = f"{container.namespace}/{container.pod}" if container.pod else container.pod_uid
         value = self._pods.get(name) or self._namespaces.get(container.namespace)
         return value if value and wanted else self._other

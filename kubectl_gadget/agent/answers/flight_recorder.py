@@ -2,7 +2,8 @@
 
 Each cgroup has a recording, an array that is mapped and read here without a system call per record. The agent makes
 spare ones in advance, so that a new container is recorded from its first call on. The trap: a recording may be read
-only after another one took its place; the kernel returns from that when no program writes to the old one any more.
+only after another one has replaced it; the kernel completes the replacement when no program still writes to the old
+one.
 """
 
 import ctypes
@@ -14,7 +15,6 @@ from itertools import islice
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.errors import AgentError
@@ -38,11 +38,9 @@ _BECAUSE = struct.Struct("<III4x16s")
 _RING_HEADER = struct.Struct("<II")
 
 
-class RecordingReason:
-    """Why a recording is shipped."""
-
-    def __init__(self, because: int, signal: int = 0, pid: int = 0, comm: bytes = b"") -> None:
-        self.fields = _BECAUSE.pack(because, signal, pid, comm)
+def _reason(because: int, signal: int = 0, pid: int = 0, comm: bytes = b"") -> bytes:
+    """Returns the fields of a record that say why it is sent."""
+    return _BECAUSE.pack(because, signal, pid, comm)
 
 
 class FlightRecorder:
@@ -54,7 +52,7 @@ class FlightRecorder:
         self._last = spec.last
         self._offset = spec.offset
         self._on_exit, self._on_end = spec.exit, spec.end
-        self._outer, self._queue, self._recorders = (_map(object, name) for name in _MAPS)
+        self._outer, self._queue, self._recorders = map(object.required_map, _MAPS)
         self._fds: dict[int, int] = {}  # of the recordings, by index
         self._spare: set[int] = set()
         self._removed: list[int] = []
@@ -73,10 +71,10 @@ class FlightRecorder:
         self._removed = []
         for cgroup in gone:
             self._lib.raw("bpf_map_delete_elem", self._recorders.fd, ctypes.byref(ctypes.c_uint64(cgroup)))
-        taken = [*triggered, *((place, RecordingReason(_EXIT) if self._on_exit else None) for place in gone.values())]
-        taken += [(place, RecordingReason(because)) for because in self._reasons[:1] for place in used.values()]
+        taken = [*triggered, *((place, _reason(_EXIT) if self._on_exit else b"") for place in gone.values())]
+        taken += [(place, _reason(because)) for because in self._reasons[:1] for place in used.values()]
         self._reasons = []
-        # Two triggers at once share a recording when there was no spare one.
+        # If there was no spare recording, two triggers at once have the same one.
         reasons = dict(reversed(taken))
         records = self._exchange(list(reasons))
         for place, reason in reversed(reasons.items()):
@@ -89,15 +87,15 @@ class FlightRecorder:
         self._supply(still_used)
 
     def removed(self, cgroups: Sequence[int]) -> None:
-        """These cgroups were removed, and their events have been shipped."""
+        """Call it when these cgroups were removed, and their events have been sent."""
         self._removed += cgroups
 
     def show(self) -> None:
-        """The user asks for what was recorded so far."""
+        """Makes take() yield what was recorded so far, at the user's request."""
         self._reasons.append(_ASKED)
 
     def end(self) -> None:
-        """Call it after the programs were detached: everything is shipped now, if the user wants that."""
+        """Call it after the programs were detached: take() then yields all recordings, if the user wants that."""
         if self._on_end:
             self._reasons.append(_END)
 
@@ -106,9 +104,9 @@ class FlightRecorder:
             os.close(fd)
         self._fds.clear()
 
-    def _triggers(self) -> list[tuple[int, RecordingReason]]:
-        """Returns the indexes to ship, and why, as programs have reported since the last call."""
-        found: list[tuple[int, RecordingReason]] = []
+    def _triggers(self) -> list[tuple[int, bytes]]:
+        """Returns the indexes of recordings that programs have triggered since the last call, with the reasons."""
+        found: list[tuple[int, bytes]] = []
         if not self._ring.settle():
             return found
         batch = self._ring.batch()
@@ -125,14 +123,13 @@ class FlightRecorder:
             place, because, signal, _ = _TRIGGER.unpack(record[-_TRIGGER.size :])
             if place in self._fds:
                 pid = _RECORD_HEAD.unpack_from(record)[2]
-                found.append((place, RecordingReason(because, signal, pid, record[_COMM])))
+                found.append((place, _reason(because, signal, pid, record[_COMM])))
         return found
 
-    def _with_reason(self, rows: list[bytes], reason: RecordingReason) -> bytes:
-        start, fields = self._offset, reason.fields
+    def _with_reason(self, rows: list[bytes], reason: bytes) -> bytes:
+        start, end = self._offset, self._offset + len(reason)
         return b"".join(
-            _RING_HEADER.pack(len(row), 0) + row[:start] + fields + row[start + len(fields) :] + bytes(-len(row) % 8)
-            for row in rows
+            _RING_HEADER.pack(len(row), 0) + row[:start] + reason + row[end:] + bytes(-len(row) % 8) for row in rows
         )
 
     def _exchange(self, places: Sequence[int]) -> dict[int, list[bytes]]:
@@ -157,7 +154,7 @@ class FlightRecorder:
         return [record for _, record in sorted(found)]
 
     def _make(self, places: Sequence[int], wait: bool) -> None:
-        """Makes empty recordings at these indexes. With `wait` no program still writes to the old ones on return.
+        """Makes empty recordings at these indexes. With `wait`, no program still writes to the old ones on return.
 
         The kernel waits for programs after each update, some 20 ms; after a batch only once, or, before Linux 6.8, not
         at all.
@@ -225,7 +222,7 @@ _MAPS = ("gadget_recordings", "gadget_spare_places", "gadget_recorders")
 def prepare(object: BpfObject, spec: RecorderSpec) -> int:
     """Makes room for as many recorders as `spec` allows, before the object is loaded. Returns the size of a record in
     bytes. Raises AgentError."""
-    last, recorded = spec.last, _map(object, _MAPS[0]).inner_value_size
+    last, recorded = spec.last, object.required_map(_MAPS[0]).inner_value_size
     if not 0 < last <= MOST_RECORDS:
         raise AgentError(f"cannot record the last {last} records", f"--last with 1 to {MOST_RECORDS}")
     places = spec.bytes // (last * recorded)
@@ -234,12 +231,5 @@ def prepare(object: BpfObject, spec: RecorderSpec) -> int:
         raise AgentError(what, "fewer records (--last), or more memory (--memory)")
     spares = max(1, min(MOST_SPARES, places // 4))
     for name, entries in zip(_MAPS, (places, places, places - spares), strict=True):
-        _map(object, name).resize(entries)
+        object.required_map(name).resize(entries)
     return recorded
-
-
-def _map(object: BpfObject, name: str) -> BpfMap:
-    found = object.map(name)
-    if found is None:
-        raise AgentError("the object has no recorder", "include gadget/recorder.h")
-    return found

@@ -1,7 +1,7 @@
 """Snapshots from BPF iterators: each iterator is run once, and its output consists of records.
 
-Iterators over sockets see one network namespace, that of the process that creates them, so they are created in each
-existing one. The trap: this thread is in another namespace meanwhile, and must return from it whatever happens.
+An iterator over sockets sees only the network namespace in which it was created, so one is created in each. The trap:
+this thread is in another namespace meanwhile, and must return from it whatever happens.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ class Iterators:
         self._warn = warn
 
     def take(self) -> Iterator[bytes]:
-        """Yields the present state, in pieces of records."""
+        """Yields the present state, in pieces of whole records."""
         for program in self._object.chosen:
             section = self._object.section(program)
             if section in _OF_NAMESPACES:

@@ -1,7 +1,7 @@
 """Walks over the map `gadget_walked` of a gadget that sends events: run each second, and once more at the end.
 
-They send what programs have only counted. The last walk comes after all programs were detached, or what they count
-until then would be lost.
+They send what programs have only counted. The last walk comes after all programs were detached, so that it misses no
+count.
 """
 
 from kubectl_gadget.agent.bpf.object import BY_HAND, BpfObject

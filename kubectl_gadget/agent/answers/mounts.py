@@ -1,7 +1,8 @@
 """The mounts in each mount namespace of the wanted containers, from /proc/PID/mountinfo.
 
-One process represents its namespace; where host and container share one, a process of the container. The trap: the file
-shows what that process can see, so a mount outside of its root is missing, and a removed one is `//deleted`.
+One process represents each namespace; of a namespace that host and container share, it is a process of the container.
+The trap: the file shows what that process can see, so a mount outside of its root is missing, and a removed one is
+`//deleted`.
 """
 
 import os
@@ -13,7 +14,7 @@ from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
 
 
 class Mounts(Sampler):
-    """A sampler."""
+    """The sampler `mounts`."""
 
     def rows(self) -> Iterator[Row]:
         """Yields a row for each mount, once for each namespace."""

@@ -1,9 +1,9 @@
 """Finds what other agents of this node refuse by network policies: bpf/include/gadget/refused.h.
 
-Each such agent has a map of what it refused. An iterator finds the map's id, /proc finds its holder, and pidfd_getfd(2)
-duplicates its descriptor, for which CAP_SYS_PTRACE is enough. So nothing is pinned: when either agent ends, the kernel
-closes its maps. The trap: a map stays alive while this agent holds it, so the agent waits for the end of the other
-process.
+Each such agent has a map of what it refused. An iterator finds the map's id, /proc shows which process holds it, and
+pidfd_getfd(2), which needs only CAP_SYS_PTRACE, duplicates its descriptor. So nothing is pinned: when either agent
+ends, the kernel closes its maps. The trap: a map exists as long as this agent holds it, so this agent watches the other
+process and releases the map at its end.
 """
 
 import ctypes
@@ -45,7 +45,7 @@ class Refusals:
         self._holders: dict[int, tuple[int, int]] = {}
         """pidfd and index of each map, by its id"""
         self._tries: Counter[int] = Counter()
-        """of maps whose holder was not found: it may be about to open or to close them"""
+        """by map id; a holder that is not found may be about to open or close the map"""
         self._ended = select.poll()
         self._due = 0.0
 
@@ -60,12 +60,12 @@ class Refusals:
             return
         self._due = now + _SECONDS
         if self._holders:
-            self._leave()
-        there = {number for piece in self._object.pieces(_PROGRAM) for (number,) in struct.iter_unpack("<I", piece)}
+            self._release_ended()
+        existing = {number for piece in self._object.pieces(_PROGRAM) for (number,) in struct.iter_unpack("<I", piece)}
         tried = {number for number, tries in self._tries.items() if tries >= _TRIES}
-        if new := there - self._holders.keys() - tried:
+        if new := existing - self._holders.keys() - tried:
             for number, pid, fd in _holders(new):
-                self._take(number, pid, fd)
+                self._add(number, pid, fd)
             self._tries.update(new - self._holders.keys())
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Refusals:
         self._holders.clear()
         self._object.close()
 
-    def _take(self, number: int, pid: int, fd: int) -> None:
+    def _add(self, number: int, pid: int, fd: int) -> None:
         free = set(range(self._map.entries)) - {place for _, place in self._holders.values()}
         if not free:
             self._warn(
@@ -98,7 +98,7 @@ class Refusals:
         self._holders[number] = pidfd, min(free)
         self._ended.register(pidfd, select.POLLIN)
 
-    def _leave(self) -> None:
+    def _release_ended(self) -> None:
         """Releases the maps of agents that have ended."""
         ended = {fd for fd, _ in self._ended.poll(0)}
         for number, (pidfd, place) in list(self._holders.items()):

@@ -1,7 +1,7 @@
-"""Pieces of snapshots, sums and recordings, which are taken now and then, not event by event.
+"""Pieces of snapshots, sums and recordings, which are taken at intervals, not event by event.
 
-The trap: a piece is shipped only when the containers in it have names, so it is kept here, and the next interval may be
-taken before.
+The trap: a piece is sent only when the containers in it have names, so it waits here, perhaps until after the next
+interval was taken.
 """
 
 import time
@@ -22,14 +22,14 @@ class Piece(NamedTuple):
 
 
 class Pieces:
-    """The pieces of one source that were not shipped yet."""
+    """The pieces of one source that were not sent yet."""
 
     def __init__(self) -> None:
         self._interval = 0
         self._unsent: deque[Piece] = deque()
 
     def __bool__(self) -> bool:
-        """Whether any pieces were not shipped yet."""
+        """Whether any pieces were not sent yet."""
         return bool(self._unsent)
 
     def add(self, records: Iterable[bytes], is_rest: bool = False) -> None:
@@ -43,6 +43,6 @@ class Pieces:
         self._interval += 1
 
     def take(self) -> Iterator[Piece]:
-        """Yields the pieces that were not taken yet, in order."""
+        """Yields and removes the pieces, in order."""
         while self._unsent:
             yield self._unsent.popleft()

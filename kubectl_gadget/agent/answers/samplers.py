@@ -1,4 +1,4 @@
-"""Rows that the agent itself reads from the node, where no BPF program can: mounts, cgroups' files.
+"""Rows that the agent itself reads from the node, because no BPF program can: mounts, files of cgroups.
 
 A gadget's YAML names such a sampler under `sampler:`, and RUN gives the offset of each field in the record, so that its
 rows become records like those of BPF programs. A sampler yields rows as dicts by field; missing numbers are 0, and
@@ -27,7 +27,7 @@ _CLASSES = {
     "bpf_programs": ("bpf_programs", "BpfPrograms"),
     "cgroups": ("cgroup_usage", "CgroupUsage"),
 }
-"""By name: the module, which is imported only then, and the class."""
+"""By name: the module, which is imported at first use, and the class."""
 _CUT = 0x8000
 _MOST_BYTES = 0x7FFF
 _ROWS = 1024
@@ -49,11 +49,11 @@ class Sampler:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Frees what it holds; most hold nothing."""
+        """Frees what the sampler holds; most hold nothing."""
 
 
 class RowPacker:
-    """Builds records. Raises FrameError when `layout` has fields outside of the record."""
+    """Packs rows into records. Raises FrameError when `layout` has fields outside of the record."""
 
     def __init__(self, layout: Layout) -> None:
         stops = [offset + size for offset, size in layout.fields.values() if offset >= 0 and size >= 0]
@@ -86,8 +86,8 @@ class RowPacker:
 
 
 class Sampled:
-    """The rows of the sampler that `spec` names, as records, for a gadget's answer; none, if it names none. Raises
-    AgentError and FrameError."""
+    """The rows of the sampler that `spec` names, as records, for a gadget's answer; empty when it names no sampler.
+    Raises AgentError and FrameError."""
 
     def __init__(self, spec: GadgetSpec, containers: Containers, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -101,8 +101,8 @@ class Sampled:
                 f"this agent has no sampler {spec.sampler!r}", "kubectl gadget deploy, which updates the agents"
             )
         self._packer = RowPacker(spec.layout)
-        module, made = _CLASSES[spec.sampler]
-        self._sampler = getattr(import_module(f"kubectl_gadget.agent.answers.{module}"), made)(containers)
+        module, name = _CLASSES[spec.sampler]
+        self._sampler = getattr(import_module(f"kubectl_gadget.agent.answers.{module}"), name)(containers)
 
     def __bool__(self) -> bool:
         """Whether there is a sampler."""

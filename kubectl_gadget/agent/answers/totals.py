@@ -1,7 +1,7 @@
 """Sums that BPF programs keep, taken at each interval without losing an increment (bpf/include/gadget/totals.h).
 
-Two hashes take turns in the one entry of the map `gadget_totals`. Putting the empty one there makes the result exact:
-the kernel returns from it when no program can still be adding to the other.
+Two hashes take turns in the one entry of the map `gadget_totals`. Programs add to the one that is there; the kernel
+completes a replacement when no program can still add to the old one, so the sums are exact.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _HEAD = struct.Struct("<IIQQ")
 """The ring buffer's header, and struct gadget_total."""
 
 _SUMS = "sum_"
-"""Prefix of walks that sum up the present state, before sums are taken."""
+"""Prefix of the names of summing walks, which add the present state before sums are taken."""
 _WALK_SECONDS = 2.0
 """Seconds between two runs of the other walks."""
 
@@ -28,8 +28,8 @@ _WALK_SECONDS = 2.0
 class Totals:
     """The totals of one object. `record` is the size of the record in bytes.
 
-    `sampled` yields rows of its own; then the object need not have totals, and totals that it has do not fill the
-    fields after the value.
+    With rows in `sampled`, the object need not have totals; records of totals then have unknown values in the fields
+    after the sum.
     """
 
     def __init__(self, object: BpfObject, record: int, sampled: Sampled) -> None:
@@ -52,14 +52,13 @@ class Totals:
         self._since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def walk(self, now: float) -> None:
-        """Call it often, with time.monotonic(): runs the walks that do not sum up."""
+        """Call it often, with time.monotonic(): runs the walks that are not summing, when they are due."""
         if now >= self._walk_at:
             self._walk_at = now + _WALK_SECONDS
             self._walk(summing=False)
 
     def add_up(self) -> None:
-        """Runs the summing walks before the programs are detached, while all is followed; take() then skips
-        them."""
+        """Runs the summing walks for the last time, while the programs are still attached; take() then skips them."""
         self._walk(summing=True)
         self._walked = True
 
@@ -70,7 +69,7 @@ class Totals:
                 self._object.run(program)
 
     def take(self) -> Iterator[bytes]:
-        """Yields the sums since the last call, in pieces of records, and resets them to 0."""
+        """Yields the sums since the last call, in pieces of whole records, and resets them to 0."""
         if not self._walked:
             self._walk(summing=True)
         full = self._swap() if self._halves else None

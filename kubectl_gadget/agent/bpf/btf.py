@@ -40,17 +40,17 @@ class Prototype(NamedTuple):
 
 
 class ValueType(NamedTuple):
-    """What is needed to read a value of a type."""
+    """How to read values of a type."""
 
     name: str
-    """of the struct, also when the type is a pointer to one; or of the number type"""
+    """of the struct that it is or points to, or of the number type"""
     size: int
     signed: bool
     is_pointer: bool
     is_text: bool
     """characters, or a pointer to them"""
-    is_whole: bool
-    """a struct or an array, which is read in place"""
+    is_in_place: bool
+    """a struct or an array"""
 
 
 class Btf:
@@ -67,7 +67,7 @@ class Btf:
         if id is None:
             return {}
         at, type = self._type(id)
-        words = (ctypes.c_uint32 * (3 * type.count)).from_address(at + ctypes.sizeof(_Type))
+        words = _words(at, 3 * type.count)
         entries = (words[3 * number : 3 * number + 3] for number in range(type.count))
         return {self._name(self._type(variable)[1].name): (offset, size) for variable, offset, size in entries}
 
@@ -77,8 +77,7 @@ class Btf:
         if id is None:
             return None
         at, proto = self._type(self._type(id)[1].size)
-        words = (ctypes.c_uint32 * (2 * proto.count)).from_address(at + ctypes.sizeof(_Type))
-        return Prototype(proto.size, tuple(words[1::2]))
+        return Prototype(proto.size, tuple(_words(at, 2 * proto.count)[1::2]))
 
     def tracepoint(self, name: str) -> Prototype | None:
         """Returns the prototype of a raw tracepoint, or None when the kernel has none of that name."""
@@ -87,16 +86,15 @@ class Btf:
             return None
         pointer = self._plain(id)[0]
         at, proto = self._type(self._plain(self._type(pointer)[1].size)[0])
-        words = (ctypes.c_uint32 * (2 * proto.count)).from_address(at + ctypes.sizeof(_Type))
         # The first argument is the data pointer that the program was registered with.
-        return Prototype(proto.size, tuple(words[1::2])[1:])
+        return Prototype(proto.size, tuple(_words(at, 2 * proto.count)[3::2]))
 
     def struct(self, name: str) -> int | None:
         """Returns the id of the struct or union with that name, or None."""
         return self._find(name, _STRUCT) or self._find(name, _UNION)
 
-    def shape(self, id: int) -> ValueType:
-        """Describes how to read values of this type."""
+    def value_type(self, id: int) -> ValueType:
+        """Returns how to read values of this type."""
         id, kind = self._plain(id)
         at, type = self._type(id)
         if kind == _PTR:
@@ -106,10 +104,10 @@ class Btf:
             return ValueType(name if inner_kind in (_STRUCT, _UNION) else "", 8, False, True, is_text, False)
         name = self._name(type.name)
         if kind == _ARRAY:
-            element = (ctypes.c_uint32 * 3).from_address(at + ctypes.sizeof(_Type))[0]
+            element = _words(at, 1)[0]
             is_text = self._plain(element)[1] == _INT and self._size(element) == 1
             return ValueType(name, self._size(id), False, False, is_text, True)
-        signed = kind == _INT and bool(ctypes.c_uint32.from_address(at + ctypes.sizeof(_Type)).value >> 24 & 1)
+        signed = kind == _INT and bool(_words(at, 1)[0] >> 24 & 1)
         return ValueType(name, self._size(id), signed, False, False, kind in (_STRUCT, _UNION))
 
     def follow(self, id: int, path: Sequence[str | int]) -> tuple[list[int], int]:
@@ -148,7 +146,7 @@ class Btf:
     def _element(self, at: int, type: _Type, index: int, path: Sequence[str | int]) -> tuple[int, int]:
         if type.kind != _ARRAY:
             raise AgentError(f"{'.'.join(map(str, path))}: [{index}] follows something that is not an array")
-        element, _, length = (ctypes.c_uint32 * 3).from_address(at + ctypes.sizeof(_Type))
+        element, _, length = _words(at, 3)
         if index >= length:
             raise AgentError(f"{'.'.join(map(str, path))}: the array has {length} elements")
         return element, index * self._size(element)
@@ -158,7 +156,7 @@ class Btf:
         at, type = self._type(id)
         if type.kind not in (_STRUCT, _UNION):
             return None
-        words = (ctypes.c_uint32 * (3 * type.count)).from_address(at + ctypes.sizeof(_Type))
+        words = _words(at, 3 * type.count)
         for number in range(type.count):
             found_name, member, bits = words[3 * number : 3 * number + 3]
             offset = (bits & 0xFFFFFF if type.info >> 31 else bits) // 8
@@ -175,11 +173,12 @@ class Btf:
         if kind == _PTR:
             return 8
         if kind == _ARRAY:
-            element, _, length = (ctypes.c_uint32 * 3).from_address(at + ctypes.sizeof(_Type))
+            element, _, length = _words(at, 3)
             return self._size(element) * length
         return type.size if kind in _SIZED else 0
 
     def _plain(self, id: int) -> tuple[int, int]:
+        """Returns a type without typedefs and qualifiers, and its kind."""
         while (type := self._type(id)[1]).kind in _LOOK_THROUGH:
             id = type.size
         return id, type.kind
@@ -195,6 +194,11 @@ class Btf:
     def _name(self, offset: int) -> str:
         name: bytes = self._lib.raw("btf__name_by_offset", self.pointer, offset)
         return name.decode(errors="replace")
+
+
+def _words(at: int, count: int) -> list[int]:
+    """Returns the u32 that follow the type at this address: its members, parameters or elements."""
+    return list((ctypes.c_uint32 * count).from_address(at + ctypes.sizeof(_Type)))
 
 
 @cache

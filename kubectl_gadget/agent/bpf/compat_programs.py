@@ -1,8 +1,8 @@
-"""Whether programs on this node can make system calls of 32-bit programs at all.
+"""Whether this node can run 32-bit programs.
 
 Kernels without CONFIG_IA32_EMULATION or CONFIG_COMPAT, x86 kernels with ia32_emulation=off, and arm64 processors
-without AArch32 have none. The trap: a wrong "no" would let a container hide, so a hint is not enough: the kernel must
-refuse to execute a 32-bit program, for that reason.
+without AArch32 cannot. The trap: a wrong "no" would let a container hide, so hints are not enough: the kernel must have
+refused to execute a 32-bit program because of its format.
 """
 
 import errno
@@ -21,22 +21,22 @@ _MACHINES = {
 _HEADERS = 52 + 32
 _BASE = 0x10000
 _SYSCTL = "/proc/sys/abi/vsyscall32"
-"""Exists in x86 kernels with such calls, which may be off."""
+"""Exists in x86 kernels that were built to run 32-bit programs."""
 _SWITCH = b"ia32_emulation"
-"""The boot parameter that switches them off."""
+"""The boot parameter that can turn them off."""
 
 
 @cache
 def can_run() -> bool:
     """Whether this kernel runs 32-bit programs. True if that is unknown."""
     machine = os.uname().machine
-    return machine not in _MACHINES or (machine == "x86_64" and _seems_so()) or not _is_refused(machine)
+    return machine not in _MACHINES or (machine == "x86_64" and _probably_can()) or not _is_refused(machine)
 
 
-def _seems_so() -> bool:
-    """Spares most nodes the attempt."""
-    given = procfs.read("/proc/cmdline")
-    return bool(given) and os.path.exists(_SYSCTL) and _SWITCH not in given
+def _probably_can() -> bool:
+    """A "yes" from hints, which most nodes give: it avoids the attempt."""
+    boot_parameters = procfs.read("/proc/cmdline")
+    return bool(boot_parameters) and os.path.exists(_SYSCTL) and _SWITCH not in boot_parameters
 
 
 def _is_refused(machine: str) -> bool:
@@ -56,7 +56,7 @@ def _is_refused(machine: str) -> bool:
 
 
 def _program(machine: int, flags: int, code: bytes) -> bytes:
-    """An ELF file of 32 bits with this code."""
+    """Returns a 32-bit ELF file with this code."""
     size = _HEADERS + len(code)
     head = b"\x7fELF\x01\x01\x01" + bytes(9)
     head += struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, _BASE + _HEADERS, 52, 0, flags, 52, 32, 1, 0, 0, 0)

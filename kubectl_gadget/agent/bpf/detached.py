@@ -1,9 +1,8 @@
 """How an agent notices that another process of the node has stopped its programs while they run.
 
 With the node's CAP_SYS_ADMIN or CAP_BPF, a process can detach or replace the program of a cgroup's link by the link's
-id, and take programs out of the arrays from which other programs call them. With write access to /proc/sys, it can
-switch off everything that uses ftrace. The trap: the kernel reports none of this, and a program that no longer runs
-counts no losses.
+id, and remove programs from program arrays. With write access to /proc/sys, it can turn off everything that uses
+ftrace. The trap: the kernel reports none of this, and a program that no longer runs counts no losses.
 """
 
 import ctypes
@@ -38,8 +37,8 @@ class LinkInfo(ctypes.Structure):
 
 
 def why_stopped(link: int, program: int) -> str | None:
-    """Why the link (a file descriptor) no longer runs the program of this id. None: it does, or cannot be asked, as
-    perf events before Linux 5.15."""
+    """Returns why the link (a file descriptor) no longer runs the program with this id. None: it still does, or the
+    kernel does not say, as for perf events before Linux 5.15."""
     info = _info(link)
     if info is None:
         return None
@@ -51,7 +50,7 @@ def why_stopped(link: int, program: int) -> str | None:
 
 
 def program_of(link: int) -> int:
-    """The id of the program that a link runs; 0: it cannot be asked."""
+    """Returns the id of the program that a link runs; 0 when the kernel does not say."""
     info = _info(link)
     return int(info.program) if info else 0
 
@@ -68,7 +67,7 @@ def needs_ftrace(section: str) -> bool:
 
 
 def why_no_ftrace() -> str | None:
-    """Why programs that need ftrace do not run at present, whatever their links say."""
+    """Returns why programs that need ftrace do not run at present, whatever their links say; None when they do."""
     return NO_FTRACE if procfs.read(_FTRACE).strip() == b"0" else None
 
 
@@ -81,8 +80,8 @@ class StoppedPrograms:
         self._found: dict[str, str] = {}
 
     def add_to(self, stats: GadgetStats, stopped: Mapping[str, str]) -> GadgetStats:
-        """Adds them to the gadget's entry in STATS. `stopped`: why, by program, at this moment. What was stopped once
-        has a gap, even if it runs again."""
+        """Adds them to the gadget's entry in STATS. `stopped`: the reasons at this moment, by program. A program that
+        was once stopped stays listed: its events have a gap, even if it runs again."""
         for program, why in stopped.items():
             if program not in self._found:
                 self._warn(f"{self._name}: {program} no longer runs ({why}); what it saw is missing from now on")

@@ -16,7 +16,7 @@ from kubectl_gadget.errors import AgentError
 _MOST_LINES = 4000
 """Lines of output from libbpf and the verifier that are kept. The useful ones come last."""
 
-_MOST_SAID = 16 << 20
+_MOST_BYTES = 16 << 20
 """Bytes of one message. The verifier's log is one message, and its last lines give the reason."""
 
 _PRINT = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
@@ -191,17 +191,17 @@ class Libbpf:
             self._functions[name] = function
         vsnprintf = ctypes.CDLL(None).vsnprintf
         vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
-        text = (ctypes.c_char * _MOST_SAID).from_buffer(mmap.mmap(-1, _MOST_SAID))  # uses memory only as it is written
+        text = (ctypes.c_char * _MOST_BYTES).from_buffer(mmap.mmap(-1, _MOST_BYTES))  # only written pages use memory
 
-        def said(level: int, form: bytes, arguments: int) -> int:
+        def log(level: int, form: bytes, arguments: int) -> int:
             if level < 2:  # 2 is debug: hundreds of lines per object
                 vsnprintf(text, len(text), form, arguments)
                 self._log += text.value.decode(errors="replace").splitlines()
                 del self._log[:-_MOST_LINES]
             return 0
 
-        self._said = _PRINT(said)  # libbpf keeps the pointer, so it must not be garbage collected
-        self._functions["libbpf_set_print"](self._said)
+        self._callback = _PRINT(log)  # libbpf keeps the pointer, so it must not be garbage collected
+        self._functions["libbpf_set_print"](self._callback)
 
     def raw(self, name: str, *arguments: Any) -> Any:
         """Returns the C function's result unchanged; for functions that cannot fail."""

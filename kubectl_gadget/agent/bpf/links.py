@@ -1,9 +1,9 @@
 """The links that keep programs attached, and how to detach many of them quickly.
 
 The kernel takes some 70 ms to free the perf event of a tracepoint or kprobe, one after the other, and a gadget may have
-thirty. But a program stops running as soon as the link to its event is closed. So all links are closed at once, and the
-events are freed later, when nothing waits for it. The trap: a program may still be running on another CPU at that time,
-so callers must wait once before they read its maps (`wait_for_programs`).
+thirty. But a program is no longer started once the link to its event is closed. So all links are closed at once, and
+the events are freed later, when nothing waits for that. The trap: a program may still be running on another CPU, so
+callers must wait once before they read its maps (`wait_for_programs`).
 """
 
 import contextlib
@@ -80,17 +80,17 @@ def leave_to_child(streams: Iterable[int]) -> bool:
 
 def _close_together(fds: Sequence[int]) -> None:
     """Closes them in parallel threads: since Linux 6.13 each close waits for a grace period, and all can wait for the
-    same one. libbpf closes these numbers again later, so they stay in use."""
+    same one. libbpf closes the same descriptors again later, so /dev/null takes their place until then."""
     if not fds:
         return
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    for some in range(0, len(fds), _THREADS):
-        threads = [threading.Thread(target=os.dup2, args=(nothing, fd, False)) for fd in fds[some : some + _THREADS]]
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for start in range(0, len(fds), _THREADS):
+        threads = [threading.Thread(target=os.dup2, args=(null, fd, False)) for fd in fds[start : start + _THREADS]]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    os.close(nothing)
+    os.close(null)
 
 
 def _count(more: int) -> None:

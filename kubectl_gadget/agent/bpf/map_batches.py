@@ -5,6 +5,7 @@ more room.
 """
 
 import ctypes
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +14,10 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 
 _BATCH = 1024
-_ENOENT, _ENOSPC = 2, 28
 
 
 class Batches:
-    """Takes entries of one map again and again; `room` is how many at a time. Needs Linux 5.6."""
+    """Takes the entries of one map, as often as needed. `room`: entries per system call at first. Needs Linux 5.6."""
 
     def __init__(self, map: BpfMap, room: int) -> None:
         self._fd = map.fd
@@ -37,10 +37,10 @@ class Batches:
             try:
                 lib.call("bpf_map_lookup_and_delete_batch", *arguments)
             except Failure as failure:
-                if failure.errno == _ENOSPC:
+                if failure.errno == errno.ENOSPC:
                     self._make(2 * self._room)
                     continue
-                if failure.errno != _ENOENT:
+                if failure.errno != errno.ENOENT:
                     raise
                 end = True
             if count.value:

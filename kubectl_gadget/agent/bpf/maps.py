@@ -4,6 +4,7 @@ The trap: sizes can be set only before the object is loaded.
 """
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 
@@ -60,7 +61,7 @@ class BpfMap:
         self._lib.call("bpf_map__set_type", self._pointer, HASH)
 
     def leave_out(self) -> None:
-        """Makes no map of it when the object is loaded, since no program of it that is loaded uses it."""
+        """Does not create the map when the object is loaded. For maps that none of the loaded programs uses."""
         self._lib.call("bpf_map__set_autocreate", self._pointer, False)
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -68,7 +69,7 @@ class BpfMap:
         self._lib.call("bpf_map_update_elem", self.fd, key, value, 0)
 
     def freeze(self) -> None:
-        """From now on no process can change it by a system call, whatever its rights; programs can."""
+        """Prevents all further changes by system calls, whatever rights a process has. Programs can still change it."""
         self._lib.call("bpf_map_freeze", self.fd)
 
     def remove(self, key: bytes) -> None:
@@ -120,22 +121,22 @@ class BpfMap:
 
 
 class NumberMap:
-    """Reads a map from u32 to u32 by its descriptor: for what is looked up with each STATS, without making anything."""
+    """Reads a map from u32 to u32 by its descriptor. Lookups allocate nothing, since each STATS makes many."""
 
     def __init__(self, fd: int) -> None:
         self._lookup = libbpf.load().raw
         self._fd = fd
         self._key, self._value = ctypes.c_uint32(), ctypes.c_uint32()
-        self._places = ctypes.byref(self._key), ctypes.byref(self._value)
+        self._pointers = ctypes.byref(self._key), ctypes.byref(self._value)
 
     def get(self, key: int) -> int | None:
         """Returns the value of an entry, or None."""
         self._key.value = key
-        return None if self._lookup("bpf_map_lookup_elem", self._fd, *self._places) else self._value.value
+        return None if self._lookup("bpf_map_lookup_elem", self._fd, *self._pointers) else self._value.value
 
 
 class OpenMap(BpfMap):
-    """A map that belongs to no object of this process, by its file descriptor. close() closes the descriptor."""
+    """A map that belongs to no object of this process, by its file descriptor, which close() closes."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(libbpf.load(), 0)
@@ -182,12 +183,12 @@ class HashMap:
         try:
             self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
         except Failure as failure:
-            if failure.errno not in (7, 12):  # E2BIG, ENOMEM
+            if failure.errno not in (errno.E2BIG, errno.ENOMEM):
                 raise
             return False
         return True
 
-    def delete(self, key: int) -> None:
+    def remove(self, key: int) -> None:
         """Removes a key, if it is there."""
         self._lib.raw("bpf_map_delete_elem", self.fd, ctypes.byref(ctypes.c_uint64(key)))
 

@@ -23,7 +23,7 @@ from kubectl_gadget.errors import AgentError
 
 _HASHES = (HASH, 9)
 """Hashes, and LRU hashes."""
-_PROGRAMS = 3
+_PROGRAM_ARRAY = 3
 """BPF_MAP_TYPE_PROG_ARRAY."""
 _OTHER_HASHES = frozenset(
     {
@@ -37,14 +37,15 @@ _OTHER_HASHES = frozenset(
         "gadget_stacks",
     }
 )
-"""Maps that are not used by programs alone, so resize_hashes() leaves them as they are."""
+"""Hashes that the agent uses too, so resize_hashes() leaves them as they are."""
 TABLE_PREFIX = "gadget_table_"
 """Prefix of maps that a client may fill (answers/client_tables.py). UPDATE names them without it."""
 _TRACING, _TRACE_RAW_TP = 26, 23
 BY_HAND = "raw_tp"
 """The section of programs that the agent runs itself, such as walks over a map's entries (gadget/walk.h)."""
 AFTER_EXIT = "tracepoint/syscalls/sys_exit"
-"""The section of programs that programs at system call exits call next (GADGET_AFTER_EXIT in gadget/syscall.h)."""
+"""The section of programs that other programs tail-call at the end of a system call (GADGET_AFTER_EXIT in
+gadget/syscall.h)."""
 
 
 def _name(raw: bytes) -> str:
@@ -73,13 +74,13 @@ def program_info(fd: int) -> ProgramInfo:
 
 
 class ProgramCaller(Protocol):
-    """Calls programs of objects from programs of its own, instead of the kernel."""
+    """Calls the programs of objects from programs of its own, so that the kernel need not run each of them."""
 
     def add(self, object: "BpfObject", program: str) -> bool:
-        """Calls the program from now on. False: it does not call such programs."""
+        """Calls the program from now on. Returns False when it does not call programs of this kind."""
 
     def calls(self, object: "BpfObject", program: str) -> bool:
-        """Whether the program was added, and not removed."""
+        """Whether the program was added and not removed."""
 
     def stopped(self, object: "BpfObject") -> dict[str, str]:
         """As BpfObject.stopped(), for the object's programs that were added."""
@@ -93,18 +94,19 @@ class BpfObject:
 
     def __init__(self, elf: bytes, name: str, programs: Iterable[str] | None = None) -> None:
         self._lib = libbpf.load()
+        self._name = name
         self._elf = elf  # libbpf points into it until the object is loaded
         self._links: dict[str, list[int]] = {}
         self._released = Links()
         self._called: dict[str, bytes | None] = {}
-        """the entries of arrays that have one, from which its programs call others"""
+        """the entry of each program array that has one entry, as it was loaded"""
         self._ids: dict[str, int] = {}
         self._fds: dict[str, int] = {}
         self._sections: dict[str, str] = {}
         self.frequency = 0
         """samples per second, for perf event programs"""
         self.caller: ProgramCaller | None = None
-        """calls some of its programs"""
+        """what calls some of its programs"""
         self._types = open_subset(elf) if programs is None or programs else None  # open until the object is loaded
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())
         if self._types is not None:
@@ -133,7 +135,7 @@ class BpfObject:
         return self.section(program)
 
     def leave_out(self, programs: Set[str]) -> None:
-        """Does not load these programs, as far as it has them. Call it before the object is loaded."""
+        """Does not load these programs, if the object has them. Call it before the object is loaded."""
         for program in self._programs.keys() & programs:
             self._lib.call("bpf_program__set_autoload", self._programs[program], False)
         self.chosen = [program for program in self.chosen if program not in programs]
@@ -144,10 +146,10 @@ class BpfObject:
         return BpfMap(self._lib, pointer) if pointer else None
 
     def required_map(self, name: str) -> BpfMap:
-        """Returns the map. Raises AgentError when the object, which comes from the client, does not have it."""
+        """Returns the map. Raises AgentError when the object does not have it."""
         found = self.map(name)
         if found is None:
-            raise AgentError(f"the client's object has no map {name}", "update the client or the agents")
+            raise AgentError(f"the BPF object {self._name} has no map {name}", "update the client or the agents")
         return found
 
     def reuse(self, shared: Mapping[str, int]) -> None:
@@ -193,7 +195,7 @@ class BpfObject:
 
     def share_maps(self, other: "BpfObject", but: Collection[str] = ()) -> None:
         """Makes this object use the maps of another, loaded object. Call it before load. Excluded are `but`, constants,
-        and arrays of programs, which accept only programs of one type."""
+        and program arrays, which accept only programs of one type."""
         for pointer in self._each("map"):
             name = _name(self._lib.raw("bpf_map__name", pointer))
             twin = other.map(name)
@@ -201,7 +203,7 @@ class BpfObject:
                 twin
                 and name not in but
                 and ".rodata" not in name
-                and self._lib.raw("bpf_map__type", pointer) != _PROGRAMS
+                and self._lib.raw("bpf_map__type", pointer) != _PROGRAM_ARRAY
             ):
                 BpfMap(self._lib, pointer).reuse(twin.fd)
 
@@ -224,11 +226,10 @@ class BpfObject:
         return sum(program_info(self.program_fd(program)).recursion_misses for program in self._run_by_kernel())
 
     def _run_by_kernel(self) -> Iterable[str]:
-        """Yields the chosen programs that the kernel itself may run. Others are called by programs, and never
-        skipped."""
+        """Yields the chosen programs that the kernel itself runs. Others are called by programs, and never skipped."""
         return (program for program in self.chosen if self.section(program) != AFTER_EXIT)
 
-    def expect(self, program: str, attach_type: int) -> None:
+    def set_attach_type(self, program: str, attach_type: int) -> None:
         """Sets the attach type of a program (enum bpf_attach_type), before the object is loaded."""
         self._lib.call("bpf_program__set_expected_attach_type", self._programs[program], attach_type)
 
@@ -241,7 +242,7 @@ class BpfObject:
         self._lib.call("bpf_object__load", self._pointer)
         self._elf = b""
         self._close_types()
-        for name in self._arrays_of_programs():
+        for name in self._program_arrays():
             self._called[name] = self.required_map(name).get(bytes(4))
 
     def attach(self, program: str) -> None:
@@ -266,7 +267,7 @@ class BpfObject:
         finally:
             os.close(root)
 
-    def aim(self, program: str, target: str) -> None:
+    def set_attach_target(self, program: str, target: str) -> None:
         """Sets the kernel function or LSM hook that a program attaches to, before the object is loaded."""
         self._lib.call("bpf_program__set_attach_target", self._programs[program], 0, target.encode())
 
@@ -278,7 +279,7 @@ class BpfObject:
         self.attach_by("kprobe_multi_opts", program, None, ctypes.byref(options))
 
     def attach_by(self, function: str, program: str, *arguments: Any) -> None:
-        """Attaches one program with libbpf's bpf_program__attach_FUNCTION(), wherever its section says."""
+        """Attaches one program with libbpf's bpf_program__attach_FUNCTION(), whatever its section says."""
         link = self._lib.call(f"bpf_program__attach_{function}", self._programs[program], *arguments)
         self._links[program] = [link]
 
@@ -332,7 +333,7 @@ class BpfObject:
                     found[program] = why
         for name, first in self._called.items():
             if self.required_map(name).get(bytes(4)) != first:
-                found[name] = "another process has changed this array of programs"
+                found[name] = "another process has changed this program array"
         return found | called
 
     def id_of(self, program: str) -> int:
@@ -341,9 +342,10 @@ class BpfObject:
             self._ids[program] = program_info(self.program_fd(program)).id
         return self._ids[program]
 
-    def _arrays_of_programs(self) -> Iterator[str]:
+    def _program_arrays(self) -> Iterator[str]:
+        """Yields the names of those with one entry, which says what a program calls next."""
         for pointer in self._each("map"):
-            is_array = self._lib.raw("bpf_map__type", pointer) == _PROGRAMS
+            is_array = self._lib.raw("bpf_map__type", pointer) == _PROGRAM_ARRAY
             if is_array and self._lib.raw("bpf_map__max_entries", pointer) == 1:
                 yield _name(self._lib.raw("bpf_map__name", pointer))
 

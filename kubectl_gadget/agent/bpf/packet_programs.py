@@ -1,12 +1,12 @@
-"""Programs of several gadgets for packets and for sockets that are closed, called by one program for packets of each
-direction, and one for sockets (bpf/packets.bpf.c).
+"""Calls several gadgets' programs for packets and closed sockets from one program per direction of packets, and one for
+sockets (bpf/packets.bpf.c).
 
     packets = PacketDispatcher(is_needed=True)                   # one for all objects of a run
     object = BpfObject(elf, name); …set its variables…
     packets.adopt(object)
     object.load(); object.attach(program)
 
-Most packets belong to TCP streams, in which most gadgets have nothing to read, and to begin a program costs more than
+Most packets belong to TCP streams, in which most gadgets have nothing to read, and starting a program costs more than
 what it then does. A gadget's object says for which packets its programs are called
 (GADGET_PACKETS_OF in bpf/include/gadget/packet_calls.h).
 
@@ -30,7 +30,7 @@ from kubectl_gadget.errors import AgentError
 _WORDS = ".rodata.packets"
 """The map with an object's GADGET_PACKETS_OF."""
 _WANTED = ".data.wanted"
-"""The map with the table of who wants which packets."""
+"""The map with the table of the packets that each gadget wants."""
 _QUIET = ".bss.quiet"
 """The map with the sockets that are quiet."""
 _PORT = "filter_port"
@@ -45,16 +45,17 @@ _PROGRAMS = tuple(f"any_{hook}" for hook in _HOOKS.values())
 """The programs that call the others."""
 
 
-class PacketWish(NamedTuple):
-    """For which packets an object's programs are called."""
+class WantedPackets(NamedTuple):
+    """For which packets an object's programs are called. `words` are those of GADGET_PACKETS_OF."""
 
     words: frozenset[str]
     port: int
     """0: any"""
 
     @classmethod
-    def of(cls, object: BpfObject) -> "PacketWish | None":
-        """None: the object does not say. Call it before the object is loaded, when its variables are set."""
+    def of(cls, object: BpfObject) -> "WantedPackets | None":
+        """Returns None when the object does not say. Call it before the object is loaded, when its variables are
+        set."""
         if not (words := object.map(_WORDS)):
             return None
         wanted = frozenset(words.text().split())
@@ -62,7 +63,7 @@ class PacketWish(NamedTuple):
         return cls(wanted, port)
 
 
-class _Wanted(ctypes.Structure):
+class _Table(ctypes.Structure):
     """The variable `wanted` of bpf/packets.bpf.c."""
 
     _fields_ = (
@@ -74,24 +75,24 @@ class _Wanted(ctypes.Structure):
     )
 
 
-def table(wishes: Mapping[int, PacketWish]) -> bytes:
-    """Returns who wants which packets, by the bits of the gadgets' numbers."""
-    wanted = _Wanted()
-    for number, wish in wishes.items():
+def wanted_table(gadgets: Mapping[int, WantedPackets]) -> bytes:
+    """Returns struct wanted: for each kind of packet, a bit per gadget, by the gadgets' numbers."""
+    table = _Table()
+    for number, wanted in gadgets.items():
         bit = 1 << number
         for protocol in range(_PROTOCOLS):
-            if "other" in wish.words and protocol != _TCP:
-                wanted.of_protocol[protocol] |= bit
-        for word in wish.words & _NUMBERS.keys():
-            wanted.of_protocol[_NUMBERS[word]] |= bit
-        wanted.of_others |= bit * ("other" in wish.words)
-        wanted.unquiet |= bit * ("unquiet" in wish.words)
-        if "port" in wish.words and wish.port and wanted.port in (0, wish.port):
-            wanted.port = wish.port
-            wanted.with_port |= bit
-        elif "port" in wish.words:  # there is room for one port; the program itself looks at others
-            wanted.of_protocol[_TCP] |= bit
-    return bytes(wanted)
+            if "other" in wanted.words and protocol != _TCP:
+                table.of_protocol[protocol] |= bit
+        for word in wanted.words & _NUMBERS.keys():
+            table.of_protocol[_NUMBERS[word]] |= bit
+        table.of_others |= bit * ("other" in wanted.words)
+        table.unquiet |= bit * ("unquiet" in wanted.words)
+        if "port" in wanted.words and wanted.port and table.port in (0, wanted.port):
+            table.port = wanted.port
+            table.with_port |= bit
+        elif "port" in wanted.words:  # the table has room for one port; programs for other ports see all TCP packets
+            table.of_protocol[_TCP] |= bit
+    return bytes(table)
 
 
 class PacketDispatcher:
@@ -99,59 +100,59 @@ class PacketDispatcher:
 
     def __init__(self, is_needed: bool = False) -> None:
         self.is_needed = is_needed
-        """False: the kernel runs all programs, as where there is one gadget for packets"""
+        """False: the kernel runs all programs itself, as when only one gadget reads packets"""
         self._object: BpfObject | None = None
         self._arrays: dict[str, NumberMap] = {}
-        """the arrays of programs, by name"""
+        """the program arrays, by hook"""
         self._numbers: dict[BpfObject, int] = {}
         """of the objects whose programs are called"""
-        self._wishes: dict[int, PacketWish] = {}
-        """of those, by number"""
+        self._wanted: dict[int, WantedPackets] = {}
+        """of those objects, by number"""
         self._called: dict[BpfObject, dict[str, str]] = {}
-        """the arrays that its programs are in"""
+        """the hook of each called program"""
         self._quiet: BpfObject | None = None
         """the object that fills the table of quiet sockets"""
 
     def adopt(self, object: BpfObject) -> None:
-        """Makes the object's programs for packets be called, if it says for which ones. Call it when its variables are
-        set, before it is loaded."""
-        wish = PacketWish.of(object) if self.is_needed and self._has_packets(object) else None
-        number = next((number for number in range(_GADGETS) if number not in self._wishes), None)
-        if wish is None or number is None or not self._open():
+        """Calls the object's programs for packets, if the object says which packets it wants. Call it when its
+        variables are set, before it is loaded."""
+        wanted = WantedPackets.of(object) if self.is_needed and self._has_packets(object) else None
+        number = next((number for number in range(_GADGETS) if number not in self._wanted), None)
+        if wanted is None or number is None or not self._open():
             return
-        if "unquiet" in wish.words:
+        if "unquiet" in wanted.words:
             if self._quiet:
                 return
             self._quiet = object
             object.required_map(_QUIET).reuse(self._own().required_map(_QUIET).fd)
-        self._numbers[object], self._wishes[number] = number, wish
+        self._numbers[object], self._wanted[number] = number, wanted
         object.caller = self
 
     def add(self, object: BpfObject, program: str) -> bool:
-        """As Caller.add()."""
+        """As ProgramCaller.add()."""
         if object.section(program) not in _HOOKS:
             return False
         hook = _HOOKS[object.section(program)]
         self._own().required_map(f"{hook}_programs").set(self._numbers[object], object.program_fd(program))
         self._called.setdefault(object, {})[program] = hook
-        self._mark()
+        self._write_table()
         for own in self._own().chosen:
             if not self._own().attached(own):
                 self._own().attach(own)
         return True
 
     def calls(self, object: BpfObject, program: str) -> bool:
-        """As Caller.calls()."""
+        """As ProgramCaller.calls()."""
         return program in self._called.get(object, ())
 
     def stopped(self, object: BpfObject) -> dict[str, str]:
-        """As Caller.stopped()."""
+        """As ProgramCaller.stopped()."""
         called = self._called.get(object)
         if not called:
             return {}
         own = self._own().stopped()
         number = self._numbers[object]
-        changed = self._own().required_map(_WANTED).get(bytes(4)) != table(self._in_use())
+        changed = self._own().required_map(_WANTED).get(bytes(4)) != wanted_table(self._in_use())
         return {
             program: own.get(f"any_{hook}", REMOVED)
             for program, hook in called.items()
@@ -159,15 +160,15 @@ class PacketDispatcher:
         }
 
     def remove(self, object: BpfObject) -> bool:
-        """As Caller.remove()."""
+        """As ProgramCaller.remove()."""
         called = self._called.pop(object, {})
         number = self._numbers.pop(object, None)
         if number is not None:
-            del self._wishes[number]
+            del self._wanted[number]
         if self._quiet is object:
             self._quiet = None
         if called:
-            self._mark()
+            self._write_table()
         for hook in called.values():
             self._own().required_map(f"{hook}_programs").remove(struct.pack("<I", number))
         if self._object and not self._numbers:
@@ -180,12 +181,12 @@ class PacketDispatcher:
             self._object.close()
             self._object = None
 
-    def _in_use(self) -> dict[int, PacketWish]:
-        """The wishes of the objects that have been attached."""
-        return {self._numbers[object]: self._wishes[self._numbers[object]] for object in self._called}
+    def _in_use(self) -> dict[int, WantedPackets]:
+        """Returns what the attached objects want, by number."""
+        return {self._numbers[object]: self._wanted[self._numbers[object]] for object in self._called}
 
-    def _mark(self) -> None:
-        self._own().required_map(_WANTED).put(bytes(4), table(self._in_use()))
+    def _write_table(self) -> None:
+        self._own().required_map(_WANTED).put(bytes(4), wanted_table(self._in_use()))
 
     def _has_packets(self, object: BpfObject) -> bool:
         return any(object.section(program) in _HOOKS for program in object.chosen)
@@ -196,7 +197,7 @@ class PacketDispatcher:
         return self._object
 
     def _open(self) -> bool:
-        """Loads it. False when the kernel refuses it."""
+        """Loads the calling programs. Returns False when the kernel refuses them."""
         if self._object:
             return True
         object = None

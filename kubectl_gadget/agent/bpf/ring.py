@@ -15,7 +15,7 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.counters import CpuCounters
 
 _RECORD = struct.Struct("<II")
-_LOOKS = 2000
+_CHECKS = 2000
 """How often busy CPUs are checked before this turn gives up. A program takes about a microsecond."""
 
 _CLOCK_MARGIN_NS = 10_000
@@ -52,31 +52,33 @@ class MappedRing:
         return self._position
 
     def settle(self) -> bool:
-        """Finds the position up to which all records are committed. False, without any change: a CPU stayed busy."""
+        """Finds the position up to which all records are committed. Returns False, and changes nothing, when a CPU
+        stayed busy."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         # First round: what was in flight at `now` has reserved its space. Second: all space before `end` is committed.
-        if not self._rest():
+        if not self._wait_until_idle():
             return False
         end = self._producer[0]
-        if not self._rest():
+        if not self._wait_until_idle():
             return False
         self._end = end
         self.complete_until = now - _CLOCK_MARGIN_NS
         return True
 
-    def _rest(self) -> bool:
+    def _wait_until_idle(self) -> bool:
+        """Waits until each CPU was seen without a record in flight. Returns False when one stayed busy."""
         busy = self._counters.busy()
-        for look in range(_LOOKS):
+        for check in range(_CHECKS):
             if not busy:
                 return True
-            if look & 15 == 15:
+            if check & 15 == 15:
                 os.sched_yield()  # the program may have been preempted on this very CPU
             busy = self._counters.busy(busy)
         return not busy
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing was written since settle(), and everything before was given back. One look at the memory."""
+        """Whether nothing was written since settle(), and everything before was given back. Makes no system call."""
         return bool(self._producer[0] == self._end == self._position)
 
     def batch(self) -> memoryview:
@@ -129,7 +131,7 @@ class CopiedRing:
         self._bytes = bytearray()
         self._start = 0
         end = self._read(self._memory)
-        for _ in range(_LOOKS):
+        for _ in range(_CHECKS):
             # A negative result only means that _sample stopped the read, or that nothing was there.
             self._lib.raw("ring_buffer__consume", self._ring)
             if self._read(self._consumed) >= end:

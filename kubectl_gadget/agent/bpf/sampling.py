@@ -41,6 +41,7 @@ def attach(program: int, frequency: int) -> list[int]:
 
 
 def online(path: str = "/sys/devices/system/cpu/online") -> list[int]:
+    """Returns the numbers of the online CPUs."""
     with open(path) as file:
         ranges = [part.partition("-") for part in file.read().strip().split(",")]
     return [cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)]

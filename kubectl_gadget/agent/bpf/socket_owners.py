@@ -7,13 +7,12 @@
     owners.keep(object, filters)
     owners.stopped(object, filters)              # from time to time
 
-Several gadgets know a socket's process from the same programs, at each socket that is made, connected, accepted and
-closed (bpf/include/gadget/packet_owner.h). Those of the first gadget that keeps all owners do it for those that come
-after it, which use its maps. Where trace tcp runs, it notes who connects and who accepts, so that gadget uses its map
-of owners, and notes nothing of connections.
+Several gadgets find a socket's process with the same programs, which run whenever a socket is created, connected,
+accepted or closed (bpf/include/gadget/packet_owner.h). Only the first gadget that keeps all owners runs them; later
+ones use its maps. If trace tcp runs, it keeps the owners of connections, and that first gadget uses its map.
 
-The traps: a program leaves out processes that its gadget's filters exclude, so gadgets share only with the same
-filters. With a filter by name, trace tcp notes fewer owners than gadgets that apply the filter to each row.
+The traps: the programs leave out processes that their gadget's filters exclude, so gadgets share only with the same
+filters. With a filter by name, trace tcp keeps fewer owners than gadgets that apply the filter to each row.
 """
 
 from collections.abc import Mapping
@@ -26,13 +25,13 @@ _KEPT = ".rodata.owners"
 _OWNERS = "gadget_owners"
 _MAPS = (_OWNERS, "gadget_executed", ".bss.execs")
 _ALL, _CONNECTIONS = "all", "connections"
-"""What that map says in a gadget that keeps all owners, and in trace tcp."""
+"""What `gadget_owners_kept` says in a gadget that keeps all owners, and in trace tcp."""
 _BY_NAME = "gadget_filter_comm"
 _KEPT_ELSEWHERE = "gadget_connections_kept"
 _DONE_BY_TRACE_TCP = frozenset({"connection_gone"})
 """Programs that are not needed where trace tcp keeps the owners of connections."""
 _DETACHABLE_OF_TRACE_TCP = frozenset({"accept_exit", "accept4_exit"})
-"""Programs of trace tcp that note owners, and that another process can detach."""
+"""Programs of trace tcp that keep owners, and that another process can detach."""
 _PROGRAMS = frozenset(
     {
         "socket_made",
@@ -57,12 +56,12 @@ class SocketOwners:
     def __init__(self) -> None:
         self._keeper: BpfObject | None = None
         self._connections: BpfObject | None = None
-        """trace tcp's, which keeps the owners of connections for the keeper and for those that use its maps"""
+        """trace tcp's object, which keeps the owners of connections for the keeper and for users of its maps"""
         self._filters: Mapping[str, Any] = {}
 
     def share(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
-        """Has the object use the kept owners, without programs of its own for them. Call it before the object is
-        loaded."""
+        """Makes the object use the owners that are kept already, and leaves out its own programs for them. Call it
+        before the object is loaded."""
         if not self._may_share(object, filters):
             return
         if self._keeper:
@@ -74,8 +73,8 @@ class SocketOwners:
             object.set_constant(_KEPT_ELSEWHERE, 1)
 
     def keep(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
-        """Has other objects use this one's owners, if it keeps all, or those of connections. Call it when the programs
-        are attached."""
+        """Makes later objects use this one's owners, if it keeps all of them, or those of connections. Call it when
+        the programs are attached."""
         kept = _kept_by(object)
         if kept == _CONNECTIONS and not (self._keeper or self._connections or _BY_NAME in filters):
             self._connections, self._filters = object, filters
@@ -105,6 +104,6 @@ class SocketOwners:
 
 
 def _kept_by(object: BpfObject) -> str | None:
-    """Which owners it keeps. None: it says nothing."""
+    """Returns which owners the object keeps; None when it does not say."""
     kept = object.map(_KEPT)
     return kept.text() if kept else None

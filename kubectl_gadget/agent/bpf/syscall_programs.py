@@ -1,4 +1,4 @@
-"""Programs for single system calls, called by bpf/syscalls.bpf.c from the raw tracepoints of all system calls.
+"""Programs for one system call each, called by bpf/syscalls.bpf.c from the raw tracepoints of all system calls.
 
     calls = SyscallDispatcher()                                  # one for all objects of a run
     object = SyscallObject(elf, name, programs, calls=calls, of=ALL)
@@ -27,15 +27,14 @@ from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.errors import AgentError
 
 COMPAT = "gadget_node_compat"
-"""The variable that is 1 in an object whose programs run for calls of 32-bit programs alone."""
+"""The variable that is 1 in an object whose programs run only for calls of 32-bit programs."""
 ANY_CALL = "gadget_node_any_call"
-"""The variable that is 1 in an object whose programs run for those and for the calls of 64-bit programs."""
+"""The variable that is 1 in an object whose programs run for calls of 32-bit and of 64-bit programs."""
 NATIVE, OF_32_BITS, ALL = (False,), (True,), (False, True)
-"""Which calls programs follow: for each kind, whether it is that of 32-bit programs."""
+"""Which calls programs follow. Each value is `is_compat` of SyscallDispatcher.add()."""
 _TRACEPOINT = "tracepoint/syscalls/sys_"
 _SHARED = ("gadget_compat_calls_now", ".data.compat")
-"""The maps that hold the arguments of a 32-bit program's call, for the programs that follow the call, and whether there
-is such a call."""
+"""Maps for the programs that follow calls of 32-bit programs: the call's arguments, and whether one is in progress."""
 _SYSCALLS, _FOLLOWERS = 512, 16
 _SOCKETCALL, _NO_CALL = 510, 511
 """As in bpf/syscalls.bpf.c."""
@@ -43,15 +42,15 @@ _NONE = (0, 0, 0, 0)
 _ROW = struct.Struct("<4I")
 """struct followers."""
 _ENTER, _EXIT = 1, 2
-"""The sides of a call, as in `of_interest` there."""
+"""Bits in the table `of_interest` there: the sides of a call that are followed."""
 _INTERESTS = ".data.interest"
-"""The map with that table."""
+"""The map with `of_interest`."""
 TABLES = {"followers": "followers", "interests": _INTERESTS}
-"""The maps that say what is called, by names for them."""
+"""The maps that say which programs are called: by the name in pins, the map's name."""
 _STOPPING = ("at_clone", "at_exec", "at_end")
 """The programs that remember calls which a tracer can change before they return."""
 _KINDS = ("enter", "exit", "compat_enter", "compat_exit")
-"""The arrays of programs, in the order of struct followers."""
+"""Each has a program array, in the order of struct followers."""
 
 
 class SyscallDispatcher:
@@ -65,12 +64,12 @@ class SyscallDispatcher:
         self._interests = bytes(_SYSCALLS)
         """the content of `of_interest`"""
         self._memory: dict[str, mmap.mmap] = {}
-        """the tables, by name: they are compared with each STATS for each program, which takes no system call"""
+        """the tables, by name; mapped, since each STATS compares them for each program"""
         self._arrays: dict[str, NumberMap] = {}
-        """the arrays of programs, by kind"""
+        """the program arrays, by kind"""
 
     def open(self) -> None:
-        """Loads it. Raises Failure when the kernel refuses it."""
+        """Loads the dispatcher, if it is not loaded yet. Raises Failure when the kernel refuses it."""
         if self._object:
             return
         object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", *_STOPPING])
@@ -82,12 +81,12 @@ class SyscallDispatcher:
             object.close()
             raise
         self._object = object
-        self._arrays = {kind: NumberMap(self._map(f"{kind}_programs").fd) for kind in _KINDS}
+        self._arrays = {kind: NumberMap(object.required_map(f"{kind}_programs").fd) for kind in _KINDS}
         for name, size in (("followers", _SYSCALLS * _ROW.size), (_INTERESTS, _SYSCALLS)):
             self._memory[name] = mmap.mmap(self._map(name).fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def share(self, object: BpfObject) -> None:
-        """Shares what is known of 32-bit calls with an object that is not loaded yet."""
+        """Makes an object that is not loaded yet use the dispatcher's maps about calls of 32-bit programs."""
         for name in _SHARED:
             if own := object.map(name):
                 own.reuse(self._map(name).fd)
@@ -117,29 +116,30 @@ class SyscallDispatcher:
         if self._object and not any(any(mask) for mask in self._masks.values()):
             self._object.detach()
 
-    def pieces(self) -> list[int]:
-        """File descriptors of what has to be pinned so that it continues after this process."""
+    def fds_to_pin(self) -> list[int]:
+        """Returns file descriptors of the links and program arrays that must be pinned to outlive this process."""
         if self._object is None:
             return []
         links = [fd for program in self._object.chosen for fd in self._object.link_fds(program)]
-        # An array of programs is emptied when only programs use it.
+        # The kernel empties a program array that no process holds and no pin keeps, although programs still use it.
         return [*links, *(self._map(f"{kind}_programs").fd for kind in _KINDS)]
 
     def tables(self) -> dict[str, int]:
-        """File descriptors of the tables of what is called, by name."""
+        """Returns file descriptors of TABLES, by their names in pins."""
         return {name: self._map(map).fd for name, map in TABLES.items()} if self._object else {}
 
     def content(self) -> tuple[dict[int, list[int]], bytes]:
-        """What the tables hold: the rows of `followers` that are used, and of_interest."""
+        """Returns the tables' content: the used rows of `followers` by system call, and all of `of_interest`."""
         return self._masks, self._interests
 
     def entry(self, followed: tuple[str, int, int]) -> tuple[int, int]:
-        """Where a program that was added is called from: the array, counted in pieces() from the end, and the key."""
+        """Returns where an added program is called from: the array, as its distance from the end of fds_to_pin(), and
+        the key."""
         kind, number, place = followed
         return len(_KINDS) - _KINDS.index(kind), place * _SYSCALLS + number
 
     def calls(self, followed: tuple[str, int, int], id: int) -> bool:
-        """Whether a program that was added is still called. `id`: the kernel's number of it."""
+        """Whether a program that was added is still called. `id`: the program's id in the kernel."""
         kind, number, place = followed
         if self._arrays[kind].get(place * _SYSCALLS + number) != id:
             return False
@@ -182,12 +182,12 @@ class SyscallDispatcher:
     def _map(self, name: str) -> BpfMap:
         if self._object is None:
             raise AgentError("the program that calls others at system calls is not loaded")
-        return _own_map(self._object, name)
+        return self._object.required_map(name)
 
 
 class SyscallObject(BpfObject):
-    """As BpfObject. `calls` None: the object gets a dispatcher of its own. `of`: which calls its programs follow.
-    `follows`: side and system call of programs whose sections do not name them."""
+    """As BpfObject. `calls` None: the object makes its own dispatcher. `of`: which calls its programs follow.
+    `follows`: side and system call of programs whose sections do not name them, by program."""
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class SyscallObject(BpfObject):
 
     def _follow_raw_tracepoints(self) -> None:
         """Turns the programs into ones for raw tracepoints. Call it when the dispatcher is loaded: libbpf reads the
-        kernel's types for both, and then uses the memory of the first time again."""
+        kernel's types for each, and the second time reuses the memory of the first."""
         for program, (side, _) in self._followers.items():
             self.make_raw(program, f"sys_{side}")
         for program in self.chosen:
@@ -243,8 +243,8 @@ class SyscallObject(BpfObject):
             entries.append(self.calls.add(side, name, self.program_fd(program), is_compat))
 
     def entry(self, program: str) -> tuple[int, int, int] | None:
-        """As SyscallDispatcher.entry(), for a program that follows one kind of calls, and the kernel's number of it.
-        None: it has a link of its own."""
+        """Returns SyscallDispatcher.entry() and the program's id, for a program that follows one kind of calls; None
+        for a program with its own link."""
         followed = self._followed.get(program)
         return (*self.calls.entry(followed[0]), self.id_of(program)) if followed else None
 
@@ -279,8 +279,8 @@ class SyscallObject(BpfObject):
             self.calls.close()
 
 
-def hold(tables: Mapping[str, BpfMap], masks: Mapping[int, Sequence[int]], interests: bytes) -> bool:
-    """Whether the tables have these rows, and the whole content of the other one."""
+def tables_match(tables: Mapping[str, BpfMap], masks: Mapping[int, Sequence[int]], interests: bytes) -> bool:
+    """Whether these TABLES have the content that SyscallDispatcher.content() returned."""
     rows = ((tables["followers"].get(struct.pack("<I", row)), mask) for row, mask in masks.items())
     return tables["interests"].get(bytes(4)) == interests and all(found == _ROW.pack(*mask) for found, mask in rows)
 
@@ -295,20 +295,13 @@ def _side_and_name(section: str) -> tuple[str, str] | None:
 
 def numbers(caller: BpfObject) -> dict[str, int]:
     """Returns the numbers of this architecture's system calls, by the names in their tracepoints."""
-    pairs = (entry.split("=") for entry in _own_map(caller, ".rodata.numbers").text().split())
+    pairs = (entry.split("=") for entry in caller.required_map(".rodata.numbers").text().split())
     return {name: int(number) for name, number in pairs}
 
 
 def _compat_calls(caller: BpfObject) -> list[int]:
-    """Returns the 64-bit call, or a number of none, for each number of a 32-bit program's call; as gadget_native_call()
-    of bpf/include/gadget/compat_call.h."""
+    """Returns the 64-bit call for each number of a 32-bit program's call, as gadget_native_call() of
+    bpf/include/gadget/compat_call.h does; a number that is not a call where there is none."""
     table = struct.iter_unpack("<H", caller.constant("gadget_compat_calls", ".rodata.calls"))
     found = [(entry - 1 if entry else _NO_CALL) & 1023 for (entry,) in table]
     return [*found, *range(len(found), _SOCKETCALL), _NO_CALL, _NO_CALL]
-
-
-def _own_map(caller: BpfObject, name: str) -> BpfMap:
-    found = caller.map(name)
-    if found is None:
-        raise AgentError("syscalls.bpf.o was built for another version", "build the BPF objects again")
-    return found

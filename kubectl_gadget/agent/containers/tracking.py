@@ -335,7 +335,7 @@ class Containers:
             del self._members[id], self._containers[id]
             self.numbers.give_back(id)
             self._nameless.discard(id)
-        self._verdicts.delete(id)
+        self._verdicts.remove(id)
         for follower in self._followers:
             follower.forget(id)
         if may_report:

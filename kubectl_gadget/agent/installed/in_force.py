@@ -156,7 +156,7 @@ class InForce:
         loaded = self._loaded.hooks
         pieces = {name: loaded.hooks[0].map(name).fd for name in SHARED}
         pieces |= {f"remember_{number}": fd for number, fd in enumerate(loaded.processes.links)}
-        pieces |= {f"{_CALLS}{number}": fd for number, fd in enumerate(self._loaded.calls.pieces())}
+        pieces |= {f"{_CALLS}{number}": fd for number, fd in enumerate(self._loaded.calls.fds_to_pin())}
         pieces |= {f"{_TABLE}{name}": fd for name, fd in self._loaded.calls.tables().items()}
         hooks = []
         for number, hook in enumerate(loaded.hooks):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget.agent.bpf import detached
 from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
-from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, hold
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, tables_match
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.installed.pinned_policies import PinnedCalls
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
@@ -52,7 +52,7 @@ class TakenOverHook(PolicyHook):
         if self._called:
             array, place, program, tables, content = self._called
             followers = {int(row): mask for row, mask in content.followers.items()}
-            is_called = array.get(place) == program and hold(tables, followers, content.interests)
+            is_called = array.get(place) == program and tables_match(tables, followers, content.interests)
             return None if is_called else detached.REMOVED
         for link, id in zip(self._links, self._programs, strict=True):
             if why := detached.why_stopped(link, id):

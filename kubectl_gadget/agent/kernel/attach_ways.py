@@ -103,7 +103,7 @@ def why(way: Way, error: AgentError | Failure) -> str:
 def aim(object: BpfObject, way: Way) -> None:
     """Sets the programs' target, before the object is loaded."""
     if way.kind in _TRAMPOLINES:
-        object.aim(way.program, _target(way))
+        object.set_attach_target(way.program, _target(way))
 
 
 def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = None) -> None:

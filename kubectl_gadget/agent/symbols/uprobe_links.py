@@ -50,7 +50,7 @@ def has_multi(release: str) -> bool:
 def prepare(object: BpfObject, program: str) -> None:
     """Prepares a program of any section, before its object is loaded."""
     if has_multi(os.uname().release) and object.section(program) in _SECTIONS:
-        object.expect(program, _UPROBE_MULTI)
+        object.set_attach_type(program, _UPROBE_MULTI)
 
 
 def attach(

@@ -18,14 +18,14 @@ def _asked_again() -> Iterator[None]:
 
 
 def test_the_kernel_knows_better_than_hints_that_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a kernel that ignores the boot parameter, since it is older than it."""
+    """As in a kernel that ignores the boot parameter because it is older."""
     compat.needs()
-    monkeypatch.setattr(compat_programs, "_seems_so", lambda: False)
+    monkeypatch.setattr(compat_programs, "_probably_can", lambda: False)
     assert compat_programs.can_run()
 
 
 def test_a_kernel_that_does_not_know_the_format_runs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat_programs, "_seems_so", lambda: False)
+    monkeypatch.setattr(compat_programs, "_probably_can", lambda: False)
     monkeypatch.setattr(compat_programs, "_program", lambda *_: b"\x7fELF\x01 of no machine")
     assert not compat_programs.can_run()
 
@@ -34,7 +34,7 @@ def test_what_cannot_be_tried_counts_as_possible(monkeypatch: pytest.MonkeyPatch
     def refused(*_: object) -> int:
         raise PermissionError(1, "not permitted")
 
-    monkeypatch.setattr(compat_programs, "_seems_so", lambda: False)
+    monkeypatch.setattr(compat_programs, "_probably_can", lambda: False)
     for name in ("posix_spawn", "memfd_create"):
         monkeypatch.setattr(os, name, refused)
         compat_programs.can_run.cache_clear()

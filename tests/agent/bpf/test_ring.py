@@ -149,7 +149,7 @@ def test_a_map_can_be_filled_and_emptied() -> None:
     key = ctypes.c_uint64(1 << 40)
     libbpf.load().call("bpf_map_lookup_elem", verdicts.fd, ctypes.byref(key), ctypes.byref(found))
     assert found.value == 3
-    verdicts.delete(7)
-    verdicts.delete(7)
+    verdicts.remove(7)
+    verdicts.remove(7)
     assert verdicts.set(8, 1)
     verdicts.close()

@@ -38,13 +38,13 @@ def resolve(slots: bytes, entries: Iterable[Resolve], way: Way) -> bytes:
         at = SLOT_BYTES * entry.slot
         if not 0 <= at <= len(found) - SLOT_BYTES:
             raise FrameError(f"RUN: `resolve` has the slot {entry.slot}, of {len(found) // SLOT_BYTES}")
-        shape = kernel.shape(end)
-        if steps and shape.is_whole:
+        value = kernel.value_type(end)
+        if steps and value.is_in_place:
             found[at + 2] |= _EMBEDDED
         if steps:
             struct.pack_into(f"<I{len(steps)}I", found, at + 12, len(steps), *steps)
         if entry.auto:
-            _decide(found, at, shape, entry, way)
+            _decide(found, at, value, entry, way)
     return bytes(found)
 
 
@@ -79,19 +79,19 @@ def _start(kernel: Btf, entry: Resolve, way: Way) -> int:
     return prototype.parameters[entry.index]
 
 
-def _decide(slots: bytearray, at: int, shape: ValueType, entry: Resolve, way: Way) -> None:
+def _decide(slots: bytearray, at: int, value: ValueType, entry: Resolve, way: Way) -> None:
     type, size, flags = _NUMBER, 8, 0
-    if shape.is_text:
+    if value.is_text:
         type = _STRING
-    elif shape.name in _STRUCTS:
-        type = _STRUCTS[shape.name]
-    elif not shape.is_pointer:
-        size, flags = shape.size, _SIGNED if shape.signed else 0
+    elif value.name in _STRUCTS:
+        type = _STRUCTS[value.name]
+    elif not value.is_pointer:
+        size, flags = value.size, _SIGNED if value.signed else 0
         if size not in (1, 2, 4, 8):
-            raise AgentError(f"argument {entry.index} of {way.target} is a {shape.name}, which cannot be read")
+            raise AgentError(f"argument {entry.index} of {way.target} is a {value.name}, which cannot be read")
     compared = entry.compared
     if (compared and (compared == "number") != (type == _NUMBER)) or (compared == "text" and type in _WITHOUT_TEXT):
-        what = f"argument {entry.index} of {way.target} is a {shape.name or 'text'} on this node"
+        what = f"argument {entry.index} of {way.target} is a {value.name or 'text'} on this node"
         raise AgentError(f"{what}, which cannot be compared with a {compared}", "the argument's type in the policy")
     slots[at], slots[at + 3] = type, size
     slots[at + 2] |= flags
