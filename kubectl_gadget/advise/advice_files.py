@@ -22,8 +22,11 @@ def read_text(name: str) -> str:
 
 def check_writable(path: Path) -> None:
     """Raises UsageError when `path` cannot be written."""
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written")
+    place = path if path.exists() else path.absolute().parent
+    if not place.exists():
+        raise UsageError(f"{path} cannot be written: the directory {place} does not exist")
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"{path} cannot be written: permission denied")
 
 
 def write_whole(path: Path, write: Callable[[TextIO], object]) -> None:

@@ -34,7 +34,7 @@ def load_own(path: Path) -> tuple[Gadget, Path]:
     elif not schema_path(built, name).is_file():
         if source.is_file():
             raise UsageError(f"{path} was not built, and there is no clang to build it", INSTALL)
-        raise UsageError(f"{path}: there is neither {source.name} nor {schema_path(built, name)}")
+        raise UsageError(f"{path}: its program {source.name} is missing")
     schema = schema_path(built, name)
     gadget = read_gadget(schema)
     check_readable(gadget, str(schema))
@@ -61,5 +61,5 @@ def _description(path: Path) -> Path:
     found = sorted(path.glob("*.yaml"))
     if len(found) != 1:
         names = ", ".join(item.name for item in found) or "none"
-        raise UsageError(f"{path} has to hold one YAML file, and holds {names}", f"kubectl gadget run {path}/NAME.yaml")
+        raise UsageError(f"{path}: expected one YAML file, found {names}", f"kubectl gadget run {path}/NAME.yaml")
     return found[0]

@@ -167,7 +167,7 @@ def addresses(texts: Sequence[str]) -> _PartyTest:
     try:
         networks = [ipaddress.ip_network(text, strict=False) for text in texts]
     except ValueError as error:
-        raise UsageError(f"--ip: {error}", "--ip 10.1.2.3, or --ip 10.0.0.0/8") from None
+        raise UsageError(str(error), "10.1.2.3, or 10.0.0.0/8") from None
 
     def test(party: Party) -> bool:
         address = ipaddress.ip_address(party.ip)
@@ -178,7 +178,7 @@ def addresses(texts: Sequence[str]) -> _PartyTest:
 
 def ports(texts: Sequence[str]) -> _PartyTest:
     """Ports and ranges of them: 80, 8000-8999. Raises UsageError."""
-    ranges = [_range(text, "--port", "80, or --port 8000-8999", 65535) for text in texts]
+    ranges = [_range(text, "80, or 8000-8999", 65535) for text in texts]
     return lambda party: any(low <= party.port <= high for low, high in ranges)
 
 
@@ -224,7 +224,7 @@ _L7_PROTOCOLS = ("DNS", "HTTP", "HTTP/1.0", "HTTP/1.1", "HTTP/2", "GRPC")
 
 def protocol(texts: Sequence[str]) -> Test:
     """tcp, udp, dns, http, grpc; http/2 and so on; icmp is both versions of it. Raises UsageError."""
-    known = _known("--protocol", texts, (*_TRANSPORTS, *_L7_PROTOCOLS))
+    known = _known(texts, (*_TRANSPORTS, *_L7_PROTOCOLS))
     transports = {name for text in known for name in _TRANSPORTS.get(text, ())}
 
     def test(event: FlowEvent) -> bool:
@@ -238,21 +238,21 @@ def protocol(texts: Sequence[str]) -> Test:
 
 def verdict(texts: Sequence[str]) -> Test:
     """FORWARDED, DROPPED, ERROR. Raises UsageError."""
-    known = _known("--verdict", texts, (FORWARDED, DROPPED, ERROR))
+    known = _known(texts, (FORWARDED, DROPPED, ERROR))
     return _OfKind(lambda event: event.verdict in known)
 
 
-def _known(flag: str, texts: Sequence[str], words: Sequence[str]) -> set[str]:
+def _known(texts: Sequence[str], words: Sequence[str]) -> set[str]:
     """The texts in upper case. Raises UsageError for unknown words, which would silently match nothing."""
     for text in texts:
         if text.upper() not in words:
-            raise UsageError(f"{flag} {text!r}: must be one of {', '.join(words)}")
+            raise UsageError(f"{text!r} must be one of {', '.join(words)}")
     return {text.upper() for text in texts}
 
 
 def traffic_direction(texts: Sequence[str]) -> Test:
     """egress, ingress: the direction at the end that saw it. Raises UsageError."""
-    known = _known("--traffic-direction", texts, ("EGRESS", "INGRESS"))
+    known = _known(texts, ("EGRESS", "INGRESS"))
     return _OfKind(lambda event: direction(event) in known)
 
 
@@ -264,10 +264,7 @@ def dns(texts: Sequence[str]) -> Test:
 
 def http_status(texts: Sequence[str]) -> Test:
     """404, 500-599, or 5+ for all that begin with 5. Raises UsageError."""
-    ranges = [
-        _range(_all_that_begin(text), "--http-status", "404, or --http-status 500-599", 999, lowest=100)
-        for text in texts
-    ]
+    ranges = [_range(_all_that_begin(text), "404, or 500-599", 999, lowest=100) for text in texts]
     return _l7("http", lambda l7: any(low <= (l7["status"] or 0) <= high for low, high in ranges))
 
 
@@ -282,7 +279,7 @@ def http_path(texts: Sequence[str]) -> Test:
     try:
         patterns = [re.compile(text) for text in texts]
     except re.error as error:
-        raise UsageError(f"--http-path: {error}") from None
+        raise UsageError(f"not a valid regular expression: {error}") from None
     return _l7("http", lambda l7: any(pattern.search(l7["target"] or "") for pattern in patterns))
 
 
@@ -371,13 +368,13 @@ def _all_that_begin(text: str) -> str:
     return text if digits == text else f"{digits:0<3}-{digits:9<3}"
 
 
-def _range(text: str, flag: str, like: str, highest: int, lowest: int = 0) -> tuple[int, int]:
+def _range(text: str, like: str, highest: int, lowest: int = 0) -> tuple[int, int]:
     """The ends of a range, or of one number. Raises UsageError, also for a range that nothing is in."""
     low, dash, high = text.partition("-")
     if not low.isdecimal() or (dash and not high.isdecimal()):
-        raise UsageError(f"{flag}: {text!r} is neither a number nor a range", f"{flag} {like}")
+        raise UsageError(f"{text!r} is neither a number nor a range", like)
     first, last = int(low), int(high) if dash else int(low)
     if not lowest <= first <= last <= highest:
         what = "its end is below its beginning" if first > last else f"must be between {lowest} and {highest}"
-        raise UsageError(f"{flag}: {text!r}: {what}", f"{flag} {like}")
+        raise UsageError(f"{text!r}: {what}", like)
     return first, last

@@ -145,7 +145,7 @@ def file_header() -> bytes:
 def check_file_header(data: bytes) -> None:
     """Raises DamagedError when the file is not a recording, or has another major version."""
     if len(data) < FILE_BYTES or data[: len(MAGIC)] != MAGIC:
-        raise DamagedError("it is not a recording", "a file that --record wrote")
+        raise DamagedError("not a recording", "a file that --record wrote")
     _, major, minor, _ = _FILE.unpack(data[:FILE_BYTES])
     if major != MAJOR:
         raise DamagedError(f"it has version {major}.{minor} of the format, and this program reads {MAJOR}.x", "update")

@@ -285,7 +285,7 @@ class RecordingReader:
                         return layout.json_of(record.data)
             except DamagedError:
                 continue  # counted when its steps are read
-        raise DamagedError("no segment of it says what was run")
+        raise DamagedError("the file is cut short or damaged: no segment is complete", "another copy of the file")
 
 
 def _count(value: object) -> int:

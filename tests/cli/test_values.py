@@ -347,9 +347,8 @@ def test_a_function_without_its_file_says_how_to_name_it(words: list[str], what:
 
 def test_a_function_of_libc_is_found_there() -> None:
     assert object_names.function_without_file("getaddrinfo").remedy == "libc:getaddrinfo"
-    assert (
-        object_names.function_without_file("web-1").remedy == "name some as FILE:SYMBOL, such as libc:getaddrinfo web-1"
-    )
+    remedy = object_names.function_without_file("web-1").remedy
+    assert remedy == "FILE:SYMBOL before the pods, such as libc:getaddrinfo web-1"
     assert object_names.functions_and_pods(["libc:getaddrinfo", "web-1"]) == ("libc:getaddrinfo", "web-1")
 
 

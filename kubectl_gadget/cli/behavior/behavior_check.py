@@ -1,7 +1,7 @@
-"""`kubectl gadget behavior check`: rows of what workloads do that is not in their baseline, while it happens.
+"""`kubectl gadget behavior check`: shows what workloads do that is not in their baseline, while it happens.
 
-The trap: known facts are dropped by the client as whole columns, and repeated opens already by the kernel, so the rows
-of such a run are few and say nothing about how much was watched; the summary does.
+The trap: the client drops known facts, and the kernel already drops repeated opens, so the number of rows says nothing
+about how much was watched; the summary does.
 """
 
 import sys
@@ -32,11 +32,11 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     from kubectl_gadget.session.run import run
 
     if not words:
-        raise UsageError("no baseline was named", "kubectl gadget behavior check BASELINE.yaml")
+        raise UsageError("no baseline was given", "kubectl gadget behavior check BASELINE.yaml")
     with_rules = generalizer(rules)
     baseline = read_baseline(Path(words[0])).behavior
     if not baseline.coverage:
-        raise UsageError(f"{words[0]} has no containers", "behavior save")
+        raise UsageError(f"{words[0]} has no containers", f"kubectl gadget behavior update {words[0]}")
     options = run_options(behavior_runs(baseline.has_syscalls), pod_words(words[1:]), flags)
     seen = SeenInventory()
     transform = NewFacts(baseline, with_rules, seen.inventory, _as_baseline(baseline))

@@ -1,6 +1,6 @@
 """`kubectl gadget behavior diff`: what is new in one baseline, recording or live selection compared with another.
 
-The trap: "no changes" must not be said where something was missing; exit code 5 says that it is not known.
+The trap: incomplete data must not be reported as "no changes"; exit code 5 means that the answer is not known.
 """
 
 import sys
@@ -37,7 +37,8 @@ def diff(words: Words, flags: BehaviorFlags, output: Format = None, live: Live =
     from kubectl_gadget.behavior.comparison import compare, doubts, paired
 
     if len(words) != 2:
-        raise UsageError(f"{'two selectors are' if live else 'OLD and NEW are'} needed", "behavior diff OLD NEW")
+        what = "two label selectors are needed" if live else "two baselines or recordings are needed"
+        raise UsageError(what, f"kubectl gadget behavior diff {'--live OLD-LABELS NEW-LABELS' if live else 'OLD NEW'}")
     old, new = _live(words, flags) if live else _files(words, flags)
     aligned = paired(old, new)
     if aligned is not old:
@@ -67,16 +68,11 @@ def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 
     if flags.collect.recordings is not None or flags.scope.selector is not None:
         given = "-l" if flags.scope.selector is not None else "--from"
-        raise UsageError(f"{given} and --live cannot be used together", "behavior diff --live OLD-LABELS NEW-LABELS")
-    selectors = []
-    for word in words:
-        try:
-            selectors.append(parse(word))
-        except ValueError as error:
-            raise UsageError(f"{word!r}: {error}") from None
+        raise UsageError(f"{given} and --live cannot be used together", "--live OLD-LABELS NEW-LABELS")
+    selectors = [parse(word) for word in words]
     options = live_options((), flags)
     if options.local:
-        raise UsageError("--live needs a cluster, which knows the labels of pods", "two recordings or baselines")
+        raise UsageError("--live needs a cluster: it selects pods by labels", "two recordings or baselines")
     (old, new), _ = collect_live(options, generalizer(flags.collect.rules), sys.stderr, selectors)
     return old, new
 

@@ -27,7 +27,7 @@ def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, for
 
     path = _baseline(words, "save")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists", f"behavior update {path}, or --force to replace it")
+        raise UsageError(f"{path} exists", f"kubectl gadget behavior update {path}, or --force to replace it")
     check_writable(path)
     found, code = collected(words[1:], flags)
     _write(path, found, not no_evidence)
@@ -58,7 +58,7 @@ def merge(files: Files, to: To = None, no_evidence: NoEvidence = None, force: Fo
     from kubectl_gadget.behavior.facts import merge as merge_behaviors
 
     if not files:
-        raise UsageError("no baseline was named", "kubectl gadget behavior merge BASELINE BASELINE")
+        raise UsageError("no baseline was given", "kubectl gadget behavior merge BASELINE BASELINE")
     together = merge_behaviors(read_baseline(path).behavior for path in dict.fromkeys(map(Path, files)))
     if to is None:
         sys.stdout.write(baseline_text(together, not no_evidence))
@@ -72,7 +72,7 @@ def merge(files: Files, to: To = None, no_evidence: NoEvidence = None, force: Fo
 
 def _baseline(words: tuple[str, ...], command: str) -> Path:
     if not words:
-        raise UsageError("no file for the baseline was named", f"kubectl gadget behavior {command} BASELINE.yaml")
+        raise UsageError("no file for the baseline was given", f"kubectl gadget behavior {command} BASELINE.yaml")
     return Path(words[0])
 
 

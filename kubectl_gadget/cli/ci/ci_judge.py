@@ -41,7 +41,7 @@ def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: Onl
 
     wanted = reports.reports or ()
     if not recordings:
-        raise UsageError("no recording was named", "kubectl gadget ci judge FILE")
+        raise UsageError("no recording was given", "kubectl gadget ci judge FILE")
     if any(each.kind == report_files.RECORD for each in wanted):
         raise UsageError("--report record cannot be used here: the recording already exists")
     report_files.check(wanted, reports.subjects or ())

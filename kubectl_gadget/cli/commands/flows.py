@@ -175,18 +175,24 @@ def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
 def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "FlowFilter":
     from kubectl_gadget.flows import flow_filter
 
-    tests: list[flow_filter.Test] = []
-    if expression:
-        tests.append(flow_filter.expression(expression))
-    for variable, texts in extras.items():
-        name = variable.removeprefix("flow_")
+    def test(name: str, texts: tuple[str, ...]) -> flow_filter.Test:
         end, _, rest = name.partition("_")
+        if name == "filter":
+            return flow_filter.expression(texts[0])
         if name in flow_filter.EVENT_TESTS:
-            tests.append(flow_filter.EVENT_TESTS[name](texts))
-        elif end in ("from", "to"):
-            tests.append(flow_filter.OfEnds(end, flow_filter.PARTY_TESTS[rest](texts)))
-        else:
-            tests.append(flow_filter.OfEnds("", flow_filter.PARTY_TESTS[name](texts)))
+            return flow_filter.EVENT_TESTS[name](texts)
+        if end in ("from", "to"):
+            return flow_filter.OfEnds(end, flow_filter.PARTY_TESTS[rest](texts))
+        return flow_filter.OfEnds("", flow_filter.PARTY_TESTS[name](texts))
+
+    given: Conditions = {"filter": (expression,)} if expression else {}
+    given |= {variable.removeprefix("flow_"): texts for variable, texts in extras.items()}
+    tests = []
+    for name, texts in given.items():
+        try:
+            tests.append(test(name, texts))
+        except UsageError as error:
+            raise UsageError(f"--{name.replace('_', '-')}: {error}", error.remedy) from None
     return flow_filter.FlowFilter(tests, internal=loopback)
 
 

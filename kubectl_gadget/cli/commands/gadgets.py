@@ -32,7 +32,7 @@ from kubectl_gadget.cli.framework.command import (
     named_like_command,
     path_above,
 )
-from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
@@ -91,6 +91,10 @@ class VerbGroup(GadgetGroup):
         others = [entry for entry in known if entry.command[-1] not in done.split("+")]
         streams = [entry for entry in others if load_gadget(entry.name).kind == "stream"]
         return [(f"{done}+{entry.command[-1]}", entry.summary) for entry in streams]
+
+    def unknown(self, name: str, path: str) -> UsageError:
+        """Suggests `profile cpu` for `trace cpu`."""
+        return unknown_gadget(name, path.rpartition(" ")[0]) or super().unknown(name, path)
 
     def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
         """Suggests `trace tcp+udp` for `trace tcp udp`."""

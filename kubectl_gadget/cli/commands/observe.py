@@ -46,11 +46,11 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def _event_types(texts: Sequence[str]) -> tuple[str, ...]:
     names = [text.lower().removeprefix("process_") for text in word_lists.commas(texts)]
-    return tuple(f"process_{word_lists.one_of(*EVENT_TYPES)(name)}" for name in names)
+    return tuple(f"process_{name}" for name in word_lists.each(word_lists.one_of(*EVENT_TYPES), names))
 
 
 def _shown(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word_lists.one_of(*SHOWN)(name) for name in word_lists.commas(texts))
+    return word_lists.each(word_lists.one_of(*SHOWN), word_lists.commas(texts))
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class UnknownFlag(UsageError):
 
     def __init__(self, spelling: str, known: Iterable[str]) -> None:
         self.flag = spelling.partition(" ")[0]
-        super().__init__(f"unknown flag {spelling}", nearest(self.flag, known))
+        super().__init__(f"unknown flag {spelling}", nearest(self.flag, known, 0.7))  # all begin with dashes
 
 
 def parse(spellings: Mapping[str, Spelling], words: Iterable[str], *, subcommands: bool = False) -> Parsed:

@@ -154,6 +154,7 @@ def read_value(hint: object, value: object, spelling: str) -> object:
     """Applies the readers of `hint` to a value that was given as `spelling`: without any, a list becomes a tuple, and a
     text must not be blank. Raises UsageError."""
     readers = [item for item in get_args(hint)[1:] if callable(item)]
+    place = [spelling] * bool(spelling)
     if not readers and (usual := declared(hint).parser) is not None:
         readers = [usual]
     if not readers and not isinstance(value, bool):
@@ -162,8 +163,10 @@ def read_value(hint: object, value: object, spelling: str) -> object:
         try:
             value = reader(value)
         except ValueError as error:
-            what = [spelling] * bool(spelling) + [repr(value)] * isinstance(value, str)
-            raise UsageError(": ".join([" ".join(what)] * bool(what) + [str(error)])) from None
+            what = " ".join(place + [repr(value)] * isinstance(value, str))
+            raise UsageError(": ".join([what] * bool(what) + [str(error)])) from None
+        except UsageError as error:
+            raise UsageError(": ".join([*place, str(error)]), error.remedy) from None
     return value
 
 

@@ -85,7 +85,8 @@ def uninstall(
     timeout: Timeout = None,
 ) -> int:
     if bool(names) == bool(all):
-        raise UsageError("which policies?", "kubectl gadget policy uninstall NAME, or --all")
+        what = "--all and names cannot be used together" if names else "no policy was given"
+        raise UsageError(what, "kubectl gadget policy uninstall NAME, or --all")
     return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _patience(wait, timeout)))
 
 
@@ -194,14 +195,14 @@ def _explain(there: "Installed", found: "Sequence[NodePolicies]") -> bool:
     failed = False
     for node in found:
         if not node.has_agent:
-            say(f"{node.node}: has no resident agent, so nothing is in force there")
+            say(f"{node.node} has no resident agent, so nothing is in force there")
             continue
         if node.problem:
             failed = True
             say(f"{node.node}: {node.problem}")
         if node.digest != there.digest:
             failed = True
-            say(f"{node.node}: does not have it yet")
+            say(f"{node.node} has not received the change yet")
             continue
         for state in node.state.policies if node.state else ():
             if state.state != "enabled":

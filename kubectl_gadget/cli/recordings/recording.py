@@ -23,7 +23,7 @@ def info(files: Files, output: Format = None) -> int:
     from kubectl_gadget.session.recordings.info import read_info
 
     if not files:
-        raise UsageError("no recording was named", "kubectl gadget recording info FILE")
+        raise UsageError("no recording was given", "kubectl gadget recording info FILE")
     whole = True
     for place in places_of(files):
         file, found = str(place), read_info(place)
@@ -67,7 +67,7 @@ def _missing(found: "RecordingInfo") -> Iterator[str]:
     if found.gap_seconds:
         yield f"{found.gap_seconds:.1f} s while nodes could not be reached"
     if found.damaged_segments:
-        yield f"{found.damaged_segments} damaged segments"
+        yield f"damaged segments: {found.damaged_segments}"
     if found.unreadable:
         yield f"{found.unreadable} frames that cannot be read"
     if found.dropped_bytes:

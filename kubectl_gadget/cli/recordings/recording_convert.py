@@ -15,7 +15,7 @@ Format = Annotated[Text, format_flag(CONVERSIONS)]
 
 def convert(files: Files, output: Format = None, since: Since = None, until: Until = None) -> int:
     if len(files) < 2:
-        raise UsageError("no recording or no destination was given", "kubectl gadget recording convert FILE DIRECTORY")
+        raise UsageError("a recording and a destination are needed", "kubectl gadget recording convert FILE DIRECTORY")
     from kubectl_gadget.analysis import conversion
     from kubectl_gadget.recording.recording_places import places_of
 

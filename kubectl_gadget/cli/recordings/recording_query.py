@@ -26,7 +26,7 @@ _LEAST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 40
 def query(files: Files, output: Format = None, memory: Memory = None, outside: Outside = None) -> int:
     sources, sql = _divided(files)
     if memory is not None and not _LEAST_MEMORY <= memory <= _MOST_MEMORY:
-        raise UsageError(f"--memory is too {'small' if memory < _LEAST_MEMORY else 'large'}", "64Mi to 1024Gi")
+        raise UsageError("--memory must be between 64Mi and 1024Gi")
     from kubectl_gadget.analysis.answers import print_answer
     from kubectl_gadget.analysis.queries import opened
     from kubectl_gadget.analysis.query_prompt import ask_all
@@ -45,7 +45,7 @@ def _divided(words: tuple[str, ...]) -> "tuple[list[PathOrUrl], str | None]":
     from kubectl_gadget.recording.recording_places import places_of
 
     if not words:
-        raise UsageError("no recording was named", "kubectl gadget recording query FILE")
+        raise UsageError("no recording was given", "kubectl gadget recording query FILE")
     last = words[-1]
     is_sql = len(words) > 1 and any(character.isspace() for character in last) and not _exists(last)
     sources = places_of(words[:-1] if is_sql else words)

@@ -23,7 +23,7 @@ _LEAST_SECRET, _MOST_SECRET = 16, 1 << 20
 
 def redact(files: Files, output: Format = None, rules: Rules = None, secret: Secret = None) -> int:
     if len(files) != 2:
-        raise UsageError("name a recording, and then its copy", "kubectl gadget recording redact FILE COPY")
+        raise UsageError("a recording and a name for its copy are needed", "kubectl gadget recording redact FILE COPY")
     from kubectl_gadget.analysis.redact import redact
     from kubectl_gadget.analysis.redaction_rules import Redactor, read_rules
     from kubectl_gadget.recording.recording_places import place_of
@@ -59,7 +59,7 @@ def _secret(path: str | None) -> bytes:
     if len(read) > _MOST_SECRET:  # /dev/urandom has no end, and another secret each time
         raise UsageError(f"--secret-file {path} has more than {_MOST_SECRET:,} bytes", "head -c 32 /dev/urandom > FILE")
     if len(found := read.strip()) < _LEAST_SECRET:
-        raise UsageError(f"--secret-file {path} has less than {_LEAST_SECRET} bytes", "head -c 32 /dev/urandom > FILE")
+        raise UsageError(f"--secret-file {path} has fewer than {_LEAST_SECRET} bytes", "head -c 32 /dev/urandom > FILE")
     return found
 
 

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NOT_HERE = ("demo", "behavior", "ci", "list", "bcc", "bpftrace", "policy", "replay", "record", "recording", "run")
-_INSTEAD = {"ci": "kubectl gadget ci judge FILE", "behavior": "kubectl gadget behavior show FILE"}
+_INSTEAD = {
+    **{"ci": "kubectl gadget ci judge FILE", "behavior": "kubectl gadget behavior show FILE"},
+    **{"policy": "kubectl gadget replay FILE observe -f POLICY", "recording": "kubectl gadget recording --help"},
+}
 _OWN = ("--since", "--until", "--speed", "--step")
 
 
@@ -71,11 +74,11 @@ class ReplayGroup(GadgetGroup):
         files, words = self._files(ctx.args)
         if not files:
             if ctx.args or any(item.name in ("since", "until", "speed", "step") for item in own_level(ctx)):
-                raise UsageError("no recording was named", "kubectl gadget replay FILE")
+                raise UsageError("no recording was given", "kubectl gadget replay FILE")
             return super().invoke(ctx)
         for word in files:
-            if word in _INSTEAD and not os.path.exists(word):
-                raise UsageError(f"{word} does not run in a replay: it reads recordings itself", _INSTEAD[word])
+            if word in _NOT_HERE and not os.path.exists(word):
+                raise UsageError(f"kubectl gadget {word} cannot be replayed", _INSTEAD.get(word))
         if not words or words[0].startswith("-"):
             words = [*_recorded_command(files[0]), *words]
         ctx.args = words
@@ -118,7 +121,7 @@ def _own_flags(args: Sequence[str]) -> tuple[list[str], list[str]]:
         own.append(word)
         if not equals:
             value = next(left, None)
-            if value is None:  # it would take the first of `rest`, a file
+            if value is None:  # otherwise it would take the first of `rest`, a file
                 raise UsageError(f"flag {word} needs a value", "kubectl gadget replay --help")
             own.append(value)
     return own, rest

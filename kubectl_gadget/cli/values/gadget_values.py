@@ -3,29 +3,22 @@
 from collections.abc import Callable, Sequence
 
 from kubectl_gadget.cli.values.amounts import whole_number
-from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import meant
 
 
 def syscalls(text: str) -> str:
-    """A list of system calls and classes of them: openat,read,%network."""
+    """A list of system calls and classes of them: openat,read,%network. Raises UsageError."""
     from kubectl_gadget.events.linux.syscall_table import select
 
-    try:
-        select(text)
-    except UsageError as error:
-        raise ValueError(f"{error}; {error.remedy}") from None
+    select(text)
     return text
 
 
 def pcap(text: str) -> str:
-    """A tcpdump filter expression."""
+    """A tcpdump filter expression. Raises UsageError."""
     from kubectl_gadget.events.filters.pcap_filter import compile_filter
 
-    try:
-        compile_filter(text)
-    except UsageError as error:
-        raise ValueError(f"{error}; {error.remedy}" if error.remedy else str(error)) from None
+    compile_filter(text)
     return text
 
 

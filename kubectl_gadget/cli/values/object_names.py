@@ -103,7 +103,7 @@ def function_without_file(symbol: str) -> UsageError:
     import ctypes
 
     if not re.fullmatch(_IDENTIFIER, symbol):
-        return UsageError("no function is named", f"name some as FILE:SYMBOL, such as libc:getaddrinfo {symbol}")
+        return UsageError("no function was given", f"FILE:SYMBOL before the pods, such as libc:getaddrinfo {symbol}")
     try:
         is_of_libc = hasattr(ctypes.CDLL(None), symbol)
     except (OSError, TypeError):  # Windows

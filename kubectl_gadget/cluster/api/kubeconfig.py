@@ -143,8 +143,9 @@ class _Config:
         for node in self._nodes(kind):
             if str(node.value["name"]) == name:
                 return _absolute(node.value.get(member) or {}, Path(node.path).parent)
-        known = ", ".join(self.names(kind)) or "none"
-        raise UsageError(f"{member} {name!r} is not in the kubeconfig", f"one of: {known}")
+        if not (known := self.names(kind)):
+            raise UsageError(f"{member} {name!r} is not in the kubeconfig, which has no {kind}")
+        raise UsageError(f"{member} {name!r} is not in the kubeconfig", f"one of: {', '.join(known)}")
 
     def _nodes(self, kind: str) -> list[Any]:
         return list(self._merger.config.value[kind]) if self._merger.config else []

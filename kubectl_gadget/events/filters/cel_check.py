@@ -38,6 +38,7 @@ _MOST, _LEAST = (1 << 63) - 1, -(1 << 63)
 _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%"}
 _LITERALS = {"FLOAT_LIT": DOUBLE, "UINT_LIT": UINT, "BYTES_LIT": BYTES}
 _PREDICATES = ("exists", "all", "exists_one", "filter")
+_VARIANTS = ("bytes", "cut", "mark", "raw")
 
 
 def check(
@@ -111,10 +112,15 @@ class _Checker:
             return ANY if token.value == "google" else TYPE
         error = cel_syntax.at(self.text, token.line, token.column, f"there is no column {token.value!r}")
         meant = self.headings.get(token.value.lower())
-        error.remedy = f"{meant}?" if meant else suggested(token.value, [*self.columns, *bound])
+        error.remedy = f"{meant}?" if meant else suggested(token.value, [*self._plain_columns(), *bound])
         raise error
 
     _dot_ident = _ident
+
+    def _plain_columns(self) -> list[str]:
+        """The columns to suggest: `path`, and not `path_bytes` and `path_cut`, which most filters do not need."""
+        split = [(name, name.rpartition("_")) for name in self.columns]
+        return [name for name, (of, _, suffix) in split if not (suffix in _VARIANTS and of in self.columns)]
 
     def _expr(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         test, first, second = tree.children

@@ -29,7 +29,7 @@ class Shape:
 
 _WORDS = {
     "int": "a number",
-    "text": "a text",
+    "text": "a string",
     "bool": "true or false",
     "null": "null",
     "list": "a list",
@@ -42,7 +42,7 @@ _WORDS = {
     "type": "a type",
     "dyn": "a value",
 }
-_PLURALS = {"text": "texts", "int": "numbers", "map": "objects"}
+_PLURALS = {"text": "strings", "int": "numbers", "map": "objects"}
 
 INT, UINT, DOUBLE = Shape("int"), Shape("uint"), Shape("double")
 TEXT, BYTES, BOOL, NULL = Shape("text"), Shape("bytes"), Shape("bool"), Shape("null")

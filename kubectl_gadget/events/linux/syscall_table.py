@@ -60,7 +60,7 @@ def select(text: str) -> frozenset[str]:
         else:
             found.update(_class(word, known))
     if not found:
-        raise UsageError("no system call is named", "names such as openat,read, or a class such as %file")
+        raise UsageError("no system call was given", "names such as openat,read, or a class such as %file")
     return frozenset(found)
 
 
@@ -85,7 +85,4 @@ def _class(word: str, known: Collection[str]) -> Collection[str]:
     from difflib import get_close_matches
 
     near = get_close_matches(word, [*known, *CLASSES, "%file", "%desc"], 3)
-    raise UsageError(
-        f"there is no system call {word!r}",
-        f"one of {', '.join(near)}" if near else "a class such as %file or %network",
-    )
+    raise UsageError(f"there is no system call {word!r}", " or ".join(near) or "names such as openat, or %file")

@@ -22,7 +22,7 @@ def step_filter(readers: Sequence[RecordingReader], name: str) -> str:
     for reader in readers:
         marks = sorted(dict.fromkeys(_marks(reader)), key=lambda mark: mark.wall_ns)
         known |= dict.fromkeys(mark.name for mark in marks)
-        for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        for mark, following in zip(marks, [*marks, None][1:], strict=True):
             if mark.name == name:
                 ends = f' && timestamp < "{rfc3339(following.wall_ns)}"' if following else ""
                 spans.append(f'timestamp >= "{rfc3339(mark.wall_ns)}"{ends}')

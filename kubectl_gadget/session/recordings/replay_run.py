@@ -261,7 +261,7 @@ def _damages(reader: RecordingReader) -> Iterator[str]:
     """Yields what is missing in a recording that was read, one line each."""
     if reader.damage.segments:
         reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
-        yield f"{reader.path}: {reader.damage.segments} damaged segments were left out: {reasons}"
+        yield f"{reader.path}: damaged segments left out: {reader.damage.segments}: {reasons}"
     if reader.damage.missing:
         yield f"{reader.path}: {reader.damage.missing} segments are missing: none of the files has them"
     if reader.damage.is_cut:

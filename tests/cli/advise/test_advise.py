@@ -154,7 +154,7 @@ def test_an_earlier_profile_is_added_to(kept: Kept, tmp_path: Path, capsys: pyte
     ("words", "message"),
     [
         (["seccomp", "--from", "/nowhere"], "No such file"),
-        (["seccomp", "--from", "pyproject.toml"], "is not a recording"),
+        (["seccomp", "--from", "pyproject.toml"], "not a recording"),
         (["networkpolicy", "--from", "FLOWS", "--timeout", "1s"], "--timeout and --from"),
         (["networkpolicy", "--from", "FLOWS", "-l", "a=b"], "--from"),
         (["networkpolicy", "--check", "/nowhere"], "No such file"),

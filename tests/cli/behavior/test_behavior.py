@@ -88,18 +88,18 @@ def test_an_existing_baseline_is_not_replaced(old: str, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["diff", "OLD"], "OLD and NEW are needed"),
+        (["diff", "OLD"], "two baselines or recordings are needed"),
         (["diff", "OLD", "OLD", "--timeout", "1s"], "--timeout has no effect here"),
         (["diff", "OLD", "OLD", "-l", "a=b"], "a recording has no labels and owners of pods"),
-        (["diff", "--live", "a=b"], "two selectors are needed"),
+        (["diff", "--live", "a=b"], "two label selectors are needed"),
         (["diff", "--live", "a=b", "a=c", "--local"], "--live needs a cluster"),
         (["show"], "name one baseline or recording"),
         (["show", "OLD", "--kind", "programs"], "'programs' is not a kind of facts; did you mean program?"),
         (["show", "none.yaml"], "none.yaml: No such file or directory"),
-        (["check"], "no baseline was named"),
-        (["update"], "no file for the baseline was named"),
-        (["merge"], "no baseline was named"),
-        (["save", "new.yaml", "--from", "OLD"], "is not a recording"),
+        (["check"], "no baseline was given"),
+        (["update"], "no file for the baseline was given"),
+        (["merge"], "no baseline was given"),
+        (["save", "new.yaml", "--from", "OLD"], "not a recording"),
     ],
 )
 def test_a_mistake_is_explained(

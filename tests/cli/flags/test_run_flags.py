@@ -228,7 +228,7 @@ def test_a_label_selector_may_be_set_based(asked: Ask) -> None:
         ("--max-depth 0", "--max-depth '0': must be at least 1"),
         ("--max-depth 65", "--max-depth '65': must be at most 64"),
         ("--path aaaaaaaaaaaaaaaaa", "longer than 15 bytes"),
-        ("-l a(", "invalid label selector 'a(' at character"),
+        ("-l a(", "-l: invalid label selector 'a(' at character"),
         ("/etc/passwd", "'/etc/passwd' is not the name of a pod"),
         ("--filter=", "--filter '': is empty"),
         ("--color maybe", "must be one of auto, always, never"),

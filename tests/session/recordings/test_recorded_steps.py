@@ -37,6 +37,12 @@ def test_a_step_ends_where_the_next_one_begins_and_may_come_twice(tmp_path: Path
             step_filter([reader], "tset")
 
 
+def test_a_recording_without_steps_says_how_to_get_them(tmp_path: Path) -> None:
+    with recorded(tmp_path / "r") as reader, pytest.raises(UsageError, match="no step 'test'") as caught:
+        step_filter([reader], "test")
+    assert caught.value.remedy == "kubectl gadget ci step, while a run is recorded"
+
+
 @pytest.mark.parametrize("time", ["-1", "true", '"x"', "1e3", str(1 << 63), "null"])
 def test_a_mark_without_a_time_cannot_be_read(time: str) -> None:
     with pytest.raises(Exception, match="type -5"):
