@@ -267,7 +267,7 @@ def _size(setting: Setting) -> Found:
         if os.geteuid() == 0 and version.name == NOW:
             with tempfile.NamedTemporaryFile() as file:
                 version.module("bench.size", "--json", file.name)
-                wire = json.load(file)["results"]["compiler"]
+                wire = json.load(file)["results"]["wire"]
             found |= {f"{wanted[name]} on the wire": one["bytes"] / one["events"] for name, one in wire.items()}
         return found
 

@@ -2,9 +2,9 @@
 
     sudo .venv/bin/python -m bench.size [--image build/agent-image.tar] [--compress] [--json FILE]
 
---compress takes real events of this machine (opens of a compiler's run) and compresses them frame by frame, as
-permessage-deflate would, and as one stream. The trap: what compresses well in one frame of many events does not in the
-small frames of a quiet node.
+--compress takes real events of this machine (of a compiler's run, and of TCP connections) and compresses them frame by
+frame, as permessage-deflate would, and as one stream. The trap: what compresses well in one frame of many events does
+not in the small frames of a quiet node.
 """
 
 import asyncio
@@ -35,10 +35,14 @@ from kubectl_gadget.wire.message import parse, read
 PROJECT = Path(__file__).resolve().parent.parent
 OBJECTS = PROJECT / "kubectl_gadget" / "built" / "objects"
 LOOPS = Path(__file__).parent / "loops"
-BUSY = 'echo $$ >"$0/cgroup.procs" && exec cc -O2 -o /dev/null tcp_loop.c'
-"""It has a cgroup of its own, and a folder whose name always has the same length: what other programs execute, and
-where this project is, must not count."""
-GADGETS = ("trace_open", "trace_exec", "trace_tcp")
+_COMPILER = "exec cc -O2 -o /dev/null tcp_loop.c"
+WORK = {
+    "trace_open": _COMPILER,
+    "trace_exec": _COMPILER,
+    "trace_tcp": "cc -O2 -o tcp_loop tcp_loop.c && exec ./tcp_loop connect 1000",
+}
+"""What happens while a gadget runs, by its name. It has a cgroup of its own, and a folder whose name always has the
+same length: what other programs do, and where this project is, must not count."""
 
 
 def sizes(image: Path | None) -> dict[str, int]:
@@ -64,7 +68,7 @@ def sizes(image: Path | None) -> dict[str, int]:
 
 
 async def record(name: str) -> tuple[list[bytes], int]:
-    """EVENTS payloads with the compiler's own events, and the number of these."""
+    """EVENTS payloads with the events of the gadget's work alone, and the number of these."""
     folder = Path(tempfile.mkdtemp(prefix="bench-size-"))
     cgroup = cgroup_root() / folder.name
     cgroup.mkdir()
@@ -90,7 +94,7 @@ def _events_of(cgroup: int, gadget: Gadget, payload: bytes) -> tuple[bytes, int]
 
 
 async def _payloads(name: str, folder: Path, cgroup: Path) -> list[bytes]:
-    """What this machine sends while a compiler runs."""
+    """What this machine sends during the gadget's work."""
     request = build([GadgetRun(load_gadget(name))], [{}], 4 << 20)
     stream, decoder, payloads = await open_local(), FrameDecoder(), list[bytes]()
     busy: asyncio.subprocess.Process | None = None
@@ -108,7 +112,10 @@ async def _payloads(name: str, folder: Path, cgroup: Path) -> list[bytes]:
                         run = Run(gadgets=tuple(request.gadgets), filter=FilterSpec(host=True))
                         await stream.send(encode(FrameType.RUN, run.to_bytes()))
                     elif frame.type == FrameType.STARTED:
-                        busy = await asyncio.create_subprocess_exec("sh", "-c", BUSY, str(cgroup), cwd=folder)
+                        work = f'echo $$ >"$0/cgroup.procs" && {WORK[name]}'
+                        busy = await asyncio.create_subprocess_exec(
+                            *("sh", "-c", work, str(cgroup)), cwd=folder, stdout=asyncio.subprocess.DEVNULL
+                        )
                         await busy.wait()
                         await asyncio.sleep(1.2)
                         await stream.send(encode(FrameType.STOP, b"{}"))
@@ -149,7 +156,7 @@ def main() -> None:
     print_table("What is shipped", ("", "KiB"), [[name, f"{bytes / 1024:,.0f}"] for name, bytes in found.items()])
     rows = list[list[object]]()
     results = dict[str, dict[str, object]]()
-    for name in GADGETS:
+    for name in WORK:
         payloads, events = asyncio.run(record(name))
         if not events:
             print(f"{name}: nothing happened here")
@@ -165,8 +172,8 @@ def main() -> None:
     headers = ["", "events", "frames", "bytes per event"]
     if options.compress:
         headers += ["deflate -1, each frame (CPU per event)", "-1, with the window", "-6, with the window"]
-    print_table("On the wire, while a compiler runs", headers, rows)
-    write_json(options.json, machine, {"sizes": found, "compiler": results})
+    print_table("On the wire: opens and execs of a compiler, and TCP connections", headers, rows)
+    write_json(options.json, machine, {"sizes": found, "wire": results})
 
 
 if __name__ == "__main__":
