@@ -26,7 +26,8 @@
 #define RULES (1 << 20)
 /* Which end began an exchange of UDP or SCTP; the oldest entries are dropped, and decided again. */
 #define FLOWS 131072
-#define FLOW_NS (180 * 1000000000ULL)
+/* How long it is known, in units of 2^30 ns: 180 s. */
+#define FLOW_TIME 168
 
 #define REFUSE 0
 
@@ -140,11 +141,12 @@ struct flow_key {
 	__u32 protocol;
 };
 
-struct flow {
-	__u64 seen;
-	/* Bits for the end that began: EGRESS, INGRESS, or both when this is unknown. */
-	__u64 began;
-};
+/* What is known of an exchange is one word, read and written at once, since the map may give the entry to another
+ * exchange at any time. Its upper half is a mark of the key, which shows whose entry it is; then come 30 bits for when
+ * the exchange was last seen, in units of 2^30 ns, and 2 for the end that began: EGRESS, INGRESS, or both when unknown.
+ */
+#define FLOW_BEGAN 3ULL
+#define FLOW_SEEN 0xfffffffcULL
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -193,7 +195,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, FLOWS);
 	__type(key, struct flow_key);
-	__type(value, struct flow);
+	__type(value, __u64);
 } flows SEC(".maps");
 
 #define BYTES GADGET_ROOM(sizeof(struct network_policy) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + NAME_BYTES + 16)
@@ -337,41 +339,84 @@ static __always_inline bool has_flows(__u16 protocol)
 	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_SCTP;
 }
 
+static __always_inline __u64 mark_of(const struct flow_key *key)
+{
+	const __u64 *words = (const __u64 *)key;
+	__u64 mark = 0;
+
+	for (int i = 0; i < sizeof(*key) / sizeof(*words); i++) {
+		mark = (mark ^ words[i]) * 0x9e3779b97f4a7c15ULL;
+		mark ^= mark >> 32;
+	}
+	return mark << 32;
+}
+
+/* FLOW_SEEN of something that is seen now. */
+static __always_inline __u64 seen_now(void)
+{
+	return bpf_ktime_get_boot_ns() >> 30 << 2 & FLOW_SEEN;
+}
+
+/* What is known of the exchange, and where; 0: nothing. */
+static __always_inline __u64 known_of(const struct flow_key *key, __u64 **entry)
+{
+	__u64 known;
+
+	*entry = bpf_map_lookup_elem(&flows, key);
+	if (!*entry)
+		return 0;
+	known = *(volatile __u64 *)*entry;
+	return known >> 32 == mark_of(key) >> 32 ? known : 0;
+}
+
+static __always_inline bool began_at(__u64 known, __u64 end)
+{
+	return known & end && seen_now() - (known & FLOW_SEEN) <= FLOW_TIME << 2;
+}
+
+static __always_inline void renew(__u64 *entry, __u64 known)
+{
+	__u64 renewed = (known & ~FLOW_SEEN) | seen_now();
+
+	/* Not if it is another exchange's entry by now. */
+	if (renewed != known)
+		__sync_val_compare_and_swap(entry, known, renewed);
+}
+
 /* Whether it answers an exchange that the other end began. */
 static __always_inline bool is_answer(const struct attempt *attempt)
 {
-	struct flow_key key;
-	struct flow *flow;
-	__u64 now = bpf_ktime_get_boot_ns();
 	__u64 other = attempt->direction ^ (EGRESS | INGRESS);
+	struct flow_key key;
+	__u64 *entry, known;
 
 	key_of_flow(&key, attempt);
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (flow) {
-		if (now - flow->seen > FLOW_NS || !(flow->began & other))
+	known = known_of(&key, &entry);
+	if (known) {
+		if (!began_at(known, other))
 			return false;
-		flow->seen = now;
+		renew(entry, known);
 		return true;
 	}
 	/* The destination of what a socket sent before the start is unknown; such an entry is not renewed. */
 	__builtin_memset(key.remote, 0, sizeof(key.remote));
 	key.remote_port = 0;
-	flow = bpf_map_lookup_elem(&flows, &key);
-	return flow && now - flow->seen <= FLOW_NS && (flow->began & other);
+	return began_at(known_of(&key, &entry), other);
 }
 
 static __always_inline void remember(const struct attempt *attempt, __u64 began)
 {
-	struct flow flow = {.seen = bpf_ktime_get_boot_ns(), .began = began};
 	struct flow_key key;
-	struct flow *known;
+	__u64 *entry, known;
 
 	key_of_flow(&key, attempt);
-	known = bpf_map_lookup_elem(&flows, &key);
-	if (known && known->began == began)
-		known->seen = flow.seen;
-	else
-		bpf_map_update_elem(&flows, &key, &flow, BPF_ANY);
+	known = known_of(&key, &entry);
+	if (known && (known & FLOW_BEGAN) == began) {
+		renew(entry, known);
+		return;
+	}
+	known = mark_of(&key) | seen_now() | began;
+	bpf_map_update_elem(&flows, &key, &known, BPF_ANY);
 }
 
 static __always_inline void key_of_ports(struct port_key *key, const struct attempt *attempt, __u32 subject, __u32 peer)

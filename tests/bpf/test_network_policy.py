@@ -139,6 +139,16 @@ class Policies(Tracer):
         self._object.run("tell_more")
         return [record for record in self.records() if record["operation"]]
 
+    def give_away_entry(self, port: int, other: int) -> None:
+        """Gives what is known of the exchange with a remote port to that with another one, as the map does when it
+        drops an entry that a program has just found."""
+        flows = self._object.map("flows")
+        assert flows is not None
+        for key in list(flows.keys()):
+            cgroup, remote, local_port, remote_port, protocol = struct.unpack("<Q16sHHI", key)
+            if remote_port == port:
+                flows.put(struct.pack("<Q16sHHI", cgroup, remote, local_port, other, protocol), flows.get(key) or b"")
+
     def refusals(self) -> list[dict[str, Any]]:
         """A row for each refusal that one stands for."""
         return [row for row in self.rows() for _ in range(row["count"])]
@@ -258,6 +268,24 @@ def test_what_comes_in_is_dropped_unless_it_is_allowed(pods: list[Pod], version:
         assert (record["pid"], record["direction"]) == (db.pid, INGRESS)
         assert (record["policy"], record["rule"], record["peer"]) == ("p0", None, "pod shop/other")
         assert address(record["remote"]) == getattr(other, version)
+
+
+def test_what_is_known_of_another_exchange_lets_nothing_in(pods: list[Pod]) -> None:
+    web, db, _ = pods
+    with Policies(pods, "{podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}") as policies:
+        for port in (53, 54):
+            db.run(listen, str(port), DATAGRAMS, port)
+        assert web.run(send_to, db.v4, 53, b"question", "asker") == "sent"
+        _, (source, source_port) = db.run(receive, "53")
+        for _ in range(TIMES):
+            policies.give_away_entry(53, 54)
+            assert db.run(send_to, source, source_port, b"unasked", "54") == "sent"
+            assert db.run(send_to, source, source_port, b"answer", "53") == "sent"
+            assert web.run(receive, "asker")[0] == b"answer"
+        refusals = policies.refusals()
+        for pod, name in ((web, "asker"), (db, "53"), (db, "54")):
+            pod.run(close, name)
+    assert [(row["direction"], row["remote_port"]) for row in refusals] == [(INGRESS, 54)] * TIMES
 
 
 def test_an_answer_of_a_pod_that_may_send_nothing_passes(pods: list[Pod]) -> None:
