@@ -42,12 +42,17 @@ struct {
 	__type(value, struct gadget_block_request);
 } gadget_block_requests SEC(".maps");
 
-/* Whether the current task is in this cgroup or below it. */
-static __always_inline bool gadget_current_is_below(struct cgroup *cgroup)
+/* Whether the current task, whose cgroup is `own`, is in this cgroup or below it. Tracing programs may call the helper
+ * only since Linux 5.15. */
+static __always_inline bool gadget_current_is_below(struct cgroup *cgroup, struct cgroup *own)
 {
 	__u32 level = BPF_CORE_READ(cgroup, level);
+	__u64 id = BPF_CORE_READ(cgroup, kn, id);
+	void *ids = (void *)own + bpf_core_field_offset(struct cgroup___ids, ancestor_ids);
 
-	return bpf_get_current_ancestor_cgroup_id(level) == BPF_CORE_READ(cgroup, kn, id);
+	if (!bpf_core_field_exists(struct cgroup___ids, ancestor_ids))
+		return bpf_get_current_ancestor_cgroup_id(level) == id;
+	return level <= BPF_CORE_READ(own, level) && gadget_word_at(ids + level * sizeof(id)) == id;
 }
 
 static __always_inline struct cgroup *gadget_cgroup_of_request(struct request *request)
@@ -56,7 +61,7 @@ static __always_inline struct cgroup *gadget_cgroup_of_request(struct request *r
 	struct bio *bio = BPF_CORE_READ(request, bio);
 	struct cgroup *named = bio ? BPF_CORE_READ(bio, bi_blkg, blkcg, css.cgroup) : NULL;
 
-	if (!named || BPF_CORE_READ(named, root, hierarchy_id) || gadget_current_is_below(named))
+	if (!named || BPF_CORE_READ(named, root, hierarchy_id) || gadget_current_is_below(named, own))
 		return own;
 	return named;
 }

@@ -53,11 +53,6 @@ struct request___disk {
 	struct gendisk *rq_disk;
 };
 
-/* Removed in Linux 5.11, together with the queue that was the first argument of the tracepoints. */
-struct hd_struct {
-	int partno;
-};
-
 #pragma clang attribute pop
 
 static __always_inline struct gendisk *gadget_disk_of(struct request *request)
@@ -69,8 +64,18 @@ static __always_inline struct gendisk *gadget_disk_of(struct request *request)
 	return BPF_CORE_READ(request, q, disk);
 }
 
+/* The tracepoint's arguments since Linux 5.11, and in late versions of 5.10. Before, the queue is the first one. */
+typedef void (*btf_trace_block_rq_insert___request)(void *, struct request *);
+
 /* The request that block_rq_issue, block_rq_insert or block_rq_merge is about. */
 static __always_inline struct request *gadget_request_of(__u64 *ctx)
 {
-	return (struct request *)(bpf_core_type_exists(struct hd_struct) ? ctx[1] : ctx[0]);
+	struct request *request;
+
+	if (!bpf_core_type_exists(btf_trace_block_rq_insert___request))
+		return (struct request *)ctx[1];
+	request = (struct request *)ctx[0];
+	/* Keeps the two loads apart. The verifier refuses one load whose place is computed. */
+	barrier_var(request);
+	return request;
 }

@@ -33,6 +33,11 @@ struct cgroup {
 	int level;
 };
 
+/* Before Linux 6.1: the ids of the cgroup's ancestors by level, and of itself. */
+struct cgroup___ids {
+	__u64 ancestor_ids[1];
+};
+
 struct css_set {
 	struct cgroup *dfl_cgrp;
 	struct cgroup_subsys_state *subsys[16];
