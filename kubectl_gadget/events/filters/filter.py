@@ -106,38 +106,6 @@ def _values_of(name: str, gadgets: Collection[Mapping[str, Member]]) -> frozense
     return frozenset(itertools.chain(*found)) if all(found) else frozenset()
 
 
-class _Cautious:
-    """The same parts, evaluated so that an unreadable value never makes a part false."""
-
-    def __init__(
-        self,
-        parts: Sequence[cel_syntax.Tree],
-        members: Mapping[str, Member],
-        elsewhere: Mapping[str, Member],
-        gadget: Gadget,
-    ) -> None:
-        unread = unread_members(gadget)
-        self._parts = [(part, [mask for name, mask in unread.items() if name in _names(part)]) for part in parts]
-        self._members, self._elsewhere, self._masks = members, elsewhere, unread
-
-    def rows(self, batch: Batch) -> npt.NDArray[np.intp]:
-        """The rows in which a member that the filter uses could not be read."""
-        return np.flatnonzero(any_mask((mask(batch) for _, unread in self._parts for mask in unread), batch))
-
-    def mask(self, batch: Batch) -> Mask:
-        """The mask of rows for which no part is known to be false."""
-        mask = np.ones(len(batch), np.bool_)
-        for part, unread in self._parts:
-            undecided = any_mask((of_member(batch) for of_member in unread), batch)
-            try:
-                found = compile_condition(part, self._members, self._elsewhere, self._masks)(batch)
-                mask &= found.yes | (undecided & ~found.false())
-            except NotVectorized:
-                # Only cel-python can evaluate this part, and it has no third result for unreadable values.
-                mask &= undecided
-        return mask
-
-
 class _Compiled:
     """The parts of a filter for one gadget."""
 
@@ -148,7 +116,9 @@ class _Compiled:
         elsewhere: Mapping[str, Member],
         gadget: Gadget,
     ) -> None:
-        self.cautious = _Cautious(parts, members, elsewhere, gadget)
+        self._unread = unread_members(gadget)
+        self._parts = [(part, [mask for name, mask in self._unread.items() if name in _names(part)]) for part in parts]
+        self._members, self._elsewhere = members, elsewhere
         self.columns: list[Callable[[Batch], ThreeValued]] = []
         self.rows: list[_RowByRow] = []
         for part in parts:
@@ -165,6 +135,23 @@ class _Compiled:
             rows = np.flatnonzero(mask)
             if len(rows):
                 mask[rows] = part.mask(batch.select(rows))
+        return mask
+
+    def unread_rows(self, batch: Batch) -> npt.NDArray[np.intp]:
+        """The rows in which a member that the filter uses could not be read."""
+        return np.flatnonzero(any_mask((mask(batch) for _, unread in self._parts for mask in unread), batch))
+
+    def mask_unless_false(self, batch: Batch) -> Mask:
+        """The mask of rows for which no part is known to be false."""
+        mask = np.ones(len(batch), np.bool_)
+        for part, unread in self._parts:
+            undecided = any_mask((of_member(batch) for of_member in unread), batch)
+            try:
+                found = compile_condition(part, self._members, self._elsewhere, self._unread)(batch)
+                mask &= found.yes | (undecided & ~found.false())
+            except NotVectorized:
+                # Only cel-python can evaluate this part, and it has no third result for unreadable values.
+                mask &= undecided
         return mask
 
 
@@ -223,9 +210,9 @@ class Filter:
         itself if that is all of its rows."""
         compiled = self._compiled[batch.gadget.name]
         mask = compiled.mask(batch)
-        unread = compiled.cautious.rows(batch)
+        unread = compiled.unread_rows(batch)
         if len(unread):
-            mask[unread] |= compiled.cautious.mask(batch.select(unread))
+            mask[unread] |= compiled.mask_unless_false(batch.select(unread))
         return batch if bool(mask.all()) else batch.select(mask)
 
 
