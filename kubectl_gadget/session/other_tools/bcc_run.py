@@ -20,6 +20,7 @@ from kubectl_gadget.session.nodes.local_request import local_filter
 from kubectl_gadget.session.nodes.participants import NodeChange, local_node
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.wire.client_messages import FilterSpec
 
 _END_SECONDS = 15.0
 _MOST_LINE_BYTES = 1 << 20
@@ -77,34 +78,34 @@ class BccNode:
         return found
 
 
-async def ask(
-    openers: Mapping[str, Open], requests: Mapping[str, dict[str, Any]]
-) -> tuple[list[BccNode], list[dict[str, Any]]]:
-    """Connects to all nodes and asks each what it lacks for its request (docs/protocol.md). Answers are in order.
-
-    Raises GadgetError.
-    """
+async def ask(change: NodeChange, request_of: Callable[[FilterSpec], dict[str, Any]]) -> dict[BccNode, dict[str, Any]]:
+    """Connects to all nodes that are added, and asks each what it lacks for its request, which `request_of` makes for
+    its filter (docs/protocol.md). Returns the answers. Raises GadgetError if a node fails or lacks something."""
     nodes: list[BccNode] = []
 
     async def one(name: str, open: Open) -> tuple[BccNode, dict[str, Any]]:
         node = BccNode(name, await open())
         nodes.append(node)
-        await node.say(**requests[name])
+        await node.say(**request_of(change.filters.get(name) or FilterSpec()))
         return node, await node.next()
 
-    results = await asyncio.gather(*(one(name, open) for name, open in openers.items()), return_exceptions=True)
-    failed = next((result for result in results if isinstance(result, BaseException)), None)
-    if failed is not None:
+    results = await asyncio.gather(*(one(name, open) for name, open in change.add.items()), return_exceptions=True)
+    try:
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        found = dict(result for result in results if not isinstance(result, BaseException))
+        _refuse(found)
+    except BaseException:
         await asyncio.gather(*(node.stream.close() for node in nodes))
-        raise failed
-    found = [result for result in results if not isinstance(result, BaseException)]
-    return [node for node, _ in found], [answer for _, answer in found]
+        raise
+    return found
 
 
-def refuse(nodes: list[BccNode], answers: list[dict[str, Any]]) -> None:
+def _refuse(answers: Mapping[BccNode, dict[str, Any]]) -> None:
     """Raises AgentError that lists everything that is missing, by node, if anything is."""
     by_problem: dict[tuple[str, str, str], list[str]] = {}
-    for node, answer in zip(nodes, answers, strict=True):
+    for node, answer in answers.items():
         for problem in answer.get("problems") or []:
             key = (str(problem.get("what")), str(problem.get("why")), str(problem.get("try")))
             by_problem.setdefault(key, []).append(node.name)
@@ -112,7 +113,7 @@ def refuse(nodes: list[BccNode], answers: list[dict[str, Any]]) -> None:
         return
     lines = [f"{', '.join(names)}: {what}: {why}" for (what, why, _), names in by_problem.items()]
     lacking = {name for names in by_problem.values() for name in names}
-    good = [node.name for node in nodes if node.name not in lacking]
+    good = [node.name for node in answers if node.name not in lacking]
     remedies = [remedy for _, _, remedy in by_problem if remedy]
     if good:
         remedies.append(f"--node {','.join(good)}, where nothing is missing")
@@ -141,8 +142,11 @@ class BccRun:
         self._interrupts = Interrupts()
         self._stopped = asyncio.Event()
 
-    async def run(self, seconds: float | None) -> int:
-        """Runs until the tool has ended on all nodes. Exit code: 0, 1 when it failed on a node, 130 after Ctrl-C."""
+    async def run(self, seconds: float | None, tool: str, whom: str = "") -> int:
+        """Runs until the tool has ended on all nodes. Exit code: 0, 1 when it failed on a node, 130 after Ctrl-C.
+        `tool` and `whom` are only for the message at the start."""
+        count = f"{len(self._nodes)} {'node' if len(self._nodes) == 1 else 'nodes'}"
+        self._progress.say(f"running {tool} on {count}{whom}; Ctrl-C ends")
         loop = asyncio.get_running_loop()
         catch(self._interrupt, "SIGINT", "SIGTERM")
         if seconds is not None:
@@ -158,6 +162,7 @@ class BccRun:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         finally:
             release("SIGINT", "SIGTERM")
+            await asyncio.gather(*(node.stream.close() for node in self._nodes))
         if self._failure is not None:
             raise self._failure
         if self._interrupts.signal is not None:
@@ -237,7 +242,7 @@ class Printed:
         stream.flush()
 
 
-async def changes(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncGenerator[NodeChange]:
+async def _changes(options: RunOptions, progress: Progress, tasks: Tasks) -> AsyncGenerator[NodeChange]:
     """Yields this machine, or the cluster's nodes that host the chosen pods, as these change. Closing it removes
     everything that was started for them. Raises GadgetError."""
     if options.local:
@@ -260,29 +265,24 @@ def cluster_tasks(progress: Progress) -> Tasks:
 
 
 @asynccontextmanager
-async def _asked(
-    options: RunOptions, request: dict[str, Any], progress: Progress
-) -> AsyncIterator[tuple[list[BccNode], list[dict[str, Any]]]]:
-    """Connects to each chosen node once, as ask()."""
-    async with cluster_tasks(progress) as tasks, aclosing(changes(options, progress, tasks)) as found:
+async def first_nodes(
+    options: RunOptions, request_of: Callable[[FilterSpec], dict[str, Any]], progress: Progress
+) -> AsyncIterator[tuple[dict[BccNode, dict[str, Any]], AsyncIterator[NodeChange]]]:
+    """Waits for nodes, and asks them as ask() does; also yields all later changes."""
+    async with cluster_tasks(progress) as tasks, aclosing(_changes(options, progress, tasks)) as found:
         while not (change := await anext(found)).add:
             progress.say("no node is selected yet; waiting for one")
-        nodes, answers = await ask(change.add, dict.fromkeys(change.add, request))
-        try:
-            yield nodes, answers
-        finally:
-            await asyncio.gather(*(node.stream.close() for node in nodes))
+        yield await ask(change, request_of), found
 
 
 async def run(options: RunOptions, request: dict[str, Any], show: Printer, progress: Progress) -> int:
     """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
-    async with _asked(options, request, progress) as (nodes, answers):
-        refuse(nodes, answers)
-        progress.say(f"running bcc on {len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}; Ctrl-C ends")
-        return await BccRun(nodes, show, progress).run(options.timeout)
+    async with first_nodes(options, lambda _: request, progress) as (nodes, _):
+        return await BccRun([*nodes], show, progress).run(options.timeout, "bcc")
 
 
 async def list_tools(options: RunOptions, progress: Progress) -> dict[str, list[str]]:
     """Returns the available tools, by node."""
-    async with _asked(options, {"list": True}, progress) as (nodes, answers):
-        return {node.name: list(answer["tools"]) for node, answer in zip(nodes, answers, strict=True)}
+    async with first_nodes(options, lambda _: {"list": True}, progress) as (answers, _):
+        await asyncio.gather(*(node.stream.close() for node in answers))
+        return {node.name: list(answer["tools"]) for node, answer in answers.items()}

@@ -5,15 +5,14 @@ changes of the chosen pods. The trap: a node that joins late and lacks something
 nodes.
 """
 
-import asyncio
 import secrets
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session.nodes.participants import NodeChange
-from kubectl_gadget.session.other_tools.bcc_run import BccNode, BccRun, Printer, ask, changes, cluster_tasks, refuse
+from kubectl_gadget.session.other_tools.bcc_run import BccNode, BccRun, Printer, ask, first_nodes
 from kubectl_gadget.session.other_tools.bpftrace_program import limited
 from kubectl_gadget.session.progress import Progress
 from kubectl_gadget.session.run_options import RunOptions
@@ -49,34 +48,22 @@ def script(program: str, arguments: tuple[str, ...], whole_node: bool, file: str
 class NodeFilters:
     """The nodes of a run by name, with the filter of each one's agent."""
 
-    def __init__(self, script: Script, progress: Progress) -> None:
+    def __init__(self, script: Script, progress: Progress, nodes: Iterable[BccNode]) -> None:
         self._script, self._progress = script, progress
-        self.by_name: dict[str, BccNode] = {}
-
-    async def open(self, change: NodeChange) -> list[BccNode]:
-        """Connects to the nodes that are added, once none of them lacks anything. Raises GadgetError."""
-        requests = {name: self._script.request(change.filters.get(name) or FilterSpec()) for name in change.add}
-        nodes, answers = await ask(change.add, requests)
-        try:
-            refuse(nodes, answers)
-        except AgentError:
-            await asyncio.gather(*(node.stream.close() for node in nodes))
-            raise
-        self.by_name |= {node.name: node for node in nodes}
-        return nodes
+        self._by_name = {node.name: node for node in nodes}
 
     async def apply(self, change: NodeChange, run: BccRun) -> None:
         """Applies a change while the program runs. A node's failure is reported, and the others go on."""
         for name, filter in change.filters.items():
-            if name in self.by_name and name not in change.add:
-                await self._say(self.by_name[name], filter=filter.to_json())
+            if name in self._by_name and name not in change.add:
+                await self._say(self._by_name[name], filter=filter.to_json())
         for name in change.remove:
-            if node := self.by_name.pop(name, None):
+            if node := self._by_name.pop(name, None):
                 await self._say(node, stop=True)
         for name, open in change.add.items():
-            alone = NodeChange(add={name: open}, filters={name: change.filters.get(name) or FilterSpec()})
             try:
-                for node in await self.open(alone):
+                for node in await ask(replace(change, add={name: open}), self._script.request):
+                    self._by_name[name] = node
                     run.join(node)
             except GadgetError as error:
                 self._progress.warn(f"{name} is left out: {error}")
@@ -92,26 +79,13 @@ class NodeFilters:
 
 async def run(options: RunOptions, script: Script, show: Printer, progress: Progress) -> int:
     """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
-    nodes = NodeFilters(script, progress)
-    async with (
-        cluster_tasks(progress) as tasks,
-        aclosing(changes(options, progress, tasks)) as found,
-    ):
-        first: list[BccNode] = []
-        async for change in found:
-            first = await nodes.open(change)
-            if first:
-                break
-            progress.say("no node is selected yet; waiting for one")
+    async with first_nodes(options, script.request, progress) as (nodes, changes):
+        filters = NodeFilters(script, progress, nodes)
 
         async def follow(run: BccRun) -> None:
-            async for change in found:
-                await nodes.apply(change, run)
+            async for change in changes:
+                await filters.apply(change, run)
 
-        count = f"{len(first)} {'node' if len(first) == 1 else 'nodes'}"
         whom = options.selection.described(options.local) if script.map_name else "everything there"
-        progress.say(f"running bpftrace on {count}, for {whom}; Ctrl-C ends")
-        try:
-            return await BccRun(first, show, progress, follow).run(options.timeout)
-        finally:
-            await asyncio.gather(*(node.stream.close() for node in nodes.by_name.values()))
+        run = BccRun([*nodes], show, progress, follow)
+        return await run.run(options.timeout, "bpftrace", f", for {whom}")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.session.other_tools.bcc_run import BccNode, BccRun, Printed, ask, refuse
+from kubectl_gadget.session.nodes.participants import NodeChange
+from kubectl_gadget.session.other_tools.bcc_run import BccNode, BccRun, Printed, ask
 from kubectl_gadget.session.progress import Progress
 
 GOOD: dict[str, Any] = {"tools": ["execsnoop"], "problems": []}
@@ -45,12 +46,9 @@ def run(streams: dict[str, Scripted]) -> tuple[int, str, str]:
 
             return open
 
-        nodes, answers = await ask(
-            {name: opener(stream) for name, stream in streams.items()},
-            {name: {"tool": "execsnoop"} for name in streams},
-        )
-        refuse(nodes, answers)
-        return await BccRun(nodes, Printed(out, err, str), Progress(err)).run(None)
+        change = NodeChange(add={name: opener(stream) for name, stream in streams.items()})
+        nodes = await ask(change, lambda _: {"tool": "execsnoop"})
+        return await BccRun([*nodes], Printed(out, err, str), Progress(err, quiet=True)).run(None, "bcc")
 
     out, err = io.StringIO(), io.StringIO()
     return asyncio.run(work()), out.getvalue(), err.getvalue()
