@@ -229,9 +229,11 @@ class Identity:
 
     def apply(self, changes: "ContainerChanges", now: float) -> None:
         """Takes one CONTAINERS frame."""
-        announced = {item.id: self._find_or_add(item.id) for item in changes.containers}
+        announced: dict[str, _Announced] = {}
         for item in changes.containers:
-            announced[item.id].name(item)
+            found = announced[item.id] = announced.get(item.id) or self._find_or_add(item.id)
+            found.name(item)
+        if announced:
             self._forget_index()
         for cgroup, id in changes.cgroups.items():
             self._own(cgroup, None if id is None else announced.get(id) or self._find_or_add(id))
@@ -288,8 +290,9 @@ class Identity:
         return found
 
     def _own(self, cgroup: int, owner: _Announced | None) -> None:
-        self._disown(cgroup)
-        self._removed.pop(cgroup, None)
+        if cgroup in self._owners:
+            self._disown(cgroup)
+            self._removed.pop(cgroup, None)
         self._owners[cgroup] = owner
         if owner is not None:
             owner.uses += 1

@@ -6,7 +6,7 @@ agent could never differ in version.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ _HEADER = struct.Struct("<2sBBI")
 _TYPE = 3
 """its place in the header"""
 _EVENTS = struct.Struct("<HHIQQ")
+_GADGET_AND_FLAGS = struct.Struct("<HH")
+"""how it begins"""
 
 
 class FrameType(IntEnum):
@@ -80,6 +82,20 @@ def split_events(payload: bytes) -> tuple[EventsHeader, memoryview]:
         raise FrameError(f"an EVENTS frame of {len(payload)} bytes is shorter than its head")
     gadget, flags, interval, sequence, complete_until = _EVENTS.unpack_from(payload)
     return EventsHeader(gadget, sequence, complete_until, flags, interval), memoryview(payload)[_EVENTS.size :]
+
+
+def gadget_of_stream(payload: bytes) -> int | None:
+    """The gadget of an EVENTS payload of a stream; None: a part of totals or of a snapshot, or too short."""
+    if len(payload) < _EVENTS.size:
+        return None
+    gadget, flags = _GADGET_AND_FLAGS.unpack_from(payload)
+    return None if flags else int(gadget)
+
+
+def joined_streams(payloads: Sequence[bytes]) -> bytes:
+    """The payload of an EVENTS frame instead of several ones of one stream: the head of the last one, and all bytes of
+    the ring buffer."""
+    return b"".join([payloads[-1][: _EVENTS.size], *(memoryview(payload)[_EVENTS.size :] for payload in payloads)])
 
 
 def header(type: int, length: int) -> bytes:

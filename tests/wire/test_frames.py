@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.wire.frames import (
+    LAST,
     MAX_PAYLOAD,
     VERSION,
     EventsHeader,
@@ -16,7 +17,9 @@ from kubectl_gadget.wire.frames import (
     FrameDecoder,
     FrameType,
     encode,
+    gadget_of_stream,
     header,
+    joined_streams,
     split_events,
 )
 from kubectl_gadget.wire.message import parse
@@ -126,3 +129,15 @@ def test_json_is_compact_and_utf_8() -> None:
     payload = encode_json(FrameType.WARNING, {"message": "ü"})[8:]
     assert json.loads(payload.decode()) == {"message": "ü"}
     assert b" " not in payload
+
+
+def test_the_gadget_of_a_streams_events_is_read_without_the_rest_of_their_head() -> None:
+    assert gadget_of_stream(EventsHeader(7, 1, 2).encode() + b"rows") == 7
+    assert gadget_of_stream(EventsHeader(7, 1, 2, LAST).encode()) is None
+    assert gadget_of_stream(EventsHeader(7, 1, 2).encode()[:-1]) is None
+
+
+def test_joined_streams_are_complete_until_the_last_of_them_is() -> None:
+    payloads = [EventsHeader(7, number, number).encode() + b"%d" % number for number in (1, 2, 3)]
+    head, data = split_events(joined_streams(payloads))
+    assert (head, bytes(data)) == (EventsHeader(7, 3, 3), b"123")

@@ -6,12 +6,11 @@ frame that announces containers or stacks precedes the events that need it, so n
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kubectl_gadget.session.nodes.backlog import Events, Item, StepMark
 from kubectl_gadget.session.nodes.coverage import Gap
-from kubectl_gadget.wire.frames import EventsHeader, split_events
+from kubectl_gadget.wire.frames import EventsHeader, gadget_of_stream, joined_streams, split_events
 
 _MOST_JOINED = 8 << 10
 """Bytes of a frame that is decoded together with those of other nodes."""
@@ -19,23 +18,28 @@ _MOST_JOINED = 8 << 10
 
 def coalesced(items: Iterable[Item]) -> Iterator[Item]:
     """Yields the same events in as few frames as possible. Order is kept for each node, but not between nodes."""
-    waiting: dict[str, _Pending] = {}
+    waiting: dict[str, tuple[int, Item, list[bytes]]] = {}
+    """by node, frames of one gadget: its index, the first frame, and the payloads of all"""
     for item in items:
-        found = _read(item)
+        content = item.content
+        gadget = gadget_of_stream(content.payload) if isinstance(content, Events) else None
         before = waiting.get(item.node)
-        if before is not None and found is not None and before.head.gadget == found.head.gadget:
-            before.head = found.head
-            before.parts += found.parts
-            continue
         if before is not None:
+            if isinstance(content, Events) and gadget == before[0]:
+                before[2].append(content.payload)
+                continue
             del waiting[item.node]
-            yield before.joined()
-        if found is None:
-            yield item
+            yield _one(before[1], before[2])
+        if isinstance(content, Events) and gadget is not None:
+            waiting[item.node] = gadget, item, [content.payload]
         else:
-            waiting[item.node] = found
-    for left in waiting.values():
-        yield left.joined()
+            yield item
+    for _, first, payloads in waiting.values():
+        yield _one(first, payloads)
+
+
+def _one(first: Item, payloads: list[bytes]) -> Item:
+    return first if len(payloads) == 1 else Item(first.node, Events(joined_streams(payloads)))
 
 
 class SmallFrame(NamedTuple):
@@ -51,46 +55,21 @@ def together(items: Iterable[Item], can_join: Callable[[str, int], bool]) -> Ite
     except between its gadgets."""
     groups: dict[int, dict[str, SmallFrame]] = {}
     for item in items:
-        found = _read(item)
-        small = (
-            None if found is None or len(found.parts[0]) > _MOST_JOINED else SmallFrame(item, found.head, *found.parts)
-        )
-        if small is None or not can_join(item.node, small.head.gadget):
-            if isinstance(item.content, Gap | StepMark) or any(item.node in group for group in groups.values()):
+        node, content = item.node, item.content
+        gadget = None
+        if isinstance(content, Events) and len(content.payload) <= _MOST_JOINED:
+            gadget = gadget_of_stream(content.payload)
+        if gadget is None or not isinstance(content, Events) or not can_join(node, gadget):
+            if isinstance(content, Gap | StepMark) or any(node in group for group in groups.values()):
                 yield from map(list, map(dict.values, groups.values()))
                 groups.clear()
             yield item
-        else:
-            group = groups.setdefault(small.head.gadget, {})
-            if item.node in group:
-                yield [*group.values()]
-                group.clear()
-            group[item.node] = small
+            continue
+        group = groups.get(gadget)
+        if group is None:
+            group = groups[gadget] = {}
+        elif node in group:
+            yield [*group.values()]
+            group.clear()
+        group[node] = SmallFrame(item, *split_events(content.payload))
     yield from map(list, map(dict.values, groups.values()))
-
-
-@dataclass(slots=True)
-class _Pending:
-    """Waiting frames of one node and one gadget."""
-
-    first: Item
-    head: EventsHeader
-    """of the last frame"""
-    parts: list[memoryview]
-
-    def joined(self) -> Item:
-        if len(self.parts) == 1:
-            return self.first
-        return Item(self.first.node, Events(b"".join([self.head.encode(), *self.parts])))
-
-
-def _read(item: Item) -> _Pending | None:
-    """Reads a stream's frame. Parts of totals and snapshots are not joined. Frames that are too short are left to the
-    decoder, which refuses them."""
-    if not isinstance(item.content, Events) or len(item.content.payload) < _HEAD:
-        return None
-    head, data = split_events(item.content.payload)
-    return None if head.flags else _Pending(item, head, [data])
-
-
-_HEAD = len(EventsHeader(0, 0, 0).encode())
