@@ -81,8 +81,10 @@ class Who:
     """node and pod: distinguishes addresses that many have at the same time, such as loopback addresses"""
     cached_place: Any = None
     """its place on the map (service_map/graph.py)"""
-    cached_text: tuple[str, bool] | None = None
-    """its members as JSON, and whether they are printable (flow_json.py)"""
+    cached_text: str = ""
+    """its members as JSON (flow_json.py)"""
+    is_printable: bool = True
+    """they can be printed as they are"""
     cached_cells: tuple[str, bool] | None = None
     """its members as cells of CSV, and whether they are escaped (flow_columns.py)"""
 

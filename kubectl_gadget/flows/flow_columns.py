@@ -8,7 +8,7 @@ caches.
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from json.encoder import encode_basestring as quoted
-from operator import and_, attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -165,51 +165,54 @@ class _Cell:
         # A second cell, since an empty one alone is quoted.
         return csv_line([csv_cell(value, self._escaped), ""])[:-2]
 
-    def of_all(self, whos: Sequence[Who], ips: Sequence[str]) -> Sequence[tuple[str, bool]]:
+    def of_all(self, whos: Sequence[Who], ips: Sequence[str]) -> tuple[list[str], Mask]:
         """The members of ends after address and port."""
-        return list(map(self._of, whos, ips))
+        return list(map(self._of, whos, ips)), np.ones(len(whos), np.bool_)
 
-    def _of(self, who: Who, ip: str) -> tuple[str, bool]:
+    def _of(self, who: Who, ip: str) -> str:
         kept = who.cached_cells
         if kept is None or kept[1] != self._escaped:
             cells = [csv_cell(value, self._escaped) for value in who_members(who, ip).values()]
             kept = csv_line(cells)[:-1], self._escaped
             if who.name:  # else the text contains the address
                 who.cached_cells = kept
-        return kept[0], True
+        return kept[0]
 
 
-def _json_of(whos: Sequence[Who], ips: Sequence[str]) -> Sequence[tuple[str, bool]]:
-    kept = list(map(_cached_text, whos))
-    return list(map(who_text, whos, ips)) if None in kept else kept  # type: ignore[return-value]
+def _json_of(whos: Sequence[Who], ips: Sequence[str]) -> tuple[list[str], Mask]:
+    texts = list(map(_cached_text, whos))
+    unprintable = []
+    for place in [place for place, text in enumerate(texts) if not text]:
+        texts[place], printable = who_text(whos[place], ips[place])
+        if not printable:
+            unprintable.append(place)
+    fine = np.fromiter(map(_is_printable, whos), np.bool_, len(texts))
+    fine[unprintable] = False
+    return texts, fine
+
+
+_cached_text: Callable[[Who], str] = attrgetter("cached_text")
+_is_printable: Callable[[Who], bool] = attrgetter("is_printable")
 
 
 def _ends(
     known: Known,
     slots: Integers,
     templates: Sequence[str],
-    texts: Callable[[Sequence[Who], Sequence[str]], Sequence[tuple[str, bool]]],
+    texts: Callable[[Sequence[Who], Sequence[str]], tuple[list[str], Mask]],
 ) -> tuple[list[str], Mask]:
     """The text of both ends of each connection, and whether it can be printed as it is. `texts`: those of owners after
-    their addresses and ports."""
-    _, _, *addresses = zip(*known.key[slots].tolist(), strict=True)
-    client_ips, client_ports, server_ips, server_ports = addresses
-    clients, servers = (
-        texts(whos[slots].tolist(), ips) for whos, ips in ((known.client, client_ips), (known.server, server_ips))
-    )
+    their addresses and ports, and whether they can be printed as they are."""
+    _, _, client_ips, client_ports, server_ips, server_ports = zip(*known.key[slots].tolist(), strict=True)
+    clients, client_fine = texts(known.client[slots].tolist(), client_ips)
+    servers, server_fine = texts(known.server[slots].tolist(), server_ips)
     joined = JoinedColumns(len(slots))
     joined.each(templates[0], [client_ips, client_ports])
-    joined.texts(list(map(_first, clients)))
+    joined.texts(clients)
     joined.each(templates[1], [server_ips, server_ports])
-    joined.texts(list(map(_first, servers)))
+    joined.texts(servers)
     joined.text(templates[2])
-    fine = map(and_, map(_second, clients), map(_second, servers))
-    return joined.rows(), np.fromiter(fine, np.bool_, len(slots))
-
-
-_first: Callable[[tuple[str, bool]], str] = itemgetter(0)
-_second: Callable[[tuple[str, bool]], bool] = itemgetter(1)
-_cached_text: Callable[[Who], tuple[str, bool] | None] = attrgetter("cached_text")
+    return joined.rows(), client_fine & server_fine
 
 
 def _numbers(
@@ -217,10 +220,10 @@ def _numbers(
 ) -> list[str]:
     """The numbers of each connection, its ID, when it began, and who saw it. `none`: what stands for null."""
     ids = flow_ids(known, slots)
-    sides = zip(known.by_client[slots].tolist(), known.by_server[slots].tolist(), strict=True)
     rtts = [none if rtt < 0 else str(rtt) for rtt in known.rtt[slots].tolist()]
     joined = JoinedColumns(len(slots))
-    joined.each(templates[0], [rtts])
+    joined.text(templates[0])
+    joined.texts(rtts)
     for name, before in zip(_COUNTS, templates[1:-2], strict=True):
         numbers = Numbers(getattr(known, name)[slots])
         joined.text(before)
@@ -228,14 +231,15 @@ def _numbers(
         joined.few(*few) if few else joined.each(*numbers.json())
     began, lists = Timestamps(known.first_ns[slots]).pieces()
     joined.each(templates[-2] % began, [ids, *lists])
-    joined.each(templates[-1], [list(map(seen_by.__getitem__, sides))])
+    sides = [seen_by[client, server] for client in (False, True) for server in (False, True)]
+    joined.few(known.by_client[slots] * 2 + known.by_server[slots], [templates[-1] % side for side in sides])
     return joined.rows()
 
 
 def flow_ids(known: Known, slots: Integers) -> list[str]:
     """Flow.id of each connection."""
     ids: list[str] = known.id[slots].tolist()
-    if None in ids:
+    if not all(ids):
         clients, servers = known.client_v4[slots], known.server_v4[slots]
         if clients.all() and servers.all():
             ids = tcp_ids(clients, servers)
@@ -263,11 +267,11 @@ _JSON_ENDS = (
     ', "backend": null, "summary": "',
 )
 _JSON_NUMBERS = (
-    ', "rtt": %s',
+    ', "rtt": ',
     *(f', "{name}": ' for name in _COUNTS),
     ', "flow_id": "%%s", "flow_began": "%s", ',
     '"seen_by": %s, "l7": null, "denied_by": null}',
 )
 _CSV_ENDS = ("%s,%d,", ",%s,%d,", "," * (len(who_members(Who(), "")) + 3))
 """the members of the backend are those of an end, and empty"""
-_CSV_NUMBERS = (",%s", *("," for _ in _COUNTS), ",%%s,%s,", "%s,,,,,")
+_CSV_NUMBERS = (",", *("," for _ in _COUNTS), ",%%s,%s,", "%s,,,,,")
