@@ -101,7 +101,7 @@ class AddressBook:
             self._found_in = self.cluster
         pairs = list(zip(askers, ips, strict=True))
         found = list(map(self._found.get, pairs))
-        if None in found:
+        if not all(found):
             for pair in pairs:
                 if pair not in self._found:
                     self._found[pair] = self._find(pair[1], pair[0])

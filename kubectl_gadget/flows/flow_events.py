@@ -6,7 +6,6 @@ over the events makes objects of the connections, which costs more than all else
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from operator import attrgetter
 from typing import Literal, TypeVar, overload
 
 import numpy as np
@@ -20,9 +19,7 @@ from kubectl_gadget.flows.flow import (
     FORWARDED,
     RESET,
     FlowEvent,
-    PodFacts,
     Traffic,
-    Who,
 )
 from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
 from kubectl_gadget.flows.joining.plain_flows import Integers, Known, PlainEvents
@@ -71,14 +68,9 @@ class FlowEvents(Sequence[FlowEvent]):
 
     def external(self) -> "FlowEvents":
         """The events of flows that do not stay within one pod or host."""
-        known, (slots, places) = self.known, self.flows
-        pods = (map(_pod_of, whos[slots].tolist()) for whos in (known.client, known.server))
-        within = [
-            key[2] == key[4] or (one is not None and (one is other or one == other))
-            for key, one, other in zip(known.key[slots].tolist(), *pods, strict=True)
-        ]  # none has a loopback address: plain_flows.py
-        outside = ~np.array(within, np.bool_)[places]
-        return self.select(outside, lambda event: not event.flow.is_internal)
+        known, slots = self.known, self.plain.slot
+        within = known.one_address[slots] | known.one_pod[slots]  # none has a loopback address: plain_flows.py
+        return self.select(~within, lambda event: not event.flow.is_internal)
 
     def select(self, plain: Mask, test: Callable[[FlowEvent], bool]) -> "FlowEvents":
         """These plain events, and those of the others for which the test is true."""
@@ -139,6 +131,3 @@ class FlowEvents(Sequence[FlowEvent]):
     @cached_property
     def _made(self) -> list[FlowEvent]:
         return self.merged(list(map(self.one, range(len(self.plain.slot)))), self.others)
-
-
-_pod_of: Callable[[Who], PodFacts | None] = attrgetter("pod")

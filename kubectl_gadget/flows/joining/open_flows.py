@@ -144,12 +144,13 @@ class FlowTable:
 
     def _change(self, changes: Changes, done: tuple[int, int, int], position: int) -> tuple[int, int, int]:
         """Applies changes before this position; `done` counts those that were applied."""
-        positions = changes.begun[0], changes.ended[0], changes.noted[0]
+        positions = changes.begun.position, changes.ended[0], changes.noted[0]
         begun, ended, noted = (int(np.searchsorted(column, position)) for column in positions)
         if begun > done[0]:
-            keys, slots = changes.begun[2][done[0] : begun], changes.begun[1][done[0] : begun].tolist()
-            self._flows.update(zip(keys, slots, strict=True))
-            self._clients.flows.update(zip([key[1:4] for key in keys], slots, strict=True))
+            new = slice(done[0], begun)
+            numbers = changes.begun.slot[new].tolist()
+            self._flows.update(zip(changes.begun.keys[new], numbers, strict=True))
+            self._clients.flows.update(zip(changes.begun.clients[new], numbers, strict=True))
         if noted > done[2]:
             slots, sequences = (column[done[2] : noted].tolist() for column in changes.noted[1:])
             for slot, sequence in zip(slots, sequences, strict=True):

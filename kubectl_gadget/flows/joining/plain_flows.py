@@ -9,8 +9,9 @@ is long because what is not plain is best read beside what is done with the rest
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import compress, repeat
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ from kubectl_gadget.flows.joining.equal_rows import equal_rows
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Objects = npt.NDArray[np.object_]
+Client = tuple[str, str, int]
+"""protocol, address and port"""
 
 _MOST_ROUNDS = 16
 """Connections with more rows in one chunk are joined row by row."""
@@ -70,6 +73,10 @@ class Known:
     server_v4: npt.NDArray[np.uint64]
     by_client: Mask
     by_server: Mask
+    one_address: Mask
+    """both ends have the same address"""
+    one_pod: Mask
+    """both ends are in the same pod"""
     client: Objects
     """who owns the end (Who)"""
     server: Objects
@@ -96,6 +103,13 @@ class Known:
                 setattr(self, name, np.concatenate([getattr(self, name), np.repeat(empty, more)]))
         slots, self._free = self._free[:count], self._free[count:]
         return slots
+
+    def compare_pods(self, slots: Integers) -> None:
+        """Sets `one_pod` of these connections; to be called whenever an owner has changed."""
+        clients, servers = (_objects(list(map(_pod_of, whos[slots].tolist()))) for whos in (self.client, self.server))
+        both = (clients != None) & (servers != None)  # noqa: E711 - by element
+        both[both] = clients[both] == servers[both]
+        self.one_pod[slots] = both
 
     def unpin(self, slot: int) -> None:
         """Removes one reference to a slot; without any it is free from the next chunk on."""
@@ -128,7 +142,7 @@ _FIELDS: dict[str, npt.NDArray[Any]] = {
     **dict.fromkeys(("first_ns", "ended_number", "pins", *_NUMBERS), np.zeros(1, np.int64)),
     "rtt": np.full(1, -1),
     **dict.fromkeys(("client_v4", "server_v4"), np.zeros(1, np.uint64)),
-    **dict.fromkeys(("by_client", "by_server"), np.zeros(1, np.bool_)),
+    **dict.fromkeys(("by_client", "by_server", "one_address", "one_pod"), np.zeros(1, np.bool_)),
     **dict.fromkeys(
         ("client", "server", "client_reported", "server_reported", "key", "id", "flow"), np.full(1, None, object)
     ),
@@ -167,11 +181,19 @@ class PlainEvents(NamedTuple):
         return PlainEvents(*columns)
 
 
+class Begun(NamedTuple):
+    """New connections, in order."""
+
+    position: Integers
+    slot: Integers
+    keys: list[Key]
+    clients: list[Client]
+
+
 class Changes(NamedTuple):
     """What plain rows change in the tables of flows, each with the position of its row, in order."""
 
-    begun: tuple[Integers, Integers, list[Key]]
-    """positions, slots and keys of new connections"""
+    begun: Begun
     ended: tuple[Integers, Integers]
     noted: tuple[Integers, Integers, Integers]
     """positions, slots and sequence numbers of client's connects"""
@@ -262,11 +284,14 @@ class _Groups:
         self.keys: list[Key] = list(
             zip(repeat(""), repeat("TCP"), self.client, self.client_port, self.server, server_port, strict=False)
         )
-        found = map(tables.flows.get, self.keys)
-        self.slot = np.array([-1 if at is None else at if at.__class__ is int else -2 for at in found], np.int64)
-        at = np.flatnonzero(self.slot >= 0)
-        replaced = at[known.flow[self.slot[at]] != None]  # noqa: E711 - by element
-        self.slot[replaced] = -2
+        self.slot = np.full(len(self.keys), -1, np.int64)
+        found = _objects(list(map(tables.flows.get, self.keys)))
+        at = np.flatnonzero(found != None)  # noqa: E711 - by element
+        if len(at):
+            self.slot[at] = [slot if slot.__class__ is int else -2 for slot in found[at].tolist()]
+            at = at[self.slot[at] >= 0]
+            replaced = at[known.flow[self.slot[at]] != None]  # noqa: E711 - by element
+            self.slot[replaced] = -2
 
     def _any(self, rows: Mask) -> Mask:
         """The connections that have one of these rows."""
@@ -299,12 +324,13 @@ class _Groups:
         self._exclude_known(tables, known, fresh >= 0)
         triples = list(zip(repeat("TCP"), self.client, self.client_port, strict=False))
         self.triples = triples
-        new = self.slot == -1
-        if len(set(triples)) < len(triples):
+        different_triples = set(triples)
+        if len(different_triples) < len(triples):
             often = Counter(triples)
             self.plain &= np.fromiter((often[triple] == 1 for triple in triples), np.bool_, len(triples))
-        others_are = np.fromiter(map(tables.clients.__contains__, triples), np.bool_, len(triples))
-        self.plain &= ~(new & others_are)
+        if len(different_triples.difference(tables.clients)) < len(different_triples):
+            others_are = np.fromiter(map(tables.clients.__contains__, triples), np.bool_, len(triples))
+            self.plain &= ~((self.slot == -1) & others_are)
         touched = set(others.ends)
         for number in np.flatnonzero(unclear).tolist():
             touched |= {self.keys[number][2:4], self.keys[number][4:]}
@@ -359,11 +385,12 @@ class _Groups:
         several owners."""
         found = set[tuple[str, int]]()
         for side, addresses in ((1, self.client), (2, self.server)):
-            owners = self.owners[side][groups]
+            owners = self.owners[side]
             numbers = np.where(owners >= 0, pods.numbers[owners], owners)
-            found.update(zip(compress(addresses, groups), numbers.tolist(), strict=True))
+            at = groups & (numbers != -1)
+            found.update(zip(compress(addresses, at), numbers[at].tolist(), strict=True))
         seen, pod_of = book.seen, pods.pods
-        return [(ip, at) for ip, at in found if at == -2 or (at >= 0 and seen.get(ip) is not pod_of[at])]
+        return [(ip, at) for ip, at in found if at == -2 or seen.get(ip) is not pod_of[at]]
 
     def _exclude_sequences(self, tables: Tables) -> None:
         """Connections that may be the same as another one whose client's address was translated."""
@@ -380,7 +407,7 @@ class _Groups:
             slots = [at for at in found if at.__class__ is int]
             self.plain &= ~np.isin(self.slot, slots)
 
-    def begin(self, known: Known, book: AddressBook, positions: Integers) -> tuple[Integers, Integers, list[Key]]:
+    def begin(self, known: Known, book: AddressBook, positions: Integers) -> Begun:
         """Takes slots for new connections, in the order of their first rows."""
         new = np.flatnonzero(self.plain & (self.slot == -1))
         new = new[np.argsort(self._firsts[new])]
@@ -391,28 +418,32 @@ class _Groups:
         words = self._words[new]
         known.client_v4[slots] = _ipv4(words[:, 0:2], words[:, 4] >> np.uint64(16))
         known.server_v4[slots] = _ipv4(words[:, 2:4], words[:, 4] & np.uint64(0xFFFF))
-        keys = _picked(self.keys, new.tolist())
+        places = new.tolist()
+        keys, triples = _picked(self.keys, places), _picked(self.triples, places)
         known.key[slots] = _objects(keys)
         sides = self.ends.side[firsts] == 1
         whos = self.ends.whos[self.ends.who[firsts]]
-        others = self._others(book, keys, self.ends.who[firsts].tolist(), sides.tolist())
+        clients, servers = (_objects(_picked(of_all, places)) for of_all in (self.client, self.server))
+        own, other = np.where(sides, clients, servers), np.where(sides, servers, clients)
+        others = self._others(book, own, other, self.ends.who[firsts])
         for own_side, own_who, own_reported in (
             (sides, known.client, known.client_reported),
             (~sides, known.server, known.server_reported),
         ):
             own_who[slots] = np.where(own_side, whos, others)
             own_reported[slots] = np.where(own_side, whos, None)
-        return positions[firsts], slots, keys
+        known.one_address[slots] = (words[:, 0:2] == words[:, 2:4]).all(axis=1)
+        known.compare_pods(slots)
+        return Begun(positions[firsts], slots, keys, triples)
 
-    def _others(self, book: AddressBook, keys: list[Key], whos: list[int], are_clients: list[bool]) -> Objects:
-        """Who owns the other end of new connections, as far as it is known."""
-        names = [who.name for who in self.ends.whos.tolist()]
-        ips = [key[4] if is_client else key[2] for key, is_client in zip(keys, are_clients, strict=True)]
-        askers = _picked(names, whos)
+    def _others(self, book: AddressBook, own: Objects, other: Objects, who: Integers) -> Objects:
+        """Who owns the other end of new connections, as far as it is known; the addresses of both ends, and who owns
+        the end that reports."""
+        names = _objects([who.name for who in self.ends.whos.tolist()])
+        askers: list[str] = names[who].tolist()
         if "" in askers:
-            owns = (key[2] if is_client else key[4] for key, is_client in zip(keys, are_clients, strict=True))
-            askers = [name or address_name(ip) for name, ip in zip(askers, owns, strict=True)]
-        return _objects(book.find_all(ips, askers))
+            askers = [name or address_name(ip) for name, ip in zip(askers, own.tolist(), strict=True)]
+        return _objects(book.find_all(other.tolist(), askers))
 
     def own(self, known: Known) -> None:
         """Records the owners of ends that report for the first time."""
@@ -433,14 +464,15 @@ class _Groups:
                     memo[pair] = before.and_then(later)
                 merged.append(memo[pair])
             whos[slots], reported[slots] = _objects(merged), named
+            known.compare_pods(slots)
 
-    def apply(self, known: Known, positions: Integers, begun: tuple[Integers, Integers, list[Key]]) -> Chosen:
+    def apply(self, known: Known, positions: Integers, begun: Begun) -> Chosen:
         """Applies the rows, round by round."""
         ends = self.ends
         ranks = np.arange(len(self.order)) - self.starts[self.group]
         chosen = self.plain[self.group]
         new = np.zeros(known.size, np.bool_)
-        new[begun[1]] = True
+        new[begun.slot] = True
         places, slots_of, sents, receiveds = [], [], [], []
         ended, noted = [], []
         for number in range(int(np.max(ranks[chosen])) + 1):
@@ -468,7 +500,7 @@ class _Groups:
         rows = np.concatenate(places)
         order = np.argsort(rows)
         rows = rows[order]
-        names = [who.node for who in ends.whos.tolist()]
+        names: list[str] = list(map(_node_of, ends.whos.tolist()))
         nodes = {name: place for place, name in enumerate(dict.fromkeys(names))}
         events = PlainEvents(
             positions[rows],
@@ -476,7 +508,7 @@ class _Groups:
             np.concatenate(slots_of)[order],
             ends.operation[rows],
             ends.side[rows] == 1,
-            np.array(list(map(nodes.__getitem__, names)), np.intp)[ends.who[rows]],
+            np.fromiter(map(nodes.__getitem__, names), np.intp, len(names))[ends.who[rows]],
             ends.error[rows],
             ends.end[rows],
             ends.duration[rows],
@@ -516,10 +548,11 @@ class _PodNumbers:
     """Numbers of the pods of processes."""
 
     def __init__(self, whos: Objects) -> None:
-        of_all: list[PodFacts | None] = [who.pod for who in whos.tolist()]
-        self.pods = [pod for pod in dict(zip(map(id, of_all), of_all, strict=True)).values() if pod is not None]
+        of_all = list(map(_pod_of, whos.tolist()))
+        by_id = dict(zip(map(id, of_all), of_all, strict=True))
+        self.pods = [pod for pod in by_id.values() if pod is not None]
         known = {id(pod): number for number, pod in enumerate(self.pods)}
-        self.numbers = np.array([known.get(id(pod), -1) for pod in of_all], np.int64)
+        self.numbers = np.fromiter(map(known.get, map(id, of_all), repeat(-1)), np.int64, len(of_all))
         """by the place of a process; -1: it is in no pod"""
 
 
@@ -528,6 +561,10 @@ def _in_order(pieces: Sequence[tuple[Integers, ...]]) -> tuple[Integers, ...]:
     columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
     order = np.argsort(columns[0])
     return tuple(column[order] for column in columns)
+
+
+_pod_of: Callable[[Who], PodFacts | None] = attrgetter("pod")
+_node_of: Callable[[Who], str] = attrgetter("node")
 
 
 def _objects(values: Sequence[Any]) -> Objects:
