@@ -128,8 +128,8 @@ def record(
 
 def ring(*records: bytes, discarded: Sequence[int] = ()) -> bytes:
     """Records as they lie in a BPF ring buffer; those whose numbers are in `discarded` are marked so."""
-    data = b""
+    parts: list[bytes] = []
     for number, content in enumerate(records):
         length = len(content) | ((1 << 30) if number in discarded else 0)
-        data += struct.pack("<II", length, number) + content + bytes(-len(content) % 8)
-    return data
+        parts += (struct.pack("<II", length, number), content, bytes(-len(content) % 8))
+    return b"".join(parts)
