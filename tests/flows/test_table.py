@@ -282,6 +282,14 @@ def test_without_a_reason_of_the_kernel_the_last_packets_of_a_flow_are_no_drops(
     assert len(tell(*last)) == 2
 
 
+@pytest.mark.parametrize("reason", [None, "NOT_SPECIFIED"])
+def test_without_a_reason_the_place_tells_drops_of_last_packets_from_tcps_own_frees(reason: str | None) -> None:
+    last = drop(2, reason) | {"flags": "FIN|ACK"}
+    freed = [last | {"location": f"{place}+0x1a2/0xb40"} for place in ("tcp_v4_rcv", "tcp_rcv_state_process")]
+    (_, event) = tell(tcp("syn", 1), *freed, last | {"location": "nf_hook_slow+0xa8/0x100"})
+    assert (event.verdict, event.summary) == (DROPPED, f"{reason or 'dropped'} (FIN, ACK)")
+
+
 def test_of_flows_that_have_ended_only_the_last_ones_are_kept() -> None:
     table = RowTable(AddressBook(), most_ended=3)
     ends = [(CLIENT[0], 1000 + port) for port in range(7)]

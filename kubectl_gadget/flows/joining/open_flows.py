@@ -46,7 +46,7 @@ COLUMNS = (
     *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "stack", "source", "source_port"),
     *("destination", "destination_port", "direction", "length", "role", "protocol", "client", "client_port"),
     *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
-    *("status", "grpc_status", "grpc_status_raw", "reset", "policy", "rule", "policy_direction"),
+    *("status", "grpc_status", "grpc_status_raw", "reset", "policy", "rule", "policy_direction", "location"),
 )
 """The columns that are read from all gadgets except those of EndReader: each column costs time for every row."""
 
@@ -60,6 +60,9 @@ _NO_REASON = ("NOT_SPECIFIED", "")
 """What the kernel says of most packets before Linux 6.5, and of all before 5.17."""
 _LAST_PACKETS = frozenset({"ACK", "FIN"})
 """The flags of the last packet of a handshake or of a connection."""
+_DROPPING = ("nf_", "ip_", "ip6_", "ipv6_", "neigh_", "dev_", "__dev_")
+"""How the names of kernel functions begin that free a packet only to drop it. TCP's own also free those last packets,
+and before Linux 5.13 the place is unknown."""
 _NOBODY_LISTENS = "NO_SOCKET"
 _REFUSED_CALL = "EPERM"
 """The reason for what a network policy rejected before there was a packet."""
@@ -293,8 +296,15 @@ class FlowTable:
         outgoing = self._find((scope, protocol, *source, *target))
         flow = outgoing or self._find((scope, protocol, *target, *source))
         reason, flags = row["reason"] or "", tuple(filter(None, str(row.get("flags") or "").split("|")))
-        if reason in _TIDYING or (reason in _NO_REASON and flow and flags and _LAST_PACKETS.issuperset(flags)):
-            return None  # this is how the kernel frees the last packet of a handshake or of a closed connection
+        if reason in _TIDYING or (
+            # This is how the kernel frees the last packet of a handshake or of a closed connection.
+            reason in _NO_REASON
+            and flow
+            and flags
+            and _LAST_PACKETS.issuperset(flags)
+            and not str(row.get("location") or "").startswith(_DROPPING)
+        ):
+            return None
         if flow is not None and flow.closed:
             return None  # left over from a connection that has ended
         if flow is None:
