@@ -41,7 +41,7 @@
 #define PREFIX "SKB_DROP_REASON_"
 
 /* The maximum number of known network namespaces. */
-#define NAMESPACES 4096
+#define NAMESPACES 16384
 
 struct trace_tcpdrop {
 	struct gadget_record record;
@@ -107,9 +107,11 @@ struct user {
 	__u16 is_foreign;
 };
 
-/* By the address of a struct net. */
+/* By the address of a struct net, which the kernel gives to later ones; so entries stay. The trap: with an LRU map, a
+ * container that makes many namespaces would have drops of others attributed to the node, and nobody would know. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, NAMESPACES);
 	__type(key, __u64);
 	__type(value, struct user);
@@ -139,7 +141,8 @@ static __always_inline void note_user(struct task_struct *task)
 	/* As for most new sockets. An update takes longer than all of this. */
 	if (known && known->cgroup == user.cgroup && known->marks == user.marks && known->is_foreign == user.is_foreign)
 		return;
-	bpf_map_update_elem(&users, &net, &user, BPF_ANY);
+	if (bpf_map_update_elem(&users, &net, &user, BPF_ANY) == -E2BIG)
+		gadget_count_map_full();
 }
 
 SEC("cgroup/sock_create")

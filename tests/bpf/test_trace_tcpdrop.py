@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.demo.cables import namespace_of
-from tests.bpf import network
+from tests.bpf import network, network_pods
 from tests.bpf.network import address, in_namespace, ip
 from tests.bpf.test_trace_tcpretrans import talk_to_the_deaf
 from tests.bpf.tracer import Tracer
@@ -41,6 +42,38 @@ def refused(host: str) -> tuple[int, int]:
         with socket.socket(network.FAMILIES[host]) as sock:
             sock.connect_ex((host, port))
     return port, os.stat("/proc/self/ns/net").st_ino
+
+
+_kept: list[socket.socket] = []
+
+
+def keep_socket() -> None:
+    _kept.append(socket.socket(type=socket.SOCK_DGRAM))
+
+
+def send_to_nobody() -> None:
+    for _ in range(TIMES):
+        _kept[0].sendto(b"x", (network.V4, 9))
+
+
+class Crowded(Tracer):
+    """On a node with many network namespaces besides."""
+
+    def crowd(self, namespaces: int) -> None:
+        users = self._object.map("users")
+        assert users is not None
+        for address_of_one in range(1, namespaces + 1):
+            users.put(struct.pack("<Q", address_of_one), bytes(users.value_size))
+
+
+def test_other_network_namespaces_however_many_hide_no_drops() -> None:
+    with network_pods.pods([("shop", "web")], network=False) as (pod,):
+        pod.run(keep_socket)
+        with Crowded("trace_tcpdrop", udp=True) as tracer:
+            tracer.crowd(12_000)
+            pod.run(send_to_nobody)
+            records = [record for record in of("NO_SOCKET", tracer) if record["destination_port"] == 9]
+    assert [record["cgroup"] for record in records] == [pod.cgroup_id] * TIMES
 
 
 @pytest.mark.parametrize("host", [network.V4, network.V6])
