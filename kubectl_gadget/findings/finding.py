@@ -196,7 +196,8 @@ class RunReport:
     def findings(self) -> list[Finding]:
         """Of all checks: errors first, then as the checks have them."""
         found = [finding for check in self.checks for finding in check.findings]
-        return sorted(found, key=lambda finding: list(Level).index(finding.level))
+        order = {level: place for place, level in enumerate(Level)}
+        return sorted(found, key=lambda finding: order[finding.level])
 
     @property
     def left_out(self) -> int:
