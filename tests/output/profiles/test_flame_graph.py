@@ -4,8 +4,7 @@ import html
 import io
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,13 +17,15 @@ from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink, tree
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.views.tables.call_paths import PathStep
+from tests.flows.browser import CHROMIUM, Page, opened
 from tests.views.profiles import PROFILE, batch, profile, stack, written
 from tests.views.tables.test_aggregation import TOP
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "</script><script>document.title='pwned'</script>]]>&amp;"
-BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (apt-get install chromium-headless-shell)")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here (apt-get install chromium-headless-shell)"
+)
 
 
 def make(path: Path, diff: str = "") -> Path:
@@ -40,19 +41,23 @@ def make(path: Path, diff: str = "") -> Path:
     return path
 
 
-def drawn(path: Path, hash: str = "", *flags: str) -> str:
+@pytest.fixture(scope="module", name="browser")
+def a_browser() -> Iterator[Page]:
+    """One for all tests, since its start takes most of their time."""
+    with opened("data:text/html,", (1220, 800)) as page:
+        page.ask("Network.enable")
+        page.ask("Network.setBlockedURLs", urls=["http://*", "https://*", "ws://*", "wss://*"])
+        yield page
+
+
+def drawn(browser: Page, path: Path, hash: str = "", scheme: str = "") -> str:
     """What the browser has made of the file, without a network."""
-    assert BROWSER
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--window-size=1220,800",
-        "--host-rules=MAP * 0.0.0.0",
-    ]
-    command += [*flags, "--virtual-time-budget=5000", "--dump-dom", f"file://{path}{hash}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    for url in ("data:text/html,", f"file://{path}"):  # another hash alone would not load the file again
+        browser.ask("Page.navigate", url=url + hash)
+        browser.wait(f"location.href.startsWith({json.dumps(url)}) && document.readyState === 'complete'")
+    text: str = browser.script("document.documentElement.outerHTML")
+    return text
 
 
 def calls(page: str) -> dict[str, tuple[str, float, str]]:
@@ -67,8 +72,8 @@ def calls(page: str) -> dict[str, tuple[str, float, str]]:
 
 @needs_browser
 @pytest.mark.parametrize("suffix", ["html", "svg"])
-def test_each_call_is_as_wide_as_its_share(tmp_path: Path, suffix: str) -> None:
-    found = calls(drawn(make(tmp_path / f"graph.{suffix}")))
+def test_each_call_is_as_wide_as_its_share(browser: Page, tmp_path: Path, suffix: str) -> None:
+    found = calls(drawn(browser, make(tmp_path / f"graph.{suffix}")))
     whole = found["all"][1]
     for title, share in {"n1": 0.8, "default/web/main": 0.8, "n2": 0.2, "heavy (/bin/work)": 0.6, "work": 0.8}.items():
         assert found[title][1] == pytest.approx(whole * share, rel=0.01)
@@ -76,23 +81,23 @@ def test_each_call_is_as_wide_as_its_share(tmp_path: Path, suffix: str) -> None:
 
 
 @needs_browser
-def test_names_are_only_ever_text(tmp_path: Path) -> None:
-    page = drawn(make(tmp_path / "graph.html"))
+def test_names_are_only_ever_text(browser: Page, tmp_path: Path) -> None:
+    page = drawn(browser, make(tmp_path / "graph.html"))
     assert f"{EVIL} (/bin/work)" in calls(page)
     assert "<title>kubectl gadget profile cpu</title>" in page
     assert page.count("<script") == 2
 
 
 @needs_browser
-def test_a_search_marks_what_it_finds_and_says_how_much_that_is(tmp_path: Path) -> None:
-    page = drawn(make(tmp_path / "graph.html"), "#search=SPIN")
+def test_a_search_marks_what_it_finds_and_says_how_much_that_is(browser: Page, tmp_path: Path) -> None:
+    page = drawn(browser, make(tmp_path / "graph.html"), "#search=SPIN")
     assert ">80.0 % found<" in page
     assert [kind for title, (kind, _, _) in calls(page).items() if "found" in kind] == ["call found"]
 
 
 @needs_browser
-def test_zooming_leaves_what_is_inside_and_above(tmp_path: Path) -> None:
-    page = drawn(make(tmp_path / "graph.html"), "#zoom=0.0.0.1")
+def test_zooming_leaves_what_is_inside_and_above(browser: Page, tmp_path: Path) -> None:
+    page = drawn(browser, make(tmp_path / "graph.html"), "#zoom=0.0.0.1")
     found = calls(page)
     assert found["light (/bin/work)"][1] == pytest.approx(found["all"][1], rel=0.01)
     assert "above" in found["default/web/main"][0]
@@ -100,7 +105,7 @@ def test_zooming_leaves_what_is_inside_and_above(tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_clicking_zooms_and_escape_zooms_out_again(tmp_path: Path) -> None:
+def test_clicking_zooms_and_escape_zooms_out_again(browser: Page, tmp_path: Path) -> None:
     path = make(tmp_path / "graph.html")
     steps = """<script>
     const all = (what) => [...document.querySelectorAll("#frames " + what)];
@@ -117,7 +122,7 @@ def test_clicking_zooms_and_escape_zooms_out_again(tmp_path: Path) -> None:
     document.body.append(shown);
     </script></body>"""
     path.write_text(path.read_text().replace("</body>", steps))
-    found = re.search(r'<pre id="result">(.*)</pre>', drawn(path))
+    found = re.search(r'<pre id="result">(.*)</pre>', drawn(browser, path))
     assert found
     result = json.loads(html.unescape(found[1]))
     assert result["address"] == "#zoom=0.0.0.1"
@@ -126,7 +131,7 @@ def test_clicking_zooms_and_escape_zooms_out_again(tmp_path: Path) -> None:
     assert (result["status"], result["left"]) == ("20.0 % found", "")
 
 
-def test_the_heading_says_how_long_how_much_of_what_and_when(tmp_path: Path) -> None:
+def test_the_heading_says_how_long_how_much_of_what_and_when(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path, seconds = tmp_path / "graph.svg", iter((100.0, 130.0))
     sink = FlameGraphSink(
         str(path),
@@ -141,8 +146,8 @@ def test_the_heading_says_how_long_how_much_of_what_and_when(tmp_path: Path) -> 
     sink.close()
     heading = "30.0s, 30 samples (300ms), namespace shop, pods app=<cart>, 2026-08-01 12:30 UTC"
     assert [text for text in shapes(path) if "samples" in text] == [heading]
-    if BROWSER:
-        assert html.escape(heading, quote=False) in drawn(path)
+    if CHROMIUM:
+        assert html.escape(heading, quote=False) in drawn(request.getfixturevalue("browser"), path)
 
 
 def shapes(path: Path) -> list[str]:
@@ -167,7 +172,7 @@ def test_viewers_that_run_no_script_show_the_graph(tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_the_script_draws_what_was_drawn_before_it(tmp_path: Path) -> None:
+def test_the_script_draws_what_was_drawn_before_it(browser: Page, tmp_path: Path) -> None:
     path = make(tmp_path / "graph.svg")
     root = ElementTree.fromstring(path.read_text())
     before = {
@@ -176,12 +181,12 @@ def test_the_script_draws_what_was_drawn_before_it(tmp_path: Path) -> None:
         if call.get("class") == "call"
     }
     pattern = r'<g class="[^"]+"[^>]*><title>([^<]*)</title><rect[^>]* y="([\d.]+)"'
-    after = {html.unescape(title).rpartition(": ")[0]: y for title, y in re.findall(pattern, drawn(path))}
+    after = {html.unescape(title).rpartition(": ")[0]: y for title, y in re.findall(pattern, drawn(browser, path))}
     assert before == after
 
 
 @needs_browser
-def test_a_button_changes_light_and_dark_and_the_address_keeps_it(tmp_path: Path) -> None:
+def test_a_button_changes_light_and_dark_and_the_address_keeps_it(browser: Page, tmp_path: Path) -> None:
     path = make(tmp_path / "graph.html")
     steps = """<script>
     const graph = document.getElementById("graph"), colour = () => getComputedStyle(graph).backgroundColor;
@@ -192,32 +197,31 @@ def test_a_button_changes_light_and_dark_and_the_address_keeps_it(tmp_path: Path
     document.body.append(shown);
     </script></body>"""
     path.write_text(path.read_text().replace("</body>", steps))
-    found = re.search(r'<pre id="result">(.*)</pre>', drawn(path, "", "--blink-settings=preferredColorScheme=1"))
+    found = re.search(r'<pre id="result">(.*)</pre>', drawn(browser, path, scheme="light"))
     assert found
     assert json.loads(html.unescape(found[1])) == ["rgb(255, 255, 255)", "rgb(24, 26, 27)", "#theme=dark"]
-    again = re.search(r'<pre id="result">(.*)</pre>', drawn(path, "#theme=dark"))
+    again = re.search(r'<pre id="result">(.*)</pre>', drawn(browser, path, "#theme=dark"))
     assert again
     assert json.loads(html.unescape(again[1]))[0] == "rgb(24, 26, 27)"
 
 
 @needs_browser
-def test_light_and_dark(tmp_path: Path) -> None:
+def test_light_and_dark(browser: Page, tmp_path: Path) -> None:
     path = make(tmp_path / "graph.html")
     steps = """<script>document.body.append(Object.assign(document.createElement("pre"), {id: "result",
     textContent: getComputedStyle(document.getElementById("graph")).backgroundColor}));</script></body>"""
     path.write_text(path.read_text().replace("</body>", steps))
     colours = [
-        re.findall(r'<pre id="result">(.*)</pre>', drawn(path, "", f"--blink-settings=preferredColorScheme={number}"))
-        for number in (1, 0)
+        re.findall(r'<pre id="result">(.*)</pre>', drawn(browser, path, scheme=scheme)) for scheme in ("light", "dark")
     ]
     assert colours == [["rgb(255, 255, 255)"], ["rgb(24, 26, 27)"]]
 
 
 @needs_browser
-def test_a_comparison_says_how_much_more_or_less(tmp_path: Path) -> None:
+def test_a_comparison_says_how_much_more_or_less(browser: Page, tmp_path: Path) -> None:
     before = tmp_path / "before.folded"
     before.write_text("n1;default/web/main;work;heavy;spin 20\nn1;default/web/main;work;light;spin 30\n")
-    found = calls(drawn(make(tmp_path / "graph.html", diff=str(before))))
+    found = calls(drawn(browser, make(tmp_path / "graph.html", diff=str(before))))
     # 50 samples of 10 ms now, of which the other recording has 40 % in heavy.
     assert found["heavy (/bin/work)"][2].endswith("300 ms, 60.0 %, +100 ms")
     assert found["light (/bin/work)"][2].endswith("100 ms, 20.0 %, −200 ms")
