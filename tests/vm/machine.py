@@ -34,9 +34,9 @@ switched at each copy from a program's memory. With AVX, which is cheaper to emu
 _BOARDS = {"x86_64": ("q35", _X86, "ttyS0"), "aarch64": ("virt", "neoverse-n1", "ttyAMA0")}
 """By architecture: qemu's machine, processor and console. neoverse-n1 has no pointer authentication, which is slow to
 emulate, and runs 32-bit programs."""
-_FAST = "mitigations=off nokaslr audit=0 nowatchdog rcupdate.rcu_expedited=1"
+_FAST = "mitigations=off nokaslr audit=0 nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests"
 """Parameters of the kernel that change no outcome: no retpolines, no long grace periods where programs are attached and
-detached."""
+detached, no tests of its ciphers at boot."""
 _CLEARED = "init_on_alloc=1"
 """The kernel clears memory when it is allocated. virtiofsd writes files into the machine's memory, and the emulator
 does not see that: without a write of the machine itself, it goes on running the code of whatever was there before, so
