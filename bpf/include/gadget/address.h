@@ -13,7 +13,7 @@
 #include <gadget/task.h>
 #include <kernel/socket.h>
 
-/* An IPv6 address, or an IPv4 one as ::ffff:1.2.3.4. All ones: none, since no host ever has this address. */
+/* An IPv6 address, or an IPv4 one as ::ffff:1.2.3.4. All ones: none; no host has this address. */
 typedef __u8 gadget_ip[16];
 /* In host byte order. */
 typedef __u16 gadget_port;
@@ -79,7 +79,7 @@ struct gadget_sockaddr {
 static __always_inline bool gadget_read_address(gadget_ip address, __u16 *port, const void *from, bool user)
 {
 	struct gadget_sockaddr passed = {};
-	/* The shorter one is read first, since unmapped memory may follow it. */
+	/* The IPv4 part is read first, since unmapped memory may follow it. */
 	const __u32 shorter = offsetof(struct gadget_sockaddr, v6);
 
 	if (user ? bpf_probe_read_user(&passed, shorter, from) : bpf_probe_read_kernel(&passed, shorter, from))

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Kernel AIO (io_submit): the requests of a call, read from the program's memory when the call returns. The results are
+ * Linux AIO (io_submit): the requests of a call, read from the program's memory when the call returns. The results are
  * not known: the program may read them from shared memory without a system call.
  *
- * The trap: another thread may have rewritten the requests by then. A call that is refused has done nothing.
+ * The trap: another thread may have rewritten the requests before they are read.
  */
 #pragma once
 

@@ -6,9 +6,10 @@
  *   allocated(call, address): an allocation has returned; `address` 0: it failed.
  *   freed(registers, word, address): memory is about to be freed.
  *
- * The traps: functions call each other (realloc calls malloc, malloc calls mmap), so only the innermost of nested calls
- * counts, together with the memory that realloc frees; mmap counts only by itself. And the agent may attach a program
- * twice to the same file, so a call is counted by the program that removes it from the map.
+ * The traps: functions call each other (realloc calls malloc, malloc calls mmap), so of nested calls only the innermost
+ * counts, and it also frees the old memory of an outer realloc; an mmap counts only outside of other calls. And the
+ * agent may attach a program twice to the same file, so a call is counted by the program that removes its entry from
+ * the map.
  */
 #pragma once
 
@@ -24,11 +25,11 @@ struct allocating {
 	gadget_operation operation;
 	__u64 size;
 	__u64 since;
-	/* Nested calls have lower ones. */
+	/* Lower in nested calls. */
 	__u64 stack_pointer;
-	/* The memory that realloc frees when it succeeds. */
+	/* The memory that realloc frees if it succeeds. */
 	__u64 old;
-	/* Where the address will be stored; 0: it is the return value. */
+	/* Where the function stores the address; 0: it returns the address. */
 	__u64 place;
 	gadget_stack user_stack;
 	__u64 is_mapping;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Which processes --pid selects: one process or, with --descendants, also all its descendants, including those that
- * init adopted. And which are excluded: the agent and its client.
+ * The processes that --pid selects: one process or, with --descendants, also all its descendants, including those that
+ * init adopted. Excludes the agent and its client.
  *
  * bpf/descendants.bpf.c maintains the set, once for all gadgets of a session. An unused filter costs nothing: the
- * verifier removes it. The trap: the key is the tgid in the initial PID namespace, since a reaped process has no other
- * number left when its entry is removed.
+ * verifier removes it. The trap: the key is the TGID in the initial PID namespace, the only number that a reaped
+ * process still has when its entry is removed.
  */
 #pragma once
 
@@ -14,13 +14,13 @@
 
 /* The PID on the node. 0: any. */
 const volatile __u32 gadget_filter_pid = 0;
-/* Whether its descendants are selected as well. */
+/* Also selects its descendants. */
 const volatile bool gadget_filter_descendants = false;
 /* On a machine without a cluster: PIDs of processes that are excluded unless the user selects them. 0: none. */
 const volatile __u32 gadget_node_agent = 0;
 const volatile __u32 gadget_node_client = 0;
 
-/* When each process was forked, by tgid. The agent replaces this map by the map of the same name in
+/* The fork time of each process, by TGID. The agent replaces this map with the one of the same name in
  * bpf/descendants.bpf.c. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Whether a system call came from a 32-bit program. The raw tracepoints of all calls see those as well, with other
- * numbers and structs. The trap: a 64-bit program can also make them (int 0x80), so the check is on the call and not on
- * the program.
+ * Whether a system call is a 32-bit call. The raw tracepoints of all calls also see these, with other numbers and
+ * structs. The trap: a 64-bit program can also make them (int 0x80), so the call is checked, not the program.
  */
 #pragma once
 
@@ -29,7 +28,7 @@ static __always_inline bool gadget_is_compat_call(struct task_struct *task, stru
 #endif
 }
 
-/* The same for programs whose `registers` have no type for the verifier, such as those at raw tracepoints. */
+/* The same for programs whose `registers` are untyped for the verifier, such as those at raw tracepoints. */
 static __always_inline bool gadget_is_in_compat_call(struct task_struct *task)
 {
 #if defined(__TARGET_ARCH_x86)
@@ -45,7 +44,7 @@ static __always_inline __s32 gadget_shown_number(struct task_struct *task, struc
 	return number >= 0 && gadget_is_compat_call(task, registers) ? number | GADGET_COMPAT : number;
 }
 
-/* For programs that follow all calls: the marks that programs for single calls put into their records. */
+/* For programs that follow all calls: the same marks as in records of programs for single calls. */
 static __always_inline gadget_marks gadget_marks_of_call(__u32 shown_number)
 {
 	if ((__s32)shown_number < 0)

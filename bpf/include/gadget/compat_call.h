@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Converts system calls of 32-bit programs, int 0x80 calls of 64-bit programs, and calls of x32 to equivalent 64-bit
- * calls: gadget_translate() gives number and arguments as a 64-bit program would have passed them.
+ * calls: gadget_translate() computes the number and the arguments that a 64-bit program would have passed.
  *
  * The trap: the arguments of socketcall() and the oldest mmap() are in the program's memory, where another thread may
  * change them before they are read here. The same is true for everything that arguments point to.
@@ -29,7 +29,7 @@ static const __u16 gadget_socket_calls[32][2] GADGET_TABLE = {
 	{54, 366}, {55, 365}, {46, 370}, {47, 372}, {288, 364}, {299, 337}, {307, 345},
 };
 #define GADGET_SOCKET_CALLS 21
-/* send and recv of this list, whose messages have no address, and accept, which has no flags. */
+/* send and recv of this list, which have no address, and accept, which has no flags. */
 #define GADGET_IS_SEND(CALL) ((CALL) == 9 || (CALL) == 10)
 #define GADGET_IS_ACCEPT(CALL) ((CALL) == 5)
 #endif
@@ -43,8 +43,8 @@ static __always_inline bool gadget_is_x32(__s32 number)
 #endif
 }
 
-/* The equivalent 64-bit call, with how its arguments differ, by the number of a 32-bit call; GADGET_NO_CALL: there is
- * none. */
+/* For the number of a 32-bit call: the equivalent 64-bit call, and in the upper bits how the arguments differ.
+ * GADGET_NO_CALL: there is none. */
 static __always_inline __u32 gadget_native_call(__u32 number)
 {
 	__u32 entry;
@@ -123,8 +123,8 @@ static __always_inline void gadget_read_socketcall(struct gadget_compat_call *ca
 		call->arguments[4] = call->arguments[5] = 0;
 	if (GADGET_IS_ACCEPT(which))
 		call->arguments[3] = 0;
-	/* The verifier forgets the result of the comparison if the compiler has spilled the number to the stack
-	 * meanwhile. */
+	/* The verifier forgets the result of the comparison if the compiler has spilled the number to the stack in
+	 * between. */
 	asm volatile("%0 &= 31" : "+r"(which));
 	call->native = gadget_socket_calls[which][0];
 	call->number = GADGET_COMPAT | gadget_socket_calls[which][1];
@@ -143,7 +143,7 @@ static __always_inline void gadget_insert_directory(struct gadget_compat_call *c
 }
 #endif
 
-/* A 64-bit number in two registers. On arm32 the first register has an even number. */
+/* A 64-bit number in two registers, of which the first has an even number on arm32. */
 static __always_inline __u64 gadget_two_registers(const struct gadget_compat_call *call, int place)
 {
 #if defined(__TARGET_ARCH_arm64)
@@ -220,7 +220,7 @@ static __always_inline void gadget_rearrange(struct gadget_compat_call *call, __
 	}
 }
 
-/* Whether the task's current call is one that is translated. */
+/* Whether the task's current call must be translated. */
 static __always_inline bool gadget_is_other_call(struct task_struct *task, struct pt_regs *registers, __s32 number)
 {
 	return gadget_is_compat_call(task, registers) || gadget_is_x32(number);
@@ -234,7 +234,7 @@ static __always_inline void gadget_translate(struct gadget_compat_call *call, st
 
 	call->has_short_pointers = true;
 	if (!gadget_is_compat_call(task, registers)) {
-		/* x32: the arguments are as in 64-bit programs. The calls that both have use the same structs. */
+		/* x32: the arguments are as in 64-bit programs. Calls that both have use the same structs. */
 		call->number = number;
 		call->native = gadget_native_x32_call(number);
 		call->has_short_pointers = ((__u32)number & ~GADGET_X32) >= GADGET_FIRST_X32_CALL;
@@ -248,7 +248,7 @@ static __always_inline void gadget_translate(struct gadget_compat_call *call, st
 	gadget_rearrange(call, GADGET_HOW_OF(entry));
 }
 
-/* The current task's call, of any kind, as a 64-bit call. */
+/* Describes the current task's call as a 64-bit call, whichever kind of call it is. */
 static __always_inline void gadget_describe_call(struct gadget_compat_call *call, struct task_struct *task,
 						 struct pt_regs *registers, __s32 number)
 {
@@ -262,8 +262,8 @@ static __always_inline void gadget_describe_call(struct gadget_compat_call *call
 	gadget_read_own_registers(call, registers);
 }
 
-/* For programs that are not at a system call: the 64-bit call for the current task's call number; GADGET_NO_CALL for
- * kernel threads and for io_uring's own work. */
+/* For programs that are not hooked to a system call: the current task's call as a 64-bit call; GADGET_NO_CALL in kernel
+ * threads and io_uring workers. */
 static __always_inline void gadget_current_call(struct gadget_compat_call *call)
 {
 	struct task_struct *task = gadget_task();
@@ -272,8 +272,8 @@ static __always_inline void gadget_current_call(struct gadget_compat_call *call)
 	gadget_describe_call(call, task, registers, gadget_syscall_number(registers));
 }
 
-/* The 64-bit call that a number may stand for, in a 64-bit or a 32-bit program. It does not look at the task, which
- * would cost more than the rest, since the program runs at every call. */
+/* The 64-bit call that is equivalent to this number if it is a 32-bit call. The task is not examined: the program runs
+ * at every call, and that would cost more than the rest. */
 static __always_inline __u32 gadget_possible_call(__u32 number)
 {
 	return gadget_native_call(number) & 1023;

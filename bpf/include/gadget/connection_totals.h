@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Adds up the traffic of each connection, for gadgets that include this file, name a protocol and have both programs
- * for packets (bpf/top_tcp.bpf.c).
+ * Adds up the traffic of each connection, for gadgets whose programs for packets call gadget_count_packet() with a
+ * protocol (bpf/top_tcp.bpf.c).
  *
  * The traps: packets of a handshake belong to the listening socket, and so to the listening process, but another
  * process may accept the connection. They have no payload and are not counted. Data received before a process accepts
- * the connection is added when accept() returns, from the socket's own counters; segments that were retransmitted until
- * then count once.
+ * the connection is added when accept() returns, from the socket's own counters; segments that were retransmitted
+ * before that count once.
  */
 #pragma once
 
@@ -40,7 +40,7 @@ struct connection_value {
 	gadget_comm comm;
 	gadget_uid uid;
 	__u32 container_pid;
-	/* The PID on the node. 0: unknown, as it is until the connection was accepted. */
+	/* The PID on the node. 0: unknown, for example before the connection is accepted. */
 	__u32 pid;
 	__u32 unused;
 };
@@ -62,7 +62,7 @@ GADGET_SLOTS(slots, sizeof(struct gadget_packet));
 /* From include/net/tcp_states.h. */
 #define GADGET_TCP_LISTEN 10
 
-/* Whether the packet's socket is a full socket of `protocol`. One in TIME_WAIT is not. */
+/* Whether the packet's socket is a full socket of `protocol`; a socket in TIME_WAIT is not. */
 static __always_inline bool gadget_is_of(struct __sk_buff *skb, __u32 protocol, bool *listens)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -76,7 +76,7 @@ static __always_inline bool gadget_is_of(struct __sk_buff *skb, __u32 protocol, 
 	return true;
 }
 
-/* The row of a connection, with the process if it is known. NULL: there is no room. */
+/* The row of a connection. Sets its process if that is known. NULL: there is no room. */
 static __always_inline struct connection_value *gadget_connection(const struct connection_key *key,
 								  const struct gadget_record *record)
 {
@@ -144,7 +144,7 @@ static __always_inline void gadget_add_packet(struct __sk_buff *skb, const struc
 	}
 }
 
-/* Whether the packet's connection is counted later, when it is accepted. */
+/* Whether the packet is counted later, when its connection is accepted. */
 static __always_inline bool gadget_is_unaccepted(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	struct sock *sk = gadget_socket_of_packet(skb, packet);

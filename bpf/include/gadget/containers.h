@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The agent's entry for each cgroup: its verdict, and the container whose share of the ring it uses
- * (gadget/fairness.h).
+ * The agent's entry for each cgroup: its verdict, and its container's share of the ring (gadget/fairness.h).
  *
- * The trap: a verdict on a cgroup of the host is not inherited, or the cgroup above all pods would decide about pods
- * that have no verdict yet.
+ * The trap: a verdict on a cgroup of the host is not inherited. Otherwise the cgroup above all pods would decide about
+ * pods that have no verdict yet.
  */
 #pragma once
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The ring buffer, and one counter set per CPU.
+ * The ring buffer, and one set of counters per CPU.
  *
  * The trap: `in_flight` must be incremented before space in the ring is reserved, and decremented at the same address
- * after the record is committed. With it the agent finds the end of the committed records (docs/design/reading.md)
+ * after the record is committed. With it, the agent finds the end of the committed records (docs/design/reading.md)
  * without reading any record.
  */
 #pragma once
@@ -52,7 +52,7 @@ static __always_inline void gadget_count(__u64 *counter, __u64 by)
 	__sync_fetch_and_add(counter, by);
 }
 
-/* Call it when an event is lost because it could not be stored until its end. */
+/* Call it for an event that is lost because a map or all slots are full. */
 static __always_inline void gadget_count_map_full(void)
 {
 	struct gadget_cpu *cpu = gadget_this_cpu();

@@ -27,7 +27,7 @@ struct gadget_credentials {
 	__u32 securebits;
 };
 
-/* A bit for each of the namespaces below that is an initial namespace; ~0: unknown. */
+/* A bit for each of the namespaces below in which the init process is; ~0: unknown. */
 typedef __u32 gadget_namespace_kinds;
 
 /* Inode numbers, as in /proc/PID/ns; 0: unknown, or the kernel does not have such namespaces. */
@@ -46,11 +46,11 @@ struct gadget_namespaces {
 	__u32 unused_namespaces;
 };
 
-/* The maximum number of ancestors examined to find the kernel's first process. */
+/* The maximum number of ancestors examined to find the init process. */
 #define GADGET_ANCESTORS 64
 
-/* The namespaces of the kernel's first process. Some of these numbers are constants of the kernel; before Linux 6.18,
- * those of mnt and net are not. */
+/* The namespaces of the init process (PID 1 of the initial PID namespace). Some of these numbers are constants in the
+ * kernel, but before Linux 6.18 those of mnt and net are not. */
 struct gadget_namespaces gadget_first_namespaces;
 
 static __always_inline void gadget_describe_credentials(struct gadget_credentials *to, struct task_struct *task)
@@ -77,19 +77,19 @@ static __always_inline void gadget_describe_credentials(struct gadget_credential
 	((TYPED) ? gadget_read(POINTER, __VA_ARGS__) : BPF_CORE_READ(POINTER, __VA_ARGS__))
 #define GADGET_NAMESPACE_OF(PROXY, MEMBER) GADGET_READ_IF(typed, PROXY, MEMBER, ns.inum)
 
-/* Without a comparison to the first process's namespaces. `typed`: gadget_read() may read the task. */
+/* Sets everything except ns_host. `typed`: gadget_read() may read the task. */
 static __always_inline void gadget_read_namespaces_of(struct gadget_namespaces *to, struct task_struct *task,
 						      bool typed)
 {
 	const struct cred *cred = GADGET_READ_IF(typed, task, cred);
 	struct nsproxy *proxy = GADGET_READ_IF(typed, task, nsproxy);
-	/* Without its type, since old verifiers do not allow additions to a typed pointer. */
+	/* Read without a type, since old verifiers reject additions to a typed pointer. */
 	struct pid *numbers = BPF_CORE_READ(task, thread_pid);
 	const struct upid *own =
 		(void *)&numbers->numbers + BPF_CORE_READ(numbers, level) * bpf_core_type_size(struct upid);
 	struct pid_namespace *pid_namespace = NULL;
 
-	/* A thread that is ending has no proxy any more; then all of these read as 0. */
+	/* A thread that is ending has no nsproxy any more; then all of these read as 0. */
 	to->ns_uts = GADGET_NAMESPACE_OF(proxy, uts_ns);
 	to->ns_ipc = GADGET_NAMESPACE_OF(proxy, ipc_ns);
 	to->ns_mnt = GADGET_NAMESPACE_OF(proxy, mnt_ns);
@@ -111,8 +111,8 @@ static __always_inline void gadget_read_namespaces(struct gadget_namespaces *to,
 	gadget_read_namespaces_of(to, task, false);
 }
 
-/* The kernel's first process is an ancestor of all others, so it is found from any process. The trap: a parent may be
- * any thread of it. Not inlined, so that the verifier checks it once. */
+/* The init process is an ancestor of all others. The trap: the parent may be any thread of it, so TGIDs are compared.
+ * Not inlined, so that the verifier checks it once. */
 static __noinline int gadget_find_first_namespaces(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -125,7 +125,7 @@ static __noinline int gadget_find_first_namespaces(void)
 }
 
 /* Without a branch: with ten branches, the verifier would see a thousand different results, and check the following
- * code once for each. */
+ * code for each. */
 static __always_inline __u32 gadget_is_zero(__u32 number)
 {
 	__u64 wide = number;

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Flows of protocols without connections: the packets between one socket and one remote address and port. Before
- * including this file, define
+ * Flows of protocols without connections: a flow is the packets between one socket and one remote address and port.
+ * Before including this file, define
  *
- *   GADGET_FLOW                 the name of its record's struct
+ *   GADGET_FLOW                 the name of the record's struct
  *   GADGET_FLOW_REMOTE          the type of remote_port
  *   GADGET_FLOW_PEER_BEGINS     whether a received packet may begin a flow
- *   gadget_flow_protocol()      whether sockets of this protocol have such flows
+ *   gadget_flow_protocol()      whether sockets of this protocol have flows
  *   gadget_flow_headers()       reads a packet's addresses, ports and payload_bytes; false: it belongs to no flow
  *
  * A record is sent for the first packet of each flow, then at most one per second while there is traffic, and one when
- * the flow ends, which is when its socket is closed. A socket may have any number of flows, in a queue. Each new flow
- * checks the two oldest flows of the queue and ends them if they are silent, so that old flows do not fill the memory.
+ * the flow ends, at the latest when its socket is closed. A socket's flows are in a queue, and there may be any number
+ * of them. Each new flow examines the two oldest flows of the queue and ends those without traffic, so that old flows
+ * do not fill the maps.
  */
 #pragma once
 
@@ -20,11 +21,11 @@
 
 /* The maximum number of flows at the same time. */
 #define FLOWS 65536
-/* When a socket is closed, its flows are ended in this many rounds, since the verifier rejects a single loop of 16384
+/* When a socket is closed, its flows are ended in rounds, since the verifier rejects a single loop of 16384
  * iterations. */
 #define ROUNDS 128
 #define FLOWS_IN_ROUND 128
-/* A flow that is silent for this long ends when a new flow begins. */
+/* A flow without traffic for this long may end when a new flow begins. */
 #define SILENCE (30 * 1000000000ULL)
 
 enum operation {
@@ -84,13 +85,13 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* A socket's queue of flows: the indexes from `head` to before `tail`. */
+/* A socket's queue of flows. Its entries have the numbers from `head` up to, but not including, `tail`. */
 struct queue {
 	struct bpf_spin_lock lock;
 	__u32 head;
 	__u32 tail;
 	__u32 unused;
-	/* The same as the key. For the verifier it is a number here, not a pointer. */
+	/* The same as the key. For the verifier, this is a number and not a pointer. */
 	__u64 socket;
 };
 
@@ -175,7 +176,7 @@ static __always_inline bool pop(struct queue *queue, __u64 socket, struct flow_k
 	return true;
 }
 
-/* Ends the oldest flow of the queue if it is silent, otherwise moves it to the end of the queue. */
+/* Ends the oldest flow of the queue if it has no traffic, otherwise moves it to the end of the queue. */
 static __always_inline void look_at_oldest(struct queue *queue, __u64 socket, __u64 now)
 {
 	struct flow_key key;
@@ -241,7 +242,7 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 static __always_inline void handle(struct __sk_buff *skb, struct workspace *work, bool outgoing)
 {
 	struct gadget_packet *packet = &work->packet;
-	/* For a packet that the network card will segment or has merged, the number of segments. */
+	/* The number of segments, for a packet that the network card will segment or has merged. */
 	__u32 packets = skb->gso_segs ?: 1;
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct flow_key key = {};
@@ -302,7 +303,7 @@ int packet_sent(struct __sk_buff *skb)
 	return in_slot(skb, true);
 }
 
-/* Ends one flow of a socket that is closed. Not inlined and not static, so that the verifier checks it once. */
+/* Ends one flow of a closed socket. Not inlined and not static, so that the verifier checks it once. */
 __noinline bool end_one(__u64 socket)
 {
 	struct queue *queue = bpf_map_lookup_elem(&queues, &socket);

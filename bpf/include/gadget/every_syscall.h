@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Makes a record of every system call when it returns, with its arguments and the data that they point to; for calls
- * that do not return (exit), when they begin. Used by gadgets that show or store calls. Before including this file,
- * they define the name of the record's struct (CALL), its further members (CALL_FIELDS), the maximum sizes of texts
- * and, if they have --unique, UNIQUE_CALLS; after it, they define deliver(), which gets the records.
+ * Makes a record of every system call when it returns, with its arguments and the data that they point to; calls that
+ * do not return (exit) get their record when they begin. For gadgets that show or store calls. Before including this
+ * file, a gadget defines the name of the record's struct (CALL), its further members (CALL_FIELDS), the maximum sizes
+ * of texts and, if it has --unique, UNIQUE_CALLS; after that, it defines deliver(), which gets the records.
  *
  * Hooks: the raw tracepoints of all system calls. The client's table (kubectl_gadget/events/linux/syscall_table.py)
- * says, by number, which calls are wanted and what their arguments point to. The trap: after execve the caller's memory
- * is gone, so the record of such a call is made and stored when the call begins.
+ * says, by number, which calls are wanted and what their arguments point to. The trap: after execve, the caller's
+ * memory is gone, so the record of such a call is made when the call begins, and stored.
  */
 #pragma once
 
@@ -94,7 +94,7 @@ struct {
 GADGET_SCRATCH(enter_scratch, sizeof(struct kept));
 GADGET_SCRATCH(exit_scratch, CALL_BYTES);
 
-/* Appends up to `limit` of `size` bytes. The rest does not count as lost: the client knows both numbers. */
+/* Appends up to `limit` of `size` bytes. The rest does not count as cut: the client knows both numbers. */
 static __always_inline void append_bytes(struct gadget_writer *writer, struct gadget_text *text, const void *from,
 					 __u64 size, __u64 limit)
 {
@@ -103,13 +103,14 @@ static __always_inline void append_bytes(struct gadget_writer *writer, struct ga
 	gadget_append_user_bytes(writer, text, from, size > limit ? limit : size, limit);
 }
 
-/* Whether pointers are 32 bits wide in lists of the calling program. */
+/* Whether pointers in the calling program's arrays are 32 bits wide. */
 static __always_inline bool has_short_pointers(__u32 shown)
 {
 	return shown & GADGET_COMPAT || (shown & GADGET_X32 && (shown & ~GADGET_X32) >= GADGET_FIRST_X32_CALL);
 }
 
-/* i386 and arm32 have calls with 32-bit times, which are not shown, and since 5.1 calls with 64-bit times. */
+/* i386 and arm32 have calls with 32-bit times, which are not shown; since 5.1, they also have calls with 64-bit
+ * times. */
 static __always_inline bool has_short_times(__u32 shown)
 {
 	__u32 number = shown & ~GADGET_COMPAT;
@@ -182,7 +183,7 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 	case 'n':
 		gadget_append_user_string(&writer, text, from, NAME_BYTES);
 		break;
-	/* Data that the caller passes, and data that it gets. */
+	/* Data that the caller passes ('w') or receives ('r'). */
 	case 'w':
 		append_bytes(&writer, text, from, next, data_bytes);
 		break;
@@ -190,7 +191,8 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 		if (result > 0)
 			append_bytes(&writer, text, from, result, data_bytes);
 		break;
-	/* Socket addresses; the second has a pointer to its length. */
+	/* A socket address that the caller passes ('a') or receives ('A'); for the latter, the next argument points to
+	 * the length. */
 	case 'a':
 		append_bytes(&writer, text, from, next, ADDRESS_BYTES);
 		break;
@@ -198,7 +200,7 @@ static __noinline int append_argument(struct CALL *call, __u32 number, __u32 ind
 		if (result >= 0 && !bpf_probe_read_user(&size, sizeof(__u32), (const void *)next))
 			append_bytes(&writer, text, from, size, ADDRESS_BYTES);
 		break;
-	/* Two descriptors that the caller gets; a struct timespec; a struct open_how. */
+	/* Two descriptors that the caller receives ('i'), a struct timespec ('t'), a struct open_how ('o'). */
 	case 'i':
 		if (result >= 0)
 			append_bytes(&writer, text, from, 8, 8);
@@ -230,7 +232,8 @@ static __always_inline void set_result(struct CALL *call, long result)
 	call->errno = result < 0 && result >= -4095 ? -result : 0;
 }
 
-/* The record of a call that does not return, or whose memory will be gone when it returns. False: it was not sent. */
+/* Makes the record of a call that does not return, which is sent, or whose memory will be gone when it returns, which
+ * is stored. False: it was not sent. */
 static __always_inline bool begin_whole(const struct gadget_compat_call *now, __u64 thread, bool returns)
 {
 	struct kept *kept = gadget_scratch(&enter_scratch);
@@ -267,7 +270,7 @@ static __always_inline int end_whole(__u64 thread, long result)
 	struct gadget_writer writer;
 	__u64 length;
 
-	/* It began before the gadget did, and the data that its arguments pointed to may be gone. */
+	/* The call began before the gadget did, so the data that its arguments pointed to may be gone. */
 	if (!kept)
 		return 0;
 	length = kept->length;
@@ -285,7 +288,7 @@ forget:
 	return 0;
 }
 
-/* Whether the current task is wanted; the head of its record is filled in only at the end. */
+/* Whether the current task is wanted. The head of its record is filled in only when the call returns. */
 static __always_inline bool wanted_caller(struct task_struct *task)
 {
 	struct gadget_record record;
@@ -325,7 +328,7 @@ static __always_inline void begin_unique(const struct gadget_compat_call *now, s
 }
 #endif
 
-/* Whether the call may be wanted, without a look at the task: as a call of a 64-bit program or of another one. */
+/* Whether the call may be wanted, as a 64-bit, a 32-bit or an x32 call: the task is not examined yet. */
 static __always_inline bool may_be_wanted(__s32 number)
 {
 	return gadget_wants_syscall(number) || gadget_wants_syscall(gadget_possible_call(number)) ||

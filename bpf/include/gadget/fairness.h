@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Keeps room in the ring for other containers when one container floods it.
+ * Keeps room in the ring for the other containers when one container floods it.
  *
- * While the ring is less than half full, nothing is checked. In the upper half, a container may use no more than what
- * is still free: one flooding container fills the ring to three quarters, two leave a third of the upper half free, and
- * a container with nothing there always finds room. Refused records count as lost, like those that find the ring full;
- * both are counted by container.
+ * While the ring is less than half full, nothing is checked. Above that, a container may use at most as much of the
+ * upper half as is still free there: one flooding container fills the ring to three quarters, two leave a third of the
+ * upper half free, and a container that uses none of it always finds room. Refused records count as lost, like those
+ * for which the ring was full, and both are counted per container.
  *
- * The trap: a container may have any number of cgroups, so usage is counted by a share number, which the agent assigns
- * to all cgroups of a container. All cgroups that it has not reported use one common share, and so do those of the
- * host.
+ * The trap: a container may have any number of cgroups, so usage is counted per share, a number that the agent assigns
+ * to all cgroups of a container. All cgroups that the agent has not reported have one common share, and so have those
+ * of the host.
  */
 #pragma once
 
@@ -18,7 +18,7 @@
 
 /* Read by kubectl_gadget/agent/containers/ring_fairness.py. */
 struct gadget_share {
-	/* Bytes that were sent into the upper half and are not all read yet. */
+	/* Bytes sent into the upper half since the agent had read everything that this share had sent there. */
 	__u64 bytes;
 	/* The ring's position after them. */
 	__u64 until;
@@ -51,8 +51,8 @@ static __always_inline struct gadget_share *gadget_share_of(__u64 cgroup)
 
 /*
  * Whether the container of this cgroup may send another `length` bytes into the ring, which has `unread` bytes. Not
- * inlined and not static, so that the verifier checks it once. CPUs that run it at the same time may accept one record
- * too many; then the ring itself refuses it.
+ * inlined and not static, so that the verifier checks it once. CPUs that run it at the same time may accept too many
+ * records; at worst, the ring is full.
  */
 __noinline bool gadget_has_share(__u64 cgroup, __u64 unread, __u64 length)
 {

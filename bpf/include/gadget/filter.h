@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Selects the events to send: those of wanted containers that pass the filters of all gadgets.
+ * Selects the events to send: those of wanted containers that pass the filters that all gadgets have.
  *
  * The agent fills `gadget_containers` with a verdict for each cgroup of its node. A new cgroup may not have an entry
  * yet; then the nearest container above it decides. If there is none, the event is sent with a mark and the client
- * decides, so that no filter can lose a race. The trap: a verdict on a cgroup of the host is not inherited, or the
- * cgroup above all pods would decide about pods that have no verdict yet.
+ * decides, so that no filter can lose a race. The trap: a verdict on a cgroup of the host is not inherited
+ * (gadget/containers.h).
  */
 #pragma once
 
@@ -19,8 +19,8 @@
 #define GADGET_CGROUP_LEVELS 24
 
 /*
- * Set for a session that may see one namespace only: events of a cgroup that the agent has not reported are not sent,
- * since the client may not see them in order to decide.
+ * Set for a session that may see one namespace only: events of cgroups that the agent has not reported are not sent,
+ * since that client may not see them even to decide.
  */
 const volatile bool gadget_node_named_only = false;
 
@@ -31,7 +31,7 @@ const volatile __u32 gadget_filter_uid = ~0U;
 /* Empty: any. */
 const volatile char gadget_filter_comm[16] __attribute__((aligned(8))) = "";
 
-/* Without a branch, since the verifier would check the following code twice. */
+/* Without a branch, after which the verifier would check the following code twice. */
 static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 {
 	__u64 differs = one ^ other;
@@ -40,16 +40,16 @@ static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 	return ~(differs | -differs) >> 63;
 }
 
-/* A further result of gadget_verdict_above(), besides verdicts. */
+/* A result of gadget_verdict_above() that is not a verdict. */
 #define GADGET_OF_OTHER_NODE 5
 
 /*
- * For a cgroup, by its address, that the agent has not reported: the verdict on the nearest container above it.
- * GADGET_UNKNOWN: there is none; GADGET_OF_OTHER_NODE: neither a container nor the node's root is above it. Tracing
- * programs may use the helper for a task's ancestors only since Linux 5.15.
+ * The verdict on the nearest container above a cgroup that the agent has not reported. GADGET_UNKNOWN: there is none;
+ * GADGET_OF_OTHER_NODE: neither a container nor the node's root cgroup is above it. Reads parents itself, since tracing
+ * programs may use bpf_get_current_ancestor_cgroup_id() only since Linux 5.15.
  *
- * Not inlined and not static, so that the verifier checks its loop once. Otherwise it would check the loop once for
- * each path to it, and the following code once for each level.
+ * Not inlined and not static, so that the verifier checks the loop once. Otherwise it would check the loop for each
+ * path that leads to it, and the following code for each level.
  */
 __noinline __u32 gadget_verdict_above(__u64 address)
 {
@@ -69,7 +69,7 @@ __noinline __u32 gadget_verdict_above(__u64 address)
 	return on_this_node ? GADGET_UNKNOWN : GADGET_OF_OTHER_NODE;
 }
 
-/* For a cgroup that the agent has not reported: whether to send, and with which mark. */
+/* Whether events of a cgroup that the agent has not reported are sent. Sets the record's marks. */
 static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *record, struct cgroup *cgroup)
 {
 	__u32 verdict = gadget_verdict_above((__u64)cgroup);
@@ -95,7 +95,7 @@ static __always_inline __u64 gadget_cgroup_id_of(struct task_struct *task)
 	return origin ? origin : BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
 }
 
-/* Whether events of this cgroup, the current task's, are wanted. Sets the record's marks. */
+/* Whether events of this cgroup, that of the current task, are wanted. Sets the record's marks. */
 static __always_inline bool gadget_wanted_cgroup(struct gadget_record *record, __u64 cgroup)
 {
 	enum gadget_verdict verdict = gadget_verdict_on(cgroup);
@@ -121,8 +121,8 @@ static __always_inline bool gadget_wanted_task(struct task_struct *task)
 		const volatile __u64 *wanted = (const volatile __u64 *)gadget_filter_comm;
 		__u64 comm[2];
 
-		/* The helper pads with zeros (strscpy_pad), as the agent does in the filter. In the task, what is left
-		 * of a longer name may follow. */
+		/* The helper pads with zeros (strscpy_pad), as the agent does in the filter. In the task itself, the
+		 * rest of an earlier, longer name may follow the NUL. */
 		bpf_get_current_comm(comm, sizeof(comm));
 		if (comm[0] != wanted[0] || comm[1] != wanted[1])
 			return false;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Files that are followed from open to the last close, by the kernel's `struct file`, which all descriptors share:
- * after dup, in forked children, and in a process that received it over a socket.
+ * Files that are followed from open to the last close, identified by the kernel's `struct file`. All descriptors of an
+ * open file share it: after dup, in forked children, and in a process that received it over a socket.
  *
- * The programs here see the last close: at __fput where the kernel allows tracing it, otherwise at the entry of close,
- * close_range, dup2 and dup3, and at the end of a process. The includer defines what happens then (gadget_file_closes).
- * Several objects may share the maps. The trap: the address of a `struct file` is reused for another file, so the inode
- * is compared before the entry is used.
+ * The programs here detect the last close: at __fput where the kernel allows tracing it, otherwise at the entry of
+ * close, close_range, dup2 and dup3, and at the end of a process. They call gadget_file_closes(), which the gadget
+ * defines. Several objects may share the maps. The trap: the address of a `struct file` is reused for another file, so
+ * the inode is compared before the entry is used.
  */
 #pragma once
 
@@ -31,7 +31,8 @@ struct gadget_followed {
 	gadget_file_id id;
 	__u64 inode;
 	__u32 device;
-	/* While a process's descriptors are examined: its thread, and how many of them were found. */
+	/* While the descriptors of a process are examined: the thread that does so, and how many descriptors of this
+	 * file it has found. */
 	__u32 looker;
 	__u64 found;
 };
@@ -44,7 +45,7 @@ struct {
 	__type(value, struct gadget_followed);
 } gadget_followed SEC(".maps");
 
-/* The approximate number of followed files: while there are none, no lookup is needed. */
+/* The approximate number of followed files. While it is 0, no lookup is needed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -122,11 +123,11 @@ static __always_inline gadget_file_id gadget_follow(const struct file *file)
 	return followed.id;
 }
 
-/* Handles the last close of a followed file. `fd` is -1 at __fput, where tasks may interrupt each other. */
+/* Handles the last close of a followed file. `fd` is -1 at __fput, where the program may be preempted. */
 static __always_inline void gadget_file_closes(struct file *file, const struct gadget_followed *followed, long fd);
 
-/* The first program: a kernel that refuses any program refuses this one, before time was spent on verifying the others.
- */
+/* Comes first: if the kernel refuses one of the programs, it refuses this one, before it has spent time on verifying
+ * the others. */
 SEC("fentry/__fput")
 int BPF_PROG(released, struct file *file)
 {
@@ -174,7 +175,7 @@ GADGET_ON_ENTRY(close)
 	return 0;
 }
 
-/* The old file of the new descriptor is closed, if the old descriptor is valid. */
+/* dup2() and dup3() close the file that the new descriptor had, if the old descriptor is valid. */
 #define GADGET_ON_REPLACE(CALL)                                                                                        \
 	GADGET_ON_ENTRY(CALL)                                                                                          \
 	{                                                                                                              \
@@ -192,11 +193,11 @@ struct gadget_descriptors {
 	long last;
 };
 
-/* One of several descriptors that are closed together. The file is closed with the last of its references. */
+/* Examines one of several descriptors that are closed together. The file is closed if they are all its references. */
 static long gadget_close_one(__u32 round, void *data)
 {
 	const struct gadget_descriptors *range = data;
-	/* No counter is kept in memory, so that the verifier sees that all rounds are alike. */
+	/* No counter in memory, so that all iterations look alike to the verifier. */
 	long fd = range->first + round;
 	__u32 looker = bpf_get_current_pid_tgid();
 	struct gadget_followed *followed;

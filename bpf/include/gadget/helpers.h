@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Whether the kernel has one of its functions for programs. libbpf looks for its name in the kernel's own list.
+ * Whether the kernel has a BPF helper: libbpf looks it up by name in the kernel's own enum.
  *
- * The trap: an object contains the whole enum that is asked for, with 213 names in <linux/bpf.h>. So this one has only
- * those that programs ask for. libbpf ignores what follows three underscores.
+ * The trap: an object contains the whole enum that it uses, and the one in <linux/bpf.h> has 213 names. So this enum
+ * has only the names that programs use. libbpf ignores what follows three underscores.
  */
 #pragma once
 

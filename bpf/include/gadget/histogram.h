@@ -4,7 +4,7 @@
  *
  * Each power of two is divided into 8 buckets of equal width, so the error of a value is less than one eighth; below 64
  * ns, buckets are 8 ns wide. kubectl_gadget/events/columns/histogram.py has the same bounds. The trap: a histogram has
- * 2 KiB, so there must not be a key for each process or connection of a busy node.
+ * 2 KiB, so a key for each process or connection of a busy node would take too much memory.
  */
 #pragma once
 
@@ -24,7 +24,7 @@ struct gadget_histogram {
 	gadget_buckets buckets;
 };
 
-/* Filled in by the client after adding up; in a record, it follows the value. */
+/* Computed by the client from the sums; in a record, it follows the value. */
 struct gadget_percentiles {
 	gadget_duration mean;
 	gadget_duration p50;
@@ -68,7 +68,7 @@ static __always_inline void gadget_observe(struct gadget_histogram *histogram, _
 	gadget_add(histogram->count, 1);
 	gadget_add(histogram->total, duration);
 	gadget_add(histogram->buckets[bucket], 1);
-	/* It fails only if another CPU has stored a higher value. */
+	/* Fails if another CPU has changed the maximum in between. */
 	for (int i = 0; i < GADGET_MOST_ATTEMPTS && duration > highest; i++)
 		highest = __sync_val_compare_and_swap(&histogram->max, highest, duration);
 }

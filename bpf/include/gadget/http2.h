@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Follows the frames of HTTP/2 (RFC 9113, section 4.1) in one direction of a connection, so that bodies need not leave
- * the node: headers are sent, and the heads of all other frames.
+ * Parses the frames of HTTP/2 (RFC 9113, section 4.1) in one direction of a connection, so that bodies need not leave
+ * the node: only header blocks and the 9-byte heads of all frames are sent.
  *
- * The traps: a frame's head may be in two packets. Packets may be missing or come in another order; the place of the
- * next head is then unknown, until a packet begins like a frame.
+ * The traps: a frame's head may be split between two packets. And packets may be lost or reordered; then the position
+ * of the next head is unknown until a packet begins like a frame.
  */
 #pragma once
 
@@ -12,7 +12,7 @@
 
 #define GADGET_HTTP2_HEAD 9
 #define GADGET_HTTP2_PREFACE 24
-/* Frames longer than this need an agreement between both ends. */
+/* The default of SETTINGS_MAX_FRAME_SIZE: longer frames need an agreement between both ends. */
 #define GADGET_HTTP2_USUAL (16 << 10)
 
 enum gadget_http2_type {
@@ -27,12 +27,12 @@ enum gadget_http2_type {
 	GADGET_HTTP2_WINDOW_UPDATE,
 	GADGET_HTTP2_CONTINUATION,
 	GADGET_HTTP2_TYPES,
-	/* Extensions have such types. */
+	/* Types below this may be those of extensions. */
 	GADGET_HTTP2_LIKELY_TYPES = 32,
 };
 
 #define GADGET_HTTP2_PADDED 0x08
-/* A longer block of headers is not read. */
+/* Longer header blocks are not sent. */
 #define GADGET_HTTP2_BLOCK (64 << 10)
 
 struct gadget_http2_head {
@@ -42,28 +42,28 @@ struct gadget_http2_head {
 	__u8 stream[4];
 };
 
-/* The part of a packet's payload that has not been passed over, and the piece before it. */
+/* The rest of a packet's payload, and the piece before it. */
 struct gadget_payload {
 	__u32 sequence;
 	__u32 offset;
 	__u32 left;
-	/* How many bytes from the piece's first one on are sent, and how many it has. */
+	/* How many of the piece's bytes are sent, from the first one on, and how many it has. */
 	__u32 sent;
 	__u32 piece;
 };
 
-/* What is known of one direction. */
+/* The state of one direction. */
 struct gadget_http2 {
-	/* The sequence number of what comes next. */
+	/* The sequence number of the next expected byte. */
 	__u32 next;
-	/* What is left of the current frame: bytes that are wanted, and after them bytes of a body. */
+	/* The rest of the current frame: bytes to be sent, and after them bytes of a body. */
 	__u32 wanted;
 	__u32 body;
-	/* A frame's head, and how many bytes of it have come, if the rest is in the next packet. Twice as long, since
-	 * the verifier knows the limits of place and length, and not of their sum. */
+	/* A frame's head, and how many bytes of it have arrived, if the rest is in the next packet. The buffer has
+	 * twice the size, since the verifier knows the bounds of offset and length, but not of their sum. */
 	__u8 head[2 * GADGET_HTTP2_HEAD];
 	__u8 head_bytes;
-	/* Whether the members above are valid. */
+	/* Whether the position of the next frame is known, so that the members above are valid. */
 	__u8 in_step;
 };
 
@@ -72,7 +72,7 @@ static __always_inline __u32 gadget_http2_length(const struct gadget_http2_head 
 	return head->length[0] << 16 | head->length[1] << 8 | head->length[2];
 }
 
-/* Whether this may be a frame's head. Without `in_step`, it may be anything. */
+/* Whether this may be a frame's head. If `in_step` is false, it may be any data, so the check is stricter. */
 static __always_inline bool gadget_http2_may_be_head(const struct gadget_http2_head *head, bool in_step)
 {
 	bool of_connection = head->type == GADGET_HTTP2_SETTINGS || head->type == GADGET_HTTP2_PING ||
@@ -87,7 +87,7 @@ static __always_inline bool gadget_http2_may_be_head(const struct gadget_http2_h
 	       has_stream != of_connection;
 }
 
-/* Whether what follows the head is sent. */
+/* Whether the frame's payload is sent. */
 static __always_inline bool gadget_http2_is_wanted(const struct gadget_http2_head *head)
 {
 	return gadget_http2_length(head) <= GADGET_HTTP2_BLOCK &&
@@ -95,7 +95,7 @@ static __always_inline bool gadget_http2_is_wanted(const struct gadget_http2_hea
 		head->type == GADGET_HTTP2_PUSH_PROMISE || head->type == GADGET_HTTP2_RST_STREAM);
 }
 
-/* Reads the head of the frame that begins next, as far as it is in this packet. False: there is none. */
+/* Reads the head of the next frame, as far as it is in this packet. False: there is none. */
 static __always_inline bool gadget_http2_begin(struct __sk_buff *skb, struct gadget_http2 *frames,
 					       const struct gadget_payload *payload)
 {
@@ -129,7 +129,7 @@ static __always_inline bool gadget_http2_begin(struct __sk_buff *skb, struct gad
 	return true;
 }
 
-/* Whether a frame begins at the packet's first byte, as far as can be known without what came before. */
+/* Whether a frame seems to begin at the packet's first byte; used when the earlier packets are unknown. */
 static __always_inline bool gadget_http2_falls_in_step(struct __sk_buff *skb, struct gadget_http2 *frames,
 						       const struct gadget_payload *payload)
 {
@@ -149,7 +149,7 @@ static __always_inline bool gadget_http2_falls_in_step(struct __sk_buff *skb, st
 	return true;
 }
 
-/* Passes over the next `bytes` of the payload, of which the first `sent` are to be sent. */
+/* Advances by `bytes`: these are the next piece, of which the first `sent` bytes are sent. */
 static __always_inline void gadget_pass(struct gadget_payload *payload, __u32 sent, __u32 bytes)
 {
 	payload->sent = sent;
@@ -160,8 +160,8 @@ static __always_inline void gadget_pass(struct gadget_payload *payload, __u32 se
 }
 
 /*
- * Finds the place of a packet in the stream, before its frames are followed. What it repeats is passed over. If
- * something is missing before it, that may only be a part of a body.
+ * Finds the position of a packet in the stream, before its frames are parsed. Repeated bytes are skipped. If bytes are
+ * missing before the packet, the position remains known only if they all belong to a body.
  */
 static __always_inline void gadget_http2_place(struct __sk_buff *skb, struct gadget_http2 *frames,
 					       struct gadget_payload *payload)
@@ -179,8 +179,8 @@ static __always_inline void gadget_http2_place(struct __sk_buff *skb, struct gad
 }
 
 /*
- * Passes over the next frame, as far as it is in this packet, in pieces of which at most GADGET_PIECE_BYTES are sent.
- * False: nothing is known from here on.
+ * Advances by the next frame or the part of it that is in this packet; at most GADGET_PIECE_BYTES of it are sent.
+ * False: the position of the next frame is unknown.
  */
 static __always_inline bool gadget_http2_follow(struct __sk_buff *skb, struct gadget_http2 *frames,
 						struct gadget_payload *payload)

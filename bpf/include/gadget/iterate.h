@@ -2,8 +2,8 @@
 /*
  * Output of iterators: records in the format of the ring buffer, written with bpf_seq_write().
  *
- * The trap: when the kernel's buffer of 32 KiB is full, it drops the output for this object and runs the program again
- * at the next read. So the output for one object must fit, and it must be safe to run a program twice.
+ * The trap: when the kernel's buffer of 32 KiB is full, it drops the output for this object and runs the program for it
+ * again at the next read. So the output for one object must fit, and it must be safe to run the program twice.
  */
 #pragma once
 

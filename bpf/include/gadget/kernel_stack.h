@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The kernel functions that led to a program, by name. The node's kernel resolves the names, since the client may run
+ * The kernel stack of an event, as names of functions. The node's kernel resolves the names, since the client may run
  * on another kernel.
  *
- * The trap: before 5.13 there is no bpf_snprintf(), and so no stack.
+ * The trap: before 5.13, there is no bpf_snprintf(), and so no stack.
  */
 #pragma once
 
@@ -24,7 +24,7 @@ struct gadget_frames {
 	__u64 end;
 };
 
-/* One for all programs of an object: the programs that use it must not interrupt each other. */
+/* Shared by all programs of an object, so programs that use it must not interrupt each other. */
 GADGET_SCRATCH(gadget_frames_scratch, sizeof(struct gadget_frames));
 
 static __noinline bool gadget_append_frame(struct gadget_frames *frames, void *record, __u64 room, __u32 number)

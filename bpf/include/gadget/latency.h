@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * How long a system call took: GADGET_STARTS(mount) at its entry, gadget_latency() at its exit.
+ * The duration of a system call: GADGET_STARTS(mount) notes the start at its entry, gadget_latency() returns the
+ * duration at its exit.
  *
  * The trap: a call may never return, for example when its thread is killed. Its entry in the map is overwritten by a
  * later thread with the same TID.
@@ -30,7 +31,7 @@ static __always_inline void gadget_note_start(void)
 		gadget_count_map_full();
 }
 
-/* A program NAME_starts for the entry of a system call. */
+/* Defines the program CALL_starts at the entry of a system call. */
 #define GADGET_STARTS(CALL)                                                                                            \
 	SEC("tracepoint/syscalls/sys_enter_" #CALL)                                                                    \
 	int CALL##_starts(void *ctx)                                                                                   \
@@ -39,8 +40,7 @@ static __always_inline void gadget_note_start(void)
 		return 0;                                                                                              \
 	}
 
-/* The duration of the call that this thread is about to end; ~0 when it had begun before the gadget did, or the map was
- * full. */
+/* The duration of the call that returns; ~0: it began before the gadget did, or the map was full. */
 static __always_inline gadget_duration gadget_latency(void)
 {
 	__u64 thread = bpf_get_current_pid_tgid();

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Limits data about a process's memory to the process's life: gadget_first_seen(pid) distinguishes successive processes
- * with the same PID, and successive programs of one process. A gadget that includes this lists the programs `exits` and
- * `executes`, and defines gadget_thread_ends(), which is called for each thread.
+ * Detects that data about a process's memory is outdated: gadget_first_seen(pid) distinguishes successive processes
+ * with the same PID, and successive programs of one process. The YAML of a gadget that includes this file lists the
+ * programs `exits` and `executes`; the gadget defines gadget_thread_ends(), which is called for each thread.
  *
  * The trap: old data is not removed automatically; store the result of gadget_first_seen() in it, and compare.
  */
@@ -13,7 +13,7 @@
 
 #define GADGET_LIVING 16384
 
-/* When the living processes were first seen, by their PID on the node. */
+/* When each living process was first seen, by its PID on the node. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -39,7 +39,7 @@ static __always_inline __u64 gadget_first_seen(__u32 pid)
 	return found ? *found : now;
 }
 
-/* Whether that process still runs the program that it ran then. */
+/* Whether the process still runs the program that it ran when it was first seen. */
 static __always_inline bool gadget_lives(__u32 pid, __u64 first_seen)
 {
 	const __u64 *found = bpf_map_lookup_elem(&gadget_living, &pid);

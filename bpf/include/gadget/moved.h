@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Processes of a container that are in a cgroup outside of the container, since they or their ancestors moved there.
- * bpf/containers.bpf.c maintains the list; in records, they have the container's cgroup with the bit GADGET_ELSEWHERE.
+ * Processes of a container that are in a cgroup outside of the container, because they or their ancestors have moved
+ * there. bpf/containers.bpf.c maintains the list. Their records have the container's cgroup with the bit
+ * GADGET_ELSEWHERE.
  *
- * There are nearly always none, and then the check costs one read of a counter. The trap: a cgroup id with that bit is
- * not the id of any cgroup, so clear the bit before a lookup.
+ * Usually there are none, and then the check costs one read of a counter. The trap: a cgroup id with that bit is not
+ * the id of any cgroup, so clear the bit before a lookup.
  */
 #pragma once
 
@@ -49,8 +50,8 @@ static __always_inline bool gadget_any_moved(void)
 	return counts && counts->processes;
 }
 
-/* The container that a process came from, with GADGET_ELSEWHERE; 0: it has not moved. Not inlined and not static, so
- * that the verifier checks it once. */
+/* The container's cgroup that a process came from, with GADGET_ELSEWHERE; 0: it has not moved. Not inlined and not
+ * static, so that the verifier checks it once. */
 __noinline __u64 gadget_origin_of(__u32 tgid)
 {
 	const struct gadget_moved_process *moved = bpf_map_lookup_elem(&gadget_moved, &tgid);

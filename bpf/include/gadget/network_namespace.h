@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* A socket's network namespace, by its inode number, as shown by `ls -l /proc/PID/ns/net`. */
+/* The inode number of a socket's network namespace, as shown by `ls -l /proc/PID/ns/net`. */
 #pragma once
 
 #include <kernel/namespace.h>

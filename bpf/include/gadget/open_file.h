@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * From a file descriptor of the current task to the open file.
+ * Finds the open file of a file descriptor of the current task.
  *
- * The trap: another thread may close it at any time, so data that is read here may belong to another file.
+ * The trap: another thread may close the descriptor at any time, so data that is read here may belong to another file.
  */
 #pragma once
 

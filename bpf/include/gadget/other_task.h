@@ -2,7 +2,7 @@
 /*
  * Tasks and cgroups other than the current ones, such as the receiver of a signal or the owner of a socket.
  *
- * An event of two parties is wanted when either of them is (gadget_begin_with()); its record has a second
+ * An event with two processes is wanted if either of them is (gadget_begin_with()); its record has a second
  * gadget_cgroup. The trap: filters by pid, uid and comm apply to the record's own task, never to the other one.
  */
 #pragma once
@@ -48,8 +48,8 @@ static __always_inline bool gadget_has_wanted_comm(const struct gadget_record *r
 }
 
 /*
- * Fills in the head of a record about any task, current or not. False: it is not wanted. `any_name`: the caller applies
- * the filter by name.
+ * Fills in the head of a record about any task. False: it is not wanted. `other_is_wanted`: the event is wanted because
+ * of another process. `any_name`: the caller applies the filter by name.
  */
 static __always_inline bool gadget_begin_for_task_or(struct gadget_record *record, struct task_struct *task,
 						     bool other_is_wanted, bool any_name)
@@ -88,7 +88,7 @@ static __always_inline bool gadget_begin_whatever_its_name(struct gadget_record 
 	return gadget_begin_for_task_or(record, task, false, true);
 }
 
-/* Like gadget_begin(), and also true when the other party is wanted. `other` may be NULL. */
+/* Like gadget_begin(), but also true if the other process is wanted. `other` may be NULL. */
 static __always_inline bool gadget_begin_with(struct gadget_record *record, struct task_struct *other)
 {
 	__u64 cgroup = gadget_current_cgroup();
@@ -98,7 +98,7 @@ static __always_inline bool gadget_begin_with(struct gadget_record *record, stru
 	if (!gadget_wanted_cgroup(record, cgroup)) {
 		if (!other_is_wanted)
 			return false;
-		/* If the client has to decide, it decides about both parties. */
+		/* If the client has to decide, it checks both processes. */
 		record->marks = 0;
 	}
 	if (!gadget_wanted_task(task))

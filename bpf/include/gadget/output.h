@@ -3,7 +3,7 @@
  * Output to the client: memory to build a record in, and functions that send it.
  *
  * The trap: some kinds of programs may be interrupted by another run of themselves, for example those for packets and
- * cgroups. They must use a slot (gadget/slots.h) and not a GADGET_SCRATCH.
+ * cgroups. They must use a slot (gadget/slots.h) instead of a GADGET_SCRATCH.
  */
 #pragma once
 
@@ -12,7 +12,7 @@
 #include <gadget/record.h>
 
 /* Memory after the record, for functions that need more than the stack's 512 bytes, or that keep state in memory to
- * save the verifier work. */
+ * reduce the verifier's work. */
 #define GADGET_WORKSPACE 80
 
 /*
@@ -28,7 +28,7 @@
 		__uint(value_size, (SIZE) + GADGET_WORKSPACE);                                                         \
 	} NAME SEC(".maps")
 
-/* This CPU's memory of a GADGET_SCRATCH. It is never NULL, but the verifier demands the check. */
+/* This CPU's memory of a GADGET_SCRATCH. Never NULL, but the verifier demands a check. */
 static __always_inline void *gadget_scratch(void *map)
 {
 	__u32 zero = 0;
@@ -37,12 +37,15 @@ static __always_inline void *gadget_scratch(void *map)
 }
 
 /*
- * Sends `length` bytes that begin with a gadget_record, and sets its time. The time is taken while the record counts as
- * in flight, so a record that the agent does not see in flight at some moment has a later time. The reader is woken
- * once for each quarter of the ring that fills up. It is not woken for each event, unless it reacts to events, since a
- * wake-up costs more than everything else. `cuts` is the number of texts in the record that were cut. False: the record
- * is lost, and counted as such. If `since` is not 0, `duration`, a member of the record, is set to the time since then,
- * so that the caller need not read the clock.
+ * Sends a record of `length` bytes that begins with a gadget_record, and sets its time. False: the record is lost, and
+ * counted as such.
+ *
+ * The time is taken while the record counts as in flight. So if the agent sees no record in flight, all records that
+ * follow have a later time. The reader is woken once for each quarter of the ring that fills up, not for each event
+ * (unless it reacts to events), since a wake-up costs more than everything else.
+ *
+ * `cuts` is the number of texts in the record that were cut. If `since` is not 0, `duration`, a member of the record,
+ * is set to the time since then, so that the caller need not read the clock.
  */
 static __always_inline bool gadget_emit_since(struct gadget_record *record, __u64 length, __u32 cuts, __u64 since,
 					      __u64 *duration)

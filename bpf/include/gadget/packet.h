@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Packets of sockets, as seen by programs of type cgroup_skb: from the IP header on, only of the node's sockets, and
- * each once. The client makes rows from their contents (kubectl_gadget/views/).
+ * Packets of sockets, as programs of type cgroup_skb see them: from the IP header on, only those of the node's sockets,
+ * and each once. The client makes rows from their contents (kubectl_gadget/views/).
  *
  * The traps: such a program decides about the packet, so it must always return GADGET_PASS; the current task may be any
- * task, so process and container are those of the socket (gadget/packet_owner.h); a packet here may stand for up to
- * forty packets that the network card will make of it, or has merged into it; and an interrupt or another task may run
- * the same program before this run has ended, so memory is taken by slot.
+ * task, so process and container are those of the socket (gadget/packet_owner.h); one packet here may be up to forty
+ * packets on the network, which the network card segments or has merged (GSO, GRO); and an interrupt or another task
+ * may run the same program before this run has ended, so memory comes from slots.
  */
 #pragma once
 
@@ -25,9 +25,9 @@
 #include <gadget/slots.h>
 
 /*
- * The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES: 192 KiB, to
- * which Cilium sets BIG TCP (the kernel's limit is 512 KiB). What is beyond counts as not sent. Since Linux 6.10, TCP
- * sends what waited as two full segments at once, each up to 64 KiB through the loopback device.
+ * The maximum payload of one record. A longer packet becomes several records, at most GADGET_PACKET_PIECES. Together
+ * they have 192 KiB, which is Cilium's limit for BIG TCP (the kernel's is 512 KiB); the rest of a packet is not sent.
+ * Since Linux 6.10, TCP may send two full segments at once, each up to 64 KiB through the loopback device.
  */
 #define GADGET_PIECE_BYTES (16 << 10)
 #define GADGET_PACKET_PIECES 12
@@ -43,7 +43,7 @@
 /* Whether a row is about the client or about the server. */
 enum gadget_role { GADGET_ROLE_CLIENT = 1, GADGET_ROLE_SERVER };
 
-/* The record of all programs for packets. */
+/* The record that all programs for packets send. */
 struct gadget_packet {
 	struct gadget_record record;
 	/* The process that owns the socket. */
@@ -62,10 +62,10 @@ struct gadget_packet {
 	__u8 flags;
 	/* For TCP, the sequence number of the payload's first byte. */
 	__u32 sequence;
-	/* The packet's payload, counted from this record's first byte. If another record continues the packet, counted
-	 * up to that record. */
+	/* The number of payload bytes of the packet, from this record's first byte up to the next record of the same
+	 * packet or, if there is none, to the packet's end. */
 	__u32 payload_bytes;
-	/* The part of it that is in this record. */
+	/* The part of the payload that is in this record. */
 	gadget_string payload;
 	/* The inode number of the socket's network namespace; 0: unknown. */
 	__u32 network_namespace;
@@ -174,7 +174,8 @@ static __always_inline __u32 gadget_read_headers(struct __sk_buff *skb, struct g
 	return offset;
 }
 
-/* The kernel's socket for the one that programs see. The verifier allows no other way to read its members. */
+/* The kernel's struct sock for the struct bpf_sock that programs see. The verifier allows no other way to read its
+ * members. */
 static __always_inline struct sock *gadget_kernel_socket(void *sk)
 {
 	__u64 slot = (__u64)sk, address = 0;
@@ -189,7 +190,8 @@ static __always_inline bool gadget_has_port(const struct gadget_packet *packet, 
 	return !port || packet->local_port == port || packet->remote_port == port;
 }
 
-/* Through memory, since the verifier allows no reads from a pointer that it takes for a struct bpf_sock. */
+/* The packet's socket. The address goes through memory, since for the verifier the pointer is a struct bpf_sock, whose
+ * other members it does not allow to read. */
 static __always_inline struct sock *gadget_socket_of_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
 	volatile __u64 *address = &packet->socket;
@@ -215,9 +217,9 @@ static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct ga
 }
 
 /*
- * The same for packets from which the client makes rows. If only one process is wanted, packets of connections that are
- * not accepted yet are wanted too, since that process may accept them. The view joins them with the following packets,
- * and drops rows that never get a process.
+ * The same for packets from which the client's view makes rows. If only one process is wanted, packets of connections
+ * that are not accepted yet are wanted too, since that process may accept them. The view joins them with the following
+ * packets, and drops rows that never get a process.
  */
 static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, struct gadget_packet *packet)
 {
@@ -239,8 +241,8 @@ static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, st
  * packet is too short. */
 static __always_inline __u32 gadget_load_bytes(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes, __u32 limit)
 {
-	/* The verifier must see the bounds of this very register, and before Linux 6.8 it ignores a comparison with 0.
-	 */
+	/* The register that is compared must be the one that is passed to the helper, and before Linux 6.8 the verifier
+	 * ignores a comparison with 0. */
 	__u32 after_first = bytes - 1;
 
 	asm volatile("" : "+r"(after_first));
@@ -264,7 +266,7 @@ static __always_inline bool gadget_send_piece(struct __sk_buff *skb, struct gadg
 	return true;
 }
 
-/* Sends a packet whose record has its head and headers, with at most `limit` bytes of the payload. */
+/* Sends a packet whose record has its head and the packet's headers, with at most `limit` bytes of the payload. */
 static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
 					       __u32 limit)
 {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Programs that remember which process uses a socket, for gadgets that look at packets. A gadget's YAML must list them
+ * Programs that record which process uses a socket, for gadgets that handle packets. A gadget's YAML must list them
  * (see gadgets/trace_dns.yaml).
  *
- * They run where the current task is the one that acts: when it makes a socket, connects it, sends from an unconnected
- * one or accepts a connection, and at a later exec; and, once at start, for each socket that is already open. The trap:
- * the programs for cgroups decide about the call, so they must always return GADGET_ALLOW.
+ * They run where the current task is the user of the socket: when it creates a socket, connects it, sends from an
+ * unconnected one or accepts a connection, and at a later exec; and, once at start, for each socket that is already
+ * open. The trap: the programs for cgroups decide about the call, so they must always return GADGET_ALLOW.
  */
 #pragma once
 
@@ -20,9 +20,10 @@
 #define GADGET_ALLOW 1
 
 /*
- * Where several gadgets of a run have these programs, the agent loads those of the first one that keeps the owners of
- * all sockets, and the others use its maps (kubectl_gadget/agent/bpf/socket_owners.py). "all": this gadget keeps all;
- * "some": it needs some of them. A gadget that does more in these programs says nothing.
+ * If several gadgets of a run have these programs, the agent loads only those of the first one that keeps the owners of
+ * all sockets, and the others use its maps (kubectl_gadget/agent/bpf/socket_owners.py). "all": this gadget keeps the
+ * owners of all sockets; "some": it needs only some of them. A gadget that does more in these programs does not have
+ * this variable.
  */
 #if defined(GADGET_ACCEPTED)
 #elif defined(GADGET_OWNED) || defined(GADGET_LOOKED_AT) || defined(GADGET_FORGETS)
@@ -36,8 +37,8 @@ const char gadget_owners_kept[] SEC(".rodata.owners") = "all";
 #define GADGET_OWNED(PROTOCOL) true
 #endif
 
-/* Whether packets of TCP from or to this port are looked at. The owners of other connections need not be right. A
- * gadget may define it before it includes this file. */
+/* Whether the gadget handles TCP packets from or to this port. The owners of other connections may be wrong. A gadget
+ * may define it before it includes this file. */
 #ifndef GADGET_LOOKED_AT
 #define GADGET_LOOKED_AT(PORT) true
 #endif
@@ -53,7 +54,7 @@ static __always_inline void gadget_own_socket(__u64 address, struct task_struct 
 {
 	struct gadget_owner owner = {};
 
-	/* Without the filter by name: an exec may change the name, so the filter is applied to each packet. */
+	/* Ignores the filter by name, which is applied to each packet, since an exec may change the name. */
 	if (gadget_begin_whatever_its_name(&owner.record, task)) {
 		gadget_exec_of(&owner.exec, task);
 		gadget_keep_owner((const void *)address, &owner, flags);
@@ -70,8 +71,8 @@ int socket_made(struct bpf_sock *ctx)
 	return GADGET_ALLOW;
 }
 
-/* TCP may send data after its socket was closed, so the owner of a TCP socket is removed later. A gadget may define
- * GADGET_FORGETS if it has a program there that forgets the owner. */
+/* TCP may send data after the socket was closed, so the owner of a TCP socket is removed later. A gadget defines
+ * GADGET_FORGETS if its own program for cgroup/sock_release removes the owner. */
 #ifndef GADGET_FORGETS
 SEC("cgroup/sock_release")
 int socket_released(struct bpf_sock *ctx)
@@ -159,7 +160,7 @@ int accepted4(struct trace_event_raw_sys_exit *ctx)
 	return gadget_own_accepted(gadget_result(ctx));
 }
 
-/* Sockets that stay open belong to the new program from now on. */
+/* Sockets that stay open now belong to the new program. */
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(owner_executes, struct task_struct *task)
 {
@@ -173,11 +174,11 @@ int BPF_PROG(owner_executes, struct task_struct *task)
 	return 0;
 }
 
-/* The first process that has the file open. */
+/* For existing sockets: the owner is the first process that has the socket open. */
 SEC("iter/task_file")
 int find_users(struct bpf_iter__task_file *ctx)
 {
-	/* The verifier takes a second read of the context for a different pointer. */
+	/* Read once: for the verifier, each read of the context returns a different pointer. */
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct sock *sk;

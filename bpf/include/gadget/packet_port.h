@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What programs of type cgroup_skb can tell of a packet from its first bytes, without a helper call.
+ * What programs of type cgroup_skb can read from a packet's first bytes, without a helper call.
  *
  * The trap: such a program decides about the packet, so it must always return GADGET_PASS.
  */
@@ -23,7 +23,7 @@ struct gadget_ports {
 	__u8 protocol;
 };
 
-/* Reads the ports of a packet of TCP or UDP. False: it is of neither, or its headers are not in its first bytes. */
+/* Reads the ports of a TCP or UDP packet. False: it is neither, or its headers are not in its first bytes. */
 static __always_inline bool gadget_first_ports(struct __sk_buff *skb, struct gadget_ports *found)
 {
 	const __u8 *data = (const __u8 *)(long)skb->data, *end = (const __u8 *)(long)skb->data_end;
@@ -52,7 +52,7 @@ static __always_inline bool gadget_is_port(const struct gadget_ports *ports, __u
 	return ports->source == bpf_htons(port) || ports->destination == bpf_htons(port);
 }
 
-/* Whether this may be a TCP or UDP packet with this port at one end; most are not. 0: any. It takes no slot. */
+/* Whether this may be a packet with this port at one end, before a slot is taken for it; most are not. 0: any port. */
 static __always_inline bool gadget_may_have_port(struct __sk_buff *skb, __u16 port)
 {
 	struct gadget_ports ports;

@@ -2,8 +2,8 @@
 /*
  * The path of a file as its process sees it: from the file up to the process's root, across mounts.
  *
- * Names are written leaf first, which is the order in which they are found; the client reverses them. The trap: nothing
- * is locked, so a concurrent rename may lead to a path that never existed, as in /proc/PID/maps.
+ * Names are written leaf first, in the order in which they are found; the client reverses them. The trap: nothing is
+ * locked, so a concurrent rename may result in a path that never existed.
  */
 #pragma once
 
@@ -16,7 +16,7 @@
 #define GADGET_PATH_STEPS 96
 #define GADGET_NAME_BYTES 255
 
-/* The state of the walk. In memory for the reason given in string.h, after the record. */
+/* The state of the walk. It is in memory, after the record, for the reason given in string.h. */
 struct gadget_walk {
 	struct dentry *dentry;
 	struct mount *mount;
@@ -42,7 +42,7 @@ enum gadget_step {
 	GADGET_STEP_ON,
 	/* The path is complete. */
 	GADGET_STEP_TOP,
-	/* The file is on no file system with paths, such as a pipe or a socket, or cannot be read. */
+	/* The file has no path, such as a pipe or a socket, or it cannot be read. */
 	GADGET_STEP_NOWHERE,
 	GADGET_STEP_TOO_LONG,
 };
@@ -53,7 +53,7 @@ static __always_inline enum gadget_step gadget_step_across(struct gadget_walk *w
 	struct mount *mount = walk->mount;
 	struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
-	/* The topmost mount: the file is outside of the process's root. */
+	/* The root mount: the file is outside of the process's root. */
 	if (above == mount)
 		return GADGET_STEP_TOP;
 	walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
@@ -61,7 +61,7 @@ static __always_inline enum gadget_step gadget_step_across(struct gadget_walk *w
 	return GADGET_STEP_ON;
 }
 
-/* A file on no file system with paths. A file in memory has a name, which the kernel also shows, as "/memfd:NAME". */
+/* A file without a path. For a memfd, its name is used, which the kernel shows as "/memfd:NAME". */
 static __always_inline enum gadget_step gadget_step_memory(struct gadget_walk *walk, struct dentry *dentry,
 							   void *record, __u64 room)
 {
@@ -99,7 +99,7 @@ static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk,
 	return GADGET_STEP_ON;
 }
 
-/* One round. Not inlined, so that it leaves no state by which the verifier could distinguish rounds. */
+/* One step. Not inlined, so that all iterations look alike to the verifier. */
 static __noinline enum gadget_step gadget_step(struct gadget_walk *walk, void *record, __u64 room)
 {
 	if (walk->dentry == walk->root && walk->mount == walk->root_mount)
@@ -120,7 +120,7 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
 	return GADGET_STEP_TOO_LONG;
 }
 
-/* `root`: where the path ends; NULL: at the topmost mount. */
+/* `root`: the directory at which the path starts; NULL: the root of the mount namespace. */
 static __always_inline void gadget_append_walk_below(struct gadget_writer *writer, struct gadget_text *text,
 						     struct dentry *dentry, struct vfsmount *mnt,
 						     const struct path *root)
@@ -173,8 +173,8 @@ static __always_inline void gadget_append_path(struct gadget_writer *writer, str
 }
 
 /*
- * The same, from the root of the process's mount namespace, for paths that a chroot must not change. The trap: if the
- * container runtime uses chroot instead of pivot_root, the paths are those of the node.
+ * The same, from the root of the process's mount namespace: chroot() does not change these paths. The trap: if the
+ * container runtime uses chroot instead of pivot_root, they are paths of the node.
  */
 static __always_inline void gadget_append_whole_path(struct gadget_writer *writer, struct gadget_text *text,
 						     const struct path *where)

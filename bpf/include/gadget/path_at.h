@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A path as the caller passed it, and the directory that it starts from: the two arguments of the system calls …at().
- * The client joins them.
+ * A path as the caller passed it, and the directory where it starts: the arguments of system calls like openat(). The
+ * client joins them.
  *
  * The field of type gadget_path_at is followed by a gadget_path of the same name with `_base`, which is set when the
- * path is relative or empty. The trap: the file descriptor of a call that failed may be any number.
+ * path is relative or empty. The trap: if the call failed, the file descriptor may be any number.
  */
 #pragma once
 
@@ -15,21 +15,22 @@
 
 #define AT_FDCWD -100
 
-/* The text written for `text`, which ends with a NUL or at the record's end. NULL when it could not be read. */
+/* The characters of `text` in the record, which end with a NUL or at the end of the record's buffer. NULL: it could not
+ * be read. */
 static __always_inline const char *gadget_written(const struct gadget_writer *writer, const struct gadget_text *text)
 {
 	__u64 offset = text->offset;
 
 	if (!offset)
 		return NULL;
-	/* Without this, the compiler makes one comparison of the two, which the verifier does not understand. */
+	/* Keeps the compiler from merging the two comparisons into one that the verifier does not understand. */
 	asm volatile("" : "+r"(offset));
 	if (offset > writer->room - GADGET_PATH_BYTES)
 		return NULL;
 	return writer->record + offset;
 }
 
-/* The file of `fd`, or the directory that relative paths start from. */
+/* Appends the path of `fd` or, for AT_FDCWD, of the working directory. */
 static __always_inline void gadget_append_base(struct gadget_writer *writer, struct gadget_text *base, __s32 fd)
 {
 	const struct path *from = NULL;
@@ -43,7 +44,7 @@ static __always_inline void gadget_append_base(struct gadget_writer *writer, str
 		if (file)
 			from = &file->f_path;
 	}
-	/* One walk for both, since the verifier checks each walk again. */
+	/* One call for both, since the verifier checks each walk separately. */
 	if (from)
 		gadget_append_path(writer, base, from);
 }
@@ -80,7 +81,7 @@ static __always_inline void gadget_append_path_of(struct gadget_writer *writer, 
 }
 
 /* Whether the text begins with `prefix`, SIZE bytes of .rodata that end with a NUL. Always true for an empty prefix,
- * and for a text that could not be read: a program that unmaps its memory cannot hide by that. */
+ * and for a text that could not be read: otherwise a program could hide calls by unmapping the memory. */
 #define gadget_begins_with(writer, text, prefix, SIZE)                                                                 \
 	({                                                                                                             \
 		const char *written = gadget_written(writer, text);                                                    \

@@ -3,7 +3,7 @@
  * Whether a gadget_path begins with a text.
  *
  * The trap: its names are stored leaf first, so the comparison goes through the names from the last to the first, but
- * forwards within each name. Its state is in memory, for the reason given in string.h.
+ * forwards within each name. The state is in memory for the reason given in string.h.
  */
 #pragma once
 
@@ -13,10 +13,10 @@
 /* The maximum length of the text to compare with, including its NUL. */
 #define GADGET_PREFIX_BYTES 256
 
-/* After the record, where the walk that wrote the path had its state. */
+/* The state of the comparison. It replaces that of the walk that wrote the path. */
 struct gadget_prefix_walk {
 	__u64 start;
-	/* The name being compared: its first byte, its NUL, and the current position. */
+	/* Offsets in the record: of the compared name's first byte, its NUL, and the current byte. */
 	__u64 name;
 	__u64 end;
 	__u64 at;
@@ -31,7 +31,7 @@ enum gadget_prefix_step {
 	GADGET_PREFIX_IS_NOT,
 };
 
-/* One byte, either backwards to the beginning of a name, or forwards through it. */
+/* One step: one byte backwards to the beginning of a name, or forwards through the name. */
 static __noinline enum gadget_prefix_step gadget_prefix_step(struct gadget_prefix_walk *walk, const char *record,
 							     __u64 room, const volatile char *prefix)
 {
@@ -44,8 +44,8 @@ static __noinline enum gadget_prefix_step gadget_prefix_step(struct gadget_prefi
 	if (walk->is_searching) {
 		__u64 before = at - 1;
 
-		/* A name begins here, or the path's text does, unless the byte before belongs to a name. The verifier
-		 * of Linux 6.1 does not see that the number is not negative. */
+		/* The name begins here if the text does, or if the byte before is a NUL. The barrier is needed since
+		 * the verifier of Linux 6.1 does not see that the number is not negative. */
 		asm volatile("" : "+r"(before));
 		if (at > walk->start && before < room && record[before]) {
 			walk->at = before;
@@ -72,8 +72,9 @@ static __noinline enum gadget_prefix_step gadget_prefix_step(struct gadget_prefi
 
 #define GADGET_PREFIX_ROUNDS (2 * GADGET_PREFIX_BYTES + GADGET_NAME_BYTES)
 
-/* `text` is the last path written to the record; only texts that are no paths follow it. PREFIX is GADGET_PREFIX_BYTES
- * of .rodata. False for a path that could not be read; true for one that was cut, since its beginning is unknown. */
+/* `text` is the last path that was written to the record; only other texts may follow it. `prefix` is
+ * GADGET_PREFIX_BYTES of .rodata. False for a path that could not be read; true for one that was cut, since its
+ * beginning is unknown. */
 static __always_inline bool gadget_path_begins_with(const struct gadget_writer *writer, const struct gadget_text *text,
 						    const volatile char *prefix)
 {
@@ -93,7 +94,8 @@ static __always_inline bool gadget_path_begins_with(const struct gadget_writer *
 	walk->end = walk->at = walk->name - 1;
 	walk->byte = 0;
 	walk->is_searching = true;
-	/* Enough rounds for each byte of the prefix, backwards and forwards, and for one name that it ends in. */
+	/* Enough steps for each byte of the prefix, backwards and forwards, and for the rest of the name in which it
+	 * ends. */
 	for (int i = 0; i < GADGET_PREFIX_ROUNDS; i++) {
 		enum gadget_prefix_step step = gadget_prefix_step(walk, writer->record, writer->room, prefix);
 

@@ -4,8 +4,8 @@
  * (kubectl_gadget/events/filters/pcap_filter.py), and this code interprets it on a packet that begins with its IP
  * header.
  *
- * The traps: the kernel does not check the instructions, which are data to it, so all indexes are checked here; and a
- * read beyond the packet's end means that the packet does not match.
+ * The traps: for the kernel, the instructions are data that it does not check, so all indexes are checked here; and a
+ * packet does not match if an instruction reads beyond its end.
  */
 #pragma once
 
@@ -225,7 +225,7 @@ static __always_inline bool gadget_pcap_matches(struct __sk_buff *skb)
 
 	if (!gadget_filter_pcap[0].code)
 		return true;
-	/* Jumps only go forward, so this number of rounds is enough. */
+	/* Jumps only go forward, so this number of steps is enough. */
 	bpf_loop(GADGET_PCAP_INSTRUCTIONS, gadget_pcap_step, &machine, 0);
 	return machine.result;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * gadget_begin(): the first line of every program. It applies all filters, and fills in the record's head if the event
- * is wanted. The time is set when the record is sent.
+ * gadget_begin(), with which programs begin: it applies all filters and, if the event is wanted, fills in the record's
+ * head. The time is set when the record is sent.
  *
- * The trap: it describes the current task. A program that runs on behalf of another task (a timer, a softirq) must not
- * use it.
+ * The trap: it describes the current task. A program that runs on behalf of another task (in a timer or softirq) must
+ * not use it.
  */
 #pragma once
 

@@ -2,7 +2,7 @@
 /*
  * The end of a process, for programs on the tracepoint sched_process_exit, which runs for each thread.
  *
- * The trap: before Linux 6.16 the tracepoint did not say whether the thread is the last one.
+ * The trap: before Linux 6.16, the tracepoint did not say whether the thread is the last one.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 /* The status that wait() returns (include/uapi/linux/wait.h): the signal, this flag, and the exit code in the second
  * byte. */
 #define CORE_DUMPED 0x80
-/* The maximum number of processes whose threads are ending at the same time: see gadget_is_last_thread(). */
+/* The maximum number of processes whose threads are ending at the same time: see gadget_ends_first(). */
 #define GADGET_ENDING 1024
 
 struct {
@@ -22,8 +22,8 @@ struct {
 } gadget_ending SEC(".maps");
 
 /*
- * Whether no other thread is left. When two threads end at the same time, both see that none is left; the first one
- * records this. The start time distinguishes a later process with the same PID.
+ * Whether this is the last thread. If two threads end at the same time, both see that no other is left; then this is
+ * true for the first one only. The start time distinguishes a later process with the same PID.
  */
 static __always_inline bool gadget_ends_first(struct task_struct *task)
 {

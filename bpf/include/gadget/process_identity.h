@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Identifies one run of a program: a process from one exec to the next. The client (kubectl_gadget/observe) uses it to
- * join records with the program, its arguments and its ancestors, from the record of the exec.
+ * Identifies one run of a program: a process from one exec to the next. With it, the client (kubectl_gadget/observe)
+ * joins records with the record of the exec, which has the program, its arguments and its ancestors.
  *
- * It needs no map, so nothing can be full, lost or late: the kernel counts the execs of a process (self_exec_id, which
- * a fork inherits) and stores the time of the fork. The trap: the sum of both is used as one number that changes with
- * each exec. It is the time of the fork plus a few nanoseconds, not the time of the exec.
+ * It needs no map that could be full or late: the kernel counts the execs of a process (self_exec_id, which a fork
+ * inherits) and stores the time of the fork. The trap: `started` is the sum of both, so that it changes with each exec.
+ * It is the time of the fork plus a few nanoseconds, not the time of the exec.
  */
 #pragma once
 
@@ -33,14 +33,14 @@ static __always_inline void gadget_exec_of(gadget_exec_id *exec, struct task_str
 	exec->started = gadget_read(task, group_leader, start_boottime) + gadget_read(task, self_exec_id);
 }
 
-/* Distinguishes the successive programs of one process, for keys of totals: after an exec, there is a new row with the
+/* Distinguishes the successive programs of one process in keys of totals: after an exec, there is a new row with the
  * new program's name. */
 static __always_inline __u64 gadget_program_of(struct task_struct *task)
 {
 	return gadget_read(task, self_exec_id);
 }
 
-/* The task's current parent: after the process that forked it has ended, the process that adopted it. */
+/* For the task's current parent: if the process that forked it has ended, this is the process that adopted it. */
 static __always_inline void gadget_exec_of_parent(gadget_exec_id *exec, struct task_struct *task)
 {
 	gadget_exec_of(exec, gadget_read(task, real_parent));

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Sockets for which there is nothing to report for a moment, as for nearly all packets. The gadget that reports fills
- * the table, and bpf/packets.bpf.c does not call it for their packets.
+ * Sockets that are quiet: until some time, there is nothing to report about their packets. trace tcp, which reports,
+ * fills the table, and bpf/packets.bpf.c does not call it for packets of these sockets, which are nearly all.
  *
  * The trap: two sockets that share an entry replace each other, and CPUs that write an entry at the same time may mix
- * it up. Both delay a report by at most that moment.
+ * up its members. At worst, a report is delayed until the socket is no longer quiet.
  */
 #pragma once
 
@@ -30,7 +30,7 @@ static __always_inline struct gadget_quiet *gadget_quiet_of(__u64 socket)
 	return &gadget_quiet[socket % GADGET_QUIET];
 }
 
-/* Since 5.18, programs for packets can use gadget_task(). */
+/* Programs for packets can use gadget_task() since 5.18. */
 #define GADGET_PACKETS_HAVE_TASK gadget_has_helper(skb_set_tstamp)
 
 /* The current process, by its fork time. */
@@ -41,8 +41,8 @@ static __always_inline __u64 gadget_current_fork(void)
 	return gadget_task()->group_leader->start_boottime;
 }
 
-/* Whether the current process sends this packet of TCP. Otherwise it may come from an interrupt or a timer: only
- * processes lock a socket as owned. Always true before 5.18. */
+/* Whether the current process sends this TCP packet, and not an interrupt or a timer: only a process locks the socket
+ * as owned. Always true before 5.18. */
 static __always_inline bool gadget_has_sender(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -54,8 +54,8 @@ static __always_inline bool gadget_has_sender(struct __sk_buff *skb)
 	return tcp && ((struct sock *)tcp)->sk_lock.owned;
 }
 
-/* Whether there is nothing to report about this packet that the socket sends. `now` in ticks. In most cases the sender
- * is the same process as before, so this is compared first. */
+/* Whether there is nothing to report about this packet that the socket sends. `now` is in ticks. In most cases, the
+ * sender is the same process as before, so this is compared first. */
 static __always_inline bool gadget_is_quiet(const struct gadget_quiet *known, struct __sk_buff *skb, __u64 socket,
 					    __u64 now)
 {

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The record that every gadget sends, and the types that define the meaning of a field for the client
- * (docs/design/records.md).
+ * The head of every record, and the types that define the meaning of a field for the client (docs/design/records.md).
  *
- * A gadget's record begins with `struct gadget_record`, then come the gadget's own fields, then strings. The trap:
- * padding is sent too. Order the fields so that there is none, or initialise it.
+ * A record begins with `struct gadget_record`; then come the gadget's own fields, then texts. The trap: padding is sent
+ * too, so order the fields so that there is none, or initialise it.
  */
 #pragma once
 
@@ -55,11 +54,11 @@ typedef __s32 gadget_exit_code;
 typedef __u32 gadget_signal;
 /* The cause of a signal, si_code. The record's field `signal` says which signal. */
 typedef __s32 gadget_signal_code;
-/* The target given to a call that sends a signal: a process, a thread, or a group (negative); the smallest integer if
- * the call found a process. */
+/* The target argument of a failed call that sends a signal: a process, a thread, or a group (negative). The smallest
+ * integer: the call did not fail. */
 typedef __s32 gadget_signal_target;
 typedef __u32 gadget_capability;
-/* The system call during which the event happens; -1: none. */
+/* The system call during which the event happened; -1: none. */
 typedef __s32 gadget_in_syscall;
 /* 0: unknown. */
 enum gadget_known_bool { GADGET_KNOWN_YES = 1, GADGET_KNOWN_NO };
@@ -80,15 +79,15 @@ typedef __u64 gadget_duration;
 typedef __u64 gadget_bytes;
 /* ~0: unknown. */
 typedef __u64 gadget_number;
-/* The id of a call stack (gadget/stacks.h). 0: none, 1: it was lost. */
+/* The id of a call stack (gadget/stacks.h). 0: there is none; 1: it was lost. */
 typedef __u64 gadget_stack;
 
 /* ~0: it could not be read. */
 typedef __u32 gadget_read_number;
 
 /*
- * The position of a text in the record. `offset` is relative to the record's start; 0: the text could not be read, or,
- * with `length` 1, there is none. `length` is the number of bytes; GADGET_CUT means that the text was longer.
+ * The position of a text in the record. `offset` is relative to the record's start. 0: there is no text if `length` is
+ * 1; otherwise it could not be read. `length` is the number of bytes; with GADGET_CUT, the text was longer.
  */
 struct gadget_text {
 	__u16 offset;
@@ -97,12 +96,12 @@ struct gadget_text {
 
 #define GADGET_CUT 0x8000
 
-/* One text. A NUL may follow, which does not count. */
+/* One text. A NUL may follow, which is not counted. */
 typedef struct gadget_text gadget_string;
-/* A list of texts. Each ends with a NUL, which counts; the last may lack it if the list was cut. */
+/* A list of texts. Each ends with a NUL, which is counted; if the list was cut, the last one may lack it. */
 typedef struct gadget_text gadget_strings;
-/* A path: its components, leaf first, each with a NUL, which counts. No components: "/". If it was cut, the upper part
- * is missing. */
+/* A path: its components, leaf first, each with a NUL, which is counted. No components: "/". If it was cut, the upper
+ * part is missing. */
 typedef struct gadget_text gadget_path;
 
 /* A path as the caller passed it. The field that follows, a gadget_path whose name ends in `_base`, is where a relative
@@ -111,9 +110,9 @@ typedef struct gadget_text gadget_path_at;
 
 /* Bits of gadget_record.marks. */
 enum {
-	/* The kernel side did not know this cgroup yet; the client has to decide whether it wants the record. */
+	/* The agent had not reported this cgroup yet; the client decides whether it wants the record. */
 	GADGET_MARK_UNKNOWN_CGROUP = 1,
-	/* It happened in a system call of a 32-bit program, or in an int 0x80 call of a 64-bit program. */
+	/* The event happened in a system call of a 32-bit program, or in an int 0x80 call of a 64-bit program. */
 	GADGET_MARK_COMPAT = 2,
 	/* With GADGET_MARK_COMPAT: a call of x32. */
 	GADGET_MARK_X32 = 4,
@@ -145,23 +144,23 @@ struct gadget_record {
  */
 #define GADGET_RECORD(NAME) const struct NAME *const volatile gadget_record_type = NULL
 
-/* The same for the rows that the client makes of the records, if the YAML names a view. */
+/* The same for the rows that the client makes from the records, if the YAML names a view. */
 #define GADGET_ROW(NAME) const struct NAME *const volatile gadget_row_type = NULL
 
 /* Set by the agent before the programs are loaded. */
 
 /* The nesting level of the node's PID namespace; 0 is the initial one. */
 const volatile __u32 gadget_node_pid_level = 0;
-/* The cgroup above all cgroups of the node, since several nodes may share a kernel. 0: any. */
+/* The cgroup above all cgroups of the node; several nodes may share a kernel. 0: any. */
 const volatile __u64 gadget_node_cgroup = 0;
 /* The size of a page. */
 const volatile __u32 gadget_node_page_bytes = 4096;
-/* A quarter of the ring: the reader is woken each time that this many more bytes are unread. When twice as many are
- * unread, the rest is shared between containers (gadget/fairness.h). */
+/* A quarter of the ring: the reader is woken each time this many more bytes are unread. If twice as many are unread,
+ * the rest of the ring is shared between containers (gadget/fairness.h). */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;
-/* The programs for system calls run for those of 64-bit programs; if the first is true, for those of 32-bit programs
- * instead; if the second is, for both (gadget/translated_call.h). */
+/* Programs for system calls run for 64-bit calls. If gadget_node_compat is true, they run for 32-bit calls instead; if
+ * gadget_node_any_call is true, for both (gadget/translated_call.h). */
 const volatile bool gadget_node_compat = false;
 const volatile bool gadget_node_any_call = false;
-/* Whether each event wakes the reader instead. */
+/* Every event wakes the reader. */
 const volatile bool gadget_wake_each = false;

@@ -2,14 +2,15 @@
 /*
  * A flight recorder: the latest records of each cgroup are kept in memory until they are requested.
  *
- * A recording is an array in which new records overwrite the oldest. The agent creates them
- * (agent/answers/flight_recorder.py) and puts the indexes of spare ones into a queue; a cgroup takes one with its first
- * record, so nothing waits for the agent. A trigger, which has a recording shown, takes another one for the following
- * records. The agent reads a recording only after it has replaced it by another one: the kernel returns from that
- * update when no program can still be writing (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
+ * A recording is an array in which new records overwrite the oldest. The agent creates the recordings
+ * (agent/answers/flight_recorder.py) and puts the indexes of spare ones into a queue; the first record of a cgroup
+ * takes one from there, so nothing waits for the agent. A trigger causes a recording to be shown, and takes another one
+ * for the following records. The agent reads a recording only after it has replaced it with another one: the kernel
+ * returns from that update when no program can still be writing (maybe_wait_bpf_programs() of kernel/bpf/syscall.c,
+ * Linux 4.19).
  *
- * The includer first defines the maximum size of a record, GADGET_RECORDED_BYTES. The trap: a program may run on
- * several CPUs for the same cgroup, so record numbers are assigned atomically, and each record is written by one
+ * Before including this file, define GADGET_RECORDED_BYTES, the maximum size of a record. The trap: a program may run
+ * on several CPUs for the same cgroup, so record numbers are assigned atomically, and each record is written by one
  * program.
  */
 #pragma once
@@ -29,7 +30,7 @@ enum gadget_because {
 	GADGET_BECAUSE_ASKED = 5,
 };
 
-/* Members of each record from some offset on, which the client sends to the agent. The agent fills them in. */
+/* Members of each record, which the agent fills in; the client sends it their offset. */
 struct gadget_recording {
 	enum gadget_because because;
 	gadget_signal trigger_signal;
@@ -40,7 +41,7 @@ struct gadget_recording {
 	__u64 number;
 };
 
-/* The record that the programs send: `place` is the recording to be shown. */
+/* The record that a trigger sends: `place` is the index of the recording to be shown. */
 struct gadget_trigger {
 	struct gadget_record record;
 	__u32 place;
@@ -79,7 +80,7 @@ struct {
 	__uint(value_size, sizeof(__u32));
 } gadget_spare_places SEC(".maps");
 
-/* BPF_F_INNER_MAP (Linux 5.10) lets the agent choose the number of records of an array. */
+/* With BPF_F_INNER_MAP (Linux 5.10), the agent may choose the number of records of an array. */
 struct gadget_recording_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
@@ -98,7 +99,7 @@ struct {
 /* The number of records kept for each cgroup. Set by the agent. */
 const volatile __u32 gadget_recorder_last = 1;
 
-/* Makes the agent look at once, since a recording was taken or there is a trigger. */
+/* Wakes the agent at once: a spare recording was taken, or there is a trigger. */
 static __always_inline void gadget_wake_agent(void)
 {
 	struct gadget_cpu *cpu = gadget_this_cpu();
@@ -112,7 +113,7 @@ static __always_inline void gadget_wake_agent(void)
 	gadget_count(&cpu->in_flight, -1);
 }
 
-/* This cgroup's recorder, created if it has none. NULL: there are too many. */
+/* This cgroup's recorder, which is created if there is none. NULL: no recording is spare. */
 static __always_inline struct gadget_recorder *gadget_recorder_of(__u64 cgroup)
 {
 	struct gadget_recorder *found = bpf_map_lookup_elem(&gadget_recorders, &cgroup);
@@ -158,7 +159,7 @@ static __always_inline void gadget_keep(const struct gadget_writer *writer, stru
 	__builtin_memset(recording, 0, sizeof(*recording));
 	recording->number = number + 1;
 	record->timestamp = bpf_ktime_get_boot_ns();
-	/* Read here, since old verifiers forget its bounds when it is spilled to the stack. */
+	/* Read as late as here, since old verifiers forget its bounds when it is spilled to the stack. */
 	length = writer->progress->length;
 	if (length > GADGET_RECORDED_BYTES)
 		return;
@@ -170,8 +171,9 @@ static __always_inline void gadget_keep(const struct gadget_writer *writer, stru
 }
 
 /*
- * Requests that the recording of the trigger's cgroup is shown. The following records go into another recording, or, if
- * there is no spare one, into the same until the agent replaces it. `trigger` has the record's head and the reason.
+ * Requests that the recording of the trigger's cgroup is shown. The following records go into another recording or, if
+ * none is spare, into the same one until the agent replaces it. The caller has set the record's head and the reason in
+ * `trigger`.
  */
 static __always_inline void gadget_show_recording(struct gadget_trigger *trigger)
 {

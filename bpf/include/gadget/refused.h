@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Refusals by network policies, for agents that see a dropped packet or a failed call and report the reason.
+ * Refusals by network policies, with which other agents explain a dropped packet or a failed call.
  *
- * Each agent that refuses has a map `gadget_refused`. An agent that needs the reasons has a map of maps,
- * `gadget_refusals`, which it fills with the maps of all agents that refuse at the time
+ * Each agent that enforces network policies has a map `gadget_refused`. An agent that reports reasons has a map of
+ * maps, `gadget_refusals`, which it fills with the maps of all enforcing agents
  * (kubectl_gadget/agent/answers/network_refusals.py). A refusal is recorded before it takes effect, so it is there when
- * its effect is seen. The trap: the entry is the last refusal of its kind, and a later packet may be dropped for
- * another reason; so only a recent entry counts.
+ * its effect is seen. The trap: a later packet with the same key may be dropped for another reason, so only a recent
+ * entry counts.
  */
 #pragma once
 
@@ -16,7 +16,7 @@
 
 /* When the map is full, the oldest entries are dropped. */
 #define GADGET_REFUSED 4096
-/* The maximum number of agents that refuse at the same time. */
+/* The maximum number of enforcing agents at the same time. */
 #define GADGET_REFUSERS 8
 /* A refusal takes effect at once, but interrupts may come between. */
 #define GADGET_REFUSED_FRESH_NS 100000000ULL
@@ -46,7 +46,7 @@ struct gadget_refused {
 	char rule[GADGET_RULE_BYTES];
 };
 
-/* For the programs that look up refusals. */
+/* The map of maps, for programs that look up refusals. */
 #define GADGET_REFUSALS                                                                                                \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                                                              \
@@ -78,7 +78,7 @@ static __always_inline const struct gadget_refused *gadget_refused_by(void *refu
 	return NULL;
 }
 
-/* Appends the names of the policies, and of the rule that was the closest match; NULL: none refused it. */
+/* Appends the names of the policies, and of the rule that was the closest match. `refused` may be NULL. */
 static __always_inline void gadget_append_refused(struct gadget_writer *writer, const struct gadget_refused *refused,
 						  struct gadget_text *policy, struct gadget_text *rule)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The filters --failed and --errno by the result of a call, for every gadget that includes this. The trap: a gadget
- * must apply them also to its successful events, or it shows these although only errors are wanted.
+ * The filters --failed and --errno, which every gadget that includes this file has. The trap: a gadget must apply them
+ * to successful events too, or it shows these although only errors are wanted.
  */
 #pragma once
 

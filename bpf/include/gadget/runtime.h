@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What the container runtime does in a container before it executes the container's program, as for each kubectl exec.
+ * Excludes what the container runtime does in a container before it executes the container's program, for example at
+ * each kubectl exec.
  *
- * It is recognized by properties that no process of the container can have, and not by its name, which any process may
- * take. Its parent is a process of the host, and both run the same program: it is either a forked copy of its parent
- * (crun, youki), or runc, which executes itself once (from 1.2) or twice, with CAP_SYS_ADMIN in the node's user
+ * The runtime is recognized by properties that no process of the container can have, not by its name, which any process
+ * may take. Its parent is a process of the host, and both run the same program: it is either a forked copy of its
+ * parent (crun, youki), or runc, which executes itself once (from 1.2) or twice, with CAP_SYS_ADMIN in the node's user
  * namespace. The kernel counts the execs of each line of processes, and never decreases the count: programs that the
  * container executes, and their children, have a higher count than the runtime, even with CLONE_PARENT, threads,
  * subreapers or interpreters of binfmt_misc. And the counts do not match if the parent has ended and another process
@@ -15,10 +16,10 @@
  * the runtime waits with the shim as its parent. It is recognized because it was seen before, as long as it has
  * executed nothing since. A gadget that did not see it before attributes it to the container.
  *
- * The traps: a process that came from a container never counts as a process of the host (gadget/moved.h). In doubt, a
- * process does not count as the runtime, for example if the agent does not know the parent's cgroup. One attack
- * remains: to take over the runtime itself while it is in the container, by ptrace() or process_vm_writev(), which
- * needs CAP_SYS_PTRACE in the node's user namespace.
+ * The traps: a process that came from a container never counts as a process of the host (gadget/moved.h). In case of
+ * doubt, a process does not count as the runtime, for example if the agent does not know the parent's cgroup. One
+ * attack remains: taking over the runtime itself while it is in the container, by ptrace() or process_vm_writev(),
+ * which needs CAP_SYS_PTRACE in the node's user namespace.
  */
 #pragma once
 
@@ -33,7 +34,8 @@
 /* Set by --runtime: events of the runtime are wanted. */
 const volatile bool gadget_show_runtime = false;
 
-/* Whether this process of the host is a runtime that executes itself to create containers. */
+/* Whether this process has the name of runc, which executes itself to create containers. Any process may take the name,
+ * so this is only a first check. */
 static __always_inline bool gadget_is_runc(struct task_struct *task)
 {
 	const char runc[4] = "runc";
@@ -52,14 +54,15 @@ static __always_inline bool gadget_has_executed(struct task_struct *task)
 }
 
 /* Whether `task` is still in its parent's namespaces: no program of a container is in the node's mount namespace, and
- * none of a container with a PID namespace of its own can leave that. */
+ * none can leave the PID namespace of its container, if that has one. */
 static __always_inline bool gadget_is_beside(struct task_struct *task, struct task_struct *parent)
 {
 	return BPF_CORE_READ(task, nsproxy, mnt_ns) == BPF_CORE_READ(parent, nsproxy, mnt_ns) &&
 	       BPF_CORE_READ(task, thread_pid, level) == BPF_CORE_READ(parent, thread_pid, level);
 }
 
-/* Whether `task` runs its parent's program, with as many more execs as runc needs to execute itself. */
+/* Whether `task` runs its parent's program: as a forked copy, or after the one or two execs with which runc executes
+ * itself. */
 static __always_inline bool gadget_runs_itself(struct task_struct *task, struct task_struct *parent)
 {
 	struct file *program = BPF_CORE_READ(task, mm, exe_file);
@@ -81,8 +84,8 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 		return false;
 	if (BPF_CORE_READ(program, f_inode, i_size) != BPF_CORE_READ(above, f_inode, i_size))
 		return false;
-	/* From 1.2 on, runc executes a copy of itself, in memory or through an overlay; before, it executed itself once
-	 * more, through a mount that is gone or in memory. */
+	/* Since 1.2, runc executes a copy of itself, in memory or through an overlay. Before, it executed itself twice,
+	 * the second time from memory or through a mount that is gone. */
 	return own == parents + 1 ||
 	       (own == parents + 2 && (BPF_CORE_READ(program, f_inode, i_sb, s_flags) & SB_KERNMOUNT ||
 				       BPF_CORE_READ(program, f_inode) == BPF_CORE_READ(above, f_inode)));
@@ -105,7 +108,7 @@ static __always_inline bool gadget_is_child_of_runtime(struct task_struct *proce
 	return verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST;
 }
 
-/* The same, or whether this was so when the process was seen before. */
+/* The same, or whether it was so when the process was seen before. */
 static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 {
 	bool is_child = gadget_is_child_of_runtime(process);
@@ -136,7 +139,7 @@ static __always_inline bool gadget_is_runtime(struct task_struct *task)
 	return gadget_is_of_runtime(process);
 }
 
-/* As gadget_begin(), and false for the runtime. */
+/* Like gadget_begin(), but false for the runtime. */
 static __always_inline bool gadget_begin_outside_runtime(struct gadget_record *record)
 {
 	struct task_struct *task = gadget_task();

@@ -7,7 +7,8 @@
 
 #include <gadget/record.h>
 
-/* By the PID in the initial PID namespace: which run of a program it was, as in gadget/process_identity.h. */
+/* By the PID in the initial PID namespace. The value identifies the run of the program, as in
+ * gadget/process_identity.h. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The interface between a gadget of one C file without YAML and bpf/single_file.bpf.c, which it is linked with: memory
+ * The interface between a gadget of one C file without YAML and bpf/single_file.bpf.c, with which it is linked: memory
  * for one line or one struct that is sent to the client.
  *
  * The trap: such a file may include vmlinux.h, whose types conflict with our headers. So nothing is included here, and
@@ -12,7 +12,7 @@
 #define GADGET_HEAD_BYTES 80
 /* The maximum size of a line or a struct. */
 #define GADGET_SENT_BYTES 1024
-/* The maximum number of programs in progress on one CPU; one more is counted as lost. */
+/* The maximum number of outputs in progress on one CPU; further ones are counted as lost. */
 #define GADGET_SENT_SLOTS 4
 
 struct gadget_sent {
@@ -26,7 +26,7 @@ struct gadget_sent {
 	char data[GADGET_SENT_BYTES];
 };
 
-/* Sends the data as a struct of the gadget's own. Returns 0. */
+/* Sends the data as a struct that the gadget has defined. Returns 0. */
 int gadget_send_struct(struct gadget_sent *sent);
 
 /* Sends the data as a line of text. Returns 0. */

@@ -4,16 +4,16 @@
  * fentry, fexit, uprobes, packets and cgroups may be preempted, and an interrupt may send a packet while another one is
  * being sent. A slot is taken, used and released.
  *
- * The trap: a program that returns without releasing its slot makes it unusable for ever.
+ * The trap: a slot that a program does not release is never free again.
  */
 #pragma once
 
 #include <gadget/output.h>
 
-/* The maximum number of programs in progress on one CPU; one more is counted as lost. */
+/* The maximum number of programs in progress on one CPU; events of further ones are counted as lost. */
 #define GADGET_SLOT_COUNT 4
 
-/* The words of a slot before its memory: whether it is taken, and its number. */
+/* The number of words before a slot's memory: `taken` and `number`. */
 #define GADGET_SLOT_HEAD 2
 
 /* SIZE as for GADGET_SCRATCH. */
@@ -31,9 +31,9 @@
 	} NAME SEC(".maps")
 
 /*
- * NULL: none is free, which is counted. The contents are those of the last user. The counter is incremented first and
- * read then, since an atomic operation that returns the old value needs Linux 5.12. If two programs meet, neither sees
- * 1, and both go on to the next slot.
+ * NULL: no slot is free, which is counted. The memory still has the last user's contents. The counter is incremented
+ * and then read, since an atomic operation that returns the old value needs Linux 5.12. If two programs do so at the
+ * same time, neither reads 1, and both try the next slot.
  */
 static __always_inline void *gadget_take_slot(void *slots)
 {
@@ -59,7 +59,7 @@ static __always_inline void gadget_give_back(void *memory)
 	gadget_count((__u64 *)memory - GADGET_SLOT_HEAD, -1);
 }
 
-/* For gadget_slot() in a function that cannot be given the pointer: one that is not static. */
+/* For gadget_slot() in a function that is not static, to which the pointer cannot be passed. */
 static __always_inline __u32 gadget_slot_number(const void *memory)
 {
 	return *((const __u64 *)memory - 1);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * From a file descriptor to its socket.
+ * Finds the socket of a file or a file descriptor.
  *
- * The trap: `private_data` is a socket only if the inode says so, since each kind of file stores something else there.
+ * The trap: `private_data` is a socket only if the inode's mode says so; other kinds of files store something else
+ * there.
  */
 #pragma once
 

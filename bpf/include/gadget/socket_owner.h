@@ -2,10 +2,10 @@
 /*
  * The owner of a socket.
  *
- * Much of what happens to a socket happens in interrupts or timers, while any other task is current. So the process
- * that connects, accepts or creates a socket is remembered by the socket's address, and the record of a later event
- * begins with its data. For a socket without a known owner, the record has only data of the socket itself: its cgroup
- * and its user. Then the PIDs are 0 and the names are empty.
+ * Many events of a socket happen in interrupts or timers, while some other task is current. So the process that
+ * connects, accepts or creates a socket is stored by the socket's address, and the records of later events begin with
+ * its data. If the owner of a socket is unknown, its records have only data of the socket itself: its cgroup and its
+ * user; the PIDs are 0 and the names are empty.
  *
  * The trap: the address is reused after the socket is gone, so the gadget must remove the entry in time.
  */
@@ -21,8 +21,8 @@
 #include <kernel/socket.h>
 
 /*
- * Set by the agent for gadgets that use trace tcp's owners: it notes who connects and who accepts, and removes the
- * entries of TCP's sockets.
+ * Set by the agent for gadgets that use the owners of trace tcp, which records the processes that connect and accept,
+ * and removes the entries of TCP sockets.
  */
 const volatile bool gadget_connections_kept = false;
 
@@ -33,16 +33,17 @@ struct gadget_owner {
 	struct gadget_record record;
 	/* When its current use began, in boot time; 0: before the gadget did. */
 	__u64 since;
-	/* When its last row was sent; 0: never. Set by the gadget. */
+	/* When the last row about it was sent; 0: never. Set by the gadget. */
 	__u64 told;
-	/* The socket: the same as the map's key. For the verifier it is a number here, so that it can be read from. */
+	/* The socket, the same as the map's key. For the verifier, this is a number, so programs can read from the
+	 * address. */
 	__u64 socket;
-	/* Used by the gadget. 0: the entry only says who the owner is. */
+	/* Used by the gadget. 0: the entry only has the owner. */
 	__u32 state;
 	/* Used by the gadget: the last other process that used the socket. 0: none. */
 	gadget_pid user_pid;
 	gadget_comm user_comm;
-	/* The process at the time when the head was filled in. */
+	/* The process when the head was filled in. */
 	gadget_exec_id exec;
 	/* The value of gadget_execs when the name was last read. */
 	__u64 execs;
@@ -62,8 +63,8 @@ struct gadget_executed {
 	gadget_comm comm;
 };
 
-/* The maximum number of processes that may have sockets from before an exec; the most recently used entries are kept.
- */
+/* The maximum number of processes that may have sockets from before an exec; the least recently used entries are
+ * dropped. */
 #define GADGET_EXECUTED 16384
 
 struct {
@@ -76,12 +77,13 @@ struct {
 /* The number of execs. Always 0 in gadgets that do not follow them (gadget/packet_owner.h). */
 __u64 gadget_execs SEC(".bss.execs");
 
-/* Within this many nanoseconds, no two processes have the same PID, and no process makes as many execs. */
+/* Within this many nanoseconds, a PID is not reused; and no process has this many execs. Identities of one process
+ * differ by its number of execs (gadget/process_identity.h). */
 #define GADGET_SAME_PROCESS 100000000ULL
 
-/* The program that the owner has executed since; NULL: none. Between two execs on the node, it costs one comparison.
- * The trap: the entry has to keep the old name, since trace tcp may use it too, and shows the program that connected
- * or accepted. */
+/* The program that the owner has executed since then; NULL: none. While there is no exec on the node, it costs one
+ * comparison. The trap: the entry keeps the old name, since trace tcp may use it too, and shows the program that
+ * connected or accepted. */
 static __always_inline const struct gadget_executed *gadget_executed_since(struct gadget_owner *owner)
 {
 	__u64 execs = *(volatile __u64 *)&gadget_execs;
@@ -126,7 +128,7 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 		gadget_count_map_full();
 }
 
-/* None for NULL, and for an owner that is not a process. */
+/* No process if `owner` is NULL or not a process. */
 static __always_inline void gadget_exec_of_owner(gadget_exec_id *exec, struct gadget_owner *owner)
 {
 	const struct gadget_executed *now = owner ? gadget_executed_since(owner) : NULL;
@@ -181,12 +183,11 @@ static __always_inline bool gadget_begin_without_owner(struct gadget_record *rec
 }
 
 /*
- * Fills in the head of a record about an event of a socket, whichever task is current. `owner` may be NULL. False: it
- * is not wanted. `unaccepted`: if only one process is wanted, events of connections that no process has accepted yet
- * are wanted too.
+ * Fills in the head of a record about an event of a socket. `owner` may be NULL. False: it is not wanted. `unaccepted`:
+ * if only one process is wanted, events of connections that no process has accepted yet are wanted too.
  *
- * The verifier checks the following code again for each path to it, so the function that checks cgroups is called in
- * one place only.
+ * The verifier checks code again for each path that leads to it, so the function that checks cgroups is called in one
+ * place only.
  */
 static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_record *record, struct sock *sk,
 								  struct gadget_owner *owner, bool unaccepted)
@@ -198,7 +199,7 @@ static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_
 		now = gadget_executed_since(owner);
 		if (now)
 			__builtin_memcpy(record->comm, now->comm, sizeof(record->comm));
-		/* The other marks say how the process called connect() or accept(), which only trace tcp shows. */
+		/* The other marks are about the owner's call of connect() or accept(), which only trace tcp shows. */
 		if (gadget_connections_kept)
 			record->marks &= GADGET_MARK_UNKNOWN_CGROUP;
 		return gadget_has_wanted_comm(record);

@@ -4,11 +4,11 @@
  * or into the key of a total as a `gadget_stack`. The agent removes the stacks from the map several times a second, and
  * sends the names of their functions to the client.
  *
- * The id is a hash of seed, process, program and addresses. So equal stacks have the same id, even after the agent has
- * removed one, and no program can forge the id of another container's stack.
+ * The id is a hash of a secret, the process, the program and the addresses. So equal stacks have the same id, even
+ * after the agent has removed one, and no program can forge the id of another container's stack.
  *
- * The traps: the kernel follows frame pointers, so it sees little of programs built without them. And the programs of
- * an object share the slots, so take the stack first, and the record's own slot after it.
+ * The traps: the kernel unwinds user stacks by frame pointers, so it sees little of programs that are built without
+ * them. And the programs of an object share the slots, so get the stack before you take a slot for the record.
  */
 #pragma once
 
@@ -32,7 +32,7 @@
 /* Frames at the beginning of a kernel stack that are not part of it. */
 enum gadget_stack_begins {
 	GADGET_BEGINS_HERE,
-	/* An interrupt, which is not part of the interrupted code. */
+	/* An interrupt, whose frames are not those of the interrupted code. */
 	GADGET_BEGINS_INTERRUPT,
 	/* A tracepoint and the code that it runs. */
 	GADGET_BEGINS_TRACEPOINT,
@@ -50,8 +50,8 @@ struct gadget_kept_stack {
 	__u64 addresses[GADGET_FRAMES];
 };
 
-/* Preallocated: allocation on demand, with interrupts disabled, has one entry of this size available, and two stacks
- * are taken. Before 6.1, programs for perf events may use only preallocated maps. */
+/* Preallocated: with interrupts disabled, allocation on demand has only one entry of this size available, but two
+ * stacks are needed. Before 6.1, programs for perf events may use only preallocated maps. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, GADGET_STACKS);
@@ -61,7 +61,7 @@ struct {
 
 GADGET_SLOTS(gadget_stack_slots, sizeof(struct gadget_kept_stack));
 
-/* A different value for each run. */
+/* The secret: random in each run. */
 const volatile __u64 gadget_node_random = 0;
 
 static __always_inline __u64 gadget_mix(__u64 hash, __u64 word)
@@ -120,7 +120,7 @@ static __always_inline bool gadget_begin_user_stack(struct gadget_kept_stack *st
 
 	stack->pid = gadget_node_pid(task);
 	stack->program = BPF_CORE_READ(task, mm, start_stack);
-	/* Kernel threads have no memory of their own. */
+	/* Kernel threads have no user memory. */
 	return stack->program;
 }
 
@@ -157,8 +157,9 @@ static __always_inline __u64 gadget_return_address(struct pt_regs *registers)
 }
 
 /*
- * For a uprobe at a function's first instruction: the stack of its caller. Kernels before 6.11 leave out that caller,
- * and so do later ones if they do not know the instruction. It is written over the entry of the function itself.
+ * For a uprobe at a function's first instruction: the stack of its caller. Kernels before 6.11 omit the caller, and
+ * later ones do too if they do not recognize the instruction. So the caller's address replaces that of the function
+ * itself.
  */
 static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
 {
@@ -173,7 +174,7 @@ static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
 		if (bytes > 0) {
 			stack->depth = (__u64)bytes / sizeof(__u64);
 			stack->addresses[0] = gadget_return_address(registers);
-			/* The agent ignores 0. */
+			/* The kernel had the caller too; the agent ignores 0. */
 			if (stack->addresses[1] == stack->addresses[0])
 				stack->addresses[1] = 0;
 			id = gadget_keep_stack(stack);

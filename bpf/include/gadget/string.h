@@ -3,9 +3,9 @@
  * Texts at the end of a record, one after the other without gaps.
  *
  * The trap: the current length of the record is kept in memory, not in a register. The verifier knows nothing about
- * values loaded from memory, so it checks the following code once. With a register, it would distinguish a text that
- * was cut, one that was not and one that could not be read, and check all following code again for each combination (a
- * loop over 96 directories took 0.3 s).
+ * values loaded from memory, so it checks the following code once. With a register, it would distinguish texts that
+ * were cut, were not cut and could not be read, and check the following code again for each combination (for a loop
+ * over 96 directories, that took 0.3 s).
  */
 #pragma once
 
@@ -33,7 +33,8 @@ struct gadget_writer {
 	struct gadget_progress *progress;
 };
 
-/* The size for a record and texts of that many bytes in total, plus two bytes that show that a text was cut. */
+/* The size of a buffer for a record and texts of that many bytes in total, plus the two bytes by which a cut text is
+ * recognized. */
 #define GADGET_ROOM(BYTES) (((BYTES) + 2 + 7) / 8 * 8)
 
 /* Texts follow the first `length` bytes of the record. */
@@ -61,7 +62,7 @@ static __always_inline void gadget_unread(struct gadget_text *text)
 	text->length = 0;
 }
 
-/* Marks a text that this event does not have, or that was not requested. */
+/* Marks a text that the event does not have, or that was not requested. */
 static __always_inline void gadget_no_text(struct gadget_text *text)
 {
 	text->offset = 0;
@@ -101,7 +102,7 @@ static __always_inline void gadget_append_string(struct gadget_writer *writer, s
 						 const void *from, __u64 limit, bool user)
 {
 	__u64 start = writer->progress->length;
-	/* One more character than wanted shows whether the text is longer; and the NUL. */
+	/* One character more shows whether the text is longer; and the NUL. */
 	__u64 most = limit + 2;
 	long read;
 
@@ -132,7 +133,7 @@ static __always_inline void gadget_append_kernel_string(struct gadget_writer *wr
 	gadget_append_string(writer, text, from, limit, false);
 }
 
-/* Appends `size` bytes from the caller's memory, and no more than `limit`. */
+/* Appends `size` bytes from the caller's memory, but at most `limit`, a constant. */
 static __always_inline void gadget_append_user_bytes(struct gadget_writer *writer, struct gadget_text *text,
 						     const void *from, __u64 size, __u64 limit)
 {

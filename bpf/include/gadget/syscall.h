@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A system call's arguments, read when it returns: its registers are still on the kernel's stack. This needs no second
- * program at the entry and no hash between the two, and the memory that the caller points to has been paged in by then.
+ * A system call's arguments, read when it returns: its registers are still on the kernel stack. So no second program at
+ * the entry and no hash map between the two are needed, and by then the kernel has paged in the memory that the
+ * arguments point to.
  *
  * Programs for single system calls also run for the calls of 32-bit programs (bpf/syscalls.bpf.c), with translated
  * arguments. So they use gadget_argument() and gadget_read_user_pointer(), and read structs with pointers in both
  * layouts.
  *
  * The traps: the caller may have changed that memory in the meantime, and a tracer may have changed the registers.
- * Where this matters, read the kernel's resolved data.
+ * Where this matters, read the data that the kernel has resolved.
  */
 #pragma once
 
@@ -18,7 +19,7 @@
 #include <kernel/ptrace.h>
 #include <kernel/tracepoint.h>
 
-/* bpf_task_pt_regs() came with 5.15. */
+/* bpf_task_pt_regs() exists since 5.15. */
 #define GADGET_HAS_TASK_PT_REGS gadget_has_helper(task_pt_regs)
 
 /* THREAD_SIZE of kernels before 5.15, with pages of 4 KiB and without KASAN, on both architectures. */
@@ -50,7 +51,7 @@ static __always_inline struct pt_regs *gadget_registers(struct task_struct *task
 		translated ? translated->arguments[N] : GADGET_REGISTER(registers, GADGET_ARGUMENT_##N);               \
 	})
 
-/* Whether pointers and `long` are 32 bits wide in structs of the calling program. */
+/* Whether pointers and `long` are 32 bits wide in the calling program's structs. */
 static __always_inline bool gadget_has_short_pointers(void)
 {
 	const struct gadget_compat_call *call = gadget_translated_call();
@@ -58,8 +59,8 @@ static __always_inline bool gadget_has_short_pointers(void)
 	return call && call->has_short_pointers;
 }
 
-/* The size of a pointer in the memory of the program that makes the call. The trap: ask before a loop, not in it, since
- * the verifier follows both answers each time. */
+/* The size of a pointer in the memory of the program that makes the call. The trap: call it before a loop, not in it,
+ * since the verifier follows both results each time. */
 static __always_inline __u32 gadget_pointer_bytes(void)
 {
 	return gadget_has_short_pointers() ? sizeof(__u32) : sizeof(__u64);
@@ -73,17 +74,17 @@ static __always_inline long gadget_read_user_pointer(void *pointer, const void *
 	return bpf_probe_read_user(pointer, bytes, array + place * bytes);
 }
 
-/* The system call with which these registers entered the kernel. A task that entered by an interrupt, or a kernel
- * thread, has none: then this is -1 or the number of an old call. */
+/* The number of the system call with which these registers entered the kernel. A kernel thread, or a task that entered
+ * by an interrupt, is in no call: then this is -1 or the number of an earlier call. */
 #define gadget_syscall_number(registers) ((__s32)GADGET_REGISTER(registers, GADGET_SYSCALL_NUMBER))
 
 /*
- * The arguments of the raw tracepoint are read in assembly: the verifier accepts only a constant offset from the
- * context, and of a program in C the compiler may make another.
+ * The functions below read the arguments of the raw tracepoint in assembly: the verifier accepts only a constant offset
+ * from the context, but the compiler may compute the address from C code in another way.
  */
 
-/* The registers of the system call; `ctx` is the context of a program for it. The raw tracepoint passes them, which
- * takes less time than the helpers that find them. */
+/* The registers of the system call; `ctx` is the context of a program for it. Reading them from the raw tracepoint's
+ * context is faster than the helpers. */
 static __always_inline struct pt_regs *gadget_call_registers(void *ctx)
 {
 	struct pt_regs *registers;
@@ -102,8 +103,8 @@ static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
 }
 
 /*
- * A program NAME_ends for the exit of a system call: GADGET_ON_EXIT(unlink) { … }. Its body has `result`, the call's
- * return value, its `registers`, and `ctx` for programs that continue with bpf_tail_call().
+ * Defines the program CALL_ends at the exit of a system call: GADGET_ON_EXIT(unlink) { … }. Its body has `result`, the
+ * call's return value, its `registers`, and `ctx` for bpf_tail_call().
  */
 #define GADGET_ON_EXIT(CALL)                                                                                           \
 	static __always_inline int CALL##_on_exit(struct trace_event_raw_sys_exit *ctx, long result,                   \
@@ -117,15 +118,15 @@ static __always_inline long gadget_result(struct trace_event_raw_sys_exit *ctx)
 						  struct pt_regs *registers)
 
 /*
- * The common part of programs at exits, as a program that they continue with: GADGET_AFTER_EXIT(told) { … }. It is
- * loaded like them and attached to nothing; the gadget's YAML lists it with them. Useful when many programs end with
- * the same long code, which the verifier would otherwise check for each of them.
+ * Defines a program that programs at exits tail-call: GADGET_AFTER_EXIT(send_row) { … }. It is loaded like them, but
+ * attached to nothing; the gadget's YAML lists it with them. For long code at the end of many programs, which the
+ * verifier would otherwise check in each of them.
  */
 #define GADGET_AFTER_EXIT(NAME)                                                                                        \
 	SEC("tracepoint/syscalls/sys_exit")                                                                            \
 	int NAME(struct trace_event_raw_sys_exit *ctx)
 
-/* The array MAP for bpf_tail_call(ctx, &MAP, 0), with PROGRAM in it. */
+/* Defines the program array MAP, which contains PROGRAM, for bpf_tail_call(ctx, &MAP, 0). */
 #define GADGET_TAIL(MAP, PROGRAM)                                                                                      \
 	struct {                                                                                                       \
 		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                                                 \

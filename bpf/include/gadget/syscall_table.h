@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The client's table of system calls (kubectl_gadget/events/linux/syscall_table.py): which calls are wanted, and what
- * their arguments point to. A gadget gets it by a parameter of the type `syscalls` with the variable syscall_table.
+ * their arguments point to. A gadget gets it through a parameter of the type `syscalls` for the variable syscall_table.
  */
 #pragma once
 
@@ -10,8 +10,8 @@
 #define GADGET_SYSCALLS 512
 
 /*
- * Eight letters for each number: six for the data that its arguments point to (see every_syscall.h); E for a call whose
- * arguments are read when it begins, X for one that does not return; 0 for one that is not wanted.
+ * Eight letters for each call: six for the data that its arguments point to (see every_syscall.h); then E if the
+ * arguments are read when the call begins, or X if it does not return; then 0 if it is not wanted.
  */
 #define GADGET_SYSCALL_LETTERS 8
 #define GADGET_SYSCALL_WHEN 6
@@ -25,7 +25,7 @@ const volatile char syscall_table_aarch64[GADGET_SYSCALLS * GADGET_SYSCALL_LETTE
 #define GADGET_SYSCALL_TABLE syscall_table_aarch64
 #endif
 
-/* The letter with index `place` in the table's entry for a call; 0 when there is none. */
+/* The letter with index `place` of a call; 0 if the table does not have the call. */
 static __always_inline char gadget_syscall_letter(__u32 number, __u32 place)
 {
 	__u32 at = number * GADGET_SYSCALL_LETTERS + place;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The current task, read in the fastest way that the kernel allows.
+ * The current task, and the fastest way to read it that the kernel allows.
  *
- * From 5.11 on the verifier knows the type of the current task and lets programs follow its pointers with plain loads;
- * a page fault there reads as 0. Before, each step is a call of bpf_probe_read_kernel. The verifier removes the branch
- * that this kernel does not need. The trap: gadget_read() may only read pointers that start at gadget_task().
+ * Since 5.11, the verifier knows the type of the current task and lets programs follow its pointers with plain loads; a
+ * load that faults returns 0. Before, each step is a call of bpf_probe_read_kernel(). The verifier removes the branch
+ * that this kernel does not use. The trap: gadget_read() may only follow pointers that start at gadget_task().
  */
 #pragma once
 
@@ -18,14 +18,15 @@
 extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
 
 /*
- * Where the kernel has it, the task is a pointer that the verifier does not trust. At each load of a pointer from one
- * that it trusts, it searches all names of the kernel's types, up to three times: half of the time to load a program on
- * Linux 6.18. The function came with 6.2; here a type is asked for that came with 6.4, because a program that asks for
- * a function is refused before. The trap: helpers that want a task want a trusted one, bpf_get_current_task_btf().
+ * Where the kernel has bpf_rdonly_cast(), gadget_task() returns an untrusted pointer. For each load of a pointer
+ * through a trusted pointer, the verifier searches the names of all BTF types, up to three times; on Linux 6.18, this
+ * takes half of the time to load a program. The function exists since 6.2; a type of 6.4 is checked instead, because
+ * 6.2 and 6.3 refuse a program that checks whether the function exists. The trap: helpers that take a task need a
+ * trusted one, that of bpf_get_current_task_btf().
  */
 #define GADGET_CASTS bpf_core_type_exists(struct bpf_iter_num)
 
-/* The kernel's object of a type at any address, where the kernel has casts. */
+/* Casts any address to a pointer to this kernel type. */
 #define gadget_cast(TYPE, ADDRESS) ((TYPE *)bpf_rdonly_cast(ADDRESS, bpf_core_type_id_kernel(TYPE)))
 
 static __always_inline struct task_struct *gadget_task(void)
@@ -42,15 +43,15 @@ static __always_inline struct task_struct *gadget_task(void)
 
 /*
  * gadget_read_at(struct sock, address, sk_protocol) is ((struct sock *)address)->sk_protocol, for any address, such as
- * a socket's; a page fault there reads as 0. Where the kernel has casts it takes a load, else a call.
+ * that of a socket; a load that faults returns 0. It is a load where the kernel has casts, else a call.
  */
 #define gadget_read_at(TYPE, ADDRESS, ...)                                                                             \
 	(GADGET_CASTS ? ___arrow(gadget_cast(TYPE, ADDRESS), __VA_ARGS__)                                              \
 		      : BPF_CORE_READ((TYPE *)(ADDRESS), __VA_ARGS__))
 
 /*
- * The 8 bytes at any address, at the same cost as above. A pointer that is read with it is a number for the verifier,
- * which functions that are not static require of their arguments. timespec64 is a type that begins with 64 bits.
+ * The 8 bytes at any address, at the same cost as above. For the verifier, the result is a number even if it is a
+ * pointer, so it can be passed to functions that are not static. Uses timespec64 as a type that begins with 64 bits.
  */
 static __always_inline __u64 gadget_word_at(const void *address)
 {
@@ -65,20 +66,20 @@ static __always_inline __u64 gadget_word_at(const void *address)
 /* MAX_PID_NS_LEVEL of include/linux/pid_namespace.h. */
 #define GADGET_PID_LEVELS 32
 
-/* A process's number in the PID namespace at `level`. */
+/* The PID in the PID namespace at `level`. */
 static __always_inline __u32 gadget_pid_at_level(struct pid *pid, __u32 level)
 {
 	const void *numbers = &pid->numbers;
 	const struct upid *upid;
 	__u32 number = 0;
 
-	/* Verifiers before Linux 6.12 reject additions without bounds to a typed pointer, and lose the bounds in a
-	 * multiplication by something that is not a constant, such as a size from BTF. The size is 16 since Linux 4.15.
-	 */
+	/* Verifiers before Linux 6.12 reject unbounded additions to a typed pointer, and lose the bounds in a
+	 * multiplication by anything but a constant, such as a size from BTF. So sizeof is used: the size has been 16
+	 * since Linux 4.15. */
 	if (level > GADGET_PID_LEVELS)
 		return 0;
 	upid = numbers + level * sizeof(*upid);
-	/* `nr` is not read through CO-RE: it is the first member in every kernel, and the base is relocated. */
+	/* `nr` needs no CO-RE relocation: it is the first member in every kernel. */
 	bpf_probe_read_kernel(&number, sizeof(number), upid);
 	return number;
 }

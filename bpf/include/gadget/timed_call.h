@@ -3,8 +3,8 @@
  * The duration of a thread's system call, for histograms: from the raw tracepoint sys_enter to sys_exit. Not seen:
  * calls that do not return (exit).
  *
- * The trap: entries are not deleted, since the next call of the same thread uses the same entry; a time of 0 means that
- * no call is in progress.
+ * The trap: entries are not deleted, since the thread's next call uses the same entry; a time of 0 means that no call
+ * is in progress.
  */
 #pragma once
 
@@ -40,7 +40,8 @@ static __always_inline void gadget_begin_call(const struct gadget_compat_call *n
 	bpf_map_update_elem(&gadget_timed_calls, &thread, &call, BPF_ANY);
 }
 
-/* The call as it began, and its duration in nanoseconds. False: its beginning was not seen, or it is not wanted. */
+/* Returns the call as it began, and its duration in nanoseconds. False: its beginning was not seen, or it is not
+ * wanted. */
 static __always_inline bool gadget_end_call(struct gadget_timed_call *ended, __u64 *duration)
 {
 	__u32 thread = bpf_get_current_pid_tgid();

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Sums instead of events: GADGET_TOTALS(key, value, entries) makes gadget_total(&key), the counters to add to.
+ * Sums instead of events: GADGET_TOTALS(key, value, entries) defines gadget_total(&key), which returns the counters to
+ * add to.
  *
- * There are two hashes; `gadget_totals` holds the one in use. At the end of each interval the agent replaces it by the
- * other one, then reads and clears the first. Nothing is lost: the kernel returns from that update only when every
- * program that may use the first one has ended (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
+ * There are two hash maps; `gadget_totals` contains the one in use. At the end of each interval, the agent replaces it
+ * with the other one, then reads and clears the first. Nothing is lost: the kernel returns from that update only when
+ * every program that may use the first one has ended (maybe_wait_bpf_programs() of kernel/bpf/syscall.c, Linux 4.19).
  *
- * A gadget may add up what exists instead of what happens: walks (gadget/walk.h) whose names begin
- * with `sum_` run before sums are read, others every two seconds. The YAML of such a gadget has `gauge: true`.
+ * A gadget may add up what exists instead of what happens: walks (gadget/walk.h) whose names begin with `sum_` run
+ * before the sums are read, other walks every two seconds. The YAML of such a gadget has `gauge: true`.
  *
  * The trap: several CPUs may use a value at the same time, so change it only with gadget_add(), and only in the program
  * that looked it up.
@@ -29,13 +30,13 @@ struct gadget_total {
 
 #define gadget_add(COUNTER, BY) __sync_fetch_and_add(&(COUNTER), BY)
 
-/* A gadget with a program for perf events must preallocate, which the kernel demanded before 6.1. */
+/* A gadget with a program for perf events defines this as 0: before 6.1, its maps must be preallocated. */
 #ifndef GADGET_TOTALS_FLAGS
 #define GADGET_TOTALS_FLAGS BPF_F_NO_PREALLOC
 #endif
 
 /*
- * KEY and VALUE are names of structs without padding, whose size is a multiple of 8. gadget_total() returns NULL when
+ * KEY and VALUE are names of structs without padding, whose size is a multiple of 8. gadget_total() returns NULL if
  * there are ENTRIES entries already, which is counted as lost.
  */
 #define GADGET_TOTALS(KEY, VALUE, ENTRIES)                                                                             \

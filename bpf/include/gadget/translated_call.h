@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The system call of a 32-bit program that is being handled. bpf/syscalls.bpf.c fills it in and calls the programs for
- * the equivalent 64-bit call, which are the same for both kinds of calls, so that the verifier checks them once.
+ * The 32-bit system call that is being handled. bpf/syscalls.bpf.c fills it in and calls the programs for the
+ * equivalent 64-bit call. Both kinds of calls use the same programs, so that the verifier checks them once.
  */
 #pragma once
 
 #include <gadget/record.h>
 
-/* A call of a 32-bit program, translated by gadget/compat_call.h. */
+/* A call, translated by gadget/compat_call.h. */
 struct gadget_compat_call {
 	__u64 arguments[6];
 	/* The number as the client shows it. */
 	__u32 number;
 	/* The equivalent 64-bit call. */
 	__u16 native;
-	/* Whether structs in its memory have 32-bit pointers. */
+	/* Whether structs in the program's memory have 32-bit pointers. */
 	bool has_short_pointers;
-	/* While programs for it run on this CPU. */
+	/* True while programs for it run on this CPU. */
 	bool is_current;
 };
 
@@ -28,7 +28,7 @@ struct {
 	__type(value, struct gadget_compat_call);
 } gadget_compat_calls_now SEC(".maps");
 
-/* On how many CPUs programs run for such a call; also shared. While it is 0, no lookup is needed. */
+/* The number of CPUs on which programs run for such a call; also shared. While it is 0, no lookup is needed. */
 __u32 gadget_compat_calls_count SEC(".data.compat");
 
 static __always_inline struct gadget_compat_call *gadget_compat_call_now(void)
@@ -38,7 +38,7 @@ static __always_inline struct gadget_compat_call *gadget_compat_call_now(void)
 	return bpf_map_lookup_elem(&gadget_compat_calls_now, &zero);
 }
 
-/* NULL: the program does not run for a call of a 32-bit program. */
+/* NULL: the program does not run for a 32-bit call. */
 static __always_inline const struct gadget_compat_call *gadget_translated_call(void)
 {
 	const struct gadget_compat_call *call;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * --unique: what a run has shown, so that it is not shown again.
+ * --unique: remembers what a run has shown, so that it is not shown again.
  */
 #pragma once
 
@@ -10,8 +10,9 @@
 const volatile bool gadget_unique = false;
 
 /*
- * Remembers up to ENTRIES keys. When there are more, the oldest are shown again. The kernel allocates them all at once,
- * so without --unique the agent makes the map as small as possible (kubectl_gadget/agent/sources/gadget_variables.py).
+ * Remembers up to ENTRIES keys; if there are more, the least recently used ones are forgotten. The kernel allocates all
+ * entries at once, so without --unique the agent makes the map as small as possible
+ * (kubectl_gadget/agent/sources/gadget_variables.py).
  */
 #define GADGET_SEEN(KEY, ENTRIES)                                                                                      \
 	struct {                                                                                                       \

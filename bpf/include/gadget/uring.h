@@ -8,10 +8,10 @@
  *
  * The trap: the completion of some requests cannot be seen. A request with IOSQE_CQE_SKIP_SUCCESS does not report
  * success (unlinkat and others do not even report failure), and if the completion queue is full, the tracepoint does
- * not name the request. So a record is sent with GADGET_RESULT_UNKNOWN at once in the first case (and again with the
- * error, if that is reported), in the second case when the queue is found full, and in all other cases when the kernel
- * reuses the request's memory or no more records can be stored. A program cannot hide requests by filling its queues or
- * never emptying them.
+ * not name the request. So a record with GADGET_RESULT_UNKNOWN is sent: in the first case at once (and again with the
+ * error, if that is reported), in the second case when the queue overflows, and in all other cases when the kernel
+ * reuses the request's memory or no more records can be stored. So a program cannot hide requests by filling its queues
+ * or never emptying them.
  */
 #pragma once
 
@@ -25,12 +25,12 @@
 
 /* A record of a request, and its current length. */
 struct gadget_uring_request {
-	/* The ring, and the name (user_data) that the submitter gave to the request. */
+	/* The ring, and the user_data of the request. */
 	__u64 ring;
 	__u64 user_data;
 	__u32 length;
 	__u32 cuts;
-	/* For an open, in gadgets that ask for it: the slot of a direct descriptor, from 1. */
+	/* For an open, if the gadget sets it: the slot of a direct descriptor, from 1. */
 	__u64 slot;
 	char record[GADGET_URING_BYTES];
 };
@@ -43,8 +43,8 @@ struct {
 	__type(value, struct gadget_uring_request);
 } gadget_uring_requests SEC(".maps");
 
-/* Requests that do not report success, after their record was sent. Only a failure would still be reported, so few of
- * them are kept. */
+/* Requests that do not report success; their records have been sent. They are kept only for a failure that may still be
+ * reported, so there are few entries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 128);
@@ -58,7 +58,7 @@ GADGET_SCRATCH(gadget_uring_submit_scratch, GADGET_URING_SENT_BYTES);
 GADGET_SCRATCH(gadget_uring_complete_scratch, GADGET_URING_SENT_BYTES);
 GADGET_SCRATCH(gadget_uring_overflow_scratch, GADGET_URING_SENT_BYTES);
 
-/* Makes the record of a request that is submitted. False: it is not wanted. */
+/* Fills in the record of a request that is submitted. False: it is not wanted. */
 static __always_inline bool gadget_uring_describe(struct gadget_uring_request *new, struct io_kiocb *request,
 						  __u8 opcode);
 
@@ -75,7 +75,7 @@ static __always_inline void gadget_uring_wrote(struct gadget_uring_request *new,
 	new->cuts = writer->progress->cuts;
 }
 
-/* For gadget_uring_send(): a request that may have failed counts as failed, with any error. */
+/* For gadget_uring_send(): an unknown result passes the filters --failed and --errno. */
 static __always_inline bool gadget_uring_wanted(long result)
 {
 	return result == GADGET_RESULT_UNKNOWN || gadget_wanted_result(result);
@@ -105,7 +105,7 @@ static __always_inline int gadget_uring_submitted(struct io_kiocb *request)
 
 	if (!gadget_uring_follows(opcode))
 		return 0;
-	/* The earlier request at this address has ended without being seen. */
+	/* The end of an earlier request at this address was not seen. */
 	before = bpf_map_lookup_elem(&gadget_uring_requests, &key);
 	if (before) {
 		gadget_uring_send(before, GADGET_RESULT_UNKNOWN, gadget_scratch(&gadget_uring_submit_scratch));
@@ -162,14 +162,14 @@ static long gadget_uring_overflows(void *map, const __u64 *key, const struct gad
 {
 	if (request->ring != overflow->ring || request->user_data != overflow->user_data)
 		return 0;
-	/* Without the result of this completion, which may belong to another request with the same name. */
+	/* Not the result of this completion, which may belong to another request with the same user_data. */
 	gadget_uring_send(request, GADGET_RESULT_UNKNOWN, gadget_scratch(&gadget_uring_overflow_scratch));
 	bpf_map_delete_elem(map, key);
 	return 1;
 }
 
-/* A completion for which the queue has no room waits, and is not reported like the others. It has only the name that
- * the submitter gave to the request, and several requests may have the same name. */
+/* The completion queue is full. The tracepoint has only the user_data of the request, which several requests may share,
+ * and the tracepoint io_uring_complete does not report this completion. */
 SEC("tp_btf/io_uring_cqe_overflow")
 int BPF_PROG(uring_overflow, void *ring, __u64 user_data)
 {

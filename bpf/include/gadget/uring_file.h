@@ -4,14 +4,14 @@
  * direct descriptor), which is in no process's table.
  *
  * The trap: a request has no file until it is issued. Before that, its descriptor is looked up here as the kernel will
- * do later, and the program may replace the file in between.
+ * do later, but the program may replace the file in between.
  */
 #pragma once
 
 #include <gadget/open_file.h>
 #include <kernel/io_uring.h>
 
-/* The file in a slot of the ring's table. NULL: there is none. */
+/* The file in a slot of the ring's table of registered files. NULL: there is none. */
 static __always_inline struct file *gadget_uring_direct_file(const struct io_ring_ctx *ring, __u32 slot)
 {
 	const struct io_ring_ctx___array *older = (const void *)ring;
@@ -41,7 +41,7 @@ static __always_inline struct file *gadget_uring_file_of(struct io_kiocb *reques
 	return gadget_file_of(fd);
 }
 
-/* The file that an open by a ring has returned with this result. `slot`: as in its io_open. */
+/* The file that an open request has returned with this result. `slot`: as in its io_open. */
 static __always_inline struct file *gadget_uring_file_in(const struct io_ring_ctx *ring, __u32 slot, __s32 result)
 {
 	if (!slot)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The duration of io_uring requests that read, write, open or sync a file: from submission to completion, including the
- * wait for linked requests.
+ * wait for requests that they are linked to.
  *
  * The trap: the end is not seen for requests that complete silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or
  * into a full queue. Their entry is replaced when the kernel reuses the request's memory.
@@ -28,7 +28,7 @@ struct {
 	__type(value, struct gadget_uring_start);
 } gadget_uring_starts SEC(".maps");
 
-/* A request is submitted. The caller has checked that its opcode is followed. */
+/* Call it when a request is submitted whose opcode is followed. */
 static __always_inline void gadget_uring_begin(struct io_kiocb *request)
 {
 	struct gadget_uring_start start = {.position = BPF_CORE_READ((struct io_rw *)request, kiocb.ki_pos)};
@@ -42,7 +42,7 @@ static __always_inline void gadget_uring_begin(struct io_kiocb *request)
 		gadget_count_map_full();
 }
 
-/* A request completes. False: its beginning was not seen. */
+/* Call it when a request completes. False: its beginning was not seen. */
 static __always_inline bool gadget_uring_end(struct io_kiocb *request, struct gadget_uring_start *start,
 					     __u64 *duration)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The arguments of any task, which are in that task's own memory.
+ * Reads the command-line arguments of any task from that task's memory.
  *
- * The trap: it may have to be paged in, so only a program that may sleep can read it (SEC("iter.s/task"), Linux 5.18).
+ * The trap: the memory may have to be paged in, so only a sleepable program can read it (SEC("iter.s/task"), Linux
+ * 5.18).
  */
 #pragma once
 

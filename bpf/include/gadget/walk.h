@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Walks over the entries of the map `gadget_walked`. GADGET_WALK(name) begins a function that is called with each
- * entry's key and value, and makes the program `name`, which the agent runs: it is attached to nothing.
+ * entry's key and value, and defines the program `name`, which is attached to nothing: the agent runs it.
  *
- * An iterator (SEC("iter/bpf_map_elem")) would do the same, but some kernels refuse it. Needs Linux 5.13. The trap:
- * entries that are added or removed meanwhile may be missed, or make others be missed until the next walk.
+ * An iterator (SEC("iter/bpf_map_elem")) would do the same, but some kernels refuse to load it. Needs Linux 5.13. The
+ * trap: if entries are added or removed during the walk, it may miss these or others, until the next walk.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Programs and maps in the kernel, as far as gadgets read them. The trap: only its file operations show whether a
- * bpf(2) file is a program or a map, so the meaning of a descriptor is known only after a call succeeded. */
+/* Programs and maps in the kernel, as far as gadgets read them. The trap: only the file operations of a bpf(2) file
+ * show whether it is a program or a map, so what a descriptor refers to is known only after a call with it
+ * succeeded. */
 #pragma once
 
 #include <linux/bpf.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A cgroup and its ancestors. The trap: on hosts with both versions a task is in one cgroup of each hierarchy. Gadgets
- * always mean the one of the default hierarchy, which is version 2.
+ * A cgroup and its ancestors. The trap: on hosts with both versions, a task is in one cgroup of each hierarchy. Gadgets
+ * always use the cgroup of the default hierarchy, which is cgroup v2.
  */
 #pragma once
 
@@ -21,7 +21,7 @@ struct cgroup_subsys_state {
 	struct cgroup_subsys_state *parent;
 };
 
-/* A hierarchy. Version 2 has number 0. */
+/* A hierarchy. Cgroup v2 has number 0. */
 struct cgroup_root {
 	int hierarchy_id;
 };

@@ -15,12 +15,13 @@
 
 /* From this number on, calls have the same number on all architectures and in their 32-bit forms. */
 #define GADGET_FIRST_COMMON_CALL 424
-/* A number that no call has. It has an entry in gadget/syscall_table.h: it is wanted when all calls are. */
+/* Stands for a call without a 64-bit equivalent. It has its own entry in gadget/syscall_table.h, which is wanted if all
+ * calls are. */
 #define GADGET_NO_CALL 511
 /* socketcall(), which stands for several calls. */
 #define GADGET_SOCKETCALL 510
 
-/* How arguments differ, in the upper bits of an entry. */
+/* The upper bits of an entry say how the arguments differ. */
 #define GADGET_HOW(HOW) ((HOW) << 10)
 #define GADGET_HOW_OF(ENTRY) ((ENTRY) >> 10 & 31)
 enum {
@@ -32,10 +33,11 @@ enum {
 	IDS,
 	/* The second and third arguments are ids of 16 bits. */
 	OWNERS,
-	/* A length is in two registers, after one argument. */
+	/* The second argument, a 64-bit length, is in two registers. */
 	LENGTH,
-	/* A position is in two registers, after three arguments; for preadv() it is two longs of 32 bits each. */
+	/* The fourth argument, a 64-bit position, is in two registers. */
 	POSITION,
+	/* preadv() and similar calls: the position is two longs of 32 bits each. */
 	VECTOR,
 	/* The argument is the address of all arguments. */
 	MMAP,
@@ -45,7 +47,8 @@ enum {
 	MASK,
 	/* send() and recv(): there is no address. */
 	SEND,
-	/* The 64-bit call has a directory as its first argument; before each of two paths; before the last path. */
+	/* The 64-bit call has an additional directory argument: first (AT), before each of two paths (AT_BOTH), or
+	 * before the last path (AT_LAST). */
 	AT,
 	AT_BOTH,
 	AT_LAST,
@@ -58,7 +61,7 @@ enum {
 #define N(NUMBER) ((NUMBER) + 1)
 #define H(NUMBER, HOW) (N(NUMBER) | GADGET_HOW(HOW))
 
-/* In a section of its own, so that the variables that the agent sets have the same offsets on both architectures. */
+/* A separate section, so that the variables that the agent sets have the same offsets on both architectures. */
 #define GADGET_TABLE SEC(".rodata.calls")
 
 /* clang-format off */
@@ -121,7 +124,7 @@ static const __u16 gadget_compat_calls[GADGET_FIRST_COMMON_CALL] GADGET_TABLE = 
 	[423] = N(148),
 };
 
-/* The calls that only x32 has, from 512 on. */
+/* The calls that only x32 has; their numbers start at 512. */
 #define GADGET_FIRST_X32_CALL 512
 #define GADGET_X32_CALLS 36
 static const __u16 gadget_x32_calls[GADGET_X32_CALLS] GADGET_TABLE = {

@@ -46,7 +46,7 @@ enum {
 	GADGET_CALL_PREADV2 = 286,
 	GADGET_CALL_PWRITEV2 = 287,
 	GADGET_CALL_OPENAT2 = 437,
-	/* This architecture has none of these calls, and no call has these numbers. */
+	/* This architecture does not have these calls; no call has these numbers. */
 	GADGET_CALL_OPEN = -2,
 	GADGET_CALL_CREAT = -3,
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Files, inodes, dentries and mounts, as far as gadgets read them. The traps: `struct vfsmount` lies inside `struct
- * mount`; and a path may name another file than the one that is open, since files are removed.
+ * Files, inodes, dentries and mounts, as far as gadgets read them. The traps: `struct vfsmount` is a member of `struct
+ * mount`; and the path of an open file may now name another file, since the open one may have been removed or replaced.
  */
 #pragma once
 
@@ -16,14 +16,14 @@
 #define S_ISUID 04000
 #define S_ISGID 02000
 
-/* include/linux/fs.h: a file system that is not mounted, such as that of memfd_create(). */
+/* include/linux/fs.h: an internal mount of the kernel, such as that of memfd_create(). */
 #define SB_KERNMOUNT (1 << 22)
 /* include/uapi/linux/magic.h: files without a path, such as those of inotify and fanotify. */
 #define ANON_INODE_FS_MAGIC 0x09041934
 #define FUSE_SUPER_MAGIC 0x65735546
 /* include/linux/fs.h: set, for example, on file systems mounted in a user namespace other than the node's. */
 #define SB_I_NODEV 0x00000004
-/* fs/mount.h: the mount namespace that the kernel made for itself. */
+/* fs/mount.h: stands for the mount namespace of the kernel's internal mounts. */
 #define MNT_NS_INTERNAL ((void *)-22)
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What watches files: inotify and fanotify. The trap: both keep a group in the file's `private_data`. */
+/* File watches: inotify and fanotify. The trap: both store a group in the file's `private_data`, so it does not tell
+ * which of them it is. */
 #pragma once
 
 #define IN_Q_OVERFLOW 0x4000

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A request of io_uring. The trap: `cmd` is raw memory that each operation casts to a struct of its own, and the first
- * member of that union has had several names. The address of the request itself is cast here, since the kernel checks
- * at build time that `cmd` comes first.
+ * A request of io_uring. The trap: `cmd` is raw memory that each operation casts to its own struct, and the first
+ * member of that union has had several names. So the address of the request itself is cast here; the kernel checks at
+ * build time that `cmd` comes first.
  */
 #pragma once
 
@@ -37,7 +37,7 @@
 #define IORING_OP_READV_FIXED 60
 #define IORING_OP_WRITEV_FIXED 61
 
-/* Flags of a request. The lowest are those of the submission, bit by bit (IOSQE_…), so these never change. */
+/* Flags of a request. The lowest bits are the flags of the submission (IOSQE_…), which are part of the ABI. */
 #define GADGET_URING_FIXED_FILE (1 << 0)
 #define GADGET_URING_SKIPS_SUCCESS (1 << 6)
 
@@ -156,7 +156,7 @@ struct io_link {
 struct xattr_name;
 
 struct kernel_xattr_ctx {
-	/* The text, in an array of that struct. */
+	/* Begins with the text of the name. */
 	struct xattr_name *kname;
 };
 
@@ -179,7 +179,7 @@ struct io_uring_cqe {
 	__s32 res;
 };
 
-/* Since Linux 7.0 the names of requests are wrapped in a struct of their own. */
+/* Since Linux 7.0, requests wrap their names in this struct. */
 struct delayed_filename {
 	struct filename *__incomplete_filename;
 };
@@ -226,9 +226,8 @@ typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *
 	(bpf_core_type_exists(btf_trace_io_uring_complete___whole) ? ((struct io_uring_cqe *)(CTX)[2])->res            \
 								   : (__s32)(CTX)[3])
 
-/* The programs uring_submit and uring_submit_sqe, of which each kernel has one tracepoint; the second was its name
- * before 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint"). Both return the result of
- * FUNCTION(request). */
+/* Defines the programs uring_submit and uring_submit_sqe, which return FUNCTION(request). Each kernel has one of the
+ * two tracepoints: 2ad57931db64 ("io_uring: rename trace_io_uring_submit_sqe() tracepoint") renamed it. */
 #define GADGET_ON_URING_SUBMIT(FUNCTION)                                                                               \
 	SEC("tp_btf/io_uring_submit_req")                                                                              \
 	int BPF_PROG(uring_submit, struct io_kiocb *request)                                                           \

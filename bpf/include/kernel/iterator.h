@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The context of an iterator. The trap: at the end, it is called once more, and all pointers are NULL. */
+/* The context of an iterator. The trap: after the last object, the program runs once more, and the pointers to objects
+ * are NULL. */
 #pragma once
 
 #include <kernel/bpf.h>

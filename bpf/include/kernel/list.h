@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Linked lists. The trap: a list links members in the middle of structs, so a struct begins bpf_core_field_offset()
- * before the address in the link. */
+/* Linked lists. The trap: a link points to a member in the middle of the next struct, so subtract the member's
+ * bpf_core_field_offset() from the address. */
 #pragma once
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The memory of processes and of cgroups, in pages. The trap: since 6.2, a process's counters are per CPU (f1a7941243c1
- * "mm: convert mm's rss stats into percpu_counter"); only the shared part is read here, as in the kernel's own
+ * "mm: convert mm's rss stats into percpu_counter"); only the shared part is read here, as for the kernel's own
  * messages.
  */
 #pragma once

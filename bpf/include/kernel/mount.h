@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Mounting, as far as gadgets read it, and the kinds of flags of its calls. The trap: each call has flags of its own,
- * so the upper half of a gadget_mount_flags says which call they belong to; the client's names are in
+ * The kernel's data of mounts, as far as gadgets read it, and the kinds of flags of the calls. The trap: each call has
+ * its own flags, so the upper half of a gadget_mount_flags says which call they belong to. The client's names are in
  * events/linux/mount.py.
  */
 #pragma once
@@ -20,7 +20,7 @@ enum gadget_mount_flags_of {
 	GADGET_OPEN_TREE_FLAGS,
 };
 
-/* Commands of fsconfig with a text as value (include/uapi/linux/mount.h). */
+/* Commands of fsconfig() whose value is a text (include/uapi/linux/mount.h). */
 #define FSCONFIG_SET_STRING 1
 #define FSCONFIG_SET_PATH 3
 #define MOVE_MOUNT_F_EMPTY_PATH 0x4

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Network devices, and where a network namespace keeps them. The trap: a device index has a meaning only in its own
- * network namespace. */
+/* Network devices, and the hash table of a network namespace that has them. The trap: a device index is valid only in
+ * its own network namespace. */
 #pragma once
 
 #include <linux/types.h>
@@ -40,7 +40,7 @@ static __always_inline void gadget_device_name(char name[16], struct sock *sk, _
 	if (!index)
 		return;
 	heads = BPF_CORE_READ(common, skc_net.net, dev_index_head);
-	/* In every kernel, the array's elements are single pointers. */
+	/* In every kernel, an element of the array is one pointer. */
 	bpf_probe_read_kernel(&node, sizeof(node), (void **)heads + index % GADGET_DEVICE_BUCKETS);
 	for (int step = 0; step < GADGET_DEVICE_STEPS && node; step++) {
 		struct net_device *device = (void *)node - bpf_core_field_offset(struct net_device, index_hlist);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Users, capabilities and namespaces, and the calls that change them. The trap: CLONE_NEWTIME is one of the bits that
- * clone() uses for the signal to the parent. */
+/* Users, capabilities and namespaces, and the calls that change them. The trap: clone() uses the bit of CLONE_NEWTIME
+ * for the signal to the parent. */
 #pragma once
 
 #include <linux/types.h>

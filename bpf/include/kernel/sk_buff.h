@@ -38,9 +38,9 @@ enum skb_drop_reason {
 	SKB_DROP_REASON_QUEUE_PURGE,
 };
 
-/* The tracepoint has the receiving socket since 6.11; before, only the packet has it. */
+/* The tracepoint has the receiving socket since 6.11; before, only the packet may have it. */
 typedef void (*btf_trace_kfree_skb___receiver)(void *, struct sk_buff *, void *, enum skb_drop_reason, struct sock *);
-/* The tracepoint's arguments since 6.17; before, it reported only segments that could be sent. */
+/* The tracepoint's arguments since 6.17, with the error; before, it reported only segments that could be sent. */
 typedef void (*btf_trace_tcp_retransmit_skb___error)(void *, const struct sock *, const struct sk_buff *, int);
 
 #pragma clang attribute pop

@@ -49,7 +49,7 @@ enum {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* Its usual name is defined by a uapi header. */
+/* Has a suffix, since a uapi header defines the usual name. */
 struct in6_addr___kernel {
 	union {
 		__u8 u6_addr8[16];

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The numbers of the system calls, by the names of their tracepoints: syscalls/sys_exit_NAME. Numbers never change.
- * They are listed here because the build machine's headers cover one architecture only, and may be older than the
+ * They are listed here because the headers of the build machine cover one architecture, and may be older than the
  * node's kernel.
  *
- * The trap: some tracepoints have the name of the kernel's function and not of the call: umount is umount2, newstat is
- * stat. Calls that were removed from the kernel are not listed.
+ * The trap: some tracepoints have the name of the kernel's function, not of the call: umount is the call umount2,
+ * newstat is stat. Calls that were removed from the kernel are not listed.
  */
 #pragma once
 

@@ -20,7 +20,7 @@
 /* The whole process ends, by exit_group() or a signal (include/linux/sched/signal.h). */
 #define SIGNAL_GROUP_EXIT 0x4
 
-/* From enum pid_type: the first thread of the process. */
+/* From enum pid_type: the thread group leader. */
 #define PIDTYPE_TGID 1
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -136,7 +136,7 @@ struct linux_binprm {
 	const char *interp;
 };
 
-/* The tracepoint's arguments since 6.16; before, it did not say whether the thread is the last one. */
+/* The tracepoint's arguments since 6.16; before, they did not say whether the thread is the last one. */
 typedef void (*btf_trace_sched_process_exit___with_last)(void *, struct task_struct *, bool);
 
 #pragma clang attribute pop

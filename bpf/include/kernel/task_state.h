@@ -3,7 +3,7 @@
  * The state of a task, its memory and its priority.
  *
  * The trap: the kernel counts a process's pages per CPU and adds them up only from time to time, so the sum read here
- * may be a few pages off.
+ * may be off by a few pages.
  */
 #pragma once
 

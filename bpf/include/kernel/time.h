@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Kernel types of times. See kernel/task.h. */
+/* The kernel's types for time. See kernel/task.h. */
 #pragma once
 
 #include <gadget/helpers.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Unix sockets, the control messages that they carry beside data, and the process at the other end.
+ * Unix sockets, their control messages, and the process at the other end.
  *
- * The trap: a socket's credentials name the process that connected, listened or made a socket pair; another process may
- * have the socket by now.
+ * The trap: a socket's peer credentials name the process that connected, listened or created a socket pair; by now,
+ * another process may have the socket.
  */
 #pragma once
 

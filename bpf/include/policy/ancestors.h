@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Tests on the ancestors of a process: their PIDs, and the programs that they have run.
+ * Tests of a process's ancestors: their PIDs, and the programs that they have run.
  *
- * The trap: ancestors are the current ones, and a process whose parent ends gets another parent. The programs are
- * remembered, so they are not lost.
+ * The trap: a process whose parent ends gets another parent, and only current ancestors are examined. The programs that
+ * former ancestors have run are remembered (policy/processes.h).
  */
 #pragma once
 
@@ -33,7 +33,7 @@ static __always_inline void *policy_pid_namespace(struct pid *pid, __u32 level, 
 	return namespace;
 }
 
-/* One generation. An ancestor outside of the process's PID namespace has no PID in it. */
+/* Tests one ancestor. An ancestor outside of the process's PID namespace has no PID in it. */
 static long policy_try_ancestor(__u32 index, struct policy_ancestry *ancestry)
 {
 	struct task_struct *task = ancestry->task;

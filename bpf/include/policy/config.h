@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The configuration of one hook's program: the values that it reads, and the tests on them. Set before the program is
- * loaded, so that the verifier removes unused code.
+ * The configuration of one hook's program: the values that it reads, and their tests. Set before the program is loaded,
+ * so that the verifier removes unused code.
  *
- * Every selector of every policy on the hook is one bit, in the order of policies and selectors. The result of a test
- * is a bit for each selector whose filter matches. The trap: these numbers must agree with
+ * Each selector of each policy on the hook has one bit, in the order of policies and selectors. The result of a test is
+ * a set of these bits: the selectors whose filter matches. The trap: these numbers must agree with
  * kubectl_gadget/policies/compiler/encoding/comparison_tables.py.
  */
 #pragma once
@@ -52,7 +52,7 @@ enum policy_type {
 	POLICY_CAPABILITIES,
 	POLICY_NAMESPACE_CHANGES,
 	POLICY_CAPABILITY_CHANGES,
-	/* No value: only lookups by its tests. */
+	/* No value: its tests examine ancestors. */
 	POLICY_STARTED_BY,
 	/* The capabilities in the set at `index` and not in the set at `size_index`. */
 	POLICY_CAPABILITIES_GAINED,
@@ -65,7 +65,7 @@ enum policy_type {
 enum policy_source {
 	/* An argument, by its index: of a function, a raw tracepoint or a security hook. */
 	POLICY_ARGUMENT = 1,
-	/* An argument of a system call; its registers are the function's first argument. */
+	/* An argument of a system call, whose registers are the function's first argument. */
 	POLICY_SYSCALL_ARGUMENT,
 	/* A field of a tracepoint, `index` bytes into the context. */
 	POLICY_CONTEXT,
@@ -73,11 +73,11 @@ enum policy_source {
 	POLICY_RETURN,
 	/* The current task. */
 	POLICY_TASK,
-	/* The registers at the probe. */
+	/* The address of the registers at the probe. */
 	POLICY_REGISTERS,
-	/* The address of that field of the context. */
+	/* The address of a field of the context, `index` bytes into it. */
 	POLICY_CONTEXT_ADDRESS,
-	/* The caller's registers at a system call. */
+	/* The address of the caller's registers at a system call. */
 	POLICY_CALL_REGISTERS,
 };
 
@@ -85,7 +85,7 @@ enum policy_flag {
 	POLICY_SIGNED = 1,
 	/* A pointer into the caller's memory. */
 	POLICY_USER = 2,
-	/* The value is the address after the last step, not what is stored there. */
+	/* The value is the address after the last step, not the memory at that address. */
 	POLICY_EMBEDDED = 4,
 	/* Only tests use the value; it is not sent. */
 	POLICY_UNSENT = 8,
@@ -105,7 +105,8 @@ struct policy_slot {
 	__u8 flags;
 	/* For numbers, in bytes. */
 	__u8 size;
-	/* For capabilities, 1: they are unreadable for a process in a user namespace other than the node's. */
+	/* For the process's capabilities and for changes, 1: unreadable unless the process is in a user namespace other
+	 * than the node's. */
 	__u16 index;
 	/* For buffers: the index of the argument with the size. */
 	__u16 size_index;
@@ -113,7 +114,7 @@ struct policy_slot {
 	__u16 tests;
 	/* The number of entries in `step`. */
 	__u32 steps;
-	/* Offsets of a path of fields; each is followed by a load. */
+	/* The offset of each field on the way to the value; after each, a pointer is loaded. */
 	__u32 step[POLICY_STEPS];
 };
 
@@ -124,7 +125,7 @@ enum policy_class {
 	POLICY_IN_INTERVAL,
 	/* The number has at least one of the given bits. */
 	POLICY_MASK,
-	/* The text begins with the pattern; a pattern with its NUL matches the whole text. */
+	/* The text begins with the pattern; a pattern that ends with a NUL must match the whole text. */
 	POLICY_PREFIX,
 	POLICY_POSTFIX,
 	POLICY_SUBSTRING,
@@ -140,7 +141,7 @@ enum policy_class {
 	POLICY_COMPUTED,
 	/* The file is one of several, by device and inode. */
 	POLICY_SAME_FILE,
-	/* The namespace's number is in a set; or it is the node's own namespace, and the set has that. */
+	/* The namespace's number is in a set, or it is the node's own namespace and the set contains that. */
 	POLICY_IN_NAMESPACE,
 };
 
@@ -168,7 +169,7 @@ const volatile __u32 policy_words = 1;
 const volatile __u32 policy_slot_count = 0;
 const volatile struct policy_slot policy_slots[POLICY_SLOTS] = {};
 const volatile struct policy_test policy_tests[POLICY_TESTS] = {};
-/* False where no selector has such an action; then it is not examined. */
+/* False if no selector has such an action; then the code for it is removed. */
 const volatile bool policy_overrides = false;
 const volatile bool policy_signals = false;
 const volatile bool policy_limits = false;
@@ -179,14 +180,15 @@ const volatile bool policy_stacks = false;
 const volatile bool policy_sets = false;
 /* A socket belongs to the process that made it, for policies with an action that tracks sockets. */
 const volatile bool policy_tracks_sockets = false;
-/* How many events with whole buffers may be in progress; 0: there are no such events. */
+/* The maximum number of events with whole buffers in progress; 0: there are no such events. */
 const volatile __u32 policy_rooms_count = 0;
-/* The argument of a security hook that is the file whose hash is sent; -1: none. And whether it is a linux_binprm. */
+/* The index of the security hook's argument whose file hash is sent (-1: none), and whether this argument is a
+ * linux_binprm. */
 const volatile __s32 policy_hash_index = -1;
 const volatile bool policy_hash_program = false;
-/* The program may sleep: `policy_prefixes` is then a hash and not a trie, and each length in it is tried. */
+/* The program may sleep; then `policy_prefixes` is a hash map instead of a trie, and each length is looked up. */
 const volatile bool policy_tries_lengths = false;
-/* At the raw tracepoints of all system calls: the wanted call, -1 for any; and whether calls of 32-bit programs or the
- * others are wanted. */
+/* At the raw tracepoints of all system calls: the wanted call (-1: any), and whether 32-bit calls are wanted instead of
+ * 64-bit calls. */
 const volatile __s32 policy_syscall = -1;
 const volatile bool policy_compat = false;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Turns the remaining selectors into actions: the first selector of each policy is chosen; then come the verdict, the
- * signal and the event.
+ * Turns the remaining selectors into actions: chooses the first selector of each policy, then determines the verdict,
+ * sends the signal and posts the event.
  *
- * The trap: operations on the whole set cost the same for any number of policies. So nothing here iterates over
- * policies, except rate limits and the search for the first selector with an error or a signal.
+ * The trap: the cost must not depend on the number of policies, so nothing here iterates over policies, only over the
+ * words of sets. The exceptions are rate limits.
  */
 #pragma once
 
@@ -12,8 +12,8 @@
 #include <policy/values.h>
 
 /*
- * Keeps the lowest bit of each policy: x & -x, for numbers as wide as a policy's selectors. -x is ~x + 1; the bit after
- * each policy's selectors takes the carry, so that it does not reach the next policy.
+ * Keeps the lowest bit of each policy: x & -x for each policy's group of bits. -x is ~x + 1; the guard bit after each
+ * group takes the carry, so that it does not reach the next policy.
  */
 static __always_inline void policy_choose(struct policy_memory *memory)
 {
@@ -42,7 +42,7 @@ static __always_inline __u32 policy_lowest(__u64 word)
 	return __builtin_ctzll(word);
 }
 
-/* The first chosen selector that is in a mask. NULL: none. */
+/* The action of the first chosen selector that is in a mask. NULL: there is none. */
 static __always_inline const struct policy_action *policy_first_of(struct policy_memory *memory, __u32 which)
 {
 	const __u64 *mask = policy_mask(which);
@@ -71,7 +71,7 @@ static __always_inline __s32 policy_verdict(struct policy_memory *memory)
 	return action->error;
 }
 
-/* Sends the signal to the current process. Returns the signal that was sent. */
+/* Sends the signal to the current process. Returns the signal that was sent; 0: none. */
 static __always_inline __u32 policy_signal(struct policy_memory *memory)
 {
 	const struct policy_action *action = policy_first_of(memory, POLICY_MASK_SIGNAL);
@@ -82,7 +82,7 @@ static __always_inline __u32 policy_signal(struct policy_memory *memory)
 	return action->signal;
 }
 
-/* FNV-1a over the values in the form in which they are sent. */
+/* One step of FNV-1a, over the values as they are sent. */
 static long policy_hash_byte(__u32 index, struct policy_memory **context)
 {
 	struct policy_memory *memory = *context;
@@ -106,7 +106,7 @@ static __always_inline __u64 policy_hash_values(struct policy_memory *memory)
 	return memory->low;
 }
 
-/* Whether a selector with a rate limit may post now. */
+/* Whether a selector with a rate limit may post now. If so, notes the time. */
 static __always_inline bool policy_within_limit(const struct policy_action *action, struct policy_limit_key *key)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
@@ -148,7 +148,7 @@ static long policy_limit_one(__u32 index, struct policy_limited *limited)
 	return 0;
 }
 
-/* Removes the selectors that posted the same event recently. */
+/* Removes the selectors that have posted the same event within their limit. */
 static __always_inline void policy_limit(struct policy_memory *memory)
 {
 	const __u64 *mask = policy_mask(POLICY_MASK_LIMIT);
@@ -201,7 +201,7 @@ static __always_inline struct file *policy_file_of(struct policy_memory *memory,
 	return action && action->file < POLICY_SLOTS ? (struct file *)memory->files[action->file] : NULL;
 }
 
-/* Starts to follow files, and forgets those whose last descriptor is closed. */
+/* Starts to follow a file, and stops following a file whose last descriptor is closed. */
 static __always_inline void policy_follow(struct policy_memory *memory)
 {
 	struct file *file = policy_file_of(memory, POLICY_MASK_FOLLOW);
@@ -214,11 +214,11 @@ static __always_inline void policy_follow(struct policy_memory *memory)
 		gadget_unfollow((__u64)file);
 }
 
-/* The slot of a value that is not an argument: the hash that the integrity subsystem (IMA) has of the file. */
+/* The slot number of the file's hash from the integrity subsystem (IMA), which is not a value of a slot. */
 #define POLICY_HASH_SLOT 255
 #define POLICY_HASH_BYTES 64
 
-/* The argument as the security hook received it, so that the verifier knows its type. */
+/* An argument of the security hook, read so that the verifier knows its type. */
 static __always_inline void *policy_trusted(void *ctx, __s32 index)
 {
 	switch (index) {
@@ -232,14 +232,14 @@ static __always_inline void *policy_trusted(void *ctx, __s32 index)
 	return NULL;
 }
 
-/* The maximum number of a CPU's slots (slots.h) whose owners may wait for a hash. The others stay free for programs
- * that do not wait. */
+/* The maximum number of a CPU's slots (gadget/slots.h) that may be held while the kernel computes a hash. The others
+ * stay free for programs that do not wait. */
 #define POLICY_WAITING_SLOTS 2
 
 /*
- * Whether the kernel may read the file while this program holds its slot. It may not where a user program serves the
- * file: that program could block the kernel for ever, in as many processes as there are slots, and then no policy on
- * the node would be evaluated any more. This is so for FUSE, and possibly for file systems mounted in a user namespace,
+ * Whether the kernel may read the file while this program holds its slot. It must not if a user-space program serves
+ * the file: that program could block the read for ever, in as many processes as there are slots, and then no policy on
+ * the node would be evaluated any more. This is possible for FUSE, and for file systems mounted in a user namespace,
  * such as an overlayfs on FUSE.
  */
 static __always_inline bool policy_may_hash(const void *memory, struct file *file)
@@ -251,8 +251,8 @@ static __always_inline bool policy_may_hash(const void *memory, struct file *fil
 	return gadget_slot_number(memory) < POLICY_WAITING_SLOTS;
 }
 
-/* Appends a value: one byte for the algorithm (enum hash_algo), then the hash. Only in programs that may sleep. Linux
- * 5.18. */
+/* Appends the hash as a value: one byte for the algorithm (enum hash_algo), then the hash. Only in programs that may
+ * sleep, since Linux 5.18. */
 static __always_inline void policy_append_hash(struct policy_memory *memory, void *ctx)
 {
 	struct policy_value_head *head;
@@ -286,13 +286,13 @@ static __always_inline void policy_append_hash(struct policy_memory *memory, voi
 	((struct policy_event *)memory->event)->values++;
 }
 
-/* Describes the current process. False: it is not selected. */
+/* Fills in the event's data about the current process. False: the process is not selected. */
 static __noinline bool policy_describe(struct policy_event *event, __u64 cgroup)
 {
 	struct task_struct *task = gadget_task();
 	bool wanted = gadget_wanted_cgroup(&event->record, cgroup) && gadget_wanted_task(task);
 
-	/* A socket's owner is recorded even if it is not wanted. */
+	/* If sockets are tracked, this process may become the owner of one even if it is not selected. */
 	if (!wanted && !policy_tracks_sockets)
 		return false;
 	gadget_describe(&event->record, task, cgroup);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The event that is sent when selectors match: a head, the set of the selectors that post, and the values of all slots.
+ * The event that is sent when selectors match: a head, the set of selectors that post it, and the values of all slots.
  *
- * The trap: one event stands for all policies whose selectors it has; the client makes one event for each.
+ * The trap: one record stands for all policies whose selectors are in the set; the client makes one event for each
+ * policy.
  */
 #pragma once
 
@@ -16,7 +17,7 @@
 struct policy_event {
 	struct gadget_record record;
 	__u32 hook;
-	/* The return value that the call gets; 0: the call goes on. */
+	/* The return value of the call; 0: the call proceeds. */
 	__s32 verdict;
 	/* The signal sent to the process; 0: none. */
 	__u32 signal;
@@ -28,13 +29,13 @@ struct policy_event {
 	gadget_exec_id parent;
 	struct gadget_credentials credentials;
 	struct gadget_namespaces namespaces;
-	/* 0: no file that is followed. */
+	/* The followed file; 0: none. */
 	gadget_file_id file_id;
 	gadget_stack kernel_stack;
 	gadget_stack user_stack;
 };
 
-/* `length` bytes follow: numbers, addresses and text, according to the type. */
+/* `length` bytes follow: numbers, addresses and text, depending on the type. */
 struct policy_value_head {
 	__u8 slot;
 	/* enum policy_lack. */
@@ -42,9 +43,9 @@ struct policy_value_head {
 	__u16 length;
 };
 
-/* In `lacks`. */
+/* The position of the type in `lacks`. */
 #define POLICY_TYPE_SHIFT 2
-/* Stands for the type of a number; the bits above it say how wide the number is and whether it is signed. */
+/* The first of the types that are sent for numbers: there is one for each size, signed and unsigned. */
 #define POLICY_NUMBER_FORMS 40
 
 /* A type as it is sent in records. */
@@ -109,7 +110,7 @@ static __always_inline bool policy_has_addresses(__u32 type)
 	return type == POLICY_SOCK || type == POLICY_SOCKET || type == POLICY_SOCKADDR || type == POLICY_SKB;
 }
 
-/* Appends the value that was just read. A part that does not fit is marked as cut. */
+/* Appends the value that was just read. If its text does not fit, it is omitted and the value is marked as cut. */
 static __always_inline void policy_append(struct policy_memory *memory, __u32 slot, __u32 type, __u32 sent_type)
 {
 	struct policy_value_head *head;
@@ -118,12 +119,12 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	__u64 text = POLICY_TEXT_END - start;
 	__u64 length = memory->length;
 
-	/* Strings are read to the end of the event. */
+	/* The end of the event's buffer is used for reading strings. */
 	if (length > POLICY_EVENT_BYTES - POLICY_TEXT_END - 256)
 		return;
 	head = (void *)&memory->event[length];
 	head->slot = slot;
-	/* Where the policy leaves the type open, the node decides it. */
+	/* The type is sent too, since it may be known only on the node. */
 	head->lacks = memory->value.lacks | sent_type << POLICY_TYPE_SHIFT;
 	length += sizeof(*head);
 	/* Unrolled, since the compiler would otherwise produce a loop that Linux 6.1 rejects. */
@@ -145,7 +146,7 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	asm volatile("" : "+r"(text));
 	if (text > POLICY_TEXT_END)
 		return;
-	/* Without this, the compiler makes one comparison of the two, which the verifier does not understand. */
+	/* Keeps the compiler from merging the two comparisons into one that the verifier does not understand. */
 	asm volatile("" : "+r"(text));
 	if (text) {
 		bpf_probe_read_kernel(&memory->event[length], text, &memory->text[start]);

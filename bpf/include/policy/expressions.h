@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Expressions over arguments: postfix, in 64-bit arithmetic that wraps around, with signed comparisons; a condition is
- * 0 or 1.
+ * Expressions over arguments, in postfix notation: 64-bit arithmetic that wraps around, signed comparisons; a condition
+ * is 0 or 1.
  *
- * The trap: only numeric arguments have an entry in slot_numbers, and only after their slots were read. So the slot of
+ * The trap: only slots of numbers have an entry in slot_numbers, and only after they were read, so the slot of
  * expressions comes last.
  */
 #pragma once

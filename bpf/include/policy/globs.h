@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Patterns with wildcards: all patterns that fit into one automaton are matched in one pass over the text, with a few
- * words of bits for each byte and without backtracking.
+ * Patterns with wildcards: all patterns of one automaton are matched in one pass over the text, with operations on a
+ * few words for each byte and without backtracking.
  *
- * The trap: the bit before a pattern's first position is another pattern's last one; no byte leads to a first position.
+ * The trap: the states are shifted across patterns: the bit before a pattern's first position is the last position of
+ * another pattern. So no byte leads to a first position.
  */
 #pragma once
 
@@ -54,7 +55,7 @@ struct policy_accepted {
 	__u32 automaton;
 };
 
-/* A pattern's `mask` is its last position, in the automaton with number `length`. */
+/* Here, a pattern's `mask` is its last position, and `length` the number of its automaton. */
 static long policy_accept(__u32 index, struct policy_accepted *accepted)
 {
 	__u32 key = accepted->first + index;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Tests of a value: each looks up the set of selectors whose filter matches, and removes from `alive` the other
- * selectors that have such a filter. So a thousand selectors cost as much as one, except for the words of their set.
+ * selectors that have this filter. So a thousand selectors cost as much as one, except for the words of their sets.
  *
  * The trap: a filter, negated or not, never matches a value that could not be read.
  */
@@ -12,8 +12,8 @@
 #include <policy/expressions.h>
 #include <policy/globs.h>
 
-/* Keeps the selectors in `bits`, those with a negated filter that are not in `bits`, and those without such a filter.
- */
+/* Keeps the selectors whose filter matches (those in `bits` or, if the filter is negated, those not in `bits`), and
+ * those without this filter. */
 static __always_inline void policy_keep(struct policy_memory *memory, __u32 test, const __u64 *bits)
 {
 	const __u64 *negated = bpf_map_lookup_elem(&policy_planes, &test);
@@ -24,6 +24,7 @@ static __always_inline void policy_keep(struct policy_memory *memory, __u32 test
 		memory->alive[i] &= (bits[i] ^ negated[i]) | negated[policy_words + i];
 }
 
+/* Keeps only the selectors without this filter. */
 static __always_inline void policy_keep_unasked(struct policy_memory *memory, __u32 test)
 {
 	const __u64 *negated = bpf_map_lookup_elem(&policy_planes, &test);
@@ -34,8 +35,8 @@ static __always_inline void policy_keep_unasked(struct policy_memory *memory, __
 		memory->alive[i] &= negated[policy_words + i];
 }
 
-/* Finds how many of the test's bounds are not above the number. `low` and `high` are in memory for the reason given in
- * gadget/string.h. */
+/* Counts the test's bounds that are not above the number, by binary search. `low` and `high` are in memory for the
+ * reason given in gadget/string.h. */
 static __always_inline const __u64 *policy_in_interval(struct policy_memory *memory,
 						       const volatile struct policy_test *test, __u64 number)
 {
@@ -65,7 +66,7 @@ static __always_inline const __u64 *policy_in_interval(struct policy_memory *mem
 	return bpf_map_lookup_elem(&policy_intervals, &interval);
 }
 
-/* Only for texts: no hook has both a file to hash and an address. */
+/* Looks up one length. Only for texts: no hook of a program that may sleep has an address. */
 static long policy_try_length(__u32 index, struct policy_search *search)
 {
 	const __u32 *length = bpf_map_lookup_elem(&policy_lengths, &index);
@@ -118,7 +119,7 @@ static __always_inline const __u64 *policy_begins(struct policy_memory *memory, 
 	return policy_longest_prefix(memory);
 }
 
-/* Read backwards, the end of a text is its beginning. */
+/* The last bytes are compared in reverse order, so that a postfix becomes a prefix. */
 static __always_inline const __u64 *policy_ends(struct policy_memory *memory, __u32 test)
 {
 	struct policy_prefix *prefix = &memory->prefix;
@@ -223,7 +224,7 @@ static __always_inline const __u64 *policy_patterns_of(struct policy_memory *mem
 
 static __always_inline bool policy_is_address(const __u8 *address)
 {
-	/* All ones means no address (gadget/address.h). */
+	/* All ones: no address (gadget/address.h). */
 	return *(const __u64 *)address != ~0ULL;
 }
 
@@ -234,9 +235,9 @@ static __always_inline const __u64 *policy_same_file(__u32 test, const struct po
 	return policy_or_none(bpf_map_lookup_elem(&policy_files, &key));
 }
 
-/* In a set of namespaces, stands for the node's own namespace. */
+/* Stands for the node's own namespace in a set of namespaces. */
 #define POLICY_HOST_NAMESPACE (1ULL << 32)
-/* The index of the number that has a bit for each of the node's own namespaces. */
+/* The index of the number with a bit for each namespace that is the node's own. */
 #define POLICY_HOST_NUMBER 10
 
 static __always_inline const __u64 *policy_in_namespace(struct policy_memory *memory, __u32 test, __u32 part,
@@ -263,7 +264,7 @@ static __noinline void policy_test(struct policy_memory *memory, __u32 number_of
 	__u32 part = test->part;
 	__u64 number = part < POLICY_NUMBERS ? memory->value.numbers[part] : 0;
 
-	/* A file may be identified although its path cannot be read. */
+	/* The inode of a file may be known although its path could not be read. */
 	if (memory->value.lacks & POLICY_UNREADABLE && !(test->class == POLICY_SAME_FILE && memory->value.numbers[1])) {
 		policy_keep_unasked(memory, number_of_test);
 		return;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The maps of the engine, and the memory that one run of a program works in.
+ * The maps of the engine, and the working memory of one run of a program.
  *
  * The agent sets the value size of maps whose values are sets of selectors. The maps in SHARED of
- * agent/policies/hooks/hook.py are the same for all hooks. The trap: a security module's program may be preempted by
- * another run of itself, so memory is taken by slot (gadget/slots.h).
+ * agent/policies/hooks/hook.py are the same for all hooks. The trap: an LSM program may be preempted by another run of
+ * itself, so memory comes from slots (gadget/slots.h).
  */
 #pragma once
 
@@ -27,7 +27,7 @@
 
 /* The value that was read for a slot. */
 struct policy_value {
-	/* Only those that the type has are set (policies/compiler/matches.py has their meaning). */
+	/* Set as far as the type has numbers; policies/compiler/matches.py has their meaning. */
 	__u64 numbers[POLICY_NUMBERS];
 	__u8 addresses[2][16];
 	/* Where the text begins; it ends at POLICY_TEXT_END, with a NUL before and after it. */
@@ -41,7 +41,7 @@ struct policy_value {
 enum policy_lack {
 	POLICY_UNREADABLE = 1,
 	POLICY_CUT = 2,
-	/* Never sent: an inner call for a call that was already evaluated. */
+	/* Never sent: the hook was called again for a call that was already evaluated. */
 	POLICY_REPEATED = 4,
 };
 
@@ -60,7 +60,7 @@ struct policy_walk {
 struct policy_memory {
 	/* The selectors that no filter has excluded yet. */
 	__u64 alive[POLICY_WORDS];
-	/* The first of them of each policy. */
+	/* Of these, the first one of each policy. */
 	__u64 chosen[POLICY_WORDS];
 	__u64 found[POLICY_WORDS];
 	__u64 low;
@@ -68,15 +68,15 @@ struct policy_memory {
 	/* Bytes of the event so far. */
 	__u64 length;
 	__u64 cuts;
-	/* The id of the followed file, if there is one. */
+	/* The id of the followed file; 0: none. */
 	__u64 file_id;
 	/* The file of each slot. */
 	__u64 files[POLICY_SLOTS];
-	/* The socket whose owner is forgotten after this event; 0: none. */
+	/* The socket whose entry is removed after this event; 0: none. */
 	__u64 forgotten;
 	/* A struct policy_owner (sockets.h), for a socket that is tracked from now on. */
 	__u64 owner[POLICY_OWNER_BYTES / 8];
-	/* How many bytes of each slot's text are in the event. */
+	/* The number of bytes of each slot's text in the event. */
 	__u64 sent[POLICY_SLOTS];
 	/* The numbers of slots, and as bits the slots whose number is unknown. */
 	__u64 slot_numbers[POLICY_SLOTS];
@@ -97,8 +97,8 @@ struct policy_memory {
 
 GADGET_SLOTS(policy_memory, sizeof(struct policy_memory));
 
-/* A cgroup's profile: which policies apply to it. Bit 31: a container's profile, which cgroups below it inherit. Bit
- * 30: a pod's sandbox, in which the startup of the runtime itself is exempt. */
+/* The profile of each cgroup, which says which policies apply to it. Bit 31: the profile of a container, which cgroups
+ * below it inherit. Bit 30: a pod's sandbox, in which the runtime itself is exempt. */
 #define POLICY_INHERITED 0x80000000
 #define POLICY_SANDBOX 0x40000000
 #define POLICY_PROFILE (~(POLICY_INHERITED | POLICY_SANDBOX))
@@ -119,7 +119,7 @@ struct {
 	__uint(value_size, 8);
 } policy_profiles SEC(".maps");
 
-/* Two sets for each test: the selectors with a negated filter, and the selectors without such a filter. */
+/* Two sets for each test: the selectors whose filter is negated, and the selectors without this filter. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -158,7 +158,7 @@ enum policy_mask {
 
 struct policy_number_key {
 	__u32 test;
-	/* For files, else 0. */
+	/* The device of a file, else 0. */
 	__u32 device;
 	__u64 number;
 };
@@ -179,8 +179,8 @@ struct {
 	__uint(value_size, 8);
 } policy_files SEC(".maps");
 
-/* Sorted bounds. A test has one more set in `policy_intervals` than it has bounds: one before each bound, and one after
- * the last. */
+/* The sorted bounds of all tests. A test with n bounds has n + 1 sets in `policy_intervals`: one for the numbers below
+ * each bound, and one for the rest. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -196,8 +196,8 @@ struct {
 } policy_intervals SEC(".maps");
 
 /*
- * Prefixes of texts, prefixes of texts read backwards, and networks. For a program that may sleep, the agent replaces
- * the trie by a hash, since such programs may not look up tries in Linux 6.12 (7.3 allows it).
+ * Prefixes of texts, prefixes of reversed texts (postfixes), and networks. For a program that may sleep, the agent
+ * replaces the trie with a hash map, since Linux 6.12 does not allow such programs to look up tries (7.3 does).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
@@ -207,7 +207,7 @@ struct {
 	__uint(value_size, 8);
 } policy_prefixes SEC(".maps");
 
-/* The lengths in such a hash, in units of `bits`, the longest first. */
+/* The prefix lengths in that hash map, in bits, longest first. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -215,7 +215,7 @@ struct {
 	__type(value, __u32);
 } policy_lengths SEC(".maps");
 
-/* Patterns that no table can hold; examined one by one. The set follows. */
+/* Patterns that cannot be looked up in a map, so they are tried one by one. The pattern's set of selectors follows. */
 struct policy_pattern {
 	__u64 mask;
 	__u64 length;
@@ -231,9 +231,9 @@ struct {
 } policy_patterns SEC(".maps");
 
 /*
- * Patterns with wildcards, many in one automaton: bit n of its states means that the part of the pattern before
- * position n was matched. `step` has the positions that a byte leads to, `stay` the positions where any byte, or any
- * byte except a slash, is skipped.
+ * Patterns with wildcards, many in one automaton: bit n of its states means that the pattern matches up to position n.
+ * `step` has the positions to which a byte leads. At the positions in `any`, every byte is skipped; at those in `name`,
+ * every byte except a slash.
  */
 struct policy_automaton {
 	__u64 start[POLICY_GLOB_WORDS];
@@ -249,7 +249,7 @@ struct {
 	__type(value, struct policy_automaton);
 } policy_automata SEC(".maps");
 
-/* Postfix operations; policies/compiler/encoding/postfix.py has the numbers. */
+/* An operation of an expression; policies/compiler/encoding/postfix.py has the codes. */
 struct policy_operation {
 	__u8 code;
 	__u8 slot;
@@ -258,7 +258,7 @@ struct policy_operation {
 	__u64 number;
 };
 
-/* The set follows. */
+/* The set of selectors follows. */
 struct policy_expression {
 	__u64 length;
 	struct policy_operation operations[POLICY_OPERATIONS];
@@ -280,9 +280,9 @@ struct policy_action {
 	__u64 interval;
 	/* The scope of the limit: 0 global, 1 by process, 2 by thread. */
 	__u32 scope;
-	/* The slot of the file to follow or to forget. */
+	/* The slot of the file to follow or to stop following. */
 	__u32 file;
-	/* The slot of the socket to remember or to forget. */
+	/* The slot of the socket to track or to stop tracking. */
 	__u32 socket;
 	/* For static probes: the argument to write to, and the new value. */
 	__u32 argument;
@@ -302,7 +302,8 @@ struct policy_limit_key {
 	__u64 values;
 };
 
-/* When a selector last posted. Only the most recently used entries are kept, so a flood can only cause more events. */
+/* When a selector last posted an event with these values. The least recently used entries are dropped, so a flood can
+ * cause more events, but cannot hide any. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
@@ -310,15 +311,15 @@ struct {
 	__type(value, __u64);
 } policy_posted SEC(".maps");
 
-/* Counted per CPU: enum policy_count. */
+/* Counters, one of each per CPU: the keys of policy_counts. */
 enum policy_count {
 	POLICY_COUNT_RUNS,
 	POLICY_COUNT_OVERRIDDEN,
 	POLICY_COUNT_SIGNALLED,
 	POLICY_COUNT_LIMITED,
-	/* No memory was free, so no policy was evaluated. */
+	/* No slot was free, so no policy was evaluated. */
 	POLICY_COUNT_UNASKED,
-	/* Arguments of static probes that were written to, and those that could not be. */
+	/* Writes to arguments of static probes that succeeded, and those that failed. */
 	POLICY_COUNT_SET,
 	POLICY_COUNT_UNSET,
 	POLICY_COUNTS,
@@ -360,7 +361,7 @@ struct policy_assignments {
 	struct policy_assignment one[POLICY_ASSIGNMENTS];
 };
 
-/* For each selector that overrides a program's function. */
+/* The assignments of each selector that overrides a function of a program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -368,7 +369,7 @@ struct {
 	__type(value, struct policy_assignments);
 } policy_assignments SEC(".maps");
 
-/* The names of the functions of a hook with many: by system call number, or by the function's cookie. */
+/* The names of functions, for a hook on many: by system call number, or by the function's cookie. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -376,7 +377,7 @@ struct {
 	__type(value, char[POLICY_FUNCTION_BYTES]);
 } policy_functions SEC(".maps");
 
-/* The arguments of a call until it returns: by thread, and by the stack pointer. */
+/* The arguments of a call, stored until it returns: by thread and stack pointer. */
 struct policy_call_key {
 	__u64 thread;
 	__u64 stack;

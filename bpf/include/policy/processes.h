@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Data remembered for a process: its namespaces and capabilities at the time of its exec, and which of the programs
- * that policies follow were run by it or its ancestors.
+ * Data about a process: its namespaces and capabilities at its last exec, and which of the programs that policies
+ * follow have been run by it or its ancestors.
  *
- * It is in the task storage of each thread, so it cannot be full and ends with the thread. New threads and children
- * start with a copy of their creator's data. Filled by the programs at the end of bpf/policy.bpf.c, which are loaded
- * once for all hooks when a policy needs them. The trap: a thread that calls exec becomes the first thread, so data
- * kept in the first thread alone would be lost; every thread has its own.
+ * It is in the task storage of each thread, which cannot be full and is freed with the thread. New threads and
+ * processes start with a copy of their creator's data. Filled by the programs in policy/remember.h, which are loaded
+ * once for all hooks if a policy needs them. The trap: a thread that calls exec becomes the first thread, so data in
+ * the task storage of the first thread alone would be lost.
  */
 #pragma once
 
@@ -48,7 +48,7 @@ static __always_inline void policy_describe_process(struct policy_process *to, s
 	policy_read_capabilities(to->capabilities, task);
 }
 
-/* Numbers: a bit for each kind of namespace that has changed since the exec. */
+/* Number: a bit for each kind of namespace that has changed since the exec. */
 static __always_inline void policy_read_namespace_changes(struct policy_memory *memory)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -69,7 +69,7 @@ static __always_inline void policy_read_namespace_changes(struct policy_memory *
 			memory->value.numbers[0] |= 1ULL << i;
 }
 
-/* Numbers: the capability bits that have changed since the exec: permitted, effective, inheritable. */
+/* Numbers: the permitted, effective and inheritable capabilities that have changed since the exec. */
 static __always_inline void policy_read_capability_changes(struct policy_memory *memory)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Override at a function of a program: changes registers, for example so that the function returns at once. Linux 6.18
- * (7384893d970e "bpf: Allow uprobe program to change context registers").
+ * The action Override at a function of a program: changes registers, for example so that the function returns at once.
+ * Since Linux 6.18 (7384893d970e "bpf: Allow uprobe program to change context registers").
  *
  * All values are computed from the registers at the probe. The trap: the kernel accepts stores to the context only at
- * constant offsets, so all registers are written, also unchanged ones.
+ * constant offsets, so all registers are written, even those that do not change.
  */
 #pragma once
 
 #include <policy/values.h>
 
-/* The exact number of registers, since the stack ends after them. On arm64: 31 registers, the stack pointer and the
+/* The exact number, since the kernel stack ends after the registers. On arm64: 31 registers, the stack pointer and the
  * program counter. */
 #if defined(__TARGET_ARCH_x86)
 #define POLICY_REGISTERS (sizeof(struct policy_registers) / 8)
@@ -18,7 +18,7 @@
 #define POLICY_REGISTERS 33
 #endif
 
-/* The value for no selector, as in policy_first_of(). */
+/* Stands for no selector, as in policy_first_of(). */
 #define POLICY_NO_SELECTOR (~0ULL)
 
 enum policy_assignment_kind {
@@ -31,7 +31,7 @@ enum policy_assignment_kind {
 	POLICY_ASSIGN_FUNCTION,
 };
 
-/* Key: the file that the probe is in (the probe's cookie), and the function's number at the hook. */
+/* The key: the file that contains the probe (the probe's cookie), and the number of the function. */
 struct policy_move_key {
 	__u32 file;
 	__u32 function;
@@ -99,7 +99,7 @@ static __always_inline void policy_store_registers(void *ctx, const __u64 *value
 #endif
 }
 
-/* Carries out all assignments of a selector, or none. False: none. */
+/* Carries out the assignments of a selector: all or none. False: none. */
 static __noinline bool policy_set_registers(void *ctx, __u32 selector)
 {
 	const struct policy_assignments *assignments = bpf_map_lookup_elem(&policy_assignments, &selector);

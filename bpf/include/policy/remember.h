@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The programs that fill the data of policy/processes.h: at each exec and fork and, once at the start, for processes
- * that already run. Loaded once for all hooks of a session.
+ * The programs that fill in the data of policy/processes.h: at each exec and fork and, once at start, for existing
+ * processes. Loaded once for all hooks of a session.
  *
- * The trap: the iterators run after the other two programs are attached, so that nothing between is missed. Therefore
- * they never overwrite data.
+ * The trap: the iterators run after the other two programs are attached, so that no exec or fork is missed. So they
+ * must not overwrite data.
  */
 #pragma once
 
@@ -12,11 +12,11 @@
 #include <policy/match.h>
 #include <policy/values.h>
 
-/* Whether policies follow programs. If so, the prefixes of test 0 are the programs' paths, each with its NUL; the
- * result is a program's number, from 1. */
+/* Policies follow programs. Then the prefixes of test 0 are the paths of these programs, each with its NUL; the result
+ * is the number of the program, from 1. */
 const volatile bool policy_follows = false;
 
-/* Marks the program that a task runs. */
+/* If policies follow the program that the task runs, sets its bit. */
 static __always_inline void policy_mark_program(struct policy_process *process, struct task_struct *task)
 {
 	struct policy_memory *memory;
@@ -60,7 +60,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	struct policy_process now = {}, *known = bpf_task_storage_get(&policy_processes, parent, NULL, 0);
 
 	if (!known) {
-		/* Forked before the iterator reached its parent. */
+		/* The iterator has not reached the parent yet. */
 		policy_describe_process(&now, child);
 		known = &now;
 	}
@@ -69,7 +69,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
-/* For a process that already runs, its state at the exec is unknown; its current state is used instead. */
+/* The state that an existing process had at its exec is unknown, so the current state is used. */
 SEC("?iter/task")
 int on_running(struct bpf_iter__task *ctx)
 {
@@ -87,7 +87,7 @@ int on_running(struct bpf_iter__task *ctx)
 	return 0;
 }
 
-/* Runs after the other one, so that all living ancestors are known. */
+/* Runs after the iterator above, so that the data of all living ancestors is there. */
 SEC("?iter/task")
 int on_descendant(struct bpf_iter__task *ctx)
 {

@@ -2,14 +2,13 @@
 /*
  * Sets of selectors: lookups by a number, and unions of several sets.
  *
- * The trap: all tests use the same `found`, so a test that collects sets there must be finished before the next one
- * begins.
+ * The trap: all tests use the same `found`, so a test that collects sets there must end before the next one begins.
  */
 #pragma once
 
 #include <policy/memory.h>
 
-/* Entries of a table that are tried one by one. */
+/* A search that tries the entries of a map one by one. */
 struct policy_search {
 	struct policy_memory *memory;
 	__u64 number;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * TrackSock: remembers the owner of a socket for later events, which may happen while another process runs, as in a
- * softirq.
+ * The action TrackSock: stores the owner of a socket for later events, which may happen while another process is
+ * current, for example in a softirq.
  *
- * The owner is stored as the head of an event, as of the time when tracking began. The trap: the table drops the least
- * recently used entries; then an event has the current process, as without tracking.
+ * The owner is stored as the head of an event, with the data at the time when tracking began. The trap: the map drops
+ * the least recently used entries; then an event has the current process, as without tracking.
  */
 #pragma once
 
@@ -14,9 +14,9 @@
 struct policy_owner {
 	struct policy_event head;
 	__u64 socket;
-	/* The owner's policies, when its cgroup is one that the agent has not reported. */
+	/* The owner's profile, for a cgroup that the agent has not reported. */
 	__u32 profile;
-	/* The user wants to see it. */
+	/* Whether the user has selected the process. */
 	__u32 wanted;
 };
 
@@ -30,7 +30,7 @@ struct {
 	__type(value, struct policy_owner);
 } policy_sockets SEC(".maps");
 
-/* The socket in a slot; 0: none. */
+/* The socket of a slot; 0: none. */
 static __always_inline __u64 policy_socket(const struct policy_context *context,
 					   const volatile struct policy_slot *slot)
 {
@@ -64,8 +64,8 @@ static __noinline const struct policy_owner *policy_owner_of(const struct policy
 	return NULL;
 }
 
-/* For a cgroup that the agent has not reported: the profile of the nearest container above it; 0: the profile of
- * unknown cgroups. */
+/* For a cgroup that the agent has not reported: the profile of the nearest container above it; 0, the profile of
+ * unknown cgroups, if there is none. */
 static __always_inline __u32 policy_inherited_profile(void)
 {
 	bool on_this_node = !gadget_node_cgroup;
@@ -86,8 +86,8 @@ static __always_inline __u32 policy_inherited_profile(void)
 	return on_this_node ? nearest : ~0U;
 }
 
-/* Which policies apply to a cgroup: the current one, or that of a socket's owner. A separate stack frame, for the
- * reason given at policy_read(). */
+/* The profile of a cgroup, either the current one or that of a socket's owner. A separate stack frame, for the reason
+ * given at policy_read(). */
 static __noinline __u32 policy_profile_of(__u64 cgroup, const struct policy_owner *owner)
 {
 	const __u32 *known;
@@ -95,8 +95,8 @@ static __noinline __u32 policy_profile_of(__u64 cgroup, const struct policy_owne
 	/* A process that left its container is still subject to that container's policies. */
 	cgroup &= ~GADGET_ELSEWHERE;
 	known = bpf_map_lookup_elem(&policy_containers, &cgroup);
-	/* Users do not choose a sandbox's program, so a policy that allows only certain programs must not keep pods
-	 * from starting. */
+	/* The runtime is exempt in a sandbox: users do not choose the sandbox's program, so a policy that allows only
+	 * certain programs must not keep pods from starting. */
 	if (known && *known & POLICY_SANDBOX && !owner && gadget_is_runtime(gadget_task()))
 		return ~0U;
 	if (known)
@@ -104,7 +104,7 @@ static __noinline __u32 policy_profile_of(__u64 cgroup, const struct policy_owne
 	return owner ? owner->profile : policy_inherited_profile();
 }
 
-/* The socket named by the first chosen selector in a mask; 0: none. */
+/* The socket in the action of the first chosen selector in a mask; 0: none. */
 static __always_inline __u64 policy_named_socket(struct policy_memory *memory, __u32 which)
 {
 	const struct policy_action *action = policy_first_of(memory, which);
@@ -123,9 +123,9 @@ static __noinline bool policy_describe_owner(struct policy_event *event, const s
 	return owner->wanted;
 }
 
-/* Remembers the owner of the named socket: the current process, or the owner of another socket of this call. A socket
- * that already had an owner now belongs to another process, or is a new socket at the same address. Notes which socket
- * to forget after the event. */
+/* Stores the owner of the socket to track: the owner of another socket of this call or, if there is none, the current
+ * process. If the socket itself already had an owner, it now belongs to another process, or is a new socket at the same
+ * address. Also notes the socket whose entry is to be removed after the event. */
 static __noinline void policy_track(struct policy_memory *memory, const struct policy_owner *owner)
 {
 	__u64 socket = policy_named_socket(memory, POLICY_MASK_TRACK);

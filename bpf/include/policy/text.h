@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Texts in the form that tests need: they end at POLICY_TEXT_END, with a NUL before and after. Paths are written from
- * there to the left, leaf first, as in the kernel's d_path().
+ * Texts in the form that tests need: they end at POLICY_TEXT_END, with a NUL before and after. Paths are written
+ * backwards from there, leaf first, as in the kernel's d_path().
  *
  * The trap: the verifier does not know where a text begins, so every use masks the offset.
  */
@@ -19,7 +19,7 @@ static __always_inline void policy_begin_text(struct policy_memory *memory)
 	memory->text[POLICY_TEXT_END] = 0;
 }
 
-/* Puts a NUL before the text. If there is no room for it, the text was cut. */
+/* Writes a NUL before the text, if there is room; otherwise the text was cut. */
 static __always_inline void policy_end_text(struct policy_memory *memory)
 {
 	__u64 start = memory->value.start;
@@ -46,7 +46,7 @@ static __always_inline enum gadget_step policy_step_up(struct policy_memory *mem
 	memory->text[start] = '/';
 	if (bpf_probe_read_kernel(&memory->text[start + 1], length, BPF_CORE_READ(dentry, d_name.name)))
 		return GADGET_STEP_NOWHERE;
-	/* The root of a file system, or a file that was found without its directory. */
+	/* The root of a file system, or a file that was opened without its directory. */
 	if (parent == dentry && memory->text[(start + 1) & POLICY_TEXT_MASK] == '/')
 		return GADGET_STEP_NOWHERE;
 	memory->value.start = start;
@@ -102,9 +102,9 @@ static __always_inline void policy_walk(struct policy_memory *memory)
 }
 
 /*
- * The path of `dentry` on `vfsmount` from the root of the mount namespace, which is the container's. Not from the
- * process's root, as the kernel writes paths: a program that may call chroot() could then choose the name under which a
- * policy sees a file.
+ * The path of `dentry` on `vfsmount` from the root of the container's mount namespace. Not from the process's root, as
+ * in the kernel's own paths: otherwise a program that may call chroot() could choose the path by which a policy sees a
+ * file.
  */
 static __always_inline void policy_read_path(struct policy_memory *memory, struct vfsmount *vfsmount,
 					     struct dentry *dentry)
@@ -139,7 +139,7 @@ static __always_inline void policy_read_dentry(struct policy_memory *memory, str
 		memory->value.lacks = 0;
 }
 
-/* Moves `length` bytes from the end of the event to where tests need them. */
+/* Moves `length` bytes from the end of the event's buffer to where tests need them. */
 static __always_inline void policy_place_text(struct policy_memory *memory, const char *from, __u64 length)
 {
 	__u64 start;
@@ -219,7 +219,7 @@ struct policy_gather {
 	bool user_list;
 };
 
-/* One of several buffers. When no room is left, its bytes are only counted. */
+/* Reads one of several buffers. When no room is left, its bytes are only counted. */
 static long policy_gather_one(__u32 index, struct policy_gather *gather)
 {
 	struct policy_iovec buffer = {};
@@ -245,7 +245,7 @@ static long policy_gather_one(__u32 index, struct policy_gather *gather)
 	asm volatile("" : "+r"(bytes), "+r"(at));
 	bytes &= POLICY_TEXT_MASK;
 	at &= POLICY_TEXT_MASK;
-	/* The buffer has twice the size, so the write stays inside it. */
+	/* `text` has twice the size, so the write stays within it. */
 	if (gather->user)
 		failed = bpf_probe_read_user(&gather->memory->text[at], bytes, buffer.base);
 	else
@@ -258,7 +258,7 @@ static long policy_gather_one(__u32 index, struct policy_gather *gather)
 	return 0;
 }
 
-/* The bytes of several buffers, one after the other. Number: how many bytes there are. */
+/* Reads several buffers as one text. Number: their size in bytes. */
 static __always_inline void policy_read_buffers(struct policy_gather *gather, __u64 count)
 {
 	struct policy_memory *memory = gather->memory;

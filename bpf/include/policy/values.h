@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Reads a slot: takes the value from the slot's source, and converts it by the slot's type to numbers, addresses and a
- * text.
+ * Reads a slot: gets the value from the slot's source, and converts it to numbers, addresses and a text, depending on
+ * the slot's type.
  *
  * The numbers of each type are documented at its reader and in kubectl_gadget/policies/compiler/matches.py. The trap:
  * for the verifier, all arguments of a hook are plain numbers, so pointers are followed with bpf_probe_read_kernel(),
- * which fails on an invalid pointer.
+ * which fails for an invalid pointer.
  */
 #pragma once
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 #include <linux/errno.h>
-/* Used only where programs have no cookies (before 5.15). `struct pt_regs` has no such member here. */
+/* usdt.bpf.h uses PT_REGS_IP only on kernels without cookies (before 5.15), and `struct pt_regs` has no such member
+ * here. */
 #undef PT_REGS_IP
 #define PT_REGS_IP(REGISTERS) 0
 #include <bpf/usdt.bpf.h>
@@ -41,31 +42,32 @@ struct policy_bpf_attr {
 	char prog_name[16];
 };
 
-/* Parameters that are passed in registers. */
+/* The maximum number of parameters in registers. */
 #define POLICY_PARAMETERS 6
 
-/* The kind of context that `ctx` is. */
+/* The kind of the context `ctx`. */
 enum policy_kind {
-	/* The arguments themselves, one after the other: a tracepoint. */
+	/* An array of the arguments: at a tracepoint. */
 	POLICY_OF_TRACEPOINT,
-	/* Arguments come from the trampoline's helpers. */
+	/* Helpers for trampolines read the arguments: fentry, fexit, fmod_ret, LSM. */
 	POLICY_OF_TRAMPOLINE,
-	/* A struct pt_regs: a kprobe or uprobe. */
+	/* A struct pt_regs: at a kprobe or uprobe. */
 	POLICY_OF_PROBE,
 	/* The same, at a static probe; the probe's ELF note says where the arguments are. */
 	POLICY_OF_USDT,
 };
 
-/* The context of a hook's program. All members are as wide as a register: the verifier forgets narrower ones once they
- * are on the stack, and then checks whether a helper of one program type is allowed in programs of other types. */
+/* The context of a hook's program. All members are 64 bits wide: the verifier forgets the values of narrower ones on
+ * the stack, and would then also check the branches for other kinds of programs, whose helpers this program may not
+ * call. */
 struct policy_context {
 	void *ctx;
 	/* enum policy_kind */
 	__u64 kind;
 	/* At a return: the parameters at the call. */
 	const __u64 *parameters;
-	/* For a system call that returns by a tracepoint: the offset of its result in the context. The caller's
-	 * registers are still available. */
+	/* At a tracepoint where a system call returns: the offset of the result in the context. The caller's registers
+	 * are still available. */
 	__u64 result_at;
 	/* Set by policy_run(): the selector that decided the verdict. */
 	__u64 selector;
@@ -73,7 +75,7 @@ struct policy_context {
 
 /* The offset of a system call's result in its tracepoint's context: after the common fields and the call's number. */
 #define POLICY_SYSCALL_RESULT 16
-/* The second argument of the raw tracepoint. */
+/* The same for the raw tracepoint, where it is the second argument. */
 #define POLICY_RAW_RESULT 8
 
 #if defined(__TARGET_ARCH_x86)
@@ -87,7 +89,7 @@ static const __u16 policy_parameters[POLICY_PARAMETERS] = {POLICY_REGISTER(di), 
 							   POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
 static const __u16 policy_call_parameters[6] = {POLICY_REGISTER(di),  POLICY_REGISTER(si), POLICY_REGISTER(dx),
 						POLICY_REGISTER(r10), POLICY_REGISTER(r8), POLICY_REGISTER(r9)};
-/* The registers of 32-bit programs. */
+/* The registers of 32-bit calls. */
 static const __u16 policy_compat_parameters[6] = {POLICY_REGISTER(bx), POLICY_REGISTER(cx), POLICY_REGISTER(dx),
 						  POLICY_REGISTER(si), POLICY_REGISTER(di), POLICY_REGISTER(bp)};
 #define POLICY_RESULT POLICY_REGISTER(ax)
@@ -107,7 +109,7 @@ static __always_inline __u64 policy_load(const void *from)
 	return value;
 }
 
-/* Reads from the kernel's memory or the caller's, through one variable on the stack. */
+/* Reads from the kernel's memory or the caller's. */
 static __always_inline __u64 policy_load_from(const void *from, bool user, bool *failed)
 {
 	__u64 value = 0;
@@ -121,7 +123,7 @@ static __always_inline __u64 policy_load_from(const void *from, bool user, bool 
 	return value;
 }
 
-/* The unchanged argument of a function or raw tracepoint. */
+/* An argument of the hook, as a 64-bit number. */
 static __always_inline __u64 policy_argument(const struct policy_context *context, __u32 index)
 {
 	__u64 value = 0;
@@ -139,7 +141,7 @@ static __always_inline __u64 policy_argument(const struct policy_context *contex
 	return value;
 }
 
-/* For static probes: there may be fewer arguments, or one in memory that cannot be read. */
+/* For static probes, which may have fewer arguments, or an argument in memory that cannot be read. */
 static __always_inline bool policy_has_argument(const struct policy_context *context, __u32 index)
 {
 	long unused;
@@ -160,8 +162,8 @@ static __always_inline __u64 policy_result(const struct policy_context *context)
 	return value;
 }
 
-/* The value at the slot's source, along its steps, not yet cut to its size. Sets `failed` when a step cannot be read.
- */
+/* The value from the slot's source after all steps, not yet reduced to its size. Sets `failed` if a step cannot be
+ * read. */
 static __always_inline __u64 policy_raw_or(const struct policy_context *context,
 					   const volatile struct policy_slot *slot, __u32 index, bool *failed)
 {
@@ -226,7 +228,7 @@ static __always_inline __u64 policy_raw(const struct policy_context *context, co
 	return policy_raw_or(context, slot, index, &failed);
 }
 
-/* The size of a buffer. A function that failed has filled no buffer. */
+/* The size of a buffer; 0 if the function failed, since then it has filled no buffer. */
 static __always_inline __u64 policy_size(const struct policy_context *context, const volatile struct policy_slot *slot)
 {
 	__s64 returned;
@@ -237,7 +239,7 @@ static __always_inline __u64 policy_size(const struct policy_context *context, c
 	return returned > 0 ? returned : 0;
 }
 
-/* Marked as in Tetragon. */
+/* The mark of a 32-bit call, as in Tetragon. */
 #define POLICY_COMPAT_CALL (1ULL << 31)
 
 static __always_inline void policy_read_number(struct policy_value *value, const volatile struct policy_slot *slot,
@@ -264,13 +266,13 @@ static __always_inline void policy_read_inode(struct policy_value *value, struct
 /* PERF_TYPE_BREAKPOINT */
 #define POLICY_LAST_PERF_TYPE 5
 
-/* The number of a file that says whether it is followed. Not sent. */
+/* The index of a file's number with its id if it is followed. Not sent. */
 #define POLICY_FILE_ID 11
 
 /*
- * For each of its files, overlayfs opens a file of a lower file system through a private mount (since Linux 6.5;
- * FMODE_BACKING marks such files too, but its bit differs between kernels). A memfd has a private mount as well, and is
- * in no directory.
+ * Whether this is the file of a lower file system that overlayfs opens for one of its own files, through a private
+ * mount (since Linux 6.5; FMODE_BACKING marks such files too, but its bit differs between kernels). A memfd has a
+ * private mount as well, but is in no directory.
  */
 static __always_inline bool policy_is_below_another(struct file *file)
 {
@@ -280,8 +282,8 @@ static __always_inline bool policy_is_below_another(struct file *file)
 	return BPF_CORE_READ(mount, mnt_ns) == MNT_NS_INTERNAL && BPF_CORE_READ(dentry, d_parent) != dentry;
 }
 
-/* Numbers as above, and the flags. `is_own`: the hook is about this file, and it was not found through another object.
- */
+/* Numbers as above, then the flags. `is_own`: the file is an argument of the hook itself, and was not found through
+ * another object. */
 static __always_inline void policy_read_file(struct policy_memory *memory, struct file *file, bool is_own)
 {
 	if (!file) {
@@ -305,7 +307,7 @@ static __always_inline void policy_read_file(struct policy_memory *memory, struc
 }
 
 /* Numbers: source port, destination port, protocol, family, state, type, mark, priority; the upper halves of the last
- * two are the socket's address in memory, which identifies it. Addresses: both. */
+ * two are the address of the struct sock, which identifies the socket. Addresses: source and destination. */
 static __always_inline void policy_read_sock(struct policy_value *value, struct sock *sk)
 {
 	__u16 family;
@@ -329,7 +331,7 @@ static __always_inline void policy_read_sock(struct policy_value *value, struct 
 	gadget_remote_ip(value->addresses[1], sk);
 }
 
-/* The same as for a socket; the address is the destination. The text is the name of a Unix socket. */
+/* The same numbers; the address is the destination. The text is the name of a Unix socket. */
 static __always_inline void policy_read_sockaddr(struct policy_memory *memory, const void *address, bool user)
 {
 	struct policy_value *value = &memory->value;
@@ -350,8 +352,8 @@ static __always_inline void policy_read_sockaddr(struct policy_memory *memory, c
 		value->numbers[1] = port;
 }
 
-/* Numbers: uid, gid, suid, sgid, euid, egid, fsuid, fsgid, then permitted, effective, inheritable, user namespace. In
- * the upper halves of the first four: secure bits, and the user namespace's level and owner. */
+/* Numbers: uid, gid, suid, sgid, euid, egid, fsuid, fsgid, then permitted, effective, inheritable, user namespace. The
+ * upper halves of the first four: secure bits, and the user namespace's level, owner and group. */
 static __always_inline void policy_read_cred(struct policy_value *value, const struct cred *cred)
 {
 	const struct user_namespace *namespace;
@@ -376,8 +378,8 @@ static __always_inline void policy_read_cred(struct policy_value *value, const s
 	value->numbers[11] = BPF_CORE_READ(namespace, ns.inum);
 }
 
-/* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user; then a bit for each that
- * is the node's own. */
+/* Numbers: uts, ipc, mnt, pid, pid for children, net, time, time for children, cgroup, user; then a bit for each
+ * namespace that is the node's own. */
 static __always_inline void policy_read_namespaces(struct policy_memory *memory)
 {
 	/* In the buffer that strings are read to, since the stack has no room. */
@@ -398,8 +400,8 @@ static __always_inline void policy_read_namespaces(struct policy_memory *memory)
 	value->numbers[10] = now->ns_host == ~0U ? 0 : now->ns_host;
 }
 
-/* An IPv4 or IPv6 packet, with the numbers of a socket; the upper halves of the last two are its length and its hash.
- */
+/* An IPv4 or IPv6 packet, with the numbers of a socket; the upper halves of the last two are the packet's length and
+ * hash. */
 static __always_inline void policy_read_packet(struct policy_value *value, const struct sk_buff *skb)
 {
 	const __u8 *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
@@ -452,7 +454,7 @@ struct policy_spread {
 	__u64 user;
 };
 
-/* False: the iov_iter consists of pages, which cannot be read here. */
+/* False: the iov_iter refers to pages, which cannot be read here. */
 static __always_inline bool policy_spread_of(struct policy_spread *spread, const struct iov_iter *iter)
 {
 	const struct iov_iter___old *old = (const void *)iter;
@@ -494,7 +496,7 @@ static __always_inline void policy_read_iov_iter(struct policy_memory *memory, c
 	memory->value.numbers[0] = spread.bytes;
 }
 
-/* Without the NUL at its end. */
+/* A __data_loc field of a tracepoint: a text, read without its NUL. */
 static __always_inline void policy_read_data_loc(struct policy_memory *memory, const void *ctx, __u32 place)
 {
 	__u32 length = place >> 16;
@@ -513,7 +515,7 @@ static __always_inline void policy_read_binary(struct policy_memory *memory, str
 		memory->value.lacks = POLICY_UNREADABLE;
 }
 
-/* Whether the current task is in another user namespace than the node. */
+/* Whether the current task is in a user namespace other than the node's. */
 static __always_inline bool policy_in_user_namespace(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -521,7 +523,7 @@ static __always_inline bool policy_in_user_namespace(void)
 	return BPF_CORE_READ(task, cred, user_ns, level) > 0;
 }
 
-/* Number: which of the hook's functions. The text is its name, if it has one. */
+/* Number: which function was called. The text is its name, if it has one. */
 static __always_inline void policy_read_function(struct policy_memory *memory, const struct policy_context *context)
 {
 	__u32 key = context->kind == POLICY_OF_PROBE ? bpf_get_attach_cookie(context->ctx)
@@ -533,15 +535,15 @@ static __always_inline void policy_read_function(struct policy_memory *memory, c
 		policy_read_string(memory, name, false);
 }
 
-/* Fills memory->value. A separate stack frame, since the stack of a program and all functions that it calls is 512
- * bytes. */
+/* Fills in memory->value. Not inlined: a separate function's stack frame is free again when it returns, and a program
+ * and the functions that it calls together have only 512 bytes of stack. */
 static __noinline void policy_read(struct policy_memory *memory, const struct policy_context *context,
 				   const volatile struct policy_slot *slot)
 {
 	struct policy_value *value = &memory->value;
 	struct task_struct *task = (void *)bpf_get_current_task();
 	bool failed = false;
-	/* Steps lead to data of the task, but not for the process's own types. */
+	/* The types for properties of the process do not use the source and its steps. */
 	__u64 raw = slot->type < POLICY_PID || slot->type == POLICY_CAPABILITIES_GAINED
 			    ? policy_raw_or(context, slot, slot->index, &failed)
 			    : 0;
@@ -663,7 +665,8 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		value->numbers[0] = BPF_CORE_READ(event, attr.type);
 		value->numbers[1] = BPF_CORE_READ(event, attr.config);
 		value->numbers[2] = BPF_CORE_READ(event, attr.config2);
-		/* Types that the kernel numbers dynamically may have the name of a kernel function, or of a file. */
+		/* An event type that the kernel numbers dynamically may have the name of a kernel function, or of a
+		 * file. */
 		if (value->numbers[0] > POLICY_LAST_PERF_TYPE && function)
 			policy_read_string(memory, (void *)function, true);
 		value->lacks = raw ? 0 : POLICY_UNREADABLE;
@@ -711,7 +714,7 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		value->lacks = raw ? 0 : POLICY_UNREADABLE;
 		break;
 	case POLICY_PID:
-		/* Numbers: the PID on the node, and in its own namespace, 0 when that is the node's. */
+		/* Numbers: the PID on the node, and that in its own namespace, or 0 if that is the node's namespace. */
 		value->numbers[0] = gadget_node_pid(gadget_task());
 		value->numbers[1] = gadget_own_pid(gadget_task(), 0);
 		break;

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * maxData: buffers that are sent as a whole, up to POLICY_WHOLE_BYTES. Such an event is assembled in a buffer (`struct
- * policy_room`) from a pool that all CPUs use, since per-CPU memory is limited to 32 KiB. Pieces follow the event:
- * values of the same slot without numbers.
+ * maxData: sends whole buffers, up to POLICY_WHOLE_BYTES. Such an event is assembled in memory (`struct policy_room`)
+ * from a pool that all CPUs share, since per-CPU memory is limited to 32 KiB. The rest of a buffer follows the event in
+ * pieces: values of the same slot, without numbers.
  *
- * The trap: a piece is read after the tests, which saw the first 4,095 bytes.
+ * The trap: the pieces are read after the tests, which have seen only the first 4,095 bytes.
  */
 #pragma once
 
 #include <policy/decide.h>
 
-/* The maximum that Tetragon reads. */
+/* As much as Tetragon reads at most. */
 #define POLICY_WHOLE_BYTES 327360
-/* The length of a value has 16 bits. */
+/* The length of a value in an event has 16 bits. */
 #define POLICY_PIECE_BYTES 32768
-/* The maximum number of pieces, and of buffers examined for them: the kernel's own maximum (UIO_MAXIOV). */
+/* The maximum number of iterations: each adds a piece or goes on to the next buffer, of which there are at most 1024
+ * (UIO_MAXIOV). */
 #define POLICY_MOST_STEPS (2 * 1024 + 16)
 #define POLICY_MOST_ROOMS 16
 /* Room for all pieces, and for their heads. */
@@ -25,20 +26,20 @@ struct policy_room {
 	__u64 taken;
 	/* Bytes of the event so far. */
 	__u64 length;
-	/* The buffer's next piece, and how many of its bytes are left. */
+	/* The rest of the current buffer. */
 	__u64 from;
 	__u64 left;
-	/* How many bytes of the value are still to be sent, from this buffer and the following ones. */
+	/* The number of bytes still to be sent, from this buffer and the following ones. */
 	__u64 wanted;
-	/* The following buffers, and how many of their bytes were already sent. */
+	/* The following buffers, and how many of their bytes have already been sent. */
 	const struct policy_iovec *buffers;
 	__u64 count;
 	__u64 sent;
-	/* With room for the longest piece after any position, so that the verifier accepts each write. */
+	/* After every position, there is room for the longest piece, so that the verifier accepts each write. */
 	char memory[POLICY_ROOM_BYTES + POLICY_PIECE_BYTES];
 };
 
-/* Its values have the full size only if some policy needs it. */
+/* The values have this size only if a policy needs it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -74,7 +75,7 @@ struct policy_pieces {
 	bool user;
 };
 
-/* Goes on to the next of several buffers, which may be empty. False: there is none. */
+/* Goes on to the next of several buffers, which may be empty. False: there is no further one. */
 static __always_inline bool policy_next_buffer(struct policy_room *room)
 {
 	struct policy_iovec buffer = {};
@@ -92,8 +93,8 @@ static __always_inline bool policy_next_buffer(struct policy_room *room)
 	return true;
 }
 
-/* The loop's state is in the room. The verifier knows nothing about its contents, so it checks one piece instead of all
- * of them. */
+/* Adds one piece, or goes on to the next buffer. The loop's state is in map memory, about whose contents the verifier
+ * knows nothing, so it checks one iteration instead of all. */
 static long policy_add_piece(__u32 index, struct policy_pieces *pieces)
 {
 	struct policy_room *room = pieces->room;
@@ -154,12 +155,12 @@ static __always_inline void policy_add_rest(struct policy_memory *memory, const 
 	room->count = spread.buffer ? 0 : spread.count;
 	room->sent = spread.skip + sent;
 	bpf_loop(POLICY_MOST_STEPS, policy_add_piece, &pieces, 0);
-	/* It was counted as cut. */
+	/* policy_append() has counted this value as cut. */
 	if (!room->wanted && spread.bytes <= POLICY_WHOLE_BYTES && memory->cuts)
 		memory->cuts--;
 }
 
-/* Sends the event in `memory` with its whole buffers. False: there is no room. */
+/* Sends the event in `memory` with its whole buffers. False: no memory is free. */
 static __noinline bool policy_emit_whole(struct policy_memory *memory, const struct policy_context *context)
 {
 	struct policy_room *room = policy_take_room();

@@ -18,7 +18,7 @@ struct {
 	__type(value, struct gadget_sent);
 } gadget_sent_slots SEC(".maps");
 
-/* Like gadget_take_slot() (gadget/slots.h), and for the same reasons. */
+/* Like gadget_take_slot() (gadget/slots.h), for the same reasons. */
 static __always_inline struct gadget_sent *gadget_take_sent(void)
 {
 	for (unsigned int i = 0; i < GADGET_SENT_SLOTS; i++) {
@@ -41,8 +41,7 @@ static __always_inline void gadget_give_back_sent(struct gadget_sent *slot)
 	__sync_fetch_and_add(&slot->taken, -1);
 }
 
-/* `length` is the result of bpf_snprintf(): it counts the NUL, and is the length of the whole line if that did not fit.
- */
+/* `length` is the result of bpf_snprintf(): the length of the whole line with its NUL, even if it did not fit. */
 static __always_inline void gadget_printed(struct gadget_sent *slot, long length)
 {
 	if (length > 1) {
@@ -50,7 +49,7 @@ static __always_inline void gadget_printed(struct gadget_sent *slot, long length
 		slot->length = slot->cut ? GADGET_SENT_BYTES - 1 : length - 1;
 		gadget_send_line(slot);
 	} else if (length < 0) {
-		/* The texts together have more than a kilobyte, which the kernel does not format. */
+		/* The kernel does not format texts that have more than a kilobyte together. */
 		gadget_lose_sent();
 	}
 	gadget_give_back_sent(slot);
@@ -77,7 +76,7 @@ static __always_inline void gadget_printed(struct gadget_sent *slot, long length
 		0L;                                                                                                    \
 	})
 
-/* Keeps the type of the sent data in the object, where the client finds the columns. */
+/* Keeps the type of the sent data in the object: the client derives the columns from it. */
 #define GADGET_SENT_TYPE(DATA)                                                                                         \
 	static const typeof(*(DATA)) *const volatile gadget_sent_type __attribute__((used)) = (void *)0
 
