@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Programs that do nothing, one for each way to attach, named like those of policy.bpf.c: a kernel that accepts one of
- * them accepts that program too. Emits nothing.
+ * Programs that do nothing, one for each way to attach a program, with the names of those in policy.bpf.c: if the
+ * kernel accepts one of them, it accepts the program of that name too. Emits nothing.
  *
- * Hooks: the ones that the agent checks, for a moment. The trap: where a program may deny a call, its return value is
- * the call's result, so it is 0.
+ * Hooks: those that the agent probes, for a moment. The trap: at some hooks, the return value decides the call's
+ * result, so it must be 0.
  */
 #include <linux/bpf.h>
 
@@ -46,8 +46,7 @@ int on_kprobe(void *ctx)
 	return 0;
 }
 
-/* Never overrides, since no process has this PID. The kernel may refuse the use of the helper, which is what is probed.
- */
+/* Never overrides, since no process has this PID. Probes whether the kernel allows the helper. */
 SEC("?kprobe")
 int on_kprobe_override(void *ctx)
 {

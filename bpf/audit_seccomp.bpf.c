@@ -2,13 +2,13 @@
 /*
  * audit seccomp: emits one `struct audit_seccomp` for each system call that a seccomp filter denied.
  *
- * Hooks: the raw tracepoints sys_enter and sys_exit. A call that the filter answers itself does not reach sys_enter
- * (syscall_trace_enter() of kernel/entry/common.c), but returns through sys_exit: an exit without an entry means that
- * the call was denied. The kernel's audit log has such calls only if the filter requests it, and container filters do
- * not. Kills are reported by signal_generate and sched_process_exit; calls that are only logged, by audit_seccomp(),
- * where the kernel has fentry or kprobes.
+ * Hooks: the raw tracepoints sys_enter and sys_exit. For a call that the filter does not allow, sys_enter does not run
+ * (syscall_trace_enter() of kernel/entry/common.c), but sys_exit does: an exit without an entry means that the call was
+ * denied. The kernel's audit log has such calls only if the filter requests it, and the filters of containers do not.
+ * Kills come from signal_generate and sched_process_exit; calls that are only logged, from audit_seccomp(), where the
+ * kernel has fentry or kprobes.
  *
- * The trap: the first event seen for a thread may be the exit of a call that began earlier (a fork, in the child; the
+ * The trap: the first event of a thread may be the exit of a call whose entry was not seen (the fork, in the child; the
  * call that installed the filter), so it is ignored.
  */
 #include <gadget/compat_call.h>
@@ -21,9 +21,9 @@
 
 /* The outcome of the call. */
 enum action {
-	/* It failed with the errno of the filter, or of the supervisor that the filter notifies. */
+	/* It failed with an errno from the filter, or from the supervisor that the filter notifies. */
 	ACTION_ERRNO = 1,
-	/* A supervisor that the filter notifies answered it. */
+	/* The supervisor that the filter notifies has returned a result. */
 	ACTION_EMULATED,
 	/* The program's own handler of SIGSYS was called. */
 	ACTION_TRAP,
@@ -128,7 +128,7 @@ int exits(__u64 *ctx)
 	}
 	registers = gadget_registers(task);
 	number = gadget_syscall_number(registers);
-	/* For a trap, the registers are restored; the signal reports it. */
+	/* For a trap, the kernel restores the registers; signal_generate reports it. */
 	if (result == number)
 		return 0;
 	if (result < 0 && result >= -4095)

@@ -2,18 +2,18 @@
 /*
  * Follows cgroups and the processes that leave them, for the agent:
  *
- * - notifies it at once of every cgroup v2 that is created or removed (struct cgroup_change into gadget_events), and
- *   once at start where the agent itself runs. Hooks: the raw tracepoints cgroup_mkdir and cgroup_rmdir; the agent runs
- *   `locate` directly
+ * - notifies it at once of each cgroup v2 that is created or removed (a struct cgroup_change in gadget_events). Hooks:
+ *   the tracepoints cgroup_mkdir and cgroup_rmdir. Once at start, the agent runs `locate` directly, to find its own PID
+ *   namespace
  * - remembers the container that each process came from, and maintains the list of processes outside of their container
- *   (gadget/moved.h). Hooks: the raw tracepoints cgroup_attach_task, sched_process_fork and sched_process_free, and an
- *   iterator over all tasks for the existing ones; the agent runs `adopt` directly, for processes that it finds. The
- *   iterator emits a struct process_found for each process
+ *   (gadget/moved.h). Hooks: the tracepoints cgroup_attach_task, sched_process_fork and sched_process_free, and an
+ *   iterator over all tasks, which emits a struct process_found for each existing process; the agent runs `adopt`
+ *   directly, for processes that it finds by itself
  *
- * Nothing of this leaves the node, so it is not a struct gadget_record. One object for both, since libbpf reads all of
- * the kernel's types for each object. The traps: cgroup_attach_task comes after the move, when the old cgroup is no
- * longer known. So the container of each thread is in its task storage (Linux 5.11), which cannot be full and ends with
- * the thread; without it, the agent loads the programs of the first kind alone.
+ * These records do not leave the node, so they do not begin with a struct gadget_record. One object for both tasks,
+ * since libbpf reads the kernel's whole BTF for each object. The trap: cgroup_attach_task runs after the move, when the
+ * old cgroup is no longer known. So the container of each thread is in its task storage (Linux 5.11), which cannot be
+ * full and is freed with the thread; without task storage, the agent loads only the programs of the first kind.
  */
 #include <gadget/containers.h>
 #include <gadget/counters.h>
@@ -40,7 +40,7 @@ struct cgroup_change {
 	char name[NAME_BYTES];
 };
 
-/* The nesting level of the agent's PID namespace. Set by `locate` before anything is attached. */
+/* The nesting level of the agent's PID namespace. Set by `locate` before the programs are attached. */
 __u32 agent_pid_level;
 
 static __always_inline __u32 pid_seen_by_agent(void)
@@ -117,11 +117,11 @@ struct process_found {
 	/* 0: no container. */
 	__u64 container;
 	__u32 tgid;
-	/* The nesting level of its PID namespace, and the inode numbers of this and of its mount namespace. */
+	/* The nesting level of the PID namespace, and the inode numbers of PID and mount namespace. */
 	__u32 level;
 	__u32 pid_namespace;
 	__u32 mount_namespace;
-	/* The same of the parent, or of the process that adopted it. */
+	/* The same inode numbers of the parent. */
 	__u32 mount_namespace_above;
 	__u32 pid_namespace_above;
 };
@@ -141,7 +141,7 @@ struct {
 	__type(value, struct adopted);
 } adopted SEC(".maps");
 
-/* One comparison, since the verifier follows each at all levels of the loops below. */
+/* One comparison, since the verifier follows both results of each in every iteration of the loops below. */
 static __always_inline bool is_container(__u32 value)
 {
 	_Static_assert(GADGET_WANTED == 1 && GADGET_UNWANTED == 2, "the comparison is for these two");
@@ -150,16 +150,17 @@ static __always_inline bool is_container(__u32 value)
 	return value < 2;
 }
 
-/* NULL: it is the root. A cgroup begins with its own state, `self`. */
+/* The parent; NULL: it is the root. A cgroup begins with its state, `self`, so the addresses are the same. */
 static __always_inline struct cgroup *cgroup_above(struct cgroup *cgroup)
 {
 	return (struct cgroup *)BPF_CORE_READ(cgroup, self.parent);
 }
 
-/* These functions take a cgroup's address. They are not static, so that the verifier checks their loops once, and not
- * once for each path to them. */
+/* The following functions take the address of a cgroup. They are not static, so that the verifier checks their loops
+ * once, and not for each path to them. */
 
-/* The highest of the containers that have the same share as this one and contain it; `id` is its id. */
+/* The highest cgroup above this container that belongs to a container with the same share; `id`, the container's own
+ * cgroup, if there is none. */
 __noinline __u64 highest_with_share(__u64 address, __u64 id, __u32 share)
 {
 	struct cgroup *cgroup = (struct cgroup *)address;
@@ -180,7 +181,7 @@ __noinline __u64 highest_with_share(__u64 address, __u64 id, __u32 share)
 	return id;
 }
 
-/* The cgroup of the nearest container, or of those above it with the same share. 0: none. */
+/* The cgroup of the nearest container, or the highest one above it with the same share. 0: there is none. */
 __noinline __u64 container_of_cgroup(__u64 address)
 {
 	struct cgroup *cgroup = (struct cgroup *)address;
@@ -245,7 +246,7 @@ SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {
 	__u64 container, *origin = bpf_task_storage_get(&origins, task, NULL, 0);
-	/* The same address, as a number that functions may take. */
+	/* The cgroup's address as a number, which can be passed to functions that are not static. */
 	__u64 there = (__u64)BPF_CORE_READ(cgroup, self.cgroup);
 	__u32 tgid = task->tgid;
 	__u64 from;
@@ -260,7 +261,7 @@ int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_stru
 	}
 	if (from && gadget_any_moved())
 		forget(tgid);
-	/* The runtime moves it there, or it moves to a container inside its own. */
+	/* The runtime moves the process into the container, or it moves to a container inside its own. */
 	container = container_of_cgroup(there);
 	if (!origin && container)
 		origin = bpf_task_storage_get(&origins, task, &container, BPF_LOCAL_STORAGE_GET_F_CREATE);
@@ -269,7 +270,7 @@ int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_stru
 	return 0;
 }
 
-/* `parent` is the process that forks, also with CLONE_PARENT. */
+/* `parent` is the process that forks, even with CLONE_PARENT. */
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 {
@@ -290,7 +291,7 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	bpf_task_storage_get(&origins, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (child->tgid == parent->tgid)
 		return 0;
-	/* In a cgroup of its own choice (CLONE_INTO_CGROUP), or in one that its creator has moved to. */
+	/* In a cgroup chosen with CLONE_INTO_CGROUP, or in one to which its creator has moved. */
 	if ((cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) || listed(parent->tgid)) &&
 	    !is_within((__u64)cgroup, from))
 		keep(child->tgid, child->start_boottime, from);

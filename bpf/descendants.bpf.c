@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Maintains the set of a process and its descendants for all gadgets of a session (gadget/chosen_process.h). Emits
+ * Maintains the set of one process and its descendants for all gadgets of a session (gadget/chosen_process.h). Emits
  * nothing.
  *
- * Hooks: the tracepoint sched_process_fork, which comes before the child runs; sched_process_free, after which the
- * process causes no more events; and an iterator over all tasks, which the agent runs until it adds nothing more: then
- * every process was visited after its parent was added, or was forked by a process in the set. The trap: a PID can be
- * reused shortly before sched_process_free comes for its old process. So an entry has the fork time of its process, and
- * is removed only for that process.
+ * Hooks: the tracepoints sched_process_fork, which runs before the child does, and sched_process_free, after which the
+ * process causes no more events; and an iterator over all tasks, which the agent runs until it adds no further process:
+ * only then have all processes been visited after their parent was added. The trap: a PID can be reused shortly before
+ * sched_process_free runs for the old process. So an entry has the fork time of its process, and is removed only for
+ * that process.
  */
 #include <gadget/chosen_process.h>
 #include <kernel/iterator.h>
@@ -15,7 +15,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* How many times there was no room: these processes and their descendants are missing. */
+/* The number of processes for which there was no room: these and their descendants are missing. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -59,7 +59,7 @@ int BPF_PROG(forks, struct task_struct *parent, struct task_struct *child)
 
 	if (!is_leader(child))
 		return 0;
-	/* The process that forks, not real_parent, which with CLONE_PARENT is its own parent. */
+	/* `parent` is the process that forks; with CLONE_PARENT, real_parent is another process. */
 	if (is_chosen(child, parent))
 		add(child);
 	else

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-// Which file really lies behind an address of this process, for the agent, which runs `find_file` by hand
-// (BPF_PROG_TEST_RUN). On overlayfs, containers of one image have a file each to see, and one file in common to run,
-// which is where uprobes go. Only the mapping knows it. Linux 5.17.
+/*
+ * Finds the file that is mapped at an address of this process, for the agent, which runs `find_file` directly
+ * (BPF_PROG_TEST_RUN). Since Linux 5.17. Emits nothing.
+ *
+ * The trap: on overlayfs, containers of one image see different files, but map the same file of the lower file system,
+ * to which uprobes must be attached. Only the mapping has that file.
+ */
 #include <gadget/task.h>
 #include <kernel/fs.h>
 #include <kernel/task.h>

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Network policies: refuses calls and packets, and emits a `struct network_policy` at once for the first refusal of its
- * kind, then one per second with the number of further refusals, so that endless attempts do not flood the ring.
+ * Network policies: refuses calls and packets. Emits a `struct network_policy` at once for the first refusal of its
+ * kind, then one per second with the number of further refusals, so that repeated attempts do not flood the ring.
  *
- * Hooks: cgroup/connect and cgroup/sendmsg answer EPERM before anything is sent; cgroup_skb sees each packet of each
- * socket and drops packets that begin something that is not allowed. For TCP, only the first packet of a connection is
- * checked, so existing connections stay open, and no state is needed. For UDP and SCTP, the end that began is
- * remembered, so that answers pass.
+ * Hooks: cgroup/connect and cgroup/sendmsg, where calls fail with EPERM before anything is sent; cgroup_skb, which sees
+ * each packet of each socket and drops those that begin an exchange that is not allowed. For TCP, only the first packet
+ * of a connection is checked, so existing connections stay open, and no state is needed. For UDP and SCTP, the end that
+ * began an exchange is remembered, so that answers pass.
  *
  * The client fills the tables (kubectl_gadget/network_policies/kernel_tables.py): cgroup → set of policies (subject),
  * address → its identity for policies (peer), and what each subject may do with each peer. The traps: traffic without
- * an entry is refused, so the tables must be filled before a cgroup gets a subject; and programs of cgroups can be
- * interrupted by each other, so the data for the verdict is on the stack, and a slot is used only for the event.
+ * an entry is refused, so the tables must be filled before a cgroup gets a subject; and programs for cgroups can
+ * interrupt each other, so the data for the verdict is on the stack, and a slot is used only for the event.
  */
 #include <gadget/packet.h>
 #include <gadget/refused.h>
@@ -24,9 +24,9 @@
 #define PEERS (1 << 20)
 #define PORTS (4 << 20)
 #define RULES (1 << 20)
-/* Which end began an exchange of UDP or SCTP; the oldest entries are dropped, and decided again. */
+/* The maximum number of UDP and SCTP exchanges; the least recently used entries are dropped, and decided again. */
 #define FLOWS 131072
-/* How long it is known, in units of 2^30 ns: 180 s. */
+/* How long an exchange is remembered, in units of 2^30 ns: 180 s. */
 #define FLOW_TIME 168
 
 #define REFUSE 0
@@ -36,15 +36,16 @@
 
 /* Defined as in kubectl_gadget/network_policies/kernel_tables.py. */
 #define NAME_BYTES 160
-/* For rules that allow everybody. */
+/* The peer of rules that allow all peers. */
 #define ANYONE (~0U)
-/* Traffic that nodes relay has a peer of its own, at 100::NUMBER, a prefix that no host has (RFC 6666). */
+/* The first word of 100::NUMBER, the address of peers for traffic that nodes relay. No host has this prefix (RFC
+ * 6666). */
 #define RELAYED 0x01000000
 
 enum pod_kind {
-	/* The cgroup of a container, inherited below it. */
+	/* The cgroup of a container. Cgroups below it inherit the entry. */
 	POD = 1,
-	/* Of the host. */
+	/* A cgroup of the host. */
 	HOST,
 	/* Like POD, for a pod that may neither send nor receive, not even on existing connections. */
 	CUT_OFF,
@@ -54,7 +55,7 @@ enum peer_kind {
 	PEER = 0,
 	/* The node itself, which is always allowed. */
 	PEER_NODE,
-	/* A service: its entries allow what all its backends together allow. */
+	/* A service: its entries allow what all its backends allow. */
 	PEER_SERVICE,
 };
 
@@ -74,8 +75,8 @@ struct network_policy {
 	enum gadget_refused_direction direction;
 	/* 1: refused, 2: would be refused (dry run). */
 	__u32 action;
-	/* How many refusals this event stands for; a connection counts once, however often it is retried. Events after
-	 * the first one of a kind count the refusals since the previous event. */
+	/* The number of refusals since the previous event of this kind; a connection counts once, however often its
+	 * first packet is retransmitted. */
 	gadget_number count;
 	/* connect, send or packet. */
 	gadget_operation operation;
@@ -89,7 +90,7 @@ GADGET_RECORD(network_policy);
 
 const volatile bool dry_run = false;
 
-/* Key: a cgroup's id. Subject 0: no policy. */
+/* The key is a cgroup id. Subject 0: no policy. */
 struct policy_pod {
 	__u32 subject;
 	__u32 kind;
@@ -97,7 +98,7 @@ struct policy_pod {
 };
 
 struct policy_subject {
-	/* A bit for each direction in which only allowed traffic passes. */
+	/* A bit for each direction in which only allowed traffic passes (EGRESS, INGRESS). */
 	__u64 isolated;
 	char egress[GADGET_POLICIES_BYTES];
 	char ingress[GADGET_POLICIES_BYTES];
@@ -141,10 +142,10 @@ struct flow_key {
 	__u32 protocol;
 };
 
-/* What is known of an exchange is one word, read and written at once, since the map may give the entry to another
- * exchange at any time. Its upper half is a mark of the key, which shows whose entry it is; then come 30 bits for when
- * the exchange was last seen, in units of 2^30 ns, and 2 for the end that began: EGRESS, INGRESS, or both when unknown.
- */
+/* The state of an exchange is one word, read and written at once, since the map may reuse the entry for another
+ * exchange at any time. The upper half is a hash of the key, which shows whose entry it is; then come 30 bits for the
+ * time when the exchange was last seen, in units of 2^30 ns, and 2 bits for the direction of its first packet: EGRESS,
+ * INGRESS, or both if unknown. */
 #define FLOW_BEGAN 3ULL
 #define FLOW_SEEN 0xfffffffcULL
 
@@ -172,8 +173,8 @@ struct {
 	__type(value, struct policy_peer);
 } gadget_table_peers SEC(".maps");
 
-/* Allowed traffic. A shorter prefix leaves the port, or protocol and port, open. For subject 0: traffic that the node
- * relays, by version of IP (as `peer`), protocol and port; the value is its number. */
+/* Allowed traffic. A shorter prefix stands for any port, or for any protocol and port. For subject 0: traffic that the
+ * node relays, by IP version (in `peer`), protocol and port; the value is the number of its peer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -182,7 +183,7 @@ struct {
 	__type(value, __u32);
 } gadget_table_ports SEC(".maps");
 
-/* The first rule about a peer, for events about ports that it does not allow. */
+/* The first rule about a peer: the closest match, for events about ports that it does not allow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -200,7 +201,8 @@ struct {
 
 #define BYTES GADGET_ROOM(sizeof(struct network_policy) + GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + NAME_BYTES + 16)
 
-/* The properties that refusals reported as one have in common: all except the port chosen by the caller's system. */
+/* Refusals with the same key are of one kind and reported together. It has all properties except the port that the
+ * initiator's kernel has chosen. */
 struct refusal_key {
 	__u64 cgroup;
 	gadget_ip remote;
@@ -215,7 +217,7 @@ struct refusal_key {
 };
 
 struct refusal {
-	/* Refusals since the last event; REFUSAL_OVER: the entry is no longer read. */
+	/* Refusals since the last event; with REFUSAL_OVER, the entry is about to be removed. */
 	__u64 more;
 	__u64 is_quiet;
 	__u64 length;
@@ -225,7 +227,7 @@ struct refusal {
 
 #define REFUSAL_OVER (1ULL << 63)
 
-/* When there are this many at once, each further refusal is an event of its own. */
+/* If it is full, each further refusal is a separate event. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -234,7 +236,7 @@ struct {
 	__type(value, struct refusal);
 } gadget_walked SEC(".maps");
 
-/* For other agents, which see the effect of a refusal. */
+/* For other agents, which see the effects of refusals. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, GADGET_REFUSED);
@@ -242,7 +244,7 @@ struct {
 	__type(value, struct gadget_refused);
 } gadget_refused SEC(".maps");
 
-/* Connections whose first packet was dropped. The packet is retransmitted, which is not another attempt. */
+/* Connections whose first packet was dropped: its retransmissions are not further attempts. */
 struct dropped_key {
 	__u64 cgroup;
 	gadget_ip remote;
@@ -275,7 +277,7 @@ struct attempt {
 	__u16 local_port;
 	__u16 remote_port;
 	__u16 protocol;
-	/* It continues an earlier exchange. */
+	/* The packet continues an earlier exchange. */
 	bool goes_on;
 };
 
@@ -351,13 +353,13 @@ static __always_inline __u64 mark_of(const struct flow_key *key)
 	return mark << 32;
 }
 
-/* FLOW_SEEN of something that is seen now. */
+/* The bits FLOW_SEEN for the current time. */
 static __always_inline __u64 seen_now(void)
 {
 	return bpf_ktime_get_boot_ns() >> 30 << 2 & FLOW_SEEN;
 }
 
-/* What is known of the exchange, and where; 0: nothing. */
+/* The state of the exchange, and its entry. 0: unknown. */
 static __always_inline __u64 known_of(const struct flow_key *key, __u64 **entry)
 {
 	__u64 known;
@@ -378,7 +380,7 @@ static __always_inline void renew(__u64 *entry, __u64 known)
 {
 	__u64 renewed = (known & ~FLOW_SEEN) | seen_now();
 
-	/* Not if it is another exchange's entry by now. */
+	/* Fails if the entry belongs to another exchange by now. */
 	if (renewed != known)
 		__sync_val_compare_and_swap(entry, known, renewed);
 }
@@ -398,7 +400,8 @@ static __always_inline bool is_answer(const struct attempt *attempt)
 		renew(entry, known);
 		return true;
 	}
-	/* The destination of what a socket sent before the start is unknown; such an entry is not renewed. */
+	/* Entries of find_flows() without a remote address: the destination of what the socket sent before is unknown.
+	 * They are not renewed. */
 	__builtin_memset(key.remote, 0, sizeof(key.remote));
 	key.remote_port = 0;
 	return began_at(known_of(&key, &entry), other);
@@ -425,7 +428,7 @@ static __always_inline void key_of_ports(struct port_key *key, const struct atte
 	key->subject = subject;
 	key->peer = peer;
 	key->direction = attempt->direction;
-	/* Policies have no name for UDP-Lite, so it is treated as UDP, the most similar protocol. */
+	/* Policies cannot name UDP-Lite, so it is treated as UDP, the most similar protocol. */
 	key->protocol = attempt->protocol == IPPROTO_UDPLITE ? IPPROTO_UDP : attempt->protocol;
 	key->port = bpf_htons(attempt->direction == EGRESS ? attempt->remote_port : attempt->local_port);
 }
@@ -438,7 +441,7 @@ static __always_inline bool has_port(const struct attempt *attempt, __u32 peer)
 	return bpf_map_lookup_elem(&gadget_table_ports, &key) != NULL;
 }
 
-/* The peer at the other end. For a port that the node relays (for services, and for pods on it), it is not the node. */
+/* The peer at the other end. If the node relays the port to services or pods, this is not the node itself. */
 static __always_inline const struct policy_peer *peer_of(const struct attempt *attempt)
 {
 	struct address_key key = {.prefix = 128};
@@ -463,7 +466,7 @@ static __always_inline const struct policy_peer *peer_of(const struct attempt *a
 	return bpf_map_lookup_elem(&gadget_table_peers, &key);
 }
 
-/* According to the tables alone. */
+/* Whether the tables allow it. */
 static __always_inline bool is_allowed(const struct attempt *attempt)
 {
 	const struct policy_subject *subject = bpf_map_lookup_elem(&gadget_table_subjects, &attempt->subject);
@@ -520,7 +523,7 @@ static __always_inline void key_of_refusal(struct refusal_key *key, const struct
 	key->operation = event->operation[0];
 }
 
-/* Whether there was a similar refusal recently, which this one is counted with. */
+/* Whether there was a refusal of the same kind recently; if so, this one is counted with it. */
 static __always_inline bool count_with_others(const struct refusal_key *key)
 {
 	struct refusal *refusal = bpf_map_lookup_elem(&gadget_walked, key);
@@ -528,7 +531,7 @@ static __always_inline bool count_with_others(const struct refusal_key *key)
 	return refusal && !(__sync_fetch_and_add(&refusal->more, 1) & REFUSAL_OVER);
 }
 
-/* Finds why it is refused, and records it for other agents too. */
+/* Finds the reason for the refusal, and records it for other agents. */
 static __always_inline void find_reason(struct gadget_refused *refused, const struct attempt *attempt, struct sock *sk)
 {
 	struct rule_key key = {.subject = attempt->subject, .direction = attempt->direction};
@@ -562,7 +565,7 @@ static __always_inline void find_reason(struct gadget_refused *refused, const st
 	bpf_map_update_elem(&gadget_refused, &noted, refused, BPF_ANY);
 }
 
-/* Reports a refusal; the record's head, its addresses and its operation are set. */
+/* Reports a refusal. The caller has set the record's head, the local address and the operation. */
 static __always_inline void tell(struct refusal *refusal, const struct gadget_refused *why,
 				 const struct attempt *attempt)
 {
@@ -593,11 +596,11 @@ static __always_inline void tell(struct refusal *refusal, const struct gadget_re
 	refusal->is_quiet = 0;
 	refusal->length = writer.progress->length;
 	refusal->cuts = writer.progress->cuts;
-	/* Another CPU may have been faster; then further refusals are counted with its event. */
+	/* Another CPU may have added the entry first; then further refusals are counted there. */
 	bpf_map_update_elem(&gadget_walked, &own, refusal, BPF_NOEXIST);
 }
 
-/* A call that names its destination. */
+/* Checks a call that names its destination. */
 static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *remote, const char *operation)
 {
 	struct attempt attempt = {.direction = EGRESS};
@@ -681,7 +684,7 @@ int judge_send_v6(struct bpf_sock_addr *ctx)
 	return judge_v6(ctx, "send\0\0\0");
 }
 
-/* Reads the headers. A packet whose headers cannot be read has no protocol, so that no rule for a port allows it. */
+/* Reads the headers. If they cannot be read, the protocol is 0, so that no rule for a port allows the packet. */
 static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_packet *packet, struct attempt *attempt,
 					bool raw)
 {
@@ -716,7 +719,7 @@ static __always_inline void read_packet(struct __sk_buff *skb, struct gadget_pac
 	attempt->protocol = offset ? packet->protocol : 0;
 }
 
-/* Whether the first packet of this connection was dropped before. */
+/* Whether this is the retransmission of a dropped first packet. */
 static __always_inline bool is_sent_again(const struct attempt *attempt, __u32 sequence)
 {
 	struct dropped_key key = {
@@ -752,13 +755,13 @@ static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 	attempt.subject = pod->subject;
 	raw = BPF_CORE_READ(sk, sk_type) == SOCK_RAW;
 	read_packet(skb, &packet, &attempt, raw);
-	/* A program with a raw socket can forge any source address, and fragments that cannot be read. */
+	/* Not for raw sockets, which can send any source address, and fragments whose headers cannot be read. */
 	if ((!raw && attempt.protocol && same_ip(packet.local, packet.remote)) || passes(&attempt, pod)) {
 		if (has_flows(attempt.protocol) && !is_answer(&attempt))
 			remember(&attempt, direction);
 		return GADGET_PASS;
 	}
-	/* Its call was reported. Without dry run, the packet would not exist. */
+	/* The call was reported already. Without dry run, there would be no packet. */
 	if (dry_run && !raw && direction == EGRESS &&
 	    (attempt.protocol == IPPROTO_TCP || attempt.protocol == IPPROTO_UDP))
 		return GADGET_PASS;
@@ -791,8 +794,8 @@ int judge_received(struct __sk_buff *skb)
 	return judge_packet(skb, INGRESS);
 }
 
-/* Runs each second: reports the number of further refusals. An entry without any for a whole second is removed, and its
- * next refusal is reported at once. */
+/* Runs each second: reports the number of further refusals. An entry without any for a whole second is removed, so that
+ * the next refusal of its kind is reported at once. */
 GADGET_WALK(tell_more)
 {
 	struct refusal_key of = *(const struct refusal_key *)key;
@@ -815,8 +818,8 @@ GADGET_WALK(tell_more)
 }
 
 /*
- * Existing exchanges of UDP, if the socket has a remote address: which end began is unknown. A socket without a remote
- * address that did not choose its port has sent a request to an unknown address, so for a while answers from any
+ * Adds existing UDP exchanges. If the socket has a remote address, which end began is unknown. A socket without a
+ * remote address whose port was not chosen with bind() has sent to an unknown address, so for a while, answers from any
  * address pass.
  */
 SEC("iter/task_file")

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Calls the programs of a run's gadgets for packets, and for sockets that are closed, where it has several. Most belong
- * to TCP, in which most gadgets have nothing to read, and to begin a program costs more than what it then does
+ * Calls the programs for packets and for closed sockets of a run with several such gadgets. Most packets are TCP
+ * packets, which most gadgets do not need, and starting a program costs more than what it does for them
  * (docs/design/flows.md). Emits nothing itself.
  *
  * Hooks: cgroup_skb and cgroup/sock_release at the node's root. The agent (kubectl_gadget/agent/bpf/packet_programs.py)
- * puts the programs into the arrays, an index for each gadget, and sets a bit for it where a gadget's GADGET_PACKETS_OF
- * says so.
+ * puts the programs into the arrays, with one index for each gadget, and sets the gadget's bits in `wanted` according
+ * to its GADGET_PACKETS_OF.
  *
- * The trap: the programs decide about packets, so whatever the called ones return, this returns GADGET_PASS. So no
- * program that refuses packets may be called from here.
+ * The trap: these programs decide whether packets pass. They return GADGET_PASS whatever the called programs return, so
+ * no program that refuses packets may be called from here.
  */
 #include <gadget/packet_port.h>
 #include <gadget/quiet_sockets.h>
@@ -29,19 +29,20 @@ struct programs sent_programs SEC(".maps");
 struct programs received_programs SEC(".maps");
 struct programs closed_programs SEC(".maps");
 
-/* Written by the agent: bits of the gadgets. */
+/* Written by the agent: a bit for each gadget. */
 struct {
-	/* By the socket's protocol; in TCP's, those that want every packet. */
+	/* By the socket's protocol; for TCP, only gadgets that want every packet. */
 	__u32 of_protocol[PROTOCOLS];
-	/* Of protocols with higher numbers. */
+	/* For protocols with higher numbers. */
 	__u32 of_others;
-	/* Of TCP, if the packet has `port`, and if it is sent by a socket that is not quiet. */
+	/* For TCP packets that have `port`, and for those sent by a socket that is not quiet. */
 	__u32 with_port;
 	__u32 unquiet;
 	__u32 port;
 } wanted SEC(".data.wanted");
 
-/* A function that calls one program and returns, as bpf_tail_call() does in a function; and one that calls all. */
+/* Defines call_SIDE(), which calls one program: a tail call in a subprogram returns to the subprogram's caller. And
+ * call_all_SIDE(), which calls all. */
 #define CALLS(SIDE, CONTEXT)                                                                                           \
 	static __noinline int call_##SIDE(CONTEXT *ctx, __u32 gadget)                                                  \
 	{                                                                                                              \
@@ -83,13 +84,13 @@ static __always_inline __u32 wanted_of(__u32 protocol)
 {
 	if (protocol >= PROTOCOLS)
 		return wanted.of_others;
-	/* Without this, the compiler would compute the place in the array before the check. */
+	/* Keeps the compiler from computing the address of the entry before the check. */
 	asm volatile("" : "+r"(protocol));
 	return wanted.of_protocol[protocol];
 }
 
-/* The bits of the gadgets that want the packet. Most packets are TCP's by their first bytes, and so need no call that
- * finds the socket. */
+/* The bits of the gadgets that want the packet. The first bytes show for most packets that they are TCP packets, which
+ * saves the helper call for the socket. */
 static __always_inline __u32 wanted_by(struct __sk_buff *skb, bool outgoing)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -128,7 +129,7 @@ int any_received(struct __sk_buff *skb)
 	return GADGET_PASS;
 }
 
-/* The end of a socket of TCP is none of these: it may send packets after that. */
+/* Not for TCP sockets, which may still send packets after they are closed. */
 SEC("cgroup/sock_release")
 int any_closed(struct bpf_sock *ctx)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * The engine of policies: one program for each hook, for any number of policies. The object is loaded once for each
- * hook, with the hook's tables; emits one `struct policy_event` for each call that some selector posts.
+ * The policy engine: one program for each hook, for any number of policies. The object is loaded once for each hook,
+ * with the hook's tables. Emits one `struct policy_event` for each call for which a selector posts an event.
  *
- * Hooks: those that the agent attaches one of the programs to. The trap: a program that may deny (lsm, fmod_ret) must
- * return 0 on every path on which no policy denies.
+ * Hooks: the agent attaches one of the programs to the policy's hook. The trap: a program that may deny calls (lsm,
+ * fmod_ret) must return 0 on every path on which no policy denies the call.
  */
 #include <policy/decide.h>
 #include <policy/match.h>
@@ -15,7 +15,7 @@
 #include <policy/values.h>
 #include <policy/whole.h>
 
-/* The selectors of the policies that apply to a cgroup: the current one, or that of a socket's owner. */
+/* The selectors of the policies that apply to a cgroup, either the current one or that of a socket's owner. */
 static __noinline const __u64 *policy_applicable(__u64 cgroup, const struct policy_owner *owner)
 {
 	__u32 profile = policy_profile_of(cgroup, owner);
@@ -74,7 +74,7 @@ static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct po
 		policy_set_argument(memory, context->ctx);
 	if (policy_tracks_sockets)
 		policy_track(memory, owner);
-	/* Whether the user wants to see the process; the actions above do not depend on it. */
+	/* The event is only sent if the user has selected the process; the actions above do not depend on that. */
 	if (policy_posts(memory) && (owner ? policy_describe_owner(event, owner) : policy_describe(event, cgroup))) {
 		policy_complete(memory, context->ctx, verdict, signal);
 		if (!policy_rooms_count || !policy_emit_whole(memory, context))
@@ -114,7 +114,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	if (policy_ask(memory, context))
 		verdict = policy_carry_out(memory, context, owner, cgroup);
 	gadget_give_back(memory);
-	/* The kernel's range of errors, which the verifier demands of a security module's program (6.12). */
+	/* The verifier demands this range of an LSM program (6.12). */
 	if (verdict < -4095 || verdict > 0)
 		return 0;
 	return verdict;
@@ -128,7 +128,7 @@ int on_lsm(void *ctx)
 	return policy_run(&context);
 }
 
-/* The same, if reading the values may sleep. */
+/* The same, for a hook where reading the values may sleep. */
 SEC("?lsm.s")
 int on_lsm_sleepable(void *ctx)
 {
@@ -172,7 +172,7 @@ int on_kprobe(void *ctx)
 	return 0;
 }
 
-/* For functions on the kernel's list for error injection, if it was built with CONFIG_BPF_KPROBE_OVERRIDE. */
+/* For functions on the kernel's error injection list, if the kernel was built with CONFIG_BPF_KPROBE_OVERRIDE. */
 SEC("?kprobe")
 int on_kprobe_override(void *ctx)
 {
@@ -211,9 +211,9 @@ int on_syscall_exit(void *ctx)
 	return 0;
 }
 
-/* Called by bpf/syscalls.bpf.c for one system call, and a second one (gadget_node_compat) for that call of 32-bit
- * programs. The agent sets the tracepoint when it loads the program, which is never attached to it: attached, it would
- * run for every call. */
+/* bpf/syscalls.bpf.c calls this program for one system call, and a second instance (with gadget_node_compat) for the
+ * equivalent 32-bit call. The agent sets the tracepoint when it loads the program, but never attaches it there, where
+ * it would run for every call. */
 SEC("?tp_btf")
 int on_call(void *ctx)
 {
@@ -232,8 +232,8 @@ int on_call_exit(void *ctx)
 	return 0;
 }
 
-/* At the raw tracepoints of all system calls: whether this is not the wanted call. This check runs for all calls, so
- * the registers come from the context, whose pointer has a type: bpf_task_pt_regs() takes longer than the rest. */
+/* At the raw tracepoints of all system calls: whether this is not the wanted call. This runs for all calls, so the
+ * registers are read through the typed pointer in the context: bpf_task_pt_regs() takes longer than the rest. */
 static __always_inline bool policy_is_other_call(const __u64 *ctx)
 {
 	struct pt_regs *registers = (struct pt_regs *)ctx[0];
@@ -281,7 +281,7 @@ int on_uprobe(void *ctx)
 	return 0;
 }
 
-/* At the start of a function, or wherever registers may be changed. Linux 6.18. */
+/* For a policy that changes registers (since Linux 6.18). */
 SEC("?uprobe")
 int on_uprobe_override(void *ctx)
 {
@@ -293,7 +293,7 @@ int on_uprobe_override(void *ctx)
 	return 0;
 }
 
-/* At the return, the stack pointer is above the return address that the call has pushed. */
+/* On x86, the return has popped the return address that the call has pushed. */
 static __always_inline struct policy_call_key policy_key_of_call(struct pt_regs *registers, bool at_call)
 {
 	struct policy_call_key key = {.thread = bpf_get_current_pid_tgid(), .stack = BPF_CORE_READ(registers, sp)};
@@ -304,7 +304,7 @@ static __always_inline struct policy_call_key policy_key_of_call(struct pt_regs 
 	return key;
 }
 
-/* Stores the parameters for the return. */
+/* Stores the parameters until the return. */
 SEC("?uprobe")
 int on_uprobe_entry(void *ctx)
 {
@@ -325,7 +325,7 @@ int on_uretprobe(void *ctx)
 	const struct policy_call *call = bpf_map_lookup_elem(&policy_calls, &key);
 	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 
-	/* It was called before this was attached. */
+	/* The function was called before the probe was attached. */
 	if (!call)
 		return 0;
 	context.parameters = call->parameters;
@@ -343,7 +343,7 @@ int on_usdt(void *ctx)
 	return 0;
 }
 
-/* Policies that need this event have a hook for it. */
+/* Unused: policies that need this event have a hook for it. */
 static __always_inline void gadget_file_closes(struct file *file, const struct gadget_followed *followed, long fd)
 {
 }

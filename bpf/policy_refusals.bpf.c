@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-// Which maps of refusals there are on this node, for the agent, which fills `gadget_refusals` with them
-// (kubectl_gadget/agent/answers/network_refusals.py). Hook: an iterator over all maps, which tells their numbers to who
-// may not ask for them with bpf(2): that takes CAP_SYS_ADMIN. It writes a __u32 for each.
+/*
+ * Finds the maps `gadget_refused` of this node, for the agent, which fills `gadget_refusals` with them
+ * (kubectl_gadget/agent/answers/network_refusals.py). Emits the id of each as a __u32.
+ *
+ * Hook: an iterator over all maps, since listing maps with bpf(2) requires CAP_SYS_ADMIN.
+ */
 #include <gadget/refused.h>
 #include <kernel/bpf.h>
 #include <kernel/iterator.h>

@@ -36,7 +36,7 @@ GADGET_RECORD(profile_blockio);
 
 GADGET_TOTALS(blockio_key, blockio_value, HISTOGRAMS);
 
-/* Measure from when the request was made, not from when the device got it. */
+/* Measure from the time when the request was made, not from when the device got it. */
 const volatile bool with_queue = false;
 
 static __always_inline void set_operation(struct blockio_key *key, __u32 operation)
@@ -78,7 +78,7 @@ static __always_inline void count(struct request *request, const struct gadget_b
 	gadget_observe(&value->histogram, now - (with_queue ? pending->started : pending->issued));
 }
 
-/* The whole request or, if the device has completed less, its first `bytes`. */
+/* The request is complete or, if `bytes` is less than its length, only the first `bytes` are. */
 SEC("tp_btf/block_rq_complete")
 int BPF_PROG(completed, struct request *request, int error, unsigned int bytes)
 {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * profile cpu: counts the stacks that run on the CPUs, sampled at a fixed frequency.
+ * profile cpu: counts the stacks of the code that runs on the CPUs, sampled at a fixed frequency.
  *
- * Hooks: a perf event on each CPU, with the kernel's software clock, since virtual machines may not have a hardware
- * counter. It is a timer interrupt. Where perf_event_open() is refused, the scheduler's tick is used instead, through
- * the tracepoint of expiring timers; it comes at most CONFIG_HZ times per second, and not at all on CPUs with
- * nohz_full. The trap: then the kernel's stack begins with the interrupt itself, which the agent removes.
+ * Hooks: a perf event on each CPU, with the kernel's software clock (a timer), since virtual machines may not have a
+ * hardware counter. Where perf_event_open() is refused, the scheduler's tick is used instead, through the tracepoint
+ * hrtimer_expire_entry; it runs at most CONFIG_HZ times per second, and not at all on CPUs with nohz_full. The trap:
+ * then the kernel stack begins with the frames of the interrupt, which the agent removes.
  */
 /* Before Linux 6.1, programs for perf events require preallocated maps. */
 #define GADGET_TOTALS_FLAGS 0
@@ -46,7 +46,7 @@ GADGET_RECORD(profile_cpu);
 
 GADGET_TOTALS(sample_key, sample_value, SAMPLED);
 
-/* How many times per second each CPU is sampled. The agent opens the perf events with it. */
+/* The number of samples of each CPU per second. The agent opens the perf events with it. */
 const volatile __u32 gadget_frequency = 99;
 const volatile bool user_only = false;
 const volatile bool kernel_only = false;
@@ -99,7 +99,7 @@ int clock(void *context)
 
 struct hrtimer;
 
-/* Any timer works: the tick is one, and a busy CPU has it. */
+/* Runs for all timers. The tick is one of them, and every busy CPU has it. */
 SEC("tp_btf/hrtimer_expire_entry")
 int BPF_PROG(tick, struct hrtimer *timer, void *now)
 {
@@ -111,8 +111,7 @@ int BPF_PROG(tick, struct hrtimer *timer, void *now)
 
 	if (!cpu || time < cpu->next)
 		return 0;
-	/* A sample stands for the time since the previous one, since ticks may be rarer than the requested frequency.
-	 */
+	/* Counts the time since the previous sample, since ticks may be rarer than the requested frequency. */
 	since = time - cpu->last;
 	if (since > LONGEST_TICK)
 		since = period;

@@ -3,10 +3,9 @@
  * profile fs: histograms of how long opens, reads, writes and fsyncs of files took, by container, kind of file system
  * and operation.
  *
- * Hooks: the raw tracepoints sys_enter and sys_exit, for the calls that do so, since every kernel has them; for
- * io_uring, the tracepoints where requests are submitted and completed. The descriptor is looked up only at the exit.
- * For POSIX AIO, only the duration of the submitting call is known. Not seen: mapped files, and reads by the kernel
- * itself.
+ * Hooks: the raw tracepoints sys_enter and sys_exit, which every kernel has; for io_uring, the tracepoints where
+ * requests are submitted and completed. The descriptor is looked up only at the exit. For Linux AIO, only the duration
+ * of the submitting call is known. Not seen: mapped files, and reads by the kernel itself.
  */
 #include <gadget/aio.h>
 #include <gadget/histogram.h>
@@ -89,7 +88,7 @@ static __always_inline bool wanted(__u32 operation)
 {
 	struct fs_key key = {};
 
-	/* Its requests read or write. */
+	/* It submits both reads and writes. */
 	if (operation == SUBMIT)
 		return gadget_counts();
 	set_operation(&key, operation);
@@ -147,7 +146,7 @@ __noinline int observe_aio(__u64 address, __u64 duration)
 	return 0;
 }
 
-/* Each request gets an equal part of the call's time: no system call reports how long each one took. */
+/* Each request gets an equal part of the call's time, since no system call reports how long each one took. */
 static __always_inline void observe_submitted(struct bpf_raw_tracepoint_args *ctx, __u64 duration)
 {
 	struct task_struct *task = gadget_task();
@@ -180,7 +179,7 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 		observe_submitted(ctx, duration);
 		return 0;
 	}
-	/* An open that fails has no file, and so no file system. */
+	/* For an open, the result is the descriptor. An open that fails has no file, and so no file system. */
 	if (operation != OPEN)
 		descriptor = (__s32)ended.first_argument;
 	observe(operation, gadget_file_of(descriptor), duration);

@@ -3,9 +3,9 @@
  * profile functions: histograms of how long calls of user functions took, by container and function.
  *
  * Hooks: uprobes at the entry and the return of the functions that the user names, in all files in which the agent
- * finds them; a cookie (Linux 5.15) identifies the function, and the agent writes the names to `gadget_functions`. The
+ * finds them. A cookie (Linux 5.15) identifies the function, and the agent writes the names to `gadget_functions`. The
  * traps: a function may call itself, so the key of a call includes the stack address; and a program may run twice for
- * one call (agent/symbols/uprobes.py), so a call is counted at its return, which removes the entry.
+ * one call (agent/symbols/uprobes.py), so a call is counted by the program that removes its entry at the return.
  */
 #include <gadget/histogram.h>
 #include <kernel/ptrace.h>
@@ -15,7 +15,7 @@
 #define FUNCTIONS 1024
 #define NAME_BYTES 64
 
-/* On x86, the return address has been popped from the stack by then. */
+/* On x86, the return address has been popped from the stack at the return. */
 #if defined(__TARGET_ARCH_x86)
 #define RETURN_BYTES 8
 #else
@@ -57,7 +57,7 @@ struct {
 struct call {
 	__u32 thread;
 	__u32 function;
-	/* The address of the return address. */
+	/* The stack address of the return address. */
 	__u64 stack;
 };
 

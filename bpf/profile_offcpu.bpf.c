@@ -2,9 +2,9 @@
 /*
  * profile offcpu: adds up how long threads were off the CPU, by the stack that they had when they left it.
  *
- * Hook: the tracepoint sched_switch, where the thread that leaves is still the current one, so its stacks are taken
- * then, and its time is added when it comes back. The trap: a stack is taken for every thread that leaves, since it is
- * not known yet how long it will be away; a thread that has not come back at the end is not counted.
+ * Hook: the tracepoint sched_switch, where the thread that leaves the CPU is still the current one. So its stacks are
+ * taken then, and its time is added when it runs again. The trap: stacks are taken for every thread that leaves, since
+ * it is not known yet for how long; a thread that has not run again at the end of the trace is not counted.
  */
 #include <gadget/operation.h>
 #include <gadget/stacks.h>
@@ -13,7 +13,7 @@
 
 /* The maximum number of threads that are off the CPU at the same time. */
 #define THREADS 65536
-/* In one interval of the agent. */
+/* The maximum number of different keys in one interval. */
 #define WAYS 32768
 
 /* The client derives it from the two stacks. */
@@ -66,12 +66,10 @@ struct {
 	__type(value, struct off);
 } off_cpu SEC(".maps");
 
-/* Interrupts are off in sched_switch, so one for each CPU is enough. */
+/* Interrupts are off in sched_switch, so one per CPU is enough. */
 GADGET_SCRATCH(going, sizeof(struct off));
 
 enum { PREEMPTED, INTERRUPTIBLE, UNINTERRUPTIBLE, IO, STOPPED, ENDED };
-
-/* include/linux/sched.h; the same since 4.14. */
 
 static __always_inline __u32 state_of(struct task_struct *task, bool preempt)
 {
@@ -95,7 +93,7 @@ static __always_inline void goes(void *context, struct task_struct *task, bool p
 	__u32 state = state_of(task, preempt);
 	struct off *off;
 
-	/* 0 is the TID of an idle CPU's task. */
+	/* 0: the idle task. */
 	if (!gadget_node_pid(task) || state == ENDED || (state == PREEMPTED && !preempted) || !gadget_counts())
 		return;
 	off = gadget_scratch(&going);

@@ -3,7 +3,8 @@
  * profile runqlat: a histogram of how long runnable threads waited for a CPU, by container and command.
  *
  * Hooks: the tracepoints sched_wakeup and sched_wakeup_new, where a wait begins, and sched_switch, where it ends, and
- * where the wait of a preempted thread begins. The trap: at a switch, the current task is the one that leaves.
+ * where the wait of a preempted thread begins. The trap: at sched_switch, the current task is the one that leaves the
+ * CPU.
  */
 #include <gadget/histogram.h>
 #include <gadget/other_task.h>
@@ -59,7 +60,7 @@ static __always_inline void end(struct task_struct *task)
 	__u64 *since, waited;
 
 	since = bpf_map_lookup_elem(&waiting, &thread);
-	/* It began to wait before the gadget began. */
+	/* The wait began before the gadget did. */
 	if (!since)
 		return;
 	waited = bpf_ktime_get_ns() - *since;

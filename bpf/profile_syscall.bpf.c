@@ -3,7 +3,7 @@
  * profile syscall: histograms of how long system calls took, by container and call.
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit. A call is counted when it returns, if its beginning was seen. Not
- * seen: calls that do not return (exit).
+ * counted: calls that do not return (exit).
  */
 #include <gadget/histogram.h>
 #include <gadget/syscall_table.h>
@@ -47,7 +47,7 @@ int enters(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	task = gadget_task();
 	gadget_describe_call(&now, task, gadget_registers(task), number);
-	/* By its own number: a call made through socketcall() is shown as socketcall(). */
+	/* Its own number: a call made through socketcall() is shown as socketcall(). */
 	now.number = gadget_shown_number(task, gadget_registers(task), number);
 	if (gadget_wants_syscall(now.native) && gadget_counts())
 		gadget_begin_call(&now);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Linked by `kubectl gadget run FILE.bpf.c` with a program that has no YAML: sends the output of bpf_printk(), and of
+ * `kubectl gadget run FILE.bpf.c` links this with a program that has no YAML: sends the output of bpf_printk(), and of
  * the program's own ring buffers and perf buffers, to the client, with process and container.
  *
- * It has no hook and no program. The trap: it must have no license section either, since the program has one, and no
- * section may be in both.
+ * It has neither hooks nor programs. The trap: it must not have a license section, since the linked program has one.
  */
 #include <gadget/output.h>
 #include <gadget/process.h>
@@ -58,7 +57,7 @@ int gadget_send_line(struct gadget_sent *sent)
 	if (!length || length > GADGET_SENT_BYTES)
 		return 0;
 	bpf_probe_read_kernel(line + 1, length, sent->data);
-	/* Many programs end their lines with a newline, which the trace pipe needs. */
+	/* Many programs end their lines with a newline, for the trace pipe. */
 	if (((char *)(line + 1))[length - 1] == '\n')
 		length--;
 	line->message.offset = sizeof(*line);

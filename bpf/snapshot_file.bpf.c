@@ -2,8 +2,8 @@
 /*
  * snapshot file: emits one `struct snapshot_file` for each file that a process has open, once.
  *
- * Hook: an iterator over all open files, which works without kprobes and without entering a container's namespaces.
- * Threads that share their process's descriptors are not reported again.
+ * Hook: an iterator over all open files, which needs neither kprobes nor the container's namespaces. Threads that share
+ * the descriptors of their process are not reported again.
  */
 #include <gadget/iterate.h>
 #include <gadget/other_task.h>
@@ -29,7 +29,7 @@ struct snapshot_file {
 	gadget_file_type type;
 	gadget_open_flags flags;
 	gadget_device_number device;
-	/* The file has no name any more, and exists only because it is open. */
+	/* The file has no name any more, and exists only as long as it is open. */
 	bool deleted;
 	bool unused_padding[3];
 	gadget_path path;

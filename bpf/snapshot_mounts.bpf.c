@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * snapshot mounts: a `struct snapshot_mounts` for each mount of each mount namespace, once. There is no program here:
- * the agent reads the rows from /proc/PID/mountinfo (kubectl_gadget/agent/answers/mounts.py), since there is no
- * iterator over mounts.
+ * snapshot mounts: a `struct snapshot_mounts` for each mount of each mount namespace, once. There is no program, since
+ * the kernel has no iterator over mounts: the agent makes the rows from /proc/PID/mountinfo
+ * (kubectl_gadget/agent/answers/mounts.py).
  */
 #include <gadget/output.h>
 

@@ -2,8 +2,8 @@
 /*
  * snapshot process: emits one `struct snapshot_process` for each existing process or thread, once.
  *
- * Hook: an iterator over all tasks. The arguments are in the process's own memory, which only a program that may sleep
- * can read (Linux 5.18); before, they are missing.
+ * Hook: an iterator over all tasks. The arguments are in the process's own memory, which only a sleepable program can
+ * read (Linux 5.18); before, they are missing.
  */
 #include <gadget/iterate.h>
 #include <gadget/other_task.h>

@@ -2,10 +2,10 @@
 /*
  * snapshot socket: emits one `struct snapshot_socket` for each existing IPv4 and IPv6 socket, once.
  *
- * Hooks: an iterator over all open files finds every socket of a process, in any network namespace, and its process.
- * Connections without a process (TIME_WAIT, FIN_WAIT, those not accepted yet) come from the iterator over TCP's own
- * tables, which the agent runs once in each network namespace. Such rows have the container of one of the processes in
- * their namespace, and no process.
+ * Hooks: an iterator over all open files, which finds the sockets of all processes, in any network namespace; and the
+ * iterator over TCP sockets, which the agent runs once in each network namespace, for connections without a process
+ * (TIME_WAIT, FIN_WAIT, those not accepted yet). Their rows have the container of one of the processes in the
+ * namespace, and no process.
  */
 #include <linux/errno.h>
 
@@ -22,7 +22,7 @@
 #define SOCKETS (1 << 20)
 #define NAMESPACES 65536
 
-/* gadget_tcp_state, and states of other sockets: */
+/* A gadget_tcp_state, or for other sockets: */
 enum {
 	GADGET_SOCKET_CONNECTED = 1 << 8,
 	GADGET_SOCKET_UNCONNECTED,
@@ -60,7 +60,7 @@ enum {
 	OTHERS,
 };
 
-/* Sockets that processes have, by their address. */
+/* The sockets of processes, by address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -69,7 +69,7 @@ struct {
 	__type(value, __u8);
 } seen SEC(".maps");
 
-/* By network namespace: the head of a record about one of its processes. */
+/* For each network namespace: the head of a record about one of its processes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -194,7 +194,7 @@ int sockets_of_tcp(struct bpf_iter__tcp *ctx)
 	row.protocol = IPPROTO_TCP;
 	set_ends(&row, sk);
 	row.fd = -1;
-	/* Only processes listen; this socket was opened after the processes were visited. */
+	/* A listening socket has a process; this one was opened after the first iterator ran. */
 	if (row.state == TCP_LISTEN || !wanted(&row))
 		return 0;
 	gadget_iterate_emit(ctx->meta, &row.record, sizeof(row), 0);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-// Names of the kernel's functions by their addresses, for the agent, which runs `name` by hand (BPF_PROG_TEST_RUN).
-// The kernel spells them itself, since /proc/kallsyms shows no addresses to who has not CAP_SYSLOG. Linux 5.13.
+/*
+ * Resolves kernel addresses to symbols, for the agent, which runs `name` directly (BPF_PROG_TEST_RUN). Since
+ * Linux 5.13. Emits nothing. The kernel formats the names, since /proc/kallsyms shows addresses only with CAP_SYSLOG.
+ */
 #include <linux/bpf.h>
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
@@ -23,7 +25,7 @@ struct {
 	__type(value, struct spelt);
 } spelt SEC(".maps");
 
-/* Resolves the entries from the first up to the one with address 0. */
+/* Resolves the entries up to the first one with address 0. */
 SEC("raw_tp/sys_enter")
 int name(void *ctx)
 {

@@ -1,35 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * Calls the gadgets' programs for single system calls from the raw tracepoints of all of them. The tracepoints
- * syscalls/… are not used: they do not see calls of 32-bit programs, int 0x80 calls of 64-bit programs, and calls of
- * x32, so a container could hide its calls; and many kernels refuse perf_event_open(), which is needed to attach to
- * them. Emits nothing itself.
+ * syscalls/… are not used: they do not run for calls of 32-bit programs, int 0x80 calls of 64-bit programs and calls of
+ * x32, so a container could hide its calls; and attaching to them requires perf_event_open(), which many kernels
+ * refuse. Emits nothing itself.
  *
- * Hooks: the raw tracepoints sys_enter and sys_exit, each once for all gadgets of a run, since a second program there
- * costs as much again (docs/design/hooks.md); task_newtask, sched_process_exec and sched_process_exit. The agent
- * (kubectl_gadget/agent/bpf/syscall_programs.py) puts programs into the arrays by the number of their call, and sets a
- * bit for each in `followers`.
+ * Hooks: the raw tracepoints sys_enter and sys_exit, with one program each for all gadgets of a run, since each further
+ * program there costs as much as the first (docs/design/hooks.md); task_newtask, sched_process_exec and
+ * sched_process_exit. The agent (kubectl_gadget/agent/bpf/syscall_programs.py) puts programs into the arrays by the
+ * number of their call, and sets the bit of each in `followers`.
  *
- * The traps: calls of 32-bit programs have other numbers, arguments and structs, so programs are called for them by the
- * number of the equivalent 64-bit call and with translated arguments (gadget/translated_call.h). And the path for calls
- * without a follower must not call any helper: each one costs as much as the rest.
+ * The traps: 32-bit calls have other numbers, arguments and structs, so for them, the programs of the equivalent 64-bit
+ * call are called with translated arguments (gadget/translated_call.h). And the path for calls without a follower must
+ * not call any helper: each one costs as much as the rest.
  *
- * The registers at the exit are those of the entry, since the kernel stops for a tracer only after that tracepoint. But
- * clone, fork, vfork and exec stop for a tracer in between, which could make them look like another call. So these
- * calls of traced processes are recorded, and ignored if they return as another call.
+ * At the exit, the registers are still those of the entry, since the kernel stops for a tracer (ptrace) only after that
+ * tracepoint. But in clone, fork, vfork and exec, it stops for a tracer in between, which can change the registers so
+ * that the call looks like another one. So the numbers of these calls are recorded for traced processes, and the exit
+ * is ignored if the number has changed.
  */
 #include <gadget/compat_call.h>
 #include <kernel/syscalls.h>
 
-/* More than the number of calls of each architecture; GADGET_NO_CALL and GADGET_SOCKETCALL are among them. */
+/* More than the number of calls of each architecture; also has room for GADGET_NO_CALL and GADGET_SOCKETCALL. */
 #define SYSCALLS 512
 /* The maximum number of programs that follow one side of one call. */
 #define FOLLOWERS 16
 
-/* Text, to be read by the agent: "read=0 write=1 …". */
+/* Text that the agent reads: "read=0 write=1 …". */
 const char numbers[] SEC(".rodata.numbers") = SYSCALL_NUMBERS;
 
-/* By FOLLOWER * SYSCALLS + number. */
+/* The index is FOLLOWER * SYSCALLS + number. */
 struct programs {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, FOLLOWERS *SYSCALLS);
@@ -42,7 +43,7 @@ struct programs exit_programs SEC(".maps");
 struct programs compat_enter_programs SEC(".maps");
 struct programs compat_exit_programs SEC(".maps");
 
-/* Which entries of these arrays are used, a bit for each. */
+/* A bit for each entry of these arrays that is used. */
 struct followers {
 	__u32 enter;
 	__u32 exit;
@@ -50,7 +51,7 @@ struct followers {
 	__u32 compat_exit;
 };
 
-/* The agent maps it, like of_interest, to see at once whether another process has changed it. */
+/* The agent maps this array, like of_interest, so that it sees at once whether another process has changed it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -59,8 +60,8 @@ struct {
 	__type(value, struct followers);
 } followers SEC(".maps");
 
-/* Which sides of a number are followed, for the call that has it in 64-bit or in 32-bit programs. For most calls, only
- * this is read. Written by the agent: a program that computed it took most of this object's load time. */
+/* Which sides of a call number are followed, as a 64-bit or a 32-bit call. For most calls, only this is read. Written
+ * by the agent, since a program that computed it took most of this object's load time. */
 enum { ENTER = 1, EXIT = 2 };
 
 __u8 of_interest[SYSCALLS] SEC(".data.interest");
@@ -70,7 +71,7 @@ static __always_inline const struct followers *followers_of(__u32 number)
 	return bpf_map_lookup_elem(&followers, &number);
 }
 
-/* Calls that are about to stop for a tracer: their number, by task. */
+/* Calls that are about to stop for a tracer: the call number, by task. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -79,7 +80,7 @@ struct {
 	__type(value, __s32);
 } stopping SEC(".maps");
 
-/* The number of these calls: while it is 0, no lookup is needed. */
+/* The number of these entries. While it is 0, no lookup is needed. */
 __u64 stopping_count;
 
 /* Runs right before the kernel may stop the current task for its tracer. */
@@ -97,7 +98,7 @@ static __always_inline int note_stopping(void)
 	return 0;
 }
 
-/* Whether the returning call was another one when it stopped. */
+/* Whether the call that returns had another number when it stopped. */
 static __noinline bool was_another_call(__s32 number)
 {
 	__u64 key = (__u64)gadget_task();
@@ -109,9 +110,10 @@ static __noinline bool was_another_call(__s32 number)
 	return is_another;
 }
 
-/* A function that calls one program and returns, as bpf_tail_call() does in a function; and a function that calls all
- * programs. Where a place is not used, it calls what is beyond the array, which does nothing: a branch would have the
- * verifier follow the rest of the loop twice. Places are used from the first one on. */
+/* Defines call_SIDE(), which calls one program: a tail call in a subprogram returns to the subprogram's caller. And
+ * call_all_SIDE(), which calls all programs of a call. For an unused entry, it uses an index beyond the array, for
+ * which a tail call does nothing: with a branch, the verifier would follow the rest of the loop twice. Entries are used
+ * from the first one on. */
 #define CALLS(SIDE)                                                                                                    \
 	static __noinline int call_##SIDE(__u64 *ctx, __u32 place)                                                     \
 	{                                                                                                              \
@@ -130,7 +132,7 @@ CALLS(compat_enter)
 CALLS(compat_exit)
 
 /* Translates the current call, and returns the number of the equivalent 64-bit call. Not static, so that the verifier
- * checks it once, and not all that follows for each kind of call. */
+ * checks it once, and does not check the following code for each of its paths. */
 __noinline __u32 translate(__s32 number)
 {
 	struct gadget_compat_call *other = gadget_compat_call_now();
@@ -143,8 +145,8 @@ __noinline __u32 translate(__s32 number)
 }
 
 /*
- * Handles a call with followers. A separate function, so that the programs, which run for all calls, need not save
- * registers for it. Only here it is checked whether the call is one of a 32-bit program.
+ * Handles a call that may have followers. A separate function, so that the programs, which run for all calls, need not
+ * save registers for it. Only here, 32-bit calls are distinguished from 64-bit calls.
  */
 #define FOLLOW(SIDE)                                                                                                   \
 	static __noinline int follow_##SIDE(__u64 *ctx, __u64 number)                                                  \
@@ -176,17 +178,17 @@ __noinline __u32 translate(__s32 number)
 FOLLOW(enter)
 FOLLOW(exit)
 
-/* Read through the context, whose pointer has a type: with bpf_task_pt_regs() it took 50 ns more. */
+/* Reads the number through the typed pointer in the context: bpf_task_pt_regs() took 50 ns more. */
 static __always_inline __u64 number_of(const __u64 *ctx)
 {
 	__u64 number = (__u32)((struct pt_regs *)ctx[0])->GADGET_SYSCALL_NUMBER;
 
-	/* Without this, the compiler would use the value that it was computed from. */
+	/* Keeps the compiler from using the value from which it was computed. */
 	asm volatile("" : "+r"(number));
 	return number;
 }
 
-/* -1, for a task that is in no call, is beyond the array as an unsigned number. */
+/* -1, for a task that is in no call, is beyond the array, since the number is unsigned. */
 static __always_inline bool is_followed(__u64 number, __u8 side)
 {
 	return number < SYSCALLS ? of_interest[number] & side : gadget_is_x32(number);
@@ -222,7 +224,7 @@ int at_exec(void *ctx)
 	return note_stopping();
 }
 
-/* The task was killed while it was stopped. */
+/* The task may have been killed while it was stopped: removes its entry. */
 SEC("tp_btf/sched_process_exit")
 int at_end(void *ctx)
 {

@@ -39,7 +39,7 @@ GADGET_RECORD(tcpdump);
 
 #define MOST_BYTES (16 << 10)
 
-/* How many bytes of each packet are sent, at most MOST_BYTES. */
+/* The maximum number of bytes of each packet that are sent, at most MOST_BYTES. */
 const volatile __u32 snapshot_bytes = MOST_BYTES;
 
 /* The headers that were read, followed by the record that is sent. */

@@ -7,7 +7,7 @@
 #include <gadget/block_request.h>
 #include <gadget/totals.h>
 
-/* In one interval. */
+/* The maximum number of rows in one interval. */
 #define SUMS 32768
 
 /* 12 bits of major number, 20 bits of minor number. */
@@ -69,7 +69,7 @@ static __always_inline struct blockio_value *sums_of(struct request *request,
 	return value;
 }
 
-/* The whole request or, if the device has completed less, its first `bytes`. */
+/* The request is complete or, if `bytes` is less than its length, only the first `bytes` are. */
 SEC("tp_btf/block_rq_complete")
 int BPF_PROG(completed, struct request *request, int error, unsigned int bytes)
 {
@@ -83,8 +83,7 @@ int BPF_PROG(completed, struct request *request, int error, unsigned int bytes)
 
 	if (!pending)
 		return 0;
-	/* The low byte: since Linux 5.18 this is a blk_status_t, before it was an int. The low byte of an error is
-	 * never 0. */
+	/* Since Linux 5.18, this is a blk_status_t, one byte; before, it was an errno, whose low byte is never 0. */
 	error &= 0xff;
 	value = pending->wanted ? sums_of(request, pending) : NULL;
 	if (value) {

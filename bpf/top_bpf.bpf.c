@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top bpf: how often each BPF program of the node ran, and for how long. There is no program here, since it would count
- * itself: the agent turns on the kernel's own statistics and reads them (kubectl_gadget/agent/answers/bpf_programs.py).
+ * top bpf: how often each BPF program of the node ran, and for how long. There is no program, since it would count
+ * itself: the agent enables the kernel's own statistics and reads them (kubectl_gadget/agent/answers/bpf_programs.py).
  */
 #include <gadget/totals.h>
 
@@ -18,7 +18,7 @@ struct program_key {
 struct program_value {
 	__u64 runs;
 	gadget_duration run_time;
-	/* Runs that were skipped, since the program was already running on that CPU. */
+	/* Runs that the kernel skipped, since the program was already running on that CPU. */
 	__u64 misses;
 	gadget_timestamp loaded;
 	gadget_comm comm;

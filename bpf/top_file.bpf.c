@@ -4,7 +4,7 @@
  *
  * Hooks: the raw tracepoint sys_exit, for calls that transfer data through a descriptor, with the number of bytes that
  * they return; and the tracepoints where io_uring's requests are submitted and completed. A file is identified by its
- * file system's device and its inode. Not seen: mapped files. Requests of POSIX AIO, and requests of io_uring that
+ * file system's device and its inode. Not seen: mapped files. Requests of Linux AIO, and io_uring requests that
  * complete silently, are counted without bytes.
  */
 #include <gadget/aio.h>
@@ -20,7 +20,7 @@
 #include <kernel/ptrace.h>
 
 #define FILES 32768
-/* The maximum length of a path; of a longer one the upper part is cut. */
+/* The maximum length of a path; the upper part of a longer path is missing. */
 #define PATH_BYTES 512
 #define ROOM GADGET_ROOM(sizeof(struct gadget_record) + GADGET_PATH_BYTES + 1)
 
@@ -111,7 +111,7 @@ static __always_inline void count_file(struct file *file, __u64 bytes, bool writ
 		return;
 	if (!value->path.length)
 		describe(value, file, mode);
-	/* The compiler makes an atomic OR, which needs Linux 5.12, of the addition of a constant 0. */
+	/* The compiler turns the addition of a constant 0 into an atomic OR, which needs Linux 5.12. */
 	if (write) {
 		gadget_add(value->writes, 1);
 		if (bytes)
@@ -160,7 +160,7 @@ __noinline int count_aio(__u64 address)
 	return 0;
 }
 
-/* No system call reports how many bytes they transfer. */
+/* Counts the requests of io_submit(). No system call reports how many bytes they transfer. */
 static __always_inline void count_submitted(const struct gadget_compat_call *call, long submitted)
 {
 	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++)
@@ -225,7 +225,7 @@ int moved(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The current task belongs to the process that made the request: itself, or one of its io_uring workers. */
+/* The current task belongs to the process that made the request; it may be one of the process's io_uring workers. */
 SEC("tp_btf/io_uring_complete")
 int uring_moved(__u64 *ctx)
 {
@@ -240,7 +240,8 @@ int uring_moved(__u64 *ctx)
 	return 0;
 }
 
-/* A request that does not report success may transfer data, but the kernel does not report how much. */
+/* A request that does not report success may transfer data, but the kernel does not report how much, so it is counted
+ * when it is submitted. */
 static __always_inline int uring_submitted(struct io_kiocb *request)
 {
 	__u32 deed = gadget_uring_deed_of(request->opcode);

@@ -11,7 +11,8 @@
 #include <gadget/totals.h>
 
 #define FLOWS 32768
-/* Connections whose direction is remembered; the oldest are dropped, and decided again. */
+/* The maximum number of connections whose direction is remembered; the least recently used are dropped, and decided
+ * again. */
 #define CONNECTIONS 65536
 
 enum direction {
@@ -68,7 +69,7 @@ struct {
 
 GADGET_SLOTS(slots, sizeof(struct gadget_packet));
 
-/* Whether a socket listens at this packet's local end; the lookup uses a remote port that no peer has. */
+/* Whether a socket listens at this packet's local end. The remote port is 0, so no connection is found instead. */
 static __always_inline bool has_listener(struct __sk_buff *skb, const struct gadget_packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
@@ -94,7 +95,7 @@ static __always_inline bool has_listener(struct __sk_buff *skb, const struct gad
 	return listens;
 }
 
-/* Which end began, from this packet alone. `sure`: no remembered direction can be more reliable. */
+/* Which end began, judging by this packet alone. `sure`: this is more reliable than a remembered direction. */
 static __always_inline enum direction judge(struct __sk_buff *skb, const struct gadget_packet *packet, bool *sure)
 {
 	bool outgoing = packet->outgoing;
@@ -105,7 +106,7 @@ static __always_inline enum direction judge(struct __sk_buff *skb, const struct 
 	if (!(packet->flags & GADGET_TCP_SYN))
 		return has_listener(skb, packet) ? DIRECTION_INGRESS : DIRECTION_EGRESS;
 	*sure = true;
-	/* With ACK, it is an answer. */
+	/* A SYN with ACK is an answer. */
 	return !(packet->flags & GADGET_TCP_ACK) == outgoing ? DIRECTION_EGRESS : DIRECTION_INGRESS;
 }
 
@@ -129,7 +130,7 @@ static __always_inline enum direction direction_of(struct __sk_buff *skb, const 
 		return *known;
 	}
 	judged = judge(skb, packet, &sure);
-	/* A retransmitted SYN begins nothing, and neither does its answer. */
+	/* A retransmitted SYN begins no connection, and neither does its answer. */
 	*begins = !known || (*known != judged && sure);
 	bpf_map_update_elem(&connections, &connection, &judged, BPF_ANY);
 	return judged;
@@ -137,7 +138,7 @@ static __always_inline enum direction direction_of(struct __sk_buff *skb, const 
 
 static __always_inline bool read_packet(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
-	/* Source, destination. */
+	/* SCTP: source, destination. */
 	__be16 ports[2];
 	__u32 offset;
 

@@ -2,9 +2,9 @@
 /*
  * top process: adds up the CPU time of each process, and reports its memory and threads.
  *
- * Hook: the tracepoint sched_stat_runtime, by which the scheduler reports the CPU time of a task at each switch and
- * each tick, so that a process that never sleeps is seen in each interval too. Not seen: time of interrupts and, before
- * Linux 6.9, of tasks with a real-time priority.
+ * Hook: the tracepoint sched_stat_runtime, which reports the CPU time of a task at each switch and each tick, so that
+ * even a process that never sleeps is seen in each interval. Not counted: the time of interrupts and, before Linux 6.9,
+ * of tasks with a real-time priority.
  */
 #include <gadget/other_task.h>
 #include <gadget/process_identity.h>
@@ -77,7 +77,7 @@ int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
 	struct process_key key = {};
 	struct process_value *value;
 
-	/* The task that handles the run queue reports it, which is not always the task itself. */
+	/* The current task is the one that updates the run queue, which is not always the reported task. */
 	if (!task->tgid || !gadget_begin_for_task(&record, task))
 		return 0;
 	key.cgroup = record.cgroup;

@@ -3,8 +3,8 @@
  * top syscalls: counts system calls and failures by container and call, and adds up their durations.
  *
  * Hooks: the raw tracepoints sys_enter and sys_exit. A call is counted when it returns, so a blocked call is not
- * counted yet; a call that began before the gadget is counted without its duration. Not seen: calls that do not return
- * (exit), unless `count_begun` makes calls count when they begin.
+ * counted yet; a call that began before the gadget did is counted without its duration. Not counted: calls that do not
+ * return (exit), unless `count_begun` is set.
  */
 #include <gadget/compat_call.h>
 #include <gadget/runtime.h>
@@ -69,7 +69,7 @@ static __always_inline struct syscall_value *counters_of(__s32 number)
 	return gadget_total(&key);
 }
 
-/* Calls of the runtime while it creates the container, such as those that drop privileges, are not the container's. */
+/* Excludes calls of the container runtime while it creates the container, such as those that drop privileges. */
 static __always_inline void begins(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct syscall_value *value;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top tcp: adds up what each connection of TCP sends and receives, in bytes of payload and in packets.
+ * top tcp: adds up what each TCP connection sends and receives, in bytes of payload and in packets.
  *
  * Hook: cgroup_skb, which sees each packet of the node's sockets once; retransmitted bytes are counted again.
  */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * top udp: adds up what each connection of UDP sends and receives, in bytes of payload and in packets.
+ * top udp: adds up what each UDP connection sends and receives, in bytes of payload and in packets.
  *
  * Hook: cgroup_skb, which sees each packet of the node's sockets once; all packets between one socket and one remote
  * address and port are one connection.

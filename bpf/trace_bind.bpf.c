@@ -3,7 +3,7 @@
  * trace bind: emits one `struct trace_bind` for each attempt to bind an IPv4 or IPv6 socket to a local address.
  *
  * Hooks: the exit of bind; and, for sockets that io_uring binds, the exit of the function that both use,
- * __sys_bind_socket (6.11). Not seen: addresses that the kernel assigns by itself, at connect, listen or sendto.
+ * __sys_bind_socket (6.11). Not seen: addresses that the kernel assigns itself, at connect, listen or sendto.
  */
 #include <gadget/address.h>
 #include <gadget/ends.h>
@@ -38,7 +38,7 @@ typedef char gadget_device[16];
 
 struct trace_bind {
 	struct gadget_record record;
-	/* The address that the kernel assigned or, if it did not, the requested one. */
+	/* The address that the kernel assigned or, if the call failed, the requested one. */
 	gadget_ip address;
 	gadget_port port;
 	/* The requested port; 0 for any free port. */
@@ -144,7 +144,7 @@ int BPF_PROG(bind_of_uring, struct socket *socket, void *address, int length, in
 	struct trace_bind bind;
 	struct sock *sk;
 
-	/* If this is a system call, its own program reports it, with the descriptor. */
+	/* The system call has its own program, which knows the descriptor. */
 	gadget_current_call(&call);
 	if (call.native == BIND || !gadget_wanted_result(result))
 		return 0;

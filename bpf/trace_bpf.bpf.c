@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace bpf: emits one `struct trace_bpf` for each call of bpf(2) that loads programs, creates maps, attaches or pins
- * them, or opens existing ones by id; on request for all calls.
+ * them, or opens existing ones by id; on request, for all calls.
  *
  * Hook: the exit of bpf. The trap: the attributes are in memory that the program may have rewritten or unmapped by
- * then, so the object that a call has created is described from the kernel's data. Not seen: programs attached by
+ * then, so an object that a call has created is described by the kernel's data. Not seen: programs attached by
  * perf_event_open(2) and ioctl, or by netlink (the loading is).
  */
 #include <gadget/output.h>
@@ -43,7 +43,7 @@ GADGET_RECORD(trace_bpf);
 
 const volatile bool every_command = false;
 
-/* The arguments of bpf(2), as the caller wrote them: the layout is part of the ABI, without CO-RE. */
+/* The beginning of union bpf_attr, as the caller wrote it: the layout is part of the ABI, so it needs no CO-RE. */
 struct attributes {
 	__u32 words[20];
 };
@@ -97,7 +97,7 @@ static __always_inline void set_map(struct trace_bpf *bpf, __s32 fd)
 	bpf_core_read_str(bpf->object, sizeof(bpf->object), &map->name);
 }
 
-/* Fields from attributes that could not be read. */
+/* Sets the fields without the attributes, which could not be read. */
 static __always_inline void set_unread(struct trace_bpf *bpf, long result)
 {
 	switch (bpf->command) {
@@ -176,7 +176,7 @@ static __always_inline void set_details(struct trace_bpf *bpf, struct gadget_wri
 			set_program(bpf, words[1]);
 		break;
 	case BPF_LINK_CREATE:
-		/* For this type, the descriptor is a map's. */
+		/* For BPF_STRUCT_OPS, the descriptor is that of a map. */
 		if (result >= 0 && words[2] != BPF_STRUCT_OPS)
 			set_program(bpf, words[0]);
 		break;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace capabilities: emits one `struct trace_capabilities` each time that the kernel checks whether a task has a
+ * trace capabilities: emits one `struct trace_capabilities` each time the kernel checks whether a task has a
  * capability, with the verdict.
  *
- * Hooks: the tracepoint cap_capable, which 6.14 brought; else the function of that name, by fexit or by kprobes.
+ * Hooks: the tracepoint cap_capable (since 6.14); else the function of that name, by fexit or kprobes.
  */
 #include <gadget/kernel_stack.h>
 #include <gadget/output.h>
@@ -26,13 +26,13 @@ struct trace_capabilities {
 	gadget_capability capability;
 	/* 0: the task has the capability. EPERM: it does not. */
 	gadget_errno errno;
-	/* The system call during which it was checked. */
+	/* The system call during which the capability was checked. */
 	gadget_in_syscall syscall;
 	/* Inode numbers of user namespaces: the task's, and the one in which it needs the capability. */
 	__u32 user_ns;
 	__u32 target_user_ns;
 	gadget_strings stack;
-	/* 1: a refusal would be in the audit log, 2: it would not. 0: the hook does not say. */
+	/* 1: a denial would be audited, 2: it would not. 0: the hook does not say. */
 	enum gadget_known_bool audited;
 	__u32 unused_end;
 };
@@ -45,10 +45,10 @@ const volatile bool filter_denied = false;
 /* ~0: any. */
 const volatile __u32 filter_capability = ~0U;
 const volatile bool collect_stack = false;
-/* Also checks whose refusal would not be audited. */
+/* Also checks whose denial would not be audited. */
 const volatile bool show_unaudited = false;
 
-/* Each process, capability and verdict once; with stacks, once for each call path. */
+/* With --unique: each process, capability and verdict is shown once; with stacks, once for each call path. */
 struct check {
 	__u64 way;
 	__u32 pid;
@@ -79,8 +79,8 @@ struct {
 
 GADGET_SCRATCH(check_scratch, CHECK_BYTES);
 
-/* The number of innermost frames that distinguish call paths. More frames would show paths as different that are the
- * same to a user. */
+/* The number of innermost frames by which call paths are distinguished. With more frames, paths would differ that are
+ * the same to a user. */
 #define WAY_FRAMES 6
 
 static __always_inline __u64 way_here(void *ctx)
@@ -94,7 +94,7 @@ static __always_inline __u64 way_here(void *ctx)
 	return way;
 }
 
-/* How many times the process has executed a program: 32 bits before 5.7, later the lower half of 64 bits. */
+/* The process's number of execs: 32 bits before 5.7, since then the lower half of 64 bits. */
 static __always_inline __u32 program_of(struct task_struct *task)
 {
 	__u32 number = 0;
@@ -117,12 +117,13 @@ static __always_inline __u32 is_audited(__u32 options)
 	return options & CAP_OPT_NOAUDIT ? GADGET_KNOWN_NO : GADGET_KNOWN_YES;
 }
 
-/* The tracepoint does not have the options, but most callers that request no audit can be recognized by their name.
- * They call the function directly, or through one more function. */
+/* The tracepoint does not have the function's options, but most callers that request no audit are recognized by their
+ * names. They call the function directly, or through one more function. */
 #define ASKING_FRAMES 4
 #define NAME_BYTES 64
 
-/* Memory accounting checks at every mapping whether the process may use the reserved pages. */
+/* Memory accounting checks at each mapping whether the process may use the reserved pages. That would be too many
+ * events. */
 static __always_inline bool asks_for_memory(const char *name)
 {
 	static const char asking[3][16] __attribute__((aligned(8))) = {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace deadlock: emits one `struct lock_order` for each order in which a thread locks two mutexes: it holds `from` and
- * locks `to`. The client's view finds cycles in them, and makes one `struct trace_deadlock` for each step of a cycle.
+ * locks `to`. The client's view finds cycles of these, and makes one `struct trace_deadlock` for each step of a cycle.
  *
  * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML). An order is
  * reported before the thread waits, once for each thread and set of held mutexes. The trap: the address of a mutex is
- * reused by another mutex, so a mutex is identified by a number that is dropped when the mutex is destroyed.
+ * reused for another mutex, so a mutex is identified by a number, which is dropped when the mutex is destroyed.
  */
 #include <gadget/lifetime.h>
 #include <gadget/process.h>
@@ -13,7 +13,7 @@
 
 /* The maximum number of mutexes that one thread may hold at the same time. */
 #define HELD 16
-/* The number of further held mutexes that are reported with an order. */
+/* The maximum number of further held mutexes that are reported with an order. */
 #define OTHERS 4
 #define THREADS 32768
 /* The least recently used entries are dropped. */
@@ -33,7 +33,7 @@ struct lock_order {
 	gadget_user_address to_address;
 	gadget_stack from_stack;
 	gadget_stack to_stack;
-	/* Other mutexes that the thread held; 0: no more. */
+	/* Other mutexes that the thread held; 0: none. */
 	__u64 other1;
 	__u64 other2;
 	__u64 other3;
@@ -67,7 +67,7 @@ struct held {
 	__u64 mutex;
 	__u64 address;
 	gadget_stack stack;
-	/* How many more times a recursive mutex is locked. */
+	/* How many more times a recursive mutex has been locked. */
 	__u64 again;
 };
 
@@ -90,7 +90,7 @@ struct asked {
 	gadget_stack stack;
 };
 
-/* A mutex's number. */
+/* The number of each mutex. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MUTEXES);
@@ -148,7 +148,7 @@ static __always_inline struct thread *this_thread(void)
 	if (!gadget_wanted_cgroup(&marks, gadget_current_cgroup()) || !gadget_wanted_task(gadget_task()))
 		return NULL;
 	pid = gadget_node_pid(gadget_task());
-	/* The TID was that of another process or program when the entry was stored. */
+	/* Otherwise, the entry belongs to another process or program that had the same TID. */
 	if (thread && thread->process == gadget_first_seen(pid))
 		return thread;
 	if (bpf_map_update_elem(&threads, &id, &nothing_held, BPF_ANY)) {
@@ -273,7 +273,8 @@ int locks(struct pt_regs *registers)
 	struct thread *thread = this_thread();
 	struct held taken = {.address = ARGUMENT(0)};
 
-	/* A mutex that the thread waits for counts as held, even if it never gets it: then it locks no others. */
+	/* A mutex for which the thread waits already counts as held. If the thread never gets it, it locks no others
+	 * either. */
 	if (!thread || takes_again(thread, taken.address))
 		return 0;
 	taken.mutex = number_of(thread, taken.address);
@@ -284,7 +285,7 @@ int locks(struct pt_regs *registers)
 	return 0;
 }
 
-/* Calls that may fail, and do not wait or wait only for a limited time. */
+/* Calls that may fail, since they wait for a limited time or not at all. */
 SEC("uprobe")
 int tries(struct pt_regs *registers)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace dns: emits one `struct gadget_packet` for each packet of UDP or TCP from or to the servers' port. From them the
+ * trace dns: emits one `struct gadget_packet` for each UDP or TCP packet from or to the servers' port. From these, the
  * client makes one `struct trace_dns` for each question: kubectl_gadget/views/protocols/dns.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: questions that never leave their process, such as those that a cache
@@ -18,7 +18,7 @@ const volatile __u16 filter_port = 53;
 typedef __u16 gadget_dns_type;
 /* -1: there was no answer. -2: not a DNS message. */
 typedef __s32 gadget_dns_rcode;
-/* The second 16 bits of a message. */
+/* Bytes 2 and 3 of a message. */
 typedef __u16 gadget_dns_flags;
 
 struct trace_dns {

@@ -2,8 +2,8 @@
 /*
  * trace exec: emits one `struct trace_exec` for each executed program, and for each failed attempt.
  *
- * Hooks: the tracepoint sched_process_exec, where the new program's memory is set up, and the exits of failed execve
- * and execveat calls.
+ * Hooks: the tracepoint sched_process_exec, where the new program's memory has been set up, and the exits of execve and
+ * execveat for failed calls.
  */
 #include <gadget/output.h>
 #include <gadget/path.h>
@@ -26,7 +26,7 @@ struct trace_exec {
 	/* The file to be executed, as the caller passed it. */
 	gadget_string path;
 	gadget_strings args;
-	/* The file that is really executed: for a script, its interpreter. None when the call failed. */
+	/* The file that the kernel executes: for a script, its interpreter. None if the call failed. */
 	gadget_path exe;
 	gadget_path cwd;
 	__u32 unused;
@@ -68,7 +68,7 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	return 0;
 }
 
-/* After the record, for the reason given in gadget/string.h. */
+/* In memory after the record, for the reason given in gadget/string.h. */
 struct argument_list {
 	__u64 start;
 	__u64 end;
@@ -102,7 +102,7 @@ static __noinline enum argument append_argument(struct argument_list *list, void
 	return read > ARGUMENT_LENGTH ? ARGUMENT_CUT : ARGUMENT_READ;
 }
 
-/* Reads the arguments one by one: the kernel has not copied them to one place when it refuses to execute. */
+/* Reads the arguments one by one: if an exec fails, the kernel may not have copied them to one place. */
 static __always_inline void append_arguments(struct gadget_writer *writer, struct gadget_text *text,
 					     const char *const *arguments)
 {

@@ -5,9 +5,9 @@
  *
  * Hooks: the exits of sendmsg, sendmmsg, recvmsg and recvmmsg, whose control messages are read from the program's
  * memory; for io_uring, the tracepoints where requests are submitted and completed, including those that pass a file to
- * another ring (IORING_OP_MSG_RING). Sender, file and socket are recorded at the entry of the first two, since the
- * receiver may have the file before they return. The trap: the key is the file's address, which may be reused after the
- * file is gone.
+ * another ring (IORING_OP_MSG_RING). Sender, file and socket are recorded at the entry of sendmsg and sendmmsg, since
+ * the receiver may have the file before these return. The trap: the key is the file's address, which may be reused
+ * after the file is gone.
  */
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
@@ -25,21 +25,21 @@
 #include <kernel/unix_socket.h>
 
 #define NAME_BYTES 255
-/* The result of a request that reports only failures. */
+/* The result of a request that does not report success. */
 #define UNKNOWN_RESULT (1L << 40)
 #define NO_FILE 0170000
 /* The maximum number of control messages examined in one message, and of messages in one call of sendmmsg or recvmmsg.
  */
 #define CONTROLS 4
 #define MESSAGES 8
-/* The maximum number of files in transit. The kernel drops the oldest entries; the receipt of such a file is shown with
- * the socket's credentials. */
+/* The maximum number of files in transit. The least recently used entries are dropped; the receipt of such a file is
+ * shown with the socket's peer credentials. */
 #define UNDER_WAY 16384
 
 /* The bits of S_IFMT in an inode's mode; all ones: there is no such file. */
 typedef __u32 gadget_file_type;
 
-/* How the other end was found. */
+/* How the process at the other end was found. */
 enum peer_source {
 	PEER_SENDER = 1,
 	PEER_CREDENTIALS,
@@ -76,7 +76,7 @@ GADGET_RECORD(trace_fdpass);
 
 struct passed {
 	struct file *file;
-	/* The receiving socket; NULL when the sending one is not connected. */
+	/* The receiving socket; NULL if the sending socket is not connected. */
 	struct sock *receiver;
 };
 
@@ -97,7 +97,7 @@ struct {
 	__type(value, struct sender);
 } senders SEC(".maps");
 
-/* Descriptors of the sockets of io_uring's requests, by request: at the end of a request, only the file is known. */
+/* The socket's descriptor, by io_uring request: at the completion of a request, only the file is known. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
@@ -110,7 +110,7 @@ enum phase {
 	SENDING,
 	SENT,
 	RECEIVED,
-	/* From one io_uring to another, without a message. */
+	/* The file is passed from one io_uring to another, without a message. */
 	TO_RING,
 };
 
@@ -122,7 +122,7 @@ struct message {
 	__s32 fd;
 	__s32 errno;
 	__u32 phase;
-	/* The first of the call's messages in the program's memory, and their number. */
+	/* The address of the call's first message in the program's memory, and the number of messages. */
 	__u64 header;
 	__u32 count;
 	__u32 unused;
@@ -226,8 +226,8 @@ static __always_inline void describe_file(struct gadget_writer *writer, struct t
 					    NAME_BYTES);
 }
 
-/* One descriptor of a message that is about to be sent. A global function, like the following ones, so that the
- * verifier checks it once and not for each descriptor. */
+/* Records the sender of one descriptor of a message that is about to be sent. A global function, like the following
+ * ones, so that the verifier checks it once and not for each descriptor. */
 __noinline int note_descriptor(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
@@ -289,7 +289,7 @@ __noinline int tell_file(__s32 fd)
 	return 0;
 }
 
-/* One descriptor of a message that was sent or received. */
+/* Reports one descriptor of a message that was sent or received. */
 __noinline int tell_descriptor(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
@@ -422,8 +422,8 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 	return message;
 }
 
-/* The common end of all programs at exits, so that the verifier checks it once. A call that failed did so at the first
- * message. */
+/* The common end of all programs at exits, so that the verifier checks it once. If a call fails, the first message has
+ * failed. */
 GADGET_AFTER_EXIT(messages_told)
 {
 	struct message *message = gadget_scratch(&message_scratch);
@@ -505,8 +505,8 @@ static __always_inline bool passes_to_ring(struct io_kiocb *request, __u8 opcode
 	return opcode == IORING_OP_MSG_RING && BPF_CORE_READ((struct io_msg *)request, cmd) == IORING_MSG_SEND_FD;
 }
 
-/* `to` is the other ring. The passed file is in a slot of this ring, also afterwards, unless the program has put
- * another file there in between. */
+/* Reports a file that is passed to the ring `to`. It is in a slot of this ring, even at completion, unless the program
+ * has put another file there in between. */
 static __always_inline int tell_ring(struct io_kiocb *request, __s32 fd, struct file *to, __s64 result)
 {
 	const struct mm_struct *memory;
@@ -533,7 +533,7 @@ static __always_inline int tell_ring(struct io_kiocb *request, __s32 fd, struct 
 	return tell_file(-1);
 }
 
-/* Here the current task has the submitter's memory and descriptors, even if it is a kernel thread that submits. A
+/* Here, the current task has the submitter's memory and descriptors, even if a kernel thread submits (SQPOLL). A
  * registered socket has no descriptor, and is not known yet. */
 static __always_inline int uring_begins(struct io_kiocb *request)
 {
@@ -562,7 +562,7 @@ static __always_inline int uring_begins(struct io_kiocb *request)
 	message = begin_message(SENT, fd, file, 0);
 	if (!message)
 		return 0;
-	/* Unknown: only a failure would be reported. */
+	/* Unknown, since only a failure would be reported. */
 	message->errno = -1;
 	return tell_message(uring_header(request));
 }

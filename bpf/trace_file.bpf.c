@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace file: emits one `struct trace_file` for each call that creates, removes, renames, links or changes a file, with
- * its result. Reads and writes are not shown, and trace open shows opens.
+ * its result. Does not show reads and writes, nor opens (trace open).
  *
  * Hooks: the exits of the system calls below, and for io_uring the submission and completion of requests
- * (gadget/uring.h). The trap: the paths of calls are in memory that the program may have rewritten; those of io_uring
- * are not.
+ * (gadget/uring.h). The trap: the paths of system calls are in memory that the program may have rewritten; the kernel
+ * has copied those of io_uring requests.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -54,7 +54,7 @@ GADGET_SCRATCH(file_scratch, FILE_BYTES);
 #define GADGET_URING_SENT_BYTES FILE_BYTES
 #include <gadget/uring.h>
 
-/* The change that a call was asked to make. */
+/* The change that a call has requested. */
 struct change {
 	gadget_operation operation;
 	__s64 result;
@@ -69,10 +69,10 @@ struct change {
 	/* Where the paths start. */
 	__s32 path_from;
 	__s32 to_from;
-	/* There is no path: the file is the descriptor `path_from`. */
+	/* There is no path: the file is that of the descriptor `path_from`. */
 	bool is_open;
 	bool has_to;
-	/* The text of a symbolic link is relative to the link's directory, if it is a path at all: it has no base. */
+	/* `to` is the content of a symbolic link, which is not relative to `to_from`: it has no base. */
 	bool to_is_content;
 	bool has_attribute;
 };
@@ -95,8 +95,8 @@ static __always_inline void append_paths(struct gadget_writer *writer, struct tr
 }
 
 /*
- * The common end of all programs below. A separate program, so that the verifier checks the walks to the root once: in
- * each of the 32 programs it took 0.7 s.
+ * The common end of the programs below. A separate program, so that the verifier checks the path walks once: checking
+ * them in each of the 32 programs took 0.7 s.
  */
 GADGET_AFTER_EXIT(file_told)
 {
@@ -183,10 +183,9 @@ static __always_inline void set_descriptor(struct change *change, __s32 fd)
 	change->path_from = fd;
 }
 
-/* Each call with a path relative to the working directory has a form with a directory, which all architectures have;
- * arm64 has only that form. */
+/* Each of these calls also exists with a directory argument, on all architectures; arm64 has only that form. */
 
-/* OPERATION, with the path in the first argument. */
+/* The first argument is the path. */
 #define WITH_PATH(CALL, WORD, EXTRA)                                                                                   \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -196,7 +195,7 @@ static __always_inline void set_descriptor(struct change *change, __s32 fd)
 		return end(ctx);                                                                                       \
 	}
 
-/* The same, with the directory first. */
+/* The first two arguments are the directory and the path. */
 #define WITH_PATH_AT(CALL, WORD, EXTRA)                                                                                \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -206,7 +205,7 @@ static __always_inline void set_descriptor(struct change *change, __s32 fd)
 		return end(ctx);                                                                                       \
 	}
 
-/* An open file. */
+/* The first argument is an open file. */
 #define WITH_DESCRIPTOR(CALL, WORD, EXTRA)                                                                             \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -269,7 +268,7 @@ GADGET_ON_EXIT(unlinkat)
 	return end(ctx);
 }
 
-/* The path is the new file, as for the calls above, and `to` is what it links to. */
+/* The path is the new file, as in the calls above, and `to` is what it links to. */
 GADGET_ON_EXIT(link)
 {
 	BEGIN("link");
@@ -308,7 +307,8 @@ static __always_inline bool gadget_uring_follows(__u8 opcode)
 	       opcode == IORING_OP_SETXATTR || opcode == IORING_OP_FTRUNCATE;
 }
 
-/* A path in the kernel's memory, and the directory where it starts; NULL: the open file itself. */
+/* Appends a path from the kernel's memory, and the directory where it starts. `name` is NULL: the path is that of the
+ * open file `from`. */
 static __always_inline void append_name(struct gadget_writer *writer, struct gadget_text *path,
 					struct gadget_text *base, __s32 from, const char *name)
 {
@@ -324,8 +324,8 @@ static __always_inline void append_name(struct gadget_writer *writer, struct gad
 		gadget_append_base(writer, base, from);
 }
 
-/* The file of a request. A name that is NULL stands for the open file `path_from`. In memory, so that the verifier does
- * not check the following code for each kind of request. */
+/* The paths of a request. If `path` is NULL, the file is the open file `path_from`. In memory, so that the verifier
+ * does not check the following code for each kind of request. */
 struct named {
 	const char *path;
 	const char *to;
@@ -441,7 +441,7 @@ static __always_inline bool gadget_uring_describe(struct gadget_uring_request *n
 	__builtin_memset(named, 0, sizeof(*named));
 	file->size = file->mode = file->owner = file->group = ~0ULL;
 	file->errno = 0;
-	/* A direct descriptor is not one of the process's: its file is not known yet. */
+	/* A direct descriptor is not one of the process's descriptors, and its file is not known yet. */
 	named->path_from =
 		BPF_CORE_READ(request, flags) & GADGET_URING_FIXED_FILE ? -1 : BPF_CORE_READ(request, cqe.fd);
 	describe_request(file, named, request, opcode);

@@ -3,8 +3,9 @@
  * trace fileuse: emits one `struct trace_fileuse` for each open of a file below certain paths, for each use of it, and
  * for the close of its last descriptor (gadget/followed_file.h).
  *
- * Hooks: the exits of the system calls that open files and transfer their data; those of gadget/followed_file.h for the
- * last close. Once at start, an iterator over all open files.
+ * Hooks: the exits of the system calls that open files and transfer their data; for io_uring, the tracepoints where
+ * requests are submitted and completed; those of gadget/followed_file.h for the last close. Once at start, an iterator
+ * over all open files.
  */
 #include <gadget/aio.h>
 #include <gadget/credentials.h>
@@ -54,24 +55,24 @@ struct trace_fileuse {
 
 GADGET_RECORD(trace_fileuse);
 
-/* In the form of a gadget_path, leaf first: the end that a file's path must have. */
+/* The beginning that a file's path must have. Paths are stored leaf first (gadget_path), so this is the end of the
+ * stored text. */
 struct wanted_path {
 	__u32 length;
 	char tail[PATH_BYTES];
 };
 
-/* Set by the client (kubectl_gadget/events/filters/path_tails.py). */
-/* None: any. */
+/* Set by the client (kubectl_gadget/events/filters/path_tails.py). None: any. */
 const volatile struct wanted_path wanted_paths[PATHS] = {};
 
 #define BYTES GADGET_ROOM(sizeof(struct trace_fileuse) + GADGET_PATH_BYTES)
 
 GADGET_SCRATCH(scratch, BYTES);
-/* A program on a function can be interrupted by another task's run of it, which the others cannot. */
+/* A fentry program can be preempted by its run for another task; the other programs cannot. */
 GADGET_SCRATCH(released_scratch, BYTES);
 
-/* Whether the text that ends at `end` ends with that path, and a name begins there. The verifier checks it once for
- * each path, since the loop stops at the first difference. */
+/* Whether the text from `start` to `end` ends with that path, and a name begins there. Not inlined: the verifier checks
+ * it once for each path. */
 static __noinline bool ends_with(const char *record, __u64 start, __u64 end, __u32 number)
 {
 	const volatile struct wanted_path *path = &wanted_paths[number & (PATHS - 1)];
@@ -83,8 +84,8 @@ static __noinline bool ends_with(const char *record, __u64 start, __u64 end, __u
 		__u64 at = end - back;
 		__u32 byte = length - back;
 
-		/* Otherwise the compiler would add the pointer first, and the bounds would be those of another value.
-		 */
+		/* Keeps the compiler from adding the pointer first, since then the verifier would know the bounds of
+		 * another value. */
 		asm volatile("" : "+r"(at), "+r"(byte));
 		if (back > length)
 			return at < start || (at < BYTES && !record[at]);
@@ -157,7 +158,7 @@ static __always_inline void gadget_file_closes(struct file *file, const struct g
 		send_use(gadget_scratch(&scratch), file, followed, fd, UNKNOWN, ~0U, CLOSE);
 }
 
-/* The common end of all programs at exits of calls that open files, so that the verifier checks it once. */
+/* The common end of the programs for calls that open files, so that the verifier checks it once. */
 GADGET_AFTER_EXIT(open_told)
 {
 	struct trace_fileuse *use = gadget_scratch(&scratch);
@@ -226,7 +227,7 @@ struct used {
 	__u32 protection;
 };
 
-/* The same for a call that used two files. */
+/* What a call did with up to two files. */
 struct uses {
 	struct used first;
 	struct used second;
@@ -238,7 +239,7 @@ GADGET_SCRATCH(uses_scratch, sizeof(struct uses));
 int use_told(struct trace_event_raw_sys_exit *ctx);
 GADGET_TAIL(after_use, use_told);
 
-/* The common end of all programs below, for the same reason; once for each file. */
+/* The common end of the programs below, for the same reason. Runs once for each file. */
 GADGET_AFTER_EXIT(use_told)
 {
 	struct uses *uses = gadget_scratch(&uses_scratch);
@@ -314,7 +315,7 @@ static __always_inline int copied(struct trace_event_raw_sys_exit *ctx, long fro
 	return end(ctx, uses);
 }
 
-/* At the end of a file, read returns 0: then nothing was read. */
+/* A result of 0 means that nothing was read, at the end of the file. */
 #define ON_TRANSFER(CALL, OPERATION)                                                                                   \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -353,7 +354,7 @@ GADGET_ON_EXIT(ftruncate)
 
 GADGET_ON_EXIT(mmap)
 {
-	/* An address in this range is an error. */
+	/* A result in this range is an error. */
 	if ((unsigned long)result >= -4095UL || gadget_argument(registers, 3) & MAP_ANONYMOUS)
 		return 0;
 	return used_one(ctx, gadget_argument(registers, 4), gadget_argument(registers, 1),
@@ -380,7 +381,7 @@ __noinline int use_by_aio(__u64 address)
 	return 0;
 }
 
-/* Its result is the number of accepted requests. */
+/* The result is the number of accepted requests. */
 GADGET_ON_EXIT(io_submit)
 {
 	const void *requests = (const void *)gadget_argument(registers, 2);
@@ -402,7 +403,7 @@ GADGET_ON_EXIT(io_submit)
 GADGET_SCRATCH(uring_scratch, BYTES);
 GADGET_SCRATCH(uring_submit_scratch, BYTES);
 
-/* A request that opens a file has none before. `fd`: -1 for a direct descriptor. */
+/* Reports a file that a request has opened. `fd`: -1 for a direct descriptor. */
 static __always_inline void uring_opened(struct trace_fileuse *use, struct file *file, __s32 fd)
 {
 	struct gadget_writer writer;
@@ -421,7 +422,7 @@ static __always_inline void uring_opened(struct trace_fileuse *use, struct file 
 	gadget_send(&writer);
 }
 
-/* What a request does with its file; NULL: not an operation that is followed. */
+/* The operation of a request on its file; NULL: not one that is reported. */
 static __always_inline const char *uring_use(__u8 opcode)
 {
 	if (opcode == IORING_OP_FTRUNCATE)
@@ -488,7 +489,8 @@ int uring_complete(__u64 *ctx)
 	return 0;
 }
 
-/* A request that does not report success may transfer data, but the kernel does not report how much. */
+/* A request that does not report success may transfer data, but the kernel does not report how much, so it is reported
+ * when it is submitted. */
 static __always_inline int uring_submitted(struct io_kiocb *request)
 {
 	__u32 flags = BPF_CORE_READ(request, flags);
@@ -500,7 +502,7 @@ static __always_inline int uring_submitted(struct io_kiocb *request)
 
 GADGET_ON_URING_SUBMIT(uring_submitted)
 
-/* Files that are already open are followed too; each is reported once, since its descriptors share it. */
+/* Files that are already open are followed too. Each is reported once, even if several descriptors share it. */
 SEC("iter/task_file")
 int find_open(struct bpf_iter__task_file *ctx)
 {

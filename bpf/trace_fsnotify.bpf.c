@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace fsnotify: emits one `struct trace_fsnotify` for each watch that is added to or removed from inotify or
- * fanotify, and for each event that a watcher receives. The record's own process is the watcher; the other one caused
- * the event.
+ * fanotify, and for each event that a watcher receives. The record's own process is the watcher; the other process
+ * (causer) is the one that caused the event.
  *
- * Hooks: the exits of the system calls that add and remove watches and that read events; and, where it loads,
- * inotify_handle_inode_event(), which runs in the context of the process that causes an event, and so knows both. The
- * trap: the owner of a group of watches is stored by the group's address, which a later group may reuse, so the owner
- * is updated at each use.
+ * Hooks: the exits of the system calls that add and remove watches and that read events; and, where the kernel has
+ * fentry, inotify_handle_inode_event(), which runs in the process that causes an event, so both processes are known.
+ * The trap: the owner of a group of watches is stored by the group's address, which a later group may reuse, so the
+ * owner is updated at each use.
  */
 #include <gadget/open_file.h>
 #include <gadget/operation.h>
@@ -47,7 +47,7 @@ struct trace_fsnotify {
 	gadget_pid causer_container_pid;
 	/* The number (wd) of the watch. */
 	gadget_fd watch;
-	/* The same for both events of one rename; else 0. */
+	/* Equal in both events of a rename; else 0. */
 	__u32 cookie;
 	gadget_errno errno;
 	gadget_path_at path;
@@ -71,7 +71,7 @@ struct watched {
 	char path[WATCHED_BYTES];
 };
 
-/* By group: the record head of its last user; `unused` says whether that is a selected process. */
+/* By group: the record head of its last user. `unused` says whether --pid selects that process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, GROUPS);
@@ -79,7 +79,7 @@ struct {
 	__type(value, struct gadget_record);
 } watchers SEC(".maps");
 
-/* The path, as the watcher passed it. */
+/* The path of each watch, as the watcher passed it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, WATCHES);
@@ -112,7 +112,7 @@ static __always_inline bool wanted_api(enum api api)
 	return !filter_api[0] || (filter_api[0] == 'i') == (api == INOTIFY);
 }
 
-/* Records the user of this file's group. Returns the group; 0: it is not a group. */
+/* Records the current process as the user of this file's group. Returns the group; 0: the file has none. */
 static __always_inline __u64 note_watcher(struct file *file, enum api api)
 {
 	struct gadget_record record = {};
@@ -254,8 +254,8 @@ struct fanotify_event_metadata {
 	__s32 pid;
 };
 
-/* Sends the event at this address of the data that was read. Returns its length, 0 if it is not an event. The verifier
- * checks the function once, however often it is called. */
+/* Sends the event at this address in the data that was read. Returns its length; 0: it is not an event. Not static, so
+ * that the verifier checks it once and not for each event. */
 __noinline int send_inotify_event(__u64 at, __u64 group)
 {
 	struct trace_fsnotify *row = gadget_scratch(&scratch);
@@ -329,14 +329,14 @@ int all_events_are_read(struct trace_event_raw_sys_exit *ctx)
 	return events_are_read(gadget_result(ctx), gadget_call_registers(ctx), true);
 }
 
-/* Only fanotify's events, where inotify's events are seen when they happen. */
+/* Only events of fanotify: used where events of inotify are seen when they happen. */
 SEC("tracepoint/syscalls/sys_exit_read")
 int fanotify_events_are_read(struct trace_event_raw_sys_exit *ctx)
 {
 	return events_are_read(gadget_result(ctx), gadget_call_registers(ctx), false);
 }
 
-/* Fills in the head for the watcher. False: neither the watcher nor the process that causes the event is wanted. */
+/* Fills in the record's head for the watcher. False: neither the watcher nor the causer is wanted. */
 static __always_inline bool begin_for_watcher(struct trace_fsnotify *row, const struct gadget_record *watcher)
 {
 	struct gadget_record *record = &row->record;
@@ -397,7 +397,7 @@ int BPF_PROG(inotify_event_happens, struct fsnotify_mark *mark, __u32 events, vo
 	return 0;
 }
 
-/* Watchers that are older than the trace. */
+/* Records watchers that existed before the trace. */
 SEC("iter/task_file")
 int find_watchers(struct bpf_iter__task_file *ctx)
 {

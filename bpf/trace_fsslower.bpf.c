@@ -3,9 +3,9 @@
  * trace fsslower: emits one `struct trace_fsslower` for each slow read, write, open and fsync of a file.
  *
  * Hooks: entry and exit of the kernel's functions for all file systems (vfs_read, …), where the kernel has fexit; else
- * entry and exit of the system calls. In both cases also the call that submits POSIX AIO, and the tracepoints where
- * io_uring's requests are submitted and completed. The traps: stacked file systems call the same functions recursively;
- * only the outermost call counts. And io_uring uses these functions to open and sync, but not to read and write.
+ * entry and exit of the system calls. In both cases also io_submit (Linux AIO), and the tracepoints where io_uring
+ * requests are submitted and completed. The traps: stacked file systems call these functions recursively; only the
+ * outermost call counts. And io_uring uses these functions to open and sync, but not to read and write.
  */
 #include <gadget/aio.h>
 #include <gadget/operation.h>
@@ -97,7 +97,7 @@ static __always_inline __u64 end(__u64 operation)
 	struct started *started = bpf_map_lookup_elem(&calls, &call);
 	__u64 duration;
 
-	/* It had begun before the gadget did. */
+	/* The call began before the gadget did. */
 	if (!started)
 		return 0;
 	if (started->depth > 1) {
@@ -166,7 +166,7 @@ static __always_inline int tell_of_place(__u64 operation, __u64 duration, struct
 	return 0;
 }
 
-/* `after` is the file's position now, ~0 if it has none. */
+/* `after` is the position after the call; ~0: the file has none. */
 static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct file *file, long result, __u64 after)
 {
 	__u64 bytes = ~0ULL, offset = ~0ULL;
@@ -178,7 +178,8 @@ static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct 
 	return tell_of_place(operation, duration, file, result, bytes, offset);
 }
 
-/* An open that failed, and so has no file. `name` is in the caller's memory or in the kernel's. */
+/* Reports an open that failed, and so has no file. `name` is in the caller's memory or, if `user` is false, in the
+ * kernel's. */
 static __always_inline int tell_of_name(__s32 directory, const void *name, bool user, __u64 duration, long result)
 {
 	struct trace_fsslower *slow;
@@ -240,7 +241,8 @@ int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void
 	__u64 duration;
 	long result;
 
-	/* The verifier allows no arithmetic on a pointer, but after a failed open this is an error number. */
+	/* After a failed open, the pointer is an error number. Copied, since the verifier allows no arithmetic on the
+	 * pointer. */
 	bpf_probe_read_kernel(&result, sizeof(result), &file);
 	if (result >= 0 || result < -4095)
 		return function_ends(OPEN, file, 0, ~0ULL);
@@ -249,8 +251,8 @@ int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void
 }
 
 /*
- * Programs are attached in this order, exits first: if the exit of a call were missed, all later calls would seem to be
- * nested in it.
+ * Programs are attached in the order of this file, exits first: if the exit of a call were missed, all later calls of
+ * the thread would seem to be nested in it.
  */
 #define FUNCTION_STARTS(FUNCTION, OPERATION)                                                                           \
 	SEC("?fentry/" #FUNCTION)                                                                                      \
@@ -309,7 +311,7 @@ struct slow_call {
 
 GADGET_SCRATCH(slow_scratch, sizeof(struct slow_call));
 
-/* The common end of programs of system calls, so that the verifier checks the walks to the root once. */
+/* The common end of the programs for system calls, so that the verifier checks the path walks once. */
 GADGET_AFTER_EXIT(slow_told)
 {
 	struct slow_call *call = gadget_scratch(&slow_scratch);
@@ -345,7 +347,7 @@ static __always_inline __u64 file_position(struct file *file)
 	return file ? BPF_CORE_READ(file, f_pos) : ~0ULL;
 }
 
-/* At the file's position, which the call changes. */
+/* A call at the file's position, which it changes. */
 #define MOVES(CALL, OPERATION)                                                                                         \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -355,7 +357,8 @@ static __always_inline __u64 file_position(struct file *file)
 	}                                                                                                              \
 	CALL_STARTS(CALL, OPERATION)
 
-/* At the position in the fourth argument; the fifth is its upper half in 32-bit calls only. */
+/* A call at the position in its fourth argument. The fifth argument is the upper half only in 32-bit calls, which are
+ * translated. */
 #define AT_PLACE(CALL, OPERATION)                                                                                      \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -441,7 +444,7 @@ __noinline int tell_of_aio(__u64 address, __u64 duration)
 	return tell_of_place(gadget_aio_writes(&request) ? WRITE : READ, duration, file, 0, ~0ULL, request.position);
 }
 
-/* Only the duration of the call is known. No system call reports what happens after it. */
+/* Only the duration of io_submit() is known: no system call reports what happens after it. */
 GADGET_ON_EXIT(io_submit)
 {
 	const void *requests = (const void *)gadget_argument(registers, 2);
@@ -468,7 +471,7 @@ CALL_STARTS(creat, OPEN)
 CALL_STARTS(openat, OPEN)
 CALL_STARTS(openat2, OPEN)
 
-/* The path that a request opens, stored since the kernel no longer has it at completion. */
+/* The path of an open request, stored since the kernel no longer has it at completion. */
 struct uring_name {
 	__s32 directory;
 	char name[GADGET_PATH_BYTES + 1];
@@ -484,7 +487,7 @@ struct {
 
 GADGET_SCRATCH(uring_name_scratch, sizeof(struct uring_name));
 
-/* SUBMIT: not an operation that is followed. */
+/* The operation of a request. SUBMIT: none that is reported. */
 static __always_inline __u64 uring_operation(__u8 opcode)
 {
 	switch (gadget_uring_deed_of(opcode)) {
@@ -574,7 +577,7 @@ int uring_complete(__u64 *ctx)
 
 	if (operation == SUBMIT || !gadget_uring_end(request, &start, &duration))
 		return 0;
-	/* At the first request's submission, this was not known yet. */
+	/* When the first request was submitted, functions_tell() was not known yet. */
 	is_slow = duration >= filter_min * 1000 && !functions_tell(operation);
 	if (operation != OPEN)
 		return is_slow ? uring_moved(request, operation, duration, result, start.position) : 0;

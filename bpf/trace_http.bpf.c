@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace http: emits packets of TCP connections as `struct gadget_packet`, from the first packet that begins like a
- * message of HTTP/1, like a connection of HTTP/2 or like HTTP/2 headers. From them the client makes one `struct
- * trace_http` for each request: kubectl_gadget/views/protocols/http.py.
+ * trace http: emits packets of TCP connections as `struct gadget_packet`, from the first packet on that begins like an
+ * HTTP/1 message, an HTTP/2 connection or HTTP/2 headers. From these, the client makes one `struct trace_http` for each
+ * request: kubectl_gadget/views/protocols/http.py.
  *
- * Hooks: cgroup_skb at the node's root. Not seen: HTTP over TLS. Bodies do not leave the node, except for small
- * packets, the part of HTTP/1 in the same packet as a head, and the first bytes of its other packets. Where the frames
- * of HTTP/2 are not known (gadget/http2.h), packets are sent whole, up to a megabyte per second and socket.
+ * Hooks: cgroup_skb at the node's root. Not seen: HTTP over TLS. Bodies do not leave the node, except for small packets
+ * and, of HTTP/1, the part in the same packet as a head and the first bytes of other packets. While the position of
+ * HTTP/2 frames is unknown (gadget/http2.h), packets are sent whole, up to a megabyte per second and socket.
  */
 #include <gadget/http2.h>
 #include <gadget/ends.h>
@@ -20,7 +20,7 @@ struct trace_http {
 	gadget_exec_id exec_id;
 	/* From the request to the beginning of the answer; without an answer, the time waited for it. ~0: unknown. */
 	gadget_duration latency;
-	/* According to the heads. ~0: they do not say. */
+	/* According to the headers. ~0: they do not say. */
 	gadget_bytes request_bytes;
 	gadget_bytes response_bytes;
 	/* ~0: not gRPC, or unknown. */
@@ -50,12 +50,12 @@ GADGET_PACKETS_OF("other port");
 /* The server's or the client's. 0: any. */
 const volatile __u16 filter_port = 0;
 
-/* How many bytes are sent of a packet that begins with a head, of another one that may contain the rest of a head, and
- * of a large one of HTTP/1. */
+/* How many bytes are sent: of a packet that begins with a head, of a small packet, which may contain the rest of a
+ * head, and of any other HTTP/1 packet. */
 #define HEAD_BYTES GADGET_PIECE_BYTES
 #define SMALL_PACKET 4096
 #define BEGINNING 256
-/* How many frames of a packet are followed, and in how many pieces it is sent. */
+/* The maximum number of frames that are parsed in a packet, and of pieces into which it is split. */
 #define MOST_FRAMES 24
 #define MOST_PIECES (MOST_FRAMES + GADGET_PACKET_PIECES)
 
@@ -65,8 +65,8 @@ enum talk {
 	HTTP_2,
 };
 
-/* Where frames are not known, large packets are sent whole up to this many bytes per second and socket. More would fill
- * the ring; such packets are only counted, until one begins like a frame. */
+/* While the position of frames is unknown, large packets are sent whole, up to this many bytes per second and socket.
+ * More would fill the ring. Of further packets, only the headers are sent, until one begins like a frame. */
 #define BODY_BYTES (1 << 20)
 #define BODY_NS 1000000000ULL
 
@@ -76,12 +76,12 @@ struct talker {
 	__u32 bytes;
 	/* enum talk */
 	__u32 talk;
-	/* Of HTTP/2. */
+	/* For HTTP/2: the state of both directions. */
 	struct gadget_http2 received;
 	struct gadget_http2 sent;
 };
 
-/* Sockets on which HTTP was seen. The least recently used ones are dropped. */
+/* Sockets on which HTTP was seen. The least recently used entries are dropped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -94,9 +94,9 @@ struct sending {
 	struct gadget_packet packet;
 	char piece[GADGET_PIECE_BYTES];
 	struct gadget_payload payload;
-	/* How much is sent at most, if it is not large HTTP/2. */
+	/* The maximum number of bytes to send; 0 for a large HTTP/2 packet, which is split. */
 	__u32 limit;
-	/* How many pieces have been passed over. */
+	/* The number of pieces so far. */
 	__u32 pieces;
 	/* The packet's flags. */
 	__u8 flags;
@@ -123,7 +123,7 @@ static __always_inline bool begins_headers(struct __sk_buff *skb, __u32 offset)
 	       gadget_http2_may_be_head(&head, false);
 }
 
-/* What the payload begins with: a method, a response's version, or the connection preface of HTTP/2. */
+/* Whether the payload begins with a method, a response's version, or the connection preface of HTTP/2. */
 static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 offset)
 {
 	__u32 word;
@@ -156,7 +156,7 @@ static __always_inline bool is_within_budget(struct talker *talker, __u32 bytes)
 	return true;
 }
 
-/* The socket's entry, if this packet or an earlier one shows that it talks HTTP. */
+/* The socket's entry, if this packet or an earlier one shows that it uses HTTP. */
 static __always_inline struct talker *talker_of(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset,
 						enum talk *begins)
 {
@@ -178,7 +178,7 @@ static __always_inline struct talker *talker_of(struct __sk_buff *skb, const str
 	return known;
 }
 
-/* Follows the frames of a small packet, all of which is sent: records of their own would be longer. */
+/* Parses the frames of a small packet, which is sent whole: separate records for its frames would be longer. */
 static __always_inline void follow_small(struct __sk_buff *skb, struct gadget_http2 *frames,
 					 struct gadget_payload *payload)
 {
@@ -224,7 +224,7 @@ static __always_inline void pass_piece(struct __sk_buff *skb, struct talker *tal
 		gadget_pass(payload, 0, payload->left);
 }
 
-/* Passes over the next piece of a packet. Not inlined, so that the verifier sees it once. */
+/* Determines the next piece of a packet. Not inlined and not static, so that the verifier checks it once. */
 __noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
 {
 	struct sending *sending = gadget_slot(&slots, slot);
@@ -238,7 +238,7 @@ __noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
 	pass_piece(skb, talker, outgoing ? &talker->sent : &talker->received, sending);
 	sending->packet.sequence = sending->payload.sequence - sending->payload.piece;
 	sending->packet.payload_bytes = sending->payload.piece;
-	/* The connection goes on until the last piece. */
+	/* Only the last piece has the FIN. */
 	sending->packet.flags = sending->payload.left ? sending->flags & ~GADGET_TCP_FIN : sending->flags;
 	return true;
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace icmp: emits a `struct trace_icmp` for the first echo request of each ping, then at most one per second while
- * there are requests and replies, and one at its end. Its local_port is the identifier, its remote_port the type.
+ * there are requests and replies, and one at its end. local_port is the identifier, remote_port the type.
  *
- * Hooks: as trace udp. Not seen: requests that the kernel itself answers, since they have no socket; and messages about
- * other packets, such as "port unreachable", which the kernel reports to the sockets of those packets as errors.
+ * Hooks: those of trace udp. Not seen: requests that the kernel itself answers, since they have no socket; and messages
+ * about other packets, such as "port unreachable", which the kernel reports to the sockets of those packets as errors.
  *
- * The trap: a raw socket also gets the replies to other pings, and requests that come in, so only sent requests begin a
- * flow, and only replies count as received.
+ * The trap: a raw socket also receives the replies to other pings, and requests, so only sent requests begin a flow,
+ * and only replies count as received.
  */
 #include <linux/in.h>
 #include <linux/in6.h>
@@ -21,12 +21,13 @@ static __always_inline bool gadget_flow_protocol(__u32 protocol)
 
 /* Owners of TCP and UDP sockets, the most frequent ones, are not recorded. */
 #define GADGET_OWNED gadget_flow_protocol
-/* flows_ended does, after the last rows. */
+/* flows_ended removes the owner, after it has sent the last rows. */
 #define GADGET_FORGETS
 
 #include <gadget/packet.h>
 
-/* The type of an ICMP or ICMPv6 message; no number used by pings has different meanings in the two protocols. */
+/* The type of an ICMP or ICMPv6 message. The numbers that pings use in one protocol have no other meaning in the
+ * other. */
 typedef __u16 gadget_icmp_type;
 
 #define GADGET_FLOW trace_icmp

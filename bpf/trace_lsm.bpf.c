@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace lsm: emits one `struct trace_lsm` each time that the kernel asks its security modules for permission, with the
- * arguments and the answer.
+ * trace lsm: emits one `struct trace_lsm` each time the kernel asks its security modules for permission, with the
+ * arguments and the verdict.
  *
- * Hooks: fexit of security_NAME, where the answer of all modules is known; else a BPF LSM program, which is called only
- * if the modules before it agreed. The YAML's `when` chooses the hooks that are attached. The trap: these programs can
- * be preempted by each other, so a program takes its own memory slot and releases it.
+ * Hooks: fexit of security_NAME, where the verdict of all modules is known; else a BPF LSM program, which is called
+ * only if all modules before it have allowed the call. The YAML's `when` chooses the hooks that are attached. The trap:
+ * these programs can preempt each other, so each takes a memory slot and releases it.
  */
 #include <gadget/address.h>
 #include <gadget/helpers.h>
@@ -24,7 +24,7 @@
 /* The maximum number of hooks in progress on one CPU. */
 #define SLOTS 4
 
-/* The number of arguments; the client knows their meaning by the hook's name (events/linux/lsm.py). */
+/* The number of arguments. The client knows their meaning from the hook's name (events/linux/lsm.py). */
 typedef __u32 gadget_lsm_arguments;
 
 struct trace_lsm {
@@ -57,7 +57,7 @@ const volatile bool filter_denied = false;
 
 GADGET_SLOTS(slots, LSM_BYTES);
 
-/* A call of a hook that is being recorded. */
+/* A call of a hook, and its record. */
 struct question {
 	struct trace_lsm *lsm;
 	struct gadget_writer writer;
@@ -160,7 +160,7 @@ static __always_inline void add_name(struct question *question, __u64 name)
 		gadget_append_kernel_string(&question->writer, &question->lsm->name, (void *)name, NAME_BYTES);
 }
 
-/* An address that a program passed, which the kernel has copied to its own memory. */
+/* Adds an address that a program has passed; the kernel has copied it to its own memory. */
 static __always_inline void add_address(struct question *question, __u64 pointer)
 {
 	const void *address = (void *)pointer;

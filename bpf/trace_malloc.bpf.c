@@ -4,7 +4,8 @@
  *
  * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML), and the
  * tracepoints where a process's whole memory is released. The sums are computed on request, by a walk over all
- * outstanding allocations. The trap: PIDs are reused, so an allocation has the time when its process was first seen.
+ * outstanding allocations. The trap: PIDs are reused, so an allocation also has the time when its process was first
+ * seen.
  */
 #include <gadget/allocations.h>
 #include <gadget/lifetime.h>
@@ -13,7 +14,7 @@
 
 /* The maximum number of outstanding allocations of all processes. */
 #define OUTSTANDING 524288
-/* The maximum number of stacks and processes in one answer. */
+/* The maximum number of rows in one answer. */
 #define WAYS 32768
 
 struct place {
@@ -62,7 +63,7 @@ GADGET_TOTALS(malloc_key, malloc_value, WAYS);
 /* Younger allocations are not reported, in milliseconds. */
 const volatile __u32 older_than = 0;
 
-/* The agent attaches the iterator to the map of this name. */
+/* The outstanding allocations. GADGET_WALK uses the map of this name. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -105,7 +106,7 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 		gadget_count_map_full();
 }
 
-/* Adds up one allocation. Deletes nothing, since deleting elements may mislead the walk. */
+/* Adds up one allocation. Deletes nothing, since deletions may make the walk miss elements. */
 GADGET_WALK(sum_outstanding)
 {
 	const struct place *place = key;

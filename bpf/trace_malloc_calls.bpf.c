@@ -3,7 +3,7 @@
  * trace malloc-calls: emits one `struct trace_malloc_calls` for each call that allocates or frees memory.
  *
  * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML). The trap:
- * programs of uprobes may be preempted, so a record is built in a slot.
+ * uprobe programs may be preempted, so a record is built in a slot.
  */
 #include <gadget/allocations.h>
 #include <gadget/process.h>

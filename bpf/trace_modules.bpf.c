@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace modules: emits one `struct trace_modules` for each attempt to load or to unload a kernel module, with its
- * result, and for each time that the kernel itself requests a module on behalf of a process.
+ * trace modules: emits one `struct trace_modules` for each attempt to load or unload a kernel module, with its result,
+ * and each time the kernel itself requests a module on behalf of a process.
  *
  * Hooks: the exits of init_module, finit_module and delete_module, and the tracepoints module_load, which has the
- * module's own name, and module_request. The trap: a module that the kernel requests is loaded by a modprobe of the
- * host; only module_request has the process that caused it.
+ * module's own name, and module_request. The trap: a module that the kernel requests is loaded by modprobe on the host;
+ * only module_request has the process that caused it.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -108,7 +108,7 @@ int BPF_PROG(named, struct module *module)
 	return 0;
 }
 
-/* Its name, if the kernel got far enough to read it. */
+/* Appends the module's name, if the kernel got far enough to read it. */
 static __always_inline void append_name(struct call *call)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -173,7 +173,7 @@ GADGET_ON_EXIT(delete_module)
 	return end(&call);
 }
 
-/* Nothing has been loaded yet, and maybe nothing will be. */
+/* No module has been loaded yet; loading may still fail. */
 SEC("tp_btf/module_request")
 int BPF_PROG(requested, const char *name, bool wait, unsigned long address)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace mount: emits one `struct trace_mount` for each call of the old and the new API that mounts, unmounts or moves
- * something.
+ * trace mount: emits one `struct trace_mount` for each call of the old and the new mount API that mounts, unmounts,
+ * moves or configures a file system.
  *
  * Hooks: entry and exit of mount, umount2, pivot_root, fsopen, fspick, fsconfig, fsmount, move_mount, open_tree,
  * open_tree_attr and mount_setattr.
@@ -116,7 +116,7 @@ ON_EXIT(mount)
 	call.mount->flags = gadget_flags(GADGET_MOUNT_FLAGS, gadget_argument(registers, 3));
 	gadget_append_path_at(&call.writer, &call.mount->target, &call.mount->target_base, AT_FDCWD,
 			      (const void *)gadget_argument(registers, 1));
-	/* A path or any other name: the file system decides, so it has no base. */
+	/* The source may be a path or any other name, depending on the file system, so it has no base. */
 	append_user_string(&call.writer, &call.mount->source, gadget_argument(registers, 0), GADGET_PATH_BYTES);
 	append_user_string(&call.writer, &call.mount->type, gadget_argument(registers, 2), TYPE_BYTES);
 	append_user_string(&call.writer, &call.mount->options, gadget_argument(registers, 4), OPTION_BYTES);
@@ -179,8 +179,8 @@ ON_EXIT(fspick)
 	return end(&call);
 }
 
-/* Type and source of the file system that `fd` configures. `fd` is known to be such a descriptor only if the call
- * succeeded. */
+/* Appends type and source of the file system that `fd` configures. Only if the call succeeded, `fd` is known to be such
+ * a descriptor. */
 static __always_inline void append_context(struct call *call, __s32 fd)
 {
 	struct file *file = gadget_file_of(fd);
@@ -229,7 +229,7 @@ ON_EXIT(fsconfig)
 	return end(&call);
 }
 
-/* The source of a mount that is not attached yet: it has no path. */
+/* Appends type and source of a mount that is not attached yet, and so has no path. */
 static __always_inline void append_mounted(struct call *call, __s32 fd)
 {
 	struct file *file = gadget_file_of(fd);
@@ -279,7 +279,7 @@ ON_EXIT(move_mount)
 	return end(&call);
 }
 
-/* The beginning of struct mount_attr, if the caller passes one. */
+/* Reads the beginning of struct mount_attr, if the caller passes one. */
 static __always_inline void set_attributes(struct trace_mount *mount, const void *from)
 {
 	__u64 attributes[3] = {};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace oomkill: emits one `struct trace_oomkill` for each process that the kernel kills when memory runs out, with the
+ * trace oomkill: emits one `struct trace_oomkill` for each process that the kernel kills when memory runs out, and the
  * process whose allocation caused it.
  *
  * Hooks: the tracepoint mark_victim, which has the victim since 6.9; else the function oom_kill_process, by fentry,
  * which does not see the other processes of a group that is killed as a whole. The trap: the record describes the
- * victim, while the other one is the current task.
+ * victim, but the current task is the process that caused the kill.
  */
 #include <gadget/other_task.h>
 #include <gadget/output.h>
@@ -61,7 +61,7 @@ static __always_inline struct mem_cgroup *memory_cgroup_of(struct task_struct *t
 	return state ? (void *)state - bpf_core_field_offset(struct mem_cgroup, css) : NULL;
 }
 
-/* The nearest cgroup above the victim that has used up its limit. */
+/* Finds the victim's nearest cgroup that has used up its limit. */
 static __always_inline void find_limit(struct gadget_writer *writer, struct trace_oomkill *kill,
 				       struct task_struct *victim)
 {

@@ -3,8 +3,8 @@
  * trace open: emits one `struct trace_open` for each attempt to open a file, with its result.
  *
  * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and for io_uring the submission and the
- * completion of an open (gadget/uring.h). The trap: path and openat2's flags are in memory that the program may have
- * rewritten by then, so with --resolve filters also check the open file.
+ * completion of an open (gadget/uring.h). The trap: the path and the flags of openat2 are in memory that the program
+ * may have rewritten by then, so with --resolve, filters also check the open file.
  */
 #include <linux/errno.h>
 
@@ -28,17 +28,18 @@
 #define O_ACCMODE 00000003
 #define O_TRUNC 00001000
 #define O_PATH 010000000
-/* Without O_DIRECTORY, whose value differs between architectures. */
+/* O_TMPFILE without O_DIRECTORY, whose value differs between architectures. */
 #define O_TMPFILE_BIT 020000000
 
-/* The kernel adds it to the flags of an io_uring request. openat adds it too, but not visibly. */
+/* The kernel adds it to the flags of io_uring requests and of open files. */
 #if defined(__TARGET_ARCH_x86)
 #define O_LARGEFILE 00100000
 #else
 #define O_LARGEFILE 00400000
 #endif
 
-/* How the open differs from the program's memory: DIFFERS_…. The client compares the paths and adds that bit. */
+/* In what the opened file differs from the arguments that were read from the program's memory: DIFFERS_…. The client
+ * compares the paths and adds a bit for them. */
 typedef __u32 gadget_open_differs;
 #define DIFFERS_FLAGS 1
 
@@ -74,8 +75,8 @@ const volatile bool filter_write = false;
 const volatile bool resolve_path = false;
 
 /*
- * Which file a running program opened, and how. The file's name is identified by its dentry's address, and by data that
- * would differ if another dentry were at that address; renaming a parent directory does not create a new name.
+ * For --unique: which file a program has opened, and how. The file is identified by its dentry's address, and by data
+ * that would differ if another dentry were at that address. Renaming a parent directory does not change it.
  */
 struct opened {
 	gadget_exec_id program;
@@ -89,12 +90,12 @@ struct opened {
 
 GADGET_SEEN(struct opened, 65536);
 
-/* What a program asked for, from its call to the common end of all calls: in memory, so that the verifier checks that
- * end once. */
+/* The arguments of a call, from its program to the common end of all programs. In memory, so that the verifier checks
+ * that end once. */
 struct asked {
 	__s64 result;
 	const void *path;
-	/* The struct open_how of openat2, whose flags are in the program's memory. */
+	/* For openat2: the struct open_how in the program's memory, which has the flags. */
 	const void *how;
 	__u32 flags;
 	__u32 mode;
@@ -124,20 +125,22 @@ static __always_inline struct file *opened_file(const struct trace_open *open)
 	return (resolve_path || gadget_unique) && open->fd >= 0 ? gadget_file_of(open->fd) : NULL;
 }
 
-/* The first bytes of a dentry, with all members that are needed: one read costs as much as a read of one member. */
+/* The first bytes of a dentry, which contain all members that are needed: reading them costs as much as reading one
+ * member. */
 struct dentry_head {
 	__u64 words[8];
 };
 
-/* A member, from these bytes or, if a kernel has it at a higher offset (lockdep), from the dentry itself. */
+/* A member of the dentry: from these bytes or, if a kernel has it at a higher offset (lockdep), from the dentry
+ * itself. */
 #define OF_DENTRY(DENTRY, HEAD, MEMBER)                                                                                \
 	(bpf_core_field_offset(struct dentry, MEMBER) > sizeof(struct dentry_head) - sizeof(__u64)                     \
 		 ? BPF_CORE_READ(DENTRY, MEMBER)                                                                       \
 		 : *(typeof(((struct dentry *)0)->MEMBER) *)((void *)(HEAD) +                                          \
 							     bpf_core_field_offset(struct dentry, MEMBER)))
 
-/* False: the open cannot be identified, so it is always new. Flags that could not be read have all bits set, and so may
- * the flags of openat. */
+/* Identifies an open. False: not possible, so the open is always new. Flags that could not be read are ~0, which is
+ * excluded. */
 static __always_inline bool identify(struct opened *opened, struct file *file, __u32 flags)
 {
 	struct dentry_head head = {};
@@ -167,7 +170,7 @@ static __always_inline bool was_shown(struct file *file, __u32 flags)
 	return identify(&opened, file, flags) && bpf_map_lookup_elem(&gadget_seen, &opened);
 }
 
-/* Called after the record was sent: an event dropped by a filter or by a full ring is still new. */
+/* Call it after the record was sent: an event dropped by a filter or by a full ring is still new. */
 static __always_inline void set_shown(struct file *file, __u32 flags)
 {
 	struct opened opened = {};
@@ -177,14 +180,14 @@ static __always_inline void set_shown(struct file *file, __u32 flags)
 		bpf_map_update_elem(&gadget_seen, &opened, &once, BPF_ANY);
 }
 
-/* The same for the selected containers, checked early, before more time is spent on an uninteresting open. */
+/* The same check, made early for selected containers, before more time is spent on an open that is not shown. */
 static __always_inline bool was_opened(struct trace_open *open, long result, __u32 flags)
 {
 	return gadget_unique && result >= 0 && gadget_wanted_cgroup(&open->record, gadget_current_cgroup()) &&
 	       was_shown(gadget_file_of(result), flags);
 }
 
-/* The flags of the open file, if known. */
+/* Sets the flags of the open file, if known. */
 static __always_inline void set_opened(struct trace_open *open, struct file *file)
 {
 	__u32 asked = open->flags;
@@ -207,7 +210,7 @@ static __always_inline void set_flags(struct trace_open *open, __u32 flags, __u3
 	open->mode = flags & (O_CREAT | O_TMPFILE_BIT) ? mode : 0;
 }
 
-/* Sets all bits, so that no filter hides an open that may have had the flag. */
+/* Sets all bits, so that no filter hides an open that may have had a flag. */
 static __always_inline void set_flags_unread(struct trace_open *open)
 {
 	open->flags = ~0U;
@@ -225,10 +228,11 @@ static __always_inline bool wanted_path(const struct trace_open *open, const cha
 {
 	if (!filter_path[0])
 		return true;
-	/* The kernel could read it and we cannot: the program has unmapped the memory. */
+	/* The kernel could read the path, but this program could not: the program has unmapped the memory. So it may
+	 * match. */
 	if (!open->path.offset)
 		return !open->path.length && open->errno != EFAULT;
-	/* Here the text ends with a NUL, which differs from every byte of the prefix. */
+	/* The text ends with a NUL, which differs from every byte of the prefix. */
 	for (int i = 0; i < sizeof(filter_path) && filter_path[i]; i++)
 		if (text[i] != filter_path[i])
 			return false;
@@ -241,8 +245,8 @@ static __always_inline void append_mount(struct gadget_writer *writer, struct tr
 	gadget_append_kernel_string(writer, &open->fstype, BPF_CORE_READ(mnt, mnt_sb, s_type, name), FSTYPE_BYTES);
 }
 
-/* Whether the requested or the opened path begins with the prefix. Also true for a file that cannot be found, since
- * that is unknown. */
+/* Whether the requested or the resolved path begins with the prefix. Also true for a file that cannot be found, since
+ * it may. */
 static __always_inline bool wanted_resolved(struct gadget_writer *writer, struct trace_open *open, struct file *file)
 {
 	if (wanted_path(open, (const char *)(open + 1)))
@@ -275,10 +279,10 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 		set_shown(found, open->flags);
 }
 
-/* Of openat2, a repeated open is recognized after its flags were read. */
+/* Sets the requested flags and mode. */
 static __always_inline void set_asked(struct trace_open *open, const struct asked *asked)
 {
-	/* As written by the program: the layout is part of the ABI, without CO-RE. */
+	/* As written by the program: the layout is part of the ABI, so it needs no CO-RE. */
 	__u64 how[2] = {};
 
 	if (!asked->has_how)
@@ -297,6 +301,7 @@ GADGET_AFTER_EXIT(open_returned)
 	struct gadget_writer writer;
 	struct file *file;
 
+	/* The flags of openat2 are not read yet; a repeated openat2 is recognized below. */
 	if (!open || was_opened(open, asked->result, asked->has_how ? ~0U : asked->flags) ||
 	    !gadget_begin_outside_runtime(&open->record))
 		return 0;
@@ -322,7 +327,8 @@ GADGET_AFTER_EXIT(open_returned)
 
 GADGET_TAIL(after_open, open_returned);
 
-/* A call that returns, and what it was given; PATH and HOW may be NULL also in calls that have them. */
+/* Defines the program for a call that opens files, with its arguments. HAS_PATH and HAS_HOW are needed since the caller
+ * may pass NULL. */
 #define OPEN_RETURNS(CALL, HAS_PATH, PATH, FLAGS, MODE, HAS_HOW, HOW)                                                  \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
@@ -357,7 +363,7 @@ static __always_inline bool gadget_uring_follows(__u8 opcode)
 	return opcode == IORING_OP_OPENAT || opcode == IORING_OP_OPENAT2;
 }
 
-/* The name and the flags are in the kernel's memory by then, where no program can rewrite them. */
+/* The name and the flags are in the kernel's memory, where the program cannot rewrite them. */
 static __always_inline bool gadget_uring_describe(struct gadget_uring_request *new, struct io_kiocb *request,
 						  __u8 opcode)
 {
@@ -393,7 +399,7 @@ static __always_inline void gadget_uring_send(const struct gadget_uring_request 
 		open->errno = -1;
 	else if ((resolve_path || gadget_unique) && result >= 0)
 		file = gadget_uring_file_in((const struct io_ring_ctx *)request->ring, request->slot, result);
-	/* A direct descriptor is not one of the process's. */
+	/* A direct descriptor is not one of the process's descriptors. */
 	if (request->slot || result == GADGET_RESULT_UNKNOWN)
 		open->fd = -1;
 	if (!was_shown(file, open->flags))

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace privilege: emits one `struct trace_privilege` for each call that changes users, groups, capabilities or
- * namespaces, or takes control of another process, with the rights of the process before and after; and for each
- * program that is executed with more rights than its caller has; and for each process that leaves its container's
- * cgroup.
+ * namespaces, or takes control of another process, with the privileges before and after; for each exec that gains
+ * privileges; and for each process that leaves its container's cgroup.
  *
  * Hooks: entry and exit of the system calls below, and the tracepoints task_newtask, sched_process_exec and
- * cgroup_attach_task. The trap: most calls of clone and prctl are harmless and must cost almost nothing.
+ * cgroup_attach_task. The trap: most calls of clone and prctl are not of interest and must cost almost nothing.
  */
 #include <gadget/compat.h>
 #include <gadget/operation.h>
@@ -46,10 +45,11 @@ struct trace_privilege {
 GADGET_RECORD(trace_privilege);
 
 const volatile bool filter_changed = false;
-/* Also prctl() calls that drop capabilities from a limiting set; each new container makes dozens of them. */
+/* Also prctl() calls that drop capabilities from the bounding or ambient set; each new container makes dozens of
+ * them. */
 const volatile bool with_given_up = false;
 
-/* The rights of a thread. */
+/* The privileges of a thread. */
 struct rights {
 	__u64 capabilities;
 	__u32 uid;
@@ -91,7 +91,8 @@ static __always_inline void keep_rights(void)
 		gadget_count_map_full();
 }
 
-/* NULL: not wanted. If the call began before the gadget did, the current rights are used as the rights before it. */
+/* NULL: not wanted. If the call began before the gadget did, the current privileges are shown as those before the
+ * call. */
 static __always_inline struct trace_privilege *begin(long result, const gadget_operation operation)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -150,7 +151,7 @@ static __always_inline int end(struct trace_privilege *privilege)
 	if (!privilege)                                                                                                \
 	return 0
 
-/* A call of which only the effect and one numeric argument are shown. */
+/* A call for which only its effect and one numeric argument are shown. */
 #define ON_CALL(CALL, TARGET)                                                                                          \
 	ON_ENTRY(CALL)                                                                                                 \
 	GADGET_ON_EXIT(CALL)                                                                                           \
@@ -173,7 +174,7 @@ ON_CALL(setgroups, FIRST)
 ON_CALL(capset, 0)
 ON_CALL(chroot, 0)
 
-/* They return the previous id, whether they succeed or not. */
+/* These calls return the previous id, whether they succeed or not. */
 ON_ENTRY(setfsuid)
 GADGET_ON_EXIT(setfsuid)
 {
@@ -212,9 +213,10 @@ GADGET_ON_EXIT(setns)
 }
 
 /*
- * A child in new namespaces; `target` is the child. The flags are taken from the kernel: before the call's exit, a
- * tracer (PTRACE_EVENT_CLONE) may have put another call into the registers and detached again, and clone3's flags are
- * in the program's memory. Here the caller has not stopped yet, so the call's number is still the original one.
+ * A child in new namespaces; `target` is the child. The flags come from the kernel: at the exit of the call, a tracer
+ * (PTRACE_EVENT_CLONE) may have put another call into the registers, and the flags of clone3 are in the program's
+ * memory. At this tracepoint, the caller has not stopped for a tracer yet, so the call's number is still the original
+ * one.
  */
 SEC("tp_btf/task_newtask")
 int BPF_PROG(new_child, struct task_struct *task, unsigned long clone_flags)
@@ -239,7 +241,7 @@ int BPF_PROG(new_child, struct task_struct *task, unsigned long clone_flags)
 	return end(privilege);
 }
 
-/* A failed call has no child, and no tracer runs. */
+/* Only failed calls, which create no child and do not stop for a tracer. */
 GADGET_ON_EXIT(clone)
 {
 	if (result >= 0 || !(FIRST & GADGET_NAMESPACES & ~CLONE_NEWTIME))
@@ -262,7 +264,8 @@ GADGET_ON_EXIT(clone3)
 	return end(privilege);
 }
 
-/* Only requests that take control of another process: the later ones read memory and continue, thousands of times. */
+/* Only requests that take control of another process: those that follow read its memory and let it continue, thousands
+ * of times. */
 GADGET_ON_EXIT(ptrace)
 {
 	__u32 request = FIRST;
@@ -307,16 +310,15 @@ int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binpr
 	if (!BPF_CORE_READ_BITFIELD_PROBED(program, secureexec))
 		return 0;
 	BEGIN("exec");
-	/* The real user stays the caller's. The caller's other rights are no longer known. */
+	/* The real user is still the caller's. The caller's other privileges are no longer known. */
 	privilege->old_euid = privilege->old_uid;
 	privilege->old_egid = privilege->record.gid;
 	privilege->old_capabilities = ~0ULL;
 	return end(privilege);
 }
 
-/* bpf/containers.bpf.c has handled it before. The process that makes the move need not be the moved one, which is
- * `target`.
- */
+/* `target` is the moved process; another process may have moved it. bpf/containers.bpf.c has handled the event
+ * before. */
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(moved, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {

@@ -4,9 +4,9 @@
  * executes, for each process that ends and, once at start, for each existing process.
  *
  * Hooks: the tracepoints sched_process_fork, sched_process_exec and sched_process_exit, and an iterator over all tasks,
- * which runs last, so that nothing between is missed. The trap: a process that changes while the iterator runs is
- * reported twice, with the same identity. The arguments of existing processes are in their own memory, which only a
- * program that may sleep can read (Linux 5.18); before, they are missing.
+ * which runs after the other programs are attached, so that no process is missed. The trap: a process that is forked or
+ * executes a program while the iterator runs is reported twice, with the same identity. The arguments of existing
+ * processes are in their own memory, which only a sleepable program can read (Linux 5.18); before, they are missing.
  */
 #include <gadget/credentials.h>
 #include <gadget/operation.h>
@@ -27,11 +27,11 @@
 
 #define NAME_BYTES 255
 
-/* Bits for the rights that a program gained by its exec. */
+/* Bits for the way in which a program gained privileges at its exec. */
 enum {
 	SET_UID = 1,
 	SET_GID = 2,
-	/* More rights, but neither of these: by file capabilities, or by a security module. */
+	/* In another way: by file capabilities, or by a security module. */
 	SECURE = 4,
 };
 
@@ -56,7 +56,7 @@ struct trace_process {
 	/* The file to be executed, as the caller passed it. */
 	gadget_string path;
 	gadget_strings args;
-	/* The file that is really executed: for a script, its interpreter. */
+	/* The file that the kernel executes: for a script, its interpreter. */
 	gadget_path exe;
 	gadget_path cwd;
 };
@@ -112,7 +112,7 @@ static __always_inline void append_places(struct gadget_writer *writer, struct t
 
 	if (file) {
 		gadget_append_path_for(writer, &process->exe, &file->f_path, task);
-		/* The file is on no file system with paths: a memfd, which has only a name. */
+		/* A file without a path, such as a memfd, has only a name. */
 		if (!process->exe.offset)
 			gadget_append_kernel_string(writer, &process->exe,
 						    BPF_CORE_READ(file, f_path.dentry, d_name.name), NAME_BYTES);
@@ -202,7 +202,7 @@ int ended(__u64 *ctx)
 	return 0;
 }
 
-/* NULL: not wanted, a thread, a kernel thread, or ended. */
+/* NULL: not wanted, not a thread group leader, a kernel thread, or the process has ended. */
 static __always_inline struct trace_process *running(struct task_struct *task)
 {
 	struct trace_process *process;

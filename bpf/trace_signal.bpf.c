@@ -4,7 +4,7 @@
  * receiver, and for each call that failed to send one.
  *
  * Hooks: the tracepoint signal_generate, and the exits of kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo and
- * pidfd_send_signal when they failed. The trap: a timer's signal may be generated while any task is current.
+ * pidfd_send_signal, for failed calls. The trap: a timer's signal may be generated while any task is current.
  */
 #include <gadget/other_task.h>
 #include <gadget/output.h>
@@ -46,7 +46,7 @@ const volatile __u32 filter_receiver_pid = 0;
 GADGET_SCRATCH(generate_scratch, sizeof(struct trace_signal));
 GADGET_SCRATCH(failed_scratch, sizeof(struct trace_signal));
 
-/* Whichever task is current when the timer expires; the receiver set the timer. */
+/* Whether a timer sent the signal. Then any task may be current; the receiver has set the timer. */
 static __always_inline bool is_of_timer(__u32 signal, __s32 code)
 {
 	if (code == SI_TIMER)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace sni: emits the first packets of TLS connections, as `struct gadget_packet`: over TCP the segments of the
- * client's hello, on any port, and over UDP the first packets of QUIC. From them the client makes one `struct
- * trace_sni` for each hello: kubectl_gadget/views/protocols/sni.py.
+ * trace sni: emits the first packets of TLS connections as `struct gadget_packet`: over TCP, the segments of the
+ * ClientHello, on any port; over UDP, the Initial packets of QUIC. From these, the client makes one `struct trace_sni`
+ * for each hello: kubectl_gadget/views/protocols/sni.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: over TCP, a hello whose segments arrive out of order, or that does
  * not begin at the start of a segment.
@@ -64,7 +64,7 @@ GADGET_PACKET_SLOTS(slots);
 /* The length of the hello that begins with this payload; 0: it is not a hello. */
 static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
-	/* The record's type, version and length, then the handshake's type and length. */
+	/* The TLS record's type, version and length, then the handshake's type and length. */
 	__u8 head[RECORD_HEAD + 4];
 	__u32 bytes;
 
@@ -78,7 +78,7 @@ static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gad
 	if (head[0] != HANDSHAKE || head[1] != 3 || head[2] > 4 || head[5] != CLIENT_HELLO || head[6])
 		return 0;
 	bytes = sizeof(head) + (head[7] << 8 | head[8]);
-	/* Each further record that it is split into has a head of its own. */
+	/* If the hello is split into several TLS records, each has a head. */
 	bytes += RECORD_HEAD * 8;
 	return bytes < HELLO_BYTES ? bytes : HELLO_BYTES;
 }
@@ -109,7 +109,7 @@ static __always_inline bool opens_quic(struct __sk_buff *skb, const struct gadge
 {
 	__u8 head[5];
 
-	/* RFC 9000 requires clients to pad them. */
+	/* RFC 9000 requires clients to pad them to 1200 bytes. */
 	if (packet->payload_bytes < 1200 || bpf_skb_load_bytes(skb, offset, head, sizeof(head)))
 		return false;
 	if (!head[1] && !head[2] && !head[3] && head[4] == 1)

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace ssl: emits one `struct trace_ssl` for each call by which a program reads or writes through TLS, when it
- * returns: sent data before encryption, and received data after decryption.
+ * trace ssl: emits one `struct trace_ssl` for each call with which a program reads or writes through TLS, when it
+ * returns, with the unencrypted data.
  *
  * Hooks: uprobes on OpenSSL's and GnuTLS's functions, in all files in which the agent finds them (`libraries` in the
  * YAML). The trap: the agent may attach a program twice to the same file, so a call is reported by the program that
- * removes it from the map.
+ * removes its entry from the map.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
@@ -23,7 +23,7 @@ struct trace_ssl {
 	gadget_operation operation;
 	char library[8];
 	gadget_duration duration;
-	/* ~0: it failed, or the peer was not ready. */
+	/* ~0: the call failed, or would block. */
 	gadget_bytes bytes;
 	/* The library's object for the connection: an address in the process. */
 	__u64 session;
@@ -37,9 +37,9 @@ GADGET_RECORD(trace_ssl);
 
 /* 0: no data. */
 const volatile __u32 data_bytes = 0;
-/* Also calls without data. */
 /* Microseconds. 0: any. */
 const volatile __u64 filter_min = 0;
+/* Also calls without data. */
 const volatile bool all_calls = false;
 
 enum { READ, WRITE, HANDSHAKE };
@@ -49,7 +49,7 @@ struct call {
 	__u64 start;
 	__u64 session;
 	__u64 buffer;
-	/* Where the number of bytes will be stored; 0: it is the return value. */
+	/* Where the function stores the number of bytes; 0: it returns the number. */
 	__u64 count;
 	__u64 operation;
 	__u64 library;
@@ -102,8 +102,8 @@ static __always_inline __u64 transferred(const struct call *call, __s64 result)
 
 static __always_inline void fill(struct trace_ssl *ssl, const struct call *call, __u64 bytes)
 {
-	/* As many entries as the mask below allows; verifiers before Linux 6.12 understand a mask, but not a
-	 * comparison. */
+	/* As many entries as the mask below allows: verifiers before Linux 6.12 derive bounds from the mask, but not
+	 * from a comparison. */
 	static const gadget_operation words[] = {"read", "write", "handshake", ""};
 	static const char libraries[][8] = {"openssl", "gnutls"};
 

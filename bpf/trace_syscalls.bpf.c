@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace syscalls: emits one `struct trace_syscalls` for each system call when it returns, with its arguments and what
- * they point to. Calls that do not return (exit) are sent when they begin, and so are all with --unique.
+ * trace syscalls: emits one `struct trace_syscalls` for each system call when it returns, with its arguments and the
+ * data that they point to. Calls that do not return (exit) are sent when they begin, and with --unique, so are all
+ * calls.
  *
  * Hooks: the raw tracepoints of all system calls (gadget/every_syscall.h).
  */

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tcp: emits one `struct trace_tcp` for each TCP connection that is established, accepted, ended or failed. With
- * `reports` also when the first packet is sent, for existing connections, and each second while there is traffic.
+ * trace tcp: emits one `struct trace_tcp` when a TCP connection is established, is accepted, ends or fails. With
+ * `reports`, also when its first packet is sent, for existing connections, and each second while there is traffic.
  *
- * Hooks: the tracepoint inet_sock_set_state, which reports answers, resets and ends, whichever task is current; the
- * exits of accept, accept4 and, for failures before anything is sent, connect. Once at start, an iterator over all open
- * files finds the owners of existing connections. Reports come from cgroup_skb. Limits: if the kernel has no fexit,
- * connections accepted by io_uring are shown without their process; for Multipath TCP, only the single subflows are
- * shown.
+ * Hooks: the tracepoint inet_sock_set_state, which may run while any task is current; the exits of accept, accept4 and,
+ * for failures before anything is sent, connect; cgroup_skb for reports; and once at start, an iterator over all open
+ * files, for the owners of existing connections. Limits: if the kernel has no fexit, connections accepted by io_uring
+ * are shown without their process; Multipath TCP connections are shown as their subflows.
  */
 #include <linux/errno.h>
 
@@ -40,7 +39,7 @@
 #define ERESTART_RESTARTBLOCK 516
 
 #define UNKNOWN (~0ULL)
-/* The return value of programs for packets, in all cases. */
+/* The return value of programs for packets, always. */
 #define GADGET_PASS 1
 
 enum operation {
@@ -74,8 +73,8 @@ struct trace_tcp {
 	struct gadget_record record;
 	/* The process and program that own the socket. */
 	gadget_exec_id exec_id;
-	/* For connect: until the answer. For accept: how long it waited to be accepted. For close: the connection's
-	 * lifetime. ~0: unknown. */
+	/* For connect: the time until the answer. For accept: how long the connection waited to be accepted. For close:
+	 * its lifetime. ~0: unknown. */
 	gadget_duration duration;
 	/* For close and report, without retransmissions; ~0: unknown. */
 	gadget_bytes sent;
@@ -101,11 +100,11 @@ struct trace_tcp {
 	enum end end;
 	/* 0: unknown. */
 	enum initiator initiator;
-	/* With `reports`: the last sender, if it is not the owner: a process that inherited the socket or received it.
-	 * 0: none. */
+	/* With `reports`: the last sender, if it is not the owner but a process that has inherited or received the
+	 * socket. 0: none. */
 	gadget_pid user_pid;
 	gadget_comm user_comm;
-	/* For connect and accept: of the SYN that initiated the connection. 0: unknown. */
+	/* For connect and accept: the sequence number of the SYN that initiated the connection. 0: unknown. */
 	gadget_tcp_sequence initial_sequence;
 	/* The policy of `enforce --network-policy` that refused a connect. */
 	gadget_string policy;
@@ -113,7 +112,7 @@ struct trace_tcp {
 };
 
 GADGET_RECORD(trace_tcp);
-/* Gadgets that keep the owners of all sockets leave those of connections to this one. */
+/* Gadgets that keep the owners of all sockets use this gadget's owners for TCP connections (gadget/packet_owner.h). */
 const char gadget_owners_kept[] SEC(".rodata.owners") = "connections";
 GADGET_PACKETS_OF("unquiet");
 
@@ -157,7 +156,7 @@ static __always_inline void set_endpoints(struct trace_tcp *tcp, struct sock *sk
 	tcp->family = gadget_read_at(struct sock, sk, __sk_common.skc_family);
 }
 
-/* The common beginning of all rows; the head of the record is already filled in. */
+/* Begins a row. The caller has filled in the record's head. */
 static __always_inline void begin_operation(struct trace_tcp *tcp, enum operation operation, int errno)
 {
 	tcp->operation = operation;
@@ -197,7 +196,8 @@ static __always_inline bool passes_filters(const struct trace_tcp *tcp)
 	return !filter_port || tcp->local_port == filter_port || tcp->remote_port == filter_port;
 }
 
-/* Sends the row, if it is wanted. With `since`, its duration is the time from then on. Returns the time. */
+/* Sends the row, if it is wanted. If `since` is not 0, sets the duration to the time since then. Returns the current
+ * time. */
 static __always_inline __u64 send(struct trace_tcp *tcp, __u64 since)
 {
 	if (!passes_filters(tcp) || !gadget_emit_since(&tcp->record, sizeof(*tcp), 0, since, &tcp->duration))
@@ -226,7 +226,7 @@ static __always_inline void send_refused(const struct trace_tcp *tcp, struct soc
 	gadget_send(&writer);
 }
 
-/* Whether the current task is in connect(), which knows the descriptor. */
+/* Whether the current task is in connect(). */
 static __always_inline bool is_connecting(void)
 {
 	struct gadget_compat_call call;
@@ -235,7 +235,8 @@ static __always_inline bool is_connecting(void)
 	return call.native == CONNECT;
 }
 
-/* owner.state, the role of the owner in the connection; 0: the socket has no connection now. */
+/* The lower bits of owner.state: the owner's role in the connection. If owner.state is 0, the socket has no connection
+ * now. */
 enum {
 	/* Accepted, or waiting to be. */
 	PASSIVE = 1,
@@ -248,7 +249,7 @@ enum {
 #define STATE(KIND, VALUE) ((KIND) | (__u32)(VALUE) << 2)
 #define KIND(STATE) ((STATE) & 3)
 #define VALUE(STATE) ((__s32)(STATE) >> 2)
-/* ACTIVE, when the descriptor is not needed any more. */
+/* ACTIVE, after the connection was established: the descriptor is no longer needed. */
 #define CONNECTED STATE(ACTIVE, -2)
 /* The connection was established before tracing began, so the role is not known. */
 #define OLDER STATE(0, 1)
@@ -262,8 +263,8 @@ static __always_inline struct gadget_owner *owner_of_connection(const void *sk)
 }
 
 /*
- * The owner is kept until the socket is gone, since other gadgets ask for it. The trap: since the entry was looked up,
- * accept() may have replaced it, or another thread may have closed the socket; then the entry may be another socket's.
+ * The owner is kept until the socket is gone, since other gadgets use it. The trap: since the lookup, accept() may have
+ * replaced the entry, or another thread may have closed the socket; then the entry may be that of another socket.
  */
 static __always_inline void forget_connection(const struct sock *sk, struct gadget_owner *owner)
 {
@@ -279,7 +280,7 @@ static __always_inline void set_initiator(struct trace_tcp *tcp, const struct ga
 
 static __always_inline __u64 rtt_of(struct tcp_sock *sk)
 {
-	/* The lower bits are fractions. */
+	/* The value is in eighths of a microsecond. */
 	__u32 eighths = gadget_read_at(struct tcp_sock, sk, srtt_us);
 
 	return eighths ? eighths * 125ULL : UNKNOWN;
@@ -309,7 +310,7 @@ static __always_inline void arrived(struct sock *sk)
 {
 	struct gadget_owner owner = {};
 
-	/* Without filters on the process, which is not known yet. */
+	/* Ignores filters on the process, which is not known yet. */
 	if (!gadget_wanted_other_cgroup(&owner.record, gadget_cgroup_of_socket(sk)))
 		return;
 	owner.record.unused = 0;
@@ -347,8 +348,8 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 {
 	int errno = gadget_read_at(struct sock, sk, sk_err);
 
-	/* The kernel fails the connection during the call: the reason is known when the call returns. Timers and
-	 * answers of the other end always set a reason. */
+	/* The connection fails during connect() without an error in the socket: the error is known when the call
+	 * returns. Timers and answers from the other end always set an error. */
 	if (!errno && is_connecting()) {
 		forget_connection(sk, owner);
 		return;
@@ -402,7 +403,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 	forget_connection(sk, owner);
 }
 
-/* A row about an open connection. */
+/* Sends a row about an open connection. */
 static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation)
 {
 	struct sock *sk = (struct sock *)owner->socket;
@@ -433,7 +434,7 @@ int BPF_PROG(state_changed, struct sock *sk, int from, int to)
 		return 0;
 	owner = owner_of_connection(sk);
 	if (to == TCP_ESTABLISHED) {
-		/* The owner of an earlier socket at this address, whose end was missed. */
+		/* The entry belongs to an earlier socket at this address, whose end was missed. */
 		if (owner && owner->state == CONNECTED) {
 			gadget_forget_owner(sk);
 			owner = NULL;
@@ -482,14 +483,14 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	owner.told = waiting ? now : 0;
 	if (gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_CLOSE)
 		owner.state = PASSIVE;
-	/* It ended while it waited, which was reported; or another thread has closed it, and nothing would remove the
-	 * entry. */
+	/* If the connection ended while it waited, that was reported. If another thread has closed the socket, nothing
+	 * would remove the entry. */
 	else if (!gadget_read_at(struct sock, sk, sk_socket))
 		return;
 	gadget_keep_owner(sk, &owner, BPF_ANY);
 }
 
-/* Whether a failed call says nothing about a connection: there is none yet, or the call is restarted. */
+/* Whether a failed call has no result yet: it would block, or it is restarted. */
 static __always_inline bool is_no_result(long result)
 {
 	return result == -EAGAIN || result == -EINTR || (result <= -ERESTARTSYS && result >= -ERESTART_RESTARTBLOCK);
@@ -535,7 +536,7 @@ int accept4_exit(struct trace_event_raw_sys_exit *ctx)
 	return accept_returned(gadget_result(ctx));
 }
 
-/* A separate function, so that its memory is free again afterwards. */
+/* A separate function, so that the compiler can reuse its stack memory. */
 static __always_inline bool is_accepting(void)
 {
 	struct gadget_compat_call call;
@@ -544,8 +545,8 @@ static __always_inline bool is_accepting(void)
 	return call.native == ACCEPT || call.native == ACCEPT4;
 }
 
-/* Connections accepted by io_uring do not pass through the system calls; others are reported at the exit of those, with
- * the descriptor. */
+/* For connections that io_uring accepts. Others are reported at the exit of accept() and accept4(), with the
+ * descriptor. */
 SEC("?fexit/inet_csk_accept")
 int BPF_PROG(accept_of_uring)
 {
@@ -558,7 +559,7 @@ int BPF_PROG(accept_of_uring)
 	return 0;
 }
 
-/* Failures that no change of state reported: most happen before anything is sent. */
+/* For failures without a change of state: most happen before anything is sent. */
 SEC("tracepoint/syscalls/sys_exit_connect")
 int connect_exit(struct trace_event_raw_sys_exit *ctx)
 {
@@ -601,7 +602,7 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 SEC("iter/task_file")
 int find_owners(struct bpf_iter__task_file *ctx)
 {
-	/* The verifier takes a second read of the context for a different pointer. */
+	/* Read once: for the verifier, each read of the context returns a different pointer. */
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct gadget_owner owner = {};
@@ -628,8 +629,8 @@ int find_owners(struct bpf_iter__task_file *ctx)
 }
 
 /*
- * Remembers the sender, if it is not the process that connected or accepted. Only processes lock a socket as owned;
- * packets of interrupts and timers wait for the unlock. The trap: before 5.18, programs for packets cannot use
+ * Records the sender, if it is not the process that connected or accepted. Only a process locks the socket as owned, so
+ * an interrupt or timer is not mistaken for a sender. The trap: before 5.18, programs for packets cannot use
  * gadget_task().
  */
 static __always_inline void note_user(struct gadget_owner *owner)
@@ -651,14 +652,14 @@ static __always_inline void note_user(struct gadget_owner *owner)
 	owner->user_pid = pid;
 }
 
-/* In ticks, which are 10 ms or less (CONFIG_HZ is 100 or more). Inlined by the kernel. */
+/* The maximum length of a tick (CONFIG_HZ is at least 100). The kernel inlines bpf_jiffies64(). */
 #define TICK_NS 10000000ULL
 
 /* Sends a report if one is due. Returns the time in ns until the next one. */
 static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
 {
 	__u64 told = owner->told, every = interval * 1000000ULL;
-	/* The first packet follows its connect at once. */
+	/* The first packet is sent right after its connect. */
 	__u64 now = !told && owner->since ? owner->since : bpf_ktime_get_boot_ns();
 
 	if (told && now - told < every)
@@ -669,8 +670,8 @@ static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
 }
 
 /*
- * Packets, with `reports`: the first one that is sent, and then one per second. Received ones need no program: the end
- * that receives data sends acknowledgements.
+ * With `reports`: reports the first packet that is sent, and then one per second. Received packets need no program,
+ * since the receiver of data sends acknowledgements.
  *
  * The trap: if two CPUs handle packets of one connection, only one may report.
  */

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tcpdrop: emits one `struct trace_tcpdrop` for each TCP packet (on request also UDP and SCTP) that the kernel
- * drops, with its reason.
+ * trace tcpdrop: emits one `struct trace_tcpdrop` for each TCP packet (on request, also UDP and SCTP) that the kernel
+ * drops, with the reason.
  *
  * Hook: the tracepoint kfree_skb, which mostly runs in interrupts. So the owner of a packet's socket is recorded
- * earlier (gadget/packet_owner.h), and also the container that last used a network namespace, for packets without a
- * socket. A namespace without a known process belongs to the node, for example one that a network plugin or `ip netns
- * add` has created. The kernel itself provides the names of reasons, since their numbers differ between versions;
- * before 5.17 it has none.
+ * earlier (gadget/packet_owner.h). For packets without a socket, so is the container that last used the network
+ * namespace. A namespace without a known process belongs to the node, for example one that a network plugin or `ip
+ * netns add` has created. The names of reasons come from the kernel, since their numbers differ between versions;
+ * before 5.17, there are no reasons.
  *
  * Datagrams that `enforce --network-policy` refuses when they are sent never become packets: they are reported when the
  * call returns EPERM.
@@ -75,7 +75,7 @@ struct trace_tcpdrop {
 };
 
 GADGET_RECORD(trace_tcpdrop);
-/* It has no programs for packets, but one for sockets that are closed. */
+/* It has no program for packets, but one for closed sockets, which is called for the same protocols. */
 GADGET_PACKETS_OF("other");
 
 #define RECORD_BYTES                                                                                                   \
@@ -83,7 +83,7 @@ GADGET_PACKETS_OF("other");
 		    GADGET_POLICIES_BYTES + GADGET_RULE_BYTES + 4)
 
 GADGET_SCRATCH(drop_scratch, RECORD_BYTES);
-/* Packets are also dropped in interrupts. */
+/* A separate buffer, since packets are also dropped in interrupts. */
 GADGET_SCRATCH(call_scratch, RECORD_BYTES);
 
 GADGET_REFUSALS;
@@ -93,12 +93,12 @@ const volatile __u16 filter_port = 0;
 const volatile bool collect_stack = false;
 /* Only for packets that netfilter drops. */
 const volatile bool collect_netfilter_stack = false;
-/* Exclude packets that the kernel frees together with a queue, such as the last packet of each connection, at the end
- * that closed first. */
+/* Exclude packets that the kernel frees together with a queue, such as the last packet of each connection at the end
+ * that closes first. */
 const volatile bool filter_no_purged = false;
 const volatile bool with_datagrams = false;
 
-/* The last user of a network namespace; for the node's own namespace, the node's first process. */
+/* The last user of a network namespace; for the node's own namespace, the node's init process. */
 struct user {
 	__u64 cgroup;
 	__u32 marks;
@@ -131,14 +131,14 @@ static __always_inline void note_user(struct task_struct *task)
 		return;
 	user.is_node = gadget_node_pid(task) == 1;
 	if (!gadget_wanted_other_task(&record, task) && !user.is_node) {
-		/* Without an entry, it would look like a namespace without processes. */
+		/* Without an entry, the namespace would seem to have no processes, and so to belong to the node. */
 		if (known)
 			return;
 		user.is_foreign = gadget_verdict_on(record.cgroup) == GADGET_UNKNOWN;
 	}
 	user.cgroup = record.cgroup;
 	user.marks = record.marks;
-	/* As for most new sockets. An update takes longer than all of this. */
+	/* Nothing has changed, as for most new sockets. An update would take longer than all of the above. */
 	if (known && known->cgroup == user.cgroup && known->marks == user.marks && known->is_foreign == user.is_foreign)
 		return;
 	if (bpf_map_update_elem(&users, &net, &user, BPF_ANY) == -E2BIG)
@@ -152,7 +152,7 @@ int namespace_used(struct bpf_sock *ctx)
 	return GADGET_ALLOW;
 }
 
-/* A process need not create a socket: the one of a pod's sandbox never does. */
+/* For processes without sockets, such as that of a pod's sandbox. */
 SEC("tp_btf/sched_process_exec")
 int namespace_entered(__u64 *ctx)
 {
@@ -270,7 +270,7 @@ static __always_inline void append_reason(struct gadget_writer *writer, struct t
 	if (written <= 0 || written >= REASON_BYTES)
 		return;
 	gadget_wrote(writer, &drop->reason, start, written, false);
-	/* The kernel's own reason, and not a number that belongs to a module. */
+	/* Removes the prefix. Without it, the text is a number, for a reason of a kernel module. */
 	if (written > prefix && !bpf_strncmp(writer->record + start, prefix, PREFIX)) {
 		drop->reason.offset += prefix;
 		drop->reason.length -= prefix;
@@ -300,18 +300,18 @@ static __always_inline struct sock *socket_of(__u64 *ctx, struct sk_buff *skb)
 	return sk ?: BPF_CORE_READ(skb, sk);
 }
 
-/* Whether this is not a drop: the packet was consumed. The first numbers say so. */
+/* Whether the packet was consumed and not dropped, which the lowest numbers mean. */
 static __always_inline bool is_consumed(__u32 reason)
 {
 	return bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) ? reason <= SKB_CONSUMED : !reason;
 }
 
-/* Whether the reason is this one, which the kernel may not have. */
+/* Whether this is the reason NUMBER, which the kernel may not have. */
 #define IS_REASON(REASON, NUMBER)                                                                                      \
 	(bpf_core_enum_value_exists(enum skb_drop_reason, NUMBER) &&                                                   \
 	 (REASON) == bpf_core_enum_value(enum skb_drop_reason, NUMBER))
 
-/* The policy that refused it, if there was one: of the sending or of the receiving pod. */
+/* Appends the policy that refused the packet, if there is one: that of the receiving or of the sending pod. */
 static __always_inline void append_policy(struct gadget_writer *writer, struct trace_tcpdrop *drop)
 {
 	struct gadget_refused_key key = {
@@ -378,7 +378,7 @@ int dropped(__u64 *ctx)
 	return 0;
 }
 
-/* A call that was to send a datagram to `address` and that a policy refused. */
+/* Reports a call that a policy refused, and that would have sent a datagram to `address`. */
 static __always_inline int refused_call(long result, struct pt_regs *registers, const void *address)
 {
 	struct gadget_refused_key key = {.protocol = IPPROTO_UDP, .direction = GADGET_REFUSED_EGRESS};

@@ -107,7 +107,7 @@ int retransmitted_synack(__u64 *ctx)
 {
 	struct trace_tcpretrans *segment = gadget_scratch(&synack_scratch);
 	struct sock *listener = (struct sock *)ctx[0];
-	/* It begins like a socket, but has no other members of one. */
+	/* A request socket: it begins with the same members as a socket, but does not have the others. */
 	struct sock *request = (struct sock *)ctx[1];
 
 	if (!segment || !gadget_begin_for_socket(&segment->record, listener, gadget_owner_of(listener)))

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace tty: emits one `struct trace_tty` for each call by which a process writes to a terminal and, on request, for
- * each read. The client joins them into lines (kubectl_gadget/views/tty.py).
+ * trace tty: emits one `struct trace_tty` for each call with which a process writes to a terminal and, on request, for
+ * each read. The client joins them to lines (kubectl_gadget/views/tty.py).
  *
  * Hooks: the exits of the system calls that write and read; for io_uring, the tracepoint where requests complete, and
  * the one where they are submitted for requests that may complete silently or in parts. The trap: a pseudo-terminal has
- * two ends, and the program at the master end (the container's shim, sshd) reads and writes the same bytes again.
+ * two ends, and the program at the master end (the container's shim, sshd) reads and writes the same bytes, so the
+ * master end is ignored.
  */
 #include <gadget/open_file.h>
 #include <gadget/output.h>
@@ -25,8 +26,8 @@ enum direction { OUTPUT = 1, INPUT };
 
 struct trace_tty {
 	struct gadget_record record;
-	/* The number of bytes written or read, ~0 when the kernel does not report it. If it is more than
-	 * MOST_DATA_BYTES, or the data came from a file (sendfile), the text is incomplete. */
+	/* The number of bytes written or read; ~0: the kernel does not report it. If it is more than MOST_DATA_BYTES,
+	 * the text is incomplete; if the data came from a file (sendfile), there is no text. */
 	gadget_bytes bytes;
 	char terminal[16];
 	enum direction direction;
@@ -35,7 +36,7 @@ struct trace_tty {
 
 GADGET_RECORD(trace_tty);
 
-/* Twice the data: the verifier does not see that a piece is no longer than the rest. */
+/* Room for twice the data: the verifier does not see that a piece is not longer than the rest. */
 #define TTY_BYTES GADGET_ROOM(sizeof(struct trace_tty) + 2 * MOST_DATA_BYTES)
 
 GADGET_SCRATCH(scratch, TTY_BYTES);
@@ -83,11 +84,11 @@ static __always_inline struct tty_struct *terminal_of(struct file *file)
 /* An operation on a terminal, and the program's memory that it uses. */
 struct deed {
 	enum direction direction;
-	/* The number of bytes written or read; at the submission of a request, the requested number. */
+	/* The number of bytes written or read; when a request is submitted, the requested number. */
 	__s64 bytes;
 	struct file *file;
 	const void *from;
-	/* The number of struct piece; 0: `from` points to the bytes themselves. */
+	/* `from` is an array of this many struct piece; 0: it points to the data itself. */
 	__u64 pieces;
 	/* It is unknown whether the operation was carried out. */
 	bool is_unsure;
@@ -146,8 +147,8 @@ static __noinline bool append_piece(struct trace_tty *row, const struct piece *f
 	struct piece piece;
 	__u64 bytes;
 
-	/* Without this, the compiler compares the length itself, and the verifier does not know the value that is used.
-	 */
+	/* Keeps the compiler from comparing the length instead, since then the verifier does not know the bounds of
+	 * `used`. */
 	asm volatile("" : "+r"(used));
 	if (used >= MOST_DATA_BYTES || !read_piece(&piece, from, place))
 		return false;
@@ -182,8 +183,8 @@ static __always_inline int several(void *memory, const struct deed *deed)
 		gadget_wrote(&writer, &row->text, sizeof(*row), written, written < result);
 	else
 		gadget_unread(&row->text);
-	/* Without this, the compiler compares another register than the one it sends, which the verifier of Linux 6.12
-	 * cannot follow. */
+	/* Keeps the compiler from comparing another register than the one that it passes on, which the verifier of
+	 * Linux 6.12 does not accept. */
 	asm volatile("" ::: "memory");
 	gadget_send(&writer);
 	return 0;
@@ -215,7 +216,7 @@ ON_ONE(read, INPUT)
 ON_SEVERAL(writev, OUTPUT)
 ON_SEVERAL(readv, INPUT)
 
-/* Data from one file to another does not pass through the process's memory. */
+/* For data that is moved between files and does not pass through the process's memory. */
 static __always_inline int unseen(void *memory, const struct deed *deed)
 {
 	struct trace_tty *row = begin(memory, deed);
@@ -247,7 +248,7 @@ static __always_inline bool is_vector(__u8 opcode)
 	       opcode == IORING_OP_READV_FIXED;
 }
 
-/* Sets the memory that has or will have the request's bytes. */
+/* Sets the address of the request's data. */
 static __always_inline void set_memory(struct deed *deed, struct io_kiocb *request, __u8 opcode)
 {
 	struct io_rw *moves = (struct io_rw *)request;
@@ -308,14 +309,14 @@ static __always_inline int uring_write_begins(struct io_kiocb *request)
 	if (!uring_writes(opcode) || !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
 		return 0;
 	deed.file = gadget_uring_file_of(request);
-	/* For several pieces, the program's own lengths count. */
+	/* For several pieces, only the lengths of the pieces limit it. */
 	deed.bytes = MOST_DATA_BYTES;
 	if (opcode != IORING_OP_SPLICE && !is_vector(opcode))
 		deed.bytes = BPF_CORE_READ((struct io_rw *)request, len);
 	return uring_written(gadget_scratch(&uring_write_scratch), &deed, request, opcode);
 }
 
-/* The same applies to a read that continues until it is cancelled, and to its destination. */
+/* The same for reads; also for a multishot read, which continues until it is cancelled. */
 static __always_inline int uring_read_begins(struct io_kiocb *request)
 {
 	struct deed deed = {.direction = INPUT, .bytes = 1, .is_unsure = true};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace udp: emits a `struct trace_udp` for the first packet of each UDP flow (on request also SCTP), then at most one
+ * trace udp: emits a `struct trace_udp` for the first packet of each UDP flow (on request, also SCTP), then at most one
  * per second while there is traffic, and one when the flow ends.
  *
- * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with its real addresses, for all ways of
- * sending; cgroup/sock_release for the end. Not seen: packets that are dropped before they reach the socket.
+ * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with its real addresses, whichever call sends
+ * it; cgroup/sock_release for the end. Not seen: packets that are dropped before they reach the socket.
  *
  * The trap: for SCTP, packets belong to the listening socket until a connection is accepted.
  */
@@ -21,7 +21,7 @@ static __always_inline bool gadget_flow_protocol(__u32 protocol)
 
 /* Owners of TCP sockets, the most frequent ones, are not recorded. */
 #define GADGET_OWNED gadget_flow_protocol
-/* flows_ended does, after the last rows. */
+/* flows_ended removes the owner, after it has sent the last rows. */
 #define GADGET_FORGETS
 
 #include <gadget/packet.h>

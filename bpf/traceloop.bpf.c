@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * traceloop: stores one `struct traceloop` for each system call, the latest ones of each cgroup, and one for each
- * process that is ended by a signal. After a crash, the recording is shown.
+ * traceloop: stores a `struct traceloop` for each of the latest system calls of each cgroup, and for each process that
+ * a signal ends. After a crash, the recording is shown.
  *
- * Hooks: the raw tracepoints of all system calls (gadget/every_syscall.h), and sched_process_exit. The trap: a record
- * has a fixed size, so texts are cut earlier than in trace syscalls.
+ * Hooks: the raw tracepoints of all system calls (gadget/every_syscall.h), and sched_process_exit. The trap: records
+ * have a fixed size, so texts are cut earlier than in trace syscalls.
  */
 #include <gadget/process_exit.h>
 #include <gadget/record.h>
@@ -24,7 +24,8 @@
 
 _Static_assert(CALL_BYTES <= GADGET_RECORDED_BYTES, "a call has no room in a recording");
 
-/* Instead of a call's number: a signal ends the process. The arguments are the signal, and whether a core is dumped. */
+/* Stands for a signal that ends the process, instead of a call number. The arguments are the signal, and whether a core
+ * is dumped. */
 #define KILLED (~0U)
 
 /* Signals that indicate a program error (include/linux/signal.h, SIG_KERNEL_COREDUMP_MASK): SIGQUIT, SIGILL, SIGTRAP,
