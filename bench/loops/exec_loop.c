@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// exec_loop N [CPU]: forks and executes exec_loop_done, which is beside it, N times, one after the other, pinned to a
-// CPU; prints nanoseconds per program.
+// exec_loop N [CPU]: forks and executes exec_loop_done from its own folder N times, one after the other, pinned to a
+// CPU. Prints nanoseconds per program.
 #define _GNU_SOURCE
 #include <limits.h>
 #include <spawn.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The program that exec_loop executes: it ends at once. It has no library, whose start takes twice as long as all else,
-// and differs from run to run by more than a tracer adds.
+// The program that exec_loop executes: exits at once. It uses no library: starting one would take twice as long as all
+// else, and vary by more than a tracer adds.
 void _start(void)
 {
 #if defined(__x86_64__)

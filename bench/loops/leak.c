@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A library to be preloaded: its program loses BYTES each second, as one with a leak would.
+// A library for LD_PRELOAD: its program loses BYTES each second, like one with a memory leak.
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ static void *lose(void *unused)
 	sigset_t all;
 
 	(void)unused;
-	// Signals are the program's.
+	// The program's other threads handle its signals.
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, NULL);
 	for (;;) {

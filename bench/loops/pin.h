@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keeps a loop on one CPU. To be included where _GNU_SOURCE is defined.
+// Pins a loop to one CPU. Define _GNU_SOURCE before including this file.
 #ifndef PIN_H
 #define PIN_H
 
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// `cpu` is its number, as text. Returns 0; else an error was printed.
+// `cpu` is the CPU's number, as text. Returns 0, or prints an error.
 static int pin(const char *cpu)
 {
 	cpu_set_t cpus;

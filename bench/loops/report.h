@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a loop prints: nanoseconds per round that passed since `begin`, that this process and its children were on a
-// CPU, and that a round takes when nothing gets between: the median of those that were noted, or again the CPU time.
+// Prints the result of a loop, in nanoseconds per round: the elapsed time since `begin`, the CPU time of this process
+// and its children, and the time of an undisturbed round: the median of the noted rounds or, without these, the CPU
+// time.
 #ifndef REPORT_H
 #define REPORT_H
 
@@ -20,7 +21,7 @@ static double now_ns(void)
 	return now.tv_sec * 1e9 + now.tv_nsec;
 }
 
-// Notes that a round has taken the time since `begin`; returns the time now. `rounds` is how many there will be.
+// Notes that a round took the time since `begin`; returns the current time. `rounds` is the total number of rounds.
 static double note_round(double begin, long rounds)
 {
 	double now = now_ns();

@@ -21,7 +21,7 @@ static __attribute__((noinline)) unsigned spin(int depth, unsigned seed)
 		return seed;
 	}
 	seed = spin(depth - 1, seed + depth);
-	/* So that the call above is no jump. */
+	/* Keeps the compiler from making the call above a jump. */
 	sink = seed;
 	return seed + depth;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // tcp_loop connect N [CPU]: N connections over loopback, one after the other: connect, accept, one byte, close both
-// ends. tcp_loop stream N [CPU]: N pieces of 64 KiB through one connection. tcp_loop hold N: opens N connections, says
-// `open`, and closes them when its input ends. Prints nanoseconds and CPU nanoseconds per connection or piece. The
-// traps: closed connections keep their port for a minute, which makes the search for a free one longer, up to half a
-// millisecond, so connect and stream have a network of their own without that; and processes may have few descriptors,
-// so `hold` forks for each 8,000 connections.
+// ends. tcp_loop stream N [CPU]: N pieces of 64 KiB through one connection. tcp_loop hold N: opens N connections,
+// prints `open`, and closes them when its input ends. Prints nanoseconds and CPU nanoseconds per connection or piece.
+// The traps: a closed connection keeps its port for a minute (TIME_WAIT), so the search for a free port takes longer,
+// up to half a millisecond; connect and stream use their own network namespace without that. And the number of
+// descriptors is limited, so `hold` forks for each 8,000 connections.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>

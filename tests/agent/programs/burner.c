@@ -1,9 +1,9 @@
 /*
- * Burns CPU in a chain of functions that a profile has to find: main, then 3 of 4 turns in heavy → spin, 1 in light →
- * spin, in no regular order, which a regular sampler might run in step with. With an argument it sleeps so many times
- * instead, in waits → nap, once it has read a byte.
+ * Burns CPU in a chain of functions that a profile must find: from main, 3 of 4 turns in heavy → spin and 1 in light →
+ * spin. The order is irregular, so that a periodic sampler cannot be in step with it. With an argument N, sleeps N
+ * times instead, in waits → nap, after it has read a byte.
  *
- * The trap: a function that calls nothing gets no frame of its own from the compiler, whatever it is told.
+ * The trap: the compiler gives a leaf function no stack frame, whatever the options.
  */
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -12,7 +12,7 @@
 
 static volatile unsigned long sink;
 
-/* Something to call, so that spin is no leaf. */
+/* A function to call, so that spin is not a leaf function. */
 __attribute__((noinline)) void end_of_spin(void)
 {
 	__asm__ volatile("" ::: "memory");
@@ -40,7 +40,7 @@ __attribute__((noinline)) void light(void)
 __attribute__((noinline)) void nap(void)
 {
 	struct timespec time = {.tv_nsec = 20000000};
-	/* Not through libc, which is built without frame pointers, so that nap would be missing. */
+	/* A direct system call: libc is built without frame pointers, so nap would be missing from the stack. */
 #ifdef __x86_64__
 	long result = SYS_nanosleep;
 

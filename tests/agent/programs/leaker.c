@@ -1,7 +1,8 @@
 /*
- * Once it has read a byte: leaks 13 blocks of 1009 bytes in leaks → keep, and 3 of 4001 by calloc; lets one grow by
- * realloc to 9001; takes and gives back 17 of 2003 in passes; asks for one of 4096 by posix_memalign, and for one of
- * 70001 pages by mmap. Then it writes a byte and ends with the next.
+ * After it has read a byte: leaks 13 blocks of 1009 bytes in leaks → keep, and 3 blocks of 4001 bytes with calloc;
+ * grows one block to 9001 bytes with realloc; allocates and frees 17 blocks of 2003 bytes in passes; allocates one
+ * block of 4096 bytes with posix_memalign, and 70001 pages with mmap. Then it writes a byte, and ends after it has read
+ * the next one.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -38,7 +39,7 @@ __attribute__((noinline)) void grows(void)
 {
 	kept = malloc(11);
 	kept = realloc(kept, 101);
-	/* So large that it moves: then realloc calls others inside. */
+	/* So large that the block moves: then realloc calls other functions internally. */
 	kept = realloc(kept, 2000003);
 	kept = realloc(kept, 9001);
 }

@@ -1,8 +1,9 @@
 /*
- * Once it has read a byte, its threads take mutexes one thread after the other, so that nothing ever waits:
- * a then b, and b then a; j, k and l in a circle of three. These are two circles. None are: c and d both ways, since g
- * guards them; e and f both ways, since one thread does it; h and i both ways, since the second is only tried; p and q
- * both ways, since p is another mutex the second time. Then it writes a byte and ends with the next.
+ * After it has read a byte, its threads lock mutexes, one thread after the other, so that none ever waits. Two cycles:
+ * a then b, and b then a; and j, k and l in a cycle of three. Not cycles: c and d in both orders, since g guards them;
+ * e and f in both orders, since the same thread locks them; h and i in both orders, since the second one is locked with
+ * trylock; p and q in both orders, since p is another mutex the second time. Then it writes a byte, and ends after it
+ * has read the next one.
  */
 #include <pthread.h>
 #include <unistd.h>
@@ -126,7 +127,7 @@ int main(void)
 	pthread_mutex_destroy(&p);
 	pthread_mutex_init(&p, NULL);
 	thread(renewed, "turned");
-	/* And what was told already is not told again. */
+	/* An order that was reported is not reported again. */
 	thread(backwards, NULL);
 	if (write(1, "", 1) < 0 || read(0, &byte, 1) < 0)
 		return 1;

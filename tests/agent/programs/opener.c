@@ -1,5 +1,5 @@
-/* Opens a file N times for each line "N" on its standard input, and answers each line. Links statically: no other
- * opens. */
+/* Opens a file N times for each line "N" on its standard input, and answers each line. Linked statically, so that there
+ * are no other opens. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>

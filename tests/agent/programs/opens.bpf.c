@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-// The smallest gadgets there can be, for the agent's tests: one record head for each openat() and mkdir() of a process.
-// `never_loads` is what a verifier refuses, `nowhere` hooks what no kernel has, and `reads_tracepoint` has to be on a
-// tracepoint, since it reads the result as it lies there.
+// Minimal gadgets for the agent's tests: one record head for each openat() and mkdir() of a process. The verifier
+// refuses `never_loads`, no kernel has the hook of `nowhere`, and `reads_tracepoint` must be attached to a tracepoint,
+// since it reads the result from that context.
 #include <gadget/output.h>
 #include <gadget/process.h>
 

@@ -1,6 +1,6 @@
 /*
- * System calls of 32-bit programs, made by a 64-bit one: call(number, arguments) by int $0x80. What arguments point to
- * has to lie below 4 GiB: place() copies it there.
+ * 32-bit system calls of a 64-bit program: call(number, arguments) uses int $0x80. The data that arguments point to
+ * must be below 4 GiB: place() copies it there.
  */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -12,7 +12,7 @@
 static char *low;
 static unsigned used;
 
-/* The address of a copy of these bytes, aligned to 16; what was placed long ago is overwritten. */
+/* Copies these bytes, and returns the address, aligned to 16. The oldest copies are overwritten. */
 uint32_t place(const void *from, unsigned bytes)
 {
 	char *to;
@@ -35,7 +35,7 @@ uint32_t place(const void *from, unsigned bytes)
 
 int call(int number, const uint32_t arguments[6]);
 
-/* In assembler, since the sixth argument's register is the compiler's. */
+/* In assembly, since the compiler reserves the register of the sixth argument. */
 __asm__(".globl call\n"
 	".type call, @function\n"
 	"call:\n"

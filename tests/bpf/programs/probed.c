@@ -1,13 +1,14 @@
 /*
- * A program with a function and a static probe, each called as often as its first argument says; the probe only where
- * its semaphore says that somebody looks. `wait` as second argument: after one byte of standard input.
+ * A program with a function and a static probe. The first argument is the number of calls of each; the probe is called
+ * only if its semaphore says that a tracer is attached. If the second argument is `wait`, it first reads one byte of
+ * standard input.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* What <sys/sdt.h> would make of it, which few machines have. */
+/* As <sys/sdt.h> would define it, which few machines have. */
 __attribute__((section(".probes"))) volatile unsigned short probed_semaphore;
 
 #define PROBE(NAME, NUMBER_AS, NUMBER, TEXT)                                                                           \
@@ -37,7 +38,7 @@ __attribute__((noinline)) int deed(int number, const char *text, char *answer)
 	return -number - (int)strlen(text);
 }
 
-/* What may run in the place of the deed. Nobody calls it. */
+/* A policy may make this function run instead. The program itself never calls it. */
 int other_deed(void)
 {
 	return 15;
@@ -46,7 +47,7 @@ int other_deed(void)
 int main(int count, char **arguments)
 {
 	int times = atoi(arguments[1]);
-	/* In memory that was used before: what was not paged in yet cannot be read by who only looks. */
+	/* In memory that was used before, since a BPF program cannot read memory that is not paged in. */
 	volatile char text[] = "a text", other[] = "another text";
 	char answer[16] = {};
 	volatile int allowed;
@@ -58,7 +59,7 @@ int main(int count, char **arguments)
 		sum += deed(i, (const char *)text, answer);
 		if (probed_semaphore)
 			PROBE("deed", "r", -i, other);
-		/* Its number lies in memory, and is looked at again behind the probe. */
+		/* The number is in memory, and is read again after the probe. */
 		allowed = 1;
 		if (probed_semaphore)
 			PROBE("asked", "m", allowed, other);

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * racer {open|connect|exec|arguments|absent} COUNT HARMLESS REAL [MAP]: system calls whose argument another thread
- * exchanges between the check and the use of it: two things that differ in one byte. For each call it prints whose it
- * was and what it did: 0, the harmless thing; 1, the real one; 100, nothing, since it was refused.
+ * racer {open|connect|exec|arguments|absent} COUNT HARMLESS REAL [MAP]: makes system calls whose argument another
+ * thread replaces between check and use (TOCTOU): HARMLESS and REAL differ in one byte. For each call, prints which
+ * process made it and what it did: 0, the harmless thing; 1, the real one; 100, nothing, since it was refused.
  *
- * open and arguments: the kernel is made to wait for what it reads before the argument, by userfaultfd.
- * connect and exec: it reads nothing before; a tracer that takes its time (slow_tracer.bpf.c, whose MAP is this file
- * descriptor) makes it wait. absent exchanges nothing, but has the real path in memory that is not there until the
- * kernel wants it.
+ * open and arguments: by userfaultfd, the kernel waits for data that it reads before the argument. connect and exec: it
+ * reads nothing before, so a slow tracer makes it wait (slow_tracer.bpf.c; MAP is the descriptor of its map). absent:
+ * nothing is replaced, but the real path is in memory that is not paged in until the kernel reads it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,11 +37,11 @@ struct race {
 	char shown[64];
 };
 
-/* What is exchanged. */
+/* The argument that is replaced. */
 static volatile char *byte;
 static char harmless_byte, real_byte;
 static volatile struct race *race;
-/* Zeros, that are not there before the kernel waits for them: an open_how for reading, or an environment without
+/* Zeros that are not paged in before the kernel waits for them: an open_how for reading, or an environment without
  * entries. */
 static void *zeros;
 static int faults;
@@ -69,7 +68,7 @@ static void *exchange_at_faults(void *unused)
 	return unused;
 }
 
-/* The tracer waits on the processor that makes the calls. */
+/* The tracer waits on the CPU that makes the calls. */
 static void stay_on(int number)
 {
 	cpu_set_t one;
@@ -92,7 +91,7 @@ static void *exchange_at_calls(void *unused)
 			__sync_synchronize();
 			race->exchanged = begun;
 		}
-		/* Who sleeps gets the processor before those that work, where the machine is busy. */
+		/* On a busy machine, a thread that sleeps gets the CPU before those that run. */
 		usleep(20);
 	}
 	return unused;
@@ -166,7 +165,7 @@ static int connect_one(const struct sockaddr_in *address, in_port_t real)
 	return result;
 }
 
-/* The page is the file's, and taken away from the process before each call. */
+/* The page belongs to a file, and is unmapped from the process before each call. */
 static const char *absent(const char *path)
 {
 	static char *page;
@@ -197,7 +196,7 @@ static int execute(void *given)
 	_exit(REFUSED);
 }
 
-/* In a process that shares this one's memory until it executes. */
+/* In a process that shares this process's memory until its exec. */
 static int execute_one(struct execution *this, pid_t *process)
 {
 	static char stack[65536] __attribute__((aligned(16)));
@@ -209,7 +208,7 @@ static int execute_one(struct execution *this, pid_t *process)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : REFUSED;
 }
 
-/* What was executed says by its exit code which it was: by the last digit of its argument, or of its own name. */
+/* The exit code of the executed program says which one it was: the last digit of its argument or of its name. */
 static int executed(int argc, char **argv)
 {
 	char self[4096];
@@ -221,7 +220,7 @@ static int executed(int argc, char **argv)
 	return length > 0 ? self[length - 1] - '0' : REFUSED;
 }
 
-/* Where two texts of the same length differ. */
+/* The position at which two texts of the same length differ. */
 static size_t difference(const char *one, const char *other)
 {
 	size_t at = 0;
@@ -244,7 +243,7 @@ int main(int argc, char **argv)
 	struct execution execution = {executes ? raced : "/proc/self/exe",
 				      {"racer", executes ? "program" : "argument", raced, NULL}};
 
-	/* Ports that differ in their lower byte alone. */
+	/* Ports that differ only in their lower byte. */
 	byte = connects ? (char *)&address.sin_port + 1 : raced + at;
 	harmless_byte = connects ? port >> 8 : harmless[at];
 	real_byte = connects ? other >> 8 : real[at];

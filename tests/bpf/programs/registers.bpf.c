@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* For a test: both ways to a system call's registers, at the exit of openat. */
+/* For a test: both ways to read a system call's registers, at the exit of openat. */
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/syscall.h>
@@ -8,7 +8,7 @@ struct registers {
 	struct gadget_record record;
 	__u64 by_helper;
 	__u64 on_stack;
-	/* The second argument of openat, the path's address, read either way. */
+	/* The second argument of openat, the path's address, read in both ways. */
 	__u64 path_by_helper;
 	__u64 path_on_stack;
 };

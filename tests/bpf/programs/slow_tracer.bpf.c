@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * For a test: another tracer at the beginning of system calls, that reads an argument or takes its time.
+ * For a test: another tracer at the entry of system calls, which reads an argument or delays the call.
  *
- * It works for one thread at a time, which says so in memory that it shares (racer.c, struct race). The trap: the
- * kernel does nothing else on this CPU while a program waits here, so it gives up after a tenth of a second.
+ * It acts for one thread at a time, which requests it in shared memory (racer.c, struct race). The trap: while a
+ * program waits here, the kernel does nothing else on this CPU, so it gives up after a tenth of a second.
  */
 #include <linux/types.h>
 
@@ -12,12 +12,12 @@
 #define PATIENCE 100000000ULL
 
 struct race {
-	/* Whose calls are meant. */
+	/* The thread whose calls are delayed. */
 	__u32 thread;
-	/* How many of them have begun, and of how many the argument was exchanged. */
+	/* The number of calls that have begun, and of those whose argument was replaced. */
 	__u32 begun;
 	__u32 exchanged;
-	/* The third argument of the last program that was to be executed. */
+	/* The third argument of the last exec. */
 	char shown[64];
 };
 

@@ -1,4 +1,4 @@
-/* What an editor does to the file that it is given: opens it, writes 1,275 bytes and closes it. Links statically. */
+/* Does to a file what an editor does: opens it, writes 1,275 bytes and closes it. Linked statically. */
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>

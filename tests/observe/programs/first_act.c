@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Opens /forbidden as its very first act, before any library has done anything, and ends with the error, or with 0. The
- * name is on the stack: a page of the program that was never touched is one that no tracepoint can read.
+ * Opens /forbidden as its very first action, before any library code runs, and exits with the errno, or with 0. The
+ * name is on the stack: programs at tracepoints cannot read a page of the executable that was never accessed.
  */
 #include <sys/syscall.h>
 

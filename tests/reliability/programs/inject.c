@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * inject PID CALL TEXT [NUMBER...]: has another process, which is in a system call, do one more: CALL with TEXT, which
- * is put on its stack, as the first argument, or, where TEXT is "-", with the numbers alone. Prints what it returns.
- * For x86-64: the instruction before the one to go on with is the call's own.
+ * inject PID CALL TEXT [NUMBER...]: makes another process, which is in a system call, execute one more: CALL, with
+ * TEXT, which is written to its stack, as the first argument or, if TEXT is "-", with the numbers alone. Prints the
+ * result. For x86-64: the instruction before the instruction pointer is the one that makes the call.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -51,7 +51,7 @@ int main(int count, char **words)
 	check(waitpid(pid, NULL, 0), "wait");
 	check(ptrace(PTRACE_GETREGS, pid, 0, &now), "registers");
 	printf("%lld\n", (long long)now.rax);
-	/* The call that was under way begins anew. */
+	/* The interrupted call starts again. */
 	before.rax = before.orig_rax;
 	before.rip -= 2;
 	check(ptrace(PTRACE_SETREGS, pid, 0, &before), "registers");

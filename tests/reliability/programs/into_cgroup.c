@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* into_cgroup FOLDER FILE: opens FILE in a child that is born in the cgroup FOLDER, which no process moves to. */
+/* into_cgroup FOLDER FILE: opens FILE in a child that is created in the cgroup FOLDER (CLONE_INTO_CGROUP), so that no
+ * process moves there. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/sched.h>

@@ -1,6 +1,6 @@
-/* Opens FOLDER/CPU/NUMBER, which does not exist, N times on each CPU that it may use, as fast as it can: the number
- * counts from 0, so that whoever lists the paths knows which are missing. With MICROSECONDS it sleeps so long after
- * each. Usage: numbered_opens FOLDER N [MICROSECONDS] */
+/* numbered_opens FOLDER N [MICROSECONDS]: opens FOLDER/CPU/NUMBER, which does not exist, N times on each CPU that it
+ * may use, as fast as it can. The number counts from 0, so that a list of the paths shows which are missing. With
+ * MICROSECONDS, it sleeps that long after each open. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>

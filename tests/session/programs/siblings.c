@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Opens /own-thread in a thread, and /own-sibling in a process whose parent is its own parent: neither has executed
- * anything, and whose program a runtime started has both below a process of the node. A container's first process may
- * make no sibling, and opens /own-child in a child.
+ * Opens /own-thread in a thread, and /own-sibling in a process that has the same parent (CLONE_PARENT). Neither has
+ * executed anything, so if a container runtime has started the program, both look like forked copies of a process of
+ * the node. The init process of a container may not create siblings, so it opens /own-child in a child instead.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -37,6 +37,6 @@ int main(void)
 	}
 	while (wait(NULL) > 0)
 		continue;
-	usleep(300000); /* a sibling is another's child */
+	usleep(300000); /* cannot wait for a sibling */
 	return 0;
 }
