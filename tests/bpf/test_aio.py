@@ -1,4 +1,4 @@
-"""POSIX AIO of the kernel (io_submit): reads and writes without a call of that name."""
+"""Linux AIO (io_submit): reads and writes without a call of that name."""
 
 import ctypes
 import os
