@@ -75,8 +75,8 @@ static __always_inline __u32 native_of(struct task_struct *task, struct pt_regs 
 	return gadget_is_compat_call(task, registers) ? gadget_possible_call(number) : number;
 }
 
-static __always_inline void tell(struct task_struct *task, struct pt_regs *registers, __s32 number, enum action action,
-				 int errno)
+static __always_inline void report(struct task_struct *task, struct pt_regs *registers, __s32 number,
+				   enum action action, int errno)
 {
 	struct audit_seccomp denied = {};
 
@@ -132,9 +132,9 @@ int exits(__u64 *ctx)
 	if (result == number)
 		return 0;
 	if (result < 0 && result >= -4095)
-		tell(task, registers, number, ACTION_ERRNO, -result);
+		report(task, registers, number, ACTION_ERRNO, -result);
 	else
-		tell(task, registers, number, ACTION_EMULATED, 0);
+		report(task, registers, number, ACTION_EMULATED, 0);
 	return 0;
 }
 
@@ -147,8 +147,8 @@ int BPF_PROG(signalled, int signal, struct kernel_siginfo *info, struct task_str
 	if (signal != SIGSYS || (unsigned long)info <= 2 || BPF_CORE_READ(info, si_code) != SYS_SECCOMP)
 		return 0;
 	handler = gadget_read(receiver, sighand, action[SIGSYS - 1].sa.sa_handler);
-	tell(receiver, gadget_registers(gadget_task()), BPF_CORE_READ(info, _sifields._sigsys._syscall),
-	     handler ? ACTION_TRAP : ACTION_KILL_PROCESS, 0);
+	report(receiver, gadget_registers(gadget_task()), BPF_CORE_READ(info, _sifields._sigsys._syscall),
+	       handler ? ACTION_TRAP : ACTION_KILL_PROCESS, 0);
 	return 0;
 }
 
@@ -162,7 +162,7 @@ int thread_ended(__u64 *ctx)
 	    mode_of(task) < SECCOMP_MODE_FILTER)
 		return 0;
 	registers = gadget_registers(task);
-	tell(task, registers, gadget_syscall_number(registers), ACTION_KILL_THREAD, 0);
+	report(task, registers, gadget_syscall_number(registers), ACTION_KILL_THREAD, 0);
 	return 0;
 }
 
@@ -171,7 +171,7 @@ static __always_inline int noted(__s32 number, __u32 code)
 	struct task_struct *task = gadget_task();
 
 	if ((code & 0xffff0000) == SECCOMP_RET_LOG)
-		tell(task, gadget_registers(task), number, ACTION_LOG, 0);
+		report(task, gadget_registers(task), number, ACTION_LOG, 0);
 	return 0;
 }
 

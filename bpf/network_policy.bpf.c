@@ -566,8 +566,8 @@ static __always_inline void find_reason(struct gadget_refused *refused, const st
 }
 
 /* Reports a refusal. The caller has set the record's head, the local address and the operation. */
-static __always_inline void tell(struct refusal *refusal, const struct gadget_refused *why,
-				 const struct attempt *attempt)
+static __always_inline void report(struct refusal *refusal, const struct gadget_refused *why,
+				   const struct attempt *attempt)
 {
 	struct network_policy *event = (void *)refusal->event;
 	const struct policy_peer *peer;
@@ -638,7 +638,7 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, const __u8 *rem
 			gadget_no_ip(event->local);
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, operation, 8);
-		tell(&work->refusal, &work->refused, &attempt);
+		report(&work->refusal, &work->refused, &attempt);
 	}
 	gadget_give_back(work);
 decided:
@@ -775,7 +775,7 @@ static __always_inline int judge_packet(struct __sk_buff *skb, __u32 direction)
 		__builtin_memcpy(event->local, packet.local, sizeof(event->local));
 		__builtin_memset(event->operation, 0, sizeof(event->operation));
 		__builtin_memcpy(event->operation, "packet", 6);
-		tell(&work->refusal, &work->refused, &attempt);
+		report(&work->refusal, &work->refused, &attempt);
 	}
 	gadget_give_back(work);
 decided:
@@ -796,7 +796,7 @@ int judge_received(struct __sk_buff *skb)
 
 /* Runs each second: reports the number of further refusals. An entry without any for a whole second is removed, so that
  * the next refusal of its kind is reported at once. */
-GADGET_WALK(tell_more)
+GADGET_WALK(report_more)
 {
 	struct refusal_key of = *(const struct refusal_key *)key;
 	struct refusal *refusal = value;

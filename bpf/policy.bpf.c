@@ -24,7 +24,7 @@ static __noinline const __u64 *policy_applicable(__u64 cgroup, const struct poli
 }
 
 /* Reads the hook's values and applies all tests. False: no selector is left. */
-static __always_inline bool policy_ask(struct policy_memory *memory, const struct policy_context *context)
+static __always_inline bool policy_evaluate(struct policy_memory *memory, const struct policy_context *context)
 {
 	for (__u32 i = 0; i < POLICY_SLOTS; i++) {
 		const volatile struct policy_slot *slot = &policy_slots[i];
@@ -111,7 +111,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	memory->unknown = 0;
 	if (policy_rooms_count)
 		__builtin_memset(memory->sent, 0, sizeof(memory->sent));
-	if (policy_ask(memory, context))
+	if (policy_evaluate(memory, context))
 		verdict = policy_carry_out(memory, context, owner, cgroup);
 	gadget_give_back(memory);
 	/* The verifier demands this range of an LSM program (6.12). */

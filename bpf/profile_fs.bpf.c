@@ -158,8 +158,8 @@ static __always_inline void observe_submitted(struct bpf_raw_tracepoint_args *ct
 		return;
 	gadget_describe_call(&now, task, registers, gadget_syscall_number(registers));
 	duration /= (__u64)submitted;
-	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++)
-		observe_aio(gadget_aio_address(&now, place), duration);
+	for (int i = 0; i < GADGET_AIO_REQUESTS && i < submitted; i++)
+		observe_aio(gadget_aio_address(&now, i), duration);
 	if (submitted > GADGET_AIO_REQUESTS)
 		gadget_count_map_full();
 }
@@ -188,7 +188,7 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 
 static __always_inline __u32 uring_operation(__u8 opcode)
 {
-	switch (gadget_uring_deed_of(opcode)) {
+	switch (gadget_uring_kind_of(opcode)) {
 	case GADGET_URING_READS:
 		return READ;
 	case GADGET_URING_WRITES:

@@ -14,7 +14,7 @@
 /* The maximum number of threads that are off the CPU at the same time. */
 #define THREADS 65536
 /* The maximum number of different keys in one interval. */
-#define WAYS 32768
+#define ROWS 32768
 
 /* The client derives it from the two stacks. */
 typedef __u64 gadget_innermost;
@@ -46,7 +46,7 @@ struct profile_offcpu {
 
 GADGET_RECORD(profile_offcpu);
 
-GADGET_TOTALS(wait_key, wait_value, WAYS);
+GADGET_TOTALS(wait_key, wait_value, ROWS);
 
 /* The minimum duration of counted waits, in microseconds. */
 const volatile __u32 min_block = 1000;
@@ -67,7 +67,7 @@ struct {
 } off_cpu SEC(".maps");
 
 /* Interrupts are off in sched_switch, so one per CPU is enough. */
-GADGET_SCRATCH(going, sizeof(struct off));
+GADGET_SCRATCH(leaving, sizeof(struct off));
 
 enum { PREEMPTED, INTERRUPTIBLE, UNINTERRUPTIBLE, IO, STOPPED, ENDED };
 
@@ -86,7 +86,7 @@ static __always_inline __u32 state_of(struct task_struct *task, bool preempt)
 	return state & TASK_INTERRUPTIBLE ? INTERRUPTIBLE : STOPPED;
 }
 
-static __always_inline void goes(void *context, struct task_struct *task, bool preempt)
+static __always_inline void leaves_cpu(void *context, struct task_struct *task, bool preempt)
 {
 	static const gadget_operation words[] = {"preempted", "interruptible", "uninterruptible", "io", "stopped"};
 	__u64 key = (__u64)task;
@@ -96,7 +96,7 @@ static __always_inline void goes(void *context, struct task_struct *task, bool p
 	/* 0: the idle task. */
 	if (!gadget_node_pid(task) || state == ENDED || (state == PREEMPTED && !preempted) || !gadget_counts())
 		return;
-	off = gadget_scratch(&going);
+	off = gadget_scratch(&leaving);
 	if (!off)
 		return;
 	__builtin_memcpy(off->key.state, words[state > STOPPED ? STOPPED : state], sizeof(off->key.state));
@@ -113,7 +113,7 @@ static __always_inline void goes(void *context, struct task_struct *task, bool p
 		gadget_count_map_full();
 }
 
-static __always_inline void comes(struct task_struct *task)
+static __always_inline void enters_cpu(struct task_struct *task)
 {
 	__u64 key = (__u64)task;
 	struct off *off = bpf_map_lookup_elem(&off_cpu, &key);
@@ -136,8 +136,8 @@ static __always_inline void comes(struct task_struct *task)
 SEC("tp_btf/sched_switch")
 int BPF_PROG(switches, bool preempt, struct task_struct *previous, struct task_struct *next)
 {
-	comes(next);
-	goes(ctx, previous, preempt);
+	enters_cpu(next);
+	leaves_cpu(ctx, previous, preempt);
 	return 0;
 }
 

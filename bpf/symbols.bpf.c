@@ -13,7 +13,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Read and written by kubectl_gadget/agent/symbols/kernel_symbols.py. */
-struct spelt {
+struct resolved {
 	__u64 address;
 	char name[NAME_BYTES];
 };
@@ -22,8 +22,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, ADDRESSES);
 	__type(key, __u32);
-	__type(value, struct spelt);
-} spelt SEC(".maps");
+	__type(value, struct resolved);
+} resolved SEC(".maps");
 
 /* Resolves the entries up to the first one with address 0. */
 SEC("raw_tp/sys_enter")
@@ -34,7 +34,7 @@ int name(void *ctx)
 
 	for (i = 0; i < ADDRESSES; i++) {
 		__u32 key = i;
-		struct spelt *entry = bpf_map_lookup_elem(&spelt, &key);
+		struct resolved *entry = bpf_map_lookup_elem(&resolved, &key);
 		__u64 address;
 
 		if (!entry || !entry->address)

@@ -115,9 +115,9 @@ static __noinline bool was_another_call(__s32 number)
  * which a tail call does nothing: with a branch, the verifier would follow the rest of the loop twice. Entries are used
  * from the first one on. */
 #define CALLS(SIDE)                                                                                                    \
-	static __noinline int call_##SIDE(__u64 *ctx, __u32 place)                                                     \
+	static __noinline int call_##SIDE(__u64 *ctx, __u32 index)                                                     \
 	{                                                                                                              \
-		bpf_tail_call(ctx, &SIDE##_programs, place);                                                           \
+		bpf_tail_call(ctx, &SIDE##_programs, index);                                                           \
 		return 0;                                                                                              \
 	}                                                                                                              \
 	static __always_inline void call_all_##SIDE(__u64 *ctx, __u32 number, __u32 mask)                              \

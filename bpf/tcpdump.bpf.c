@@ -89,7 +89,7 @@ static __always_inline void send(struct __sk_buff *skb, struct tcpdump *row)
 	gadget_emit(&row->record, sizeof(*row) + bytes, 0);
 }
 
-static __always_inline void look_at(struct __sk_buff *skb, struct scratch *scratch, bool outgoing)
+static __always_inline void handle_packet(struct __sk_buff *skb, struct scratch *scratch, bool outgoing)
 {
 	struct gadget_packet *headers;
 	struct tcpdump *row;
@@ -111,12 +111,12 @@ static __always_inline void look_at(struct __sk_buff *skb, struct scratch *scrat
 	send(skb, row);
 }
 
-static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
 {
 	struct scratch *scratch = gadget_pcap_matches(skb) ? gadget_take_slot(&slots) : NULL;
 
 	if (scratch) {
-		look_at(skb, scratch, outgoing);
+		handle_packet(skb, scratch, outgoing);
 		gadget_give_back(scratch);
 	}
 	return GADGET_PASS;
@@ -125,13 +125,13 @@ static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return in_slot(skb, false);
+	return with_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return in_slot(skb, true);
+	return with_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

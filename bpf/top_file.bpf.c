@@ -163,8 +163,8 @@ __noinline int count_aio(__u64 address)
 /* Counts the requests of io_submit(). No system call reports how many bytes they transfer. */
 static __always_inline void count_submitted(const struct gadget_compat_call *call, long submitted)
 {
-	for (int place = 0; place < GADGET_AIO_REQUESTS && place < submitted; place++)
-		count_aio(gadget_aio_address(call, place));
+	for (int i = 0; i < GADGET_AIO_REQUESTS && i < submitted; i++)
+		count_aio(gadget_aio_address(call, i));
 	if (submitted > GADGET_AIO_REQUESTS)
 		gadget_count_map_full();
 }
@@ -231,12 +231,12 @@ int uring_moved(__u64 *ctx)
 {
 	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
 	__s32 bytes = gadget_uring_result(ctx);
-	__u32 deed = gadget_uring_deed_of(BPF_CORE_READ(request, opcode));
+	__u32 kind = gadget_uring_kind_of(BPF_CORE_READ(request, opcode));
 
-	if (deed != GADGET_URING_READS && deed != GADGET_URING_WRITES)
+	if (kind != GADGET_URING_READS && kind != GADGET_URING_WRITES)
 		return 0;
 	if (bytes >= 0 && gadget_counts())
-		count_file(BPF_CORE_READ(request, file), bytes, deed == GADGET_URING_WRITES);
+		count_file(BPF_CORE_READ(request, file), bytes, kind == GADGET_URING_WRITES);
 	return 0;
 }
 
@@ -244,12 +244,12 @@ int uring_moved(__u64 *ctx)
  * when it is submitted. */
 static __always_inline int uring_submitted(struct io_kiocb *request)
 {
-	__u32 deed = gadget_uring_deed_of(request->opcode);
+	__u32 kind = gadget_uring_kind_of(request->opcode);
 
-	if (deed != GADGET_URING_READS && deed != GADGET_URING_WRITES)
+	if (kind != GADGET_URING_READS && kind != GADGET_URING_WRITES)
 		return 0;
 	if (BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS && gadget_counts())
-		count_file(gadget_uring_file_of(request), 0, deed == GADGET_URING_WRITES);
+		count_file(gadget_uring_file_of(request), 0, kind == GADGET_URING_WRITES);
 	return 0;
 }
 

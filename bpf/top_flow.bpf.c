@@ -185,7 +185,7 @@ static __always_inline void count(struct __sk_buff *skb, struct gadget_packet *p
 	}
 }
 
-static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
 {
 	struct gadget_packet *packet = gadget_take_slot(&slots);
 
@@ -199,13 +199,13 @@ static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return in_slot(skb, false);
+	return with_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return in_slot(skb, true);
+	return with_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

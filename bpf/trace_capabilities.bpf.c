@@ -17,7 +17,7 @@
 #include <kernel/task.h>
 
 /* The maximum number of checks in progress at the same time, for kprobes. */
-#define UNDER_WAY 4096
+#define IN_PROGRESS 4096
 
 struct trace_capabilities {
 	struct gadget_record record;
@@ -50,7 +50,7 @@ const volatile bool show_unaudited = false;
 
 /* With --unique: each process, capability and verdict is shown once; with stacks, once for each call path. */
 struct check {
-	__u64 way;
+	__u64 call_path;
 	__u32 pid;
 	/* Distinguishes the successive programs of a process. */
 	__u32 program;
@@ -72,26 +72,26 @@ struct arguments {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, UNDER_WAY);
+	__uint(max_entries, IN_PROGRESS);
 	__type(key, __u64);
 	__type(value, struct arguments);
-} under_way SEC(".maps");
+} in_progress SEC(".maps");
 
 GADGET_SCRATCH(check_scratch, CHECK_BYTES);
 
 /* The number of innermost frames by which call paths are distinguished. With more frames, paths would differ that are
  * the same to a user. */
-#define WAY_FRAMES 6
+#define PATH_FRAMES 6
 
-static __always_inline __u64 way_here(void *ctx)
+static __always_inline __u64 call_path_of(void *ctx)
 {
-	__u64 frames[WAY_FRAMES] = {}, way = 0;
+	__u64 frames[PATH_FRAMES] = {}, call_path = 0;
 
 	if (!collect_stack || bpf_get_stack(ctx, frames, sizeof(frames), GADGET_OWN_FRAMES) <= 0)
 		return 0;
-	for (int i = 0; i < WAY_FRAMES; i++)
-		way = way * 31 + frames[i];
-	return way;
+	for (int i = 0; i < PATH_FRAMES; i++)
+		call_path = call_path * 31 + frames[i];
+	return call_path;
 }
 
 /* The process's number of execs: 32 bits before 5.7, since then the lower half of 64 bits. */
@@ -105,7 +105,7 @@ static __always_inline __u32 program_of(struct task_struct *task)
 
 static __always_inline bool is_new(void *ctx, __u32 pid, __u32 capability, bool denied)
 {
-	struct check check = {.way = way_here(ctx), .pid = pid, .capability = capability, .denied = denied};
+	struct check check = {.call_path = call_path_of(ctx), .pid = pid, .capability = capability, .denied = denied};
 	__u8 once = 1;
 
 	check.program = program_of(gadget_task());
@@ -119,14 +119,14 @@ static __always_inline __u32 is_audited(__u32 options)
 
 /* The tracepoint does not have the function's options, but most callers that request no audit are recognized by their
  * names. They call the function directly, or through one more function. */
-#define ASKING_FRAMES 4
+#define CALLER_FRAMES 4
 #define NAME_BYTES 64
 
 /* Memory accounting checks at each mapping whether the process may use the reserved pages. That would be too many
  * events. */
-static __always_inline bool asks_for_memory(const char *name)
+static __always_inline bool checks_memory(const char *name)
 {
-	static const char asking[3][16] __attribute__((aligned(8))) = {
+	static const char names[3][16] __attribute__((aligned(8))) = {
 		"cap_vm_enough_me",
 		"security_vm_enou",
 		"__vm_enough_memo",
@@ -134,7 +134,7 @@ static __always_inline bool asks_for_memory(const char *name)
 	const __u64 *words = (const __u64 *)name;
 
 	for (int i = 0; i < 3; i++)
-		if (words[0] == ((__u64 *)asking[i])[0] && words[1] == ((__u64 *)asking[i])[1])
+		if (words[0] == ((__u64 *)names[i])[0] && words[1] == ((__u64 *)names[i])[1])
 			return true;
 	return false;
 }
@@ -155,17 +155,17 @@ static __always_inline __u32 audited_by_name(void *ctx)
 {
 	static const char format[] = "%ps";
 	char name[NAME_BYTES] __attribute__((aligned(8))) = {};
-	__u64 frames[ASKING_FRAMES] = {};
+	__u64 frames[CALLER_FRAMES] = {};
 
 	if (bpf_get_stack(ctx, frames, sizeof(frames), GADGET_OWN_FRAMES) <= 0)
 		return 0;
-	for (int i = 0; i < ASKING_FRAMES; i++) {
+	for (int i = 0; i < CALLER_FRAMES; i++) {
 		/* Including its NUL. */
 		long written = bpf_snprintf(name, sizeof(name), format, &frames[i], sizeof(frames[i]));
 
 		if (written <= 0)
 			break;
-		if (asks_for_memory(name) || ends_with_noaudit(name, written - 1))
+		if (checks_memory(name) || ends_with_noaudit(name, written - 1))
 			return GADGET_KNOWN_NO;
 	}
 	return 0;
@@ -231,7 +231,7 @@ int checked_starts(struct pt_regs *ctx)
 		.options = ctx->GADGET_FUNCTION_ARGUMENT_3,
 	};
 
-	if (bpf_map_update_elem(&under_way, &thread, &arguments, BPF_ANY))
+	if (bpf_map_update_elem(&in_progress, &thread, &arguments, BPF_ANY))
 		gadget_count_map_full();
 	return 0;
 }
@@ -241,13 +241,13 @@ int checked_ends(struct pt_regs *ctx)
 {
 	int result = ctx->GADGET_FUNCTION_RESULT;
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct arguments *kept = bpf_map_lookup_elem(&under_way, &thread);
+	struct arguments *kept = bpf_map_lookup_elem(&in_progress, &thread);
 	struct arguments arguments;
 
 	if (!kept)
 		return 0;
 	arguments = *kept;
-	bpf_map_delete_elem(&under_way, &thread);
+	bpf_map_delete_elem(&in_progress, &thread);
 	return checked(ctx, arguments.cred, arguments.target, arguments.capability, result,
 		       is_audited(arguments.options));
 }

@@ -85,7 +85,7 @@ struct order_key {
 	__u64 sum;
 };
 
-struct asked {
+struct attempt {
 	__u64 address;
 	gadget_stack stack;
 };
@@ -120,8 +120,8 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, THREADS);
 	__type(key, __u64);
-	__type(value, struct asked);
-} asking SEC(".maps");
+	__type(value, struct attempt);
+} attempts SEC(".maps");
 
 GADGET_SLOTS(slots, sizeof(struct lock_order));
 
@@ -134,7 +134,7 @@ static __always_inline void gadget_thread_ends(void)
 	__u64 id = bpf_get_current_pid_tgid();
 
 	bpf_map_delete_elem(&threads, &id);
-	bpf_map_delete_elem(&asking, &id);
+	bpf_map_delete_elem(&attempts, &id);
 }
 
 /* The current thread's entry; NULL when it is not followed. */
@@ -209,7 +209,7 @@ static __always_inline void fill(struct lock_order *order, const struct thread *
 	order->other4 = others[3];
 }
 
-static __noinline int tell(const struct thread *thread, const struct held *from, const struct held *to)
+static __noinline int report(const struct thread *thread, const struct held *from, const struct held *to)
 {
 	struct lock_order *order;
 
@@ -227,7 +227,7 @@ static __noinline int tell(const struct thread *thread, const struct held *from,
 }
 
 /* Reports the orders in which `to` is locked after each mutex that the thread holds. */
-static __always_inline void tell_orders(const struct thread *thread, const struct held *to)
+static __always_inline void report_orders(const struct thread *thread, const struct held *to)
 {
 	struct order_key key = {.thread = bpf_get_current_pid_tgid(), .to = to->mutex};
 	__u64 once = 1;
@@ -237,7 +237,7 @@ static __always_inline void tell_orders(const struct thread *thread, const struc
 	for (int i = 0; i < HELD; i++) {
 		key.from = thread->held[i].mutex;
 		if (key.from && !bpf_map_update_elem(&orders, &key, &once, BPF_NOEXIST))
-			tell(thread, &thread->held[i], to);
+			report(thread, &thread->held[i], to);
 	}
 }
 
@@ -280,7 +280,7 @@ int locks(struct pt_regs *registers)
 	taken.mutex = number_of(thread, taken.address);
 	taken.stack = gadget_callers_stack(registers);
 	if (thread->count)
-		tell_orders(thread, &taken);
+		report_orders(thread, &taken);
 	takes(thread, &taken);
 	return 0;
 }
@@ -290,12 +290,12 @@ SEC("uprobe")
 int tries(struct pt_regs *registers)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct asked asked = {.address = ARGUMENT(0)};
+	struct attempt attempt = {.address = ARGUMENT(0)};
 
 	if (!this_thread())
 		return 0;
-	asked.stack = gadget_callers_stack(registers);
-	if (bpf_map_update_elem(&asking, &id, &asked, BPF_ANY))
+	attempt.stack = gadget_callers_stack(registers);
+	if (bpf_map_update_elem(&attempts, &id, &attempt, BPF_ANY))
 		gadget_count_map_full();
 	return 0;
 }
@@ -304,15 +304,15 @@ SEC("uretprobe")
 int tried(struct pt_regs *registers)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct asked *asked = bpf_map_lookup_elem(&asking, &id);
+	struct attempt *attempt = bpf_map_lookup_elem(&attempts, &id);
 	struct thread *thread;
 	struct held taken = {};
 
-	if (!asked)
+	if (!attempt)
 		return 0;
-	taken.address = asked->address;
-	taken.stack = asked->stack;
-	bpf_map_delete_elem(&asking, &id);
+	taken.address = attempt->address;
+	taken.stack = attempt->stack;
+	bpf_map_delete_elem(&attempts, &id);
 	if ((__s32)BPF_CORE_READ(registers, GADGET_FUNCTION_RESULT))
 		return 0;
 	thread = this_thread();

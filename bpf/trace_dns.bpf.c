@@ -10,7 +10,7 @@
 
 const volatile __u16 filter_port = 53;
 
-#define GADGET_LOOKED_AT(PORT) (!filter_port || (PORT) == filter_port)
+#define GADGET_HANDLES_PORT(PORT) (!filter_port || (PORT) == filter_port)
 
 #include <gadget/packet.h>
 #include <gadget/ends.h>
@@ -52,7 +52,7 @@ GADGET_PACKETS_OF("other port");
 
 GADGET_PACKET_SLOTS(slots);
 
-static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+static __always_inline void handle_packet(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
 	__u32 offset;
 
@@ -65,12 +65,12 @@ static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet 
 		gadget_send_packet(skb, packet, offset, packet->protocol == IPPROTO_UDP ? GADGET_PIECE_BYTES : ~0U);
 }
 
-static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
 {
 	struct gadget_packet *packet = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
 
 	if (packet) {
-		look_at(skb, packet, outgoing);
+		handle_packet(skb, packet, outgoing);
 		gadget_give_back(packet);
 	}
 	return GADGET_PASS;
@@ -79,13 +79,13 @@ static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return in_slot(skb, false);
+	return with_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return in_slot(skb, true);
+	return with_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -82,13 +82,13 @@ enum argument {
 };
 
 static __noinline enum argument append_argument(struct argument_list *list, void *record, const char *const *from,
-						__u32 place, __u32 pointer_bytes)
+						__u32 index, __u32 pointer_bytes)
 {
 	const char *argument = NULL;
 	__u64 end = list->end;
 	long read;
 
-	if (gadget_read_user_pointer(&argument, from, place, pointer_bytes))
+	if (gadget_read_user_pointer(&argument, from, index, pointer_bytes))
 		return ARGUMENT_CUT;
 	if (!argument)
 		return ARGUMENT_WAS_LAST;

@@ -34,7 +34,7 @@
 #define MESSAGES 8
 /* The maximum number of files in transit. The least recently used entries are dropped; the receipt of such a file is
  * shown with the socket's peer credentials. */
-#define UNDER_WAY 16384
+#define IN_TRANSIT 16384
 
 /* The bits of S_IFMT in an inode's mode; all ones: there is no such file. */
 typedef __u32 gadget_file_type;
@@ -92,7 +92,7 @@ struct sender {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, UNDER_WAY);
+	__uint(max_entries, IN_TRANSIT);
 	__type(key, struct passed);
 	__type(value, struct sender);
 } senders SEC(".maps");
@@ -239,7 +239,7 @@ __noinline int note_descriptor(__s32 fd)
 }
 
 /* Reports message->file, which was sent or received. */
-__noinline int tell_file(__s32 fd)
+__noinline int report_file(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 	const struct sender *sender = NULL;
@@ -290,19 +290,19 @@ __noinline int tell_file(__s32 fd)
 }
 
 /* Reports one descriptor of a message that was sent or received. */
-__noinline int tell_descriptor(__s32 fd)
+__noinline int report_descriptor(__s32 fd)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 
 	if (!message)
 		return 0;
 	message->file = gadget_file_of(fd);
-	return tell_file(fd);
+	return report_file(fd);
 }
 
-static __always_inline bool read_descriptor(struct message *message, __u64 from, __u64 bytes, __u32 place)
+static __always_inline bool read_descriptor(struct message *message, __u64 from, __u64 bytes, __u32 index)
 {
-	__u64 at = place * sizeof(message->fd);
+	__u64 at = index * sizeof(message->fd);
 
 	return at + sizeof(message->fd) <= bytes &&
 	       !bpf_probe_read_user(&message->fd, sizeof(message->fd), (void *)(from + at));
@@ -317,12 +317,12 @@ __noinline int note_descriptors(__u64 from, __u64 bytes)
 	return 0;
 }
 
-__noinline int tell_descriptors(__u64 from, __u64 bytes)
+__noinline int report_descriptors(__u64 from, __u64 bytes)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 
 	for (__u32 i = 0; i < SCM_MAX_FD && message && read_descriptor(message, from, bytes, i); i++)
-		tell_descriptor(message->fd);
+		report_descriptor(message->fd);
 	return 0;
 }
 
@@ -376,7 +376,7 @@ static __always_inline int pass_message(__u64 header, bool is_noted)
 			if (is_noted)
 				note_descriptors(from, bytes);
 			else
-				tell_descriptors(from, bytes);
+				report_descriptors(from, bytes);
 		}
 		at += gadget_has_short_pointers() ? (control.bytes + 3) & ~3ULL : (control.bytes + 7) & ~7ULL;
 	}
@@ -388,7 +388,7 @@ __noinline int note_message(__u64 header)
 	return pass_message(header, true);
 }
 
-__noinline int tell_message(__u64 header)
+__noinline int report_message(__u64 header)
 {
 	return pass_message(header, false);
 }
@@ -424,16 +424,16 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 
 /* The common end of all programs at exits, so that the verifier checks it once. If a call fails, the first message has
  * failed. */
-GADGET_AFTER_EXIT(messages_told)
+GADGET_AFTER_EXIT(report_messages)
 {
 	struct message *message = gadget_scratch(&message_scratch);
 
 	for (int i = 0; i < MESSAGES && message && i < message->count; i++)
-		tell_message(message->header + i * message_bytes());
+		report_message(message->header + i * message_bytes());
 	return 0;
 }
 
-GADGET_TAIL(after_messages, messages_told);
+GADGET_TAIL(after_messages, report_messages);
 
 static __always_inline int ends(struct trace_event_raw_sys_exit *ctx, enum phase phase, struct pt_regs *registers,
 				long result, __u32 count)
@@ -507,7 +507,7 @@ static __always_inline bool passes_to_ring(struct io_kiocb *request, __u8 opcode
 
 /* Reports a file that is passed to the ring `to`. It is in a slot of this ring, even at completion, unless the program
  * has put another file there in between. */
-static __always_inline int tell_ring(struct io_kiocb *request, __s32 fd, struct file *to, __s64 result)
+static __always_inline int report_ring(struct io_kiocb *request, __s32 fd, struct file *to, __s64 result)
 {
 	const struct mm_struct *memory;
 	struct message *message = gadget_scratch(&message_scratch);
@@ -530,7 +530,7 @@ static __always_inline int tell_ring(struct io_kiocb *request, __s32 fd, struct 
 	message->ring_owner = NULL;
 	if (bpf_core_field_exists(memory->owner))
 		message->ring_owner = BPF_CORE_READ(memory, owner);
-	return tell_file(-1);
+	return report_file(-1);
 }
 
 /* Here, the current task has the submitter's memory and descriptors, even if a kernel thread submits (SQPOLL). A
@@ -551,7 +551,7 @@ static __always_inline int uring_begins(struct io_kiocb *request)
 	bpf_map_update_elem(&uring_sockets, &key, &fd, BPF_ANY);
 	if (opcode == IORING_OP_MSG_RING)
 		return flags & GADGET_URING_SKIPS_SUCCESS
-			       ? tell_ring(request, fd, gadget_uring_file_of(request), UNKNOWN_RESULT)
+			       ? report_ring(request, fd, gadget_uring_file_of(request), UNKNOWN_RESULT)
 			       : 0;
 	file = fd < 0 ? NULL : gadget_file_of(fd);
 	if (opcode == IORING_OP_RECVMSG || !begin_message(SENDING, fd, file, 0))
@@ -564,7 +564,7 @@ static __always_inline int uring_begins(struct io_kiocb *request)
 		return 0;
 	/* Unknown, since only a failure would be reported. */
 	message->errno = -1;
-	return tell_message(uring_header(request));
+	return report_message(uring_header(request));
 }
 
 GADGET_ON_URING_SUBMIT(uring_begins)
@@ -581,11 +581,11 @@ int uring_complete(__u64 *ctx)
 		return 0;
 	fd = bpf_map_lookup_elem(&uring_sockets, &key);
 	if (opcode == IORING_OP_MSG_RING)
-		return tell_ring(request, fd ? *fd : -1, BPF_CORE_READ(request, file), gadget_uring_result(ctx));
+		return report_ring(request, fd ? *fd : -1, BPF_CORE_READ(request, file), gadget_uring_result(ctx));
 	if (!begin_message(opcode == IORING_OP_SENDMSG ? SENT : RECEIVED, fd ? *fd : -1, BPF_CORE_READ(request, file),
 			   gadget_uring_result(ctx)))
 		return 0;
-	return tell_message(uring_header(request));
+	return report_message(uring_header(request));
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

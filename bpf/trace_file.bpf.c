@@ -98,7 +98,7 @@ static __always_inline void append_paths(struct gadget_writer *writer, struct tr
  * The common end of the programs below. A separate program, so that the verifier checks the path walks once: checking
  * them in each of the 32 programs took 0.7 s.
  */
-GADGET_AFTER_EXIT(file_told)
+GADGET_AFTER_EXIT(report_change)
 {
 	struct change *change = gadget_scratch(&change_scratch);
 	struct trace_file *file = gadget_scratch(&file_scratch);
@@ -122,7 +122,7 @@ GADGET_AFTER_EXIT(file_told)
 	return 0;
 }
 
-GADGET_TAIL(after_change, file_told);
+GADGET_TAIL(after_change, report_change);
 
 /* NULL: not wanted. */
 static __always_inline struct change *begin(long result, const gadget_operation operation)

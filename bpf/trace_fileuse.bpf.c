@@ -159,7 +159,7 @@ static __always_inline void gadget_file_closes(struct file *file, const struct g
 }
 
 /* The common end of the programs for calls that open files, so that the verifier checks it once. */
-GADGET_AFTER_EXIT(open_told)
+GADGET_AFTER_EXIT(report_open)
 {
 	struct trace_fileuse *use = gadget_scratch(&scratch);
 	long result = gadget_result(ctx);
@@ -184,7 +184,7 @@ GADGET_AFTER_EXIT(open_told)
 	return 0;
 }
 
-GADGET_TAIL(after_open, open_told);
+GADGET_TAIL(after_open, report_open);
 
 static __always_inline int opened(struct trace_event_raw_sys_exit *ctx, long result)
 {
@@ -231,16 +231,16 @@ struct used {
 struct uses {
 	struct used first;
 	struct used second;
-	bool is_first_told;
+	bool is_first_reported;
 };
 
 GADGET_SCRATCH(uses_scratch, sizeof(struct uses));
 
-int use_told(struct trace_event_raw_sys_exit *ctx);
-GADGET_TAIL(after_use, use_told);
+int report_use(struct trace_event_raw_sys_exit *ctx);
+GADGET_TAIL(after_use, report_use);
 
 /* The common end of the programs below, for the same reason. Runs once for each file. */
-GADGET_AFTER_EXIT(use_told)
+GADGET_AFTER_EXIT(report_use)
 {
 	struct uses *uses = gadget_scratch(&uses_scratch);
 	const struct gadget_followed *followed;
@@ -250,14 +250,14 @@ GADGET_AFTER_EXIT(use_told)
 
 	if (!uses)
 		return 0;
-	is_second = uses->is_first_told;
+	is_second = uses->is_first_reported;
 	used = is_second ? &uses->second : &uses->first;
 	file = gadget_file_of(used->fd);
 	followed = gadget_followed_of(file);
 	if (followed)
 		send_use(gadget_scratch(&scratch), file, followed, used->fd, used->bytes, used->protection,
 			 used->operation);
-	uses->is_first_told = true;
+	uses->is_first_reported = true;
 	if (!is_second && uses->second.fd >= 0)
 		bpf_tail_call(ctx, &after_use, 0);
 	return 0;
@@ -271,7 +271,7 @@ static __always_inline struct uses *begin(void)
 	if (!uses)
 		return NULL;
 	uses->first.fd = uses->second.fd = -1;
-	uses->is_first_told = false;
+	uses->is_first_reported = false;
 	return uses;
 }
 
@@ -390,9 +390,9 @@ GADGET_ON_EXIT(io_submit)
 
 	if (result <= 0 || !gadget_follows_any())
 		return 0;
-	for (int place = 0; place < GADGET_AIO_REQUESTS && place < result; place++) {
+	for (int i = 0; i < GADGET_AIO_REQUESTS && i < result; i++) {
 		address = 0;
-		gadget_read_user_pointer(&address, requests, place, bytes);
+		gadget_read_user_pointer(&address, requests, i, bytes);
 		use_by_aio(address);
 	}
 	if (result > GADGET_AIO_REQUESTS)
@@ -429,7 +429,7 @@ static __always_inline const char *uring_use(__u8 opcode)
 		return TRUNCATE;
 	if (opcode == IORING_OP_SPLICE)
 		return WRITE;
-	switch (gadget_uring_deed_of(opcode)) {
+	switch (gadget_uring_kind_of(opcode)) {
 	case GADGET_URING_READS:
 		return READ;
 	case GADGET_URING_WRITES:

@@ -116,7 +116,7 @@ static __always_inline bool is_of_interest(struct file *file)
 	return all_files || kind == S_IFREG || kind == S_IFDIR;
 }
 
-/* NULL: not wanted. End the record with tell(). */
+/* NULL: not wanted. End the record with report(). */
 static __always_inline struct trace_fsslower *begin(__u64 operation, __u64 duration, long result)
 {
 	static const gadget_operation words[] = {"read", "write", "open", "fsync"};
@@ -142,14 +142,14 @@ unwanted:
 	return NULL;
 }
 
-static __always_inline void tell(struct trace_fsslower *slow, struct gadget_writer *writer)
+static __always_inline void report(struct trace_fsslower *slow, struct gadget_writer *writer)
 {
 	gadget_send(writer);
 	gadget_give_back(slow);
 }
 
-static __always_inline int tell_of_place(__u64 operation, __u64 duration, struct file *file, long result, __u64 bytes,
-					 __u64 offset)
+static __always_inline int report_position(__u64 operation, __u64 duration, struct file *file, long result, __u64 bytes,
+					   __u64 offset)
 {
 	struct trace_fsslower *slow;
 	struct gadget_writer writer;
@@ -162,12 +162,12 @@ static __always_inline int tell_of_place(__u64 operation, __u64 duration, struct
 	writer = gadget_write(slow, sizeof(*slow), SLOW_BYTES);
 	gadget_wrote(&writer, &slow->path, writer.progress->length, 0, false);
 	gadget_append_path(&writer, &slow->path_base, &file->f_path);
-	tell(slow, &writer);
+	report(slow, &writer);
 	return 0;
 }
 
 /* `after` is the position after the call; ~0: the file has none. */
-static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct file *file, long result, __u64 after)
+static __always_inline int report_file(__u64 operation, __u64 duration, struct file *file, long result, __u64 after)
 {
 	__u64 bytes = ~0ULL, offset = ~0ULL;
 
@@ -175,12 +175,12 @@ static __always_inline int tell_of_file(__u64 operation, __u64 duration, struct 
 		bytes = result;
 		offset = after == ~0ULL ? ~0ULL : after - result;
 	}
-	return tell_of_place(operation, duration, file, result, bytes, offset);
+	return report_position(operation, duration, file, result, bytes, offset);
 }
 
 /* Reports an open that failed, and so has no file. `name` is in the caller's memory or, if `user` is false, in the
  * kernel's. */
-static __always_inline int tell_of_name(__s32 directory, const void *name, bool user, __u64 duration, long result)
+static __always_inline int report_name(__s32 directory, const void *name, bool user, __u64 duration, long result)
 {
 	struct trace_fsslower *slow;
 	struct gadget_writer writer;
@@ -199,7 +199,7 @@ static __always_inline int tell_of_name(__s32 directory, const void *name, bool 
 		if (!text || *text != '/')
 			gadget_append_base(&writer, &slow->path_base, directory);
 	}
-	tell(slow, &writer);
+	report(slow, &writer);
 	return 0;
 }
 
@@ -207,7 +207,7 @@ static __always_inline int function_ends(__u64 operation, struct file *file, lon
 {
 	__u64 duration = end(operation);
 
-	return duration && file && is_of_interest(file) ? tell_of_file(operation, duration, file, result, after) : 0;
+	return duration && file && is_of_interest(file) ? report_file(operation, duration, file, result, after) : 0;
 }
 
 static __always_inline __u64 position(const long long *at)
@@ -247,7 +247,7 @@ int BPF_PROG(do_filp_open_ends, int directory, struct filename *name, const void
 	if (result >= 0 || result < -4095)
 		return function_ends(OPEN, file, 0, ~0ULL);
 	duration = end(OPEN);
-	return duration ? tell_of_name(directory, BPF_CORE_READ(name, name), false, duration, result) : 0;
+	return duration ? report_name(directory, BPF_CORE_READ(name, name), false, duration, result) : 0;
 }
 
 /*
@@ -312,18 +312,18 @@ struct slow_call {
 GADGET_SCRATCH(slow_scratch, sizeof(struct slow_call));
 
 /* The common end of the programs for system calls, so that the verifier checks the path walks once. */
-GADGET_AFTER_EXIT(slow_told)
+GADGET_AFTER_EXIT(report_slow_call)
 {
 	struct slow_call *call = gadget_scratch(&slow_scratch);
 
 	if (!call)
 		return 0;
 	if (call->file)
-		return tell_of_file(call->operation, call->duration, call->file, call->result, call->after);
-	return tell_of_name(call->directory, call->name, true, call->duration, call->result);
+		return report_file(call->operation, call->duration, call->file, call->result, call->after);
+	return report_name(call->directory, call->name, true, call->duration, call->result);
 }
 
-GADGET_TAIL(after_slow_call, slow_told);
+GADGET_TAIL(after_slow_call, report_slow_call);
 
 static __always_inline int call_ends(struct trace_event_raw_sys_exit *ctx, __u64 operation, struct file *file,
 				     long result, __u64 after)
@@ -359,7 +359,7 @@ static __always_inline __u64 file_position(struct file *file)
 
 /* A call at the position in its fourth argument. The fifth argument is the upper half only in 32-bit calls, which are
  * translated. */
-#define AT_PLACE(CALL, OPERATION)                                                                                      \
+#define AT_POSITION(CALL, OPERATION)                                                                                   \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
 		__u64 from = gadget_argument(registers, 3);                                                            \
@@ -382,12 +382,12 @@ MOVES(read, READ)
 MOVES(readv, READ)
 MOVES(write, WRITE)
 MOVES(writev, WRITE)
-AT_PLACE(pread64, READ)
-AT_PLACE(preadv, READ)
-AT_PLACE(preadv2, READ)
-AT_PLACE(pwrite64, WRITE)
-AT_PLACE(pwritev, WRITE)
-AT_PLACE(pwritev2, WRITE)
+AT_POSITION(pread64, READ)
+AT_POSITION(preadv, READ)
+AT_POSITION(preadv2, READ)
+AT_POSITION(pwrite64, WRITE)
+AT_POSITION(pwritev, WRITE)
+AT_POSITION(pwritev2, WRITE)
 SYNCS(fsync)
 SYNCS(fdatasync)
 
@@ -431,7 +431,7 @@ GADGET_ON_EXIT(openat2)
 }
 
 /* Not static, so that the verifier checks it once and not for each request. */
-__noinline int tell_of_aio(__u64 address, __u64 duration)
+__noinline int report_aio(__u64 address, __u64 duration)
 {
 	struct gadget_aio_request request;
 	struct file *file;
@@ -441,7 +441,7 @@ __noinline int tell_of_aio(__u64 address, __u64 duration)
 	file = gadget_file_of(request.fd);
 	if (!file || !is_of_interest(file))
 		return 0;
-	return tell_of_place(gadget_aio_writes(&request) ? WRITE : READ, duration, file, 0, ~0ULL, request.position);
+	return report_position(gadget_aio_writes(&request) ? WRITE : READ, duration, file, 0, ~0ULL, request.position);
 }
 
 /* Only the duration of io_submit() is known: no system call reports what happens after it. */
@@ -454,10 +454,10 @@ GADGET_ON_EXIT(io_submit)
 
 	if (!duration || result <= 0)
 		return 0;
-	for (int place = 0; place < GADGET_AIO_REQUESTS && place < result; place++) {
+	for (int i = 0; i < GADGET_AIO_REQUESTS && i < result; i++) {
 		address = 0;
-		gadget_read_user_pointer(&address, requests, place, bytes);
-		tell_of_aio(address, duration);
+		gadget_read_user_pointer(&address, requests, i, bytes);
+		report_aio(address, duration);
 	}
 	if (result > GADGET_AIO_REQUESTS)
 		gadget_count_map_full();
@@ -490,7 +490,7 @@ GADGET_SCRATCH(uring_name_scratch, sizeof(struct uring_name));
 /* The operation of a request. SUBMIT: none that is reported. */
 static __always_inline __u64 uring_operation(__u8 opcode)
 {
-	switch (gadget_uring_deed_of(opcode)) {
+	switch (gadget_uring_kind_of(opcode)) {
 	case GADGET_URING_READS:
 		return READ;
 	case GADGET_URING_WRITES:
@@ -504,7 +504,7 @@ static __always_inline __u64 uring_operation(__u8 opcode)
 	}
 }
 
-static __always_inline bool functions_tell(__u64 operation)
+static __always_inline bool functions_report(__u64 operation)
 {
 	__u32 zero = 0;
 	const __u64 *followed = bpf_map_lookup_elem(&functions_followed, &zero);
@@ -530,7 +530,8 @@ static __always_inline int uring_begins(struct io_kiocb *request)
 	__u64 operation = uring_operation(request->opcode);
 	struct gadget_record marks;
 
-	if (operation == SUBMIT || functions_tell(operation) || !gadget_wanted_cgroup(&marks, gadget_current_cgroup()))
+	if (operation == SUBMIT || functions_report(operation) ||
+	    !gadget_wanted_cgroup(&marks, gadget_current_cgroup()))
 		return 0;
 	gadget_uring_begin(request);
 	if (operation == OPEN && !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
@@ -548,8 +549,8 @@ static __always_inline int uring_moved(struct io_kiocb *request, __u64 operation
 	if (!file || !is_of_interest(file))
 		return 0;
 	if (position == ~0ULL)
-		return tell_of_file(operation, duration, file, result, file_position(file));
-	return tell_of_file(operation, duration, file, result, position + (result > 0 ? result : 0));
+		return report_file(operation, duration, file, result, file_position(file));
+	return report_file(operation, duration, file, result, position + (result > 0 ? result : 0));
 }
 
 static __always_inline int uring_opened(struct io_kiocb *request, __u64 duration, __s32 result,
@@ -558,10 +559,10 @@ static __always_inline int uring_opened(struct io_kiocb *request, __u64 duration
 	struct file *file = gadget_uring_opened_file(request, result);
 
 	if (file)
-		return is_of_interest(file) ? tell_of_file(OPEN, duration, file, 0, ~0ULL) : 0;
+		return is_of_interest(file) ? report_file(OPEN, duration, file, 0, ~0ULL) : 0;
 	if (result >= 0 || !name)
 		return 0;
-	return tell_of_name(name->directory, name->name, false, duration, result);
+	return report_name(name->directory, name->name, false, duration, result);
 }
 
 SEC("tp_btf/io_uring_complete")
@@ -577,8 +578,8 @@ int uring_complete(__u64 *ctx)
 
 	if (operation == SUBMIT || !gadget_uring_end(request, &start, &duration))
 		return 0;
-	/* When the first request was submitted, functions_tell() was not known yet. */
-	is_slow = duration >= filter_min * 1000 && !functions_tell(operation);
+	/* When the first request was submitted, functions_report() was not known yet. */
+	is_slow = duration >= filter_min * 1000 && !functions_report(operation);
 	if (operation != OPEN)
 		return is_slow ? uring_moved(request, operation, duration, result, start.position) : 0;
 	if (is_slow)

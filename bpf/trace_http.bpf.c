@@ -59,7 +59,7 @@ const volatile __u16 filter_port = 0;
 #define MOST_FRAMES 24
 #define MOST_PIECES (MOST_FRAMES + GADGET_PACKET_PIECES)
 
-enum talk {
+enum http_version {
 	NO_HTTP,
 	HTTP_1,
 	HTTP_2,
@@ -70,12 +70,12 @@ enum talk {
 #define BODY_BYTES (1 << 20)
 #define BODY_NS 1000000000ULL
 
-struct talker {
+struct http_socket {
 	/* The start of the second in which `bytes` of large packets were sent. */
 	__u64 since;
 	__u32 bytes;
-	/* enum talk */
-	__u32 talk;
+	/* enum http_version */
+	__u32 version;
 	/* For HTTP/2: the state of both directions. */
 	struct gadget_http2 received;
 	struct gadget_http2 sent;
@@ -86,8 +86,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u64);
-	__type(value, struct talker);
-} talkers SEC(".maps");
+	__type(value, struct http_socket);
+} http_sockets SEC(".maps");
 
 /* A packet that is being sent in pieces. */
 struct sending {
@@ -124,7 +124,7 @@ static __always_inline bool begins_headers(struct __sk_buff *skb, __u32 offset)
 }
 
 /* Whether the payload begins with a method, a response's version, or the connection preface of HTTP/2. */
-static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 offset)
+static __always_inline enum http_version begins_message(struct __sk_buff *skb, __u32 offset)
 {
 	__u32 word;
 
@@ -142,71 +142,71 @@ static __always_inline enum talk begins_message(struct __sk_buff *skb, __u32 off
 
 /* Whether a large packet is sent whole. Packets of one socket may be handled concurrently, so the limit is not exact.
  */
-static __always_inline bool is_within_budget(struct talker *talker, __u32 bytes)
+static __always_inline bool is_within_budget(struct http_socket *http, __u32 bytes)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 
-	if (now - talker->since > BODY_NS) {
-		talker->since = now;
-		talker->bytes = 0;
+	if (now - http->since > BODY_NS) {
+		http->since = now;
+		http->bytes = 0;
 	}
-	if (talker->bytes > BODY_BYTES)
+	if (http->bytes > BODY_BYTES)
 		return false;
-	talker->bytes += bytes;
+	http->bytes += bytes;
 	return true;
 }
 
 /* The socket's entry, if this packet or an earlier one shows that it uses HTTP. */
-static __always_inline struct talker *talker_of(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset,
-						enum talk *begins)
+static __always_inline struct http_socket *http_socket_of(struct __sk_buff *skb, const struct gadget_packet *packet,
+							  __u32 offset, enum http_version *begins)
 {
 	__u64 socket = bpf_get_socket_cookie(skb);
-	struct talker *known = bpf_map_lookup_elem(&talkers, &socket);
+	struct http_socket *known = bpf_map_lookup_elem(&http_sockets, &socket);
 
 	*begins = NO_HTTP;
-	if (!packet->payload_bytes || (known && known->talk == HTTP_2))
+	if (!packet->payload_bytes || (known && known->version == HTTP_2))
 		return known;
 	*begins = begins_message(skb, offset);
 	if (!*begins && !known && begins_headers(skb, offset))
 		*begins = HTTP_2;
-	if (*begins && !(known && known->talk == *begins)) {
-		struct talker talker = {.talk = *begins};
+	if (*begins && !(known && known->version == *begins)) {
+		struct http_socket http = {.version = *begins};
 
-		bpf_map_update_elem(&talkers, &socket, &talker, BPF_ANY);
-		known = bpf_map_lookup_elem(&talkers, &socket);
+		bpf_map_update_elem(&http_sockets, &socket, &http, BPF_ANY);
+		known = bpf_map_lookup_elem(&http_sockets, &socket);
 	}
 	return known;
 }
 
 /* Parses the frames of a small packet, which is sent whole: separate records for its frames would be longer. */
-static __always_inline void follow_small(struct __sk_buff *skb, struct gadget_http2 *frames,
-					 struct gadget_payload *payload)
+static __always_inline void parse_small(struct __sk_buff *skb, struct gadget_http2 *frames,
+					struct gadget_payload *payload)
 {
 	__u32 sequence = payload->sequence, offset = payload->offset, left = payload->left;
 
 	gadget_http2_place(skb, frames, payload);
 	for (int i = 0; i < MOST_FRAMES; i++) {
 		asm volatile("" ::: "memory");
-		if (!payload->left || !gadget_http2_follow(skb, frames, payload))
+		if (!payload->left || !gadget_http2_parse(skb, frames, payload))
 			break;
 	}
 	if (payload->left)
-		frames->in_step = false;
+		frames->is_synchronized = false;
 	payload->sequence = sequence;
 	payload->offset = offset;
 	payload->left = left;
 }
 
-static __always_inline void pass_piece(struct __sk_buff *skb, struct talker *talker, struct gadget_http2 *frames,
+static __always_inline void pass_piece(struct __sk_buff *skb, struct http_socket *http, struct gadget_http2 *frames,
 				       struct sending *sending)
 {
 	struct gadget_payload *payload = &sending->payload;
 	__u32 bytes, pieces = sending->pieces++;
 
 	if (sending->limit) {
-		if (talker->talk == HTTP_2)
-			follow_small(skb, frames, payload);
-		gadget_pass(payload, payload->left < sending->limit ? payload->left : sending->limit, payload->left);
+		if (http->version == HTTP_2)
+			parse_small(skb, frames, payload);
+		gadget_advance(payload, payload->left < sending->limit ? payload->left : sending->limit, payload->left);
 		return;
 	}
 	payload->piece = 0;
@@ -214,28 +214,28 @@ static __always_inline void pass_piece(struct __sk_buff *skb, struct talker *tal
 		gadget_http2_place(skb, frames, payload);
 	if (payload->piece)
 		return;
-	if (pieces < MOST_FRAMES && gadget_http2_follow(skb, frames, payload))
+	if (pieces < MOST_FRAMES && gadget_http2_parse(skb, frames, payload))
 		return;
-	frames->in_step = false;
+	frames->is_synchronized = false;
 	bytes = payload->left < GADGET_PIECE_BYTES ? payload->left : GADGET_PIECE_BYTES;
-	if (pieces < MOST_PIECES - 1 && is_within_budget(talker, bytes))
-		gadget_pass(payload, bytes, bytes);
+	if (pieces < MOST_PIECES - 1 && is_within_budget(http, bytes))
+		gadget_advance(payload, bytes, bytes);
 	else
-		gadget_pass(payload, 0, payload->left);
+		gadget_advance(payload, 0, payload->left);
 }
 
 /* Determines the next piece of a packet. Not inlined and not static, so that the verifier checks it once. */
 __noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
 {
 	struct sending *sending = gadget_slot(&slots, slot);
-	struct talker *talker;
+	struct http_socket *http;
 
 	if (!sending)
 		return false;
-	talker = bpf_map_lookup_elem(&talkers, &sending->packet.socket);
-	if (!talker)
+	http = bpf_map_lookup_elem(&http_sockets, &sending->packet.socket);
+	if (!http)
 		return false;
-	pass_piece(skb, talker, outgoing ? &talker->sent : &talker->received, sending);
+	pass_piece(skb, http, outgoing ? &http->sent : &http->received, sending);
 	sending->packet.sequence = sending->payload.sequence - sending->payload.piece;
 	sending->packet.payload_bytes = sending->payload.piece;
 	/* Only the last piece has the FIN. */
@@ -256,11 +256,11 @@ static __always_inline void send_pieces(struct __sk_buff *skb, struct sending *s
 	}
 }
 
-static __always_inline void look_at(struct __sk_buff *skb, struct sending *sending, bool outgoing)
+static __always_inline void handle_packet(struct __sk_buff *skb, struct sending *sending, bool outgoing)
 {
 	struct gadget_packet *packet = &sending->packet;
-	struct talker *talker;
-	enum talk begins;
+	struct http_socket *http;
+	enum http_version begins;
 	bool is_small;
 	__u32 offset;
 
@@ -270,11 +270,11 @@ static __always_inline void look_at(struct __sk_buff *skb, struct sending *sendi
 		return;
 	if (!packet->payload_bytes && !(packet->flags & (GADGET_TCP_FIN | GADGET_TCP_RST)))
 		return;
-	talker = talker_of(skb, packet, offset, &begins);
-	if (!talker || !gadget_begin_viewed_packet(skb, packet))
+	http = http_socket_of(skb, packet, offset, &begins);
+	if (!http || !gadget_begin_viewed_packet(skb, packet))
 		return;
 	is_small = packet->payload_bytes <= SMALL_PACKET;
-	if (talker->talk == HTTP_2)
+	if (http->version == HTTP_2)
 		sending->limit = is_small ? SMALL_PACKET : 0;
 	else
 		sending->limit = begins ? HEAD_BYTES : is_small ? SMALL_PACKET : BEGINNING;
@@ -286,12 +286,12 @@ static __always_inline void look_at(struct __sk_buff *skb, struct sending *sendi
 	send_pieces(skb, sending, outgoing);
 }
 
-static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
 {
 	struct sending *sending = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
 
 	if (sending) {
-		look_at(skb, sending, outgoing);
+		handle_packet(skb, sending, outgoing);
 		gadget_give_back(sending);
 	}
 	return GADGET_PASS;
@@ -300,13 +300,13 @@ static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return in_slot(skb, false);
+	return with_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return in_slot(skb, true);
+	return with_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

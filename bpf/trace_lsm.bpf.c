@@ -58,24 +58,23 @@ const volatile bool filter_denied = false;
 GADGET_SLOTS(slots, LSM_BYTES);
 
 /* A call of a hook, and its record. */
-struct question {
+struct hook_call {
 	struct trace_lsm *lsm;
 	struct gadget_writer writer;
 };
 
 /* False: not wanted. `target` may be NULL. */
-static __always_inline bool ask(struct question *question, const char hook[24], long verdict,
-				struct task_struct *target)
+static __always_inline bool begin(struct hook_call *call, const char hook[24], long verdict, struct task_struct *target)
 {
 	struct trace_lsm *lsm;
 
 	if (filter_denied && verdict >= 0)
 		return false;
-	lsm = question->lsm = gadget_take_slot(&slots);
+	lsm = call->lsm = gadget_take_slot(&slots);
 	if (!lsm)
 		return false;
 	if (target ? !gadget_begin_with(&lsm->record, target) : !gadget_begin(&lsm->record)) {
-		gadget_give_back(question->lsm);
+		gadget_give_back(call->lsm);
 		return false;
 	}
 	__builtin_memset(lsm->hook, 0, sizeof(*lsm) - offsetof(struct trace_lsm, hook));
@@ -91,19 +90,19 @@ static __always_inline bool ask(struct question *question, const char hook[24], 
 	gadget_no_text(&lsm->to);
 	gadget_no_text(&lsm->name);
 	gadget_no_text(&lsm->file_system);
-	question->writer = gadget_write(lsm, sizeof(*lsm), LSM_BYTES);
+	call->writer = gadget_write(lsm, sizeof(*lsm), LSM_BYTES);
 	return true;
 }
 
-static __always_inline void answered(struct question *question)
+static __always_inline void end(struct hook_call *call)
 {
-	gadget_send(&question->writer);
-	gadget_give_back(question->lsm);
+	gadget_send(&call->writer);
+	gadget_give_back(call->lsm);
 }
 
-static __always_inline void add_argument(struct question *question, __u64 value)
+static __always_inline void add_argument(struct hook_call *call, __u64 value)
 {
-	struct trace_lsm *lsm = question->lsm;
+	struct trace_lsm *lsm = call->lsm;
 
 	switch (lsm->arguments++) {
 	case 0:
@@ -117,74 +116,74 @@ static __always_inline void add_argument(struct question *question, __u64 value)
 	}
 }
 
-static __always_inline void add_path(struct question *question, const void *path)
+static __always_inline void add_path(struct hook_call *call, const void *path)
 {
-	gadget_append_path(&question->writer, &question->lsm->path, path);
+	gadget_append_path(&call->writer, &call->lsm->path, path);
 }
 
-static __always_inline void add_file(struct question *question, __u64 pointer)
+static __always_inline void add_file(struct hook_call *call, __u64 pointer)
 {
 	struct file *file = (void *)pointer;
 
 	if (file)
-		add_path(question, &file->f_path);
+		add_path(call, &file->f_path);
 }
 
-static __always_inline void add_second_path(struct question *question, const void *path)
+static __always_inline void add_second_path(struct hook_call *call, const void *path)
 {
-	gadget_append_path(&question->writer, &question->lsm->to, path);
+	gadget_append_path(&call->writer, &call->lsm->to, path);
 }
 
 /* Appends the name of `entry` in the directory `folder`, a `struct path`. */
-static __always_inline void append_entry(struct question *question, struct gadget_text *text, __u64 folder, __u64 entry)
+static __always_inline void append_entry(struct hook_call *call, struct gadget_text *text, __u64 folder, __u64 entry)
 {
 	const struct path *in = (void *)folder;
 	struct path where = {.mnt = BPF_CORE_READ(in, mnt), .dentry = (void *)entry};
 
-	gadget_append_path(&question->writer, text, &where);
+	gadget_append_path(&call->writer, text, &where);
 }
 
-static __always_inline void add_entry(struct question *question, __u64 folder, __u64 entry)
+static __always_inline void add_entry(struct hook_call *call, __u64 folder, __u64 entry)
 {
-	append_entry(question, &question->lsm->path, folder, entry);
+	append_entry(call, &call->lsm->path, folder, entry);
 }
 
-static __always_inline void add_second_entry(struct question *question, __u64 folder, __u64 entry)
+static __always_inline void add_second_entry(struct hook_call *call, __u64 folder, __u64 entry)
 {
-	append_entry(question, &question->lsm->to, folder, entry);
+	append_entry(call, &call->lsm->to, folder, entry);
 }
 
-static __always_inline void add_name(struct question *question, __u64 name)
+static __always_inline void add_name(struct hook_call *call, __u64 name)
 {
 	if (name)
-		gadget_append_kernel_string(&question->writer, &question->lsm->name, (void *)name, NAME_BYTES);
+		gadget_append_kernel_string(&call->writer, &call->lsm->name, (void *)name, NAME_BYTES);
 }
 
 /* Adds an address that a program has passed; the kernel has copied it to its own memory. */
-static __always_inline void add_address(struct question *question, __u64 pointer)
+static __always_inline void add_address(struct hook_call *call, __u64 pointer)
 {
 	const void *address = (void *)pointer;
 	__u16 family = 0;
 
 	bpf_probe_read_kernel(&family, sizeof(family), address);
-	add_argument(question, family);
+	add_argument(call, family);
 	if (family == AF_UNIX)
-		add_name(question, pointer + sizeof(family));
+		add_name(call, pointer + sizeof(family));
 	else
-		gadget_kernel_address(question->lsm->address, &question->lsm->port, address);
+		gadget_kernel_address(call->lsm->address, &call->lsm->port, address);
 }
 
-static __always_inline void add_socket(struct question *question, __u64 pointer)
+static __always_inline void add_socket(struct hook_call *call, __u64 pointer)
 {
 	struct socket *socket = (void *)pointer;
 	struct sock *sk = BPF_CORE_READ(socket, sk);
 	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 
-	add_argument(question, family);
+	add_argument(call, family);
 	if (family != AF_INET && family != AF_INET6)
 		return;
-	gadget_local_ip(question->lsm->address, sk);
-	question->lsm->port = gadget_local_port(sk);
+	gadget_local_ip(call->lsm->address, sk);
+	call->lsm->port = gadget_local_port(sk);
 }
 
 /* The return value of the function; `last` is the number of its arguments. */
@@ -202,32 +201,32 @@ static __always_inline void add_socket(struct question *question, __u64 pointer)
 
 /*
  * Two programs for a hook: at the end of security_SECURITY, which has COUNT arguments, and as a security module. The
- * body reads `ctx`, which begins with the same arguments in both, and writes to `question`. TARGET is a task.
+ * body reads `ctx`, which begins with the same arguments in both, and writes to `call`. TARGET is a task.
  */
 #define ON_HOOK_WITH(HOOK, SECURITY, COUNT, TARGET)                                                                    \
-	static __always_inline void HOOK##_asks(struct question *question, __u64 *ctx, bool is_module);                \
-	static __always_inline void HOOK##_asked(__u64 *ctx, long verdict, bool is_module)                             \
+	static __always_inline void HOOK##_describe(struct hook_call *call, __u64 *ctx, bool is_module);               \
+	static __always_inline void HOOK##_called(__u64 *ctx, long verdict, bool is_module)                            \
 	{                                                                                                              \
-		struct question question;                                                                              \
+		struct hook_call call;                                                                                 \
                                                                                                                        \
-		if (!ask(&question, (const char[24]){#HOOK}, verdict, TARGET))                                         \
+		if (!begin(&call, (const char[24]){#HOOK}, verdict, TARGET))                                           \
 			return;                                                                                        \
-		HOOK##_asks(&question, ctx, is_module);                                                                \
-		answered(&question);                                                                                   \
+		HOOK##_describe(&call, ctx, is_module);                                                                \
+		end(&call);                                                                                            \
 	}                                                                                                              \
 	SEC("?fexit/security_" #SECURITY)                                                                              \
 	int HOOK##_verdict(__u64 *ctx)                                                                                 \
 	{                                                                                                              \
-		HOOK##_asked(ctx, VERDICT(ctx, COUNT), false);                                                         \
+		HOOK##_called(ctx, VERDICT(ctx, COUNT), false);                                                        \
 		return 0;                                                                                              \
 	}                                                                                                              \
 	SEC("?lsm/" #HOOK)                                                                                             \
 	int HOOK##_module(__u64 *ctx)                                                                                  \
 	{                                                                                                              \
-		HOOK##_asked(ctx, 0, true);                                                                            \
+		HOOK##_called(ctx, 0, true);                                                                           \
 		return 0;                                                                                              \
 	}                                                                                                              \
-	static __always_inline void HOOK##_asks(struct question *question, __u64 *ctx, bool is_module)
+	static __always_inline void HOOK##_describe(struct hook_call *call, __u64 *ctx, bool is_module)
 
 #define ON_HOOK(HOOK, COUNT) ON_HOOK_WITH(HOOK, HOOK, COUNT, NULL)
 
@@ -235,145 +234,145 @@ ON_HOOK_WITH(bprm_check_security, bprm_check, 1, NULL)
 {
 	struct linux_binprm *program = (void *)ctx[0];
 
-	add_file(question, (__u64)BPF_CORE_READ(program, file));
-	add_name(question, (__u64)BPF_CORE_READ(program, filename));
+	add_file(call, (__u64)BPF_CORE_READ(program, file));
+	add_name(call, (__u64)BPF_CORE_READ(program, filename));
 }
 
-static __always_inline void add_open_file(struct question *question, __u64 file)
+static __always_inline void add_open_file(struct hook_call *call, __u64 file)
 {
-	add_argument(question, BPF_CORE_READ((struct file *)file, f_flags));
-	add_file(question, file);
+	add_argument(call, BPF_CORE_READ((struct file *)file, f_flags));
+	add_file(call, file);
 }
 
 ON_HOOK(file_open, 1)
 {
-	add_open_file(question, ctx[0]);
+	add_open_file(call, ctx[0]);
 }
 
 ON_HOOK(file_receive, 1)
 {
-	add_open_file(question, ctx[0]);
+	add_open_file(call, ctx[0]);
 }
 
 ON_HOOK(file_truncate, 1)
 {
-	add_open_file(question, ctx[0]);
+	add_open_file(call, ctx[0]);
 }
 
 ON_HOOK(file_ioctl, 3)
 {
-	add_argument(question, (__u32)ctx[1]);
-	add_argument(question, ctx[2]);
-	add_file(question, ctx[0]);
+	add_argument(call, (__u32)ctx[1]);
+	add_argument(call, ctx[2]);
+	add_file(call, ctx[0]);
 }
 
 ON_HOOK(file_fcntl, 3)
 {
-	add_argument(question, (__u32)ctx[1]);
-	add_argument(question, ctx[2]);
-	add_file(question, ctx[0]);
+	add_argument(call, (__u32)ctx[1]);
+	add_argument(call, ctx[2]);
+	add_file(call, ctx[0]);
 }
 
 ON_HOOK(file_lock, 2)
 {
-	add_argument(question, (__u32)ctx[1]);
-	add_file(question, ctx[0]);
+	add_argument(call, (__u32)ctx[1]);
+	add_file(call, ctx[0]);
 }
 
 /* The hook has both the protection that the program requested and the one that it gets. */
 ON_HOOK(mmap_file, 3)
 {
-	add_argument(question, ctx[1]);
+	add_argument(call, ctx[1]);
 	if (is_module)
-		add_argument(question, ctx[3]);
+		add_argument(call, ctx[3]);
 	else
-		add_argument(question, ctx[2]);
-	add_file(question, ctx[0]);
+		add_argument(call, ctx[2]);
+	add_file(call, ctx[0]);
 }
 
 ON_HOOK(file_mprotect, 3)
 {
 	struct vm_area_struct *area = (void *)ctx[0];
 
-	add_argument(question, ctx[1]);
-	add_file(question, (__u64)BPF_CORE_READ(area, vm_file));
+	add_argument(call, ctx[1]);
+	add_file(call, (__u64)BPF_CORE_READ(area, vm_file));
 }
 
 ON_HOOK(path_unlink, 2)
 {
-	add_entry(question, ctx[0], ctx[1]);
+	add_entry(call, ctx[0], ctx[1]);
 }
 
 ON_HOOK(path_rmdir, 2)
 {
-	add_entry(question, ctx[0], ctx[1]);
+	add_entry(call, ctx[0], ctx[1]);
 }
 
 ON_HOOK(path_mkdir, 3)
 {
-	add_argument(question, (__u16)ctx[2]);
-	add_entry(question, ctx[0], ctx[1]);
+	add_argument(call, (__u16)ctx[2]);
+	add_entry(call, ctx[0], ctx[1]);
 }
 
 ON_HOOK(path_mknod, 4)
 {
-	add_argument(question, (__u16)ctx[2]);
-	add_argument(question, (__u32)ctx[3]);
-	add_entry(question, ctx[0], ctx[1]);
+	add_argument(call, (__u16)ctx[2]);
+	add_argument(call, (__u32)ctx[3]);
+	add_entry(call, ctx[0], ctx[1]);
 }
 
 ON_HOOK(path_symlink, 3)
 {
-	add_entry(question, ctx[0], ctx[1]);
-	add_name(question, ctx[2]);
+	add_entry(call, ctx[0], ctx[1]);
+	add_name(call, ctx[2]);
 }
 
 /* The old name is on the same mount as the new one: links do not cross mounts. */
 ON_HOOK(path_link, 3)
 {
-	add_entry(question, ctx[1], ctx[0]);
-	add_second_entry(question, ctx[1], ctx[2]);
+	add_entry(call, ctx[1], ctx[0]);
+	add_second_entry(call, ctx[1], ctx[2]);
 }
 
 ON_HOOK(path_rename, 5)
 {
 	/* Modules get the flags since 100f59d96405 "LSM: Remove double path_rename hook calls" (6.0). */
 	if (!is_module)
-		add_argument(question, (__u32)ctx[4]);
-	add_entry(question, ctx[0], ctx[1]);
-	add_second_entry(question, ctx[2], ctx[3]);
+		add_argument(call, (__u32)ctx[4]);
+	add_entry(call, ctx[0], ctx[1]);
+	add_second_entry(call, ctx[2], ctx[3]);
 }
 
 ON_HOOK(path_truncate, 1)
 {
-	add_path(question, (void *)ctx[0]);
+	add_path(call, (void *)ctx[0]);
 }
 
 ON_HOOK(path_chmod, 2)
 {
-	add_argument(question, (__u16)ctx[1]);
-	add_path(question, (void *)ctx[0]);
+	add_argument(call, (__u16)ctx[1]);
+	add_path(call, (void *)ctx[0]);
 }
 
 ON_HOOK(path_chown, 3)
 {
-	add_argument(question, (__u32)ctx[1]);
-	add_argument(question, (__u32)ctx[2]);
-	add_path(question, (void *)ctx[0]);
+	add_argument(call, (__u32)ctx[1]);
+	add_argument(call, (__u32)ctx[2]);
+	add_path(call, (void *)ctx[0]);
 }
 
 ON_HOOK(path_chroot, 1)
 {
-	add_path(question, (void *)ctx[0]);
+	add_path(call, (void *)ctx[0]);
 }
 
 ON_HOOK(sb_mount, 5)
 {
-	add_argument(question, ctx[3]);
-	add_path(question, (void *)ctx[1]);
-	add_name(question, ctx[0]);
+	add_argument(call, ctx[3]);
+	add_path(call, (void *)ctx[1]);
+	add_name(call, ctx[0]);
 	if (ctx[2])
-		gadget_append_kernel_string(&question->writer, &question->lsm->file_system, (void *)ctx[2], NAME_BYTES);
+		gadget_append_kernel_string(&call->writer, &call->lsm->file_system, (void *)ctx[2], NAME_BYTES);
 }
 
 ON_HOOK(sb_umount, 2)
@@ -381,30 +380,30 @@ ON_HOOK(sb_umount, 2)
 	struct vfsmount *mount = (void *)ctx[0];
 	struct path where = {.mnt = mount, .dentry = BPF_CORE_READ(mount, mnt_root)};
 
-	add_argument(question, (__u32)ctx[1]);
-	add_path(question, &where);
+	add_argument(call, (__u32)ctx[1]);
+	add_path(call, &where);
 }
 
 ON_HOOK(move_mount, 2)
 {
-	add_path(question, (void *)ctx[0]);
-	add_second_path(question, (void *)ctx[1]);
+	add_path(call, (void *)ctx[0]);
+	add_second_path(call, (void *)ctx[1]);
 }
 
 ON_HOOK(sb_pivotroot, 2)
 {
-	add_path(question, (void *)ctx[0]);
-	add_second_path(question, (void *)ctx[1]);
+	add_path(call, (void *)ctx[0]);
+	add_second_path(call, (void *)ctx[1]);
 }
 
 ON_HOOK_WITH(task_kill, task_kill, 4, (void *)ctx[0])
 {
-	add_argument(question, (__u32)ctx[2]);
+	add_argument(call, (__u32)ctx[2]);
 }
 
 ON_HOOK_WITH(ptrace_access_check, ptrace_access_check, 2, (void *)ctx[0])
 {
-	add_argument(question, (__u32)ctx[1]);
+	add_argument(call, (__u32)ctx[1]);
 }
 
 ON_HOOK_WITH(ptrace_traceme, ptrace_traceme, 1, (void *)ctx[0])
@@ -413,42 +412,42 @@ ON_HOOK_WITH(ptrace_traceme, ptrace_traceme, 1, (void *)ctx[0])
 
 ON_HOOK(task_prctl, 5)
 {
-	add_argument(question, (__u32)ctx[0]);
-	add_argument(question, ctx[1]);
-	add_argument(question, ctx[2]);
+	add_argument(call, (__u32)ctx[0]);
+	add_argument(call, ctx[1]);
+	add_argument(call, ctx[2]);
 }
 
 ON_HOOK(socket_create, 4)
 {
-	add_argument(question, (__u32)ctx[0]);
-	add_argument(question, (__u32)ctx[1]);
-	add_argument(question, (__u32)ctx[2]);
+	add_argument(call, (__u32)ctx[0]);
+	add_argument(call, (__u32)ctx[1]);
+	add_argument(call, (__u32)ctx[2]);
 }
 
 ON_HOOK(socket_bind, 3)
 {
-	add_address(question, ctx[1]);
+	add_address(call, ctx[1]);
 }
 
 ON_HOOK(socket_connect, 3)
 {
-	add_address(question, ctx[1]);
+	add_address(call, ctx[1]);
 }
 
 ON_HOOK(socket_listen, 2)
 {
-	add_socket(question, ctx[0]);
-	add_argument(question, (__u32)ctx[1]);
+	add_socket(call, ctx[0]);
+	add_argument(call, (__u32)ctx[1]);
 }
 
 ON_HOOK(socket_accept, 2)
 {
-	add_socket(question, ctx[0]);
+	add_socket(call, ctx[0]);
 }
 
 ON_HOOK(bpf, 3)
 {
-	add_argument(question, (__u32)ctx[0]);
+	add_argument(call, (__u32)ctx[0]);
 }
 
 ON_HOOK(perf_event_open, 2)
@@ -457,28 +456,28 @@ ON_HOOK(perf_event_open, 2)
 
 ON_HOOK(kernel_module_request, 1)
 {
-	add_name(question, ctx[0]);
+	add_name(call, ctx[0]);
 }
 
 ON_HOOK(kernel_read_file, 3)
 {
-	add_argument(question, (__u32)ctx[1]);
-	add_file(question, ctx[0]);
+	add_argument(call, (__u32)ctx[1]);
+	add_file(call, ctx[0]);
 }
 
 ON_HOOK(kernel_load_data, 2)
 {
-	add_argument(question, (__u32)ctx[0]);
+	add_argument(call, (__u32)ctx[0]);
 }
 
 ON_HOOK(locked_down, 1)
 {
-	add_argument(question, (__u32)ctx[0]);
+	add_argument(call, (__u32)ctx[0]);
 }
 
 ON_HOOK(syslog, 1)
 {
-	add_argument(question, (__u32)ctx[0]);
+	add_argument(call, (__u32)ctx[0]);
 }
 
 ON_HOOK_WITH(userns_create, create_user_ns, 1, NULL)

@@ -15,9 +15,9 @@
 /* The maximum number of outstanding allocations of all processes. */
 #define OUTSTANDING 524288
 /* The maximum number of rows in one answer. */
-#define WAYS 32768
+#define ROWS 32768
 
-struct place {
+struct block_key {
 	__u64 address;
 	__u32 pid;
 	__u32 unused;
@@ -58,7 +58,7 @@ struct trace_malloc {
 
 GADGET_RECORD(trace_malloc);
 
-GADGET_TOTALS(malloc_key, malloc_value, WAYS);
+GADGET_TOTALS(malloc_key, malloc_value, ROWS);
 
 /* Younger allocations are not reported, in milliseconds. */
 const volatile __u32 older_than = 0;
@@ -68,7 +68,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, OUTSTANDING);
-	__type(key, struct place);
+	__type(key, struct block_key);
 	__type(value, struct block);
 } gadget_walked SEC(".maps");
 
@@ -79,14 +79,14 @@ static __always_inline bool gadget_follows_allocations(void)
 
 static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address)
 {
-	struct place place = {.address = address, .pid = gadget_node_pid(gadget_task())};
+	struct block_key block_key = {.address = address, .pid = gadget_node_pid(gadget_task())};
 
-	bpf_map_delete_elem(&gadget_walked, &place);
+	bpf_map_delete_elem(&gadget_walked, &block_key);
 }
 
 static __always_inline void allocated(struct pt_regs *registers, const struct allocating *call, __u64 address)
 {
-	struct place place = {.address = address, .pid = gadget_node_pid(gadget_task())};
+	struct block_key block_key = {.address = address, .pid = gadget_node_pid(gadget_task())};
 	struct block block = {
 		.size = call->size,
 		.since = bpf_ktime_get_boot_ns(),
@@ -99,24 +99,24 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 		freed(registers, NULL, call->old);
 	if (!address || call->size < min_size)
 		return;
-	block.seen = gadget_first_seen(place.pid);
+	block.seen = gadget_first_seen(block_key.pid);
 	bpf_get_current_comm(block.comm, sizeof(block.comm));
 	__builtin_memcpy(block.operation, call->operation, sizeof(block.operation));
-	if (bpf_map_update_elem(&gadget_walked, &place, &block, BPF_ANY))
+	if (bpf_map_update_elem(&gadget_walked, &block_key, &block, BPF_ANY))
 		gadget_count_map_full();
 }
 
 /* Adds up one allocation. Deletes nothing, since deletions may make the walk miss elements. */
 GADGET_WALK(sum_outstanding)
 {
-	const struct place *place = key;
+	const struct block_key *block_key = key;
 	const struct block *block = value;
 	struct malloc_key of = {};
 	struct malloc_value *total;
 	__u64 age;
 	__u32 pid;
 
-	pid = place->pid;
+	pid = block_key->pid;
 	age = bpf_ktime_get_boot_ns() - block->since;
 	if (age < older_than * 1000000ULL || !gadget_lives(pid, block->seen))
 		return 0;
@@ -139,10 +139,10 @@ GADGET_WALK(sum_outstanding)
 GADGET_WALK(forget_ended)
 {
 	const struct block *block = value;
-	struct place place = *(const struct place *)key;
+	struct block_key block_key = *(const struct block_key *)key;
 
-	if (!gadget_lives(place.pid, block->seen))
-		bpf_map_delete_elem(&gadget_walked, &place);
+	if (!gadget_lives(block_key.pid, block->seen))
+		bpf_map_delete_elem(&gadget_walked, &block_key);
 	return 0;
 }
 

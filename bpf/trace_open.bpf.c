@@ -92,7 +92,7 @@ GADGET_SEEN(struct opened, 65536);
 
 /* The arguments of a call, from its program to the common end of all programs. In memory, so that the verifier checks
  * that end once. */
-struct asked {
+struct open_request {
 	__s64 result;
 	const void *path;
 	/* For openat2: the struct open_how in the program's memory, which has the flags. */
@@ -103,9 +103,9 @@ struct asked {
 	bool has_how;
 };
 
-/* A record, the workspace for its texts, and then a struct asked. */
-#define ASKED_OFFSET (OPEN_BYTES + GADGET_WORKSPACE)
-GADGET_SCRATCH(syscall_scratch, OPEN_BYTES + sizeof(struct asked));
+/* A record, the workspace for its texts, and then a struct open_request. */
+#define REQUEST_OFFSET (OPEN_BYTES + GADGET_WORKSPACE)
+GADGET_SCRATCH(syscall_scratch, OPEN_BYTES + sizeof(struct open_request));
 
 /* The maximum number of io_uring opens stored until their results are known. */
 #define GADGET_URING_KEPT 4096
@@ -280,7 +280,7 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 }
 
 /* Sets the requested flags and mode. */
-static __always_inline void set_asked(struct trace_open *open, const struct asked *asked)
+static __always_inline void set_request(struct trace_open *open, const struct open_request *asked)
 {
 	/* As written by the program: the layout is part of the ABI, so it needs no CO-RE. */
 	__u64 how[2] = {};
@@ -297,7 +297,7 @@ static __always_inline void set_asked(struct trace_open *open, const struct aske
 GADGET_AFTER_EXIT(open_returned)
 {
 	struct trace_open *open = gadget_scratch(&syscall_scratch);
-	const struct asked *asked = (void *)open + ASKED_OFFSET;
+	const struct open_request *asked = (void *)open + REQUEST_OFFSET;
 	struct gadget_writer writer;
 	struct file *file;
 
@@ -306,7 +306,7 @@ GADGET_AFTER_EXIT(open_returned)
 	    !gadget_begin_outside_runtime(&open->record))
 		return 0;
 	set_result(open, asked->result);
-	set_asked(open, asked);
+	set_request(open, asked);
 	writer = gadget_write(open, sizeof(*open), OPEN_BYTES);
 	file = opened_file(open);
 	if (was_shown(file, open->flags))
@@ -333,7 +333,7 @@ GADGET_TAIL(after_open, open_returned);
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
 		void *scratch = gadget_scratch(&syscall_scratch);                                                      \
-		struct asked *asked = scratch + ASKED_OFFSET;                                                          \
+		struct open_request *asked = scratch + REQUEST_OFFSET;                                                 \
                                                                                                                        \
 		if (!scratch || !gadget_wanted_result(result))                                                         \
 			return 0;                                                                                      \

@@ -18,7 +18,7 @@
 #include <kernel/privilege.h>
 
 /* The maximum number of such system calls in progress at the same time. */
-#define UNDER_WAY 16384
+#define IN_PROGRESS 16384
 
 struct trace_privilege {
 	struct gadget_record record;
@@ -61,10 +61,10 @@ struct rights {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, UNDER_WAY);
+	__uint(max_entries, IN_PROGRESS);
 	__type(key, __u64);
 	__type(value, struct rights);
-} under_way SEC(".maps");
+} in_progress SEC(".maps");
 
 GADGET_SCRATCH(privilege_scratch, sizeof(struct trace_privilege));
 
@@ -87,7 +87,7 @@ static __always_inline void keep_rights(void)
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct rights rights = current_rights();
 
-	if (bpf_map_update_elem(&under_way, &thread, &rights, BPF_ANY))
+	if (bpf_map_update_elem(&in_progress, &thread, &rights, BPF_ANY))
 		gadget_count_map_full();
 }
 
@@ -96,13 +96,13 @@ static __always_inline void keep_rights(void)
 static __always_inline struct trace_privilege *begin(long result, const gadget_operation operation)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
-	const struct rights *kept = bpf_map_lookup_elem(&under_way, &thread);
+	const struct rights *kept = bpf_map_lookup_elem(&in_progress, &thread);
 	struct rights now = current_rights();
 	struct rights before = kept ? *kept : now;
 	struct trace_privilege *privilege;
 
 	if (kept)
-		bpf_map_delete_elem(&under_way, &thread);
+		bpf_map_delete_elem(&in_progress, &thread);
 	if ((!gadget_wanted_result(result)) || !gadget_wanted_operation(operation))
 		return NULL;
 	privilege = gadget_scratch(&privilege_scratch);

@@ -117,7 +117,7 @@ static __always_inline bool opens_quic(struct __sk_buff *skb, const struct gadge
 	return head[1] == 0x6b && head[2] == 0x33 && head[3] == 0x43 && head[4] == 0xcf && (head[0] & 0xf0) == 0xd0;
 }
 
-static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
+static __always_inline void handle_packet(struct __sk_buff *skb, struct gadget_packet *packet, bool outgoing)
 {
 	__u32 offset, wanted;
 
@@ -133,12 +133,12 @@ static __always_inline void look_at(struct __sk_buff *skb, struct gadget_packet 
 		gadget_send_packet(skb, packet, offset, wanted);
 }
 
-static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
 {
 	struct gadget_packet *packet = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
 
 	if (packet) {
-		look_at(skb, packet, outgoing);
+		handle_packet(skb, packet, outgoing);
 		gadget_give_back(packet);
 	}
 	return GADGET_PASS;
@@ -147,13 +147,13 @@ static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return in_slot(skb, false);
+	return with_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return in_slot(skb, true);
+	return with_slot(skb, true);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -314,7 +314,7 @@ static __always_inline void arrived(struct sock *sk)
 	if (!gadget_wanted_other_cgroup(&owner.record, gadget_cgroup_of_socket(sk)))
 		return;
 	owner.record.unused = 0;
-	owner.since = owner.told = bpf_ktime_get_boot_ns();
+	owner.since = owner.reported = bpf_ktime_get_boot_ns();
 	owner.state = PASSIVE;
 	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
 }
@@ -339,7 +339,7 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 	now = send(&tcp, owner ? owner->since : 0);
 	if (owner) {
 		/* From now on, `since` is the start of its lifetime. */
-		owner->since = owner->told = now;
+		owner->since = owner->reported = now;
 		owner->state = CONNECTED;
 	}
 }
@@ -404,7 +404,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 }
 
 /* Sends a row about an open connection. */
-static __always_inline void tell_progress(struct gadget_owner *owner, enum operation operation)
+static __always_inline void report_progress(struct gadget_owner *owner, enum operation operation)
 {
 	struct sock *sk = (struct sock *)owner->socket;
 	struct trace_tcp tcp;
@@ -480,7 +480,7 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	owner.exec = tcp.exec_id;
 	owner.since = waiting ? waiting->since : 0;
 	now = send(&tcp, owner.since);
-	owner.told = waiting ? now : 0;
+	owner.reported = waiting ? now : 0;
 	if (gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_CLOSE)
 		owner.state = PASSIVE;
 	/* If the connection ended while it waited, that was reported. If another thread has closed the socket, nothing
@@ -621,10 +621,10 @@ int find_owners(struct bpf_iter__task_file *ctx)
 	owner.state = state == TCP_SYN_SENT ? STATE(ACTIVE, ctx->fd) : OLDER;
 	if (gadget_owner_of(sk))
 		return 0;
-	owner.told = bpf_ktime_get_boot_ns();
+	owner.reported = bpf_ktime_get_boot_ns();
 	gadget_keep_owner(sk, &owner, BPF_NOEXIST);
 	if (reports)
-		tell_progress(&owner, state == TCP_SYN_SENT ? OPERATION_SYN : OPERATION_OPEN);
+		report_progress(&owner, state == TCP_SYN_SENT ? OPERATION_SYN : OPERATION_OPEN);
 	return 0;
 }
 
@@ -656,16 +656,16 @@ static __always_inline void note_user(struct gadget_owner *owner)
 #define TICK_NS 10000000ULL
 
 /* Sends a report if one is due. Returns the time in ns until the next one. */
-static __always_inline __u64 tell_or_wait(struct gadget_owner *owner)
+static __always_inline __u64 report_if_due(struct gadget_owner *owner)
 {
-	__u64 told = owner->told, every = interval * 1000000ULL;
+	__u64 reported = owner->reported, every = interval * 1000000ULL;
 	/* The first packet is sent right after its connect. */
-	__u64 now = !told && owner->since ? owner->since : bpf_ktime_get_boot_ns();
+	__u64 now = !reported && owner->since ? owner->since : bpf_ktime_get_boot_ns();
 
-	if (told && now - told < every)
-		return every - (now - told);
-	if (__sync_val_compare_and_swap(&owner->told, told, now) == told)
-		tell_progress(owner, told ? OPERATION_REPORT : OPERATION_SYN);
+	if (reported && now - reported < every)
+		return every - (now - reported);
+	if (__sync_val_compare_and_swap(&owner->reported, reported, now) == reported)
+		report_progress(owner, reported ? OPERATION_REPORT : OPERATION_SYN);
 	return every;
 }
 
@@ -691,7 +691,7 @@ int packet_sent(struct __sk_buff *skb)
 		owner = NULL;
 	if (owner && sender)
 		note_user(owner);
-	known->until = now + (owner ? tell_or_wait(owner) : interval * 1000000ULL) / TICK_NS;
+	known->until = now + (owner ? report_if_due(owner) : interval * 1000000ULL) / TICK_NS;
 	if (sender || known->socket != socket)
 		known->sender = sender;
 	known->socket = socket;

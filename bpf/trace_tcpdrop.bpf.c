@@ -178,7 +178,7 @@ static __always_inline bool begin_without_socket(struct gadget_record *record, _
 
 	__builtin_memset(record, 0, sizeof(*record));
 	record->uid = record->gid = ~0U;
-	if ((user && user->is_foreign) || gadget_asks_for_process() || gadget_filter_uid != ~0U)
+	if ((user && user->is_foreign) || gadget_selects_process() || gadget_filter_uid != ~0U)
 		return false;
 	record->cgroup = user ? user->cgroup : gadget_node_cgroup;
 	record->marks = user ? user->marks : 0;

@@ -82,7 +82,7 @@ static __always_inline struct tty_struct *terminal_of(struct file *file)
 }
 
 /* An operation on a terminal, and the program's memory that it uses. */
-struct deed {
+struct transfer {
 	enum direction direction;
 	/* The number of bytes written or read; when a request is submitted, the requested number. */
 	__s64 bytes;
@@ -91,48 +91,48 @@ struct deed {
 	/* `from` is an array of this many struct piece; 0: it points to the data itself. */
 	__u64 pieces;
 	/* It is unknown whether the operation was carried out. */
-	bool is_unsure;
+	bool is_uncertain;
 };
 
 /* NULL: not wanted. */
-static __always_inline struct trace_tty *begin(struct trace_tty *row, const struct deed *deed)
+static __always_inline struct trace_tty *begin(struct trace_tty *row, const struct transfer *transfer)
 {
 	struct tty_struct *tty;
 
-	if (deed->bytes <= 0 || !row || !gadget_begin(&row->record))
+	if (transfer->bytes <= 0 || !row || !gadget_begin(&row->record))
 		return NULL;
-	tty = terminal_of(deed->file);
+	tty = terminal_of(transfer->file);
 	if (!tty)
 		return NULL;
 	__builtin_memset(row->terminal, 0, sizeof(row->terminal));
 	bpf_core_read_str(row->terminal, sizeof(row->terminal), &tty->name);
-	row->direction = deed->direction;
-	row->bytes = deed->is_unsure ? UNKNOWN : deed->bytes;
+	row->direction = transfer->direction;
+	row->bytes = transfer->is_uncertain ? UNKNOWN : transfer->bytes;
 	gadget_no_text(&row->text);
 	return row;
 }
 
-static __always_inline int one(void *memory, const struct deed *deed)
+static __always_inline int one(void *memory, const struct transfer *transfer)
 {
-	struct trace_tty *row = begin(memory, deed);
+	struct trace_tty *row = begin(memory, transfer);
 	struct gadget_writer writer;
 
 	if (!row)
 		return 0;
 	writer = gadget_write(row, sizeof(*row), TTY_BYTES);
-	gadget_append_user_bytes(&writer, &row->text, deed->from, deed->bytes, MOST_DATA_BYTES);
+	gadget_append_user_bytes(&writer, &row->text, transfer->from, transfer->bytes, MOST_DATA_BYTES);
 	gadget_send(&writer);
 	return 0;
 }
 
-/* Reads the piece with index `place` of the program's array. */
-static __always_inline bool read_piece(struct piece *piece, const struct piece *from, __u32 place)
+/* Reads one piece of the program's array. */
+static __always_inline bool read_piece(struct piece *piece, const struct piece *from, __u32 index)
 {
 	__u32 compat[2];
 
 	if (!gadget_has_short_pointers())
-		return !bpf_probe_read_user(piece, sizeof(*piece), from + place);
-	if (bpf_probe_read_user(compat, sizeof(compat), (const void *)from + place * sizeof(compat)))
+		return !bpf_probe_read_user(piece, sizeof(*piece), from + index);
+	if (bpf_probe_read_user(compat, sizeof(compat), (const void *)from + index * sizeof(compat)))
 		return false;
 	piece->base = (const void *)(__u64)compat[0];
 	piece->length = compat[1];
@@ -140,7 +140,7 @@ static __always_inline bool read_piece(struct piece *piece, const struct piece *
 }
 
 /* False: there are no more. `left` is the number of bytes still to come. */
-static __noinline bool append_piece(struct trace_tty *row, const struct piece *from, __u32 place, __u64 left)
+static __noinline bool append_piece(struct trace_tty *row, const struct piece *from, __u32 index, __u64 left)
 {
 	struct gadget_progress *progress = (void *)row + TTY_BYTES;
 	__u64 used = progress->length - sizeof(*row);
@@ -150,7 +150,7 @@ static __noinline bool append_piece(struct trace_tty *row, const struct piece *f
 	/* Keeps the compiler from comparing the length instead, since then the verifier does not know the bounds of
 	 * `used`. */
 	asm volatile("" : "+r"(used));
-	if (used >= MOST_DATA_BYTES || !read_piece(&piece, from, place))
+	if (used >= MOST_DATA_BYTES || !read_piece(&piece, from, index))
 		return false;
 	bytes = piece.length < left ? piece.length : left;
 	if (bytes > MOST_DATA_BYTES - used)
@@ -162,10 +162,10 @@ static __noinline bool append_piece(struct trace_tty *row, const struct piece *f
 	return true;
 }
 
-static __always_inline int several(void *memory, const struct deed *deed)
+static __always_inline int several(void *memory, const struct transfer *transfer)
 {
-	struct trace_tty *row = begin(memory, deed);
-	__s64 result = deed->bytes;
+	struct trace_tty *row = begin(memory, transfer);
+	__s64 result = transfer->bytes;
 	struct gadget_writer writer;
 	__u64 written;
 
@@ -175,7 +175,7 @@ static __always_inline int several(void *memory, const struct deed *deed)
 	for (int i = 0; i < PIECES; i++) {
 		__u64 done = writer.progress->length - sizeof(*row);
 
-		if (i >= deed->pieces || done >= result || !append_piece(row, deed->from, i, result - done))
+		if (i >= transfer->pieces || done >= result || !append_piece(row, transfer->from, i, result - done))
 			break;
 	}
 	written = writer.progress->length - sizeof(*row);
@@ -193,22 +193,22 @@ static __always_inline int several(void *memory, const struct deed *deed)
 #define ON_ONE(CALL, DIRECTION)                                                                                        \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
-		struct deed deed = {.direction = DIRECTION, .bytes = result};                                          \
+		struct transfer transfer = {.direction = DIRECTION, .bytes = result};                                  \
                                                                                                                        \
-		deed.file = gadget_file_of(gadget_argument(registers, 0));                                             \
-		deed.from = (const void *)gadget_argument(registers, 1);                                               \
-		return one(gadget_scratch(&scratch), &deed);                                                           \
+		transfer.file = gadget_file_of(gadget_argument(registers, 0));                                         \
+		transfer.from = (const void *)gadget_argument(registers, 1);                                           \
+		return one(gadget_scratch(&scratch), &transfer);                                                       \
 	}
 
 #define ON_SEVERAL(CALL, DIRECTION)                                                                                    \
 	GADGET_ON_EXIT(CALL)                                                                                           \
 	{                                                                                                              \
-		struct deed deed = {.direction = DIRECTION, .bytes = result};                                          \
+		struct transfer transfer = {.direction = DIRECTION, .bytes = result};                                  \
                                                                                                                        \
-		deed.file = gadget_file_of(gadget_argument(registers, 0));                                             \
-		deed.from = (const void *)gadget_argument(registers, 1);                                               \
-		deed.pieces = gadget_argument(registers, 2);                                                           \
-		return several(gadget_scratch(&scratch), &deed);                                                       \
+		transfer.file = gadget_file_of(gadget_argument(registers, 0));                                         \
+		transfer.from = (const void *)gadget_argument(registers, 1);                                           \
+		transfer.pieces = gadget_argument(registers, 2);                                                       \
+		return several(gadget_scratch(&scratch), &transfer);                                                   \
 	}
 
 ON_ONE(write, OUTPUT)
@@ -217,9 +217,9 @@ ON_SEVERAL(writev, OUTPUT)
 ON_SEVERAL(readv, INPUT)
 
 /* For data that is moved between files and does not pass through the process's memory. */
-static __always_inline int unseen(void *memory, const struct deed *deed)
+static __always_inline int unseen(void *memory, const struct transfer *transfer)
 {
-	struct trace_tty *row = begin(memory, deed);
+	struct trace_tty *row = begin(memory, transfer);
 
 	if (row)
 		gadget_emit(&row->record, sizeof(*row), 0);
@@ -228,18 +228,18 @@ static __always_inline int unseen(void *memory, const struct deed *deed)
 
 GADGET_ON_EXIT(sendfile64)
 {
-	struct deed deed = {.direction = OUTPUT, .bytes = result};
+	struct transfer transfer = {.direction = OUTPUT, .bytes = result};
 
-	deed.file = gadget_file_of(gadget_argument(registers, 0));
-	return unseen(gadget_scratch(&scratch), &deed);
+	transfer.file = gadget_file_of(gadget_argument(registers, 0));
+	return unseen(gadget_scratch(&scratch), &transfer);
 }
 
 GADGET_ON_EXIT(splice)
 {
-	struct deed deed = {.direction = OUTPUT, .bytes = result};
+	struct transfer transfer = {.direction = OUTPUT, .bytes = result};
 
-	deed.file = gadget_file_of(gadget_argument(registers, 2));
-	return unseen(gadget_scratch(&scratch), &deed);
+	transfer.file = gadget_file_of(gadget_argument(registers, 2));
+	return unseen(gadget_scratch(&scratch), &transfer);
 }
 
 static __always_inline bool is_vector(__u8 opcode)
@@ -249,27 +249,27 @@ static __always_inline bool is_vector(__u8 opcode)
 }
 
 /* Sets the address of the request's data. */
-static __always_inline void set_memory(struct deed *deed, struct io_kiocb *request, __u8 opcode)
+static __always_inline void set_memory(struct transfer *transfer, struct io_kiocb *request, __u8 opcode)
 {
 	struct io_rw *moves = (struct io_rw *)request;
 
-	deed->from = (const void *)BPF_CORE_READ(moves, addr);
+	transfer->from = (const void *)BPF_CORE_READ(moves, addr);
 	if (is_vector(opcode))
-		deed->pieces = BPF_CORE_READ(moves, len);
+		transfer->pieces = BPF_CORE_READ(moves, len);
 }
 
 static __always_inline bool uring_writes(__u8 opcode)
 {
-	return opcode == IORING_OP_SPLICE || gadget_uring_deed_of(opcode) == GADGET_URING_WRITES;
+	return opcode == IORING_OP_SPLICE || gadget_uring_kind_of(opcode) == GADGET_URING_WRITES;
 }
 
 /* The bytes of a splice are not in the program's memory; the request's file is the destination. */
-static __always_inline int uring_written(void *memory, struct deed *deed, struct io_kiocb *request, __u8 opcode)
+static __always_inline int uring_written(void *memory, struct transfer *transfer, struct io_kiocb *request, __u8 opcode)
 {
 	if (opcode == IORING_OP_SPLICE)
-		return unseen(memory, deed);
-	set_memory(deed, request, opcode);
-	return deed->pieces ? several(memory, deed) : one(memory, deed);
+		return unseen(memory, transfer);
+	set_memory(transfer, request, opcode);
+	return transfer->pieces ? several(memory, transfer) : one(memory, transfer);
 }
 
 SEC("tp_btf/io_uring_complete")
@@ -277,12 +277,12 @@ int uring_write_ends(__u64 *ctx)
 {
 	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
 	__u8 opcode = BPF_CORE_READ(request, opcode);
-	struct deed deed = {.direction = OUTPUT, .bytes = gadget_uring_result(ctx)};
+	struct transfer transfer = {.direction = OUTPUT, .bytes = gadget_uring_result(ctx)};
 
 	if (!uring_writes(opcode))
 		return 0;
-	deed.file = BPF_CORE_READ(request, file);
-	return uring_written(gadget_scratch(&uring_write_scratch), &deed, request, opcode);
+	transfer.file = BPF_CORE_READ(request, file);
+	return uring_written(gadget_scratch(&uring_write_scratch), &transfer, request, opcode);
 }
 
 SEC("tp_btf/io_uring_complete")
@@ -290,44 +290,44 @@ int uring_read_ends(__u64 *ctx)
 {
 	struct io_kiocb *request = (struct io_kiocb *)ctx[1];
 	__u8 opcode = BPF_CORE_READ(request, opcode);
-	struct deed deed = {.direction = INPUT, .bytes = gadget_uring_result(ctx)};
+	struct transfer transfer = {.direction = INPUT, .bytes = gadget_uring_result(ctx)};
 	void *memory = gadget_scratch(&uring_read_scratch);
 
-	if (gadget_uring_deed_of(opcode) != GADGET_URING_READS || opcode == IORING_OP_READ_MULTISHOT)
+	if (gadget_uring_kind_of(opcode) != GADGET_URING_READS || opcode == IORING_OP_READ_MULTISHOT)
 		return 0;
-	deed.file = BPF_CORE_READ(request, file);
-	set_memory(&deed, request, opcode);
-	return deed.pieces ? several(memory, &deed) : one(memory, &deed);
+	transfer.file = BPF_CORE_READ(request, file);
+	set_memory(&transfer, request, opcode);
+	return transfer.pieces ? several(memory, &transfer) : one(memory, &transfer);
 }
 
 /* A request that does not report success may transfer data, but the kernel does not report how much. */
 static __always_inline int uring_write_begins(struct io_kiocb *request)
 {
-	struct deed deed = {.direction = OUTPUT, .is_unsure = true};
+	struct transfer transfer = {.direction = OUTPUT, .is_uncertain = true};
 	__u8 opcode = request->opcode;
 
 	if (!uring_writes(opcode) || !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
 		return 0;
-	deed.file = gadget_uring_file_of(request);
+	transfer.file = gadget_uring_file_of(request);
 	/* For several pieces, only the lengths of the pieces limit it. */
-	deed.bytes = MOST_DATA_BYTES;
+	transfer.bytes = MOST_DATA_BYTES;
 	if (opcode != IORING_OP_SPLICE && !is_vector(opcode))
-		deed.bytes = BPF_CORE_READ((struct io_rw *)request, len);
-	return uring_written(gadget_scratch(&uring_write_scratch), &deed, request, opcode);
+		transfer.bytes = BPF_CORE_READ((struct io_rw *)request, len);
+	return uring_written(gadget_scratch(&uring_write_scratch), &transfer, request, opcode);
 }
 
 /* The same for reads; also for a multishot read, which continues until it is cancelled. */
 static __always_inline int uring_read_begins(struct io_kiocb *request)
 {
-	struct deed deed = {.direction = INPUT, .bytes = 1, .is_unsure = true};
+	struct transfer transfer = {.direction = INPUT, .bytes = 1, .is_uncertain = true};
 	__u8 opcode = request->opcode;
 
-	if (gadget_uring_deed_of(opcode) != GADGET_URING_READS)
+	if (gadget_uring_kind_of(opcode) != GADGET_URING_READS)
 		return 0;
 	if (opcode != IORING_OP_READ_MULTISHOT && !(BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS))
 		return 0;
-	deed.file = gadget_uring_file_of(request);
-	return unseen(gadget_scratch(&uring_read_scratch), &deed);
+	transfer.file = gadget_uring_file_of(request);
+	return unseen(gadget_scratch(&uring_read_scratch), &transfer);
 }
 
 #define ON_SUBMIT(NAME)                                                                                                \

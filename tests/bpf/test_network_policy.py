@@ -136,7 +136,7 @@ class Policies(Tracer):
 
     def rows(self) -> list[dict[str, Any]]:
         """After one more second, as the agent counts them."""
-        self._object.run("tell_more")
+        self._object.run("report_more")
         return [record for record in self.records() if record["operation"]]
 
     def give_away_entry(self, port: int, other: int) -> None:

@@ -98,15 +98,15 @@ def test_a_function_whose_return_is_examined_is_not_overridden(program: Path) ->
 
 
 @pytest.fixture(params=["argNewSymbol", "argNewAddr", "argNewOffset"])
-def other_deed(request: pytest.FixtureRequest, program: Path) -> str:
-    offset = function_offsets(str(program), ["other_deed"])["other_deed"]
+def other_function(request: pytest.FixtureRequest, program: Path) -> str:
+    offset = function_offsets(str(program), ["other_function"])["other_function"]
     address = offset_address(str(program), offset)
-    values = {"argNewSymbol": "other_deed", "argNewAddr": hex(address or 0), "argNewOffset": str(offset)}
+    values = {"argNewSymbol": "other_function", "argNewAddr": hex(address or 0), "argNewOffset": str(offset)}
     return f"{request.param}: {values[request.param]}"
 
 
-def test_another_function_runs_in_its_place(program: Path, other_deed: str) -> None:
-    with overriding(program, other_deed) as enforcer:
+def test_another_function_runs_in_its_place(program: Path, other_function: str) -> None:
+    with overriding(program, other_function) as enforcer:
         assert result_of(program) == 1
         (match,) = enforcer.matches()
     assert (event(match, 0).blocked, event(match, 0).verdict) == (True, "function")

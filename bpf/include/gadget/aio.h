@@ -55,16 +55,16 @@ static __always_inline bool gadget_aio_read(struct gadget_aio_request *request, 
 }
 
 /* The address of the request with this index. `call` has all arguments of the call. */
-static __always_inline __u64 gadget_aio_address(const struct gadget_compat_call *call, __u32 place)
+static __always_inline __u64 gadget_aio_address(const struct gadget_compat_call *call, __u32 index)
 {
 	const void *requests = (const void *)call->arguments[2];
 	__u32 short_pointer = 0;
 	__u64 address = 0;
 
 	if (!call->has_short_pointers) {
-		bpf_probe_read_user(&address, sizeof(address), requests + place * sizeof(address));
+		bpf_probe_read_user(&address, sizeof(address), requests + index * sizeof(address));
 		return address;
 	}
-	bpf_probe_read_user(&short_pointer, sizeof(short_pointer), requests + place * sizeof(short_pointer));
+	bpf_probe_read_user(&short_pointer, sizeof(short_pointer), requests + index * sizeof(short_pointer));
 	return short_pointer;
 }

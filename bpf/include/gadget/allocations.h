@@ -30,7 +30,7 @@ struct allocating {
 	/* The memory that realloc frees if it succeeds. */
 	__u64 old;
 	/* Where the function stores the address; 0: it returns the address. */
-	__u64 place;
+	__u64 stored_at;
 	gadget_stack user_stack;
 	__u64 is_mapping;
 };
@@ -55,7 +55,7 @@ static __always_inline void freed(struct pt_regs *registers, const char *word, _
 #define GADGET_CALL_ARGUMENT(N) BPF_CORE_READ(registers, GADGET_FUNCTION_ARGUMENT_##N)
 
 static __always_inline int gadget_begin_allocation(struct pt_regs *registers, const gadget_operation word, __u64 size,
-						   __u64 old, __u64 place, bool is_mapping)
+						   __u64 old, __u64 stored_at, bool is_mapping)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct allocating *outer, call = {
@@ -63,7 +63,7 @@ static __always_inline int gadget_begin_allocation(struct pt_regs *registers, co
 					  .since = bpf_ktime_get_boot_ns(),
 					  .stack_pointer = BPF_CORE_READ(registers, sp),
 					  .old = old,
-					  .place = place,
+					  .stored_at = stored_at,
 					  .is_mapping = is_mapping,
 				  };
 
@@ -97,9 +97,9 @@ static __always_inline int gadget_end_allocation(struct pt_regs *registers, bool
 	call = *found;
 	bpf_map_delete_elem(&gadget_allocating, &thread);
 	address = BPF_CORE_READ(registers, GADGET_FUNCTION_RESULT);
-	if (call.place) {
+	if (call.stored_at) {
 		/* posix_memalign() returns an error or 0. */
-		if ((__s32)address || bpf_probe_read_user(&address, sizeof(address), (const void *)call.place))
+		if ((__s32)address || bpf_probe_read_user(&address, sizeof(address), (const void *)call.stored_at))
 			address = 0;
 	}
 	/* MAP_FAILED */
@@ -109,13 +109,13 @@ static __always_inline int gadget_end_allocation(struct pt_regs *registers, bool
 	return 0;
 }
 
-#define GADGET_ALLOCATES(NAME, WORD, SIZE, OLD, PLACE)                                                                 \
+#define GADGET_ALLOCATES(NAME, WORD, SIZE, OLD, STORED_AT)                                                             \
 	SEC("uprobe")                                                                                                  \
 	int NAME(struct pt_regs *registers)                                                                            \
 	{                                                                                                              \
 		static const gadget_operation word = WORD;                                                             \
                                                                                                                        \
-		return gadget_begin_allocation(registers, word, SIZE, OLD, PLACE, false);                              \
+		return gadget_begin_allocation(registers, word, SIZE, OLD, STORED_AT, false);                          \
 	}
 
 GADGET_ALLOCATES(mallocs, "malloc", GADGET_CALL_ARGUMENT(0), 0, 0)

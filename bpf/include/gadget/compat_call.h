@@ -134,22 +134,22 @@ static __always_inline void gadget_read_socketcall(struct gadget_compat_call *ca
 {
 }
 
-/* Inserts a directory before the argument with index `place`. */
-static __always_inline void gadget_insert_directory(struct gadget_compat_call *call, int place)
+/* Inserts a directory as the argument `index`, before the one that is there. */
+static __always_inline void gadget_insert_directory(struct gadget_compat_call *call, int index)
 {
-	for (int i = 5; i > place; i--)
+	for (int i = 5; i > index; i--)
 		call->arguments[i] = call->arguments[i - 1];
-	call->arguments[place] = GADGET_AT_FDCWD;
+	call->arguments[index] = GADGET_AT_FDCWD;
 }
 #endif
 
 /* A 64-bit number in two registers, of which the first has an even number on arm32. */
-static __always_inline __u64 gadget_two_registers(const struct gadget_compat_call *call, int place)
+static __always_inline __u64 gadget_two_registers(const struct gadget_compat_call *call, int index)
 {
 #if defined(__TARGET_ARCH_arm64)
-	place = (place + 1) & ~1;
+	index = (index + 1) & ~1;
 #endif
-	return call->arguments[place] | call->arguments[place + 1] << 32;
+	return call->arguments[index] | call->arguments[index + 1] << 32;
 }
 
 static __always_inline void gadget_rearrange(struct gadget_compat_call *call, __u32 how)

@@ -152,8 +152,8 @@ static __always_inline bool gadget_is_unaccepted(struct __sk_buff *skb, struct g
 	return sk && gadget_awaits_accept(sk) && !gadget_owner_of(sk);
 }
 
-static __always_inline void gadget_look_at_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 protocol,
-						  bool outgoing)
+static __always_inline void gadget_handle_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 protocol,
+						 bool outgoing)
 {
 	bool listens;
 
@@ -175,7 +175,7 @@ static __always_inline int gadget_count_packet(struct __sk_buff *skb, __u32 prot
 	struct gadget_packet *packet = gadget_take_slot(&slots);
 
 	if (packet) {
-		gadget_look_at_packet(skb, packet, protocol, outgoing);
+		gadget_handle_packet(skb, packet, protocol, outgoing);
 		gadget_give_back(packet);
 	}
 	return GADGET_PASS;

@@ -74,7 +74,7 @@ struct flow {
 	__u64 first;
 	__u64 last;
 	/* When the last row was sent. */
-	__u64 told;
+	__u64 reported;
 };
 
 struct {
@@ -95,7 +95,7 @@ struct queue {
 	__u64 socket;
 };
 
-struct place {
+struct queue_key {
 	__u64 socket;
 	__u64 number;
 };
@@ -112,9 +112,9 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, FLOWS);
-	__type(key, struct place);
+	__type(key, struct queue_key);
 	__type(value, struct flow_key);
-} places SEC(".maps");
+} queued_flows SEC(".maps");
 
 /* Data that does not fit on the stack. */
 struct workspace {
@@ -124,7 +124,7 @@ struct workspace {
 
 GADGET_SLOTS(slots, sizeof(struct workspace));
 
-static __always_inline void tell(struct flow *flow, enum operation operation, __u64 now)
+static __always_inline void report(struct flow *flow, enum operation operation, __u64 now)
 {
 	struct GADGET_FLOW row = flow->row;
 
@@ -135,49 +135,49 @@ static __always_inline void tell(struct flow *flow, enum operation operation, __
 
 static __always_inline void end_flow(const struct flow_key *key, struct flow *flow)
 {
-	tell(flow, OPERATION_END, flow->last);
+	report(flow, OPERATION_END, flow->last);
 	bpf_map_delete_elem(&flows, key);
 }
 
 /* Puts a flow at the end of its socket's queue. */
 static __always_inline bool push(struct queue *queue, const struct flow_key *key)
 {
-	struct place place = {.socket = key->socket};
+	struct queue_key queue_key = {.socket = key->socket};
 
 	bpf_spin_lock(&queue->lock);
-	place.number = queue->tail++;
+	queue_key.number = queue->tail++;
 	bpf_spin_unlock(&queue->lock);
-	return !bpf_map_update_elem(&places, &place, key, BPF_ANY);
+	return !bpf_map_update_elem(&queued_flows, &queue_key, key, BPF_ANY);
 }
 
 /* Removes the oldest flow from the queue. False: there is none. */
 static __always_inline bool pop(struct queue *queue, __u64 socket, struct flow_key *key)
 {
-	struct place place = {.socket = socket};
+	struct queue_key queue_key = {.socket = socket};
 	const struct flow_key *found;
 	bool empty;
 
 	bpf_spin_lock(&queue->lock);
 	empty = queue->head == queue->tail;
-	place.number = queue->head;
+	queue_key.number = queue->head;
 	if (!empty)
 		queue->head++;
 	bpf_spin_unlock(&queue->lock);
 	if (empty)
 		return false;
-	found = bpf_map_lookup_elem(&places, &place);
+	found = bpf_map_lookup_elem(&queued_flows, &queue_key);
 	if (!found) {
 		/* The flow could not be stored. */
 		key->socket = 0;
 		return true;
 	}
 	*key = *found;
-	bpf_map_delete_elem(&places, &place);
+	bpf_map_delete_elem(&queued_flows, &queue_key);
 	return true;
 }
 
 /* Ends the oldest flow of the queue if it has no traffic, otherwise moves it to the end of the queue. */
-static __always_inline void look_at_oldest(struct queue *queue, __u64 socket, __u64 now)
+static __always_inline void check_oldest(struct queue *queue, __u64 socket, __u64 now)
 {
 	struct flow_key key;
 	struct flow *flow;
@@ -226,7 +226,7 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 	flow->row.local_port = key->local_port;
 	flow->row.remote_port = key->remote_port;
 	flow->row.protocol = work->packet.protocol;
-	flow->first = flow->last = flow->told = now;
+	flow->first = flow->last = flow->reported = now;
 	count(flow, &work->packet, packets);
 	if (!queue || bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST) || !push(queue, key)) {
 		/* The first packet is not reported either, since nothing would report the end. */
@@ -234,9 +234,9 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 		gadget_count_map_full();
 		return;
 	}
-	tell(flow, OPERATION_FIRST, now);
-	look_at_oldest(queue, key->socket, now);
-	look_at_oldest(queue, key->socket, now);
+	report(flow, OPERATION_FIRST, now);
+	check_oldest(queue, key->socket, now);
+	check_oldest(queue, key->socket, now);
 }
 
 static __always_inline void handle(struct __sk_buff *skb, struct workspace *work, bool outgoing)
@@ -264,9 +264,9 @@ static __always_inline void handle(struct __sk_buff *skb, struct workspace *work
 	}
 	count(flow, packet, packets);
 	flow->last = now;
-	if (interval && now - flow->told >= interval * 1000000ULL) {
-		flow->told = now;
-		tell(flow, OPERATION_FLOW, now);
+	if (interval && now - flow->reported >= interval * 1000000ULL) {
+		flow->reported = now;
+		report(flow, OPERATION_FLOW, now);
 	}
 }
 
@@ -280,7 +280,7 @@ static __always_inline bool has_flows(struct __sk_buff *skb)
 	return sk && gadget_flow_protocol(sk->protocol);
 }
 
-static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
+static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
 {
 	struct workspace *work = has_flows(skb) ? gadget_take_slot(&slots) : NULL;
 
@@ -294,13 +294,13 @@ static __always_inline int in_slot(struct __sk_buff *skb, bool outgoing)
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)
 {
-	return in_slot(skb, false);
+	return with_slot(skb, false);
 }
 
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	return in_slot(skb, true);
+	return with_slot(skb, true);
 }
 
 /* Ends one flow of a closed socket. Not inlined and not static, so that the verifier checks it once. */

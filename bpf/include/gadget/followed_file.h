@@ -33,7 +33,7 @@ struct gadget_followed {
 	__u32 device;
 	/* While the descriptors of a process are examined: the thread that does so, and how many descriptors of this
 	 * file it has found. */
-	__u32 looker;
+	__u32 counted_by;
 	__u64 found;
 };
 
@@ -199,7 +199,7 @@ static long gadget_close_one(__u32 round, void *data)
 	const struct gadget_descriptors *range = data;
 	/* No counter in memory, so that all iterations look alike to the verifier. */
 	long fd = range->first + round;
-	__u32 looker = bpf_get_current_pid_tgid();
+	__u32 counted_by = bpf_get_current_pid_tgid();
 	struct gadget_followed *followed;
 	struct file *file;
 
@@ -209,8 +209,8 @@ static long gadget_close_one(__u32 round, void *data)
 	followed = gadget_followed_of(file);
 	if (!followed)
 		return 0;
-	followed->found = followed->looker == looker ? followed->found + 1 : 1;
-	followed->looker = looker;
+	followed->found = followed->counted_by == counted_by ? followed->found + 1 : 1;
+	followed->counted_by = counted_by;
 	if (followed->found >= gadget_references(file))
 		gadget_close(file, followed, fd);
 	return 0;

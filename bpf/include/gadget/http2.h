@@ -64,7 +64,7 @@ struct gadget_http2 {
 	__u8 head[2 * GADGET_HTTP2_HEAD];
 	__u8 head_bytes;
 	/* Whether the position of the next frame is known, so that the members above are valid. */
-	__u8 in_step;
+	__u8 is_synchronized;
 };
 
 static __always_inline __u32 gadget_http2_length(const struct gadget_http2_head *head)
@@ -72,16 +72,16 @@ static __always_inline __u32 gadget_http2_length(const struct gadget_http2_head 
 	return head->length[0] << 16 | head->length[1] << 8 | head->length[2];
 }
 
-/* Whether this may be a frame's head. If `in_step` is false, it may be any data, so the check is stricter. */
-static __always_inline bool gadget_http2_may_be_head(const struct gadget_http2_head *head, bool in_step)
+/* Whether this may be a frame's head. If `is_synchronized` is false, it may be any data, so the check is stricter. */
+static __always_inline bool gadget_http2_may_be_head(const struct gadget_http2_head *head, bool is_synchronized)
 {
 	bool of_connection = head->type == GADGET_HTTP2_SETTINGS || head->type == GADGET_HTTP2_PING ||
 			     head->type == GADGET_HTTP2_GOAWAY;
 	bool has_stream = head->stream[1] || head->stream[2] || head->stream[3] || head->stream[0];
 
-	if (head->stream[0] & 0x80 || head->type >= (in_step ? GADGET_HTTP2_LIKELY_TYPES : GADGET_HTTP2_TYPES))
+	if (head->stream[0] & 0x80 || head->type >= (is_synchronized ? GADGET_HTTP2_LIKELY_TYPES : GADGET_HTTP2_TYPES))
 		return false;
-	if (!in_step && gadget_http2_length(head) > GADGET_HTTP2_USUAL)
+	if (!is_synchronized && gadget_http2_length(head) > GADGET_HTTP2_USUAL)
 		return false;
 	return head->type == GADGET_HTTP2_WINDOW_UPDATE || head->type >= GADGET_HTTP2_TYPES ||
 	       has_stream != of_connection;
@@ -130,12 +130,12 @@ static __always_inline bool gadget_http2_begin(struct __sk_buff *skb, struct gad
 }
 
 /* Whether a frame seems to begin at the packet's first byte; used when the earlier packets are unknown. */
-static __always_inline bool gadget_http2_falls_in_step(struct __sk_buff *skb, struct gadget_http2 *frames,
-						       const struct gadget_payload *payload)
+static __always_inline bool gadget_http2_synchronize(struct __sk_buff *skb, struct gadget_http2 *frames,
+						     const struct gadget_payload *payload)
 {
 	struct gadget_http2_head head;
 
-	frames->in_step = false;
+	frames->is_synchronized = false;
 	if (bpf_skb_load_bytes(skb, payload->offset, &head, sizeof(head)))
 		return false;
 	frames->next = payload->sequence;
@@ -145,12 +145,12 @@ static __always_inline bool gadget_http2_falls_in_step(struct __sk_buff *skb, st
 		frames->wanted = GADGET_HTTP2_PREFACE;
 	else if (!gadget_http2_may_be_head(&head, false))
 		return false;
-	frames->in_step = true;
+	frames->is_synchronized = true;
 	return true;
 }
 
 /* Advances by `bytes`: these are the next piece, of which the first `sent` bytes are sent. */
-static __always_inline void gadget_pass(struct gadget_payload *payload, __u32 sent, __u32 bytes)
+static __always_inline void gadget_advance(struct gadget_payload *payload, __u32 sent, __u32 bytes)
 {
 	payload->sent = sent;
 	payload->piece = bytes;
@@ -168,13 +168,13 @@ static __always_inline void gadget_http2_place(struct __sk_buff *skb, struct gad
 {
 	__u32 behind = frames->next - payload->sequence, ahead = -behind;
 
-	if (frames->in_step && behind < 1U << 31) {
-		gadget_pass(payload, 0, behind < payload->left ? behind : payload->left);
-	} else if (frames->in_step && !frames->wanted && ahead <= frames->body) {
+	if (frames->is_synchronized && behind < 1U << 31) {
+		gadget_advance(payload, 0, behind < payload->left ? behind : payload->left);
+	} else if (frames->is_synchronized && !frames->wanted && ahead <= frames->body) {
 		frames->body -= ahead;
 		frames->next += ahead;
 	} else {
-		gadget_http2_falls_in_step(skb, frames, payload);
+		gadget_http2_synchronize(skb, frames, payload);
 	}
 }
 
@@ -182,15 +182,15 @@ static __always_inline void gadget_http2_place(struct __sk_buff *skb, struct gad
  * Advances by the next frame or the part of it that is in this packet; at most GADGET_PIECE_BYTES of it are sent.
  * False: the position of the next frame is unknown.
  */
-static __always_inline bool gadget_http2_follow(struct __sk_buff *skb, struct gadget_http2 *frames,
-						struct gadget_payload *payload)
+static __always_inline bool gadget_http2_parse(struct __sk_buff *skb, struct gadget_http2 *frames,
+					       struct gadget_payload *payload)
 {
 	__u32 wanted, body = 0;
 
-	if (!frames->in_step)
+	if (!frames->is_synchronized)
 		return false;
 	if (!frames->wanted && !frames->body && !gadget_http2_begin(skb, frames, payload)) {
-		frames->in_step = false;
+		frames->is_synchronized = false;
 		return false;
 	}
 	wanted = frames->wanted < payload->left ? frames->wanted : payload->left;
@@ -201,6 +201,6 @@ static __always_inline bool gadget_http2_follow(struct __sk_buff *skb, struct ga
 		body = frames->body < payload->left - wanted ? frames->body : payload->left - wanted;
 	frames->body -= body;
 	frames->next += wanted + body;
-	gadget_pass(payload, wanted, wanted + body);
+	gadget_advance(payload, wanted, wanted + body);
 	return true;
 }

@@ -83,7 +83,7 @@ static __always_inline bool gadget_begin_for_task(struct gadget_record *record, 
 }
 
 /* The same without the filter by name. */
-static __always_inline bool gadget_begin_whatever_its_name(struct gadget_record *record, struct task_struct *task)
+static __always_inline bool gadget_begin_with_any_name(struct gadget_record *record, struct task_struct *task)
 {
 	return gadget_begin_for_task_or(record, task, false, true);
 }

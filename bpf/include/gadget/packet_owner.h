@@ -26,7 +26,7 @@
  * this variable.
  */
 #if defined(GADGET_ACCEPTED)
-#elif defined(GADGET_OWNED) || defined(GADGET_LOOKED_AT) || defined(GADGET_FORGETS)
+#elif defined(GADGET_OWNED) || defined(GADGET_HANDLES_PORT) || defined(GADGET_FORGETS)
 const char gadget_owners_kept[] SEC(".rodata.owners") = "some";
 #else
 const char gadget_owners_kept[] SEC(".rodata.owners") = "all";
@@ -39,8 +39,8 @@ const char gadget_owners_kept[] SEC(".rodata.owners") = "all";
 
 /* Whether the gadget handles TCP packets from or to this port. The owners of other connections may be wrong. A gadget
  * may define it before it includes this file. */
-#ifndef GADGET_LOOKED_AT
-#define GADGET_LOOKED_AT(PORT) true
+#ifndef GADGET_HANDLES_PORT
+#define GADGET_HANDLES_PORT(PORT) true
 #endif
 
 /* Whether another gadget keeps the owners of connections of this protocol. */
@@ -55,7 +55,7 @@ static __always_inline void gadget_own_socket(__u64 address, struct task_struct 
 	struct gadget_owner owner = {};
 
 	/* Ignores the filter by name, which is applied to each packet, since an exec may change the name. */
-	if (gadget_begin_whatever_its_name(&owner.record, task)) {
+	if (gadget_begin_with_any_name(&owner.record, task)) {
 		gadget_exec_of(&owner.exec, task);
 		gadget_keep_owner((const void *)address, &owner, flags);
 	} else if (flags != BPF_NOEXIST) {
@@ -96,8 +96,8 @@ static __always_inline int gadget_own_used(struct bpf_sock_addr *ctx)
 
 	if (!sk || !GADGET_OWNED(ctx->protocol) || gadget_kept_elsewhere(ctx->protocol))
 		return GADGET_ALLOW;
-	if (ctx->protocol != IPPROTO_TCP || GADGET_LOOKED_AT(bpf_ntohs(ctx->user_port)) ||
-	    GADGET_LOOKED_AT(sk->src_port))
+	if (ctx->protocol != IPPROTO_TCP || GADGET_HANDLES_PORT(bpf_ntohs(ctx->user_port)) ||
+	    GADGET_HANDLES_PORT(sk->src_port))
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);
 	return GADGET_ALLOW;
 }
@@ -138,8 +138,8 @@ static __always_inline int gadget_own_accepted(long result)
 
 	if (gadget_kept_elsewhere(protocol))
 		return 0;
-	if (protocol == IPPROTO_TCP && !GADGET_LOOKED_AT(gadget_local_port(sk)) &&
-	    !GADGET_LOOKED_AT(gadget_remote_port(sk)))
+	if (protocol == IPPROTO_TCP && !GADGET_HANDLES_PORT(gadget_local_port(sk)) &&
+	    !GADGET_HANDLES_PORT(gadget_remote_port(sk)))
 		return 0;
 	if ((protocol == IPPROTO_TCP || protocol == IPPROTO_SCTP) && GADGET_OWNED(protocol)) {
 		gadget_own_socket((__u64)sk, gadget_task(), BPF_ANY);

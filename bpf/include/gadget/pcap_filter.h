@@ -179,16 +179,16 @@ static __always_inline void gadget_pcap_jump(struct gadget_pcap_machine *machine
 static long gadget_pcap_step(__u32 index, struct gadget_pcap_machine *machine)
 {
 	const volatile struct gadget_pcap_instruction *instruction;
-	__u32 place = machine->next;
+	__u32 current = machine->next;
 	__u16 code;
 	__u32 k;
 
-	if (place >= GADGET_PCAP_INSTRUCTIONS)
+	if (current >= GADGET_PCAP_INSTRUCTIONS)
 		return 1;
-	instruction = &gadget_filter_pcap[place];
+	instruction = &gadget_filter_pcap[current];
 	code = instruction->code;
 	k = instruction->k;
-	machine->next = place + 1;
+	machine->next = current + 1;
 	switch (BPF_CLASS(code)) {
 	case BPF_LD:
 		return !gadget_pcap_load_a(machine, code, k);

@@ -68,8 +68,8 @@ static __always_inline const struct gadget_refused *gadget_refused_by(void *refu
 	__u64 now = bpf_ktime_get_boot_ns();
 
 	for (__u32 i = 0; i < GADGET_REFUSERS; i++) {
-		__u32 place = i;
-		void *refused = bpf_map_lookup_elem(refusals, &place);
+		__u32 key_of_map = i;
+		void *refused = bpf_map_lookup_elem(refusals, &key_of_map);
 		const struct gadget_refused *found = refused ? bpf_map_lookup_elem(refused, key) : NULL;
 
 		if (found && now - found->at < GADGET_REFUSED_FRESH_NS)

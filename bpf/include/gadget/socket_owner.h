@@ -34,7 +34,7 @@ struct gadget_owner {
 	/* When its current use began, in boot time; 0: before the gadget did. */
 	__u64 since;
 	/* When the last row about it was sent; 0: never. Set by the gadget. */
-	__u64 told;
+	__u64 reported;
 	/* The socket, the same as the map's key. For the verifier, this is a number, so programs can read from the
 	 * address. */
 	__u64 socket;
@@ -152,7 +152,7 @@ static __always_inline struct cgroup *gadget_cgroup_of_socket(struct sock *sk)
 }
 
 /* Whether only events of a certain process are wanted. */
-static __always_inline bool gadget_asks_for_process(void)
+static __always_inline bool gadget_selects_process(void)
 {
 	return gadget_filter_pid || gadget_filter_comm[0];
 }
@@ -204,7 +204,7 @@ static __always_inline bool gadget_begin_for_socket_or_unaccepted(struct gadget_
 			record->marks &= GADGET_MARK_UNKNOWN_CGROUP;
 		return gadget_has_wanted_comm(record);
 	}
-	if (gadget_asks_for_process() && (!unaccepted || owner || !gadget_awaits_accept(sk)))
+	if (gadget_selects_process() && (!unaccepted || owner || !gadget_awaits_accept(sk)))
 		return false;
 	return gadget_begin_without_owner(record, sk);
 }

@@ -66,12 +66,12 @@ static __always_inline __u32 gadget_pointer_bytes(void)
 	return gadget_has_short_pointers() ? sizeof(__u32) : sizeof(__u64);
 }
 
-/* Reads the pointer with index `place` from an array of pointers of so many bytes in the program's memory. Returns what
- * bpf_probe_read_user() returns. */
-static __always_inline long gadget_read_user_pointer(void *pointer, const void *array, __u64 place, __u32 bytes)
+/* Reads a pointer of `bytes` bytes from an array in the program's memory. Returns the result of bpf_probe_read_user().
+ */
+static __always_inline long gadget_read_user_pointer(void *pointer, const void *array, __u64 index, __u32 bytes)
 {
 	*(__u64 *)pointer = 0;
-	return bpf_probe_read_user(pointer, bytes, array + place * bytes);
+	return bpf_probe_read_user(pointer, bytes, array + index * bytes);
 }
 
 /* The number of the system call with which these registers entered the kernel. A kernel thread, or a task that entered

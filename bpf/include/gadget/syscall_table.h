@@ -25,10 +25,10 @@ const volatile char syscall_table_aarch64[GADGET_SYSCALLS * GADGET_SYSCALL_LETTE
 #define GADGET_SYSCALL_TABLE syscall_table_aarch64
 #endif
 
-/* The letter with index `place` of a call; 0 if the table does not have the call. */
-static __always_inline char gadget_syscall_letter(__u32 number, __u32 place)
+/* One of the letters of a call; 0 if the table does not have the call. */
+static __always_inline char gadget_syscall_letter(__u32 number, __u32 index)
 {
-	__u32 at = number * GADGET_SYSCALL_LETTERS + place;
+	__u32 at = number * GADGET_SYSCALL_LETTERS + index;
 
 	asm volatile("" : "+r"(at));
 	return at < sizeof(GADGET_SYSCALL_TABLE) ? GADGET_SYSCALL_TABLE[at] : 0;

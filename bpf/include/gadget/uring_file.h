@@ -57,7 +57,7 @@ static __always_inline struct file *gadget_uring_opened_file(struct io_kiocb *re
 	return result < 0 ? NULL : gadget_uring_file_in(BPF_CORE_READ(request, ctx), slot, result);
 }
 
-enum gadget_uring_deed {
+enum gadget_uring_kind {
 	GADGET_URING_OTHER,
 	GADGET_URING_READS,
 	GADGET_URING_WRITES,
@@ -66,7 +66,7 @@ enum gadget_uring_deed {
 };
 
 /* What a request does with a file. */
-static __always_inline enum gadget_uring_deed gadget_uring_deed_of(__u8 opcode)
+static __always_inline enum gadget_uring_kind gadget_uring_kind_of(__u8 opcode)
 {
 	switch (opcode) {
 	case IORING_OP_READ:

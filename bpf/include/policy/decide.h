@@ -86,11 +86,11 @@ static __always_inline __u32 policy_signal(struct policy_memory *memory)
 static long policy_hash_byte(__u32 index, struct policy_memory **context)
 {
 	struct policy_memory *memory = *context;
-	__u64 place = memory->high + index;
+	__u64 position = memory->high + index;
 
-	if (place >= POLICY_EVENT_BYTES)
+	if (position >= POLICY_EVENT_BYTES)
 		return 1;
-	memory->low = (memory->low ^ (__u8)memory->event[place]) * 0x100000001b3ULL;
+	memory->low = (memory->low ^ (__u8)memory->event[position]) * 0x100000001b3ULL;
 	return 0;
 }
 

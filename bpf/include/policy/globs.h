@@ -20,8 +20,8 @@ static long policy_scan_byte(__u32 index, struct policy_scan *scan)
 {
 	struct policy_memory *memory = scan->memory;
 	const struct policy_automaton *automaton = scan->automaton;
-	__u64 place = (scan->start + index) & (2 * POLICY_TEXT_END - 1);
-	__u8 byte = memory->text[place];
+	__u64 position = (scan->start + index) & (2 * POLICY_TEXT_END - 1);
+	__u8 byte = memory->text[position];
 	__u64 carried = 0;
 
 	for (int i = 0; i < POLICY_GLOB_WORDS; i++) {

@@ -25,7 +25,7 @@ static __always_inline void policy_keep(struct policy_memory *memory, __u32 test
 }
 
 /* Keeps only the selectors without this filter. */
-static __always_inline void policy_keep_unasked(struct policy_memory *memory, __u32 test)
+static __always_inline void policy_keep_unfiltered(struct policy_memory *memory, __u32 test)
 {
 	const __u64 *negated = bpf_map_lookup_elem(&policy_planes, &test);
 
@@ -143,7 +143,7 @@ static __always_inline const __u64 *policy_in_network(struct policy_memory *memo
 }
 
 /* A position in a text at which a pattern may begin. */
-struct policy_place {
+struct policy_position {
 	const struct policy_pattern *pattern;
 	struct policy_memory *memory;
 	__u64 start;
@@ -165,28 +165,28 @@ struct policy_letters {
 
 static long policy_compare(__u32 index, struct policy_letters *letters)
 {
-	__u64 place = (letters->start + index) & (2 * POLICY_TEXT_END - 1);
+	__u64 position = (letters->start + index) & (2 * POLICY_TEXT_END - 1);
 	char want, have;
 
 	if (index >= POLICY_PATTERN_BYTES)
 		return 1;
 	want = letters->pattern->text[index];
-	have = letters->memory->text[place];
+	have = letters->memory->text[position];
 	/* `mask` 1: the pattern is in lower case, and case is ignored. */
 	letters->differs = want != (letters->pattern->mask ? policy_lower(have) : have);
 	return letters->differs;
 }
 
-static long policy_try_place(__u32 index, struct policy_place *place)
+static long policy_try_position(__u32 index, struct policy_position *position)
 {
 	struct policy_letters letters = {
-		.pattern = place->pattern, .memory = place->memory, .start = place->start + index};
+		.pattern = position->pattern, .memory = position->memory, .start = position->start + index};
 
-	if (letters.start + place->pattern->length > POLICY_TEXT_END)
+	if (letters.start + position->pattern->length > POLICY_TEXT_END)
 		return 1;
-	bpf_loop(place->pattern->length, policy_compare, &letters, 0);
-	place->found = !letters.differs;
-	return place->found;
+	bpf_loop(position->pattern->length, policy_compare, &letters, 0);
+	position->found = !letters.differs;
+	return position->found;
 }
 
 static long policy_try_pattern(__u32 index, struct policy_search *search)
@@ -200,11 +200,11 @@ static long policy_try_pattern(__u32 index, struct policy_search *search)
 	if (search->class == POLICY_MASK) {
 		holds = search->number & pattern->mask;
 	} else {
-		struct policy_place place = {
+		struct policy_position position = {
 			.pattern = pattern, .memory = search->memory, .start = search->memory->value.start};
 
-		bpf_loop(POLICY_TEXT_END, policy_try_place, &place, 0);
-		holds = place.found;
+		bpf_loop(POLICY_TEXT_END, policy_try_position, &position, 0);
+		holds = position.found;
 	}
 	if (holds)
 		policy_find(search->memory, pattern->selectors);
@@ -266,7 +266,7 @@ static __noinline void policy_test(struct policy_memory *memory, __u32 number_of
 
 	/* The inode of a file may be known although its path could not be read. */
 	if (memory->value.lacks & POLICY_UNREADABLE && !(test->class == POLICY_SAME_FILE && memory->value.numbers[1])) {
-		policy_keep_unasked(memory, number_of_test);
+		policy_keep_unfiltered(memory, number_of_test);
 		return;
 	}
 	if (test->flags & POLICY_BIASED)
@@ -318,7 +318,7 @@ static __noinline void policy_test(struct policy_memory *memory, __u32 number_of
 	if (bits)
 		policy_keep(memory, number_of_test, bits);
 	else
-		policy_keep_unasked(memory, number_of_test);
+		policy_keep_unfiltered(memory, number_of_test);
 }
 
 static __always_inline bool policy_any_alive(struct policy_memory *memory)

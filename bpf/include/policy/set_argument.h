@@ -14,7 +14,7 @@ static __always_inline long policy_write_argument(void *ctx, const struct policy
 	int number = __bpf_usdt_spec_id(ctx);
 	struct __bpf_usdt_spec *spec = bpf_map_lookup_elem(&__bpf_usdt_specs, &number);
 	__u32 index = action->argument;
-	struct __bpf_usdt_arg_spec *place;
+	struct __bpf_usdt_arg_spec *found;
 	__u64 value = action->value;
 	void *address;
 
@@ -23,11 +23,11 @@ static __always_inline long policy_write_argument(void *ctx, const struct policy
 	barrier_var(index);
 	if (index >= spec->arg_cnt)
 		return -ENOENT;
-	place = &spec->args[index];
-	if (place->arg_type != BPF_USDT_ARG_REG_DEREF)
+	found = &spec->args[index];
+	if (found->arg_type != BPF_USDT_ARG_REG_DEREF)
 		return -EINVAL;
-	address = (void *)(policy_load(ctx + place->reg_off) + place->val_off);
-	switch (place->arg_bitshift) {
+	address = (void *)(policy_load(ctx + found->reg_off) + found->val_off);
+	switch (found->arg_bitshift) {
 	case 56:
 		return bpf_probe_write_user(address, &value, 1);
 	case 48:

@@ -140,7 +140,7 @@ static __always_inline void policy_read_dentry(struct policy_memory *memory, str
 }
 
 /* Moves `length` bytes from the end of the event's buffer to where tests need them. */
-static __always_inline void policy_place_text(struct policy_memory *memory, const char *from, __u64 length)
+static __always_inline void policy_move_text(struct policy_memory *memory, const char *from, __u64 length)
 {
 	__u64 start;
 
@@ -174,7 +174,7 @@ static __always_inline void policy_read_string(struct policy_memory *memory, con
 	}
 	if (read == POLICY_TEXT_END)
 		memory->value.lacks = POLICY_CUT;
-	policy_place_text(memory, room, read - 1);
+	policy_move_text(memory, room, read - 1);
 }
 
 static __always_inline void policy_read_bytes(struct policy_memory *memory, const void *from, __u64 size, bool user)
@@ -196,7 +196,7 @@ static __always_inline void policy_read_bytes(struct policy_memory *memory, cons
 		memory->value.lacks = POLICY_UNREADABLE;
 		return;
 	}
-	policy_place_text(memory, room, bytes);
+	policy_move_text(memory, room, bytes);
 }
 
 /* The maximum number of buffers of one read or write that are examined. */
@@ -276,7 +276,7 @@ static __always_inline void policy_read_buffers(struct policy_gather *gather, __
 		memory->value.lacks = POLICY_UNREADABLE;
 		return;
 	}
-	policy_place_text(memory, room, length);
+	policy_move_text(memory, room, length);
 	if (count > POLICY_BUFFERS || gather->length < gather->total)
 		memory->value.lacks |= POLICY_CUT;
 }

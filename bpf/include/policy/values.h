@@ -497,11 +497,11 @@ static __always_inline void policy_read_iov_iter(struct policy_memory *memory, c
 }
 
 /* A __data_loc field of a tracepoint: a text, read without its NUL. */
-static __always_inline void policy_read_data_loc(struct policy_memory *memory, const void *ctx, __u32 place)
+static __always_inline void policy_read_data_loc(struct policy_memory *memory, const void *ctx, __u32 location)
 {
-	__u32 length = place >> 16;
+	__u32 length = location >> 16;
 
-	policy_read_bytes(memory, ctx + (place & 0xffff), length ? length - 1 : 0, false);
+	policy_read_bytes(memory, ctx + (location & 0xffff), length ? length - 1 : 0, false);
 }
 
 static __always_inline void policy_read_binary(struct policy_memory *memory, struct task_struct *task)

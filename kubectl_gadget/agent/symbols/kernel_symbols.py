@@ -81,7 +81,7 @@ class KernelSymbols:
 
     def _ask(self, addresses: Sequence[int]) -> list[str]:
         assert self._object is not None
-        map = self._object.required_map("spelt")
+        map = self._object.required_map("resolved")
         for index, address in enumerate([*addresses, 0][:_AT_ONCE]):
             _ADDRESS.pack_into(self._entries, index * _ENTRY_BYTES, address)
         count = ctypes.c_uint32(min(len(addresses) + 1, _AT_ONCE))

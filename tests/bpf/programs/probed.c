@@ -39,7 +39,7 @@ __attribute__((noinline)) int deed(int number, const char *text, char *answer)
 }
 
 /* A policy may make this function run instead. The program itself never calls it. */
-int other_deed(void)
+int other_function(void)
 {
 	return 15;
 }
