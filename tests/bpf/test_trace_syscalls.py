@@ -3,6 +3,7 @@
 import ctypes
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,21 @@ def test_an_exec_has_the_arguments_that_its_caller_gave_and_an_exit_has_no_resul
     (exit_row,) = [row for row in rows if row["syscall"] == "exit_group" and row["pid"] == exec_row["pid"]]
     assert told(exit_row)[1:] == (None, "", ["0"])
     assert exit_row["duration"] is None
+
+
+def test_an_exec_by_another_thread_than_the_first_is_one_row() -> None:
+    """The thread becomes the first one, so that it returns with another TID."""
+
+    def child() -> None:
+        thread = threading.Thread(target=os.execv, args=("/bin/true", ["true", "by a thread"]))
+        thread.start()
+        thread.join()
+
+    rows = traced(lambda: in_child(child), "execve", pid=0, uid=os.getuid())
+    (row,) = [row for row in rows if row["ppid"] == os.getpid()]
+    assert told(row)[1:3] == (0, "")
+    assert row["arguments"][1] == '["true", "by a thread"]'
+    assert 0 < row["duration"] < 10**10
 
 
 def test_only_what_failed_or_took_long_is_sent_when_asked() -> None:

@@ -83,6 +83,7 @@ struct kept {
 	char record[CALL_BYTES];
 };
 
+/* By the task's address: when a thread other than the first one calls execve, its TID changes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -234,8 +235,9 @@ static __always_inline void set_result(struct CALL *call, long result)
 
 /* Makes the record of a call that does not return, which is sent, or whose memory will be gone when it returns, which
  * is stored. False: it was not sent. */
-static __always_inline bool begin_whole(const struct gadget_compat_call *now, __u64 thread, bool returns)
+static __always_inline bool begin_whole(const struct gadget_compat_call *now, struct task_struct *task, bool returns)
 {
+	__u64 key = (__u64)task;
 	struct kept *kept = gadget_scratch(&enter_scratch);
 	struct CALL *call;
 	struct gadget_writer writer;
@@ -258,14 +260,15 @@ static __always_inline bool begin_whole(const struct gadget_compat_call *now, __
 	kept->start = bpf_ktime_get_boot_ns();
 	kept->length = writer.progress->length;
 	kept->cuts = writer.progress->cuts;
-	if (bpf_map_update_elem(&records, &thread, kept, BPF_ANY))
+	if (bpf_map_update_elem(&records, &key, kept, BPF_ANY))
 		gadget_count_map_full();
 	return false;
 }
 
-static __always_inline int end_whole(__u64 thread, long result)
+static __always_inline int end_whole(struct task_struct *task, long result)
 {
-	struct kept *kept = bpf_map_lookup_elem(&records, &thread);
+	__u64 key = (__u64)task;
+	struct kept *kept = bpf_map_lookup_elem(&records, &key);
 	struct CALL *call = gadget_scratch(&exit_scratch);
 	struct gadget_writer writer;
 	__u64 length;
@@ -284,7 +287,7 @@ static __always_inline int end_whole(__u64 thread, long result)
 	if (call->duration >= filter_min * 1000)
 		deliver(&writer);
 forget:
-	bpf_map_delete_elem(&records, &thread);
+	bpf_map_delete_elem(&records, &key);
 	return 0;
 }
 
@@ -309,7 +312,7 @@ struct made_call {
 GADGET_SEEN(struct made_call, 65536);
 
 /* An event dropped by a filter or by a full ring is still new. */
-static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task, __u64 thread)
+static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task)
 {
 	struct made_call made = {.number = now->number};
 	__u8 once = 1;
@@ -317,13 +320,13 @@ static __always_inline void begin_unique(const struct gadget_compat_call *now, s
 	if (!wanted_caller(task))
 		return;
 	gadget_exec_of(&made.program, task);
-	if (!bpf_map_lookup_elem(&gadget_seen, &made) && begin_whole(now, thread, false))
+	if (!bpf_map_lookup_elem(&gadget_seen, &made) && begin_whole(now, task, false))
 		bpf_map_update_elem(&gadget_seen, &made, &once, BPF_ANY);
 }
 #else
 static const bool gadget_unique = false;
 
-static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task, __u64 thread)
+static __always_inline void begin_unique(const struct gadget_compat_call *now, struct task_struct *task)
 {
 }
 #endif
@@ -351,12 +354,12 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 	if (!gadget_wants_syscall(now.native))
 		return 0;
 	if (gadget_unique) {
-		begin_unique(&now, task, thread);
+		begin_unique(&now, task);
 		return 0;
 	}
 	when = gadget_syscall_letter(now.native, GADGET_SYSCALL_WHEN);
 	if (when == 'E' || when == 'X') {
-		begin_whole(&now, thread, when == 'E');
+		begin_whole(&now, task, when == 'E');
 		return 0;
 	}
 	if (!wanted_caller(task))
@@ -404,7 +407,7 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 	if (!gadget_wants_syscall(now.native))
 		return 0;
 	if (gadget_syscall_letter(now.native, GADGET_SYSCALL_WHEN) == 'E')
-		return end_whole(thread, result);
+		return end_whole(task, result);
 	/* A task that made no call, such as a new kernel thread. */
 	if ((!begun && (__s32)now.number < 0) || !gadget_wanted_result(result))
 		goto forget;
