@@ -55,9 +55,10 @@ struct call {
 	__u64 library;
 };
 
+/* Calls may never return, for example if the thread is killed. The least recently used entries are dropped, so that
+ * such calls do not fill the map. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, PENDING);
 	__type(key, __u64);
 	__type(value, struct call);

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import struct
 import subprocess
 import sys
 import time
@@ -101,6 +102,26 @@ def test_each_call_is_reported_once_with_its_data(certificate: Path) -> None:
     assert process.returncode == 0
     assert [told(record) for record in records] == EXPECTED
     assert {record["pid"] for record in records} == {process.pid}
+
+
+@pytest.mark.bpf
+def test_calls_that_never_return_leave_room_for_others(certificate: Path) -> None:
+    """As when threads are killed in SSL_read(): their entries stay in the map."""
+    process = talker(certificate)
+    with WithLibraries("trace_ssl", pid=process.pid, data_bytes=100) as tracer:
+        while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
+            pass
+        try:
+            tracer.look()
+        except Failure as failure:
+            pytest.skip(f"no uprobes here: {failure}")
+        calls = tracer._object.required_map("calls")
+        for thread in range(calls.entries):
+            calls.put(struct.pack("<Q", 1 << 63 | thread), bytes(calls.value_size))
+        process.communicate(b"\n")
+        records = tracer.records()
+        assert tracer.lost == 0
+    assert [told(record) for record in records] == EXPECTED
 
 
 def links_open() -> int:
