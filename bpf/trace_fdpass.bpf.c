@@ -380,6 +380,10 @@ static __always_inline int pass_message(__u64 header, bool is_noted)
 		}
 		at += gadget_has_short_pointers() ? (control.bytes + 3) & ~3ULL : (control.bytes + 7) & ~7ULL;
 	}
+	/* Counted once, when the message is reported: otherwise a sender could hide descriptors behind other control
+	 * messages. */
+	if (!is_noted && at + sizeof(struct gadget_compat_cmsghdr) <= end)
+		gadget_count_map_full();
 	return 0;
 }
 

@@ -182,6 +182,21 @@ def test_several_messages_at_once_are_all_examined(pair: tuple[socket.socket, so
     assert {record["peer_source"] for record in records if record["operation"] == "receive"} == {SENDER}
 
 
+def test_descriptors_behind_more_control_messages_than_are_examined_count_as_lost(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    own = struct.pack("iII", os.getpid(), os.getuid(), os.getgid())
+    credentials = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, own)]
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 0))]
+    with Tracer("trace_fdpass", pid=os.getpid()) as tracer:
+        pair[0].sendmsg([b"x"], credentials * 3 + passed)
+        assert [record["fd"] for record in of(tracer.records(), os.getpid())] == [0]
+        assert tracer.lost == 0
+        pair[0].sendmsg([b"x"], credentials * 4 + passed)
+        assert of(tracer.records(), os.getpid()) == []
+        assert tracer.lost == 1
+
+
 def test_messages_without_descriptors_are_not_shown(pair: tuple[socket.socket, socket.socket]) -> None:
     with Tracer("trace_fdpass") as tracer:
         pair[0].sendmsg([b"x"])
