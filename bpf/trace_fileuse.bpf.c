@@ -101,8 +101,11 @@ static __always_inline bool is_wanted_path(const struct trace_fileuse *use)
 
 	if (!wanted_paths[0].length)
 		return true;
-	if (!start || use->path.length & GADGET_CUT)
+	if (!start)
 		return false;
+	/* Its beginning is unknown, and a program could hide files in deep folders. */
+	if (use->path.length & GADGET_CUT)
+		return true;
 	for (__u32 number = 0; number < PATHS && wanted_paths[number].length; number++) {
 		if (ends_with((const char *)use, start, end, number))
 			return true;

@@ -98,6 +98,17 @@ def test_only_what_lies_below_the_folder_or_is_the_file_is_reported(tmp_path: Pa
     assert opened == [str(tmp_path / name) for name in ("folder/a", "folder/deep/er/b", "file")]
 
 
+def test_a_file_so_deep_that_its_path_is_cut_is_reported(tmp_path: Path) -> None:
+    """Otherwise, a program could hide files in more folders than are walked (GADGET_PATH_STEPS)."""
+    deep = tmp_path / "folder" / "/".join("d" * 100)
+    deep.mkdir(parents=True)
+    with wanting(tmp_path / "folder") as tracer:
+        (deep / "file").write_bytes(b"")
+        opened = [record["path"] for record in tracer.records() if record["operation"] == "open"]
+    assert [path.rpartition("/")[2] for path in opened] == ["file"]
+    assert opened[0].startswith("…/d/d/")
+
+
 def test_all_ways_to_read_and_write_are_reported_with_their_bytes(tmp_path: Path, folder: Folder) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     out = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
