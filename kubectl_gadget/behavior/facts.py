@@ -79,7 +79,7 @@ class Fact:
     """in how many pods it was seen; Coverage has how many there were"""
     runs: int = field(default=1, compare=False)
     count: int = field(default=1, compare=False)
-    """how often; with events that are not repeated to the client, at least so often"""
+    """how often; a lower bound where the kernel drops repeated events"""
     first_seen: str = field(default="", compare=False)
     """RFC 3339"""
     evidence: Mapping[str, Any] = field(default_factory=dict, compare=False)

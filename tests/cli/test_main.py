@@ -162,6 +162,7 @@ def test_standard_input_that_is_closed_is_empty() -> None:
         ("demo open", "unknown command 'open'", "kubectl gadget demo trace open"),
         ("demo deploy", "unknown command 'deploy'", "kubectl gadget demo --help"),
         ("deploy --dry-run=server", "must be one of none, client", "deploy --help"),
+        ("deploy --dry-run", "flag --dry-run needs a value", "try: --dry-run client"),
         ("deploy -o yaml", "is only for --dry-run=client", "--dry-run=client -o yaml"),
         ("deploy --wait=false --timeout 5s", "--timeout and --wait=false", "deploy --help"),
     ],

@@ -2,7 +2,7 @@
 
 Rows are dictionaries as in JSON output, in order of time, with their gadget as `event`. Names of workloads and of other
 ends come at the end of the run, when everything is known, so that they do not depend on when the cluster answered. The
-trap: a container may do millions of different things; from some number on they are counted, and it is incomplete.
+trap: a container may do millions of different things; above a limit they are only counted, and it is incomplete.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Rules that make equal what differs between two runs of the same workload: pids, hashes, versions, random names.
+"""Rules that replace what differs between two runs of the same workload: pids, hashes, versions, random names.
 
 They are data (generalization_rules.yaml), which users can show and extend. The trap: each rule is both a remedy against
 false alarms and a place to hide, so programs keep their whole path except for pids and versions, and sensitive files

@@ -41,7 +41,7 @@ def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run
     from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
 
     if not command:
-        raise UsageError("a command to run is missing", "kubectl gadget ci run [flags] -- COMMAND")
+        raise UsageError("no command was given after --", "kubectl gadget ci run [flags] -- COMMAND")
     wanted, subjects = reports.reports or (), reports.subjects or ()
     report_files.check(wanted, subjects)
     flags = replace(flags, shown=with_record(flags.shown, wanted))

@@ -115,12 +115,12 @@ def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: Polic
     own = partial(own_namespace, flags.scope, flags.cluster, flags.target.local)
     compiled = engine_of(policies, own) if policies.named else None
     if (asked := replaying.get()) is None:
-        return tell(compiled, pods, story, flags, policies.objects)
+        return show_story(compiled, pods, story, flags, policies.objects)
     replayed, recorded = replayed_policies(asked, compiled)
-    return tell(replayed, pods, story, flags, policies.objects, recorded=recorded)
+    return show_story(replayed, pods, story, flags, policies.objects, recorded=recorded)
 
 
-def tell(
+def show_story(
     compiled: "CompiledPolicies | None",
     pods: Pods,
     story: StoryFlags,
@@ -129,8 +129,8 @@ def tell(
     reaction: Reaction = NO_REACTION,
     recorded: "RecordedPolicies | None" = None,
 ) -> int:
-    """Prints the story of processes with the events of policies. `objects` is a file with pods and nodes. `recorded`:
-    the policies are decided by the rows of a recording."""
+    """Prints the story of processes with the events of policies; returns the exit code. `objects` is a file with pods
+    and nodes. `recorded`: the policies are evaluated on the rows of a recording."""
     from kubectl_gadget.session.recipes.story_gadgets import StoryGadgets, StoryRecipe
     from kubectl_gadget.session.run import run
 
@@ -162,7 +162,7 @@ def tell(
 
 
 def _say_gaps(recorded: "RecordedPolicies", options: RunOptions) -> None:
-    """Says what the recording cannot decide; with --strict, raises UsageError for it."""
+    """Warns about what the recording cannot decide; with --strict, raises UsageError for it."""
     if options.strict and recorded.gaps:
         raise UsageError(f"--strict: the recording cannot decide all of it: {'; '.join(recorded.gaps)}")
     for text in recorded.gaps:

@@ -38,7 +38,7 @@ class TypedOnly(StrEnum):
 
 _TYPED_ONLY_PANELS = {WHERE: TypedOnly.SELECTION, CLUSTER: TypedOnly.CONNECTION}
 _OF_FILES = ("FILE", "DIR", "FOLDER")
-"""How the name of a value ends that is a file."""
+"""Metavars of files and directories end with one of these."""
 
 
 Switch = bool | None
@@ -47,7 +47,7 @@ Texts = tuple[str, ...] | None
 Names = Annotated[Texts, word_lists.commas]
 Seconds = Annotated[float | None, amounts.duration_above_zero]
 Count = Annotated[int | None, amounts.count]
-"""Types of flags, some with their reader; None: it was not given."""
+"""Types of flags, some with their reader; None: the flag was not given."""
 
 
 def flag(

@@ -316,7 +316,8 @@ def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool 
         typer.echo(command.get_help(ctx))
         raise typer.Exit()
     if parsed.pending:
-        raise _with_hint(UsageError(f"flag {parsed.pending} needs a value"), ctx)
+        metavar = next(flag.metavar for flag in command.flag_texts if parsed.pending in flag.spellings)
+        raise UsageError(f"flag {parsed.pending} needs a value", f"{parsed.pending} {metavar}")
     set_level(ctx, parsed.given)
     return parsed
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, tell
+from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, show_story
 from kubectl_gadget.cli.flags.connect import say
 from kubectl_gadget.cli.flags.flag_declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespace
@@ -98,7 +98,7 @@ def enforce(
         reaction, objects = deleting_pods(_namespace(flags), say), None
     elif action == _ISOLATE_POD:
         reaction = isolating_pods(say)
-    return tell(compiled, pods, story, flags, objects, reaction)
+    return show_story(compiled, pods, story, flags, objects, reaction)
 
 
 def _namespace(flags: StoryRunFlags) -> str | None:
@@ -106,12 +106,12 @@ def _namespace(flags: StoryRunFlags) -> str | None:
     return None if flags.scope.all_namespaces else chosen_namespace(flags.scope, flags.cluster, flags.target.local)
 
 
-def _ask(pods: Pods, flags: StoryRunFlags, deed: str) -> None:
-    """Raises UsageError unless the user agrees."""
+def _ask(pods: Pods, flags: StoryRunFlags, outcome: str) -> None:
+    """Asks for confirmation; `outcome` says what happens to pods. Raises UsageError unless the user agrees."""
     namespace = _namespace(flags)
     where = "all namespaces" if namespace is None else f"the namespace {namespace}"
     which = f"of {', '.join(pods)} in {where}" if pods else f"in {where}"
-    what = f"each pod {which} that does what these policies deny is {deed}, for as long as this runs"
+    what = f"each pod {which} that does what these policies deny is {outcome}, for as long as this runs"
     if not sys.stdin.isatty():
         raise UsageError(f"{what}, and standard input is not a terminal, so you cannot be asked", "--yes")
     sys.stderr.write(f"{what}. Continue? [y/N] ")

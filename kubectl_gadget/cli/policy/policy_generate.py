@@ -41,15 +41,16 @@ def generate(
     makers: Mapping[str, Callable[[], dict[str, object]]] = {
         "empty": make.empty,
         "all-syscalls": lambda: make.all_system_calls(match_binary or ()),
-        "ftrace-list": lambda: make.ftrace_list(_need(regex, "--regex"), match_binary or ()),
-        "uprobes": lambda: make.uprobes(_need(binary, "--binary")),
-        "usdts": lambda: make.usdts(_need(binary, "--binary")),
+        "ftrace-list": lambda: make.ftrace_list(_need(regex, kind, "--regex '^vfs_'"), match_binary or ()),
+        "uprobes": lambda: make.uprobes(_need(binary, kind, "--binary /usr/bin/app")),
+        "usdts": lambda: make.usdts(_need(binary, kind, "--binary /usr/bin/app")),
     }
     sys.stdout.write(make.policy_text(name or kind, makers[kind]()))
     return 0
 
 
-def _need(value: str | None, spelling: str) -> str:
+def _need(value: str | None, kind: str, example: str) -> str:
     if value is None:
-        raise UsageError(f"{spelling} is missing")
+        flag = example.partition(" ")[0]
+        raise UsageError(f"{kind} needs {flag}", f"kubectl gadget policy generate {kind} {example}")
     return value

@@ -73,7 +73,7 @@ def install(
     if not enforce:
         refuse_enforcing(found)
     wanted = PolicyChange(found, allow_weaker=allow_weaker)
-    return wait_for(_change(api, cluster.agents(), wanted, f"installed {_titles(found)}", _patience(wait, timeout)))
+    return wait_for(_change(api, cluster.agents(), wanted, f"installed {_titles(found)}", _wait_seconds(wait, timeout)))
 
 
 def uninstall(
@@ -87,7 +87,7 @@ def uninstall(
     if bool(names) == bool(all):
         what = "--all and names cannot be used together" if names else "no policy was given"
         raise UsageError(what, "kubectl gadget policy uninstall NAME, or --all")
-    return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _patience(wait, timeout)))
+    return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _wait_seconds(wait, timeout)))
 
 
 def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
@@ -113,7 +113,7 @@ async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodeP
     return await read(api, agents), found, await reports_of_others(api, agents, found)
 
 
-async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], patience: float) -> int:
+async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], wait_seconds: float) -> int:
     from kubectl_gadget.session.policies.installation import PolicyChange, read
 
     there = (await read(api, agents)).policies
@@ -129,10 +129,10 @@ async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], pat
         say("no policies are installed")
         return 0
     wanted = PolicyChange(remove=[one.key for one in gone])
-    return await _change(api, agents, wanted, f"uninstalled {_titles(gone)}", patience)
+    return await _change(api, agents, wanted, f"uninstalled {_titles(gone)}", wait_seconds)
 
 
-async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done: str, patience: float) -> int:
+async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done: str, wait_seconds: float) -> int:
     from kubectl_gadget.session.policies.installation import change, lacks_priority, nudge, wait
 
     there = await change(api, agents, wanted)
@@ -146,13 +146,13 @@ async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done
         say("nodes that cannot deny calls may send signals (--allow-weaker); this holds for all installed policies")
     if not await nudge(api, agents, there.digest):
         say("kubelets were not notified, which needs the right to patch pods; they see the change within two minutes")
-    if not patience:
+    if not wait_seconds:
         return 0
-    found = await wait(api, agents, there.digest, patience, say)
+    found = await wait(api, agents, there.digest, wait_seconds, say)
     return int(_explain(there, found))
 
 
-def _patience(wait: bool | None, timeout: float | None) -> float:
+def _wait_seconds(wait: bool | None, timeout: float | None) -> float:
     if wait is False and timeout is not None:
         raise UsageError("--timeout and --wait=false cannot be used together")
     return 0.0 if wait is False else timeout or _SECONDS

@@ -12,8 +12,8 @@ from tests.session.ci.test_background import DONE, FIRST, finishes, stopped
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run"], "a command to run is missing"),
-        (["run", "make"], "a command to run is missing"),
+        (["run"], "no command was given after --"),
+        (["run", "make"], "no command was given after --"),
         (["run", "--report", "xml=f", "--", "x"], "must be one of junit"),
         (["run", "--report", "attestation=a", "--", "x"], "--subject FILE"),
         (["run", "--report", "record=a.kgr", "--record", "b.kgr", "--", "x"], "a run writes one recording"),

@@ -154,7 +154,7 @@ def test_generated_and_listed_policies_are_policies(capsys: pytest.CaptureFixtur
     assert main.run(["policy", "list", "-o", "name"]) == 0
     assert capsys.readouterr().out.split() == [policy.name for policy in listed]
     assert main.run(["policy", "generate", "uprobes"]) == 2
-    assert "--binary is missing" in capsys.readouterr().err
+    assert "needs --binary\ntry: kubectl gadget policy generate " in capsys.readouterr().err
     assert main.run(["policy", "generate", "empty", "--name", "My policy"]) == 2
     assert "--name 'My policy': is not a valid Kubernetes name" in capsys.readouterr().err
     assert main.run(["policy", "generate", "nothing"]) == 2
