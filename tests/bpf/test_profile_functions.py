@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.elf.elf_symbols import function_offsets, is_chosen, matching_functions, nearest_functions
+from kubectl_gadget.agent.elf.elf_symbols import function_offsets, is_ifunc, matching_functions, nearest_functions
 from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.wire.client_messages import Library
@@ -141,8 +141,8 @@ def test_a_file_that_no_process_uses_is_named_at_the_end_of_a_short_run_too() ->
 
 def test_functions_that_are_chosen_for_the_processor_are_reported() -> None:
     (path,) = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libc.so.6" in line}
-    assert is_chosen(path, "memcpy")
-    assert not is_chosen(path, "malloc")
+    assert is_ifunc(path, "memcpy")
+    assert not is_ifunc(path, "malloc")
 
 
 def test_programs_of_go_are_refused(program: Path, tmp_path: Path) -> None:

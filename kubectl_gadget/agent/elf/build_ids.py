@@ -1,22 +1,26 @@
 """Identifies the contents of a program's file: by its build id, or by digests of the whole file.
 
-The trap: the file comes from a container, so every number in it may be false. A malformed file has no build id.
+The trap: the file comes from a container, so every number in it may be false. A malformed file has no build id, and
+only the first segments are searched.
 """
 
 import os
 import struct
+from itertools import islice
 
 from kubectl_gadget.agent.elf.elf_source import ElfFile, FileSource
 
 _NOTE = struct.Struct("<III")
 _PT_NOTE, _NT_GNU_BUILD_ID = 4, 3
 _MOST_NOTES = 1 << 16
+"""Bytes of a segment of notes."""
+_MOST_SEGMENTS = 16
 
 
 def build_id(file: int) -> str:
-    """Returns it in hex; "" when there is none."""
+    """Returns the build id in hex; "" when there is none."""
     elf = ElfFile(FileSource(file))
-    notes = (one for one in elf.segments if one.kind == _PT_NOTE)
+    notes = islice((one for one in elf.segments if one.kind == _PT_NOTE), _MOST_SEGMENTS)
     found = (_in_notes(elf.source.read(one.offset, min(one.size, _MOST_NOTES))) for one in notes)
     return next(filter(None, found), "")
 
@@ -35,7 +39,7 @@ def _in_notes(data: bytes) -> str:
 
 def matches(file: int, digests: list[str]) -> bool:
     """Whether one of `sha256:…`, `build-id:…`, … matches the file. Raises OSError."""
-    import hashlib  # 4 MB, with libcrypto, that few sessions need
+    import hashlib  # loads libcrypto, 4 MB that few sessions need
 
     wanted = {(kind, text) for kind, _, text in (digest.partition(":") for digest in digests)}
     for kind in {kind for kind, _ in wanted}:

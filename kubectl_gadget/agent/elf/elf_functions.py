@@ -1,4 +1,4 @@
-"""Finds the function of an address in an ELF file: in .symtab, else in .dynsym and .gnu_debugdata.
+"""Finds the function at an address in an ELF file: in .symtab, else in .dynsym and .gnu_debugdata.
 
 For Go programs, which are usually stripped, it uses the table of their own stack traces (go_functions.py). The trap:
 the nearest symbol below an address is not its function when that symbol ends before it, so a symbol with a size counts
@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from kubectl_gadget.agent.elf import go_functions
-from kubectl_gadget.agent.elf.elf_source import ElfFile, ElfSource, ElfTexts, MemorySource
+from kubectl_gadget.agent.elf.elf_source import ElfFile, ElfSource, MemorySource, StringTable
 
 _SYMBOL_BYTES = 24
 _HEAD = struct.Struct("<IB")
@@ -46,12 +46,12 @@ _numbers = count()
 
 
 class _Table(NamedTuple):
-    """A table of symbols; the number of its first one, and where it is."""
+    """A symbol table: where it is, and the number of its first symbol among those of all tables."""
 
     first: int
     source: ElfSource
     start: int
-    names: ElfTexts
+    names: StringTable
 
 
 class ElfFunctions:
@@ -62,7 +62,7 @@ class ElfFunctions:
 
     def __init__(self, source: ElfSource) -> None:
         self.number = next(_numbers)
-        """of no other file"""
+        """unique in this process"""
         self._addresses, self._sizes = array("Q"), array("Q")
         """of all symbols, as they are in the file"""
         self._order = array("I")
@@ -79,7 +79,7 @@ class ElfFunctions:
 
     @property
     def is_elf(self) -> bool:
-        """Whether the file is one at all."""
+        """Whether the file is a 64-bit little-endian ELF file."""
         return self._elf.is_elf
 
     def address_at(self, file_offset: int) -> int | None:
@@ -114,12 +114,13 @@ class ElfFunctions:
             self._add_go(elf)
 
     def _sorted(self, symbols: list[int]) -> "array[int]":
-        """Returns them by address. Those of one address stay as they are in the file, those at 0 are not in it."""
+        """Returns them sorted by address, those with the same address in the file's order. Symbols at 0 are left
+        out: the file does not contain them."""
         symbols.sort(key=self._addresses.__getitem__)
         return array("I", symbols[bisect_right(symbols, 0, key=self._addresses.__getitem__) :])
 
     def _add_tables(self, elf: ElfFile, wanted: int) -> list[int]:
-        """Returns which of its symbols are functions that the file defines."""
+        """Adds the file's symbol tables of this type. Returns which of their symbols are functions that it defines."""
         found: list[int] = []
         for table in elf.sections:
             first = len(self._addresses)
@@ -131,8 +132,9 @@ class ElfFunctions:
             words = array("Q", data)
             self._addresses += words[1::3]
             self._sizes += words[2::3]
-            self._tables.append(_Table(first, elf.source, table.offset, elf.texts(table.link)))
-            # One bit of each byte is for one symbol. Byte 4 is its kind; bytes 6 and 7 are its section, 0: imported.
+            self._tables.append(_Table(first, elf.source, table.offset, elf.strings(table.link)))
+            # Byte 4 of a symbol is its kind; bytes 6 and 7 are its section, 0: imported. One byte per symbol is
+            # combined for all symbols at once, in one large number.
             is_function = int.from_bytes(data[4::_SYMBOL_BYTES].translate(_IS_FUNCTION))
             section, rest = (int.from_bytes(data[at::_SYMBOL_BYTES].translate(_IS_SET)) for at in (6, 7))
             marks = (is_function & (section | rest)).to_bytes(len(words) // 3)
@@ -155,7 +157,7 @@ class ElfFunctions:
             self._go = go_functions.read(elf.source, place, sections[b".text"].address, elf.entry)
 
     def _same_start(self, index: int) -> Iterator[int]:
-        """Yields the symbols that begin where this one does, at most 32."""
+        """Yields the symbols with the address of this one, at most 32."""
         start = self._addresses[self._order[index]]
         while index > 0 and self._addresses[self._order[index - 1]] == start:
             index -= 1
@@ -165,7 +167,7 @@ class ElfFunctions:
             yield symbol
 
     def _name(self, index: int) -> str:
-        """Chooses, among the names for one address, the public one."""
+        """Chooses one of the names for an address: few leading underscores, then global binding, then the shortest."""
         start, best = self._addresses[self._order[index]], list[tuple[int, int, int, bytes]]()
         if start in self._names:
             return self._names[start]

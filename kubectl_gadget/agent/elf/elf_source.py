@@ -1,4 +1,4 @@
-"""Reads an ELF file, a piece at a time: 64-bit and little-endian, which is all that the agent's machines run.
+"""Reads parts of an ELF file: 64-bit and little-endian, which is all that the agent's machines run.
 
 Files are read and not mapped: a container may truncate a file meanwhile, and accessing a mapping of it would then kill
 the agent. The trap: every number in a container's file may be false, and a read may return less than was asked for.
@@ -62,15 +62,15 @@ class MemorySource:
         return self._data[offset : offset + size]
 
 
-class ElfTexts(NamedTuple):
-    """A table of NUL-terminated texts."""
+class StringTable(NamedTuple):
+    """A table of NUL-terminated strings."""
 
     source: ElfSource
     start: int
     size: int
 
     def at(self, offset: int) -> bytes:
-        """Returns the text that begins there; empty beyond the table's end."""
+        """Returns the string that begins at this offset; empty beyond the table's end."""
         if not 0 <= offset < self.size:
             return b""
         return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
@@ -99,7 +99,7 @@ class Section(NamedTuple):
 
 
 class ElfFile:
-    """The tables of a file. One that is malformed, or of another kind, has none."""
+    """The tables of a file; empty if it is malformed or of another kind."""
 
     def __init__(self, source: ElfSource) -> None:
         self.source = source
@@ -119,29 +119,29 @@ class ElfFile:
         self.sections = [Section(*each) for each in self._entries(_SECTION, sections, section_size, section_count)]
 
     def _entries(self, layout: struct.Struct, start: int, size: int, count: int) -> Iterator[tuple[int, ...]]:
-        block = self.source.read(start, size * count)
-        return (layout.unpack_from(block, number * size) for number in range(count))
+        # Another size is false, and could make a table of 65,535 entries as large as 4 GB.
+        return layout.iter_unpack(self.source.read(start, size * count)) if size == layout.size else iter(())
 
-    def texts(self, section: int) -> "ElfTexts":
-        """The texts in the section of this number; it has none if the file lacks the section."""
+    def strings(self, section: int) -> StringTable:
+        """Returns the strings in the section of this number; empty if the file lacks the section."""
         if section >= len(self.sections):
-            return ElfTexts(self.source, 0, 0)
-        return ElfTexts(self.source, self.sections[section].offset, self.sections[section].size)
+            return StringTable(self.source, 0, 0)
+        return StringTable(self.source, self.sections[section].offset, self.sections[section].size)
 
     @property
-    def names(self) -> "ElfTexts":
+    def names(self) -> StringTable:
         """The names of sections."""
-        return self.texts(self._names)
+        return self.strings(self._names)
 
     def address_of(self, offset: int) -> int | None:
-        """The address, as in the symbol table, of code at an offset in the file."""
+        """Returns the address, as in the symbol table, of code at an offset in the file; None outside of code."""
         for one in self.segments:
             if one.kind == _LOAD and one.flags & _EXECUTABLE and one.offset <= offset < one.offset + one.size:
                 return one.address + offset - one.offset
         return None
 
     def offset_of(self, address: int) -> int | None:
-        """The offset in the file of an address in its symbol table."""
+        """Returns the offset in the file of an address in its symbol table; None when the file does not have it."""
         for one in self.segments:
             if one.kind == _LOAD and one.address <= address < one.address + one.size:
                 return address - one.address + one.offset
@@ -149,8 +149,8 @@ class ElfFile:
 
 
 def open_file(opened: Callable[[], int]) -> FileSource | None:
-    """Takes the descriptor that a function opens. Returns None when the file is gone, or is not one that can be read
-    without waiting."""
+    """Returns the file whose descriptor the function returns; None when it raises OSError, or when the file is not a
+    regular one, so that reads may wait."""
     try:
         fd = opened()
     except OSError:

@@ -1,10 +1,11 @@
 """Offsets of functions in an ELF file, for uprobes; counted from the file's start.
 
-The trap: the file comes from a container, so every number in it may be false. A malformed file ends in "no such
-function".
+The trap: the file comes from a container, so every number in it may be false. In a malformed file no function is found.
+A file has at most one symbol table of each type, so only the first of each is read.
 """
 
 import fnmatch
+import os
 import re
 import struct
 from collections.abc import Collection, Iterator
@@ -15,10 +16,14 @@ from kubectl_gadget.agent.elf.elf_source import ElfFile, FileSource, Section
 _SYMBOL = struct.Struct("<IBBHQQ")
 _TABLES = (2, 11)
 """SHT_SYMTAB, SHT_DYNSYM."""
-_FUNCTION, _CHOSEN = 2, 10
+_FUNCTION, _IFUNC = 2, 10
 """STT_FUNC, and STT_GNU_IFUNC."""
+_GO_MAGIC = b"\xff Go buildinf:"
+_PIECE = 1 << 20
 _MOST_BYTES = 1 << 30
-_MOST_TEXTS = 1 << 28
+"""Bytes of a file, read piece by piece."""
+_MOST_STRINGS = 1 << 28
+"""Bytes of a string table."""
 _MOST_SYMBOLS = 2_000_000
 _MOST_COMPARED = 5_000
 
@@ -28,9 +33,9 @@ def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     wanted = {name.encode(): name for name in names}
     with _opened(path) as elf:
-        for texts, table in _symbol_tables(elf):
-            # The texts are searched first: most files have none of the names, and many symbols.
-            places = {place: name for text, name in wanted.items() for place in _places(texts, text)}
+        for strings, table in _symbol_tables(elf):
+            # The strings are searched first: most files have none of the names, and many symbols.
+            places = {place: name for string, name in wanted.items() for place in _places(strings, string)}
             for place, info, _, section, address, _ in _symbols(elf, table) if places else ():
                 offset = elf.offset_of(address) if place in places and section and info & 15 == _FUNCTION else None
                 if offset is not None:
@@ -38,12 +43,12 @@ def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
     return found
 
 
-def _places(texts: bytes, text: bytes) -> Iterator[int]:
-    """Yields where a text is. A linker may store malloc as the end of __libc_malloc."""
-    place = texts.find(text + b"\0")
+def _places(strings: bytes, string: bytes) -> Iterator[int]:
+    """Yields the offsets of a string. A linker may store malloc as the end of __libc_malloc."""
+    place = strings.find(string + b"\0")
     while place >= 0:
         yield place
-        place = texts.find(text + b"\0", place + 1)
+        place = strings.find(string + b"\0", place + 1)
 
 
 def address_offset(path: str, address: int) -> int | None:
@@ -70,11 +75,11 @@ def matching_functions(path: str, pattern: str) -> dict[str, int]:
     return found
 
 
-def is_chosen(path: str, symbol: str) -> bool:
+def is_ifunc(path: str, symbol: str) -> bool:
     """Whether the file has several versions of that function, one of which is chosen at program start (an IFUNC, such
     as libc's memcpy). Raises OSError."""
     with _opened(path) as elf:
-        return any(kind == _CHOSEN and name == symbol.encode() for name, kind, _ in _defined(elf))
+        return any(kind == _IFUNC and name == symbol.encode() for name, kind, _ in _defined(elf))
 
 
 def nearest_functions(path: str, symbol: str) -> str:
@@ -101,7 +106,8 @@ def _may_be_near(name: bytes, wanted: bytes) -> bool:
 def is_go(path: str) -> bool:
     """Whether the program was built by Go. Raises OSError."""
     with open(path, "rb") as file:
-        return file.read(_MOST_BYTES).find(b"\xff Go buildinf:") >= 0
+        offsets = range(0, min(os.fstat(file.fileno()).st_size, _MOST_BYTES), _PIECE)
+        return any(_GO_MAGIC in os.pread(file.fileno(), _PIECE + len(_GO_MAGIC), offset) for offset in offsets)
 
 
 @contextmanager
@@ -112,18 +118,18 @@ def _opened(path: str) -> Iterator[ElfFile]:
 
 def _defined(elf: ElfFile) -> Iterator[tuple[bytes, int, int]]:
     """Yields names, types and addresses of all symbols that the file defines."""
-    for texts, table in _symbol_tables(elf):
+    for strings, table in _symbol_tables(elf):
         for place, info, _, section, address, _ in _symbols(elf, table):
             if section:
-                yield texts[place : texts.find(b"\0", place)], info & 15, address
+                yield strings[place : strings.find(b"\0", place)], info & 15, address
 
 
 def _symbol_tables(elf: ElfFile) -> Iterator[tuple[bytes, Section]]:
-    """Yields the texts and the section of each table of symbols."""
-    for table in elf.sections:
-        if table.kind in _TABLES and table.link < len(elf.sections):
-            texts = elf.sections[table.link]
-            yield elf.source.read(texts.offset, min(texts.size, _MOST_TEXTS)), table
+    """Yields the strings and the section of the first symbol table of each type."""
+    first = {one.kind: one for one in reversed(elf.sections) if one.kind in _TABLES and one.link < len(elf.sections)}
+    for table in first.values():
+        strings = elf.sections[table.link]
+        yield elf.source.read(strings.offset, min(strings.size, _MOST_STRINGS)), table
 
 
 def _symbols(elf: ElfFile, table: Section) -> Iterator[tuple[int, ...]]:

@@ -9,7 +9,7 @@ import struct
 from array import array
 from bisect import bisect_right
 
-from kubectl_gadget.agent.elf.elf_source import ElfSource, ElfTexts
+from kubectl_gadget.agent.elf.elf_source import ElfSource, StringTable
 
 SECTIONS = (b".gopclntab", b".data.rel.ro.gopclntab")
 _MAGIC = (0xFFFFFFF0, 0xFFFFFFF1)
@@ -23,7 +23,7 @@ _ENTRY = "_rt0_"
 class GoFunctions:
     """The table, as it is in the file: offsets of functions in Go's code, sorted, and of their descriptions."""
 
-    def __init__(self, source: ElfSource, table: int, words: "array[int]", base: int, names: ElfTexts) -> None:
+    def __init__(self, source: ElfSource, table: int, words: "array[int]", base: int, names: StringTable) -> None:
         self._source, self._table = source, table
         self.offsets, self._places = words[0::2], words[1::2]
         """the last offset is the end of the last function"""
@@ -41,9 +41,9 @@ class GoFunctions:
 
 
 def read(source: ElfSource, section: tuple[int, int], text_start: int, entry: int) -> GoFunctions | None:
-    """Reads a section, given by offset and size in bytes. None when there is no table that can be trusted.
+    """Reads a section, given by offset and size in bytes. Returns None when the table cannot be trusted.
 
-    Raises struct.error and ValueError when it is not such a table.
+    Raises struct.error and ValueError when the section has no such table.
     """
     start, size = section
     magic, _, pointer, count, _, go_start, names, _, _, _, functions = _HEAD.unpack(source.read(start, _HEAD.size))
@@ -52,8 +52,8 @@ def read(source: ElfSource, section: tuple[int, int], text_start: int, entry: in
     words = array("I", source.read(start + functions, 8 * count + 4))
     if len(words) != 2 * count + 1:
         return None
-    texts = ElfTexts(source, start + names, size - names)
-    found = GoFunctions(source, start + functions, words, go_start or text_start, texts)
+    strings = StringTable(source, start + names, size - names)
+    found = GoFunctions(source, start + functions, words, go_start or text_start, strings)
     if not go_start:
         begin, name = found.find(entry) or (0, "")
         if begin != entry or not name.startswith(_ENTRY):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.elf.elf_symbols import is_chosen, is_go, matching_functions, nearest_functions
+from kubectl_gadget.agent.elf.elf_symbols import is_go, is_ifunc, matching_functions, nearest_functions
 
 Libraries = Sequence[tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]]
 
@@ -69,7 +69,7 @@ class AskedFunctions:
         if not at:
             near = "" if _OFFSET.fullmatch(symbol) else nearest_functions(path, symbol)
             self._warn(f"{seen} has no function {symbol}{near and f'; {near}?'}")
-        if is_chosen(path, symbol):
+        if is_ifunc(path, symbol):
             self._warn(f"{seen} chooses one of several {symbol} for the processor (IFUNC); its calls cannot be traced")
         taken = {offset for offsets in found.values() for offset in offsets}
         # Two names for one address are one function, which gets the shorter name.
