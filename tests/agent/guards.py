@@ -114,7 +114,8 @@ class RunningGuard:
             self.secret.read_text()
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        complete = self._log.read_text().rpartition("\n")[0]  # the last line may still be written
+        return [json.loads(line) for line in complete.splitlines()]
 
     def events(self, policy: str, times: int) -> list[dict[str, Any]]:
         """Of this policy and this process, once there are so many, and all that came soon after."""
