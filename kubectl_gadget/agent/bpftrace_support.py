@@ -32,8 +32,8 @@ _RELRO = 0x6474E552
 _BTF = "/sys/kernel/btf/vmlinux"
 _SHELL = "/bin/sh"
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
-_CHATTER = re.compile(r"couldn't set RLIMIT_MEMLOCK")
-"""Irrelevant since Linux 5.11, which charges a BPF program's memory to its cgroup."""
+_IRRELEVANT = re.compile(r"couldn't set RLIMIT_MEMLOCK")
+"""Since Linux 5.11, a BPF program's memory is charged to its cgroup."""
 _MAP_NAME = re.compile(r"\w{1,11}", re.ASCII)
 
 Problem = dict[str, str]
@@ -95,7 +95,7 @@ def _runs_without_relro() -> bool:
 
 @cache
 def _crash(path: str) -> str:
-    """Returns how it fails at its start, such as by a signal; "" when it does not."""
+    """Returns how it fails at its start, such as by a signal; "" when it starts."""
     try:
         code = subprocess.run([path, "--version"], capture_output=True, check=False).returncode
     except OSError as error:
@@ -153,7 +153,7 @@ class ChosenPods:
         self._containers.take_removed()
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        """As agent.containers.Follower."""
+        """As ContainerFollower.set_owner()."""
         if container is not None and wanted:
             self._wanted.add(cgroup)
             self._put(cgroup)
@@ -161,7 +161,7 @@ class ChosenPods:
             self.forget(cgroup)
 
     def forget(self, cgroup: int) -> None:
-        """As agent.containers.Follower."""
+        """As ContainerFollower.forget()."""
         self._wanted.discard(cgroup)
         if self._map is not None:
             self._map.remove(cgroup.to_bytes(8, "little"))
@@ -192,9 +192,9 @@ class ChosenPods:
                 self.warnings.append(f"{what}, so some containers are missing (try: {remedy})")
 
 
-def is_chatter(line: str) -> bool:
-    """Whether a line on bpftrace's standard error is irrelevant."""
-    return bool(_CHATTER.search(line))
+def is_irrelevant(line: str) -> bool:
+    """Whether a line on bpftrace's standard error is not worth showing."""
+    return bool(_IRRELEVANT.search(line))
 
 
 def find_map(pid: int, name: str) -> OpenMap | None:

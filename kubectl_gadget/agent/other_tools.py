@@ -265,7 +265,7 @@ class ToolRunner:
             self._say(out=line)
 
     def _err(self, line: str) -> None:
-        if not (self._is_bpftrace and bpftrace_support.is_chatter(line)):
+        if not (self._is_bpftrace and bpftrace_support.is_irrelevant(line)):
             self._say(err=line)
 
     def _say(self, **members: Any) -> None:

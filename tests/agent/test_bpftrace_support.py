@@ -90,9 +90,9 @@ def test_what_runs_is_what_the_audit_log_has() -> None:
     assert "own:bpftrace was requested" in str(other_tools.undeclared(disguised, "execsnoop", in_pod=True))
 
 
-def test_a_line_without_meaning_is_known() -> None:
-    assert bpftrace_support.is_chatter("WARNING: Unknown error -1: couldn't set RLIMIT_MEMLOCK for bpftrace.")
-    assert not bpftrace_support.is_chatter("WARNING: f is not traceable")
+def test_an_irrelevant_line_is_recognized() -> None:
+    assert bpftrace_support.is_irrelevant("WARNING: Unknown error -1: couldn't set RLIMIT_MEMLOCK for bpftrace.")
+    assert not bpftrace_support.is_irrelevant("WARNING: f is not traceable")
 
 
 @pytest.mark.bpf

@@ -1,7 +1,7 @@
 """Finds and reads what container runtimes store about a container.
 
-A runtime writes the OCI bundle before it makes the cgroup. Its folder is known for the usual set-ups; other folders are
-learnt from the process that made the cgroup (its --bundle, or its working directory) and from the shims of running
+A runtime writes the OCI bundle before it makes the cgroup. The bundle's folder is known for the usual runtimes; others
+are learnt from the process that made the cgroup (its --bundle, or its working directory) and from the shims of running
 containers. The agent's pod does not mount a runtime's folder, since that would expose containerd's socket as well; it
 reads the files through /proc/1/root, the node's root. The trap: runtimes may live in another mount namespace, so learnt
 folders are accessed through /proc/PID/root.
@@ -51,7 +51,7 @@ class RuncContainer(NamedTuple):
 
 
 class Bundles:
-    """Finds and reads descriptions of containers. The methods accept any content and raise nothing."""
+    """Finds and reads descriptions of containers. The methods accept files with any content and raise nothing."""
 
     def __init__(self, cgroup_root: str) -> None:
         self._host = this_node.host()
@@ -68,7 +68,7 @@ class Bundles:
         return named if named != unnamed else None
 
     def created_by(self, creator: int, path: str) -> tuple[str, str] | None:
-        """Returns runtime and container id, if process `creator` is a runtime making the cgroup at `path` for it."""
+        """Returns runtime and container id, if process `creator` is a runtime that made the cgroup at `path` for it."""
         asked = identity.command(procfs.command_line(creator))
         if asked is None:
             return None
@@ -142,7 +142,7 @@ class Bundles:
     def _remember(self, folder: str) -> None:
         same = folder.partition("/root/")[2]
         alive = [old for old in self._learnt if os.path.isdir(old)]
-        # One entry for each folder and mount namespace; a namespace is identified by the device and inode of its root.
+        # One entry per folder, even if many shims lead to it; the same path in another mount namespace is another one.
         others = [old for old in alive if not (old.partition("/root/")[2] == same and _is_same(old, folder))]
         self._learnt = [folder, *others][:_MOST_LEARNT]
 
@@ -196,8 +196,8 @@ def _status(path: str) -> os.stat_result | None:
 
 
 def _is_same(one: str, other: str) -> bool:
-    found, there = _status(one), _status(other)
-    return found is not None and there is not None and os.path.samestat(found, there)
+    first, second = _status(one), _status(other)
+    return first is not None and second is not None and os.path.samestat(first, second)
 
 
 def _list(folder: str) -> list[str]:

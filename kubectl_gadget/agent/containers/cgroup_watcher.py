@@ -1,7 +1,7 @@
-"""Which cgroups are made and removed, and the depth of the agent's PID namespace, by bpf/containers.bpf.c.
+"""Follows which cgroups are made and removed, and finds the depth of the agent's PID namespace (bpf/containers.bpf.c).
 
-The trap: changes must be read from the ring with the same care as events, since a name has to be known before the first
-event; so this is a ring like those of gadgets.
+The trap: a container's name has to be known before its first event, so no change may be missed or delayed; the ring is
+read like those of gadgets.
 """
 
 import os
@@ -21,7 +21,7 @@ _RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
 
 
 class CgroupChange(NamedTuple):
-    """A cgroup was made or removed, by process `pid`, 0 when not visible here. `name` is the directory's name."""
+    """A cgroup was made or removed by process `pid`, which is 0 if it is not visible here. `name`: the directory's."""
 
     cgroup: int
     parent: int
@@ -31,7 +31,7 @@ class CgroupChange(NamedTuple):
 
 
 class CgroupWatcher:
-    """Follows all of the kernel's cgroups v2 from its creation on. `object` is that of ContainerPrograms. Raises
+    """Follows all cgroups v2, from the creation of this object on. `object` is that of ContainerPrograms. Raises
     AgentError."""
 
     def __init__(self, object: BpfObject) -> None:
@@ -48,7 +48,7 @@ class CgroupWatcher:
 
     @property
     def lost(self) -> int:
-        """Changes since the start that did not fit into the ring. After a loss the tree has to be walked again."""
+        """Number of changes since the start that did not fit into the ring. After a loss, walk the tree again."""
         return self._counters.total(counters.LOST_RING_FULL)
 
     @property
@@ -71,6 +71,6 @@ class CgroupWatcher:
             yield CgroupChange(cgroup, parent, pid, made == 1, os.fsdecode(name.partition(b"\0")[0]))
 
     def close(self) -> None:
-        """The object belongs to its owner."""
+        """Does not close `object`."""
         self._ring.close()
         self._counters.close()

@@ -1,7 +1,8 @@
 """Loads bpf/containers.bpf.c, whose programs follow cgroups (cgroup_watcher.py) and processes that leave their
 container's cgroup (moved_processes.py).
 
-The trap: one program that the kernel refuses fails the object, and a session must start without the second kind too.
+The trap: the object fails to load if the kernel refuses one program, and sessions must also start where it refuses
+those of moved processes. So the object is then opened again without them.
 """
 
 from kubectl_gadget.agent.bpf import libbpf
@@ -16,12 +17,12 @@ OF_CGROUPS = ("made", "removed")
 LOCATE = "locate"
 OF_MOVES = ("attached", "forked", "freed", "running")
 ADOPT = "adopt"
-"""Run by hand, as `locate` is."""
+"""Run by the agent, as `locate` is."""
 _STORAGE = "origins"
 """The map that kernels before 5.11 do not have."""
 _RING_BYTES = 256 << 10
 _VERDICTS = 65536
-"""Entries of that map."""
+"""Entries of the map of verdicts."""
 
 
 class ContainerPrograms:

@@ -1,7 +1,7 @@
 """A process and its descendants, for --pid with --descendants. Runs bpf/descendants.bpf.c.
 
-The trap: children that are forked while the set is filled are caught by the program at fork, which is therefore
-attached first; and it has to be attached before any gadget's own programs at fork, which look the child up.
+The trap: children that are forked while the set is filled are added by the program at fork, which is therefore attached
+first, and also before any gadget's own programs at fork, which look up the child.
 """
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -20,7 +20,7 @@ _ZERO = bytes(4)
 
 
 class Descendants:
-    """The set of the process `pid` (its number on the node) and its descendants. Raises AgentError."""
+    """The set of the process with this PID on the node and its descendants. Raises AgentError."""
 
     def __init__(self, pid: int, pid_level: int) -> None:
         self._object = BpfObject(own_elf("descendants"), "descendants")
@@ -44,7 +44,7 @@ class Descendants:
         raise AgentError(f"processes start faster than they can be listed, even after {_MOST_PASSES} attempts")
 
     def warning(self) -> str | None:
-        """A warning when there was no room for a process."""
+        """Returns a warning if there was no room for a process."""
         missing = int.from_bytes(self._object.required_map("not_added").get(_ZERO) or b"", "little")
         if not missing:
             return None

@@ -1,7 +1,7 @@
-"""Identifies a container from texts alone: cgroup names, OCI configurations, command lines. No I/O.
+"""Identifies a container from cgroup names, OCI configurations and command lines. No I/O.
 
-All of it was written by runtimes on the node, but parts of it (names, annotations) come from anyone who may create a
-pod, so nothing here trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the
+Runtimes on the node wrote these texts, but parts of them (names, annotations) come from anyone who may create a pod, so
+nothing here trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the
 container's id.
 """
 
@@ -46,7 +46,7 @@ class ContainerIdentity(NamedTuple):
 
 
 class RuntimeCommand(NamedTuple):
-    """What a runtime's command line asks for. `bundle` is None for its working directory."""
+    """A runtime's command line. `bundle` None: its working directory."""
 
     runtime: str
     id: str
@@ -71,7 +71,7 @@ def pod_uid(path: str) -> str:
 
 
 def command(arguments: list[str]) -> RuntimeCommand | None:
-    """Parses `runc … create --bundle DIR ID` and similar command lines. None for any other process."""
+    """Parses `runc … create --bundle DIR ID` and similar command lines. Returns None for any other process."""
     runtime = arguments[0].rpartition("/")[2] if arguments else ""
     if runtime not in _COMMANDS or _VERBS.isdisjoint(arguments):
         return None
@@ -87,7 +87,7 @@ def command(arguments: list[str]) -> RuntimeCommand | None:
 
 
 def cgroup_belongs(path: str, id: str, config: object) -> bool:
-    """Whether the cgroup at `path` is the one that `config` (OCI) specifies, or the default one of container `id`."""
+    """Whether the cgroup at `path` is the one that `config` (OCI) specifies or, without one, the default of `id`."""
     wanted = _text(_member(_member(config, "linux"), "cgroupsPath"))
     if not wanted:
         return path.rpartition("/")[2] == id

@@ -1,10 +1,11 @@
-"""Processes that left their container's cgroup, still attributed to the container, by bpf/containers.bpf.c.
+"""Attributes processes that left their container's cgroup to the container (bpf/containers.bpf.c).
 
-The kernel remembers moves from the creation of this object on. Processes that had left before are found by their PID or
-mount namespace, if the container's first process has one of its own. The traps: a tool of the node may also enter a
-container's mount namespace, so that one alone is accepted only in pods that share the node's PID namespace. The runtime
-is in a new container's cgroup before it has made namespaces for it: its own are the node's. And those are not always
-those of process 1: a node may be a container itself, with pods that share its namespaces.
+The kernel remembers moves from the creation of this object on. Processes that left earlier are found by their PID or
+mount namespace, if the container's first process has its own. The traps: a tool of the node may also enter a
+container's mount namespace, so a mount namespace alone is accepted only for pods that share the node's PID namespace.
+The runtime enters a new container's cgroup before it makes namespaces for it, so it still has the node's. And the
+node's namespaces are not always those of process 1: a node may be a container itself, with pods that share its
+namespaces.
 """
 
 import struct
@@ -21,7 +22,7 @@ ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE: a bit in a container's cgroup id, in records about a process that is not in that cgroup."""
 _MAPS = ("gadget_moved", "gadget_moved_counts", "gadget_runtimes")
 _MAKING_NS = 10 * 10**9
-"""longer than a runtime takes to make a container, even on a busy node"""
+"""Longer than a runtime takes to make a container, even on a busy node."""
 _FOUND = struct.Struct("<QQIIIIII")
 _ADOPTED, _MOVED, _COUNTS = struct.Struct("<QQII"), struct.Struct("<QQ"), struct.Struct("<QQ")
 
@@ -45,8 +46,8 @@ class MovedProcess(NamedTuple):
 
 
 class MovedProcesses:
-    """Without task storage (Linux 5.11) such processes are unknown, and the first warning says so. The object of
-    `programs` belongs to its owner."""
+    """Without task storage (Linux 5.11), such processes are not found, and the first warning says so. Does not close
+    the object of `programs`."""
 
     def __init__(self, programs: ContainerPrograms, pid_level: int) -> None:
         self.warnings: list[str] = []
@@ -68,15 +69,16 @@ class MovedProcesses:
         self._object = programs.object
         self.maps = {name: self._object.required_map(name).fd for name in _MAPS}
 
-    def look(self, node_namespace: int) -> None:
-        """Scans existing processes, once containers are known. `node_namespace` is the node's mount namespace inode."""
+    def adopt_existing(self, node_namespace: int) -> None:
+        """Finds processes that left earlier. Call it once containers are known. `node_namespace` is the inode of the
+        node's mount namespace."""
         if self._object is None:
             return
         processes = [MovedProcess(*found) for found in _FOUND.iter_unpack(self._object.iterate("running"))]
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for process, container in elsewhere(processes, self._pid_level, node_namespace, now):
-            one = _ADOPTED.pack(process.started, container, process.tgid, 0)
-            self._object.required_map("adopted").put(bytes(4), one)
+            adopted = _ADOPTED.pack(process.started, container, process.tgid, 0)
+            self._object.required_map("adopted").put(bytes(4), adopted)
             self._object.run(ADOPT)
 
     def origins(self) -> set[int]:
@@ -98,7 +100,7 @@ class MovedProcesses:
 
 
 def _may_be_runtime(process: MovedProcess, now: int) -> bool:
-    """Whether it may be the runtime before it has made the container's namespaces: it still has its parent's."""
+    """Whether it may be the runtime, before it makes the container's namespaces: it still has its parent's."""
     same = not process.has_own_pids and process.mount_namespace == process.mount_namespace_above
     return same and now - process.started < _MAKING_NS
 

@@ -1,5 +1,5 @@
-"""Which containers lose events while a ring is full. Each container has a number; BPF programs use it as the index of
-its counters (bpf/include/gadget/fairness.h).
+"""Which containers lose events while a ring is full. BPF programs use a container's number as the index of its counters
+(bpf/include/gadget/fairness.h).
 
 The trap: a container that has ended is still reported for a while, so numbers are reused as late as possible.
 """
@@ -69,8 +69,8 @@ class ContainerLosses:
             self._words = memoryview(self._memory).cast("Q")
 
     def by_container(self, numbers: ContainerNumbers) -> tuple[Loser, ...]:
-        """Returns `lost_by` of STATS: counts since the start, largest first, without losses that have no known
-        owner."""
+        """Returns `lost_by` of STATS: counts since the start, largest first. Losses of unknown containers are left
+        out."""
         if self._memory is None:
             return ()
         counts = self._words[_LOST::_WORDS].tolist()

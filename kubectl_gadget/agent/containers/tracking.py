@@ -27,9 +27,9 @@ _NUMBER_SHIFT = 8
 """GADGET_NUMBER_SHIFT: a container's number is stored above the verdict's bits."""
 _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
-"""Containers can make any number of cgroups, and a stopped client takes none of the reports."""
-_LOOK_EVERY = 1.0
-"""Seconds between two checks for processes of a container that has ended."""
+"""Limits on changes that were not sent: containers can make any number of cgroups, and a client may stop reading."""
+_CHECK_SECONDS = 1.0
+"""Between two checks for processes elsewhere of a container whose cgroup was removed."""
 _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds to wait before each new attempt to name a container."""
 
@@ -44,7 +44,7 @@ class _TrackedCgroup:
 
 
 class _Unnamed:
-    """A container whose names are not known yet."""
+    """A container whose names are not known yet. `due`: when to try again, in time.monotonic()."""
 
     __slots__ = ("attempt", "container", "creator", "due")
 
@@ -65,7 +65,7 @@ class ContainerFollower(Protocol):
 class Containers:
     """Tracks cgroups and containers. Raises AgentError when the node has no cgroup v2, or refuses the BPF programs.
 
-    With `only`, a namespace, no other container is reported, and no filter reaches beyond that namespace.
+    With `only`, only containers of this namespace are reported, and filters select only among them.
     """
 
     def __init__(self, only: str | None = None) -> None:
@@ -84,8 +84,8 @@ class Containers:
         self.warnings = self._moved.warnings
         self._lost = 0
         self._filter = ContainerSelection(FilterSpec(host=True), only=only)
-        self._nodes: dict[int, _TrackedCgroup] = {}
-        self._members: dict[int, set[int]] = {}  # by owner
+        self._tracked: dict[int, _TrackedCgroup] = {}  # by cgroup
+        self._members: dict[int, set[int]] = {}  # cgroups, by owner
         self._containers: dict[int, ContainerIdentity] = {}  # by cgroup
         self._unnamed: dict[int, _Unnamed] = {}  # by cgroup
         self._nameless: set[int] = set()  # containers without any description, by cgroup
@@ -96,7 +96,7 @@ class Containers:
         self._followers: list[ContainerFollower] = []
         self._kept: dict[int, float] = {}  # removed, but with processes elsewhere; when to check again, by cgroup
         self._walk(earlier=True)
-        self._moved.look(os.stat("/proc/1/ns/mnt").st_ino if os.path.exists("/proc/1/ns/mnt") else 0)
+        self._moved.adopt_existing(os.stat("/proc/1/ns/mnt").st_ino if os.path.exists("/proc/1/ns/mnt") else 0)
 
     def variables(self) -> dict[str, int]:
         """Values of the node's variables in gadgets."""
@@ -110,14 +110,14 @@ class Containers:
     def set_filter(self, wanted: FilterSpec) -> None:
         """Applies FILTER: which containers are traced from now on."""
         self._filter = ContainerSelection(wanted, pod_uid(), pod_namespace(), self._only)
-        for id in self._nodes:
-            self._judge(id)
+        for id in self._tracked:
+            self._decide(id)
 
     def follow(self, follower: "ContainerFollower") -> None:
         """Calls the follower for every existing cgroup, and for changes from now on."""
         self._followers.append(follower)
-        for id in self._nodes:
-            self._judge(id)
+        for id in self._tracked:
+            self._decide(id)
 
     def unfollow(self, follower: "ContainerFollower") -> None:
         """Stops calling the follower."""
@@ -130,7 +130,7 @@ class Containers:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether drain() has nothing to do: no change, and no container that needs another look."""
+        """Whether drain() has nothing to do: nothing has changed, and no container has to be checked again."""
         return self._watcher.is_quiet and not (self._unnamed or self._kept)
 
     def drain(self) -> bool:
@@ -140,19 +140,19 @@ class Containers:
         settled = self._watcher.settle()
         for change in self._watcher.read():
             if not change.made:
-                self._gone(change.cgroup)
-            elif above := self._nodes.get(change.parent):
+                self._on_removed(change.cgroup)
+            elif above := self._tracked.get(change.parent):
                 path = f"{above.cgroup.path}/{change.name}".lstrip("/")
-                self._made(Cgroup(change.cgroup, change.parent, path), change.pid)
+                self._on_made(Cgroup(change.cgroup, change.parent, path), change.pid)
         if self._watcher.lost != self._lost:
             self._lost = self._watcher.lost
             self._walk()
         self._retry()
-        self._let_go()
+        self._forget_kept()
         return settled
 
     def take_changes(self) -> ContainerChanges | None:
-        """Returns what is new since the last call, or None."""
+        """Returns the containers and cgroups that are new since the last call; None if there are none."""
         if not self._new_containers and not self._new_cgroups:
             return None
         changes = ContainerChanges(
@@ -176,23 +176,25 @@ class Containers:
         share one.
         """
         name = path.rpartition("/")[2]
-        verdicts = {node.verdict for node in self._nodes.values() if node.cgroup.path.rpartition("/")[2] == name}
+        verdicts = {
+            tracked.verdict for tracked in self._tracked.values() if tracked.cgroup.path.rpartition("/")[2] == name
+        }
         return not verdicts or not verdicts <= {UNWANTED, UNWANTED_HOST}
 
     def wanted(self) -> list[tuple[int, str]]:
         """Returns id and path of each wanted cgroup, containers first. Containers without names count as wanted."""
         unwanted = (UNWANTED, UNWANTED_HOST) if self._only is None else (UNWANTED, UNWANTED_HOST, 0)
-        found = [node for node in self._nodes.values() if node.verdict not in unwanted]
-        found.sort(key=lambda node: not node.owner)
-        return [(node.cgroup.id, node.cgroup.path) for node in found]
+        found = [tracked for tracked in self._tracked.values() if tracked.verdict not in unwanted]
+        found.sort(key=lambda tracked: not tracked.owner)
+        return [(tracked.cgroup.id, tracked.cgroup.path) for tracked in found]
 
     def everything(self) -> list[tuple[int, str]]:
         """Returns id and path of all cgroups."""
-        return [(node.cgroup.id, node.cgroup.path) for node in self._nodes.values()]
+        return [(tracked.cgroup.id, tracked.cgroup.path) for tracked in self._tracked.values()]
 
     def wanted_containers(self) -> list[tuple[int, str]]:
         """Returns id and path of wanted containers' own cgroups, without those below them."""
-        return [(id, path) for id, path in self.wanted() if self._nodes[id].owner == id]
+        return [(id, path) for id, path in self.wanted() if self._tracked[id].owner == id]
 
     def close(self) -> None:
         self._watcher.close()
@@ -200,25 +202,25 @@ class Containers:
 
     def _walk(self, earlier: bool = False) -> None:
         found = {cgroup.id: cgroup for cgroup in cgroups.walk(self._root)}
-        gone = self._nodes.keys() - found.keys()
-        for id in sorted(gone, key=lambda id: self._nodes[id].cgroup.path, reverse=True):
-            self._gone(id)  # cgroups below a container go before the container, as the kernel removes them
+        gone = self._tracked.keys() - found.keys()
+        for id in sorted(gone, key=lambda id: self._tracked[id].cgroup.path, reverse=True):
+            self._on_removed(id)  # cgroups below a container go before the container, as the kernel removes them
         self._top = next(iter(found))
         runc = {known.cgroup.strip("/"): known.id for known in self._bundles.known_to_runc()}
         for cgroup in found.values():
             if identity.container_id(cgroup.path.rpartition("/")[2]):
                 self._bundles.learn(cgroup.path)
         for cgroup in found.values():
-            if cgroup.id not in self._nodes:
-                self._made(cgroup, 0, runc, earlier)
+            if cgroup.id not in self._tracked:
+                self._on_made(cgroup, 0, runc, earlier)
 
-    def _made(self, cgroup: Cgroup, creator: int, runc: dict[str, str] | None = None, earlier: bool = False) -> None:
-        if cgroup.id in self._nodes:
+    def _on_made(self, cgroup: Cgroup, creator: int, runc: dict[str, str] | None = None, earlier: bool = False) -> None:
+        if cgroup.id in self._tracked:
             return
-        above = self._nodes.get(cgroup.parent)
+        above = self._tracked.get(cgroup.parent)
         owner = above.owner if above else 0
         new = self._container_in(cgroup, owner, creator, runc or {})
-        self._nodes[cgroup.id] = _TrackedCgroup(cgroup, cgroup.id if new else owner)
+        self._tracked[cgroup.id] = _TrackedCgroup(cgroup, cgroup.id if new else owner)
         self._members.setdefault(cgroup.id if new else owner, set()).add(cgroup.id)
         if new:
             self._unnamed[cgroup.id] = _Unnamed(new._replace(earlier=earlier), creator)
@@ -227,7 +229,7 @@ class Containers:
             self._publish(cgroup.id)
 
     def _container_in(self, cgroup: Cgroup, owner: int, creator: int, runc: dict[str, str]) -> ContainerIdentity | None:
-        """Returns the container that this cgroup was made for, without names; None when it belongs to the one above."""
+        """Returns the container that this cgroup was made for, without names; None if it has its parent's owner."""
         above = self._containers.get(owner)
         if owner in self._unnamed or (above and above.pod):
             return None
@@ -246,7 +248,7 @@ class Containers:
     def _name(self, id: int) -> bool:
         """Tries once to name a container. Returns True when it has its names now."""
         unnamed = self._unnamed[id]
-        named = self._bundles.name(unnamed.container, self._nodes[id].cgroup.path, unnamed.creator)
+        named = self._bundles.name(unnamed.container, self._tracked[id].cgroup.path, unnamed.creator)
         if named is None:
             wait = _RETRIES[min(unnamed.attempt, len(_RETRIES) - 1)]
             unnamed.attempt += 1
@@ -263,18 +265,18 @@ class Containers:
         for member in self._members[id]:
             self._publish(member)
 
-    def _let_go(self) -> None:
-        """Forgets containers that were kept for their processes elsewhere, once those have ended."""
+    def _forget_kept(self) -> None:
+        """Forgets containers that were kept for their processes elsewhere, once these have ended."""
         now = time.monotonic()
         if not self._kept or now < min(self._kept.values()):
             return
         origins = self._moved.origins()
         for id in list(self._kept):
             if id in origins:
-                self._kept[id] = now + _LOOK_EVERY
+                self._kept[id] = now + _CHECK_SECONDS
             else:
                 del self._kept[id]
-                self._gone(id)
+                self._on_removed(id)
 
     def _retry(self) -> None:
         if not self._unnamed:
@@ -285,18 +287,18 @@ class Containers:
                 self._give_up(id)
 
     def _give_up(self, id: int) -> None:
-        """Reports the container by its id alone. It gets no verdict."""
+        """Reports the container without names, by its id. It gets no verdict."""
         container = self._unnamed.pop(id).container
         self._containers[id] = container
         self._nameless.add(id)
         self._introduce(id, container)
 
     def _publish(self, id: int) -> None:
-        """Reports the container of this cgroup, unless the container has no name yet."""
-        owner = self._nodes[id].owner
+        """Reports the container of this cgroup, unless its names are not known yet."""
+        owner = self._tracked[id].owner
         if owner in self._unnamed:
             return
-        self._judge(id)
+        self._decide(id)
         container = self._containers.get(owner)
         if self._may_report(container):
             self._new_cgroups[id] = container.id if container else None
@@ -304,34 +306,34 @@ class Containers:
     def _may_report(self, container: ContainerIdentity | None) -> bool:
         return self._only is None or (container is not None and container.namespace == self._only)
 
-    def _judge(self, id: int) -> None:
-        """Passes the verdict on a cgroup to the kernel, if it has changed."""
-        node = self._nodes[id]
-        if node.owner == 0:
+    def _decide(self, id: int) -> None:
+        """Decides whether a cgroup is wanted, and tells the kernel if that has changed, and all followers."""
+        tracked = self._tracked[id]
+        if tracked.owner == 0:
             verdict = self._filter.host
-        elif node.owner in self._unnamed or node.owner in self._nameless:
+        elif tracked.owner in self._unnamed or tracked.owner in self._nameless:
             return
         else:
-            verdict = self._filter.verdict(self._containers[node.owner])
-        number = self.numbers.of(node.owner, self._containers.get(node.owner))
-        if verdict != node.verdict and self._verdicts.set(id, verdict | number << _NUMBER_SHIFT):
-            node.verdict = verdict
+            verdict = self._filter.verdict(self._containers[tracked.owner])
+        number = self.numbers.of(tracked.owner, self._containers.get(tracked.owner))
+        if verdict != tracked.verdict and self._verdicts.set(id, verdict | number << _NUMBER_SHIFT):
+            tracked.verdict = verdict
         for follower in self._followers:
-            follower.set_owner(id, self._containers.get(node.owner), verdict in (WANTED, WANTED_HOST))
+            follower.set_owner(id, self._containers.get(tracked.owner), verdict in (WANTED, WANTED_HOST))
 
-    def _gone(self, id: int) -> None:
-        node = self._nodes.get(id)
-        if node is None:
+    def _on_removed(self, id: int) -> None:
+        tracked = self._tracked.get(id)
+        if tracked is None:
             return
         if id in self._unnamed and not self._name(id):
             self._give_up(id)
-        if node.owner == id and id not in self._kept and id in self._moved.origins():
-            self._kept[id] = time.monotonic() + _LOOK_EVERY
+        if tracked.owner == id and id not in self._kept and id in self._moved.origins():
+            self._kept[id] = time.monotonic() + _CHECK_SECONDS
             return
-        may_report = self._may_report(self._containers.get(node.owner))
-        del self._nodes[id]
-        self._members[node.owner].discard(id)
-        if node.owner == id:
+        may_report = self._may_report(self._containers.get(tracked.owner))
+        del self._tracked[id]
+        self._members[tracked.owner].discard(id)
+        if tracked.owner == id:
             del self._members[id], self._containers[id]
             self.numbers.give_back(id)
             self._nameless.discard(id)

@@ -1,8 +1,8 @@
 """FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
 
-The numbers are those of bpf/include/gadget/filter.h. The trap: events of a container without a verdict are sent, so one
-that could not be named gets none, and the client decides. The exception is a session that may see only one namespace:
-there, events without a verdict are not sent (gadget_node_named_only).
+The numbers are those of bpf/include/gadget/filter.h. The trap: a container whose names are not known gets no verdict;
+its events are sent, and the client decides. Only in a session that may see a single namespace, events without a verdict
+are not sent (gadget_node_named_only).
 """
 
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
@@ -16,9 +16,9 @@ WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 class ContainerSelection:
     """The meaning of FILTER.
 
-    The pod `own_pod` is the agent's own, and `own_namespace` may contain other agents. Activity of agents is excluded,
-    unless they, or their namespace, were asked for by name. `only` is the one namespace that the session may see,
-    whatever `wanted` asks for.
+    `own_pod` is the UID of the agent's own pod, and `own_namespace` may contain other agents. Activity of agents is
+    excluded, unless it or their namespace was requested. `only` is the one namespace that the session may see, whatever
+    `wanted` says.
     """
 
     def __init__(self, wanted: FilterSpec, own_pod: str = "", own_namespace: str = "", only: str | None = None) -> None:
@@ -27,9 +27,9 @@ class ContainerSelection:
         self._containers = _names(wanted.containers)
         self._exclude = frozenset(wanted.exclude_pods)
         self._host = wanted.host
-        leaves_out = self._namespaces is None and not wanted.own_processes
-        self._agents = own_namespace if leaves_out else ""
-        if own_pod and leaves_out:
+        without_agents = self._namespaces is None and not wanted.own_processes
+        self._agents = own_namespace if without_agents else ""
+        if own_pod and without_agents:
             self._exclude |= {own_pod}
         if only is not None:
             self._namespaces = frozenset({only}) if self._namespaces is None else self._namespaces & {only}
@@ -37,7 +37,7 @@ class ContainerSelection:
 
     @property
     def host(self) -> int:
-        """The verdict on a cgroup of the host."""
+        """The verdict on cgroups of the host."""
         return WANTED_HOST if self._host else UNWANTED_HOST
 
     @property
@@ -46,7 +46,7 @@ class ContainerSelection:
         return self._namespaces is None and self._pods is None and self._containers is None
 
     def verdict(self, container: ContainerIdentity) -> int:
-        """The verdict on a container whose names are known."""
+        """Returns the verdict on a container whose names are known."""
         wanted = (
             (self._namespaces is None or container.namespace in self._namespaces)
             and (self._pods is None or container.pod in self._pods)
@@ -56,7 +56,7 @@ class ContainerSelection:
         return WANTED if wanted else UNWANTED
 
     def _excludes(self, container: ContainerIdentity) -> bool:
-        """Pods are excluded by UID; static pods, whose containers have another UID than the API, by NAMESPACE/NAME."""
+        """Pods are excluded by UID; static pods by NAMESPACE/NAME, since the API server has another UID for them."""
         if self._agents and (container.namespace, container.container) == (self._agents, _AGENT):
             return True
         name = f"{container.namespace}/{container.pod}" if container.pod else ""
