@@ -236,7 +236,7 @@ def static(path: Path) -> None:
 def look(enforcer: Enforcer) -> None:
     """As the session does, without its pauses."""
     for search in enforcer.context.callbacks.each_turn:
-        search.__self__._next_look = 0.0  # type: ignore[attr-defined]
+        search.__self__._next_search = 0.0  # type: ignore[attr-defined]
     for hook in enforcer.attached:
         assert hook.probes
         hook.probes._rechecks._next.clear()

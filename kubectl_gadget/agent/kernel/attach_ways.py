@@ -1,8 +1,8 @@
-"""Ways to a hook, WAY of docs/protocol.md: where a program goes, what the kernel would accept but not carry out, and
-whether this kernel takes any program there.
+"""Ways to a hook, WAY of docs/protocol.md: attaches programs, detects what the kernel accepts without effect, and tries
+whether this kernel accepts any program there.
 
-The trap: a hook's name in the kernel proves little. Kernels refuse whole kinds of programs, so only loading and
-attaching one gives the answer.
+The trap: that the kernel has a hook of this name proves little. Kernels refuse whole kinds of programs, so only loading
+and attaching one gives the answer.
 """
 
 import errno
@@ -34,7 +34,7 @@ def name_of(way: Way) -> str:
 
 
 def open_object(elf: bytes, name: str, way: Way, calls: SyscallDispatcher) -> BpfObject:
-    """Opens an object with the programs of a way. `calls` runs those that follow a single system call."""
+    """Opens an object with the programs of a way. `calls` calls those that follow a single system call."""
     programs = [way.program, *way.also]
     if not way.call:
         return BpfObject(elf, name, programs)
@@ -48,7 +48,7 @@ class NoSuchCallsError(AgentError):
 
 
 def check(way: Way) -> None:
-    """Raises AgentError for what the kernel would accept but not carry out, or would carry out with other arguments."""
+    """Raises AgentError if the kernel would accept a program but never run it, or run it with other arguments."""
     if way.machine not in ("", os.uname().machine):
         raise NoSuchCallsError(f"this node is not {way.machine}, whose programs make such calls")
     _check_called(way)
@@ -67,7 +67,7 @@ def check(way: Way) -> None:
 
 
 def _check_called(way: Way) -> None:
-    """Checks that the kernel calls this function, among those for calls of 32-bit programs."""
+    """Checks that the kernel calls the way's function, if it is one of several for calls of 32-bit programs."""
     functions = way.called
     if not functions:
         return
@@ -79,7 +79,7 @@ def _check_called(way: Way) -> None:
 
 
 def why(way: Way, error: AgentError | Failure) -> str:
-    """Returns why this kernel does not accept a program there."""
+    """Returns why this kernel does not accept the way's program."""
     if isinstance(error, AgentError):
         return str(error)
     lacking = features.lacking(way.kind)
@@ -100,8 +100,8 @@ def why(way: Way, error: AgentError | Failure) -> str:
     return reason
 
 
-def aim(object: BpfObject, way: Way) -> None:
-    """Sets the programs' target, before the object is loaded."""
+def set_target(object: BpfObject, way: Way) -> None:
+    """Sets the function that the way's program is attached to, before the object is loaded."""
     if way.kind in _TRAMPOLINES:
         object.set_attach_target(way.program, _target(way))
 
@@ -140,7 +140,7 @@ def _try(elf: bytes, way: Way) -> None:
     calls = SyscallDispatcher()
     object = open_object(elf, "attach_probe", way.replace(also=()), calls)
     try:
-        aim(object, way)
+        set_target(object, way)
         object.load()
         attach(object, way)
     finally:

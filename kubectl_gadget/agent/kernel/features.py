@@ -1,7 +1,7 @@
 """Detects what this kernel supports. The checks are cheap, because HELLO must not wait for them.
 
-Only one empty ring buffer is loaded. The trap: None means "could not tell", not False; only loading a program tells for
-sure.
+Nothing is loaded except one empty ring buffer. The trap: None means "unknown", not False; only loading a program gives
+certainty.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 def can() -> dict[str, bool | None]:
-    """Returns features by name: True, False, or None for "could not tell"."""
+    """Returns features by name: True, False, or None for "unknown"."""
     fentry = _fentry()
     return {
         "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
@@ -60,13 +60,13 @@ def problems(can: dict[str, bool | None]) -> list[Problem]:
 
 
 def problem(what: str, why: str, remedy: str | None) -> Problem:
-    """Builds one problem as it stands in HELLO and END."""
+    """Returns one problem for HELLO and END."""
     return Problem(what=what, why=why, try_=remedy or "")
 
 
 def lacking(kind: str) -> str | None:
-    """Returns why this kernel takes no programs of the kind, such as "fentry"; None when it takes them, or when that is
-    unknown. The kernel's own answer is only EPERM or ENOENT."""
+    """Returns why this kernel accepts no programs of the kind, such as "fentry"; None when it accepts them, or when
+    that is unknown. The kernel's own answer is only EPERM or ENOENT."""
     if kind in ("fentry", "fexit", "fmod_ret", "lsm") and _fentry() is False:
         return f"this kernel has no {kind} programs (they need CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
     if kind in ("kprobe", "kretprobe") and not _perf_unit("kprobe") and not perf_is_closed():
@@ -92,7 +92,8 @@ def _in_tracefs(path: str) -> bool | None:
 
 
 def _fentry() -> bool | None:
-    """BPF trampolines need ftrace. A lockdown that forbids them also forbids opening ftrace's list of functions."""
+    """Whether BPF trampolines, which need ftrace, work. A lockdown that forbids them also forbids opening ftrace's list
+    of functions."""
     path = next((path for folder in TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
     if path is None:
         return _in_tracefs("available_filter_functions")
@@ -108,8 +109,8 @@ def _perf_unit(name: str) -> bool:
 
 
 def bpf_lsm() -> bool | None:
-    """Whether BPF is an active security module. If not, the kernel loads and attaches LSM programs but never runs them.
-    None: could not tell."""
+    """Whether BPF is an active security module; None if that is unknown. If it is not, the kernel loads and attaches
+    LSM programs but never runs them."""
     if (modules := _active_modules()) is not None:
         return _BPF_MODULE in modules
     names = security_file("lsm").strip()

@@ -1,8 +1,8 @@
-"""Looks up hooks in this kernel: functions, system calls, tracepoints, LSM hooks. Nothing is attached, except for the
-ways that the client asks to try: a program that does nothing is attached there for a moment (attach_ways.py).
+"""Looks up hooks in this kernel: functions, system calls, tracepoints, LSM hooks. Nothing is attached, except to ways
+that the client wants to be tried: there, a program without effects is attached for a moment (attach_ways.py).
 
 The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs lists what can be hooked,
-and without tracefs the answer is None, "could not tell".
+and without tracefs the answer is None, "unknown".
 """
 
 import os
@@ -24,17 +24,17 @@ _MOST_GENERATED = 20_000
 def look_up(asked: LookUp) -> Hooks:
     """Returns the answer to a lookup. Raises AgentError when a pattern is invalid."""
     functions = {name: _symbol(name) for name in asked.functions}
-    # To list 200,000 symbols takes the kernel and this process a tenth of a second.
+    # Listing 200,000 symbols takes a tenth of a second.
     present = {*functions.values()}.intersection(_kernel_symbols()) if functions else set()
     tracepoints = {name: _tracepoint(name) for name in asked.tracepoints}
     missing = {name for name, symbol in functions.items() if name == symbol and symbol not in present}
-    not_there = {name for name, there in tracepoints.items() if there is False}
+    unknown = {name for name, exists in tracepoints.items() if exists is False}
     traceable = traceable_names() if asked.patterns else None
     return Hooks(
         functions={name: FoundFunction(exists=symbol in present) for name, symbol in functions.items()},
         tracepoints=tracepoints,
         generated={pattern: _matching(pattern, traceable) for pattern in asked.patterns},
-        near=_near(missing, _kernel_symbols) | _near(not_there, _tracepoints),
+        near=_near(missing, _kernel_symbols) | _near(unknown, _tracepoints),
         ways={name: attach_ways.try_all(each) for name, each in asked.ways.items()},
         traceable_problem=traceable_problem() if asked.patterns and traceable is None else "",
     )
@@ -66,7 +66,7 @@ def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[
 
 
 def traceable_names() -> list[str] | None:
-    """Returns the functions that can be hooked; a name is repeated if several share it. None: could not tell."""
+    """Returns the functions that can be hooked; a name is repeated if several share it. None: unknown."""
     for folder in TRACING:
         try:
             with open(f"{folder}/available_filter_functions", encoding="ascii", errors="replace") as file:
@@ -77,7 +77,7 @@ def traceable_names() -> list[str] | None:
 
 
 def traceable_problem() -> str:
-    """Says why traceable_names() returned None, and what helps."""
+    """Returns why traceable_names() returned None, and what helps."""
     folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
     if folder is None:
         where = "mount -t tracefs tracefs /sys/kernel/tracing; in a pod: as a hostPath"
@@ -107,7 +107,7 @@ def _tracepoints() -> Iterator[str]:
 
 
 def _matching(pattern: str, traceable: list[str] | None) -> FoundFunctions | None:
-    """Returns how many functions a pattern matches, and which; "" means the system calls. None: could not tell."""
+    """Returns how many functions a pattern matches, and which; "" matches the system calls. None: unknown."""
     if traceable is None:
         return None
     names = sorted(set(matching(pattern, traceable)))

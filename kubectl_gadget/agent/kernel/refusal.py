@@ -1,4 +1,5 @@
-"""Explains why this kernel refused: turns libbpf's errno and log into an AgentError with cause and remedy.
+"""Explains why this kernel refused a program or a map: turns libbpf's errno and log into an AgentError with cause and
+remedy.
 
 The verifier's log is long and its end has the reason, so only the last useful lines are shown. The trap: EPERM has four
 causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not distinguish, so each is checked.
@@ -24,7 +25,7 @@ PERF_IS_CLOSED = (
 )
 """Cause and remedy."""
 
-_TELLING_LINES = 6
+_USEFUL_LINES = 6
 _NEWER_HELPERS = {
     "bpf_ringbuf_output": "5.8",
     "bpf_ringbuf_reserve": "5.8",
@@ -38,7 +39,7 @@ _NEWER_HELPERS = {
     "bpf_loop": "5.17",
 }
 _NUMBERED_HELPERS = {"174": "bpf_get_attach_cookie", "175": "bpf_task_pt_regs", "181": "bpf_loop"}
-"""Helpers that an older kernel reports as `unknown` (include/uapi/linux/bpf.h)."""
+"""Names of helpers that an older kernel reports only by number (include/uapi/linux/bpf.h)."""
 # Patterns are compiled when something was refused: every session imports this.
 _UNKNOWN_HELPER = r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)"
 _LIMITS = (
@@ -55,10 +56,10 @@ _FAILED_PROGRAM = r"prog '([^']+)': (?:failed to load|BPF program load failed|fa
 _TRACEPOINT = r"failed to determine tracepoint '([^']+)' perf event ID: (.*)"
 _BTF_TYPE = r"failed to find kernel BTF type ID of '([^']+)'"
 _OTHER_CONTEXT = "func 'sys_exit' doesn't have"
-"""The verifier's message about a program that is to be run from raw tracepoints."""
+"""The verifier's message about a program that was not written for raw tracepoints."""
 _NO_CALL = r"failed to find the system call '([^']+)'"
 _MAP = r"map '([^']+)': failed to create"
-_CHATTER = r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))"
+_USELESS = r"^(processed \d+ insns|verification time|stack depth|-- (BEGIN|END) PROG|\d+: (safe|\(.*\) goto|R\d.*=))"
 
 
 def capabilities() -> set[str]:
@@ -89,9 +90,9 @@ def lockdown() -> str:
 
 
 def perf_is_closed() -> bool:
-    """Whether perf_event_open(), which attaches programs to tracepoints, kprobes and uprobes, is refused although
-    CAP_PERFMON is there. Debian's and Ubuntu's kernels do that by default, with kernel.perf_event_paranoid levels of
-    their own from 3 up."""
+    """Whether the kernel refuses perf_event_open(), which attaches programs to tracepoints, kprobes and uprobes, in
+    spite of CAP_PERFMON. Debian's and Ubuntu's kernels do by default, at levels of kernel.perf_event_paranoid from 3
+    up, which other kernels do not have."""
     level = procfs.read("/proc/sys/kernel/perf_event_paranoid").strip()
     return level.isdigit() and int(level) > 2 and "SYS_ADMIN" not in capabilities()
 
@@ -133,8 +134,8 @@ def reason(failure: Failure) -> tuple[str, str | None]:
     if _OTHER_CONTEXT in text:
         why = "it reads the context of a tracepoint, but system calls are traced without tracepoints"
         return why, "gadget_result(ctx) of gadget/syscall.h"
-    for said, why, since in _LIMITS:
-        if said in text:
+    for message, why, since in _LIMITS:
+        if message in text:
             return why, f"Linux {since} or newer"
     if found := re.search(_FEWER_ARGUMENTS, text):
         return f"the kernel's {found[1]} has no argument {found[2]}", "a newer kernel"
@@ -142,22 +143,22 @@ def reason(failure: Failure) -> tuple[str, str | None]:
         return f"this architecture has no system call {found[1]}", None
     if found := re.search(_MAP, text):
         return f"the kernel refused the map {found[1]}: {os.strerror(failure.errno)}", "Linux 5.11 or newer"
-    return "\n".join([os.strerror(failure.errno), *telling_lines(failure.log)]), None
+    return "\n".join([os.strerror(failure.errno), *useful_lines(failure.log)]), None
 
 
-def telling_lines(log: list[str]) -> list[str]:
+def useful_lines(log: list[str]) -> list[str]:
     """Returns the last lines of the verifier's log, or of libbpf's messages, that explain the failure."""
     begin_lines = [i for i, line in enumerate(log) if "BEGIN PROG LOAD LOG" in line]
     end_lines = [i for i, line in enumerate(log) if "END PROG LOAD LOG" in line]
     if begin_lines and end_lines:
         log = log[begin_lines[-1] + 1 : end_lines[-1]]
-    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not re.match(_CHATTER, line)][
-        -_TELLING_LINES:
+    return [line.removeprefix("libbpf: ") for line in log if line.strip() and not re.match(_USELESS, line)][
+        -_USEFUL_LINES:
     ]
 
 
 def refused(what: str, failure: Failure, lacking: str | None = None) -> AgentError:
-    """Returns the error to raise. `what` is "gadget trace_open", …; `lacking` is what this kernel is known to lack."""
+    """Returns the error to raise. `what` is, for example, "gadget trace_open". `lacking`: the reason, if known."""
     why, remedy = (lacking, None) if lacking else reason(failure)
     return AgentError(f"{what} cannot run here: {why}", remedy)
 

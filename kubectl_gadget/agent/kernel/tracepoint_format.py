@@ -1,7 +1,7 @@
 """Offsets of the fields of a tracepoint's record on this kernel, as tracefs lists them, for slots of policies.
 
-Policies number fields in the order of `format`, from 0, including the common ones. The trap: an array lies in the
-record itself, and a `__data_loc` field points to text after the fields; only other texts are pointers.
+Policies number fields in the order of `format`, from 0, including the common ones. The trap: an array is in the record
+itself, and a `__data_loc` field has the offset of text after the fields; only other texts are pointers.
 """
 
 import re
@@ -26,7 +26,8 @@ _NARROW = {
     **dict.fromkeys(("long", "off_t", "loff_t", "ssize_t"), (8, True)),
     **{"umode_t": (2, False)},
 }
-"""Size and sign of system call arguments. In the record all of them are as wide as a register and unsigned."""
+"""Size of system call arguments, and whether they are signed. In the record all are as wide as a register and
+unsigned."""
 _NUMBER_OF_CALL = 8
 """Offset of the system call's number; its arguments follow."""
 _HEAD = struct.Struct("<4B2H")
@@ -48,7 +49,7 @@ class TracepointField(NamedTuple):
 
     @property
     def is_located(self) -> bool:
-        """Whether the field only says where the value lies (`__data_loc`)."""
+        """Whether the field is the offset of its value (`__data_loc`)."""
         return self.declared.startswith("__data_loc ")
 
     @property
@@ -86,9 +87,9 @@ def fields(tracepoint: str) -> list[TracepointField]:
 
 
 def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> bytes:
-    """Returns the slots with field numbers replaced by offsets, and with the types that were left open filled in.
-    `compared` gives, by slot number, the type that filters compare an open slot with. Raises AgentError when a field
-    does not exist, or does not have the slot's type."""
+    """Returns the slots with offsets in place of field numbers, and with the types that the policy left open.
+    `compared` has, by slot number, the type that filters compare an open slot with. Raises AgentError when a field does
+    not exist, or does not have the slot's type."""
     known = fields(tracepoint)
     placed = bytearray(slots)
     for start in range(0, len(slots), _SLOT_BYTES):
@@ -103,7 +104,7 @@ def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> 
                 what = f"{tracepoint}: the field {index}, {field.declared}, cannot be compared with a {wanted}"
                 raise AgentError(what, "the argument's type in the policy")
         if type == _NUMBER:
-            # From an array, the requested number of bytes, from its start.
+            # From an array, the requested number of bytes is read, from its start.
             if field.number_size not in (1, 2, 4, 8) or field.is_located:
                 raise AgentError(f"{tracepoint}: the field {index}, {field.declared}, is not a number")
             size = min(size, field.size if field.is_array else field.number_size)

@@ -1,6 +1,7 @@
 """The types in a BTF section, as numbers (Documentation/bpf/btf.rst). Little-endian machines only.
 
-A type is three words and, of some kinds, more: name, information (kind, number of members), and a size or another type.
+A type has three words, and more if it is of certain kinds: name, information (kind, number of members), and a size or
+another type.
 """
 
 import struct
@@ -13,13 +14,13 @@ FUNC, FUNC_PROTO, VAR, DATASEC = range(12, 16)
 DECL_TAG, TYPE_TAG, ENUM64 = range(17, 20)
 _WORDS = {INT: (4, 0), ARRAY: (6, 0), STRUCT: (3, 3), UNION: (3, 3), ENUM: (3, 2), FUNC_PROTO: (3, 2)}
 _WORDS |= {VAR: (4, 0), DATASEC: (3, 3), DECL_TAG: (4, 0), ENUM64: (3, 3)}
-"""Words of a type, and of each of its members; of other kinds 3 and 0."""
+"""By kind: the number of a type's own words, and of each of its members. 3 and 0 for other kinds."""
 _HEADER = struct.Struct("<HBBIIIII")
 _MAGIC = 0xEB9F
 
 
 class _Lengths(dict[int, int]):
-    """Words of a type, by its information."""
+    """The number of a type's words, by its information."""
 
     def __missing__(self, information: int) -> int:
         own, of_member = _WORDS.get(kind(information), (3, 0))
@@ -28,7 +29,7 @@ class _Lengths(dict[int, int]):
 
 
 class BtfRecords:
-    """Raises ValueError and struct.error when the data is no BTF, and IndexError when it is truncated."""
+    """Raises ValueError and struct.error when the data is not BTF, and IndexError when it is truncated."""
 
     def __init__(self, data: bytes) -> None:
         magic, _, _, head, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
@@ -37,9 +38,9 @@ class BtfRecords:
         self.words = array("I", data[head + types : head + types + types_size])
         self.strings = data[head + strings : head + strings + strings_size]
         self.starts = array("I", [0])
-        """where each type begins, by its id; 0 is void, which has no words"""
+        """the index in `words` at which each type begins, by its id; 0 is void, which has no words"""
         self.named: dict[int, list[int]] = {}
-        """ids by name, an offset in the strings; without functions, which are half of all types"""
+        """ids by name, which is an offset in the strings; without functions, which are half of all types"""
         words, lengths, add = self.words, _Lengths(), self.starts.append
         at, end = 0, len(words)
         while at < end:
@@ -68,7 +69,7 @@ def kind(information: int) -> int:
 
 
 def places_of_types(record: "array[int]") -> Iterator[int]:
-    """Yields where a type's words name other types."""
+    """Yields the indexes of a type's words that are ids of other types."""
     its_kind = kind(record[1])
     if its_kind in (PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG):
         yield 2
@@ -81,7 +82,7 @@ def places_of_types(record: "array[int]") -> Iterator[int]:
 
 
 def places_of_names(record: "array[int]") -> Iterator[int]:
-    """Yields where a type's words are offsets in the strings."""
+    """Yields the indexes of a type's words that are offsets in the strings."""
     yield 0
     own, of_member = _WORDS.get(kind(record[1]), (3, 0))
     if of_member:

@@ -1,4 +1,4 @@
-"""Which types of the kernel an object reads, by the relocations in its .BTF.ext (CO-RE)."""
+"""Which of the kernel's types an object reads, according to the relocations in its .BTF.ext (CO-RE)."""
 
 import struct
 from typing import NamedTuple
@@ -9,7 +9,7 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 _TARGET_ID = 7
 """BPF_CORE_TYPE_ID_TARGET"""
 _FLAVOR = b"___"
-"""In the name of a type, what follows is only the object's: it means the kernel's type without that."""
+"""Suffix of a type's name in an object, which libbpf ignores when it looks up the kernel's type."""
 
 
 class ReadTypes(NamedTuple):
@@ -17,7 +17,7 @@ class ReadTypes(NamedTuple):
 
     types: frozenset[tuple[bytes, int]]
     numbers: frozenset[bytes]
-    """the names of those whose id itself is read"""
+    """the names of types whose id itself is read"""
 
 
 def read_types(elf: bytes) -> ReadTypes:

@@ -1,7 +1,7 @@
-"""The subset of the kernel's types for each object (subset.py), kept for later sessions until the machine starts again.
+"""The subset of the kernel's types for each object (subset.py), kept for later sessions until the machine is rebooted.
 
-The trap: a file decides where programs look in the kernel's memory, so it is used only if nobody but this user can have
-written it; and modules that were loaded later may have a type that the kernel lacks.
+The trap: a file decides where programs read in the kernel's memory, so it is used only if no other user can have
+written it; and modules that are loaded later may have a type that the kernel lacks.
 """
 
 import os
@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from kubectl_gadget.agent.kernel_types.btf_records import BtfRecords
 
 _HERE = "/run/kubectl-gadget"
-"""On a machine without a pod. A pod of ours says where its own folder is, which may be missing."""
+"""Outside of pods. Our pods name their own folder, which may be missing."""
 _FOLDER = os.environ.get("KUBECTL_GADGET_RUN", _HERE)
 _KERNEL = "/sys/kernel/btf"
 _MOST = 1000
-"""Files that are kept, of some 40 KB each, in memory: each object that anybody sends would leave one more."""
+"""Files that are kept, of some 40 KB each, in memory. Each new object that a client sends adds one."""
 
 
 def open_subset(elf: bytes, folder: str = _FOLDER) -> int | None:
-    """Returns a file descriptor of BTF with which this object is relocated as with the kernel's. None: take that."""
+    """Returns a file descriptor of BTF with which this object is relocated as with the kernel's; None when the kernel's
+    has to be used."""
     path = f"{folder}/types.{digest(elf + _this_kernel())}"
     if folder == _HERE:
         with suppress(OSError):
@@ -43,7 +44,7 @@ def open_subset(elf: bytes, folder: str = _FOLDER) -> int | None:
 
 
 def forget_kernel() -> None:
-    """Frees all types of the kernel, 6 MB, which making a subset has left for the next one."""
+    """Frees the kernel's types, 6 MB, which are kept when a subset is made, for the next one."""
     _kernel.cache_clear()
 
 
@@ -63,7 +64,7 @@ def _made(path: str, elf: bytes) -> int | None:
         if len(os.listdir(os.path.dirname(path))) >= _MOST:
             return None
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError:  # no folder, or none that we may write to
+    except OSError:  # the folder is missing, or we may not write to it
         return None
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -88,12 +89,12 @@ def _subset(elf: bytes) -> bytes:
 
 
 def _this_kernel() -> bytes:
-    """Returns what differs after each start of the machine, and when modules are loaded."""
+    """Returns a value that changes with each boot, and when modules are loaded."""
     return "/".join((this_node.boot_id(), *_names())).encode()
 
 
 def _names() -> list[str]:
-    """Of the kernel and its modules; [] when the kernel has no BTF."""
+    """Returns the names of the kernel and its modules that have BTF; [] when the kernel has none."""
     try:
         return sorted(os.listdir(_KERNEL))
     except OSError:

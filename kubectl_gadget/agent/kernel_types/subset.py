@@ -1,9 +1,9 @@
 """BTF of a few of the kernel's types, with which libbpf relocates an object as it would with all of them.
 
-For each type that an object reads, libbpf goes through all 150,000 types of the kernel, which takes it a millisecond.
-Kept are the types of these names, all that lies within them, and what the types of functions name. A pointer within a
-struct points to nothing, since relocations end there. The trap: where a type's id itself is read, it must stay the
-same, so unused types fill the ids before it.
+For each type that an object reads, libbpf searches all 150,000 types of the kernel, which takes a millisecond. The
+subset has the types with these names, the types of their members, and the types in function prototypes. A pointer in a
+struct points to void, since relocations end there. The trap: a type whose id itself is read must keep its id, so unused
+types fill the ids before it.
 """
 
 from array import array
@@ -29,16 +29,16 @@ _MOST_KEPT = 1 << 14
 """The largest id that may have to stay the same."""
 _UNUSED = array("I", (0, CONST << 24, 0))
 _CANDIDATES = {ENUM: (ENUM, ENUM64), ENUM64: (ENUM, ENUM64)}
-"""Kinds that libbpf takes for another one."""
+"""Kinds that libbpf accepts in place of another one."""
 
 
 class NoSubsetError(Exception):
-    """An object needs all types."""
+    """The object needs all types."""
 
 
 def subset(kernel: BtfRecords, read: ReadTypes, modules: Iterable[bytes]) -> bytes:
-    """Returns the BTF. `modules`: that of all modules. Raises NoSubsetError when a type may be one of theirs, or when
-    an id would be too large."""
+    """Returns the BTF. `modules`: the BTF of each module. Raises NoSubsetError when a type may be a module's, or when
+    an id that has to be kept is too large."""
     found = _candidates(kernel, read.types)
     _check_modules(kernel, {name for name, kind in read.types if not found[name, kind]}, modules)
     whole = _reached(kernel, [id for ids in found.values() for id in ids], (PTR,))
@@ -62,7 +62,8 @@ def _candidates(kernel: BtfRecords, types: Collection[tuple[bytes, int]]) -> dic
 
 
 def _check_modules(kernel: BtfRecords, missing: set[bytes], modules: Iterable[bytes]) -> None:
-    """libbpf looks for a type in modules that the kernel itself does not have. Their names may be in its strings."""
+    """Raises NoSubsetError if a module may have a type that the kernel lacks, since libbpf then searches modules. The
+    type's name may be in the module's strings, or in the kernel's."""
     if not missing:
         return
     texts = [b"\0" + name + b"\0" for name in missing]
@@ -72,7 +73,7 @@ def _check_modules(kernel: BtfRecords, missing: set[bytes], modules: Iterable[by
 
 
 def _reached(kernel: BtfRecords, ids: Iterable[int], limits: Collection[int]) -> set[int]:
-    """Returns these types and all that they name, directly or not. Types of the kinds in `limits` are not followed."""
+    """Returns these types and all types that they refer to, except through types of the kinds in `limits`."""
     found, left = {0}, list(ids)
     while left:
         if (id := left.pop()) not in found:
@@ -84,7 +85,7 @@ def _reached(kernel: BtfRecords, ids: Iterable[int], limits: Collection[int]) ->
 
 
 def _written(kernel: BtfRecords, kept: set[int], whole: set[int], outside: set[int]) -> bytes:
-    """`outside`: types of which only the kind counts."""
+    """Returns the BTF section. `outside`: types of which only the kind matters."""
     free = (id for id in range(1, len(kernel.starts)) if id not in kept)
     new = {0: 0} | {id: id if id in kept else next(free) for id in sorted((whole | outside) - {0})}
     old = {id: before for before, id in new.items()}

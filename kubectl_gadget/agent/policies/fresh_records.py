@@ -1,6 +1,6 @@
 """Settled records that no reaction has processed yet.
 
-The trap: they are read long before they are shipped, so nothing is given back to the ring here.
+The trap: they are read long before they are sent, so the ring does not advance here.
 """
 
 from collections.abc import Iterator

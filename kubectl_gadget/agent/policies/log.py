@@ -1,7 +1,7 @@
 """Events of installed policies as lines of the agent's log: one JSON object each, in the schema of security events.
 
-A line describes the process from its record, which the kernel filled in at that moment. The trap: arguments and working
-directory are not in it; they are read from /proc, and left out if another program runs there by then.
+A line describes the process from its record, which the program filled in at that moment. The trap: arguments and
+working directory are not in it; they are read from /proc, and left out if the process runs another program by then.
 """
 
 import json
@@ -141,5 +141,5 @@ def _from_proc(pid: int, binary: str) -> tuple[str, str]:
     directory = procfs.link(f"/proc/{pid}/cwd")
     if procfs.link(f"/proc/{pid}/exe") != binary:
         return "", ""
-    # One file may be many programs (busybox); then the first argument shows which.
+    # One file may contain many programs (busybox); then the first argument names the program.
     return " ".join(words[os.path.basename(words[0]) == os.path.basename(binary) :]), directory

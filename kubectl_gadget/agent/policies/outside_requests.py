@@ -1,8 +1,7 @@
-"""GetUrl and DnsLookup: requests to the outside that the agent makes when a policy's selector has matched.
+"""GetUrl and DnsLookup: requests to other hosts that the agent makes when a policy's selector has matched.
 
-They are made by separate threads after the event, and nothing waits for them. The trap: whoever causes the event
-triggers the request, as often as they like; so the queue of requests is short, few are started per second, and those
-without room are counted and not made.
+Separate threads make them after the event, and nothing waits for them. The trap: whoever causes events can trigger any
+number of requests; so the queue is short, few are started per second, and the rest is counted and not made.
 """
 
 import socket
@@ -27,14 +26,15 @@ MOST_IN_A_SECOND = 10
 _THREADS = 2
 _MOST_WARNINGS = 16
 _FAREWELL = 2.0
-"""Seconds that queued requests may still take at the end."""
+"""Seconds that queued requests may still take at the end of the session."""
 
 Request = tuple[str, str]
 """`url` or `name`, and its value."""
 
 
 class OutsideRequests:
-    """`requests` are those of each selector, by hook and bit. Raises AgentError for those that cannot be made here."""
+    """`requests` are those of each selector, by hook and bit. Raises FrameError for unknown kinds, and AgentError for
+    requests that cannot be made here."""
 
     def __init__(self, requests: Mapping[int, Mapping[int, Sequence[Request]]], warn: Callable[[str], None]) -> None:
         self._requests = requests
@@ -73,7 +73,7 @@ class OutsideRequests:
             return stats.replace(requests=RequestCounts(**self._counts))
 
     def finish(self) -> None:
-        """Call it when no more requests will come: gives queued ones a moment, and abandons those still running."""
+        """Call it after the last event: waits a moment for queued requests, and abandons the rest."""
         deadline = time.monotonic() + _FAREWELL
         self._over.set()
         for thread in self._threads:
@@ -92,7 +92,7 @@ class OutsideRequests:
                 continue
             try:
                 self._make(request)
-            except Exception as error:  # whatever the other side does, the next request is made
+            except Exception as error:  # whatever the other side sends, the next request is made
                 self._fail(request, error)
             else:
                 self._count("answered")

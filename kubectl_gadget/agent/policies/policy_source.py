@@ -2,7 +2,7 @@
 
 It does not know policies, only programs, their hooks, constants, and entries of maps (docs/protocol.md, "Policies").
 The trap: the agent's own reactions to events (kill, requests) happen as soon as the events have settled, long before
-they are shipped, and also while the client takes nothing.
+they are sent, and also while the client reads nothing.
 """
 
 import math
@@ -100,7 +100,7 @@ class PolicySource:
 
 
 def _reactions(spec: PolicySpec, context: NodeContext) -> list[ProcessKiller | OutsideRequests]:
-    """Returns the agent's own reactions to events."""
+    """Returns the reactions to events that the agent itself carries out."""
     found: list[ProcessKiller | OutsideRequests] = []
     if spec.kill:
         found.append(ProcessKiller(spec.kill, context.warnings.add))

@@ -1,8 +1,8 @@
-"""Kills from user space: kills the process of each event that a policy would have denied or killed, through its pidfd.
+"""Kills from user space: the process of each event that a policy would have denied or killed, through its pidfd.
 
-For kernels in which no program can do this, and for comparison. It comes after the event, by the time it takes to get
-here. The trap: the PID may belong to another process by then, so the process is held by its pidfd before it is checked,
-and must have been forked at the time that the event says.
+For kernels in which no program can do this, and for comparison. The kill comes some time after the event. The trap: the
+PID may belong to another process by then, so a pidfd is opened before the check that the process was forked at the time
+in the event.
 """
 
 import os
@@ -27,7 +27,7 @@ class ProcessKiller:
         self._warn = warn
 
     def react(self, record: bytes) -> None:
-        """Reacts to an event as its policy says."""
+        """Kills the event's process, if a matched selector says so."""
         found = read_head(record)
         mask = self._masks.get(found.hook, 0)
         if any(mask >> bit & 1 for bit in found.selectors):

@@ -25,7 +25,7 @@ def reason(code: int, *log: str) -> tuple[str, str | None]:
     return refusal.reason(Failure("bpf_object__load", code, list(log)))
 
 
-def test_the_verifiers_last_telling_lines_are_shown() -> None:
+def test_the_verifiers_last_useful_lines_are_shown() -> None:
     why, _ = reason(errno.EACCES, *VERIFIER)
     assert why.splitlines()[-1] == "R0 invalid mem access 'scalar'"
     assert "processed" not in why

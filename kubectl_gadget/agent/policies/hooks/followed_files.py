@@ -1,7 +1,7 @@
-"""Forgets files that policies follow at their last close, whoever closes them: bpf/include/gadget/followed_file.h.
+"""Forgets followed files at their last close, by any process (bpf/include/gadget/followed_file.h).
 
-The trap: a policy may have its own hook where files are closed, which has to run before this. The kernel runs
-trampolines in reverse order of attaching, and tracepoints in order, as the agent's own dispatcher of system calls does.
+The trap: a policy may have its own hook where files are closed, which has to run first. The kernel runs trampolines in
+reverse order of attaching, but tracepoints in that order, as the agent's system call dispatcher does.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _LAST = (
 
 
 class FollowedFiles:
-    """`prepare` sets up an object that was opened. Raises AgentError when the kernel takes none of the ways."""
+    """`prepare` sets up an object that was opened. Raises AgentError when the kernel accepts none of the programs."""
 
     def __init__(self, elf: bytes, prepare: Callable[[BpfObject], None]) -> None:
         self._elf = elf
@@ -35,7 +35,7 @@ class FollowedFiles:
         return self._object
 
     def after(self, calls: SyscallDispatcher | None) -> None:
-        """Call it after the last hook was attached. `calls` runs programs at system calls; None: another one that runs
+        """Call it after the last hook was attached. `calls` is the hooks' dispatcher; None: makes one, which runs
         after it."""
         if self._object is None:
             self._try(_LAST, calls)

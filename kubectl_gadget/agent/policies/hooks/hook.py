@@ -1,5 +1,5 @@
 """One hook of policies on a node: bpf/policy.bpf.c with the hook's constants and tables, attached by the first of its
-ways that the kernel takes.
+ways that the kernel accepts.
 
 The trap: the maps in SHARED belong to the object that was loaded first, so all objects are closed together.
 """
@@ -38,25 +38,25 @@ _SETS |= {"policy_prefixes": 1, "policy_files": 1}
 """Maps whose values consist of that many sets of selectors."""
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
 _MOST_ROOMS, _WORD = 16, 8
-"""Most rooms for events with whole buffers (POLICY_MOST_ROOMS), and a room's size in bytes if no event needs one."""
+"""Most rooms for events with whole buffers (POLICY_MOST_ROOMS), and a room's size in bytes when no event needs one."""
 _OF_TABLES = ("words", "selectors", "workloads", "unsure", "tables", "limited", "files", "whole", "policies")
-"""Members of a hook that its maps depend on."""
+"""Members of a hook's spec that its maps depend on."""
 _OF_EACH = ("policy_counts", "policy_posted")
-"""Maps that hooks with the same tables do not share: the twin may be a hook at another call."""
+"""Maps that hooks with the same tables do not share, since the twin may be at another call."""
 _CALLS = 8192
-"""Calls of functions with a return probe that may be running at one time."""
+"""Most calls of functions with a return probe that run at one time."""
 _WRITTEN_ONCE = (
     *("policy_planes", "policy_masks", "policy_numbers", "policy_bounds", "policy_intervals", "policy_prefixes"),
     *("policy_lengths", "policy_patterns", "policy_automata", "policy_expressions", "policy_actions"),
     *("policy_assignments", "policy_functions"),
 )
-"""Maps that nothing changes once they are filled."""
+"""Maps that do not change once they are filled."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
 """Size in bytes of structs before the set that ends them."""
 
 
 class PolicyHook:
-    """One hook, by the first of its ways that this kernel takes. Raises AgentError when it takes none."""
+    """One hook, by the first of its ways that this kernel accepts. Raises AgentError when it accepts none."""
 
     def __init__(
         self,
@@ -76,16 +76,16 @@ class PolicyHook:
         self._unsure = frozenset(spec.unsure)
         self.mirrors = spec.mirrors
         self.policies = spec.policies
-        """of each selector, for policies that stay in force individually"""
+        """the policy of each selector; empty if policies are not in force individually"""
         self.skipped: list[Skipped] = []
         self.is_needed = True
-        """when it could not be loaded: whether the events it watches can happen on this node"""
+        """for a hook that could not be loaded: whether its events can happen on this node"""
         self.way: Way
         """the way that was used, once it is loaded"""
         self.probes: UprobeTargets | None = None
-        """for a hook in programs: attached as their files are found"""
+        """for a hook in programs: its probes, which are attached when the files are found"""
         self.files: SameFiles | None = None
-        """files that it compares with"""
+        """the files that it compares with"""
         self.spec = spec
         self._prepare = prepare
         self._mappings: MappingEvents | None = None
@@ -102,7 +102,7 @@ class PolicyHook:
         return self.object.required_map(name)
 
     def link_fds(self) -> list[int]:
-        """File descriptors of the link that keeps its program attached; [] if it is called by the dispatcher."""
+        """Returns file descriptors of its program's links; [] if the dispatcher calls the program."""
         return self.object.link_fds(self.way.program)
 
     def entry(self) -> tuple[int, int, int] | None:
@@ -110,7 +110,7 @@ class PolicyHook:
         return self.object.entry(self.way.program) if isinstance(self.object, SyscallObject) else None
 
     def stopped(self) -> str | None:
-        """Why its program, which is attached, does not run; None: it does."""
+        """Returns why its program no longer runs; None if it does."""
         return next(iter(self.object.stopped().values()), None)
 
     def detach(self) -> None:
@@ -125,19 +125,19 @@ class PolicyHook:
         return self.object.release()
 
     def close(self) -> None:
-        """Frees it, after detach()."""
+        """Frees the hook, after detach()."""
         if self._mappings:
             self._mappings.close()
         self.object.close()
 
     @property
     def hook(self) -> str:
-        """As STARTED names it: "lsm/file_open"."""
+        """The name in STARTED: "lsm/file_open"."""
         return attach_ways.name_of(self.way)
 
     def load(self, elf: bytes, loaded: BpfObject | None, twin: "PolicyHook | None" = None) -> bool:
-        """Loads it and fills the tables. `loaded` is an object loaded before; `twin` a hook with the same tables, which
-        both use. False: an optional hook is left out."""
+        """Loads and attaches the hook. `loaded` is an object that was loaded before; `twin` a hook with the same
+        tables, which both then use. Returns False when an optional hook is left out."""
         needless = []
         for way in self.spec.ways:
             try:
@@ -156,12 +156,12 @@ class PolicyHook:
         raise AgentError(f"cannot attach to {self.name} on this node:\n{tried}", self._remedy())
 
     def _remedy(self) -> str | None:
-        """Returns what would help here: a policy that needs no such way, or a way that this kernel takes."""
+        """Returns the remedies that help here: policies without such a way, or with a way that this kernel accepts."""
         helping = (one.text for one in self.spec.remedies if not one.ways or attach_ways.try_all(one.ways).way)
         return "; or ".join(helping) or None
 
     def has_tables_of(self, other: PolicyHookSpec) -> bool:
-        """Whether another hook has the same selectors and tables, as a mirror of this one has."""
+        """Whether another hook has the same selectors and tables, as mirrors of this one do."""
         return all(getattr(self.spec, name) == getattr(other, name) for name in _OF_TABLES)
 
     def _try(self, way: Way, elf: bytes, loaded: BpfObject | None, twin: BpfObject | None) -> None:
@@ -186,7 +186,7 @@ class PolicyHook:
                 tables = {}
             if functions:
                 object.required_map(function_lists.MAP).resize(len(functions))
-            attach_ways.aim(object, way)
+            attach_ways.set_target(object, way)
             if way.place is not None:
                 probes = UprobeTargets(object, programs, way.place, self._real_files(), self._warn)
                 probes.prepare()
@@ -260,7 +260,7 @@ class PolicyHook:
                 object.required_map(name).resize(1)
 
     def _try_lengths(self, object: BpfObject, prefixes: bytes) -> dict[str, bytes]:
-        """Makes the program look prefixes up in a hash, length by length. Returns the table of their lengths."""
+        """Makes the program look up prefixes in a hash, one length after the other. Returns the table of lengths."""
         object.set_constant("policy_tries_lengths", True)
         map = object.required_map("policy_prefixes")
         map.make_hash()
@@ -279,9 +279,8 @@ class PolicyHook:
         put_all(map, entries)
 
     def bits(self, scopes: Applicable, without: Collection[int] = ()) -> int:
-        """Returns the selectors for these scopes, except those of the policies in `without`. A policy that may apply to
-        the container is treated as if it did; so are selectors for workloads, if they belong to those that apply when
-        unsure."""
+        """Returns a bit for each selector in these scopes, except those of the policies in `without`. Policies that may
+        apply are included, and selectors for workloads that may apply if the spec lists them as `unsure`."""
         sure, wanted = set(scopes.sure), {*scopes.sure, *scopes.unsure}
         found = 0
         for place, scope in enumerate(self.selectors):
@@ -299,13 +298,13 @@ class PolicyHook:
         self.map("policy_profiles").put(struct.pack("<I", number), bits.to_bytes(8 * self.words, "little"))
 
     def profiles(self) -> dict[int, int]:
-        """Returns the selectors of each profile that has any."""
+        """Returns the bits of the selectors of each profile that has any."""
         map = self.map("policy_profiles")
         found = {struct.unpack("<I", key)[0]: map.get(key) for key in list(map.keys())}
         return {number: int.from_bytes(value, "little") for number, value in found.items() if value is not None}
 
     def counts(self) -> dict[str, int]:
-        """Returns counts since the start, by COUNTS; hooks of an earlier version that were taken over have fewer."""
+        """Returns the counts since the start, by COUNTS. Hooks taken over from an earlier version may have fewer."""
         map = self.map("policy_counts")
         return {name: sum(map.per_cpu(number)) for number, name in enumerate(COUNTS[: map.entries])}
 
@@ -325,7 +324,8 @@ def put_all(map: BpfMap, entries: bytes) -> None:
 
 
 def _tables(given: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Returns the entries of each map. `NAME@MACHINE` is for one architecture; AgentError for another machine's."""
+    """Returns the entries by map. `NAME@MACHINE` is for one architecture. Raises AgentError when a map has entries only
+    for other architectures."""
     found = {}
     for key, entries in given.items():
         name, _, machine = key.partition("@")

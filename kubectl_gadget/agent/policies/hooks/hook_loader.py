@@ -19,8 +19,8 @@ _SOCKETS = 16384
 
 
 def load_hooks(spec: PolicySpec, elf: bytes, context: NodeContext, found: HookSet, tolerant: bool = False) -> None:
-    """Loads the hooks of `spec`, RUN's gadget, into `found`, which also holds the failed ones when it raises
-    AgentError. `tolerant`: a hook that this node does not have disables only its own policies."""
+    """Loads the hooks of `spec`, RUN's gadget, into `found`. `tolerant`: a hook that this node does not have disables
+    only its own policies. Raises AgentError; `found.failed` then says which hooks failed, and why."""
     try:
         _Loader(spec, elf, context, found).load(tolerant)
     except BaseException:
@@ -40,7 +40,7 @@ class _Loader:
         hooks = self._found.hooks
         for place, spec in enumerate(self._spec.hooks):
             if spec.mirrors and any(hook.way.call and hook.mirrors == spec.mirrors for hook in hooks):
-                continue  # the program at all calls sees each variant of the call
+                continue  # the dispatcher's program sees each variant of the call
             hook = PolicyHook(
                 spec, self._prepare, self._found.real_files, self._context.calls, self._context.warnings.add
             )
@@ -58,14 +58,14 @@ class _Loader:
         if not hooks:
             raise AgentError("none of the policies' hooks exists on this node")
         if self._found.followed:
-            # With tracepoints of single calls there, another program has to come after those.
+            # Programs at tracepoints of single calls run after the hooks' dispatcher, so another one has to follow.
             is_after = not any(hook.way.target.startswith("syscalls/sys_enter_") for hook in hooks)
             self._found.followed.after(self._context.calls if is_after else None)
         if self._spec.processes is not None:
             self._found.processes.load(self._spec.processes.followed, self._elf, self._prepare, hooks[0].object)
 
     def _followed_files(self) -> BpfObject | None:
-        """If policies follow files, returns an object whose maps the hooks must share, if it is loaded already."""
+        """Returns an object whose maps the hooks must share, if policies follow files and it is loaded first."""
         if not self._spec.follows:
             return None
 
@@ -79,7 +79,7 @@ class _Loader:
 
     def _prepare(self, object: BpfObject) -> None:
         size = ring_bytes(self._spec.ring_bytes)
-        # A killer is woken by each event, other readers when there is enough to ship.
+        # A killer is woken by each event, other readers when there is enough to send.
         node = {"gadget_ring_wake_bytes": size // 4, "gadget_wake_each": bool(self._spec.kill)}
         for name, value in {**self._context.variables, **node}.items():
             object.set_constant(name, value)

@@ -1,4 +1,4 @@
-"""The hooks of a set of policies, attached by this process (hook_loader.py), or earlier by another one.
+"""The hooks of a set of policies, attached by this process (hook_loader.py) or by an earlier one.
 
 Programs of hooks in files (uprobes, USDT) are attached whenever such files are found in containers' file systems. The
 trap: maps belong to the hook that was loaded first, so hooks are closed together, the first one last.
@@ -21,14 +21,14 @@ from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import StartedPrograms
 
-_LOOK_EVERY = 0.1
-"""Seconds between two searches for files that need probes."""
+_SEARCH_SECONDS = 0.1
+"""Between two searches for files that need probes."""
 
 
 @dataclass
 class HookSet:
-    """`without` are policies that are not in force because a hook failed on this node; `failed` says why, by
-    the hook's place in the request: several hooks may have one name."""
+    """`without` are policies that are not in force because a hook failed on this node; `failed` says why, by the hook's
+    index in the request, since several hooks may have one name."""
 
     hooks: list[PolicyHook] = field(default_factory=list)
     without: set[int] = field(default_factory=set)
@@ -38,7 +38,7 @@ class HookSet:
     _real_files: RealFiles | None = None
 
     def real_files(self) -> RealFiles:
-        """Created for the first probe."""
+        """Returns the finder of real files, which is created at first use."""
         self._real_files = self._real_files or RealFiles()
         return self._real_files
 
@@ -61,7 +61,7 @@ class HookSet:
         return {f"{hook.name} by {hook.hook}": hook.counts() for hook in self.hooks}
 
     def stopped(self) -> dict[str, str]:
-        """Returns the hooks, and programs that serve them, that something else has stopped, and why."""
+        """Returns why hooks no longer run, and programs that they need, by name."""
         found = {f"{hook.name} by {hook.hook}": why for hook in self.hooks if (why := hook.stopped())}
         return found | (self.followed.stopped() if self.followed else {})
 
@@ -88,20 +88,20 @@ class HookSet:
 
 
 class FileSearch:
-    """Looks for the files in which `hooks` have probes, and for those that they compare with."""
+    """Searches for the files in which `hooks` have probes, and for those that they compare with."""
 
     def __init__(self, hooks: Sequence[PolicyHook], wants_cgroup: Callable[[str], bool]) -> None:
         self._searching: list[UprobeTargets | SameFiles] = [hook.probes for hook in hooks if hook.probes]
         self._searching += [hook.files for hook in hooks if hook.files]
         self._file_systems = FileSystems(wants_cgroup)
-        self._next_look = 0.0
+        self._next_search = 0.0
         self.turn(time.monotonic())
 
     def turn(self, now: float) -> None:
         """Call it often, with time.monotonic()."""
-        if not self._searching or now < self._next_look:
+        if not self._searching or now < self._next_search:
             return
-        self._next_look = now + _LOOK_EVERY
+        self._next_search = now + _SEARCH_SECONDS
         found = self._file_systems.look()
         for each in self._searching:
             each.turn(found)

@@ -1,7 +1,7 @@
-"""What policies record about processes at exec, kept by the kernel and inherited by forked children.
+"""What policies record about processes at exec, kept by BPF programs and inherited by forked children.
 
-The trap: processes that already run are found by iterators, after the programs for new ones are attached, so that none
-is missed in between.
+The trap: iterators find the processes that already run, after the programs for new ones are attached, so that none is
+missed.
 """
 
 import os
@@ -27,13 +27,14 @@ class RememberedProcesses:
 
     @property
     def links(self) -> list[int]:
-        """The links that keep its programs attached."""
+        """File descriptors of the links that keep its programs attached."""
         if self._object is None:
             return self._adopted
         return [fd for program in _REMEMBERING for fd in self._object.link_fds(program)]
 
     def load(self, followed: bytes, elf: bytes, prepare: Callable[[BpfObject], None], first: BpfObject) -> None:
-        """`followed` is from RUN's `processes`, `first` the object that owns the maps. Raises AgentError."""
+        """Attaches the programs, and finds existing processes. `followed` is from RUN's `processes`, `first` the object
+        that owns the maps. Raises AgentError."""
         self._object = object = BpfObject(elf, "policy", [*_REMEMBERING, *_AT_START])
         try:
             prepare(object)

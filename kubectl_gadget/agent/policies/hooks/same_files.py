@@ -1,8 +1,8 @@
-"""Files that policies give by path and identify by device and inode, in every container's own root.
+"""Files that policies give by path, and the kernel compares by device and inode, in every container's own root.
 
-They are looked up when a container is first seen, and again later, since a file may be created meanwhile; a
-file that was found stays a match until its container has ended. The trap: stat() reports other device numbers than the
-kernel's own (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
+They are looked up when a container is first seen, and again later, since a file may be created meanwhile. A file that
+was found stays a match until its container has ended. The trap: stat() may report another device than the kernel's
+(overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 """
 
 import struct
@@ -28,7 +28,7 @@ class SameFiles:
         self._entries = [(entry.test, entry.path, int.from_bytes(entry.selectors, "little")) for entry in entries]
         self._found: dict[RootId, dict[str, set[Identity]]] = {}
         self._rechecks = Rechecks[RootId]()
-        self._there: dict[tuple[int, Identity], int] = {}
+        self._written: dict[tuple[int, Identity], int] = {}
 
     def turn(self, roots: Mapping[RootId, Sequence[int]]) -> None:
         """Searches roots that are new, or were not searched for a while. `roots`: the processes of each."""
@@ -47,20 +47,21 @@ class SameFiles:
             for known in self._found.values():
                 for identity in known.get(path, ()):
                     wanted[test, identity] = wanted.get((test, identity), 0) | selectors
-        for key in self._there.keys() - wanted.keys():
+        for key in self._written.keys() - wanted.keys():
             self._map.remove(_key(*key))
+            del self._written[key]
         try:
             for key, selectors in wanted.items():
-                if self._there.get(key) != selectors:
+                if self._written.get(key) != selectors:
                     self._map.put(_key(*key), selectors.to_bytes(self._map.value_size, "little"))
-        except Failure as failure:
+                    self._written[key] = selectors
+        except Failure as failure:  # such as a full map; the next turn tries again
             self._warn(f"files of policies are not compared in some containers: {failure}")
-        self._there = wanted
 
 
 def identity_of(pids: Sequence[int], path: str) -> Identity | None:
     """Returns the identity of the file that these processes have at a path. None if there is no file, if all of the
-    processes have ended, or if a program serves the file's system, such as with FUSE (host/foreign_files.py)."""
+    processes have ended, or if the file may be served by FUSE (host/foreign_files.py)."""
     try:
         return through_one_of(pids, lambda pid: identity_inside(pid, path))
     except OSError:

@@ -1,4 +1,4 @@
-"""What a policy leaves to the node's kernel: offsets of struct members, and types of arguments (`auto`).
+"""What depends on the node's kernel in a policy: offsets of struct members, and types of arguments (`auto`).
 
 RUN's `resolve` has the slots that need it (docs/protocol.md, "Policies"); the results are written into the slots. The
 trap: BTF does not distinguish pointers into the caller's memory from others, so this is not used for arguments of
@@ -27,7 +27,7 @@ _WITHOUT_TEXT = (9, 10, 12, 14, 19)
 
 
 def resolve(slots: bytes, entries: Iterable[Resolve], way: Way) -> bytes:
-    """Returns the slots with everything that was left open filled in. Raises AgentError."""
+    """Returns the slots, with the offsets and types of this kernel. Raises AgentError and FrameError."""
     found = bytearray(slots)
     for entry in entries:
         kernel = _types(entry)

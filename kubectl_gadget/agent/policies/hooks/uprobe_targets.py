@@ -1,9 +1,9 @@
 """Probes of policies in programs: a function, an offset, or a static probe (USDT) of a file given by its path.
 
 The path is looked up in the file system of each container, and of the node, whether or not a process runs the file yet,
-so that later processes are seen from their first instruction. Where another function may run in place of the probed one
-(`instead`), the kernel gets its distance in each file before the probe is set. The trap: containers of one image share
-the file below their file systems, so symbols/real_files.py finds the file to attach to.
+so that later processes are probed from their first instruction. If another function may run in place of the probed one
+(`instead`), the program gets its distance in each file before the probe is set. The trap: containers of one image share
+a file below their file systems; symbols/real_files.py finds it, and the probe is attached there.
 """
 
 import os
@@ -27,8 +27,9 @@ from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
 
 _PATIENCE = 2.0
+"""Seconds until a missing file is reported."""
 _MOST_WARNINGS = 16
-"""Different warnings of one hook: containers can give a file any number of faults."""
+"""Different warnings of one hook, since containers can cause any number."""
 _MOVES = "policy_moves"
 _MOST_MOVES = 16384
 
@@ -59,7 +60,7 @@ class UprobeTargets:
         self._warned: set[str] = set()
         self._lib = libbpf.load()
         self._object = object
-        # Return probes first: an entry whose return is missed would wait for ever.
+        # Return probes first, or an entry whose return is missed would stay in the map.
         self._programs = sorted(programs, key=lambda program: object.section(program) != "uretprobe")
         self._place = place
         self._instead = place.instead
@@ -72,7 +73,8 @@ class UprobeTargets:
         self._files: dict[FileId, _File] = {}
         self._seen = False
         """whether any root has had the file"""
-        self._silent_until: float | None = time.monotonic() + _PATIENCE
+        self._report_at: float | None = time.monotonic() + _PATIENCE
+        """when to warn that no root has the file"""
 
     def prepare(self) -> None:
         """Call it before the object is loaded."""
@@ -88,11 +90,11 @@ class UprobeTargets:
         for gone in self._roots.keys() - roots.keys():
             self._leave(gone)
         for root in self._rechecks.due(roots.keys()):
-            self._look(root, roots[root])
-        if self._silent_until is not None and (self._seen or now >= self._silent_until):
+            self._check(root, roots[root])
+        if self._report_at is not None and (self._seen or now >= self._report_at):
             if not self._seen:
                 self._warn(f"no selected container has the file {self.path} yet, so it is not traced")
-            self._silent_until = None
+            self._report_at = None
 
     def close(self) -> None:
         for root in list(self._roots):
@@ -103,13 +105,14 @@ class UprobeTargets:
             self._warned.add(text)
             self._pass_on(text)
 
-    def _look(self, root: RootId, pids: Sequence[int]) -> None:
+    def _check(self, root: RootId, pids: Sequence[int]) -> None:
+        """Attaches to the file that the root has now, and leaves the one that it had before."""
         try:
             file = through_one_of(pids, lambda pid: open_inside(pid, self.path))
         except OSError:
             self._leave(root)
             return
-        if file is None:  # whether the root has other processes, or none, the next look says
+        if file is None:  # the processes have ended; the next search finds others, or drops the root
             return
         self._seen = True
         try:
@@ -138,9 +141,9 @@ class UprobeTargets:
         file.roots.discard(root)
         if not file.roots:
             del self._files[left]
-            self._let_go(file)
+            self._detach(file)
 
-    def _let_go(self, file: _File) -> None:
+    def _detach(self, file: _File) -> None:
         for link in file.links:
             self._lib.raw("bpf_link__destroy", link)
         for key in file.moves:
@@ -158,7 +161,8 @@ class UprobeTargets:
         return ":".join([self.path, *names])
 
     def _attach(self, path: str, file: int) -> _File:
-        """Returns a file without links when it is not the intended one. Raises Failure, OSError, AgentError."""
+        """Attaches to a file. Without links if it is not the one that the policy means. Raises Failure, OSError and
+        AgentError."""
         attached = _File()
         digests = list(self._place.digests)
         if digests and not build_ids.matches(file, digests):
@@ -184,7 +188,7 @@ class UprobeTargets:
                     self._object, program, path, [offset], cookies, self._place.counter or 0
                 )
         except (Failure, AgentError, OSError):
-            self._let_go(attached)
+            self._detach(attached)
             raise
         return attached
 
@@ -215,7 +219,7 @@ class UprobeTargets:
 
 
 def _named(place: Spot) -> str:
-    """Names the function in messages, if it is not the probe's own."""
+    """Returns the function for messages, if it is not the probe's own."""
     if isinstance(place, ProbePlace):
         return ""
     return "".join(f" ({name} {value})" for name, value in vars(place).items())

@@ -1,11 +1,13 @@
 """Files that policies name are found in each root, and their table holds what all roots have."""
 
+import errno
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.host import rechecks
 from kubectl_gadget.agent.policies.hooks.same_files import SameFiles, identity_of
 from kubectl_gadget.wire.policy_messages import SameFile
@@ -56,7 +58,7 @@ def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path
 def test_a_file_that_is_replaced_stays_what_is_meant_until_its_root_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rechecks, "_AGAIN", (0.0,))
+    monkeypatch.setattr(rechecks, "_INTERVALS", (0.0,))
     table = Table()
     files = SameFiles(table, [entry(0, tmp_path / "file", 1)], [].append)  # type: ignore[arg-type]
     (tmp_path / "file").touch()
@@ -68,6 +70,26 @@ def test_a_file_that_is_replaced_stays_what_is_meant_until_its_root_is_gone(
     assert len(table.entries) == 2
     files.turn({})
     assert table.entries == {}
+
+
+def test_an_entry_that_the_table_refused_is_written_as_soon_as_there_is_room(tmp_path: Path) -> None:
+    class FullTable(Table):
+        room = 0
+
+        def put(self, key: bytes, value: bytes) -> None:
+            if len(self.entries) >= self.room:
+                raise Failure("bpf_map_update_elem", errno.E2BIG, [])
+            super().put(key, value)
+
+    (tmp_path / "file").touch()
+    table, warnings = FullTable(), list[str]()
+    files = SameFiles(table, [entry(0, tmp_path / "file", 1)], warnings.append)  # type: ignore[arg-type]
+    files.turn({(1, 2, 3): PIDS})
+    assert not table.entries
+    assert "not compared in some containers" in warnings[0]
+    table.room = 1
+    files.turn({(1, 2, 3): PIDS})
+    assert len(table.entries) == 1
 
 
 def test_a_file_is_found_through_the_next_process_if_one_has_ended(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def test_a_probe_stays_where_the_process_that_was_asked_has_ended(
         attached.append(path)
         return _File()
 
-    monkeypatch.setattr(rechecks, "_AGAIN", (0.0,))
+    monkeypatch.setattr(rechecks, "_INTERVALS", (0.0,))
     monkeypatch.setattr(UprobeTargets, "_attach", attach)
-    monkeypatch.setattr(UprobeTargets, "_let_go", lambda self, file: attached.pop())
+    monkeypatch.setattr(UprobeTargets, "_detach", lambda self, file: attached.pop())
     targets = UprobeTargets(cast(Any, None), [], ProbePlace(path=str(path)), cast(Any, OneFile()), [].append)
     root = (1, 2, 3)
     targets.turn({root: [ended.pid, os.getpid()]})
