@@ -62,9 +62,9 @@ def walk(root: str) -> Iterator[Cgroup]:
                     for entry in entries
                     if entry.is_dir(follow_symlinks=False)
                 ]
-        except (FileNotFoundError, OSError) as error:
-            if isinstance(error, PermissionError):
-                raise
+        except PermissionError:
+            raise
+        except OSError:
             continue  # removed while we walked
         yield from found
         unvisited += found
@@ -72,7 +72,7 @@ def walk(root: str) -> Iterator[Cgroup]:
 
 def processes(root: str, path: str) -> list[int]:
     """Returns the PIDs in one cgroup, in this process's PID namespace; processes outside of it (0) are left out."""
-    # Empty for one that was removed, or a threaded cgroup, which has no processes of its own.
+    # Empty for a removed cgroup, and for a threaded one, which has no processes of its own.
     return [pid for line in procfs.read(f"{root}/{path}/cgroup.procs").split() if (pid := int(line))]
 
 

@@ -1,5 +1,5 @@
-"""The file systems that the node's processes see. Each is reached through /proc/PID/root of one of its processes,
-and through the next one when that has ended.
+"""The file systems that the node's processes see. Each is accessed through /proc/PID/root of one of its processes, or
+of another one when that has ended.
 
 /proc is polled, since no event says when a process changes its root. The trap: a container may serve a file system
 itself, and nothing may wait for it (foreign_files.py).
@@ -13,13 +13,13 @@ from kubectl_gadget.agent.host import foreign_files, procfs
 from kubectl_gadget.agent.host.rechecks import Rechecks
 
 RootId = tuple[int, int, int]
-"""Mount namespace, device and inode of the root."""
+"""Mount namespace, device and inode of a process's root."""
 Found = TypeVar("Found")
 
 
 def through_one_of(pids: Iterable[int], look: Callable[[int], Found]) -> Found | None:
-    """Returns what `look` finds through the first of these processes that has not ended; None: all have. Raises the
-    OSError of that process."""
+    """Returns what `look` returns for the first of these processes that has not ended; None when all have. Raises
+    OSError, when `look` does so for a process that has not ended."""
     for pid in pids:
         try:
             return look(pid)
@@ -39,7 +39,8 @@ class FileSystems:
         """of processes"""
 
     def look(self) -> dict[RootId, list[int]]:
-        """Returns the processes of each file system known now; first those known longest, which last most likely."""
+        """Returns the processes of each file system. Those known longest come first: they are the least likely to
+        end."""
         present = procfs.pids()
         for gone in self._roots.keys() - present:
             del self._roots[gone]

@@ -1,11 +1,11 @@
 """Opens files that processes of containers see, without waiting for FUSE file systems of containers.
 
-A container may mount a FUSE file system, whose server answers when it likes: whoever looks up a name there, or opens or
-reads a file, waits for that long, and cannot be killed. So paths are walked name by name, and what lies on such a mount
-is refused before anything is asked of it. A path with links is resolved inside the process's root: an absolute link
-would lead out of it, into our own. The trap: stat() and statfs() ask the server, too; the number of a mount, in fdinfo,
-does not, nor does statx() when nothing is asked for. Two cases can still make the agent wait: FUSE below an overlayfs,
-and a network file system, such as a pod's NFS volume, whose server does not answer.
+A container may mount a FUSE file system, whose server may never answer: a process that looks up a name there, or opens
+or reads a file, waits until it does, and cannot be killed. So paths are walked name by name, and a file on such a mount
+is refused before the server gets a request. Links are resolved inside the process's root; the kernel would resolve an
+absolute link in our own. The trap: stat() and statfs() send requests too, but the mount's number in fdinfo, and a
+statx() for no fields, do not. Two cases can still make the agent wait: FUSE below an overlayfs, and a network file
+system, such as a pod's NFS volume, whose server does not answer.
 """
 
 import ctypes
@@ -23,14 +23,14 @@ _MOST_LINKS = 40
 """As in the kernel."""
 _MOST_ANCESTORS = 64
 _STATX = {"x86_64": 332, "aarch64": 291}
-_WITHOUT_ASKING = 0x1000 | 0x4000
+_WITHOUT_REQUEST = 0x1000 | 0x4000
 """AT_EMPTY_PATH | AT_STATX_DONT_SYNC"""
 _DEVICE = struct.Struct("<136xII112x")
 """struct statx; the device is always filled in."""
 
 
 def open_inside(pid: int | str, path: str, flags: int = _READ) -> int:
-    """Opens a regular file below the root of a process. Raises OSError, with EREMOTEIO for what a program serves."""
+    """Opens a regular file below the root of a process. Raises OSError, with EREMOTEIO for a file served by FUSE."""
     with _Walk(pid) as walk:
         walk.go(path)
         return _opened(walk.place, flags)
@@ -63,7 +63,7 @@ def identity_inside(pid: int, path: str) -> tuple[int, int]:
 
 
 def _opened(place: int, flags: int) -> int:
-    """Opens what is there, and not a pipe or a device, which may wait or do something."""
+    """Opens a regular file; refuses pipes and devices, where opening may block or have effects."""
     if not stat.S_ISREG(os.fstat(place).st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
     return os.open(f"/proc/self/fd/{place}", flags)
@@ -76,7 +76,7 @@ class _Walk:
         self._pid = pid
         self._places = [os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)]
         self._mounts: list[tuple[bytes, bytes]] = []
-        """of places: number and device; each was found not to be served"""
+        """number and device of each place's mount, which was found not to be FUSE"""
 
     def __enter__(self) -> "_Walk":
         try:
@@ -96,7 +96,7 @@ class _Walk:
 
     @property
     def device(self) -> bytes:
-        """Of the mount at `place`. Not of the place itself: an overlayfs may have other devices for files."""
+        """The device of the mount at `place`. An overlayfs may report other devices for its files."""
         return self._mounts[-1][1]
 
     def go(self, path: str) -> None:
@@ -131,7 +131,8 @@ class _Walk:
 
 
 def _check(pid: int | str, place: int) -> tuple[bytes, bytes]:
-    """Returns the number and the device of the mount. The number cannot be used again while the descriptor is open."""
+    """Returns number and device of the mount. Raises OSError if it may be FUSE. The number is not reused while the
+    descriptor is open."""
     mount = _mount_of(place)
     fields = _mountinfo(pid, place, mount)
     if not fields:
@@ -157,8 +158,8 @@ def _fdinfo(place: int, name: bytes) -> bytes:
 def _mountinfo(pid: int | str, place: int, mount: bytes) -> list[bytes]:
     """Returns the fields of a mount in mountinfo; [] if it is not listed.
 
-    A container whose first process has changed its root by chroot() does not list the mount that it is in. Then another
-    mount of the same file system shows what it is, such as the one that the runtime made: a device has one type.
+    A container whose first process has changed its root by chroot() does not list the mount that it is in. Another
+    mount of the same device then shows the type, such as the one that the runtime made.
     """
     for each in _of_same_mounts(pid):
         if found := _line(each, 0, mount):
@@ -177,11 +178,11 @@ def _line(pid: int | str, field: int, value: bytes) -> list[bytes]:
 
 
 def _device(place: int) -> bytes:
-    """Returns the device that stat() would report, as in mountinfo, without asking the file system; empty if the kernel
-    does not say."""
+    """Returns the device that stat() would report, as in mountinfo, without a request to the file system; empty if the
+    kernel does not say."""
     found = ctypes.create_string_buffer(_DEVICE.size)
     number = _STATX.get(os.uname().machine)
-    if number is None or ctypes.CDLL(None).syscall(ctypes.c_long(number), place, b"", _WITHOUT_ASKING, 0, found):
+    if number is None or ctypes.CDLL(None).syscall(ctypes.c_long(number), place, b"", _WITHOUT_REQUEST, 0, found):
         return b""
     return b"%d:%d" % _DEVICE.unpack(found.raw)
 

@@ -13,7 +13,7 @@ _FIXED = 6
 
 
 class MountPoint(NamedTuple):
-    """One line."""
+    """One line of mountinfo."""
 
     id: int
     parent: int
@@ -54,7 +54,7 @@ def parse_mountinfo(data: bytes) -> Iterator[MountPoint]:
 
 
 def unescape(text: bytes) -> bytes:
-    """Undoes the escapes: blanks, tabs, newlines, # and backslashes are a backslash and three octal digits."""
+    """Undoes the escapes: a backslash and three octal digits, for blanks, tabs, newlines, # and backslashes."""
     if b"\\" not in text:
         return text
     return re.sub(_ESCAPED, lambda found: bytes([int(found[1], 8)]), text)  # compiled here: hardly any path has one

@@ -1,7 +1,7 @@
-"""The memory of this process: whether its cgroup, such as its pod's container, is near its limit, and what is freed.
+"""The memory of this process: whether its cgroup, such as its pod's container, is near its limit, and what glibc keeps.
 
-The kernel kills one process there when the limit is reached, or all of them. The trap: cached files count as used, but
-are dropped first. Not known with cgroup version 1, and where only a cgroup above has a limit.
+The kernel kills one process of the cgroup, or all of them, when the limit is reached. The trap: cached files count as
+used, but are dropped first. The limit is unknown with cgroup version 1, and when only a parent cgroup has one.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class OwnMemory:
-    """Reads files of the cgroup version 2 in this folder."""
+    """The memory of the cgroup (version 2) in this folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -38,20 +38,20 @@ class OwnMemory:
 
 
 def own_memory() -> OwnMemory:
-    """That of this process. In a pod, the mount usually begins at the pod's own cgroup."""
+    """Returns the memory of this process's cgroup. In a pod, the mount usually begins at the container's cgroup."""
     below = f"{_MOUNT}{procfs.cgroup(os.getpid())}"
     return OwnMemory(below if os.path.isdir(below) else _MOUNT)
 
 
 def keep_freed_memory() -> None:
-    """Keeps memory that is freed for what is allocated next, until give_back_freed_memory(): libbpf reads all of the
-    kernel's types again for each object, twice 5 MB, and each page that comes anew from the system takes a microsecond.
-    Does nothing where the C library has no mallopt()."""
+    """Makes malloc() reuse freed memory until give_back_freed_memory(): libbpf reads all of the kernel's types again
+    for each object, twice 5 MB, and each new page from the kernel takes a microsecond. Does nothing where the C library
+    has no mallopt()."""
     _set_thresholds(32 << 20, 64 << 20)
 
 
 def give_back_freed_memory() -> None:
-    """Returns memory to the system that was freed after loading programs. Takes a millisecond or two. Does nothing
+    """Returns memory to the kernel that was freed after programs were loaded. Takes a millisecond or two. Does nothing
     where the C library has no malloc_trim()."""
     _set_thresholds(4 << 20, 8 << 20)
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -60,7 +60,7 @@ def give_back_freed_memory() -> None:
 
 
 def _set_thresholds(of_own_mapping: int, kept: int) -> None:
-    """Sets from which size on an allocation is a mapping of its own, and how much freed memory glibc keeps."""
+    """Sets the size from which an allocation gets its own mapping, and how much freed memory glibc keeps."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_MMAP_THRESHOLD, of_own_mapping)

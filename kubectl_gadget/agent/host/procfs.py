@@ -1,7 +1,7 @@
-"""Reads /proc, mostly about other processes: runtimes and shims that may end at any time.
+"""Reads /proc, mostly about other processes, which may end at any time: all functions return a value for these, too.
 
-So every function here returns something for a process that is gone. The trap: cwd and root of another user's process
-need CAP_SYS_PTRACE, and PIDs are those of the PID namespace in which /proc was mounted.
+The trap: cwd and root of another user's process need CAP_SYS_PTRACE, and PIDs are those of the PID namespace in which
+/proc was mounted.
 """
 
 import os
@@ -11,7 +11,7 @@ _PF_EXITING = 4
 
 
 def read(path: str, most: int = -1) -> bytes:
-    """Returns the contents of a file of the kernel, up to this length; empty when it cannot be read."""
+    """Returns at most this many bytes of a file; empty when it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(most)
@@ -37,7 +37,7 @@ def stat(pid: int) -> list[int]:
 
 
 def parent(pid: int) -> int:
-    """Returns a process's parent; 0 when it is gone or has none here."""
+    """Returns the PID of a process's parent; 0 when the process is gone, or its parent is not visible here."""
     return (stat(pid) or [0])[0]
 
 
@@ -48,7 +48,7 @@ def start_ticks(pid: int) -> int:
 
 
 def cgroup(pid: int) -> str:
-    """Returns the path of a process's cgroup v2."""
+    """Returns the path of a process's cgroup v2; "" when it is gone."""
     lines = read(f"/proc/{pid}/cgroup").decode(errors="replace").splitlines()
     return next((line[3:] for line in lines if line.startswith("0::")), "")
 

@@ -16,7 +16,7 @@ _LOOPBACK_OR_LINK_LOCAL_V4 = ("127.", "169.254.")
 _LOOPBACK, _LINK_LOCAL = "10", "20"
 """Scopes in /proc/net/if_inet6."""
 NO_NAMESPACE = "_local"
-"""Stands for the namespace of agents that are in no pod; no namespace can have this name."""
+"""In place of the namespace of agents that are not in a pod; no namespace can have this name."""
 
 
 def name() -> str:
@@ -71,7 +71,7 @@ def boot_id() -> str:
 
 def addresses() -> list[str]:
     """Returns the node's own addresses, without loopback and link-local ones; those of IPv6 with all zeros. Probes of
-    the kubelet come from one of them, which the API server need not know. They are read in the network namespace of our
+    the kubelet come from one of them, and the API server may not know it. They are read in the network namespace of our
     parent, the runtime, since a pod has its own. Empty when they cannot be read."""
     network = f"/proc/{os.getppid()}/net"
     v4, v6 = (procfs.read(f"{network}/{name}").decode().splitlines() for name in ("fib_trie", "if_inet6"))

@@ -1,7 +1,7 @@
 """Sends events of installed policies from the process that keeps them in force to sessions in the same pod.
 
-The packets are those of installed_source.py. The trap: a slow session must not hold the log up, so packets that its
-socket does not take are counted, and the count is sent to it.
+The packets are those of installed_source.py. The trap: a slow session must not delay the log, so events that its socket
+does not take are dropped and counted, and the count is sent to it.
 """
 
 import json
@@ -27,7 +27,7 @@ class Feed:
         os.chmod(path, 0o600)
         self._socket.listen()
         self._sessions: dict[socket.socket, int] = {}
-        """with the number of packets that each has lost"""
+        """with the number of events that each has lost"""
 
     @property
     def fd(self) -> int:

@@ -1,9 +1,9 @@
 """The process that keeps installed policies in force: it reads them from the ConfigMap's file, and writes their events
 to its own standard output.
 
-The pod's main process starts it when there is something to install (agent/pod/idle.py), and restarts it when it ends.
-Policies stay in force after its end, because they are pinned. The trap: a new set is in force before the old one is
-removed, so it must not depend on anything of the old one.
+The pod's main process starts it when there are policies to install (agent/pod/idle.py), and restarts it when it ends.
+Policies stay in force after its end, because they are pinned. The trap: the old set is removed while the new one is in
+force, so a set must not depend on anything of another one.
 """
 
 import json
@@ -34,11 +34,11 @@ from kubectl_gadget.wire.agent_messages import ContainerNames, PoliciesState
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.policy_messages import InstalledFile
 
-_AGAIN = (0.0, 10.0, 30.0, 60.0, 300.0)
-"""Seconds until what was stopped is loaded again, by the number of times that this failed; each takes CPU time."""
-_TURN = 0.2
-_LOOK_EVERY = 1.0
-_STATE_EVERY = 5.0
+_RETRIES = (0.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds until stopped policies are loaded again, by the number of failures; each attempt takes CPU time."""
+_TURN_SECONDS = 0.2
+_FILE_SECONDS = 1.0
+_STATE_SECONDS = 5.0
 
 
 class Guard:
@@ -52,18 +52,18 @@ class Guard:
         self._stamp: object = ""
         self._problem = ""
         self._stopped: dict[str, str] = {}
-        """what another process has done to what is in force"""
-        self._loads_again = False
+        """why hooks in force no longer run, by hook"""
+        self._reloads = False
         """whether the newest set is loaded again, although the file has not changed"""
-        self._not_again = ""
+        self._not_reloaded = ""
         """why that failed"""
         self._failures = 0
-        self._due = 0.0
-        self._next_look = self._next_state = 0.0
+        self._reload_at = 0.0
+        self._next_check = self._next_state = 0.0
         self._sets: list[InForce] = []
         """the last one is the newest"""
         self._ended: list[InForce] = []
-        """out of force; some of their events are not written yet"""
+        """no longer in force; some of their events are not written yet"""
         self._lost: dict[int, int] = {}
         self._names: dict[int, str | None] = {}
         self._described: dict[str, ContainerNames] = {}
@@ -71,7 +71,7 @@ class Guard:
         self._pins: Pins | None = None
         self._not_pinned = ""
         self._former: set[str] = set()
-        """policies that were pinned, and are not installed any more"""
+        """policies that were pinned and are no longer installed"""
         try:
             self._pins = Pins(this_node.pins())
         except PinsTakenError:
@@ -86,7 +86,7 @@ class Guard:
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def take_over(self) -> None:
-        """Takes over what is pinned. A set that cannot be taken over is removed as soon as another one is in force."""
+        """Takes over the pinned sets. One that cannot be taken over is removed as soon as another one is in force."""
         current: dict[str, int] = self._containers.variables()
         if self._pins is None:
             return
@@ -94,7 +94,7 @@ class Guard:
             try:
                 found, variables = in_force.take_over(self._pins, name, self._containers)
             except GadgetError as error:
-                self._say(f"{name} is not taken over: {error}")
+                self._log(f"{name} is not taken over: {error}")
                 continue
             if variables != current:
                 found.digest = ""  # so that it is loaded again
@@ -102,32 +102,33 @@ class Guard:
             for before in self._sets:
                 before.until = found.since
             self._sets.append(found)
-            self._say(f"{name} is taken over: {', '.join(name for _, name in sorted(found.keys()))}")
+            self._log(f"{name} is taken over: {', '.join(name for _, name in sorted(found.keys()))}")
 
     def turn(self) -> None:
         """Does everything that is due."""
         now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + _LOOK_EVERY
-            self._look()
+        if now >= self._next_check:
+            self._next_check = now + _FILE_SECONDS
+            self._check_file()
         has_sessions = self._feed.turn()
         complete = self._drain()
         if has_sessions and complete is not None:
             self._feed.complete(complete)
         if now >= self._next_state:
-            self._look_for_stopped()
+            self._check_stopped()
             self._write_state()
 
     def wait(self) -> None:
-        """Waits until something happens, for a moment at most."""
-        self._epoll.poll(0 if self._has_rest else _TURN)
+        """Waits until something happens, at most 0.2 s."""
+        self._epoll.poll(0 if self._has_more else _TURN_SECONDS)
 
     @property
-    def _has_rest(self) -> bool:
+    def _has_more(self) -> bool:
         """Whether there are more events to write at once."""
-        return any(one.has_rest for one in [*self._ended, *self._sets])
+        return any(one.has_more for one in [*self._ended, *self._sets])
 
-    def _look(self) -> None:
+    def _check_file(self) -> None:
+        """Puts the file's policies in force if the file has changed, or if they have to be loaded again."""
         if os.path.exists(presence.RELEASE):
             self._release()
         current = stamp(self._folder)
@@ -138,11 +139,11 @@ class Guard:
             chosen, elf = read_installed(self._folder)
         except AgentError as error:
             self._problem = str(error)
-            self._say(f"the policies in force are kept: {error}")
+            self._log(f"the policies in force are kept: {error}")
             self._next_state = 0.0
             return
         self._problem = ""
-        again, self._loads_again = self._loads_again, False
+        again, self._reloads = self._reloads, False
         if len(self._sets) == 1 and self._sets[0].digest == chosen.digest and self._sets[0].owner == chosen.owner:
             self._sets[0].confirmed = True
             if not again:
@@ -150,7 +151,8 @@ class Guard:
         self._switch_to(chosen, elf)
 
     def _release(self) -> NoReturn:
-        """Takes everything out of force, then frees the pins, which the process that asked for it removes."""
+        """Takes all sets out of force, writes their last events, and ends. The process that requested this then
+        removes the pins."""
         for one in self._sets:
             one.end(self._containers, None)
         if self._pins is not None:
@@ -161,43 +163,43 @@ class Guard:
             self.wait()
         raise SystemExit(0)
 
-    def _look_for_stopped(self) -> None:
-        """Loads the set again when another process has stopped it, or has removed its pins."""
+    def _check_stopped(self) -> None:
+        """Requests that the set is loaded again, if another process has stopped hooks or removed pins."""
         if not self._sets:
             return
         newest = self._sets[-1]
         found = newest.stopped()
-        is_switched_off = any(why == NO_FTRACE for why in found.values())
-        if newest.pinned and self._pins is not None and not self._pins.is_whole(newest.pinned):
+        is_ftrace_off = any(why == NO_FTRACE for why in found.values())
+        if newest.pinned and self._pins is not None and not self._pins.is_complete(newest.pinned):
             found["pins"] = f"another process has removed some of {newest.pinned}"
         for what, why in found.items():
             if self._stopped.get(what) != why:
-                self._say(f"{what} was stopped ({why}); since then, events are missing and calls were not denied")
+                self._log(f"{what} was stopped ({why}); since then, events are missing and calls were not denied")
         self._stopped = found
         if not found:
-            self._not_again, self._failures, self._due = "", 0, 0.0
-        elif not is_switched_off and time.monotonic() >= self._due:
-            self._loads_again, self._stamp = True, ""
+            self._not_reloaded, self._failures, self._reload_at = "", 0, 0.0
+        elif not is_ftrace_off and time.monotonic() >= self._reload_at:
+            self._reloads, self._stamp = True, ""
 
     def _switch_to(self, chosen: InstalledFile, elf: bytes) -> None:
         before = self._sets
         new = None if chosen is NOTHING else in_force.load(chosen, elf, self._containers)
         forget_kernel()
         if new and new.error and before and (before[-1].digest, before[-1].owner) == (chosen.digest, chosen.owner):
-            # What is left of it in force is more than nothing.
+            # Some of its hooks may still be in force, so it is kept.
             self._failures += 1
-            seconds = _AGAIN[min(self._failures, len(_AGAIN) - 1)]
-            self._due = time.monotonic() + seconds
-            self._not_again = f"the stopped policies cannot be loaded again: {new.error}"
-            self._say(f"{self._not_again}; next attempt in {seconds:.0f} s")
+            seconds = _RETRIES[min(self._failures, len(_RETRIES) - 1)]
+            self._reload_at = time.monotonic() + seconds
+            self._not_reloaded = f"the stopped policies cannot be loaded again: {new.error}"
+            self._log(f"{self._not_reloaded}; next attempt in {seconds:.0f} s")
             self._write_state()
             return
-        self._not_again = ""
+        self._not_reloaded = ""
         self._sets = []
         self._note_former(before, chosen)
         if new:
             new.follow(self._containers)
-            new.follows(before)
+            new.succeed(before)
             if self._pins is not None:
                 new.pin(self._pins, self._containers.variables())
             else:
@@ -212,35 +214,35 @@ class Guard:
         for one in self._sets:
             self._describe(one)
         if not self._sets:
-            self._say("no policies are in force")
+            self._log("no policies are in force")
         self._write_state()
-        self._ended += before  # there may be many events, and all else must go on
+        self._ended += before  # their events are written in later turns, since there may be many
 
     def _note_former(self, before: Iterable[InForce], chosen: InstalledFile) -> None:
-        """Remembers policies that were pinned and are no longer installed, for example because their namespace was
+        """Remembers policies that were pinned and are no longer installed, for example since their namespace was
         deleted."""
         for one in before:
             if not one.confirmed and (chosen is NOTHING or one.owner != chosen.owner):
                 self._former |= {policy.title for policy in one.policies}
-                self._say(f"{one.pinned} is removed: its policies are not installed any more")
+                self._log(f"{one.pinned} is removed: its policies are not installed any more")
 
     def _drain(self) -> int | None:
-        """Writes new events. Returns the time up to which they are complete."""
+        """Writes new events. Returns the boot time in ns up to which they are complete; None if that is unknown."""
         settled = [one.settle() for one in self._sets]
         self._containers.drain()
-        self._learn()
+        self._take_names()
         for one in self._ended[:]:
-            self._tell_losses(one)
-            self._tell(one.take_remaining())
+            self._write_losses(one)
+            self._write_events(one.take_remaining())
             if one.closed:
                 self._ended.remove(one)
                 self._lost.pop(id(one), None)
         for one in self._sets:
-            self._tell(one.take())
+            self._write_events(one.take())
             for warning in one.warnings():
-                self._say(warning)
-            self._tell_losses(one)
-        if self._has_rest:
+                self._log(warning)
+            self._write_losses(one)
+        if self._has_more:
             return None
         for cgroup in self._removed:
             self._names.pop(cgroup, None)
@@ -252,13 +254,13 @@ class Guard:
             return None
         return min(one.complete_until for one in self._sets)
 
-    def _learn(self) -> None:
+    def _take_names(self) -> None:
         changes = self._containers.take_changes()
         if changes:
             self._described |= {one.id: one for one in changes.containers}
             self._names |= changes.cgroups
 
-    def _tell(self, events: Iterable[LoggedEvent]) -> None:
+    def _write_events(self, events: Iterable[LoggedEvent]) -> None:
         clocks = this_node.clocks()
         offset = clocks["realtime_ns"] - clocks["boot_ns"]
         for logged in events:
@@ -270,7 +272,7 @@ class Guard:
         id = self._names.get(logged.head.cgroup & ~ELSEWHERE)
         return self._described.get(id) if id else None
 
-    def _tell_losses(self, one: InForce) -> None:
+    def _write_losses(self, one: InForce) -> None:
         lost = one.lost()
         if lost > self._lost.get(id(one), 0):
             self._lost[id(one)] = lost
@@ -282,12 +284,12 @@ class Guard:
         for state in one.state():
             ways = ", ".join(f"{hook.method} at {hook.by}" for hook in state.hooks)
             why = f": {state.error}" if state.error else ""
-            self._say(f"policy {state.name}: {state.state}{why}{f' ({ways})' if ways else ''}")
+            self._log(f"policy {state.name}: {state.state}{why}{f' ({ways})' if ways else ''}")
         if one.not_pinned:
-            self._say(f"in force only while this process runs: {one.not_pinned}")
+            self._log(f"in force only while this process runs: {one.not_pinned}")
 
-    def _say(self, text: str) -> None:
-        """Writes a message, in JSON as well, since a pod's log is one stream."""
+    def _log(self, text: str) -> None:
+        """Writes a message as JSON, like the events in the same log."""
         self._write(json.dumps({"message": text} | self._envelope()))
         self._out.flush()
 
@@ -298,14 +300,14 @@ class Guard:
         self._out.write(text + "\n")
 
     def _write_state(self) -> None:
-        self._next_state = time.monotonic() + _STATE_EVERY
+        self._next_state = time.monotonic() + _STATE_SECONDS
         newest = self._sets[-1] if self._sets else None
         stopped = "; ".join(f"{what} was stopped: {why}" for what, why in self._stopped.items())
         state = PoliciesState(
             digest=newest.digest if newest else "",
             pinned=bool(newest and newest.pinned),
             not_pinned=newest.not_pinned if newest else "",
-            problem=self._problem or self._not_again or stopped,
+            problem=self._problem or self._not_reloaded or stopped,
             lost=newest.lost() if newest else 0,
             policies=newest.state() if newest else (),
             former=tuple(sorted(self._former)),
@@ -334,7 +336,7 @@ def run(folder: str) -> int:
 
 
 _stopped: list[object] = []
-"""The signals that came. One that comes while libbpf calls back into Python raises nothing there."""
+"""The signals that arrived. An exception of a handler is lost if it is raised while libbpf calls back into Python."""
 
 
 def _stop(number: object, _: object) -> None:

@@ -31,9 +31,9 @@ from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
 _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after loading."""
 _CALLS = "calls_"
-"""Prefix of the pieces of the dispatcher of system calls."""
+"""Prefix of the pins of the system call dispatcher's links and program arrays."""
 _TABLE = "table_"
-"""Prefix of its tables."""
+"""Prefix of the pins of its tables."""
 _MOST_BYTES = 1 << 17
 """Bytes read at a time: a flood of events must not delay a change of policies."""
 Key = tuple[str, str]
@@ -41,13 +41,13 @@ Key = tuple[str, str]
 
 
 class InForce:
-    """A set. `failed` says why this node lacks a hook, by hook; `error` says why there is no set at all."""
+    """A set of policies. `loaded` is None, and `error` says why, when nothing of it is in force."""
 
     def __init__(self, chosen: InstalledFile, loaded: LoadedPolicies | None, error: str = "") -> None:
         self.digest = chosen.digest
         self.owner = chosen.owner
         self.confirmed = True
-        """whether it came from the file, as far as is known"""
+        """False for a set that was taken over, until the file turns out to have the same set"""
         self.policies = chosen.policies
         self.error = error
         self.pinned = ""
@@ -58,7 +58,7 @@ class InForce:
         self.since = 0
         self.counts = [0] * len(chosen.policies)
         """number of events returned by take(), by policy"""
-        self.has_rest = False
+        self.has_more = False
         """whether take() has left events before the settled position"""
         self._loaded = loaded
         self._spec = chosen.spec
@@ -68,28 +68,29 @@ class InForce:
         self._readers = [HookReader(dict(hook.metadata)) if hook.name in names else None for hook in chosen.spec.hooks]
 
     def keys(self) -> set[Key]:
+        """Returns the keys of the policies that are in force."""
         without = self._loaded.hooks.without if self._loaded else range(len(self.policies))
         return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
 
-    def follows(self, before: "list[InForce]") -> None:
-        """From now on this set also reports what the sets before it reported."""
+    def succeed(self, before: "list[InForce]") -> None:
+        """Reports, from now on, the events of policies that the sets before it have reported."""
         self.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for one in before:
             self._before |= one.keys()
             one.until, one._after = self.since, self.keys()
 
     def settle(self) -> bool:
-        """As ring.settle(), once take() has left nothing."""
-        return self.has_rest or self._loaded is None or self._loaded.output.ring.settle()
+        """As Ring.settle(); does nothing while take() has more events to return."""
+        return self.has_more or self._loaded is None or self._loaded.output.ring.settle()
 
     def take(self) -> Iterator[LoggedEvent]:
-        """Yields the next events up to the settled position, a limited number so that the caller does not wait long."""
+        """Yields the next events up to the settled position, from at most 128 KiB of the ring."""
         if self._loaded is None:
             return
         ring = self._loaded.output.ring
         batch = ring.batch()
         data = bytes(batch[: whole_records(batch, _MOST_BYTES)])
-        self.has_rest = len(data) < len(batch)
+        self.has_more = len(data) < len(batch)
         batch.release()
         ring.advance(len(data))
         readers = {number: one for number, one in enumerate(self._readers) if one is not None}
@@ -117,11 +118,11 @@ class InForce:
         return 0 if self._loaded is None else self._loaded.output.counters.total(counters.LOST_RING_FULL)
 
     def stopped(self) -> dict[str, str]:
-        """Returns the hooks whose programs something else has stopped, and why."""
+        """Returns why hooks no longer run, by hook, as far as other processes have stopped their programs."""
         return {} if self._loaded is None else self._loaded.hooks.stopped()
 
     def warnings(self) -> list[str]:
-        """Looks for files that need probes. Returns new warnings."""
+        """Attaches probes to new files that need them. Returns new warnings."""
         if self._loaded is None:
             return []
         self._loaded.files.turn(time.monotonic())
@@ -150,7 +151,8 @@ class InForce:
         return found.replace(state=state, error="\n".join(failed), hooks=hooks, events=self.counts[number])
 
     def pin(self, pins: Pins, node: dict[str, int]) -> None:
-        """Keeps it in force after this process. The reason of a failure is stored in `not_pinned`."""
+        """Keeps the set in force after this process ends. On failure, `not_pinned` says why. `node`: the node's
+        variables that the set was loaded with."""
         if self._loaded is None:
             return
         loaded = self._loaded.hooks
@@ -187,7 +189,7 @@ class InForce:
             containers.follow(self._loaded.profiles)
 
     def end(self, containers: Containers, pins: Pins | None) -> None:
-        """Takes it out of force."""
+        """Takes the set out of force."""
         if pins is not None and self.pinned:
             pins.remove(self.pinned)
         if self._loaded is not None:
@@ -200,15 +202,15 @@ class InForce:
 
     def take_remaining(self) -> Iterator[LoggedEvent]:
         """As take(), after end(). Closes the set when there are no more events."""
-        is_last = not self.has_rest and self.settle()
+        is_last = not self.has_more and self.settle()
         yield from self.take()
-        if self._loaded is not None and is_last and not self.has_rest:
+        if self._loaded is not None and is_last and not self.has_more:
             self._loaded.close()
             self._loaded = None
 
 
 def load(chosen: InstalledFile, elf: bytes, containers: Containers) -> InForce:
-    """Loads and attaches a set. It is in force, where this node has its hooks, once it follows containers."""
+    """Loads and attaches a set, without the hooks that this node lacks. It is in force once it follows containers."""
     hooks = HookSet()
     try:
         loaded = loaded_policies.load(chosen.spec, elf, containers, hooks)
@@ -230,8 +232,8 @@ def _with_remedy(error: AgentError) -> str:
 
 
 def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, Mapping[str, int]]:
-    """Takes over a pinned set. Returns it with the node's variables that it was loaded with. Raises AgentError and
-    FrameError; the set is then in force for as long as it is pinned."""
+    """Takes over a pinned set. Returns it, and the node's variables that it was loaded with. Raises AgentError and
+    FrameError; the set then stays in force until its pins are removed."""
     pieces, data = pins.open(name)
     try:
         return _taken_over(name, dict(pieces), data, containers)
@@ -262,9 +264,9 @@ def _taken_over(
         hook = TakenOverHook(state.spec.hooks[attached.number], attached.way, maps, pieces.pop(f"{number}_link", None))
         if attached.entry is not None:
             if state.calls is None:
-                raise AgentError("the tables of what system calls run are missing in its description")
+                raise AgentError("its description lacks the tables of the system call dispatcher")
             array, place, program = attached.entry
-            hook.is_called(OpenMap(calls[-array]), place, program, tables, state.calls)
+            hook.set_entry(OpenMap(calls[-array]), place, program, tables, state.calls)
         hooks.append(hook)
     chosen = InstalledFile(
         format=FORMAT, digest=state.digest, policies=state.policies, spec=state.spec, owner=owner_of(name)

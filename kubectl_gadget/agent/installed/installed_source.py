@@ -1,7 +1,7 @@
 """Events of installed policies in a session, received from the process that keeps them in force (feed.py).
 
-Packets come over a Unix socket: an event, as its record's head and JSON, or the time up to which events are complete.
-The trap: that process may end and be restarted, and a session continues then.
+Packets come over a Unix socket: an event, as its record's head and JSON; the time up to which events are complete; or a
+number of lost events. The trap: that process may end and be restarted; the session then connects again.
 """
 
 import math
@@ -29,7 +29,8 @@ _MOST_HELD = 4 << 20
 
 
 class FedRing:
-    """The events as a ring to ship from, see bpf/ring.py. Raises OSError when the process is not running."""
+    """The received events, with the interface of a ring (bpf/ring.py). Raises OSError when the process is not
+    running."""
 
     def __init__(self, path: str) -> None:
         self.size = _MOST_HELD
@@ -42,7 +43,7 @@ class FedRing:
         self.bytes = 0
         self.lost = 0
         self.gaps = 0
-        """how often the other side has ended"""
+        """how often the other process has ended"""
         self._is_ending = self._has_ended = False
         self.fd = self._feed.fileno()
 
@@ -159,7 +160,7 @@ class InstalledSource:
 
     @property
     def is_quiet(self) -> bool:
-        """The session waits for the first connection, which announces all; a later one has to be read in turns."""
+        """The session polls the first connection's `fd`; a later connection has another, and is read in each turn."""
         return not self._ring.gaps
 
     @property

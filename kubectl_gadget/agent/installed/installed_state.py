@@ -1,4 +1,4 @@
-"""The state that the process with installed policies publishes to sessions in the same pod."""
+"""The state that the process of the installed policies publishes to sessions in the same pod."""
 
 import fcntl
 import os

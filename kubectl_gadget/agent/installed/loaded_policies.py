@@ -1,6 +1,6 @@
 """Hooks, profiles and ring of one set of installed policies: loaded here, or taken over from an agent that has ended.
 
-The trap: hooks that were taken over have no object, only a link and the maps that were pinned.
+The trap: a hook that was taken over has no object, only the pinned maps and its link or entry in a program array.
 """
 
 import os
@@ -41,11 +41,11 @@ class TakenOverHook(PolicyHook):
     def link_fds(self) -> list[int]:
         return self._links
 
-    def is_called(
+    def set_entry(
         self, array: OpenMap, place: int, program: int, tables: Mapping[str, OpenMap], content: PinnedCalls
     ) -> None:
-        """It has no link, but is called from this place of an array of programs, if the dispatcher's tables say so.
-        Others close the maps."""
+        """Call it for a hook without a link: the dispatcher calls its program from this entry of a program array, if
+        the dispatcher's tables say so. Does not close the maps."""
         self._called = array, struct.pack("<I", place), struct.pack("<I", program), tables, content
 
     def stopped(self) -> str | None:
@@ -80,7 +80,7 @@ class LoadedPolicies:
     files: FileSearch
     warnings: Warnings
     calls: SyscallDispatcher
-    """runs the hooks at system calls that have no link"""
+    """calls the hooks that have no link"""
 
     def close(self) -> None:
         """Call it after the hooks were detached."""
@@ -90,7 +90,7 @@ class LoadedPolicies:
 
 
 def node_context(containers: Containers) -> NodeContext:
-    """Returns the context of the process that keeps policies in force: they apply to every container of the node."""
+    """Returns a context in which policies apply to every container of the node."""
     warnings = Warnings()
     variables = containers.variables()
     maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
@@ -98,7 +98,8 @@ def node_context(containers: Containers) -> NodeContext:
 
 
 def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
-    """Loads and attaches the hooks of `spec` that this node has. On AgentError `hooks` has the failed ones."""
+    """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks.failed` then says which
+    hooks failed, and why."""
     context = node_context(containers)
     output = None
     try:
@@ -117,8 +118,8 @@ def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -
 
 
 def take_over(spec: PolicySpec, hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
-    """Continues with `hooks`, and with what else was pinned: the links of programs that remember processes, and what
-    runs hooks that have no link."""
+    """Continues with `hooks`, which were pinned. `links`: all other pins, of programs that remember processes and of
+    the dispatcher, which are held."""
     context = node_context(containers)
     hooks.processes.adopt(links)
     output = hooks.open_output(containers.numbers)

@@ -1,10 +1,10 @@
-"""Whose policies are pinned on this node: those of this agent's deployment, and of others.
+"""Which deployments have policies pinned on this node: this agent's, and others.
 
-The record of the owner is in the names, kubectl-gadget-policies/NAMESPACE/gNUMBER_UID in the bpf file system: it is
-made and removed together with the pins, and reading it takes no right to use BPF. UID is the namespace's, so a
-namespace that was created again is another owner. Agents cannot ask the API server whether an owner exists, so they
-list what they find (HELLO), and clients decide. The trap: an agent that starts must not find its lock taken by one that
-only looks, so whether a lock is held is read in /proc/locks.
+The owner is in the pins' path, kubectl-gadget-policies/NAMESPACE/gNUMBER_UID in the bpf file system: so it is created
+and removed together with the pins, and can be read without BPF capabilities. UID is the namespace's, so a namespace
+that was created again is another owner. Agents cannot ask the API server whether an owner exists, so they list what
+they find (HELLO), and clients decide. The trap: trying a lock takes it for a moment, which would fail an agent that
+starts then. So whether a lock is held is read in /proc/locks.
 """
 
 import os
@@ -18,18 +18,15 @@ from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.policy_messages import InstalledPolicy
 
 
-def found() -> tuple[OwnedPins, ...]:
-    """Lists what is pinned on this node, by owner."""
-    return _listing(lambda _namespace, _held: True)
-
-
 def of_others() -> tuple[OwnedPins, ...]:
-    """The same without what an agent of this pod's namespace has in force."""
+    """As found(), without the sets that an agent of this pod's namespace keeps in force."""
     own = this_node.pod_namespace()
-    return _listing(lambda namespace, held: namespace != own or not held)
+    return found(lambda namespace, is_held: namespace != own or not is_held)
 
 
-def _listing(is_listed: Callable[[str, bool], bool]) -> tuple[OwnedPins, ...]:
+def found(is_listed: Callable[[str, bool], bool] = lambda _namespace, _is_held: True) -> tuple[OwnedPins, ...]:
+    """Returns the owners of what is pinned on this node. `is_listed` selects by namespace, and by whether an agent
+    holds the sets."""
     sets: dict[tuple[str, str], list[str]] = {}
     for namespace, folder in _folders():
         for name in _listed(folder):
@@ -48,8 +45,8 @@ def _listing(is_listed: Callable[[str, bool], bool]) -> tuple[OwnedPins, ...]:
 
 
 def remove(namespace: str, uid: str | None) -> int:
-    """Removes the sets of one owner, or with None all of a namespace. Returns how many there were. Raises
-    PinsTakenError when an agent has them, and AgentError."""
+    """Removes the sets of one owner; with `uid` None, all of the namespace. Returns how many there were. Raises
+    PinsTakenError when an agent holds them, and AgentError."""
     folder = dict(_folders()).get(namespace)
     if folder is None:
         return 0
@@ -63,7 +60,7 @@ def remove(namespace: str, uid: str | None) -> int:
 
 
 def _folders() -> Iterator[tuple[str, str]]:
-    """Folders with sets, by namespace."""
+    """Yields each namespace with pins, and its folder."""
     for namespace in _listed(this_node.all_pins()):
         yield namespace, f"{this_node.all_pins()}/{namespace}"
 
@@ -85,10 +82,10 @@ def _policies(folder: str) -> list[str]:
 
 def _is_held(folder: str) -> bool:
     try:
-        there = os.stat(folder)
+        status = os.stat(folder)
         with open("/proc/locks") as file:
             locks = [line.split() for line in file]
     except OSError:
         return False
-    place = f"{os.major(there.st_dev):02x}:{os.minor(there.st_dev):02x}:{there.st_ino}"
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     return any(words[1] == "FLOCK" and place in words for words in locks)

@@ -1,8 +1,8 @@
-"""The commands that list what is pinned on this node, and take it out of force; both print JSON.
+"""The commands that list the policies pinned on this node, and take them out of force; both print JSON.
 
 `release own` is for the agent's own deployment: its agent puts nothing in force again until the pod is recreated. Other
-words are owners, NAMESPACE/UID. The trap: only the client can find out whether an owner still exists, so what an agent
-that runs has in force is never removed for it.
+words are owners, NAMESPACE/UID. The trap: only the client can find out whether an owner still exists, so sets that a
+running agent holds are never removed as another owner's.
 """
 
 import json
@@ -19,9 +19,9 @@ from kubectl_gadget.wire.agent_messages import ReleasedPins
 
 OWN = "own"
 _SECONDS = 20.0
-"""For which the pod's process may hold the policies; it ends when it finds the file."""
+"""Time for the pod's process to release the policies; it ends when it finds the file."""
 _SECONDS_OF_OTHERS = 3.0
-"""For which another command may hold them: two clients may undeploy at once."""
+"""Time for another command to release them: two clients may undeploy at once."""
 
 
 def list_pins() -> int:
@@ -31,7 +31,7 @@ def list_pins() -> int:
 
 
 def run(words: Sequence[str]) -> int:
-    """Takes policies out of force, and prints how many sets there were of each owner, and why others are kept."""
+    """Takes policies out of force. Prints how many sets each owner had, and why sets of other owners are kept."""
     deadline = time.monotonic() + (_SECONDS if OWN in words else _SECONDS_OF_OTHERS)
     if OWN in words:
         with open(presence.RELEASE, "w"):

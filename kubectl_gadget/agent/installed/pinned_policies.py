@@ -1,4 +1,4 @@
-"""What is pinned beside the programs and maps of installed policies: the description that the next agent needs.
+"""The description that is pinned beside the programs and maps of installed policies, for the next agent.
 
 The trap: an agent of another version may have written it, so an incompatible change needs a new FORMAT.
 """
@@ -17,12 +17,12 @@ class AttachedHook(Message):
     way: Way
     """the way that was used, without variables"""
     entry: tuple[int, int, int] | None = None
-    """of a hook without a link: the array that it is called from, counted from the last piece of the dispatcher; the
-    key there; and the program's id"""
+    """of a hook without a link: the program array that it is called from, counted from the last of the dispatcher's
+    pins; the key there; and the program's id"""
 
 
 class PinnedCalls(Message):
-    """What the tables of the dispatcher of system calls hold (bpf/syscall_programs.py)."""
+    """The content of the system call dispatcher's tables (bpf/syscall_programs.py)."""
 
     followers: Mapping[str, tuple[int, ...]]
     interests: Hex

@@ -1,9 +1,9 @@
 """Installed policies in the node's bpf file system, which keeps them in force while no agent runs.
 
-Each set of policies that was put in force is a folder there, gNUMBER_OWNER, with its links, its maps, and one more map
-with the description that an agent needs to take it over. A folder gets its name when it is complete. OWNER is the UID
-of the namespace of the deployment (owners.py). The trap: names must not contain dots, and regular files cannot exist
-there, so even texts are stored in maps.
+Each set of policies in force is a folder there, gNUMBER_OWNER, with its links, its maps, and one more map with the
+description that an agent needs to take it over. A folder gets its name when it is complete. OWNER is the UID of the
+deployment's namespace (owners.py). The trap: names must not contain dots, and the file system has no regular files, so
+even the description is in a map.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ class Pins:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._pieces: dict[str, set[str]] = {}
-        """of the sets that were pinned or opened here"""
+        """names of the pins of each set that was pinned or opened here"""
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,7 +46,7 @@ class Pins:
             ) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.stat(folder)  # the process that had it may have removed it
+            os.stat(folder)  # the process that held the lock may have removed the folder
         except (BlockingIOError, FileNotFoundError):
             os.close(self._fd)
             raise PinsTakenError(f"another agent uses {folder}") from None
@@ -60,9 +60,9 @@ class Pins:
         return sorted(name for name in found if not name.startswith(_BEGUN))
 
     def pin(self, pieces: Mapping[str, int], state: bytes, owner: str) -> str:
-        """Pins file descriptors by name, and `state`. `owner` is a UID, or empty. Returns the new folder's name. Leaves
-        nothing on AgentError."""
-        # Not a number that was used before: as an old set's it may still be removed.
+        """Pins file descriptors by name, and `state`. `owner` is a UID, or empty. Returns the new folder's name. Raises
+        AgentError, and then leaves nothing pinned."""
+        # A number is not used again, since an old set with it may still have to be removed.
         number = max((int(name[1 : 1 + _NUMBER]) for name in [*self.names(), *self._pieces]), default=0) + 1
         folder = f"{self._folder}/{_BEGUN}"
         try:
@@ -95,20 +95,20 @@ class Pins:
                 os.close(fd)
             raise AgentError(f"{self._folder}/{name} cannot be taken over: {error}") from None
 
-    def is_whole(self, name: str) -> bool:
-        """Whether nothing of the set was removed by another process."""
+    def is_complete(self, name: str) -> bool:
+        """Whether no other process has removed pins of the set."""
         try:
             return self._pieces[name] <= set(os.listdir(f"{self._folder}/{name}"))
         except OSError:
             return False
 
     def remove(self, name: str) -> None:
-        """Unpins it: everything that no other process holds is detached when this returns, and freed."""
+        """Unpins a set. Links that no other process holds are detached when this returns."""
         found: dict[str, int] = {}
         with suppress(OSError, Failure):
             self._get(name, found)
         _remove(f"{self._folder}/{name}", ignore_errors=True)
-        # The kernel detaches what only a pin held some time later, and what a file descriptor held at once.
+        # The kernel detaches a link some time after its last pin is removed, but at once with its last descriptor.
         for fd in found.values():
             os.close(fd)
 
@@ -117,8 +117,8 @@ class Pins:
             found[piece] = int(libbpf.load().call("bpf_obj_get", f"{self._folder}/{name}/{piece}".encode()))
 
     def remove_all(self, owner: str | None = None) -> int:
-        """Removes all sets, or those of one owner, and the folder if it is empty. Returns how many sets there were.
-        Raises OSError when one of them stays."""
+        """Removes all sets, or those of one owner, and the folder if it is then empty. Returns how many sets there
+        were. Raises OSError when one of them cannot be removed."""
         names = [name for name in os.listdir(self._folder) if owner in (None, owner_of(name))]
         for name in names:
             self.remove(name)
@@ -143,7 +143,7 @@ def named(name: str, owner: str) -> str:
 
 
 def owner_of(name: str) -> str:
-    """Returns the UID in the name of a set's folder; empty: the set was pinned without one."""
+    """Returns the UID in the name of a set's folder; empty if it was pinned without one."""
     return name.partition("_")[2]
 
 
