@@ -11,7 +11,7 @@ import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.elf.elf_symbols import function_offsets, is_ifunc, matching_functions, nearest_functions
-from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
+from kubectl_gadget.agent.symbols.requested_functions import RequestedFunctions
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.wire.client_messages import Library
 from tests.bpf.answers import Answers
@@ -161,11 +161,11 @@ def test_programs_of_go_are_refused(program: Path, tmp_path: Path) -> None:
 
 
 def test_libraries_go_by_their_names_without_versions_and_programs_by_their_paths() -> None:
-    assert AskedFunctions.may_be("libc", "libc.so.6")
-    assert AskedFunctions.may_be("libc", "libc-2.31.so")
-    assert AskedFunctions.may_be("/usr/bin/nginx", "nginx")
-    assert not AskedFunctions.may_be("libc", "libcrypt.so.1")
-    assert not AskedFunctions.may_be("/usr/bin/nginx", "nginx.old")
+    assert RequestedFunctions.may_be("libc", "libc.so.6")
+    assert RequestedFunctions.may_be("libc", "libc-2.31.so")
+    assert RequestedFunctions.may_be("/usr/bin/nginx", "nginx")
+    assert not RequestedFunctions.may_be("libc", "libcrypt.so.1")
+    assert not RequestedFunctions.may_be("/usr/bin/nginx", "nginx.old")
 
 
 def test_a_pattern_finds_functions_and_none_in_a_file_that_is_not_a_program(program: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Which policies apply to a container, by its names: SCOPE of docs/protocol.md.
 
 The agent decides this itself, since a container's first instruction may come before any answer of the client. The trap:
-only the client knows labels of pods and nodes; until it has sent them, it is unsure whether a policy that selects by
-labels applies, and the selectors define what happens then (PolicyHook.bits).
+only the client knows labels of pods and nodes. Until it has sent them, the agent does not know whether a policy that
+selects by labels applies, and the selectors define what happens then (PolicyHook.bits).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Applicable(NamedTuple):
 
     sure: tuple[int, ...] = ()
     unsure: tuple[int, ...] = ()
-    """until the client has sent labels"""
+    """may apply: the client has not sent the labels yet"""
 
 
 NOTHING = Applicable()
@@ -26,14 +26,14 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 class ScopesByLabels:
-    """The labels that the client has sent so far: the scopes that match those of the node, and of each pod."""
+    """The scopes that match the labels of the node, and of each pod, as far as the client has sent them."""
 
     def __init__(self) -> None:
         self._node: frozenset[int] | None = None
         self._pods: dict[str, frozenset[int]] = {}
 
-    def learn(self, labels: LabelScopes) -> None:
-        """Applies what RUN or UPDATE contains."""
+    def update(self, labels: LabelScopes) -> None:
+        """Applies `labels` of RUN or UPDATE."""
         self._node = frozenset(labels.node)
         for pod, scopes in labels.pods.items():
             if scopes is None:
@@ -42,11 +42,12 @@ class ScopesByLabels:
                 self._pods[pod] = frozenset(scopes)
 
     def node(self, scope: int) -> bool | None:
-        """Whether the node's labels match; None: not known yet."""
+        """Whether the node's labels match; None if they are not known yet."""
         return None if self._node is None else scope in self._node
 
     def pod(self, scope: int, container: ContainerIdentity) -> bool | None:
-        """Whether a pod's labels match. Pods are identified by uid, or NAMESPACE/NAME if the client knows no more."""
+        """Whether a pod's labels match; None if they are not known yet. The client identifies pods by UID, or by
+        NAMESPACE/NAME if it does not know the UID."""
         for name in (container.pod_uid, f"{container.namespace}/{container.pod}"):
             if name in self._pods:
                 return scope in self._pods[name]
@@ -73,6 +74,7 @@ class PolicyScope:
         return self.pods and self._namespaces is None and not self._containers
 
     def has(self, container: ContainerIdentity) -> bool:
+        """Whether it applies to a container of a pod, except for labels."""
         if not self.pods:
             return False
         if self._namespaces is not None and container.namespace not in self._namespaces:
@@ -93,7 +95,7 @@ class Scopes:
         self.labels = ScopesByLabels()
 
     def of(self, container: ContainerIdentity | None) -> Applicable:
-        """Returns the policies that apply to a container; to the host, with None or a container without a pod."""
+        """Returns the policies that apply to a container; to the host for None, and for a container without a pod."""
         if container is None or not container.pod:
             found = {number: self._node(number) for number, scope in enumerate(self._scopes) if scope.host}
         else:
@@ -102,7 +104,8 @@ class Scopes:
         return _applicable(found)
 
     def of_unknown(self) -> Applicable:
-        """Returns those for a cgroup whose container has no name yet: for every container, or by labels alone."""
+        """Returns the policies for a cgroup whose container has no name yet: those for every container. Those that
+        select only by labels may apply."""
         scopes = enumerate(self._scopes)
         return _applicable(
             {

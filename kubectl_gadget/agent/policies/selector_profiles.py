@@ -1,7 +1,8 @@
-"""Which selectors of each hook apply in which container: profiles, numbers that the kernel looks up by cgroup.
+"""Which selectors of each hook apply in which container. BPF programs look up a cgroup's profile, a number, and then
+the profile's selectors.
 
 All containers to which the same policies apply share a profile, so there are few. The trap: 0 is the profile of cgroups
-that are not known yet; it is in force in a container before its names have been read.
+that are not known yet, such as a container's before its names have been read.
 """
 
 import struct
@@ -17,7 +18,7 @@ _INHERITED, _SANDBOX = 1 << 31, 1 << 30
 
 
 class Profiles:
-    """As containers.Follower. `spec` is RUN's gadget; `without` are the policies that are not in force at all."""
+    """A ContainerFollower. `spec` is RUN's gadget; `without` are the policies that are not in force at all."""
 
     def __init__(
         self, spec: PolicySpec, hooks: Sequence[PolicyHook], without: Collection[int], warn: Callable[[str], None]
@@ -27,17 +28,16 @@ class Profiles:
         self._warn = warn
         self._scopes = Scopes(spec.scopes)
         if spec.labels is not None:
-            self._scopes.labels.learn(spec.labels)
+            self._scopes.labels.update(spec.labels)
         self._numbers: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
         self._by_scopes: dict[Applicable, int] = {}
         self._cgroups: dict[int, tuple[ContainerIdentity | None, bool]] = {}
-        """to be evaluated again when labels arrive"""
+        """the owner of each cgroup, for when labels change"""
         self._next = 0
 
     def begin(self, is_open: bool) -> None:
-        """Sets the profile of cgroups that are not known yet. Policies are in force in them only if the session wants
-        every container (`is_open`)."""
+        """Sets the profile of unknown cgroups. It has policies only if the session wants all containers (`is_open`)."""
         self._number(self._scopes.of_unknown() if is_open else NOTHING)
 
     def adopt(self) -> None:
@@ -50,22 +50,22 @@ class Profiles:
         self._next = max(numbers) + 1
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        """As containers.Follower. Containers that the session's filter does not want have no policies."""
+        """As ContainerFollower.set_owner(). No policies apply to containers that the session does not want."""
         self._cgroups[cgroup] = container, wanted
-        self._judge(cgroup, container, wanted)
+        self._assign(cgroup, container, wanted)
 
     def forget(self, cgroup: int) -> None:
-        """As containers.Follower."""
+        """As ContainerFollower.forget()."""
         self._cgroups.pop(cgroup, None)
         self._hooks[0].map("policy_containers").remove(struct.pack("<Q", cgroup))
 
     def update(self, labels: LabelScopes) -> None:
         """Applies changed labels."""
-        self._scopes.labels.learn(labels)
+        self._scopes.labels.update(labels)
         for cgroup, (container, wanted) in self._cgroups.items():
-            self._judge(cgroup, container, wanted)
+            self._assign(cgroup, container, wanted)
 
-    def _judge(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
+    def _assign(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         profile = self._number(self._scopes.of(container) if wanted else NOTHING)
         value = profile | (_INHERITED if container else 0)
         if container and container.kind == "sandbox":
@@ -77,7 +77,7 @@ class Profiles:
             self._warn(f"policies are not applied in the cgroup {cgroup}: {failure}")
 
     def _number(self, scopes: Applicable) -> int:
-        """Returns the number of the profile; the first one requested is 0."""
+        """Returns the number of the profile for these scopes, and creates it at first use. The first one is 0."""
         known = self._by_scopes.get(scopes)
         if known is not None:
             return known

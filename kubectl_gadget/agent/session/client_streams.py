@@ -1,7 +1,6 @@
 """The two file descriptors of a session, and all others that it waits for, in one epoll.
 
-The trap: rings are watched edge-triggered; level-triggered, a ring that is never quite empty would keep the loop
-spinning.
+The trap: rings are watched edge-triggered. Level-triggered, a ring that is never empty would keep the loop busy.
 """
 
 import fcntl
@@ -24,8 +23,8 @@ class ClosedError(Exception):
 
 
 class ClientStreams:
-    """Reads frames from `input`, and writes them to `output` through `pipe`, which holds `most_held` bytes. open()
-    makes both non-blocking."""
+    """Reads frames from `input`, and writes them to `output` through `pipe`, which holds at most `most_held` bytes.
+    open() makes both non-blocking."""
 
     def __init__(self, input: int, output: int, most_held: int) -> None:
         self.fds = (input, output)
@@ -40,7 +39,7 @@ class ClientStreams:
         self._input_pollable = True
 
     def open(self) -> None:
-        """From now on a signal wakes wait()."""
+        """Makes both non-blocking. From now on, signals wake wait()."""
         for fd in self.fds:
             os.set_blocking(fd, False)
         with suppress(OSError):  # not a pipe, or over the user's limit: it works with a smaller buffer
@@ -55,12 +54,12 @@ class ClientStreams:
         signal.set_wakeup_fd(send)
 
     def watch(self, fd: int) -> None:
-        """Makes wait() return when `fd` has become readable since the last look."""
+        """Makes wait() return when `fd` has become readable again."""
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def wait(self, seconds: float) -> bool:
         """Waits until input can be read, the client can take more output, a watched descriptor has become readable, or
-        the time has passed. False: nothing but the time."""
+        the time has passed. Returns False when only the time has passed."""
         if self.pipe.blocked != self._output_watched:
             self._watch_output()
         return bool(self._epoll.poll(seconds if self._input_pollable else 0)) or not self._input_pollable

@@ -1,9 +1,9 @@
-"""What a contained session may request: gadgets of this agent's own catalogue, with checked values only.
+"""What a contained session may request: gadgets of this agent's own catalogue, with checked values.
 
-An observer chooses parameters and containers. Everything else about a gadget (its object, where its variables lie, its
-programs, the files and functions that probes attach to) has to be as the build recorded it
-(catalogue/contained_gadgets.py). The trap: a member of RUN that is unknown here is refused, not ignored; otherwise a
-newer one would pass unchecked.
+An observer chooses parameters and containers. Everything else about a gadget (its object, the offsets of its variables,
+its programs, the files and functions that probes attach to) has to be as the build recorded it
+(catalogue/contained_gadgets.py). The trap: an unknown member of RUN is refused, not ignored, or a newer one would pass
+unchecked.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ _FRAMES = frozenset(
 )
 """The frames that a contained session accepts."""
 SESSIONS = 16
-"""Contained sessions at the same time on a node. Each takes memory of the agents' pod."""
+"""Contained sessions at the same time on a node. Each uses memory of the agent's pod."""
 _MOST_RING_BYTES = 16 << 20
 _MOST_ENTRIES = 1 << 18
 _MOST_RECORDED_BYTES = 128 << 20
@@ -48,7 +48,8 @@ _RECORDER = {"last": (1, _MOST_RECORDS), "bytes": (1, _MOST_RECORDED_BYTES)}
 
 
 def take_place() -> int:
-    """Takes a slot for a contained session, until this process ends. Raises AgentError when all are taken."""
+    """Takes a slot for a contained session until this process ends. Returns the descriptor that holds it. Raises
+    AgentError when all are taken."""
     for number in range(SESSIONS):
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(f"{presence.FOLDER}/kubectl-gadget.contained.{number}", flags, 0o600)
@@ -95,7 +96,7 @@ class Catalogue:
             )
 
     def checked(self, spec: AnyGadget, objects: list[bytes]) -> GadgetSpec:
-        """Returns an entry of RUN's gadgets that holds checked members only. Raises AgentError."""
+        """Returns an entry of RUN's gadgets with checked members only. Raises AgentError."""
         name = spec.name
         entry = self.entry(name)
         if not isinstance(spec, GadgetSpec):
@@ -131,7 +132,7 @@ class Catalogue:
 
 
 def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:
-    """Whether the gadget's programs, or the agent, check for each event that its container is known and wanted."""
+    """Whether the gadget's programs, or the agent, check for each row that its container is known and wanted."""
     fixed = entry["fixed"]
     return not entry["whole_nodes"] and (_NAMED_ONLY in fixed["globals"] or fixed.get("sampler") == "mounts")
 
@@ -156,7 +157,7 @@ def _recorder(name: str, value: RecorderSpec | None, offset: int) -> RecorderSpe
 
 
 def _programs(name: str, wanted: ProgramChoice, known: list[dict[str, Any]]) -> ProgramChoice:
-    """Checks one entry of `programs`. Everything but `optional` is taken from the catalogue."""
+    """Checks one entry of `programs`. Returns the catalogue's, with the `optional` of the request."""
     choices = (ProgramChoice.from_json(choice, "the agent's catalogue") for choice in known)
     found = next((choice for choice in choices if choice.any_of == wanted.any_of), None)
     if found is None:

@@ -1,8 +1,8 @@
-"""Compares what a session's command declared, which the API server's audit log has, with what RUN asks for.
+"""Compares what a session's command declared, which is in the API server's audit log, with what RUN requests.
 
-A gadget's name counts only with the object that the build made for it; all others have to be declared as `own:`.
-Whether a run enforces is decided by the object, and by values only where the object is known. The trap: the client says
-where an object's variables are, so a switch such as `dry_run` counts only with the build's own places.
+A gadget's name is accepted only with the object that the build made for it; all other objects have to be declared as
+`own:`. Whether a run enforces is decided by the object, and by values only if the object is known. The trap: the client
+says where an object's variables are, so a switch such as `dry_run` counts only at the offset that the build recorded.
 """
 
 import os
@@ -20,7 +20,7 @@ _INSTALLED, _POLICY = "installed", "policy"
 
 
 def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], objects: Sequence[bytes], in_pod: bool) -> None:
-    """Raises AgentError when RUN asks for anything that was not declared, FrameError when it is malformed."""
+    """Raises AgentError when RUN requests anything that was not declared, FrameError when it is malformed."""
     names = [declared_name(spec) for spec in specs]
     if command.gadgets is None:
         if in_pod or command.enforces:
@@ -37,7 +37,7 @@ def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], objects:
 
 
 def _acts(spec: AnyGadget, objects: Sequence[bytes], known: Mapping[str, dict[str, Any]]) -> bool:
-    """Whether it could do more than observe. Raises AgentError when its name belongs to another object."""
+    """Whether the gadget could do more than observe. Raises AgentError when its name belongs to another object."""
     if not 0 <= spec.object < len(objects):
         raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
     elf = objects[spec.object]

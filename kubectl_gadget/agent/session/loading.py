@@ -1,8 +1,8 @@
 """Shows the client that the agent is alive while it loads programs.
 
-The kernel's verifier may take longer than a client waits for any frame when the processor is slow or busy and there are
-many programs; nothing else of the session runs meanwhile. The trap: only one thread may use the pipe at a time, so code
-that loads programs must not write to it.
+With many programs on a slow or busy processor, the kernel's verifier may take longer than a client waits for any frame,
+and the session does nothing else meanwhile. The trap: only one thread may use the pipe at a time, so code that loads
+programs must not write to it.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from kubectl_gadget.wire.agent_messages import Pong, encode_message
 
 EVERY_SECONDS = 5.0
 _DESCRIPTORS = 1024
-"""As many as a process may usually have. Few sessions have more."""
+"""The usual limit of a process. Few sessions have more."""
 
 
 @contextmanager
@@ -41,8 +41,8 @@ def heard(pipe: FramePipe, every: float = EVERY_SECONDS) -> Iterator[None]:
 
 
 def _make_room_for_descriptors() -> None:
-    """Makes the process's table of file descriptors as large as it will need. When it grows while threads share it, the
-    kernel waits until all CPUs have seen it, which takes 10 ms each time."""
+    """Makes the process's table of file descriptors as large as it will need. If it grows while threads share it, the
+    kernel waits for an RCU grace period, 10 ms each time."""
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     with suppress(OSError):  # the limit is lower
         os.close(fcntl.fcntl(root, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTORS - 1))

@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame after which a remote client counts as gone."""
 _BUSY_TURN, _LONGEST_REST = 0.02, 0.4
-"""Seconds between two checks of the rings when nothing wakes the session. At rest, a check is one look at each ring;
-all else waits until one was written to, or an idle source has to report (channel.py)."""
+"""Seconds between two checks of the rings when nothing wakes the session. At rest, only each ring's position is
+checked, until one was written to, or an idle source has to report (channel.py)."""
 _STATS_EVERY, _STATS_RESTS = 1.0, 10
-"""Seconds between two STATS, or that many rests if that is longer, since each STATS checks all links."""
+"""Seconds between two STATS, or that many times the session's `rest` if that is longer: each STATS checks all links."""
 _FAREWELL = {
     "stop": (5.0, 50.0),
     "error": (5.0, 50.0),
@@ -62,17 +62,17 @@ _FAREWELL = {
     "signal": (1.0, 4.0),
     "heartbeat": (0.5, 5.0),
 }
-"""Seconds that sending the last frames may take without any progress, and in any case, by reason. Five seconds after a
-signal, a pod is killed (manifests/daemonset.yaml)."""
+"""Limits in seconds for sending the last frames, by the reason of the end: without progress, and in total. A pod is
+killed five seconds after a signal (manifests/daemonset.yaml)."""
 _STUCK = 1.0
-"""Seconds without progress after which the session ends, although a source says that it has more to send: the client
-takes everything, and the source delivers nothing. Names of new containers are still sent, but are not progress."""
+"""Seconds without progress after which the session ends although a source claims to have more to send: the client
+reads everything, and the source delivers nothing. Frames with names of new containers do not count as progress."""
 _HELD_FOR_LOCAL = 256 << 20
-"""Most bytes that are held for a client on this machine: its user waits for them, and it is the user's memory."""
+"""Most bytes that are held for a client on this machine, which the user's own memory pays for."""
 _NEW_OBJECTS = 2_000
-"""So many are made before garbage is looked for, once the session has started (agent/__main__.py)."""
+"""The garbage collector's threshold once the session has started (agent/__main__.py)."""
 _MOST_PIECES = 64
-"""Pieces in the pipe above which heartbeats are not answered and warnings wait: the client reads too slowly."""
+"""With more pieces in the pipe, the client reads too slowly: heartbeats are not answered, and warnings wait."""
 
 
 class _Over(Exception):
@@ -92,7 +92,8 @@ class _Deadline:
         self._progress = -1
 
     def left(self, progress: int) -> float:
-        """Returns how many seconds are left, now that it has come so far, such as bytes that were written."""
+        """Returns the seconds that are left. `progress` is any number that grows with progress, such as bytes
+        written."""
         now = time.monotonic()
         if progress != self._progress:
             self._progress, self._next = progress, now + self._seconds
@@ -100,9 +101,9 @@ class _Deadline:
 
 
 class Session:
-    """Runs over `input` and `output`, which it makes non-blocking. `command` is what its command line declared;
-    `patience` is the number of seconds without any frame after which the client counts as gone, `most_held` the number
-    of bytes that wait for it. `ends_process`: the process ends with the session, and this must not take long."""
+    """Runs over `input` and `output`, which it makes non-blocking. `command` is what its command line declared. After
+    `patience` seconds without any frame, the client counts as gone. At most `most_held` bytes wait for it.
+    `ends_process`: the process ends with the session, so the kernel may free everything later."""
 
     def __init__(
         self,
@@ -131,10 +132,10 @@ class Session:
         self._rest = 0.05
         """seconds between two turns while nothing happens"""
         self._due = 0.0
-        """when a source has something to do or to report, as of the last turn of all"""
+        """when a source has something to do or to report, on the monotonic clock"""
 
     def run(self) -> int:
-        """Runs until the session is over. Returns the exit code: 0, also after an error, which END reports."""
+        """Runs until the session is over. Returns the exit code: 0, even after an error, which END reports."""
         reason, error = "error", None
         try:
             self._client.open()
@@ -163,7 +164,7 @@ class Session:
         return 0
 
     def _follow_containers(self) -> None:
-        """Starts to follow containers while the client still sends RUN. A failure is reported in answer to RUN."""
+        """Starts to follow containers while the client still sends RUN, which a failure is reported for."""
         keep_freed_memory()
         try:
             self._containers = Containers(self._command.namespace)
@@ -173,7 +174,7 @@ class Session:
             self._client.watch(self._containers.fd)
 
     def _wait(self) -> bool:
-        """Returns whether anything but the time ended it."""
+        """Waits for input, output or events. Returns False when only the time has passed."""
         timeout = max(0.0, min(self._client.heard + self._patience - time.monotonic(), HEARTBEAT_LIMIT))
         if self._shipper:
             timeout = min(timeout, max(0.0, min(self._next_turn, self._next_stats) - time.monotonic()))
@@ -183,7 +184,7 @@ class Session:
         if _signalled:
             raise _Over("signal")
         for frame in self._client.receive() if is_woken else ():
-            self._take(frame)
+            self._handle(frame)
         if self._client.skipped > self._skipped:
             self._skipped = self._client.skipped
             self._warn("a frame of a newer protocol version was skipped")
@@ -211,12 +212,12 @@ class Session:
         self._next_turn = min(now + (_BUSY_TURN if busy else self._rest), self._due)
         if now >= self._next_stats:
             self._next_stats = now + max(_STATS_EVERY, _STATS_RESTS * self._rest)
-            stats = self._stats()  # checks the programs, also while the client takes nothing
+            stats = self._stats()  # checks the programs, even while the client reads nothing
             if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
                 self._send(stats)
                 self._pipe.flush()
 
-    def _take(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         if self._catalogue:
             self._catalogue.check_frame(frame.type)
         match frame.type:
@@ -227,7 +228,7 @@ class Session:
             case FrameType.RUN:
                 with loading.heard(self._pipe):
                     context = self._start(read(Run, frame.payload, "RUN", strict=self._catalogue is not None))
-                self._say_started(context)
+                self._send_started(context)
             case FrameType.FILTER:
                 if self._containers:
                     self._containers.set_filter(read(FilterSpec, frame.payload, "FILTER"))
@@ -257,7 +258,7 @@ class Session:
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
         specs = run.gadgets
-        self._rest_as_asked(run.rest_ms)
+        self._set_rest(run.rest_ms)
         check_declared(self._command, specs, self._objects, bool(this_node.pod_uid()))
         if self._catalogue:
             specs = tuple(self._catalogue.checked(spec, self._objects) for spec in specs)
@@ -269,10 +270,11 @@ class Session:
         self._objects.clear()
         return self._context
 
-    def _rest_as_asked(self, ms: int) -> None:
+    def _set_rest(self, ms: int) -> None:
         self._rest = min(max(ms / 1000, _BUSY_TURN), _LONGEST_REST)
 
-    def _say_started(self, context: NodeContext) -> None:
+    def _send_started(self, context: NodeContext) -> None:
+        """Sends STARTED and the warnings so far, and makes the shipper. Frees what only loading needs."""
         forget_kernel()
         gc.freeze()
         gc.set_threshold(_NEW_OBJECTS)
@@ -306,9 +308,10 @@ class Session:
         self._send(WarningText(message=message))
 
     def _close(self, reason: str, error: GadgetError | None) -> None:
-        """Detaches, sends the rings' rest and END, as far as the client takes it in time, and frees everything."""
+        """Detaches, sends the remaining events and END, as far as the client reads them in time, and frees
+        everything."""
         for source in self._sources:
-            source.stats()  # notices what others have stopped since the last STATS
+            source.stats()  # detects programs that were stopped since the last STATS
             source.detach()
         deadline, stuck, useful = _Deadline(*_FAREWELL[reason]), _Deadline(_STUCK), 0
         while self._shipper and not self._pipe.closed and deadline.left(self._pipe.written):
@@ -351,7 +354,8 @@ def _on_signal(number: int, _: object) -> None:
 
 def run(command: SessionCommand = UNDECLARED, local: bool = False) -> int:
     """Runs a session over standard input and output. Anything else that is printed goes to standard error. `local`: the
-    client is on this machine, so its end is noticed at once, and a stopped client (Ctrl-Z) may continue later."""
+    client is on this machine. Its end is then seen at once, so there is no limit to its silence: after Ctrl-Z, it may
+    continue later."""
     presence.announce()
     output = os.dup(1)
     os.dup2(2, 1)

@@ -1,8 +1,8 @@
-"""One turn of a session: turns what came out of the kernel since the last turn into frames, in a safe order.
+"""One turn of a session: sends what has come from the kernel since the last turn, in a safe order.
 
-First the end of each events ring is noted, then the cgroup changes are drained and sent, then the events up to the
-noted ends. So a container's name is sent before its first event, and its removal only after its last one. Call stacks
-are handled the same way. The trap: any other order passes every test and fails on a busy node.
+First the end of each events ring is noted, then the cgroup changes are read and sent, then the events up to the noted
+ends. So a container's name is sent before its first event, and its removal only after its last one. Call stacks are
+handled the same way. The trap: any other order passes every test and fails on a busy node.
 """
 
 import math
@@ -17,7 +17,7 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges, encode_message
 
 
 class Shipper:
-    """Ships the output of `sources` into `pipe`."""
+    """Sends the output of `sources` into `pipe`."""
 
     def __init__(
         self, sources: Sequence[Source], containers: Containers, callbacks: Callbacks, pipe: FramePipe
@@ -32,8 +32,8 @@ class Shipper:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether a turn would find nothing: there was nothing in the last one, and nothing has come since. The cheap
-        look of a session at rest."""
+        """Whether a turn would find nothing: the last one found nothing, and nothing has come since. This is the cheap
+        check of a session at rest."""
         return (
             not self._has_shipped
             and not self._pipe.blocked
@@ -42,12 +42,12 @@ class Shipper:
         )
 
     def turn(self) -> bool:
-        """Returns True when events were shipped. Never blocks, and does little while the reader is behind."""
+        """Returns True when events were sent. Never blocks, and does little while the reader is behind."""
         self._has_shipped = True
         self._pipe.flush()
         is_blocked = self._pipe.full
         settled = [source.settle(is_blocked) for source in self._sources]
-        # Names must be read while containers and processes live, whether they can be sent now or not.
+        # Names must be read while containers and processes exist, whether they can be sent now or not.
         named = self._containers.drain()
         if is_blocked:
             return False
@@ -67,16 +67,15 @@ class Shipper:
 
     @property
     def due(self) -> float:
-        """When the next turn is needed at the latest, on the monotonic clock. While the client takes nothing, sources
-        do not take what is due."""
+        """When a source needs a turn at the latest, on the monotonic clock; inf while the reader is too far behind."""
         if self._pipe.full:
             return math.inf
         return min((source.due for source in self._sources), default=math.inf)
 
     @property
     def report_due(self) -> float:
-        """When an idle source has to report, on the monotonic clock. inf, too, if one could not in the last turn: the
-        next one is no better if it comes at once."""
+        """When an idle source has to report, on the monotonic clock. inf if the last turn sent something, or could not:
+        another one at once would not help."""
         if self._has_shipped:
             return math.inf
         return min((channel.due for _, channel in self._channels), default=math.inf)
@@ -87,7 +86,7 @@ class Shipper:
         return not self._pipe.blocked and all(source.empty for source in self._sources)
 
     def _send_removed(self) -> None:
-        """Sends the removals seen in the turn before: all their events have been shipped by now."""
+        """Sends the removals that the previous turn saw: all their events have been sent by now."""
         if self._removed:
             removed = ContainerChanges(containers=(), cgroups={}, removed=tuple(self._removed))
             self._pipe.put(encode_message(removed))

@@ -1,6 +1,6 @@
 """The kinds of sources by name, and how to make each.
 
-The trap: a kind's modules are imported only when RUN asks for it. Policies take memory that no other session needs.
+The trap: a kind's modules are imported only when RUN requests it, to save memory.
 """
 
 from importlib import import_module

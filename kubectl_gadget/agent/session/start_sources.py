@@ -1,4 +1,4 @@
-"""RUN: makes the sources that a client asks for, in the order of its `gadgets`.
+"""RUN: makes the sources that a client requests, in the order of its `gadgets`.
 
 The trap: the kernel's verifier may take long, and nothing else of the session runs meanwhile (loading.py).
 """
@@ -31,7 +31,7 @@ def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
 
 
 def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
-    """Yields the sources one by one. Raises AgentError and FrameError; the caller owns sources yielded before."""
+    """Yields the sources one by one; the caller closes them. Raises AgentError and FrameError."""
     context.packets.is_needed = sum(map(_has_packets, specs)) > 1
     for spec in specs:
         if not 0 <= spec.object < len(objects):
@@ -46,7 +46,7 @@ def _has_packets(spec: AnyGadget) -> bool:
 
 def _own_processes(filter: FilterSpec) -> dict[str, int]:
     """Returns variables with the PIDs that gadgets leave out: this process and the client that started it, when host
-    processes are wanted and these two were not asked for."""
+    processes are wanted, but not these two."""
     if not this_node.client() or not filter.host or filter.own_processes:
         return {}
     return dict(zip(OWN_PROCESSES, (os.getpid(), this_node.client()), strict=True))

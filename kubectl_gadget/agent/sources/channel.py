@@ -14,10 +14,10 @@ from kubectl_gadget.wire.agent_messages import encode_message
 from kubectl_gadget.wire.frames import EventsHeader, FrameType, encode, header
 
 _EVENTS_HEAD = 24
-_SAY_COMPLETE = 0.4
-"""Seconds after which an idle source reports up to when it is complete; gaps are known no more exactly than that."""
+_REPORT_SECONDS = 0.4
+"""After this time, an idle source reports up to when its events are complete. Gaps are known to this precision."""
 _EARLY = 0.05
-"""It reports that much earlier, in a turn that comes anyway: so the sources of a session at rest report in one turn."""
+"""A report may be this much early, so that all sources of a session at rest report in the same turn."""
 
 
 class SettledRing(Protocol):
@@ -44,11 +44,11 @@ class Channel:
         self._sequence = 0
         self._is_idle = False
         self.due = math.inf
-        """When it has to report, although nothing happened, on the monotonic clock; inf: never."""
+        """when the source has to report, even if idle, on the monotonic clock; inf: never"""
 
     def send_ring(self, ring: SettledRing) -> int:
-        """Sends everything before the settled position, and returns the number of bytes. Now and then it sends a frame
-        without records, which only reports up to when events are complete."""
+        """Sends everything before the settled position, and returns the number of bytes. From an idle source, a frame
+        without records reports from time to time up to when events are complete."""
         batch = ring.batch()
         length = len(batch)
         now = time.monotonic()
@@ -58,7 +58,7 @@ class Channel:
         self._pipe.put_ring(header(FrameType.EVENTS, _EVENTS_HEAD + length) + head, batch, ring)
         self._sequence += 1
         self._is_idle = not length
-        self.due = now + _SAY_COMPLETE
+        self.due = now + _REPORT_SECONDS
         return length
 
     def send_piece(self, piece: Piece) -> None:

@@ -1,8 +1,8 @@
 """What every source gets from its session, passed to its constructor.
 
-The trap: sources are made while another thread writes to the pipe (session/loading.py), so warnings for the user are
-collected in Warnings, and the session's own thread sends them. And each session imports this, so it does not use
-dataclasses, whose module takes 10 ms to import.
+The traps: sources are made while another thread writes to the pipe (session/loading.py), so warnings for the user are
+collected in Warnings, and the session's own thread sends them. And each session imports this module, so it does not use
+dataclasses, which take 10 ms to import.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ _MOST_KNOWN = 4096
 
 
 class Warnings:
-    """Texts for the user that were not sent yet, in order, each once; after them, how many there was no room for."""
+    """Texts for the user that were not sent yet, in order and each once; then, how many were dropped."""
 
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
@@ -42,7 +42,7 @@ class Warnings:
         self._texts.append(text)
 
     def take(self) -> str | None:
-        """Removes and returns the oldest one, or None."""
+        """Removes and returns the oldest text, or None."""
         if self._texts:
             return self._texts.popleft()
         if self._dropped:
@@ -51,22 +51,22 @@ class Warnings:
         return None
 
     def take_all(self) -> list[str]:
-        """Removes and returns all of them."""
+        """Removes and returns all texts."""
         return list(iter(self.take, None))
 
 
 class Callbacks:
-    """Functions that sources have the session call, beside the methods of every source (source.py)."""
+    """Functions of sources that the session calls, in addition to the methods of every source (source.py)."""
 
     def __init__(self) -> None:
         self.each_turn: list[Callable[[float], None]] = []
         """Called after each turn with time.monotonic(), until sources are detached."""
         self.show: list[Callable[[], None]] = []
-        """SHOW: the user asks for what was recorded."""
+        """Called for SHOW: the user requests what was recorded so far."""
         self.removed: list[Callable[[Sequence[int]], None]] = []
-        """Called with the ids of removed cgroups, once all their events have been shipped."""
+        """Called with the ids of removed cgroups, once all their events have been sent."""
         self.after_last: list[Callable[[], None]] = []
-        """Called after the last event was shipped."""
+        """Called after the last event was sent."""
 
     def turn(self, now: float) -> None:
         for call in self.each_turn:
@@ -96,15 +96,15 @@ class NodeContext:
         self.warnings = warnings or Warnings()
         self.symbols = Symbols()
         self.calls = SyscallDispatcher()
-        """runs the programs that follow single system calls"""
+        """calls the programs that follow single system calls"""
         self.packets = PacketDispatcher()
-        """runs the programs for packets, where several gadgets have some"""
+        """calls the programs for packets, if several gadgets have some"""
         self.owners = SocketOwners()
-        """has one gadget keep the owners of sockets for all"""
+        """lets one gadget keep the owners of sockets for all"""
         self.callbacks = Callbacks()
 
     def close(self) -> None:
-        """Call it after the sources are closed. The containers belong to their owner."""
+        """Call it after the sources are closed. Does not close the containers."""
         self.calls.close()
         self.packets.close()
         self.symbols.close()

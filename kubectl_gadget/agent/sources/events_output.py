@@ -13,7 +13,7 @@ _MOST_RING_BYTES = 32 << 20
 
 
 class EventsOutput:
-    """`numbers` are those of the containers; they name the containers whose events were lost."""
+    """The ring and the counters of one object. `numbers`: to name the containers whose events were lost."""
 
     def __init__(self, events: BpfMap, cpus: BpfMap, fairness: BpfMap | None, numbers: ContainerNumbers) -> None:
         self.fd = events.fd

@@ -1,4 +1,4 @@
-"""Kind `recorder`: flight recordings, shipped on request: at a crash, at SHOW, or at the end of a container."""
+"""Kind `recorder`: flight recordings, sent at a crash, at SHOW, or at the end of a container or of the session."""
 
 import math
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class RecorderSource(PiecesSource):
-    """Takes the recordings that were asked for."""
+    """Sends the recordings that were triggered or requested."""
 
     _recorder: FlightRecorder
     _record_bytes = 0
@@ -44,7 +44,7 @@ class RecorderSource(PiecesSource):
 
     @property
     def is_quiet(self) -> bool:
-        """Never: containers use up spare recordings without an event."""
+        """Never: containers use up spare recordings without waking the session."""
         return False
 
     @property

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Choice:
-    """One entry of RUN's `programs`: alternative sets, one of which is needed, and why sets were refused."""
+    """One entry of RUN's `programs`: alternative sets, of which one is needed, and why earlier ones were refused."""
 
     def __init__(self, wanted: ProgramChoice) -> None:
         self.wanted = wanted
@@ -46,8 +46,8 @@ class _Choice:
 class GadgetPrograms:
     """`spec` is one of RUN's `gadgets`, of a kind whose programs write the gadget's own records.
 
-    `prepare` does what a kind needs before the object is loaded. `open` runs before its programs are attached, and adds
-    to the stack what has to be closed with them.
+    `prepare` is called before the object is loaded; `open` before its programs are attached, and adds to the stack what
+    has to be closed with them. Raises AgentError.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GadgetPrograms:
         )
 
     def stopped(self) -> dict[str, str]:
-        """The programs that the gadget needs and something else has stopped, and why; also those of another gadget."""
+        """Returns why programs that the gadget needs no longer run, by program, including those of other gadgets."""
         return self.object.stopped() | self._context.owners.stopped(self.object, self._variables.filters)
 
     def fds(self) -> dict[str, int]:
@@ -109,13 +109,13 @@ class GadgetPrograms:
             self.uprobes.close()
 
     def close(self) -> None:
-        """Frees everything, including what the kind opened."""
+        """Frees everything, including what `open` added."""
         self._resources.close()
         if self.uprobes:
             self.uprobes.free()
 
     def _try(self) -> bool:
-        """Tries the present choice once. Returns False when a program was refused and another choice was made."""
+        """Tries the current choice once. Returns False when a program was refused and the next choice was made."""
         wanted = [name for choice in self._choices for name in choice.programs] if self._choices else None
         try:
             object = SyscallObject(self._elf, self._name, wanted, self._context.calls, ALL)

@@ -31,10 +31,10 @@ class GadgetSource:
         self._tables: ClientTables | None = None
 
     def _prepare(self, object: BpfObject) -> None:
-        """What a kind needs before the object is loaded."""
+        """Prepares what a kind needs before the object is loaded."""
 
     def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
-        """Opens what a kind needs before its programs are attached, and adds to `resources` what has to be closed."""
+        """Opens what a kind needs before its programs are attached; `resources` closes it."""
 
     @property
     def fd(self) -> int:

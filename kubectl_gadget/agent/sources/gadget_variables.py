@@ -1,4 +1,4 @@
-"""Values set in a gadget's object before it is loaded: RUN's `parameters`, those of the node, and sizes of maps.
+"""What is set in a gadget's object before it is loaded: RUN's `parameters`, the node's variables, and sizes of maps.
 
 The trap: `globals`, the offsets of variables, come from the client, so an offset outside of .rodata is refused.
 """
@@ -20,7 +20,7 @@ _FREQUENCY = "gadget_frequency"
 """The variable with the sampling frequency of perf event programs."""
 _MOST_OFTEN = 10_000
 _UNIQUE, _SEEN = "gadget_unique", "gadget_seen"
-"""The variable of --unique, and the map that only programs with it use (bpf/include/gadget/unique.h)."""
+"""The variable of --unique, and the map that programs use only with it (bpf/include/gadget/unique.h)."""
 _FILTERS = "gadget_filter_"
 """Prefix of the filters that all gadgets have."""
 
@@ -36,7 +36,7 @@ class GadgetVariables:
         self._ring_bytes = spec.ring_bytes
         self._map_entries = spec.map_entries
         self.filters = {name: value for name, value in spec.parameters.items() if name.startswith(_FILTERS)}
-        """which processes the gadget follows, by the names of variables"""
+        """which processes the gadget follows, by variable"""
 
     def frequency(self) -> int:
         """Returns the sampling frequency of perf event programs, per second. Raises AgentError."""
@@ -51,7 +51,7 @@ class GadgetVariables:
         node = self.of_node | {"gadget_ring_wake_bytes": ring_bytes(self._ring_bytes) // 4}
         values = {name: value for name, value in node.items() if name in self._places}
         if (chosen := self._parameters.get(descendants.PID)) and chosen in [values.get(name) for name in OWN_PROCESSES]:
-            values |= dict.fromkeys(values.keys() & set(OWN_PROCESSES), 0)  # the user asked for this process by its PID
+            values |= dict.fromkeys(values.keys() & set(OWN_PROCESSES), 0)  # the user requested this process by its PID
         for name, value in {**self._parameters, **values}.items():
             if name not in self._places:
                 raise AgentError(f"gadget {self._name} has no parameter {name}")
@@ -73,7 +73,7 @@ class GadgetVariables:
             cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
 
     def share_maps(self, object: BpfObject, maps: SharedMaps) -> None:
-        """Makes the object use those maps of the session that it needs."""
+        """Makes the object use the session's maps that it has. Raises AgentError."""
         object.reuse(maps.of_containers)
         if self._parameters.get(descendants.PARAMETER) and (chosen := object.map(descendants.MAP)):
             pid = self._parameters.get(descendants.PID, 0)

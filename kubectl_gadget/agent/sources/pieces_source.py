@@ -1,4 +1,4 @@
-"""Base of the sources whose output is taken now and then, in pieces: snapshots, top and recorders."""
+"""Base of the sources whose output is taken at intervals, in pieces: snapshots, top and recorders."""
 
 from kubectl_gadget.agent.answers.pieces import Pieces
 from kubectl_gadget.agent.sources.channel import Channel
@@ -8,7 +8,7 @@ from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class PiecesSource(GadgetSource):
-    """A kind adds pieces in `settle`, and overrides the other methods where it does more."""
+    """A kind adds pieces in `settle`, and overrides other methods if it does more."""
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         self._pieces = Pieces()

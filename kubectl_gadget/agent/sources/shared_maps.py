@@ -1,7 +1,7 @@
-"""Maps that the sources of a session share: some exist from the start, others are made when a source first asks.
+"""Maps that the sources of a session share: some exist from the start, others are made when a source first needs them.
 
-The trap: a set of descendants has to be filled before the programs that read it are attached, so it is made while a
-source is prepared, and not by the source itself.
+The trap: a set of descendants has to be filled before the programs that read it are attached, so it is made before the
+source's object is loaded.
 """
 
 import time
@@ -11,8 +11,8 @@ from kubectl_gadget.agent.answers.network_refusals import Refusals
 from kubectl_gadget.agent.containers.descendants import Descendants
 from kubectl_gadget.errors import AgentError
 
-_LOOK_EVERY = 1.0
-"""Seconds between two checks whether a set of descendants was too small."""
+_CHECK_SECONDS = 1.0
+"""Between two checks whether a set of descendants was too small."""
 
 
 class SharedMaps:
@@ -24,16 +24,17 @@ class SharedMaps:
         self._warn = warn
         self._refusals: Refusals | None = None
         self._descendants: dict[int, Descendants] = {}
-        self._next_look = 0.0
+        self._next_check = 0.0
 
     def descendants(self, pid: int) -> int:
-        """Returns a map for gadgets limited to this process and its descendants. Raises AgentError."""
+        """Returns a map's descriptor for gadgets limited to this process and its descendants. Raises AgentError."""
         if pid not in self._descendants:
             self._descendants[pid] = Descendants(pid, self._pid_level)
         return self._descendants[pid].fd
 
     def refusals(self) -> int | None:
-        """Returns a map of what other agents' network policies refuse; None, with a warning, if the kernel has none."""
+        """Returns the descriptor of a map of what other agents' network policies refuse; None, with a warning, when
+        this kernel does not support it."""
         if self._refusals is None:
             try:
                 self._refusals = Refusals(self._warn)
@@ -47,8 +48,8 @@ class SharedMaps:
         """Call it often, with time.monotonic()."""
         if self._refusals:
             self._refusals.turn(now)
-        if now >= self._next_look:
-            self._next_look = now + _LOOK_EVERY
+        if now >= self._next_check:
+            self._next_check = now + _CHECK_SECONDS
             for one in self._descendants.values():
                 if warning := one.warning():
                     self._warn(warning)

@@ -1,9 +1,9 @@
-"""The interface between a session and each gadget that it runs: a stream, snapshot, top, recorder, policy or installed.
+"""The interface between a session and each gadget that it runs, whatever its kind (session/source_kinds.py).
 
 A source is attached when its constructor returns; the constructor gets everything that the source needs (context.py).
 The session then calls settle() and ship() in turns (session/shipping.py). At its end it calls detach(), then settle()
-and ship() until the source is empty, then close(). The trap: no event may be shipped while its container may still have
-no name, so ship() sends only what settle() found in the same turn.
+and ship() until the source is empty, then close(). The trap: no event may be sent before its container's name, so
+ship() sends only what settle() found in the same turn.
 """
 
 from typing import Protocol
@@ -42,21 +42,21 @@ class Source(Protocol):
         it."""
 
     def settle(self, is_blocked: bool) -> bool:
-        """Finds the position up to which events are complete, and takes out of the kernel what has to be read now: call
-        stacks, a snapshot, the sums of an interval. A policy has reacted to all events up to there when it returns.
-        Returns False when a program is still running; then nothing may be shipped in this turn. `is_blocked`: the
-        client has not yet taken what was shipped before, so everything that can wait stays in the kernel."""
+        """Finds the position up to which events are complete, and reads from the kernel what cannot wait: call stacks,
+        a snapshot, the sums of an interval. A policy reacts to all events up to there. Returns False when a program is
+        still running; nothing may then be sent in this turn. `is_blocked`: the client has not yet read what was sent
+        before, so everything that can wait stays in the kernel."""
 
     def ship(self, channel: Channel) -> int:
-        """Sends what settle() found, and returns the number of bytes of events. Called only after all containers in it
-        have names."""
+        """Sends what settle() found, and returns the number of bytes of events. Called after the names of all
+        containers in it were sent."""
 
     @property
     def empty(self) -> bool:
-        """Whether everything that settle() found has been shipped and taken by the client."""
+        """Whether everything that settle() found was sent, and has left the ring."""
 
     def detach(self) -> None:
-        """Stops new events. What was not shipped yet can still be settled and shipped."""
+        """Stops new events. Earlier ones can still be settled and shipped."""
 
     def close(self) -> None:
         """Frees everything, after detach()."""

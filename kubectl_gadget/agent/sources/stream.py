@@ -1,4 +1,4 @@
-"""Kind `stream`: events as they happen, shipped as the ring buffer holds them."""
+"""Kind `stream`: events as they happen, sent as they are in the ring buffer."""
 
 import math
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from kubectl_gadget.wire.client_messages import GadgetSpec
 
 
 class StreamSource(GadgetSource):
-    """Ships what is in the ring."""
+    """Sends the ring's records."""
 
     _walks: MapWalks
     due = math.inf

@@ -1,7 +1,7 @@
-"""Lists of functions that only a node can build: its system calls, or its functions whose names match a pattern.
+"""Lists of functions that only a node can make: its system calls, or its functions whose names match a pattern.
 
-A hook on such a list has one program; the object's map `policy_functions` has the functions' names, by the number of a
-system call or by the cookie with which the program is attached. The trap: several functions may share one name, and the
+A hook on such a list has one program. The object's map `policy_functions` has the functions' names, by system call
+number or by the cookie with which the program is attached. The trap: several functions may share one name, and the
 kernel then attaches to none of them.
 """
 
@@ -16,7 +16,7 @@ from kubectl_gadget.errors import AgentError
 
 MAP = "policy_functions"
 MOST = 20_000
-"""Functions at one hook; these take 20 MB of the kernel's memory."""
+"""Functions at one hook; so many take 20 MB of the kernel's memory."""
 
 
 def functions(pattern: str) -> dict[int, str]:
@@ -40,6 +40,6 @@ def functions(pattern: str) -> dict[int, str]:
 
 
 def fill(map: BpfMap, names: dict[int, str]) -> None:
-    """Gives the loaded program the functions' names."""
+    """Writes the functions' names to the map of a loaded object."""
     for number, name in names.items():
         map.set_text(number, name)

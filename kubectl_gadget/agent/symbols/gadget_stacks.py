@@ -1,9 +1,9 @@
 """Call stacks of one gadget: taken from its map (bpf/include/gadget/stacks.h), resolved to names, and sent.
 
-They are taken many times a second, since names can be resolved only while the process lives. A number means the same
+They are taken many times a second, since names can be resolved only while the process exists. A number means the same
 stack for the whole session, so each is sent once, and again when it reappears after some seconds, since the code at an
-address may have changed. The trap: they must be taken after the end of the events that refer to them was noted, and
-sent before these. And each session imports this, so what reads symbols is imported at first use.
+address may have changed. The traps: they must be taken after the end of the events that refer to them was noted, and
+sent before these events. And each session imports this module, so those that read symbols are imported at first use.
 """
 
 import math
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _HEAD = struct.Struct("<IIQ")
 _ID = struct.Struct("<Q")
 _AGAIN = 10.0
-"""Seconds after which a stack is sent again."""
+"""Seconds after which a stack that reappears is sent again."""
 _WAIT, _MOST_WAITING = 1.0, 4096
-"""Seconds for which new stacks may wait, so that many are sent at once, and how many."""
+"""New stacks wait until there are so many, but at most for so many seconds, so that one frame has many."""
 _MOST_SENT = 1 << 15
 _MOST_FRAMES = 1 << 16
 _MOST_AT_ONCE = 256
@@ -40,7 +40,7 @@ class Symbols:
         self._user: UserSymbols | None = None
 
     def of_process(self, pid: int, program: int, addresses: tuple[int, ...]) -> "list[ResolvedFrame]":
-        """Returns frames, innermost first."""
+        """Returns frames, innermost first. `program` is the start of the process's stack (user_symbols.py)."""
         if self._user is None:
             from kubectl_gadget.agent.symbols.user_symbols import UserSymbols
 
@@ -48,12 +48,13 @@ class Symbols:
         return self._user.frames(pid, program, addresses)
 
     def of_kernel(self, stacks: Collection[tuple[int, tuple[int, ...]]]) -> "list[list[ResolvedFrame]]":
-        """Returns the frames of each stack, given as what it begins with, and its addresses."""
+        """Returns the frames of each stack, which is given by what it begins with (kernel_symbols.HERE, …), and its
+        addresses."""
         if self._kernel is None:
             from kubectl_gadget.agent.symbols.kernel_symbols import KernelSymbols
 
             self._kernel = KernelSymbols()
-        self._kernel.learn([addresses for _, addresses in stacks])
+        self._kernel.prefetch([addresses for _, addresses in stacks])
         return [self._kernel.frames(addresses, begins) for begins, addresses in stacks]
 
     def close(self) -> None:
@@ -82,11 +83,11 @@ class Stacks:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing has to be sent now: new stacks may wait until there are many, or for a second."""
+        """Whether nothing has to be sent now."""
         return time.monotonic() < self._send_at and len(self._stacks) + len(self._of_kernel) < _MOST_WAITING
 
     def take(self, now: float) -> None:
-        """Reads new stacks from the map, and names those of processes, which may end soon. `now` is monotonic."""
+        """Reads new stacks from the map, and resolves those of processes, which may end soon. `now` is monotonic."""
         if len(self._sent) > self._most_sent:
             self._sent = {id: sent for id, sent in self._sent.items() if now - sent < _AGAIN}
             self._most_sent = max(_MOST_SENT, 2 * len(self._sent))
@@ -104,7 +105,7 @@ class Stacks:
                         self._of_kernel[id] = program, addresses
 
     def take_new(self, gadget: int) -> StackNames | None:
-        """Returns what is new since the last call, or None; `gadget` is the index in RUN."""
+        """Returns the stacks that are new since the last call, or None; `gadget` is the index in RUN."""
         if self._of_kernel:
             for id, frames in zip(self._of_kernel, self._symbols.of_kernel(self._of_kernel.values()), strict=True):
                 self._stacks[id] = self._frame_numbers(frames)

@@ -1,6 +1,6 @@
 """Names of the kernel's functions, formatted by the kernel itself (bpf/symbols.bpf.c, Linux 5.13).
 
-On older kernels /proc/kallsyms is read, which shows addresses only with CAP_SYSLOG or where kernel.kptr_restrict is 0.
+On older kernels /proc/kallsyms is read, which shows addresses only with CAP_SYSLOG or if kernel.kptr_restrict is 0.
 The trap: modules and BPF programs come and go, so cached names expire after a while.
 """
 
@@ -26,7 +26,7 @@ _ENTRY_BYTES = _ADDRESS.size + 192
 _FORGET_SECONDS = 60.0
 _FUNCTION = re.compile(r"^0*([1-9a-f][0-9a-f]*) [tTwW] (\S+)", re.MULTILINE)
 """A line of /proc/kallsyms; addresses that are hidden are 0."""
-_SPELT = re.compile(r"(.+)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[([^\]]+)\])?")
+_FORMATTED = re.compile(r"(.+)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[([^\]]+)\])?")
 _INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el0t_64_irq", "el1_irq", "el0_irq", "asm_exc_xen")
 """Outermost functions of an interrupt, on x86-64 and arm64; the next frame is what it interrupted."""
 _OF_TRACEPOINTS = ("bpf_", "__bpf_", "__traceiter_", "trace_event_", "perf_trace_")
@@ -35,7 +35,7 @@ _MOST_OF_TRACEPOINT = 8
 
 
 class KernelSymbols:
-    """Can be created on any kernel; where neither way works, all names are unknown."""
+    """Can be created on any kernel; if neither way works, all names are unknown."""
 
     def __init__(self) -> None:
         self._lib = libbpf.load()
@@ -46,8 +46,8 @@ class KernelSymbols:
         self._keys = (ctypes.c_uint32 * _AT_ONCE)(*range(_AT_ONCE))
         self._entries = ctypes.create_string_buffer(_AT_ONCE * _ENTRY_BYTES)
 
-    def learn(self, stacks: Iterable[Sequence[int]]) -> None:
-        """Names what frames() will be asked for, all at once, since each call of the kernel takes its time."""
+    def prefetch(self, stacks: Iterable[Sequence[int]]) -> None:
+        """Looks up the names that frames() will need, all at once, since each lookup has a fixed cost."""
         now = time.monotonic()
         if now > self._forget_at:
             self._known.clear()
@@ -55,14 +55,14 @@ class KernelSymbols:
         places = dict.fromkeys(place for addresses in stacks for place in _places(addresses))
         unknown = [place for place in places if place not in self._known]
         for start in range(0, len(unknown), _AT_ONCE):
-            self._spell(unknown[start : start + _AT_ONCE])
+            self._resolve(unknown[start : start + _AT_ONCE])
 
     def frames(self, addresses: Sequence[int], begins: int) -> list[ResolvedFrame]:
-        """Returns one frame per address, without those added by the tracing itself; `begins` is HERE, …"""
+        """Returns one frame per address, without the innermost ones of the tracing itself; `begins` is HERE, …"""
         try:
             frames = [self._known[place] for place in _places(addresses)]
         except KeyError:
-            self.learn([addresses])
+            self.prefetch([addresses])
             frames = [self._known[place] for place in _places(addresses)]
         return frames[_tracing_frames(frames, begins) :]
 
@@ -70,16 +70,17 @@ class KernelSymbols:
         if self._object:
             self._object.close()
 
-    def _spell(self, addresses: Sequence[int]) -> None:
-        names = self._ask(addresses) if self._object else self._look_up(addresses)
+    def _resolve(self, addresses: Sequence[int]) -> None:
+        names = self._formatted(addresses) if self._object else self._look_up(addresses)
         for address, name in zip(addresses, names, strict=True):
-            found = _SPELT.fullmatch(name)
+            found = _FORMATTED.fullmatch(name)
             if found:
                 self._known[address] = ResolvedFrame(found[1], found[3] or "", int(found[2], 16))
             else:
                 self._known[address] = ResolvedFrame(UNKNOWN, "", None)
 
-    def _ask(self, addresses: Sequence[int]) -> list[str]:
+    def _formatted(self, addresses: Sequence[int]) -> list[str]:
+        """Returns the names as the kernel formats them: "function+0x12/0x34 [module]"."""
         assert self._object is not None
         map = self._object.required_map("resolved")
         for index, address in enumerate([*addresses, 0][:_AT_ONCE]):
@@ -92,7 +93,7 @@ class KernelSymbols:
         try:
             self._lib.call("bpf_map_lookup_batch", map.fd, None, place, keys, self._entries, ctypes.byref(count), None)
         except Failure as failure:
-            if failure.errno != errno.ENOENT:  # ENOENT: these are all
+            if failure.errno != errno.ENOENT:  # ENOENT: it has read all entries
                 raise
         data = memoryview(self._entries)
         return [
@@ -112,7 +113,7 @@ class KernelSymbols:
 
 
 def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
-    """Returns sorted addresses, and names; empty when they are hidden."""
+    """Returns the sorted addresses of functions, and their names; empty when they are hidden."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             lines = _FUNCTION.findall(file.read())
@@ -123,7 +124,8 @@ def listed(path: str = "/proc/kallsyms") -> tuple[list[int], list[str]]:
 
 
 def _places(addresses: Sequence[int]) -> list[int]:
-    """Returns the addresses of instructions: a call may be the last one of its function."""
+    """Returns the addresses to look up: from a return address, 1 is subtracted, since the call may be the last
+    instruction of its function."""
     return [address - (number > 0) for number, address in enumerate(addresses)]
 
 
@@ -136,7 +138,7 @@ def _tracing_frames(frames: Sequence[ResolvedFrame], begins: int) -> int:
     if begins == TRACEPOINT:
         own = [n for n, f in enumerate(frames[:_MOST_OF_TRACEPOINT]) if f.function.startswith(_OF_TRACEPOINTS)]
         first = own[-1] + 1 if own else 0
-        # Every thread that leaves the CPU does so in these functions.
+        # A thread that leaves the CPU is always in these functions.
         while first < len(frames) and frames[first].function in _SCHEDULER:
             first += 1
         return first

@@ -1,7 +1,7 @@
 """Which files the node's processes have mapped as executable, among the files that a gadget's uprobes attach to.
 
-/proc is polled, since no event says when a process maps a library: new processes soon and often, old ones rarely. The
-trap: a path in /proc/PID/maps is relative to the process's own root and may refer to another file by now, or soon.
+/proc is polled, since no event says when a process maps a library: new processes often, old ones rarely. The trap: a
+path in /proc/PID/maps is relative to the process's own root, and another file may take its place at any time.
 """
 
 import errno
@@ -28,7 +28,7 @@ class MappedFile(NamedTuple):
     path: str
 
     def open(self) -> int:
-        """Opens it to be read. Raises OSError, also when there is another file now."""
+        """Opens the file for reading. Raises OSError, with ESTALE when another file has taken its place."""
         file = open_inside(self.pid, self.path)
         status = os.fstat(file)
         if (status.st_dev, status.st_ino) != (self.device, self.inode):
@@ -38,7 +38,7 @@ class MappedFile(NamedTuple):
 
 
 class MappedFiles:
-    """`wanted_cgroup` decides by a path in /proc/PID/cgroup whether it matters, `wanted_name` by a file's name."""
+    """`wanted_cgroup` selects processes by the path in /proc/PID/cgroup, `wanted_name` files by name."""
 
     def __init__(self, wanted_cgroup: Callable[[str], bool], wanted_name: Callable[[str], bool]) -> None:
         self._wanted_cgroup = wanted_cgroup
@@ -49,7 +49,7 @@ class MappedFiles:
         """names of libraries and paths of programs that are not wanted"""
 
     def nearest_names(self, name: str) -> str:
-        """Returns similar names among the files that the chosen processes have mapped; "" when there are none."""
+        """Returns similar names among the files that the selected processes have mapped; "" when there are none."""
         from difflib import get_close_matches
 
         # A library is compared by its name without version, a program by its path.
@@ -57,7 +57,7 @@ class MappedFiles:
         return " or ".join(get_close_matches(name, known, 2, 0.6))
 
     def look(self) -> dict[tuple[int, int], MappedFile]:
-        """Returns all such files that are known to be mapped now."""
+        """Returns the wanted files that are mapped now, by device and inode."""
         present = procfs.pids()
         for gone in self._mapped_by.keys() - present:
             del self._mapped_by[gone]

@@ -1,7 +1,7 @@
-"""Makes the kernel report executable mappings with their build ids: dummy perf events, one for each CPU.
+"""Makes the kernel report executable mappings with their build ids: dummy perf events, one for each CPU. Linux 5.12.
 
-Nothing reads them; a BPF program at the kernel function that would write them sees its arguments. Linux 5.12. The trap:
-CPUs that come online later have none, and where the kernel denies perf_event_open() to the agent there are none at all.
+Nothing reads them; a BPF program at the kernel function that writes them reads its arguments. The trap: CPUs that come
+online later have no such event.
 """
 
 import os

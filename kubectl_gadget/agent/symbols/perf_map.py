@@ -1,17 +1,20 @@
 """/tmp/perf-PID.map: the functions that a just-in-time compiler (Node.js, Java, .NET, Python, …) reports.
 
 One line per function: start and length in hexadecimal digits, and the name. The trap: the path is inside the container,
-where everything may be hostile: links that lead out of it, pipes that never end, file systems that never answer. So it
-is opened by host/foreign_files.py, which opens only regular files.
+which may be hostile: with links that lead out of it, pipes, file systems that never answer, or any number of functions.
+So it is opened by host/foreign_files.py, which opens only regular files, and only the first lines are read.
 """
 
 import os
 from bisect import bisect_right
+from typing import BinaryIO
 
 from kubectl_gadget.agent.elf.elf_functions import Function
 from kubectl_gadget.agent.host.foreign_files import open_inside
 
 _MOST_BYTES = 64 << 20
+_MOST_LINES, _MOST_LINE = 400_000, 4096
+"""Lines that are read, which take some 100 MB of memory, and bytes of one."""
 
 
 class PerfMap:
@@ -25,7 +28,7 @@ class PerfMap:
         self._functions: list[tuple[int, str]] = []
 
     def refresh(self) -> None:
-        """When the file no longer exists or cannot be opened, its last content stays valid."""
+        """Reads the file if it has changed. If it is gone or cannot be opened, the last content is kept."""
         try:
             fd = open_inside(self._pid, self._path)
         except OSError:
@@ -35,7 +38,7 @@ class PerfMap:
             if (seen := (status.st_size, status.st_mtime_ns)) == self._seen:
                 return
             self._seen = seen
-            self._parse(file.read(_MOST_BYTES))
+            self._parse(file)
 
     def find(self, address: int) -> Function | None:
         """Returns the function that was reported at this address."""
@@ -46,13 +49,18 @@ class PerfMap:
         offset = address - self._starts[place]
         return Function(name, offset) if offset < length else None
 
-    def _parse(self, text: bytes) -> None:
+    def _parse(self, file: BinaryIO) -> None:
         found: dict[int, tuple[int, str]] = {}
-        for line in text.splitlines():
+        left = _MOST_BYTES
+        for _ in range(_MOST_LINES):
+            line = file.readline(min(left, _MOST_LINE))
+            if not line:
+                break
+            left -= len(line)
             parts = line.split(None, 2)
             try:
                 # A later line replaces an earlier one.
-                found[int(parts[0], 16)] = int(parts[1], 16), parts[2].decode(errors="replace")
+                found[int(parts[0], 16)] = int(parts[1], 16), parts[2].rstrip(b"\r\n").decode(errors="replace")
             except (ValueError, IndexError):
                 continue
         self._starts = sorted(found)

@@ -1,8 +1,8 @@
-"""The executable mappings of a process: which file, and which place in it, an address is.
+"""The executable mappings of a process: to which file, and to which offset in it, an address belongs.
 
-Linux 6.11 answers for one address (PROCMAP_QUERY), which takes 2 µs; before, the text of /proc/PID/maps is parsed. Both
-list the mappings once, so that they are known when the process has ended. The trap: a process may run another program
-at any time. The open file belongs to the memory of one program, and what that program is, is checked after opening it.
+Linux 6.11 answers for one address (PROCMAP_QUERY), in 2 µs; on older kernels, the text of /proc/PID/maps is parsed. In
+both cases the mappings are listed once, so that they are known when the process has ended. The trap: a process may run
+another program at any time. An open maps file belongs to the memory of one program; which one is checked after opening.
 """
 
 import ctypes
@@ -20,11 +20,11 @@ from kubectl_gadget.agent.host import procfs
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f:]+) ([0-9]+) *(.*)", re.MULTILINE)
 _QUERY = struct.Struct("<9Q4I2Q")
 """struct procmap_query (linux/fs.h): size, flags, address; start, end, flags, page size, offset, inode; device's major
-and minor number, sizes of name and build id; their places"""
+and minor number, sizes of name and build id; their addresses"""
 _PROCMAP_QUERY = 0xC0686611
 _EXECUTABLE, _OR_NEXT = 4, 16
 _MOST_LISTED = 64
-"""Mappings that are looked up before an address in them is seen."""
+"""Mappings that are listed before addresses in them are looked up."""
 _MOST_KNOWN = 4096
 _MOST_OPEN = 128
 _START_STACK = 25
@@ -45,7 +45,7 @@ class Mapping(NamedTuple):
 
 
 class OpenMaps:
-    """What all processes share: the files that are open, which are closed again when there are too many."""
+    """The open maps files of all processes; the oldest is closed when there are too many."""
 
     def __init__(self, by_text: bool = False) -> None:
         self.by_text = by_text
@@ -63,7 +63,7 @@ class OpenMaps:
             self._opened.popleft().close()
 
     def ask(self, file: int, address: int, flags: int) -> Mapping | None:
-        """Returns the mapping of an address. Raises OSError, with ESRCH when the process has ended."""
+        """Returns the mapping at an address, or None. Raises OSError, with ESRCH when the process has ended."""
         place = ctypes.addressof(self._name)
         query = bytearray(_QUERY.pack(_QUERY.size, flags, address, 0, 0, 0, 0, 0, 0, 0, 0, _MOST_NAME, 0, place, 0))
         try:
@@ -80,7 +80,7 @@ class OpenMaps:
 
 
 class ProcessMappings:
-    """Of one program; `program` is the start of its stack."""
+    """The mappings of one program of a process; `program` is the start of its stack, which identifies it."""
 
     def __init__(self, pid: int, program: int, opened: OpenMaps) -> None:
         self.pid, self._program, self._opened = pid, program, opened
@@ -97,11 +97,11 @@ class ProcessMappings:
         """hash of the text when it was last parsed"""
 
     def is_known(self, now: float) -> bool:
-        """Returns whether it could ever be read."""
+        """Whether the mappings could be read at least once."""
         return self._is_known or (self._refresh(0, now) and self._is_known)
 
     def renew(self, now: float) -> None:
-        """Looks everything up again, when it is needed."""
+        """Makes later lookups read the mappings again."""
         self._since = now
 
     def find(self, address: int, now: float) -> Mapping | None:
@@ -122,13 +122,13 @@ class ProcessMappings:
         return self._mappings[place] if place >= 0 and address < self._mappings[place].end else None
 
     def close(self) -> None:
-        """Closes its file. It is opened again when it is needed."""
+        """Closes the maps file. It is opened again when it is needed."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def _refresh(self, address: int, now: float) -> bool:
-        """Looks an address up. Returns False when nothing can be read any more."""
+        """Looks up an address. Returns False when nothing can be read any more."""
         if now == self._failed_at:
             return False
         try:
@@ -140,13 +140,13 @@ class ProcessMappings:
             if error.errno == errno.ESRCH:
                 self._failed_at = now
                 return False
-            # ENOTTY: an older kernel. Other errors are of this process: a path may be too long.
+            # ENOTTY: an older kernel. Other errors concern only this process: a path may be too long.
             self._by_text = True
             self._opened.by_text |= error.errno == errno.ENOTTY
         return self._read_text(now)
 
     def _ask(self, address: int, now: float) -> None:
-        """Raises OSError, with ESRCH when the program has ended."""
+        """Looks up an address by PROCMAP_QUERY. Raises OSError, with ESRCH when the program has ended."""
         if self._file < 0:
             self._open()
         if not self._is_known:
@@ -172,7 +172,7 @@ class ProcessMappings:
         self._opened.add(self)
 
     def _replace(self, start: int, end: int, mapping: Mapping | None, now: float) -> None:
-        """Puts the mapping in place of all that were there."""
+        """Replaces all mappings in this range."""
         low, high = bisect_right(self._starts, start), bisect_left(self._starts, end)
         if low and self._mappings[low - 1].end > start:
             low -= 1

@@ -17,7 +17,7 @@ _KEY = bytes(4)
 
 
 class RealFiles:
-    """Can be created on any kernel; where the real file cannot be found, the result of stat() is used."""
+    """Can be created on any kernel; if the real file cannot be found, the result of stat() is used."""
 
     def __init__(self) -> None:
         self._object = own_program("mapped_file", "find_file")

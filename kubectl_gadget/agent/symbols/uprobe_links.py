@@ -1,6 +1,6 @@
-"""Attaches uprobe programs to offsets in a file: to all at once where the kernel can, else one by one.
+"""Attaches uprobe programs to offsets in a file: to all at once if the kernel can, else one by one.
 
-The trap: the program's attach type has to be chosen before its object is loaded.
+The trap: the program's attach type has to be set before its object is loaded.
 """
 
 import ctypes

@@ -2,8 +2,8 @@
 
 RUN's `libraries` says which programs attach to which functions of which files (docs/protocol.md). One link per program
 and file serves all processes that map the file. The trap: containers of one image share the file below their file
-systems, which is not visible from here, so a program may run twice for one call and has to tolerate that: it pairs
-entry and return in a map.
+systems, which is not visible here, so a program may run twice for one call, and must tolerate it: it pairs entry and
+return in a map.
 """
 
 import os
@@ -15,12 +15,12 @@ from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.elf.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols import uprobe_links
-from kubectl_gadget.agent.symbols.asked_functions import AskedFunctions
 from kubectl_gadget.agent.symbols.mapped_files import MappedFile, MappedFiles
+from kubectl_gadget.agent.symbols.requested_functions import RequestedFunctions
 from kubectl_gadget.wire.client_messages import Library
 
-_EVERY = 0.1
-"""Seconds between two scans of the processes."""
+_SCAN_SECONDS = 0.1
+"""Between two scans of the processes."""
 _PATIENCE = 2.0
 """Seconds after which a warning reports that nothing was found."""
 _MOST_FILES = 512
@@ -38,14 +38,15 @@ class Uprobes:
         named: bool = False,
     ) -> None:
         self._warn = warn
-        self._functions = AskedFunctions(object, warn) if named else None
+        self._functions = RequestedFunctions(object, warn) if named else None
         self._object = object
         self._libraries = [(item.files, item.functions) for item in libraries]
         self._files = MappedFiles(wanted_cgroup, self._is_wanted)
         self._links: dict[tuple[int, int], list[int]] = {}
         self._released = Links()
         self._next = 0.0
-        self._silent_until: float | None = time.monotonic() + _PATIENCE
+        self._report_at: float | None = time.monotonic() + _PATIENCE
+        """when to warn about what was not found"""
 
     def prepare(self) -> None:
         """Call it before the object is loaded."""
@@ -57,7 +58,7 @@ class Uprobes:
         maps any more."""
         if now < self._next:
             return
-        self._next = now + _EVERY
+        self._next = now + _SCAN_SECONDS
         files = self._files.look()
         for key in self._links.keys() - files.keys():
             self._released.release(self._links.pop(key))
@@ -65,13 +66,13 @@ class Uprobes:
         for key, file in files.items():
             if key not in self._links:
                 self._attach(key, file)
-        if self._silent_until is not None and now >= self._silent_until:
-            self._say_what_is_missing()
+        if self._report_at is not None and now >= self._report_at:
+            self._report_missing()
 
     def close(self) -> None:
         """Stops the programs."""
-        if self._silent_until is not None:
-            self._say_what_is_missing()
+        if self._report_at is not None:
+            self._report_missing()
         links = [link for of_file in self._links.values() for link in of_file]
         self._links.clear()
         if self._released.release(links):
@@ -79,15 +80,15 @@ class Uprobes:
         self._next = float("inf")
 
     def free(self) -> None:
-        """Frees what close() left. This may take long."""
+        """Frees the links that close() detached. This may take long."""
         self._released.free()
 
-    def _say_what_is_missing(self) -> None:
+    def _report_missing(self) -> None:
         """Warns once: after a while, or at the end of a shorter run."""
-        self._silent_until = None
+        self._report_at = None
         names = sorted({name for files, _ in self._libraries for name in files})
-        if self._functions:  # these report themselves what is missing in a file
-            for name in self._functions.not_met(names):
+        if self._functions:  # it reports itself what is missing in a file
+            for name in self._functions.unseen(names):
                 near = self._files.nearest_names(name)
                 what = f"no process of the selected containers uses {name} yet, so it is not traced"
                 self._warn(f"{what}; {near}?" if near else what)
@@ -116,15 +117,15 @@ class Uprobes:
         opened = -1
         try:
             opened = file.open()
-            path = f"/proc/self/fd/{opened}"  # by its own path, it may be another file at each use
+            path = f"/proc/self/fd/{opened}"  # its own path may lead to another file at each use
             for program, offsets in self._places(path, file.path).items():
                 cookies = self._functions.cookies(offsets) if self._functions else ()
                 for link in uprobe_links.attach(self._object, program, path, offsets, cookies):
                     links.append(link)
         except OSError:
-            self._released.release(self._links.pop(key))  # its process is gone; another one may give access to the file
+            self._released.release(self._links.pop(key))  # its process is gone; retried through another one
         except Failure as failure:
-            self._released.release(links)  # results of an incomplete set of probes would be misread
+            self._released.release(links)  # an incomplete set of probes would give wrong results
             self._links[key] = []
             self._warn(f"{file.path} cannot be traced: {failure}")
         finally:
@@ -142,5 +143,5 @@ class Uprobes:
                 for program in functions.get(name, ()):
                     if program in self._object.chosen:
                         places.setdefault(program, []).append(offset)
-        # Return probes first: an entry whose return is missed would wait for ever.
+        # Return probes first, or an entry whose return is missed would stay in the map.
         return dict(sorted(places.items(), key=lambda item: self._object.section(item[0]) != "uretprobe"))

@@ -1,9 +1,9 @@
 """Names of the functions at a process's addresses: from its mappings to files, from files to symbols.
 
-Files are opened through the process's own root, so each container uses its own. A name is given only when it is
-certain: the process must still run the program that the stack belongs to, and the file must be the one that is mapped.
-The traps: opening a file costs more than all else, so processes of one mount namespace share what is open; and most
-stacks are new, but not their frames, so frames are kept.
+Files are opened through the process's own root, so each container uses its own. A name is given only if it is certain:
+the process must still run the program that the stack belongs to, and the file must be the one that is mapped. The
+traps: opening a file costs most, so processes of one mount namespace share open files; and most stacks are new, but not
+their frames, so frames are kept.
 """
 
 import ctypes
@@ -24,18 +24,18 @@ from kubectl_gadget.agent.symbols.process_mappings import Mapping, OpenMaps, Pro
 
 UNKNOWN = "[unknown]"
 GONE = "process ended"
-"""Stands in place of a file when the process has ended before the lookup."""
+"""In place of a file's name, when the process has ended before the lookup."""
 _DELETED = " (deleted)"
 _AGAIN = 1.0
 """Seconds after which a process's mappings and the file of its just-in-time compiler are read again."""
-_SURE = 60.0
-"""Seconds for which processes of a mount namespace share a file: its number may be that of another one by then."""
+_SHARED_SECONDS = 60.0
+"""For so long, processes of a mount namespace share a file; later, its inode number may be another file's."""
 _MOST_PROCESSES = 1024
 _MOST_FILES = 256
 _MOST_FRAMES = 1 << 16
 _MOST_SEEN = 4096
 _LEAST_ADDRESS, _MOST_ADDRESS = 1 << 12, 1 << 56
-"""Of what a process can have mapped, on any CPU."""
+"""The range of addresses that a process can map, on any CPU."""
 _VDSO_ADDRESS = 33
 """AT_SYSINFO_EHDR"""
 
@@ -71,20 +71,20 @@ class _Process:
         self.mappings = ProcessMappings(pid, program, opened)
         self.files: dict[tuple[int, int, str], ElfFunctions | None] = {}
         self.frames: dict[int, ResolvedFrame] = {}
-        """by twice the address, plus 1 for a return address"""
+        """the key is twice the address, plus 1 for a return address"""
         self.renew_at = 0.0
         self._jit: PerfMap | None = None
         self._jit_is_read = False
 
     def renew(self, now: float) -> None:
-        """Forgets what may have changed."""
+        """Makes later lookups read again what may have changed."""
         self.renew_at = now + _AGAIN
         self.frames.clear()
         self.mappings.renew(now)
         self._jit_is_read = False
 
     def compiled(self, address: int) -> Function | None:
-        """Returns what a just-in-time compiler reports to be there."""
+        """Returns the function that a just-in-time compiler has reported at this address."""
         if self._jit is None:
             self._jit = PerfMap(self.pid, procfs.own_pid(self.pid))
         if not self._jit_is_read:
@@ -101,16 +101,16 @@ class UserSymbols:
         self._opened = OpenMaps()
         self._files: OrderedDict[tuple[int, ...], _File] = OrderedDict()
         self._seen: dict[tuple[str, int, int, str], tuple[float, _File]] = {}
-        """by mount namespace, device, inode and path: until when that is which file"""
+        """by mount namespace, device, inode and path: until when the entry is valid, and the file"""
         self._frames: dict[tuple[int, int, bool, str], ResolvedFrame] = {}
         self._vdso: ElfFunctions | None = None
 
     def frames(self, pid: int, program: int, addresses: Sequence[int]) -> list[ResolvedFrame]:
-        """Returns one frame per address; the first is where the process was, the others are return addresses.
+        """Returns one frame per address; the first is the current instruction, the others are return addresses.
 
-        Without frame pointers, any value may be taken for a return address, and so for the place of the next one. So a
-        stack ends with the first that is not in code, as one unknown frame. `program` is the start of its stack, which
-        shows whether it still runs the same program.
+        Without frame pointers, any values may be taken for return addresses. So a stack ends at the first address that
+        is not in code, with one unknown frame. `program` is the start of the process's stack, which shows whether it
+        still runs the same program.
         """
         now = time.monotonic()
         process = self._process(pid, program)
@@ -153,7 +153,7 @@ class UserSymbols:
         address = (place >> 1) - is_call
         mapping = process.mappings.find(address, now) if _LEAST_ADDRESS <= address < _MOST_ADDRESS else _NO_CODE
         if mapping is None:
-            return _NOWHERE  # but there may be a library a moment later
+            return _NOWHERE  # not kept: a library may be mapped there a moment later
         frame = self._mapped_frame(process, mapping, address, is_call, now) if mapping.is_code else _NOWHERE
         process.frames[place] = frame
         return frame
@@ -193,7 +193,7 @@ class UserSymbols:
         return process.files[key]
 
     def _shared(self, pid: int, mapping: Mapping) -> ElfFunctions | None:
-        """Returns what is already known of this file, which nothing else can be while it is open, or opens it."""
+        """Returns the functions of a file that is open already, whose inode number cannot be reused, or opens it."""
         anywhere = "", mapping.device, mapping.inode, ""
         seen = self._seen.get(anywhere) or self._seen.get(_here(pid, mapping))
         now = time.monotonic()
@@ -203,13 +203,13 @@ class UserSymbols:
         file = self._open(pid, mapping)
         if file is None:
             return None
-        # Where stat() reports another device (btrfs, and overlayfs before Linux 6.8), the pair may stand for several
-        # files, but hardly at one path of one mount namespace.
+        # If stat() reports another device (btrfs, and overlayfs before Linux 6.8), device and inode may belong to
+        # several files, but hardly at one path of one mount namespace.
         is_unique = file.identity[0] == mapping.device
         key = anywhere if is_unique else _here(pid, mapping)
         if len(self._seen) >= _MOST_SEEN:
             self._seen.clear()
-        self._seen[key] = math.inf if is_unique else now + _SURE, file
+        self._seen[key] = math.inf if is_unique else now + _SHARED_SECONDS, file
         return file.functions
 
     def _open(self, pid: int, mapping: Mapping) -> _File | None:
@@ -242,7 +242,7 @@ class UserSymbols:
             return None
         file = self._files[identity] = _File(source, functions, identity)
         if len(self._files) > _MOST_FILES:
-            # Processes may still use its symbols; their names can no longer be read, and are unknown.
+            # Processes may still refer to its functions, whose names are unknown from now on.
             gone = self._files.popitem(last=False)[1]
             gone.source.close()
             self._seen = {key: seen for key, seen in self._seen.items() if seen[1] is not gone}
@@ -266,7 +266,7 @@ def _frame_of(found: Function | None, module: str, in_file: int, is_call: bool) 
 
 
 def own_vdso() -> bytes:
-    """Returns the kernel's code in every process (vDSO), read from this one."""
+    """Returns the vDSO, the kernel's code in every process, read from this one; empty if it cannot be read."""
     getauxval = ctypes.CDLL(None).getauxval
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
     address = getauxval(_VDSO_ADDRESS)

@@ -248,7 +248,9 @@ def test_a_set_whose_calls_could_not_be_checked_is_loaded_again(running: Running
     (running.run / "kubectl-gadget.policies").unlink()
     running.start()
     running.wait_for(digest)
-    assert any("is not taken over: its description lacks the tables" in line.get("message", "") for line in running.lines())
+    assert any(
+        "is not taken over: its description lacks the tables" in line.get("message", "") for line in running.lines()
+    )
     running.open_secret(3)
     assert len(running.events("secrets", 3)) == 3
     assert len(list(running.pins.iterdir())) == 1

@@ -62,7 +62,7 @@ def take(containers: Containers, elf: bytes, *frames: Frame) -> None:
     session._objects.append(elf)
     try:
         for frame in frames:
-            session._take(frame)
+            session._handle(frame)
     except GadgetError:
         return
     finally:

@@ -82,14 +82,14 @@ def test_the_next_turn_is_when_an_idle_source_has_to_report(session: Session) ->
 def test_a_client_may_ask_for_fewer_turns_at_rest_but_not_for_a_silent_agent(
     session: Session, asked_ms: int, seconds: float
 ) -> None:
-    session._rest_as_asked(asked_ms)
+    session._set_rest(asked_ms)
     before = time.monotonic()
     session._turn(cast(Any, Counted()), cast(Any, Context()), False)
     assert before + seconds <= session._next_turn <= time.monotonic() + seconds
 
 
 def test_a_session_that_rests_longer_checks_its_programs_less_often(session: Session) -> None:
-    session._rest_as_asked(250)
+    session._set_rest(250)
     session._next_stats = 0.0
     before = time.monotonic()
     session._turn(cast(Any, Counted()), cast(Any, Context()), False)

@@ -51,15 +51,15 @@ def test_the_kernel_is_asked_once_for_many_stacks(monkeypatch: pytest.MonkeyPatc
     unique = [place for place, name in enumerate(names) if name in ("ksys_read", "do_sys_open", "schedule")]
     stacks = [[starts[place] + 4, starts[place] + 5] for place in unique]
     symbols, asked = KernelSymbols(), list[int]()
-    ask = symbols._ask
+    ask = symbols._formatted
 
     def counted(addresses: Sequence[int]) -> list[str]:
         asked.append(len(addresses))
         return ask(addresses)
 
-    monkeypatch.setattr(symbols, "_ask", counted)
+    monkeypatch.setattr(symbols, "_formatted", counted)
     try:
-        symbols.learn(stacks)
+        symbols.prefetch(stacks)
         found = [symbols.frames(stack, HERE)[1].function for stack in stacks]
     finally:
         symbols.close()

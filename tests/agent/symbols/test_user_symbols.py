@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.host.foreign_files import open_link
-from kubectl_gadget.agent.symbols import user_symbols
+from kubectl_gadget.agent.symbols import perf_map, user_symbols
 from kubectl_gadget.agent.symbols.perf_map import PerfMap
 from kubectl_gadget.agent.symbols.process_mappings import start_of_stack
 from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, UserSymbols, own_vdso
@@ -207,6 +207,19 @@ def test_just_in_time_compilers_name_their_functions(tmp_path: Path) -> None:
             file.write("7f0000002000 10 second\n")
         map.refresh()
         assert map.find(0x7F0000002000) == ("second", 0)
+    finally:
+        path.unlink()
+
+
+def test_of_a_perf_map_with_any_number_of_functions_only_the_first_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perf_map, "_MOST_LINES", 2)
+    path = Path(f"/tmp/perf-{os.getpid()}.map")
+    path.write_text("1000 10 first\n2000 10 second\n3000 10 third\n")
+    try:
+        map = PerfMap(os.getpid(), os.getpid())
+        map.refresh()
+        assert map.find(0x2000) == ("second", 0)
+        assert map.find(0x3000) is None
     finally:
         path.unlink()
 

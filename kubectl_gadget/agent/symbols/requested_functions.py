@@ -16,16 +16,16 @@ Libraries = Sequence[tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]]
 _OFFSET = re.compile("0x[0-9a-fA-F]{1,15}")
 
 
-class AskedFunctions:
-    """For the uprobe programs of one object, which need not be loaded yet."""
+class RequestedFunctions:
+    """The functions for the uprobe programs of one object, which need not be loaded yet."""
 
     def __init__(self, object: BpfObject, warn: Callable[[str], None]) -> None:
         self._object = object
         self._warn = warn
         self._numbers: dict[str, int] = {}
         self._at: dict[int, int] = {}
-        """numbers by offsets in the last file"""
-        self._met: set[str] = set()
+        """the functions' numbers, by offset in the file of the last places()"""
+        self._seen: set[str] = set()
 
     @staticmethod
     def may_be(file: str, name: str) -> bool:
@@ -42,7 +42,7 @@ class AskedFunctions:
             for file in files:
                 if not (seen == file if "/" in file else self.may_be(file, seen.rpartition("/")[2])):
                     continue
-                self._met.add(file)
+                self._seen.add(file)
                 if is_go(path):
                     self._warn(f"{seen} is a Go program, which return probes would crash, so it is skipped")
                     return {}
@@ -51,12 +51,12 @@ class AskedFunctions:
         return found
 
     def cookies(self, offsets: list[int]) -> list[int]:
-        """Returns the numbers of the functions that the last `places` found there."""
+        """Returns the numbers of the functions that the last places() found at these offsets."""
         return [self._at[offset] for offset in offsets]
 
-    def not_met(self, files: Collection[str]) -> list[str]:
+    def unseen(self, files: Collection[str]) -> list[str]:
         """Returns those of the files that no process has mapped yet."""
-        return [file for file in files if file not in self._met]
+        return [file for file in files if file not in self._seen]
 
     def _add(
         self, path: str, seen: str, file: str, symbol: str, programs: tuple[str, ...], found: dict[str, list[int]]
@@ -89,6 +89,6 @@ class AskedFunctions:
         if len(self._numbers) >= names.entries:
             self._warn(f"more than {names.entries} functions match; the rest are skipped")
             return None
-        # A long name keeps its end, which distinguishes it.
+        # Of a long name, the end is kept, since it differs.
         names.set_text(len(self._numbers), name if len(name) < names.value_size else name[1 - names.value_size :])
         return self._numbers.setdefault(name, len(self._numbers))
