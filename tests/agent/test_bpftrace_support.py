@@ -27,7 +27,7 @@ def install(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def test_a_node_without_it_says_which_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bpftrace_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     (problem,) = [one for one in bpftrace_support.problems() if "not installed" in one["what"]]
     assert "apt-get install bpftrace" in problem["try"]
@@ -44,12 +44,12 @@ def test_a_bpftrace_that_crashes_at_its_start_is_a_problem_with_its_signal(
     assert "SIGSEGV" in problem["why"]
 
 
-def test_where_there_is_no_shell_it_says_so_and_does_not_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_shell_is_reported_before_bpftrace_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpftrace_support, "_SHELL", "/nonexistent/sh")
     assert "/nonexistent/sh" in next(one["why"] for one in bpftrace_support.problems() if "shell" in one["what"])
 
 
-def test_where_tracefs_is_missing_it_says_what_to_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tracefs_the_mount_command_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpftrace_support, "_TRACEFS", ("/nonexistent/tracing", "/nonexistent/debug"))
     monkeypatch.setattr(bpftrace_support.this_node, "pod_uid", lambda: "")
     assert "/nonexistent/tracing" in next(one["try"] for one in bpftrace_support.problems() if "tracefs" in one["what"])
@@ -82,7 +82,7 @@ def test_the_program_is_a_file_of_its_own_and_arguments_cannot_be_options(
     assert (tmp_path / "program.bt").read_text() == "k:f { }"
 
 
-def test_what_runs_is_what_the_audit_log_has() -> None:
+def test_only_the_declared_program_runs() -> None:
     request = {"bpftrace": "k:f { }", "arguments": []}
     assert other_tools.undeclared(request, "own:bpftrace", in_pod=True) is None
     assert "own:bpftrace was requested" in str(other_tools.undeclared(request, "execsnoop", in_pod=True))

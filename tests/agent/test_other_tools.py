@@ -56,7 +56,7 @@ def test_how_a_script_ends_is_reported() -> None:
     assert lines_of(b"import sys; sys.exit(3)")[-1] == {"exit": 3}
 
 
-def test_without_headers_it_says_which_kernels_and_what_to_install() -> None:
+def test_without_headers_the_kernel_and_the_package_are_named() -> None:
     (problem,) = [found for found in other_tools.problems({"tool": "x"}, ["x"], "") if "headers" in found["what"]]
     assert os.uname().release in problem["why"]
     assert f"linux-headers-{os.uname().release}" in problem["try"]
@@ -72,7 +72,7 @@ def test_an_unknown_tool_gets_the_nearest_names() -> None:
     assert problem["try"] == "execsnoop"
 
 
-def test_a_node_without_bcc_says_which_package() -> None:
+def test_without_bcc_the_package_is_named() -> None:
     assert "bpfcc-tools" in other_tools.problems({"tool": "execsnoop"}, [], "/x")[0]["try"]
 
 
@@ -88,7 +88,7 @@ def test_headers_are_found_where_bcc_looks_for_them(tmp_path: Path, monkeypatch:
     assert other_tools.headers(str(tmp_path)) == str(build)
 
 
-def test_a_tools_name_cannot_lead_out_of_their_folder(tmp_path: Path) -> None:
+def test_a_tools_name_cannot_lead_out_of_the_tools_folder(tmp_path: Path) -> None:
     assert other_tools.command({"tool": "execsnoop", "arguments": ["-T"]}, "")[0] == "/usr/sbin/execsnoop-bpfcc"
     with pytest.raises(KeyError):
         other_tools.command({"tool": "../../tmp/x"}, str(tmp_path))

@@ -33,16 +33,16 @@ def test_all_files_are_read_and_times_are_nanoseconds(tmp_path: Path) -> None:
     )
 
 
-def test_without_controllers_nothing_is_made_up(tmp_path: Path) -> None:
+def test_without_controllers_values_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "cpu.stat").write_text("usage_usec 5\n")
     assert read_usage(str(tmp_path)) == ContainerUsage(5000, *[None] * 9)
 
 
-def test_a_cgroup_that_is_gone_has_no_usage(tmp_path: Path) -> None:
+def test_a_removed_cgroup_has_no_usage(tmp_path: Path) -> None:
     assert read_usage(str(tmp_path / "gone")) is None
 
 
-def test_controllers_that_a_node_lacks_are_reported_with_what_is_not_known_without_them(tmp_path: Path) -> None:
+def test_missing_controllers_are_reported_with_the_values_that_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "cpu.pressure").write_text(FILES["cpu.pressure"])
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
     assert list(missing(str(tmp_path))) == []

@@ -92,7 +92,7 @@ def test_containers_get_the_entry_of_their_pod_and_those_that_come_later_too(obj
     assert of_cgroup(object, 5) is None
 
 
-def test_a_container_without_a_name_gets_the_entry_of_the_uid_that_its_cgroup_bears(object: BpfObject) -> None:
+def test_a_container_without_a_name_gets_the_entry_of_the_uid_in_its_cgroups_path(object: BpfObject) -> None:
     node = Node()
     tables: Any = ClientTables("g", object, node)  # type: ignore[arg-type]
     fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}

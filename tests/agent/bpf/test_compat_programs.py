@@ -17,20 +17,20 @@ def _asked_again() -> Iterator[None]:
     compat_programs.can_run.cache_clear()
 
 
-def test_the_kernel_knows_better_than_hints_that_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_overrides_hints_that_say_no(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a kernel that ignores the boot parameter because it is older."""
     compat.needs()
     monkeypatch.setattr(compat_programs, "_probably_can", lambda: False)
     assert compat_programs.can_run()
 
 
-def test_a_kernel_that_does_not_know_the_format_runs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_does_not_know_the_format_cannot_run_32_bit_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat_programs, "_probably_can", lambda: False)
     monkeypatch.setattr(compat_programs, "_program", lambda *_: b"\x7fELF\x01 of no machine")
     assert not compat_programs.can_run()
 
 
-def test_what_cannot_be_tried_counts_as_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_attempt_is_impossible_the_answer_is_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> int:
         raise PermissionError(1, "not permitted")
 
@@ -43,7 +43,7 @@ def test_what_cannot_be_tried_counts_as_possible(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.skipif(not deeds.X86, reason="the hints are x86's")
 @pytest.mark.parametrize("hint", ["_SYSCTL", "_SWITCH"])
-def test_without_a_hint_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hint: str) -> None:
+def test_with_positive_hints_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hint: str) -> None:
     tried: list[str] = []
     monkeypatch.setattr(compat_programs, "_is_refused", tried.append)
     assert compat_programs.can_run()

@@ -108,7 +108,7 @@ def test_links_of_tracing_programs_cannot_be_detached(client: Client) -> None:
     assert lost(client) == {}
 
 
-def test_a_program_that_is_taken_out_of_the_array_of_those_that_are_called_is_a_loss(client: Client) -> None:
+def test_a_program_that_is_removed_from_the_program_array_is_a_loss(client: Client) -> None:
     started(client, "trace_open")
     fds = [fd for fd, name in map(open_map, ids(client.process.pid, "map_id")) if name == "exit_programs"]
     if not fds:
@@ -120,7 +120,7 @@ def test_a_program_that_is_taken_out_of_the_array_of_those_that_are_called_is_a_
 
 
 @pytest.mark.parametrize("name", ["followers", ".data.interest"])
-def test_a_table_of_what_is_called_that_is_emptied_is_a_loss(client: Client, name: str) -> None:
+def test_an_emptied_table_of_the_dispatcher_is_a_loss(client: Client, name: str) -> None:
     started(client, "trace_open")
     fds = [fd for fd, found in map(open_map, ids(client.process.pid, "map_id")) if found == name]
     if not fds:

@@ -49,7 +49,7 @@ def test_links_to_perf_events_are_all_closed_before_any_event_is_freed(
     assert not links_module.leave_to_child(()), "nothing is left"
 
 
-def test_other_links_are_detached_as_libbpf_does_it(library: Library) -> None:
+def test_other_links_are_destroyed_by_libbpf(library: Library) -> None:
     read, write = os.pipe()
     assert not Links().release([write])
     assert library.destroyed == [write]
@@ -67,7 +67,7 @@ assert links.leave_to_child(())
 """
 
 
-def test_a_child_outlives_the_process_without_its_streams() -> None:
+def test_the_child_that_frees_events_closes_the_streams() -> None:
     ended: Any = subprocess.run([sys.executable, "-c", LEAVES], capture_output=True, text=True, check=True, timeout=120)
     assert ended.stdout.strip().isdecimal(), "its output ended with it"
     assert ended.stderr == ""

@@ -19,7 +19,7 @@ from tests.bpf.tracer import MACHINE
 pytestmark = pytest.mark.bpf
 
 
-def test_what_is_read_of_a_program_is_what_bpftool_reads() -> None:
+def test_program_info_equals_what_bpftool_reports() -> None:
     object = BpfObject(own_elf("containers"), "containers")
     try:
         object.load()
@@ -34,9 +34,7 @@ def test_what_is_read_of_a_program_is_what_bpftool_reads() -> None:
         object.close()
 
 
-def test_the_room_for_what_is_under_way_can_be_chosen_and_its_overflow_is_counted(
-    client: Client, catalogue_built: Path
-) -> None:
+def test_map_entries_sets_the_size_of_hashes_and_overflow_is_counted(client: Client, catalogue_built: Path) -> None:
     assert catalogue_built
     run = GadgetRun(load_gadget("trace_syscalls"), {"syscalls": "clock_nanosleep"})
     (gadget,) = build((run,), ({},), 1 << 20, map_entries=3).gadgets

@@ -76,7 +76,7 @@ def test_both_readers_see_the_same_records(mapped: Traced, copied: Traced, opene
     assert [record[8:] for record in ours] == [record[8:] for record in theirs]
 
 
-def test_the_ring_goes_round_many_times_without_a_gap(mapped: Traced, opener: Opener) -> None:
+def test_the_ring_wraps_around_many_times_without_a_gap(mapped: Traced, opener: Opener) -> None:
     seen = 0
     for _ in range(23):
         opener.open(509)
@@ -85,7 +85,7 @@ def test_the_ring_goes_round_many_times_without_a_gap(mapped: Traced, opener: Op
     assert mapped.counters.total(counters.LOST_RING_FULL) == 0
 
 
-def test_what_is_read_while_a_program_writes_is_whole(mapped: Traced, opener: Opener) -> None:
+def test_records_read_while_a_program_writes_are_complete(mapped: Traced, opener: Opener) -> None:
     opener.begin(100_003)
     seen = 0
     while seen + mapped.counters.total(counters.LOST_RING_FULL) < 100_003:
@@ -118,7 +118,7 @@ def test_a_full_ring_drops_and_counts(mapped: Traced, opener: Opener) -> None:
     assert sum(mapped.counters.by_cpu(counters.LOST_RING_FULL).values()) > 0
 
 
-def test_space_can_be_given_back_in_pieces(mapped: Traced, opener: Opener) -> None:
+def test_the_ring_can_advance_in_steps(mapped: Traced, opener: Opener) -> None:
     opener.open(5)
     assert mapped.ring.settle()
     whole = bytes(mapped.ring.batch())

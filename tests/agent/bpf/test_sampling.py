@@ -33,9 +33,7 @@ def test_a_number_that_is_not_a_frequency_is_refused(frequency: int, catalogue_b
 
 
 @pytest.mark.bpf
-def test_where_perf_events_are_refused_the_tick_is_followed(
-    monkeypatch: pytest.MonkeyPatch, catalogue_built: Path
-) -> None:
+def test_without_perf_events_the_tick_is_followed(monkeypatch: pytest.MonkeyPatch, catalogue_built: Path) -> None:
     def refuse(cpu: int, event: int, period: int, flags: int) -> int:
         raise Failure("perf_event_open", errno.EACCES, ["perf_event_open() failed: Permission denied"])
 

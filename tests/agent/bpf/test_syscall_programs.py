@@ -62,7 +62,7 @@ def test_a_program_that_reads_a_tracepoints_context_gets_a_remedy(client: Client
     assert "gadget_result(ctx)" in entry["skipped"][0]["why"]
 
 
-def test_more_programs_of_one_call_than_there_are_places_are_an_error(opens: Compiled) -> None:
+def test_too_many_programs_for_one_call_are_an_error(opens: Compiled) -> None:
     calls = syscall_programs.SyscallDispatcher()
     objects = [syscall_programs.SyscallObject(opens.elf, "opens", ["openat_exit"], calls) for _ in range(17)]
     try:
@@ -80,9 +80,7 @@ def test_more_programs_of_one_call_than_there_are_places_are_an_error(opens: Com
         calls.close()
 
 
-def test_a_number_is_of_interest_while_any_call_that_has_it_is_followed(
-    opens: Compiled, numbers: dict[str, int]
-) -> None:
+def test_a_number_is_of_interest_while_any_call_with_it_is_followed(opens: Compiled, numbers: dict[str, int]) -> None:
     calls = syscall_programs.SyscallDispatcher()
     object = syscall_programs.SyscallObject(opens.elf, "opens", ["openat_exit"], calls, syscall_programs.ALL)
     try:

@@ -72,7 +72,7 @@ def test_another_containerds_folder_below_run_is_found(host: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another owner")
-def test_a_users_folder_below_run_is_not_believed(host: Path) -> None:
+def test_a_users_folder_below_run_is_not_trusted(host: Path) -> None:
     folder = host / "run/user/io.containerd.runtime.v2.task"
     write(folder / "k8s.io" / ID / "config.json", CONTAINERD)
     os.chown(folder, 1000, 1000)
@@ -103,7 +103,7 @@ def test_docker_names_its_container_where_its_settings_say(host: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [[], {"data-root": 7}, {"data-root": "../../x"}, {}])
-def test_dockers_settings_break_nothing(host: Path, settings: Any) -> None:
+def test_no_content_of_dockers_settings_breaks_the_search(host: Path, settings: Any) -> None:
     write(host / "etc/docker/daemon.json", settings)
     assert Bundles("").name(UNNAMED, "", 0) is None
 
@@ -162,7 +162,7 @@ def test_without_any_name_the_result_is_none(host: Path) -> None:
     assert Bundles("").name(UNNAMED, "", 0) is None
 
 
-def test_a_fifo_is_not_a_configuration_and_blocks_nothing(tmp_path: Path) -> None:
+def test_a_fifo_is_not_a_configuration_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     assert bundles.read_json(str(tmp_path / "config.json")) is None
 

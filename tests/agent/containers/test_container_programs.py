@@ -26,7 +26,7 @@ def without_task_storage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_task_storage")
-def test_cgroups_are_followed_where_moves_cannot_be() -> None:
+def test_cgroups_are_followed_where_the_kernel_cannot_follow_moves() -> None:
     containers = Containers()
     try:
         (warning,) = containers.warnings

@@ -52,7 +52,7 @@ def members(family: Descendants) -> set[int]:
     return {int.from_bytes(key, "little") for key in map.keys()}  # noqa: SIM118
 
 
-def test_what_is_there_already_is_found_whatever_the_order_of_the_numbers(parent: Child) -> None:
+def test_existing_descendants_are_found_in_any_order_of_pids(parent: Child) -> None:
     family = Descendants(parent.pid, pid_level())
     try:
         assert members(family) == {parent.pid, int(parent.answer)}
@@ -60,7 +60,7 @@ def test_what_is_there_already_is_found_whatever_the_order_of_the_numbers(parent
         family.close()
 
 
-def test_what_is_forked_later_joins_and_what_was_reaped_leaves() -> None:
+def test_later_children_are_added_and_reaped_ones_removed() -> None:
     family = Descendants(os.getpid(), pid_level())
     try:
         child = Child(lambda: Child().pid)

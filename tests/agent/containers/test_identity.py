@@ -128,7 +128,7 @@ def test_dockers_state_names_a_container() -> None:
     assert (named.container, named.image, named.runtime, named.pod) == ("web", "nginx", "docker", "")
 
 
-def test_composes_labels_stand_for_namespace_and_pod() -> None:
+def test_composes_project_and_service_become_namespace_and_pod() -> None:
     labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
     named = identity.named_by_docker(UNNAMED, {"Name": "/shop-web-1", "Config": {"Labels": labels}})
     assert (named.namespace, named.pod, named.container, named.pod_uid) == (
@@ -214,7 +214,7 @@ def test_no_command_line_breaks_reading_it(arguments: list[str]) -> None:
     assert told is None or "/" not in told.id
 
 
-def test_a_cgroup_belongs_to_the_configuration_that_asks_for_it() -> None:
+def test_a_cgroup_belongs_to_the_configuration_that_specifies_it() -> None:
     config = {"linux": {"cgroupsPath": "/my/web"}}
     assert identity.cgroup_belongs("node/my/web", "x", config)
     assert not identity.cgroup_belongs("node/my", "x", config)

@@ -71,7 +71,7 @@ class TestInTheKernel:
         yield verdicts
         verdicts.close()
 
-    def test_what_a_full_ring_refuses_is_counted_by_container(
+    def test_events_lost_to_a_full_ring_are_counted_by_container(
         self, opens: Compiled, opener: Opener, verdicts: HashMap
     ) -> None:
         numbers = ContainerNumbers()

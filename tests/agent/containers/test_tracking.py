@@ -214,7 +214,7 @@ def test_a_container_that_nothing_describes_is_reported_by_its_id_and_still_sent
         folder.rmdir()
 
 
-def test_names_that_come_too_late_are_found_in_time(client: Client, opens: Compiled, pods: DemoPods) -> None:
+def test_names_that_are_written_late_are_found_by_a_retry(client: Client, opens: Compiled, pods: DemoPods) -> None:
     """Some runtimes write the bundle's place after the cgroup: it is looked for again."""
     trace(client, opens)
     pod = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "600"]})
@@ -231,7 +231,7 @@ def test_names_that_come_too_late_are_found_in_time(client: Client, opens: Compi
     assert client.containers()[late.name]["pod"] == "xwing"
 
 
-def test_a_walk_finds_a_container_gone_with_all_that_lay_below_it() -> None:
+def test_a_walk_removes_a_container_with_all_cgroups_below_it() -> None:
     """As after changes were lost: nothing tells in which order they went."""
     root = Path(find_root())
     top = root / f"cri-containerd-{os.getpid():064x}.scope"

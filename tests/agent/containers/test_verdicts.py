@@ -42,7 +42,7 @@ def test_the_agents_own_pod_is_wanted_only_where_its_namespace_is_named() -> Non
     assert filter_of({}).verdict(SHIP._replace(pod_uid="")) == WANTED
 
 
-def test_a_sandbox_is_chosen_as_any_container_of_its_pod() -> None:
+def test_a_sandbox_is_selected_like_other_containers_of_its_pod() -> None:
     sandbox = SHIP._replace(kind="sandbox", container="POD")
     assert filter_of({}).verdict(sandbox) == WANTED
     assert filter_of({"containers": ["POD"]}).verdict(sandbox) == WANTED

@@ -13,7 +13,7 @@ from kubectl_gadget.agent.elf.build_ids import build_id, matches
 from kubectl_gadget.agent.elf.elf_symbols import address_offset
 
 
-def test_a_build_id_is_that_which_others_read() -> None:
+def test_a_build_id_equals_what_readelf_reports() -> None:
     notes = subprocess.run(["readelf", "-n", "/bin/sh"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"Build ID: ([0-9a-f]+)", notes)
     if found is None:
@@ -26,7 +26,7 @@ def test_a_build_id_is_that_which_others_read() -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.binary(max_size=300), st.binary(max_size=64))
-def test_no_file_is_too_strange(tmp_path: Path, data: bytes, head: bytes) -> None:
+def test_no_content_of_a_file_breaks_the_search(tmp_path: Path, data: bytes, head: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\x7fELF\x02\x01" + head.ljust(58, b"\1") + data)
     with path.open("rb") as file:

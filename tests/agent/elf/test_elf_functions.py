@@ -52,7 +52,7 @@ def test_each_address_of_a_function_has_its_name(burner: Path) -> None:
         assert found == (name, 3)
 
 
-def test_a_place_in_the_file_becomes_an_address(burner: Path) -> None:
+def test_an_offset_in_the_file_becomes_an_address(burner: Path) -> None:
     functions = functions_of(burner)
     headers = subprocess.run(["readelf", "-lW", str(burner)], check=True, capture_output=True, text=True).stdout
     line = next(line.split() for line in headers.splitlines() if "LOAD" in line and " R E " in line)
@@ -153,7 +153,7 @@ def burner_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return compile_burner(tmp_path_factory.mktemp("bytes") / "burner").read_bytes()
 
 
-def test_a_closed_file_gives_nothing_of_the_one_that_has_its_number_now(burner: Path) -> None:
+def test_a_closed_file_does_not_read_the_file_that_reuses_its_descriptor(burner: Path) -> None:
     source = FileSource(os.open(burner, os.O_RDONLY))
     source.close()
     assert source.read(0, 4) == b""

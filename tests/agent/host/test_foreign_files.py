@@ -80,7 +80,7 @@ def test_links_lead_to_what_the_process_sees(root: Path, target: str) -> None:
 @pytest.mark.parametrize(
     ("path", "number"), [("/nothing", errno.ENOENT), ("/loop", errno.ELOOP), ("/file/x", errno.ENOTDIR)]
 )
-def test_what_is_not_there_is_an_error(root: Path, path: str, number: int) -> None:
+def test_a_missing_file_is_an_error(root: Path, path: str, number: int) -> None:
     (root / "loop").symlink_to("loop")
     before = len(os.listdir("/dev/fd"))
     with process_in(root) as pid, pytest.raises(OSError, match=os.strerror(number)):
@@ -89,7 +89,7 @@ def test_what_is_not_there_is_an_error(root: Path, path: str, number: int) -> No
 
 
 @pytest.mark.parametrize("held", [fuse.LOOKUP, fuse.GETATTR, fuse.OPEN])
-def test_nothing_is_asked_of_a_file_system_that_a_program_serves(root: Path, held: int) -> None:
+def test_no_request_is_sent_to_a_fuse_file_system(root: Path, held: int) -> None:
     """Whatever the path to it."""
     served = root / "served"
     (root / "link").symlink_to("/served/file")
@@ -111,7 +111,9 @@ def test_a_container_that_has_changed_its_root_by_chroot_is_read(root: Path) -> 
         assert identity_of([pid], "/file") == identity_of([os.getpid()], str(root / "file"))
 
 
-def test_what_is_known_by_its_device_alone_is_not_asked_either(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fuse_file_system_known_only_by_its_device_gets_no_request_either(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(foreign_files, "_of_same_mounts", lambda pid: iter(()))
     with fuse.mounted(root / "served", {"file": b"text"}, {fuse.LOOKUP, fuse.GETATTR, fuse.OPEN}) as server:
         refuses(lambda: open_inside(os.getpid(), str(root / "served")))
@@ -122,7 +124,7 @@ def test_what_is_known_by_its_device_alone_is_not_asked_either(root: Path, monke
             open_inside(os.getpid(), str(root / "file"))
 
 
-def test_a_root_that_a_program_serves_is_left_alone(root: Path) -> None:
+def test_a_fuse_root_gets_no_request(root: Path) -> None:
     with fuse.mounted(root / "served", {}, ()) as server, process_in(root / "served") as pid:
         asked = server.asked.copy()
         refuses(lambda: status_inside(pid, "/"))
@@ -130,7 +132,7 @@ def test_a_root_that_a_program_serves_is_left_alone(root: Path) -> None:
         assert server.asked == asked
 
 
-def test_a_program_that_a_program_serves_is_not_opened(root: Path) -> None:
+def test_a_program_on_a_fuse_file_system_is_not_opened(root: Path) -> None:
     program = Path("/bin/sleep").read_bytes()
     with fuse.mounted(root / "served", {"sleep": program}, ()) as server:
         pid = os.fork()  # spawn would wait for the server, a thread, without letting it run

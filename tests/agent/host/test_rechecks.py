@@ -6,7 +6,7 @@ from kubectl_gadget.agent.host import rechecks
 from kubectl_gadget.agent.host.rechecks import Rechecks
 
 
-def test_what_is_old_is_looked_at_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_things_are_checked_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(rechecks.time, "monotonic", lambda: now)
     found, looks = Rechecks[str](), []
@@ -17,7 +17,7 @@ def test_what_is_old_is_looked_at_rarely(monkeypatch: pytest.MonkeyPatch) -> Non
     assert looks[6:] == [88, 138, 188]
 
 
-def test_what_comes_again_is_new() -> None:
+def test_a_thing_that_reappears_is_new() -> None:
     found = Rechecks[str]()
     assert found.due({"a", "b"})
     assert not found.due({"a", "b"})

@@ -172,7 +172,7 @@ def test_an_unreadable_file_leaves_the_old_policies_in_force(running: RunningGua
     assert len(running.events("secrets", 3)) == 3
 
 
-def test_a_set_of_another_version_stays_in_force_until_there_is_one_that_is_understood(running: RunningGuard) -> None:
+def test_a_set_of_another_version_stays_in_force_until_a_readable_one_replaces_it(running: RunningGuard) -> None:
     """As after an update of the agents: no process reads its events, and its policies stay in force."""
     digest = running.install(running.policy("kills", "Sigkill"), allow_weaker=True)
     command = [sys.executable, "-c", OLD, str(running.folder)]
@@ -209,7 +209,7 @@ def test_uninstalling_everything_leaves_nothing_pinned(running: RunningGuard) ->
     assert not list(running.pins.iterdir())
 
 
-def test_what_is_pinned_goes_when_the_file_is_gone_that_it_came_from(running: RunningGuard) -> None:
+def test_pins_are_removed_when_their_file_is_gone(running: RunningGuard) -> None:
     digest = running.install(running.policy("secrets"))
     running.start()
     running.wait_for(digest)
@@ -219,7 +219,7 @@ def test_what_is_pinned_goes_when_the_file_is_gone_that_it_came_from(running: Ru
     running.wait_until(lambda: running.pins.exists() and not list(running.pins.iterdir()))
 
 
-def test_hooks_at_the_call_and_at_the_return_are_taken_over_as_what_they_are(running: RunningGuard) -> None:
+def test_hooks_at_entry_and_exit_of_a_call_are_both_taken_over(running: RunningGuard) -> None:
     """Both have the call's name."""
     returns = running.policy("returns").replace(
         "syscall: true", "syscall: true\n    return: true\n    returnArg: {type: int}"

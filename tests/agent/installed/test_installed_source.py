@@ -6,7 +6,7 @@ from kubectl_gadget.agent.installed.feed import Feed
 from kubectl_gadget.agent.installed.installed_source import FedRing
 
 
-def test_a_ring_that_ends_takes_what_is_there_and_nothing_that_comes_later(tmp_path: Path) -> None:
+def test_after_end_only_packets_that_arrived_before_are_read(tmp_path: Path) -> None:
     path = str(tmp_path / "feed")
     feed = Feed(path)
     ring = FedRing(path)

@@ -83,7 +83,7 @@ def test_two_deployments_have_their_own_policies_and_each_releases_its_own(deplo
     assert listed(one) == []
 
 
-def test_what_no_agent_has_is_listed_with_its_owner_and_removed_by_it(deployment: Any) -> None:
+def test_pins_that_no_agent_holds_are_listed_and_removed_by_owner(deployment: Any) -> None:
     gone, here = deployment("gone"), deployment("here")
     kills(gone, "uid-1")
     kills(here, "uid-2")
@@ -97,14 +97,14 @@ def test_what_no_agent_has_is_listed_with_its_owner_and_removed_by_it(deployment
     assert is_in_force(here)
 
 
-def test_what_an_agent_has_in_force_is_not_removed_whatever_its_record_says(deployment: Any) -> None:
+def test_pins_that_an_agent_holds_are_not_removed_whatever_their_record_says(deployment: Any) -> None:
     one, two = deployment("one"), deployment("two")
     kills(one, "of-a-backup")
     assert two.release("one/of-a-backup") == {"one/of-a-backup": "a running agent keeps them in force"}
     assert is_in_force(one)
 
 
-def test_what_another_command_is_removing_is_waited_for(deployment: Any) -> None:
+def test_release_waits_for_another_command_that_removes_pins(deployment: Any) -> None:
     """Two clients may undeploy at once, and no agent runs."""
     gone, here = deployment("gone"), deployment("here")
     kills(gone, "uid-1")

@@ -58,9 +58,7 @@ def test_a_hook_without_a_link_that_is_stopped_after_a_takeover_is_loaded_again(
 
 
 @pytest.mark.parametrize("name", ["followers", ".data.interest"])
-def test_a_table_of_what_is_called_that_is_emptied_after_a_takeover_is_noticed(
-    running: RunningGuard, name: str
-) -> None:
+def test_a_dispatchers_table_that_is_emptied_after_a_takeover_is_detected(running: RunningGuard, name: str) -> None:
     """By its id: it is not found by the links."""
     digest = running.install(running.policy("secrets"))
     running.start()
@@ -84,7 +82,7 @@ def test_a_table_of_what_is_called_that_is_emptied_after_a_takeover_is_noticed(
     assert len(running.events("secrets", 7)) == 7
 
 
-def test_what_is_left_of_a_stopped_set_stays_in_force_when_it_cannot_be_loaded_again(running: RunningGuard) -> None:
+def test_the_rest_of_a_stopped_set_stays_in_force_when_it_cannot_be_loaded_again(running: RunningGuard) -> None:
     """As when the kernel has been locked down since."""
     digest = running.install(running.policy("secrets"))
     running.start()

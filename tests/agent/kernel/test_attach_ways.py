@@ -22,7 +22,7 @@ def test_a_function_that_the_kernel_lacks_is_named(kind: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
-def test_a_kernel_that_attaches_nothing_to_many_functions_is_reported(number: int) -> None:
+def test_a_kernel_without_kprobe_multi_is_reported(number: int) -> None:
     there = way({"program": "on_kprobe_multi", "kind": "kprobe.multi", "target": "k"})
     assert attach_ways.why(there, Failure("bpf_program__attach_kprobe_multi_opts", number, [])) == (
         "this kernel cannot attach a program to many functions at once (Linux 5.18 with CONFIG_FPROBE can)"

@@ -26,7 +26,7 @@ def test_probe_prints_hello_as_json() -> None:
 
 
 @pytest.mark.bpf
-def test_this_kernel_can_what_gadgets_need() -> None:
+def test_this_kernel_supports_what_gadgets_need() -> None:
     can = features.can()
     assert can["btf"]
     assert can["ring_buffer"]
@@ -55,7 +55,7 @@ def test_in_a_pod_of_an_old_kernel_the_nodes_own_files_name_the_security_modules
     assert features.bpf_lsm() is active
 
 
-def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_missing_feature_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "missing_capabilities", lambda: ["BPF"])
     monkeypatch.setattr(features, "lockdown", lambda: "confidentiality")
     lacking = {"btf": False, "ring_buffer": False, "tracepoint": None}
@@ -64,7 +64,7 @@ def test_each_lack_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -
     assert all(problem.what and problem.why and problem.try_ for problem in found)
 
 
-def test_a_machine_without_libbpf_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_libbpf_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise AgentError("libbpf.so.1 cannot be loaded: no such file", "install libbpf 1.x")
 
@@ -73,7 +73,7 @@ def test_a_machine_without_libbpf_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert any("libbpf.so.1" in why for why in what(features.problems(features.can())))
 
 
-def test_a_libbpf_that_lacks_functions_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_libbpf_without_a_needed_function_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf, "_loaded", None)
     monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
     with pytest.raises(AgentError, match="lacks a function"):

@@ -36,7 +36,7 @@ def test_tracepoints_are_found_where_tracefs_is() -> None:
     assert found["../etc"] is False
 
 
-def test_what_looks_like_a_missing_name_is_reported() -> None:
+def test_names_similar_to_a_missing_one_are_reported() -> None:
     names = (
         ["sched/sched_process_exce"]
         if look_up(look_up_of({"tracepoints": ["sched/no"]})).tracepoints["sched/no"] is False
@@ -63,7 +63,7 @@ def test_a_list_of_functions_is_counted_or_not_reported(monkeypatch: pytest.Monk
 
 @pytest.mark.bpf
 @pytest.mark.usefixtures("catalogue_built", "tracefs")
-def test_a_way_that_the_kernel_takes_is_found_after_those_that_it_refuses() -> None:
+def test_a_way_that_the_kernel_accepts_is_found_after_refused_ones() -> None:
     """No kernel has a security module's hook of this name; the raw tracepoint is everywhere."""
     ways = [
         {"program": "on_fentry", "kind": "fentry", "target": "there_is_no_such_function"},

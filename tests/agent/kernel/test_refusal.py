@@ -71,7 +71,7 @@ def test_a_missing_tracepoint_is_named() -> None:
 
 
 @pytest.mark.skipif(not os.path.isdir("/sys/kernel/tracing/events/syscalls"), reason="tracefs is not mounted")
-def test_a_call_that_this_kernel_was_built_without_is_no_matter_of_tracing_options() -> None:
+def test_a_call_that_the_kernel_was_built_without_is_not_blamed_on_tracing_options() -> None:
     line = "libbpf: failed to determine tracepoint 'syscalls/sys_exit_nowhere' perf event ID: No such file or directory"
     why, remedy = reason(errno.ENOENT, line)
     assert why == "the kernel has no system call nowhere"
@@ -120,7 +120,7 @@ def test_a_kernel_without_btf_is_distinguished(monkeypatch: pytest.MonkeyPatch) 
     assert "CONFIG_DEBUG_INFO_BTF" in str(remedy)
 
 
-def test_unknown_words_are_passed_on() -> None:
+def test_unknown_messages_are_shown_unchanged() -> None:
     why, _ = reason(errno.EINVAL, "libbpf: something new went wrong")
     assert why == "Invalid argument\nsomething new went wrong"
 

@@ -144,7 +144,7 @@ def test_an_object_that_cannot_be_read_gets_all_types_each_time(elf: bytes, tmp_
     assert open_subset(elf, str(tmp_path)) is None
 
 
-def test_it_is_of_this_start_of_the_machine_and_of_these_modules(
+def test_a_subset_is_valid_for_one_boot_and_one_set_of_modules(
     containers: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (["vmlinux"], ["nfs", "vmlinux"]):

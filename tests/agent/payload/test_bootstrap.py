@@ -136,7 +136,7 @@ def test_an_agent_comes_over_standard_input_and_says_hello(
     pod.end()
 
 
-def test_what_a_pod_has_is_not_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+def test_a_payload_that_the_pod_has_is_not_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
     for expected in (f"send {MACHINE}", "have"):
         pod = Pod(index, carried, tmp_path)
         assert pod.boot() == expected
@@ -145,7 +145,9 @@ def test_what_a_pod_has_is_not_sent_again(index: dict[str, object], carried: byt
     assert [path.name for path in tmp_path.glob("kubectl-gadget.*")] == [f"kubectl-gadget.{digest_of(carried)}"]
 
 
-def test_what_was_kept_and_has_changed_is_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+def test_a_kept_payload_that_was_changed_is_sent_again(
+    index: dict[str, object], carried: bytes, tmp_path: Path
+) -> None:
     kept = tmp_path / f"kubectl-gadget.{digest_of(carried)}"
     unpacked = lzma.decompress(carried)
     for spoilt in (b"", unpacked[:-1], b"import os" + unpacked, carried):
@@ -316,7 +318,7 @@ NO_CTYPES = "import sys\nsys.modules['ctypes'] = None\n"
         (NO_MEMFD, "/nonexistent", "the agent cannot be unpacked: no memfd ([Errno 13] not here), and /nonexistent/"),
     ],
 )
-def test_what_an_image_lacks_is_reported_in_one_line_with_a_way_out(
+def test_what_an_image_lacks_is_reported_in_one_line_with_a_remedy(
     index: dict[str, object], carried: bytes, tmp_path: Path, before: str, folder: str, told: str
 ) -> None:
     pod = Pod(index, carried, folder or tmp_path, before)

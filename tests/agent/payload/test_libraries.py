@@ -29,7 +29,7 @@ def run(program: str) -> str:
 
 
 @pytest.mark.compiled
-def test_a_machine_without_libbpf_takes_that_of_the_clients_payload() -> None:
+def test_a_machine_without_libbpf_uses_that_of_the_clients_payload() -> None:
     assert "/proc/self/fd/" in run("libbpf.load(); print(mapped)")
 
 

@@ -41,7 +41,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.usefixtures("idle")
-def test_an_agent_that_acts_answers_each_time(tmp_path: Path) -> None:
+def test_a_running_agent_answers_each_probe(tmp_path: Path) -> None:
     for _ in range(3):
         assert ask(tmp_path).returncode == 0
 

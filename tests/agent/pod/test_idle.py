@@ -112,7 +112,7 @@ def test_sessions_end_before_the_main_process_and_no_others(
 
 
 @pytest.mark.parametrize("idle", [(0, 0.5)], indirect=True)
-def test_a_session_that_does_not_end_is_not_waited_for_for_ever(idle: subprocess.Popen[bytes], mark: Path) -> None:
+def test_the_wait_for_a_session_that_does_not_end_is_limited(idle: subprocess.Popen[bytes], mark: Path) -> None:
     script = "from kubectl_gadget.agent.pod import presence; import signal, sys, time;"
     script += "signal.signal(signal.SIGTERM, signal.SIG_IGN); presence.announce(sys.argv[1]); print('up', flush=True);"
     words = [sys.executable, "-c", script + "time.sleep(600)", str(mark)]
@@ -168,7 +168,7 @@ def test_the_main_process_stays_small(idle: subprocess.Popen[bytes]) -> None:
     assert int(found[1]) <= 12 << 10
 
 
-def test_a_session_that_ended_before_its_child_is_no_holder(tmp_path: Path) -> None:
+def test_a_session_that_ended_before_its_child_is_not_a_holder(tmp_path: Path) -> None:
     """The lock still names it, and its PID may be another process's by now."""
     path = str(tmp_path / "sessions")
     fd = presence.watch(path)

@@ -37,7 +37,7 @@ def test_a_larger_record_is_taken_alone() -> None:
     assert whole_records(b"", 10) == 0
 
 
-def test_an_event_is_the_same_after_its_way_as_json() -> None:
+def test_an_event_survives_a_round_trip_through_json() -> None:
     head = bytes(40) + b"vi".ljust(40, b"\0")
     event = PolicyEvent(
         "kprobe",

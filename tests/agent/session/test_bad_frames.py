@@ -33,7 +33,7 @@ some = settings(max_examples=examples(50), deadline=None, suppress_health_check=
 
 
 @given(spoilt(FILTER).map(as_json))
-def test_a_spoilt_filter_is_a_filter_or_refused(payload: bytes) -> None:
+def test_a_mutated_filter_is_accepted_or_refused(payload: bytes) -> None:
     try:
         ContainerSelection(read(FilterSpec, payload, "FILTER")).verdict(POD)
     except GadgetError:
@@ -77,7 +77,7 @@ def take(containers: Containers, elf: bytes, *frames: Frame) -> None:
 @pytest.mark.bpf
 @given(data=st.data())
 @some
-def test_a_spoilt_request_is_carried_out_or_refused_in_words(
+def test_a_mutated_request_is_carried_out_or_refused_with_a_message(
     opens: Compiled, containers: Containers, data: st.DataObject
 ) -> None:
     gadget = {"object": 0, **opens.gadget("openat_exit", ring_bytes=1 << 16)}
@@ -101,7 +101,7 @@ LATER: dict[FrameType, dict[str, Any]] = {
 @pytest.mark.bpf
 @given(data=st.data())
 @some
-def test_no_other_spoilt_frame_is_an_error_of_our_own(
+def test_no_other_mutated_frame_is_an_internal_error(
     opens: Compiled, containers: Containers, data: st.DataObject
 ) -> None:
     type = data.draw(st.sampled_from(list(LATER)))
@@ -132,7 +132,7 @@ def test_no_other_spoilt_frame_is_an_error_of_our_own(
         (FrameType.HEARTBEAT, b'{"id":"1"}'),
     ],
 )
-def test_what_was_an_error_of_our_own_once_is_refused(
+def test_frames_that_once_caused_an_internal_error_are_refused(
     type: FrameType, value: bytes, opens: Compiled, containers: Containers
 ) -> None:
     take(containers, opens.elf, Frame(type, value))

@@ -47,7 +47,7 @@ def checked(spec: dict[str, Any], elf: bytes, namespace: str | None = None) -> G
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-def test_what_the_client_asks_for_passes_unchanged(name: str, catalogue_built: Path) -> None:
+def test_what_the_client_requests_is_accepted_unchanged(name: str, catalogue_built: Path) -> None:
     spec, elf = asked(name)
     found = checked(spec, elf)
     assert found == gadget_spec(spec)
@@ -149,7 +149,9 @@ def test_everything_else_is_refused(path: str, value: Any, catalogue_built: Path
         ("trace_dns", "parameters/filter_port", 0),
     ],
 )
-def test_what_is_not_the_users_to_choose_is_refused(name: str, path: str, value: Any, catalogue_built: Path) -> None:
+def test_members_that_a_user_may_not_choose_are_refused(
+    name: str, path: str, value: Any, catalogue_built: Path
+) -> None:
     spec, elf = asked(name)
     with pytest.raises((AgentError, FrameError)):
         checked(spoil(spec, path, value), elf)
@@ -177,7 +179,7 @@ def test_a_session_for_one_namespace_runs_nothing_about_whole_nodes(catalogue_bu
         checked(spec, elf, "shop")
 
 
-def test_only_what_asks_for_each_event_whose_it_is_runs_in_a_session_for_one_namespace(catalogue_built: Path) -> None:
+def test_only_gadgets_that_check_each_event_run_in_a_session_for_one_namespace(catalogue_built: Path) -> None:
     known = Catalogue(SessionCommand((), contained=True, namespace="shop"))
     for name in RUNNABLE:
         gadget = catalogue.load_gadget(name)

@@ -50,11 +50,11 @@ def test_a_source_that_never_empties_does_not_delay_the_end_while_containers_com
     assert Bench(monkeypatch, turns=0).end("stop") == pytest.approx(1.0, abs=0.1)
 
 
-def test_what_a_source_still_gives_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_waits_for_a_source_that_still_delivers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Bench(monkeypatch, turns=2000).end("stop") == pytest.approx(21.0, abs=0.2)
 
 
-def test_a_client_that_takes_nothing_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_reads_nothing_gets_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Bench(monkeypatch, turns=0, blocked=True).end("stop") == pytest.approx(5.0, abs=0.1)
 
 

@@ -10,7 +10,7 @@ from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from kubectl_gadget.wire.message import parse
 
 
-def test_the_client_hears_of_an_agent_while_it_loads_and_no_longer() -> None:
+def test_pongs_are_sent_while_programs_are_loaded_and_then_stop() -> None:
     receive, send = os.pipe()
     os.set_blocking(send, False)
     pipe, decoder = FramePipe(send), FrameDecoder()

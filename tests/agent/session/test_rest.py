@@ -56,7 +56,7 @@ def session() -> Iterator[Session]:
     ],
     ids=["at rest", "woken", "written to", "an interval is over", "an idle source has to report"],
 )
-def test_a_turn_at_rest_is_only_a_look(
+def test_a_turn_at_rest_only_checks_whether_anything_came(
     session: Session, changes: dict[str, object], is_woken: bool, turns: int
 ) -> None:
     shipper: Any = Counted()
@@ -96,7 +96,7 @@ def test_a_session_that_rests_longer_checks_its_programs_less_often(session: Ses
     assert before + 2.5 <= session._next_stats <= time.monotonic() + 2.5
 
 
-def test_programs_are_checked_also_while_the_client_takes_nothing(session: Session) -> None:
+def test_programs_are_checked_while_the_client_reads_nothing(session: Session) -> None:
     checks: list[object] = []
 
     class Source:

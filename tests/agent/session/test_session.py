@@ -57,7 +57,7 @@ def lost_of(stats: dict[str, Any]) -> int:
     return sum(gadget["lost"].get("ring_full", {}).values())
 
 
-def test_hello_says_who_and_where_it_is() -> None:
+def test_hello_names_the_agent_and_its_node() -> None:
     with Client({"NODE_NAME": "node-7"}) as client:
         hello = client.wait_for(FrameType.HELLO)
     assert hello["protocol"] == 1
@@ -129,7 +129,7 @@ def test_a_reader_that_sleeps_makes_the_ring_drop_and_count_and_the_agent_not_gr
     assert after - before < 6 << 20
 
 
-def test_after_a_slow_reader_all_goes_on(client: Client, opens: Compiled, opener: Opener) -> None:
+def test_events_continue_after_a_slow_reader_has_caught_up(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener, ring_bytes=64 << 10)
     opener.open(50_021)
     client.wait_for(FrameType.STATS, after=len(client.frames))
@@ -217,7 +217,7 @@ def test_a_frame_of_an_unknown_type_is_skipped_with_a_warning(client: Client) ->
     assert client.stop()["reason"] == "stop"
 
 
-def test_foreign_bytes_end_the_session_with_an_error(client: Client) -> None:
+def test_bytes_that_are_not_frames_end_the_session_with_an_error(client: Client) -> None:
     client.send_bytes(b"GET / HTTP/1.1\r\n\r\n")
     end = client.finish()
     assert end["reason"] == "error"
@@ -225,7 +225,7 @@ def test_foreign_bytes_end_the_session_with_an_error(client: Client) -> None:
 
 
 @pytest.mark.parametrize("run", [{}, {"gadgets": 3}, {"gadgets": [{"name": "x", "object": 7}]}, {"gadgets": [None]}])
-def test_a_run_that_is_not_as_the_protocol_says_is_an_error(client: Client, run: dict[str, object]) -> None:
+def test_a_run_that_violates_the_protocol_is_an_error(client: Client, run: dict[str, object]) -> None:
     client.send(FrameType.RUN, run)
     end = client.finish()
     assert end["reason"] == "error"
@@ -246,13 +246,13 @@ def test_without_any_capability_run_is_answered_with_what_is_missing(opens: Comp
 IMPORTS = "import sys; from kubectl_gadget.agent.session import session"
 
 
-def test_a_client_that_falls_silent_counts_as_gone() -> None:
+def test_a_silent_client_counts_as_gone() -> None:
     script = f"{IMPORTS}; session.HEARTBEAT_LIMIT = 0.5; sys.exit(session.run())"
     with Client(command=(sys.executable, "-c", script)) as client:
         assert client.finish()["reason"] == "heartbeat"
 
 
-def test_an_error_of_our_own_is_reported_and_not_swallowed() -> None:
+def test_an_internal_error_is_reported() -> None:
     script = f"{IMPORTS}; session.hello = lambda: 1 / 0; sys.exit(session.run())"
     with Client(command=(sys.executable, "-c", script)) as client:
         assert "ZeroDivisionError" in client.finish()["error"]["what"]

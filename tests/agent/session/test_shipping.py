@@ -96,7 +96,7 @@ def test_all_is_settled_before_cgroups_are_drained_and_shipped_after(pipe: tuple
 
 
 @pytest.mark.parametrize(("named", "settled"), [(False, True), (True, False)])
-def test_nothing_is_shipped_that_may_lack_a_name_or_an_event(
+def test_nothing_is_shipped_while_a_name_or_an_event_may_be_missing(
     pipe: tuple[FramePipe, int], named: bool, settled: bool
 ) -> None:
     log: list[str] = []
@@ -104,7 +104,7 @@ def test_nothing_is_shipped_that_may_lack_a_name_or_an_event(
     assert log == ["settle", "drain"]
 
 
-def test_while_the_client_takes_nothing_no_interval_is_due(pipe: tuple[FramePipe, int]) -> None:
+def test_while_the_client_reads_nothing_no_interval_is_due(pipe: tuple[FramePipe, int]) -> None:
     log: list[str] = []
     found, reader = shipper(pipe[0], log), pipe[1]
     pipe[0].put(bytes(1 << 20))
@@ -143,7 +143,9 @@ def test_a_session_is_at_rest_after_a_turn_without_anything_and_until_something_
 
 
 @pytest.mark.parametrize(("named", "settled"), [(False, True), (True, False)])
-def test_what_could_not_be_shipped_leaves_no_rest(pipe: tuple[FramePipe, int], named: bool, settled: bool) -> None:
+def test_a_session_with_something_left_to_ship_is_not_at_rest(
+    pipe: tuple[FramePipe, int], named: bool, settled: bool
+) -> None:
     found = shipper(pipe[0], [], named, settled)
     for _ in range(3):
         found.turn()

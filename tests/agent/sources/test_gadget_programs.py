@@ -25,7 +25,7 @@ def failure_of(client: Client, opens: Compiled, description: dict[str, Any]) -> 
 
 @pytest.mark.bpf
 @pytest.mark.parametrize("refused", ["never_loads", "nowhere", "no_such_tracepoint"])
-def test_the_next_alternative_is_taken_when_the_kernel_refuses_the_first(
+def test_the_next_alternative_is_used_when_the_kernel_refuses_the_first(
     client: Client, opens: Compiled, opener: Opener, refused: str
 ) -> None:
     description = opens.gadget(parameters={"gadget_filter_pid": opener.pid}) | {
@@ -64,7 +64,7 @@ def test_of_an_optional_program_that_is_refused_a_warning_says_what_is_not_seen(
 
 
 @pytest.mark.bpf
-def test_a_program_that_the_verifier_refuses_is_an_error_with_the_last_telling_lines(
+def test_a_program_that_the_verifier_refuses_is_an_error_with_the_last_useful_lines(
     client: Client, opens: Compiled
 ) -> None:
     error = failure_of(client, opens, opens.gadget("never_loads"))
@@ -102,7 +102,7 @@ def test_the_alternatives_that_were_tried_before_are_in_the_error(client: Client
         ({"ring_bytes": -1}, "cannot create a ring buffer"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(
+def test_impossible_requests_are_refused_with_the_reason(
     client: Client, opens: Compiled, change: dict[str, Any], words: str
 ) -> None:
     assert words in failure_of(client, opens, opens.gadget("openat_exit") | change)["what"]

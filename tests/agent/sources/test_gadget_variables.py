@@ -16,7 +16,7 @@ pytestmark = pytest.mark.bpf
 
 @pytest.mark.parametrize("gadget", ["trace_open", "trace_syscalls", "trace_capabilities"])
 @pytest.mark.parametrize("map_entries", [None, 4099])
-def test_there_is_memory_for_what_was_shown_only_with_unique(
+def test_the_map_of_seen_rows_is_large_only_with_unique(
     catalogue_built: Path, gadget: str, map_entries: int | None
 ) -> None:
     assert catalogue_built

@@ -15,7 +15,7 @@ def test_the_system_calls_have_their_own_numbers() -> None:
     assert found[0 if os.uname().machine == "x86_64" else 63] == "sys_read"
 
 
-def test_a_name_that_several_functions_bear_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_several_functions_share_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["ksys_write", "ksys_read", "ksys_twice", "other", "ksys_twice"]
     monkeypatch.setattr("kubectl_gadget.agent.symbols.function_lists.traceable_names", lambda: names)
     assert functions("^ksys_") == {0: "ksys_read", 1: "ksys_write"}

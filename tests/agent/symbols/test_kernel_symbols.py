@@ -21,7 +21,7 @@ def stack(*names: str) -> list[ResolvedFrame]:
 
 
 @pytest.mark.bpf
-def test_the_kernel_spells_its_names() -> None:
+def test_the_kernel_formats_the_names_of_its_functions() -> None:
     starts, names = listed()
     if not starts:
         pytest.skip("/proc/kallsyms hides addresses")
@@ -44,7 +44,7 @@ def test_the_kernel_spells_its_names() -> None:
 
 
 @pytest.mark.bpf
-def test_the_kernel_is_asked_once_for_many_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_request_to_the_kernel_resolves_many_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     starts, names = listed()
     if not starts:
         pytest.skip("/proc/kallsyms hides addresses")

@@ -41,7 +41,7 @@ def test_the_file_that_was_found_is_opened(program: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["pipe", "device", "file", "link"])
-def test_another_one_in_its_place_is_not(program: Path, other: str) -> None:
+def test_another_file_in_its_place_is_not_opened(program: Path, other: str) -> None:
     file = found(program)
     program.unlink()
     if other == "pipe":
@@ -58,7 +58,7 @@ def test_another_one_in_its_place_is_not(program: Path, other: str) -> None:
     assert len(os.listdir("/dev/fd")) == before
 
 
-def test_nor_one_that_a_program_serves(program: Path) -> None:
+def test_a_file_on_a_fuse_file_system_is_not_opened(program: Path) -> None:
     file = found(program)
     with fuse.mounted(program.parent / "served", {"file": b"text"}, {fuse.LOOKUP, fuse.GETATTR, fuse.OPEN}) as server:
         program.unlink()

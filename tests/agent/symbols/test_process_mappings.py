@@ -78,7 +78,7 @@ def test_what_is_not_code_is_not_found_as_code(opened: OpenMaps) -> None:
             assert found is None or not found.is_code
 
 
-def test_a_process_that_has_ended_keeps_all_that_it_had(opened: OpenMaps) -> None:
+def test_the_mappings_of_a_process_are_kept_after_its_end(opened: OpenMaps) -> None:
     """Also the mappings in which no address was seen while it lived."""
     with sleeper() as process:
         mappings, expected = of(process.pid, opened), lines(process.pid)

@@ -86,7 +86,7 @@ def test_a_stack_ends_with_the_first_return_address_that_is_not_in_code(
         assert names(symbols, pid, stack, 8, heavy + 9) == [UNKNOWN]
 
 
-def test_where_a_call_goes_on_may_be_the_next_function_already(burner: Path, make_symbols: MakeSymbols) -> None:
+def test_a_return_address_may_be_in_the_next_function(burner: Path, make_symbols: MakeSymbols) -> None:
     with sleeping(burner) as process:
         place = address_in(process.pid, burner, "heavy")
         before, at = make_symbols().frames(process.pid, start_of_stack(process.pid), [place, place])
@@ -291,7 +291,7 @@ def test_equal_numbers_of_another_device_are_shared_only_at_one_path(
         ]
 
 
-def test_a_crowd_of_files_is_forgotten_one_by_one(
+def test_of_too_many_files_the_oldest_is_closed(
     tmp_path: Path, make_symbols: MakeSymbols, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(user_symbols, "_MOST_FILES", 2)

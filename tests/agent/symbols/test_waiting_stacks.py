@@ -79,7 +79,7 @@ def test_processes_are_named_at_once_and_the_kernel_when_stacks_are_sent(
     assert stacks.take_new(0) is None
 
 
-def test_few_stacks_wait(symbols: _Symbols) -> None:
+def test_a_few_stacks_wait_for_more(symbols: _Symbols) -> None:
     stacks = Stacks(cast(Any, None), cast(Symbols, symbols), with_offsets=False)
     _Batches.waiting = {id: (0, 0, (id,)) for id in range(5000)}
     stacks.take(gadget_stacks.time.monotonic())

@@ -55,9 +55,7 @@ def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path
     assert list(table.entries.values()) == [(5).to_bytes(8, "little")]
 
 
-def test_a_file_that_is_replaced_stays_what_is_meant_until_its_root_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replaced_file_stays_a_match_until_its_root_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rechecks, "_INTERVALS", (0.0,))
     table = Table()
     files = SameFiles(table, [entry(0, tmp_path / "file", 1)], [].append)  # type: ignore[arg-type]
