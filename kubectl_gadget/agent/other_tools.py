@@ -1,8 +1,8 @@
 """`python -I -m kubectl_gadget.agent bcc`: runs a bcc tool, a user's script or a bpftrace program on this node.
 
-Both sides exchange lines of JSON (docs/protocol.md): first the client's request, then what is missing here, then, once
-the client has heard from all nodes, the tool's lines. The trap: many tools print their sums only at Ctrl-C, so they are
-ended by SIGINT and given time to print.
+Both sides exchange lines of JSON (docs/protocol.md): first the client's request, then what is missing here, and, when
+the client has the answers of all nodes, the tool's lines. The trap: many tools print their sums only at Ctrl-C, so they
+are ended by SIGINT and get time to print.
 """
 
 import base64
@@ -34,8 +34,8 @@ SCRIPT = "own:script"
 """The name that declares a user's script."""
 BPFTRACE = "own:bpftrace"
 """The name that declares a bpftrace program."""
-_LOOK_EVERY = 0.02
-"""Seconds between two checks for the map of a bpftrace that is still compiling, and for names of new containers."""
+_CHECK_SECONDS = 0.02
+"""Between two checks for the map of a bpftrace that is still compiling, and for names of new containers."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _C_RUNNER = """
 import sys
@@ -66,7 +66,7 @@ def tools(folder: str = TOOLS) -> list[str]:
 
 
 def headers(root: str = "") -> str:
-    """Returns where bcc will find the running kernel's headers, searching as bcc does; "" when it will not."""
+    """Returns where bcc finds the running kernel's headers, searching as bcc does; "" if it does not find them."""
     if source := os.environ.get("BCC_KERNEL_SOURCE"):
         return source if os.path.isdir(source) else ""
     release = os.uname().release
@@ -112,7 +112,7 @@ def command(request: dict[str, Any], folder: str) -> list[str]:
 
 
 def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> str | None:
-    """Returns why a request differs from what the command declared, which the audit log has; None when it does not."""
+    """Returns how a request differs from what the command declared, which is in the audit log; None if it does not."""
     wanted = BPFTRACE if "bpftrace" in request else str(request.get("tool") or SCRIPT)
     if declared == wanted or (declared is None and not in_pod):
         return None
@@ -146,10 +146,10 @@ class ToolRunner:
         self._attached = False
         self._is_bpftrace = False
         self._hidden = ""
-        """beginning of lines that bpftrace prints about a map that is not the user's"""
+        """prefix of the lines that bpftrace prints about our map"""
 
     def run(self) -> int:
-        """Runs until the tool has ended. Returns this program's exit code: 0 when the client got everything."""
+        """Runs until the tool has ended. Returns this program's exit code, 0: the client gets the tool's."""
         request = self._next()
         known, found = tools(), headers()
         if "bpftrace" in request:
@@ -163,7 +163,7 @@ class ToolRunner:
             self._say(error=why, exit=2)
             return 0
         try:
-            self._follow_pods(request)
+            self._choose_pods(request)
         except AgentError as error:
             self._say(error=str(error), exit=1)
             return 0
@@ -190,7 +190,7 @@ class ToolRunner:
             self._pods.close()
         return 0
 
-    def _follow_pods(self, request: dict[str, Any]) -> None:
+    def _choose_pods(self, request: dict[str, Any]) -> None:
         self._is_bpftrace = "bpftrace" in request
         if name := request.get("map"):
             self._hidden = f"@{name}["
@@ -199,7 +199,7 @@ class ToolRunner:
             )
 
     def _pass_on(self, process: subprocess.Popen[bytes]) -> None:
-        """Passes on the tool's lines until it closes both streams; signals it when the client asks for that or is
+        """Forwards the tool's lines until it closes both streams. Signals it when the client requests that or is
         gone."""
         assert process.stdout is not None
         assert process.stderr is not None
@@ -211,9 +211,9 @@ class ToolRunner:
             open_streams = set(lines)
             quiet_since = math.inf
             while open_streams:
-                events = selector.select(self._patience(quiet_since))
+                events = selector.select(self._wait_seconds(quiet_since))
                 if self._pods:
-                    self._look_after_pods(process.pid)
+                    self._update_pods(process.pid)
                 if any(key.fileobj in lines for key, _ in events) and quiet_since < math.inf:
                     quiet_since = time.monotonic()
                 if time.monotonic() > quiet_since + _FAREWELL_SECONDS:
@@ -235,12 +235,12 @@ class ToolRunner:
                         selector.unregister(stream)
                         open_streams.discard(stream)
 
-    def _patience(self, quiet_since: float) -> float | None:
-        """Returns how long to wait for input."""
+    def _wait_seconds(self, quiet_since: float) -> float | None:
+        """Returns how long to wait for input; None: without a limit."""
         left = None if quiet_since == math.inf else max(0.0, quiet_since + _FAREWELL_SECONDS - time.monotonic())
-        return left if self._pods is None else _LOOK_EVERY if left is None else min(_LOOK_EVERY, left)
+        return left if self._pods is None else _CHECK_SECONDS if left is None else min(_CHECK_SECONDS, left)
 
-    def _look_after_pods(self, pid: int) -> None:
+    def _update_pods(self, pid: int) -> None:
         assert self._pods is not None
         self._pods.turn()
         if not self._attached and self._pods.attach(pid):
@@ -250,7 +250,7 @@ class ToolRunner:
             self._say(warning=self._pods.warnings.pop(0))
 
     def _is_over(self) -> bool:
-        """Reads a line of the client: a new choice of pods, or anything else, which means the end."""
+        """Reads a line of the client. Returns False for a new selection of pods, True for anything else: the end."""
         try:
             line = self._next()
         except ValueError:

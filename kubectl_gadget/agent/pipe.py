@@ -1,8 +1,8 @@
 """Writes frames without ever blocking and without copying events: they are written straight from the mapped ring.
 
-The trap: bytes in the ring must not be given back to the kernel before they are written or copied, so the ring's
-position moves with each write. What a slow reader does not take is copied, up to a limit; beyond that the ring fills up
-and the kernel counts losses.
+The trap: the kernel may overwrite bytes in the ring as soon as the ring's position has moved past them, so it moves
+only as they are written or copied. What a slow reader does not take is copied, up to a limit; beyond that the ring
+fills up, and programs count losses.
 """
 
 import os
@@ -14,11 +14,11 @@ from typing import Protocol
 _MOST_PIECES = 64
 """Pieces per writev(); IOV_MAX is 1024."""
 _RINGS = 64
-"""What is copied at most while the reader is slow, in times of the ring's size."""
+"""Limit on the bytes that are held while the reader is slow, as a multiple of the ring's size."""
 MOST_HELD = 64 << 20
-"""The same in bytes."""
+"""The same limit in bytes."""
 _PIECE_BYTES = 400
-"""Memory that a piece takes beside its bytes: at a low rate most of what is held."""
+"""Memory that a piece takes in addition to its bytes; at a low rate, that is most of it."""
 
 
 class WrittenRing(Protocol):
@@ -32,8 +32,8 @@ class WrittenRing(Protocol):
 
 
 class FramePipe:
-    """Writes to the non-blocking file descriptor `fd`, and holds `most` bytes that it does not take, or fewer while
-    memory `is_scarce`: several sessions of a pod may hold some."""
+    """Writes to the non-blocking file descriptor `fd`, and holds at most `most` bytes that it does not take, and
+    fewer while memory `is_scarce`: several sessions of a pod may hold some."""
 
     def __init__(self, fd: int, most: int = MOST_HELD, is_scarce: Callable[[], bool] = lambda: False) -> None:
         self._fd = fd
@@ -43,7 +43,7 @@ class FramePipe:
         self._owed = 0
         self._held = self._room = 0
         self._in_rings = 0
-        """pieces that are still in rings: they are among the last ones"""
+        """number of pieces whose bytes are still in rings; they are the last ones of each ring"""
         self.written = 0
         """bytes since the start"""
         self.closed = False
@@ -56,12 +56,12 @@ class FramePipe:
 
     @property
     def full(self) -> bool:
-        """Whether the reader is too far behind: nothing more should be put."""
+        """Whether the reader is too far behind for more output."""
         return self._held + _PIECE_BYTES * len(self._queue) > self._room
 
     @property
     def queued(self) -> int:
-        """Number of pieces that wait."""
+        """Number of pieces that wait for the reader."""
         return len(self._queue)
 
     def put(self, frame: bytes) -> None:
@@ -101,9 +101,9 @@ class FramePipe:
         self._held = self._in_rings = 0
 
     def _empty_rings(self) -> None:
-        """Copies what waits in rings, so that the kernel can write there again."""
+        """Copies pieces that are still in rings, so that programs can write there again."""
         if self._in_rings and self._is_scarce():
-            self._room = 0  # until all is written
+            self._room = 0  # until everything is written
         place = len(self._queue)
         while self._in_rings:
             place -= 1

@@ -1,8 +1,8 @@
 """Whether a BPF object could do more than observe: refuse calls or packets, change them, or signal processes.
 
-It is decided by what the kernel runs: kinds of programs, helpers that they call, and functions of the kernel. The trap:
-names of variables and their initial values come from the object's author and prove nothing, so an object that could act
-counts as acting, whatever it calls its switches; and so does everything that is not known here.
+That depends only on what the kernel runs: the kinds of programs, and the helpers and kernel functions that they call.
+The trap: names of variables and their initial values come from the object's author and prove nothing, so an object that
+could act counts as acting, whatever it calls its switches; and so does everything that is unknown here.
 """
 
 import struct
@@ -12,14 +12,14 @@ from typing import NamedTuple
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _MAGIC = b"\x7fELF\x02\x01\x01"
-"""64 bits, little-endian: anything else is not parsed here."""
+"""64 bits, little-endian. Anything else counts as acting."""
 _PROGBITS, _SYMTAB, _REL = 1, 2, 9
 _EXECUTED, _COMPRESSED = 4, 1 << 11
 _CALL, _INSTRUCTION, _SYMBOL = 0x85, 8, 24
 _HELPER, _OWN_FUNCTION = 0, 1
-"""The source register of a call: what is called."""
+"""The source register of a call instruction says what is called."""
 _LAST_HELPER = 211
-"""The kernel gets no new helpers; a higher number was not reviewed."""
+"""The kernel gets no new helpers; one with a higher number was not reviewed."""
 _ACTING = frozenset(
     {
         36,  # bpf_probe_write_user
@@ -33,8 +33,8 @@ _ACTING = frozenset(
         187,  # bpf_set_retval
     }
 )
-"""Helpers that tracing programs may call, and that change something. Those of programs for packets are not needed: all
-such programs count as acting."""
+"""Helpers for tracing programs that change something. Those for packets are not listed, since all programs for packets
+count as acting."""
 _OBSERVING = frozenset(
     {
         *("tracepoint", "tp", "raw_tp", "raw_tracepoint", "tp_btf", "perf_event", "iter", "iter.s"),
@@ -55,7 +55,7 @@ class _Section(NamedTuple):
 
 
 def could_act(elf: bytes) -> bool:
-    """Whether any program in the object could do more than observe; also if that is unknown."""
+    """Whether any program in the object could do more than observe. True if that is unknown."""
     try:
         sections = list(_sections(elf))
     except (struct.error, IndexError, ValueError):
@@ -73,7 +73,7 @@ def _acts(section: _Section) -> bool:
 
 
 def _calls(code: bytes) -> Iterator[bytes]:
-    """Yields the instructions that call something."""
+    """Yields the call instructions."""
     place = -1
     opcodes = code[::_INSTRUCTION]
     while (place := opcodes.find(_CALL, place + 1)) >= 0:
@@ -87,7 +87,7 @@ def _is_acting_call(instruction: bytes) -> bool:
 
 
 def _calls_kernel(sections: list[_Section]) -> bool:
-    """Whether a call leads to a symbol that the object does not define: a function of the kernel."""
+    """Whether any call is to a symbol that the object does not define: a kernel function."""
     tables = [section.content for section in sections if section.type == _SYMTAB]
     symbols = tables[0] if len(tables) == 1 else b""
     for section in sections:
@@ -104,15 +104,15 @@ def _calls_kernel(sections: list[_Section]) -> bool:
 
 def _sections(elf: bytes) -> Iterator[_Section]:
     if not elf.startswith(_MAGIC):
-        raise ValueError("not an object of this kind")
+        raise ValueError("not a 64-bit little-endian ELF file")
     _, _, _, _, _, start, _, _, _, _, size, count, names = _HEADER.unpack_from(elf)
     if size != _SECTION.size or not 0 < names < count:
-        raise ValueError("its table of sections cannot be read")
+        raise ValueError("its section headers cannot be read")
     headers = [_SECTION.unpack_from(elf, start + number * size) for number in range(count)]
-    texts = elf[headers[names][4] : headers[names][4] + headers[names][5]]
+    strings = elf[headers[names][4] : headers[names][4] + headers[names][5]]
     for name, type, flags, _, offset, length, _, info, _, _ in headers:
-        text = texts[name : texts.index(b"\0", name)].decode()
+        text = strings[name : strings.index(b"\0", name)].decode()
         content = elf[offset : offset + length] if type in (_PROGBITS, _SYMTAB, _REL) else b""
         if len(content) < length and type in (_PROGBITS, _SYMTAB, _REL):
-            raise ValueError("a section lies beyond its end")
+            raise ValueError("a section is beyond the file's end")
         yield _Section(text, type, flags, content, info)

@@ -1,7 +1,7 @@
-"""Messages of the agent: HELLO to END of docs/protocol.md, as objects; and what its commands print.
+"""Messages of the agent, HELLO to END of docs/protocol.md, as objects; and what its commands print.
 
-The trap: clients also talk to older agents, so a member that was added later needs a default. The module is long, since
-it describes every member of every message.
+The trap: clients also use older agents, so a member that was added later needs a default. The module is long because it
+describes every member of every message.
 """
 
 from collections.abc import Mapping
@@ -388,7 +388,7 @@ OF_AGENTS: dict[int, type[AgentMessage]] = {
 
 
 def from_agent(frame: Frame) -> AgentMessage | None:
-    """The message in a frame of an agent. None: it carries no JSON, or is of a type that a newer agent has. Raises
+    """Returns the message in a frame of an agent; None for frames without JSON, and types of newer agents. Raises
     FrameError when it violates docs/protocol.md."""
     cls = OF_AGENTS.get(frame.type)
     return None if cls is None else read(cls, frame.payload, FrameType(frame.type).name)
@@ -398,5 +398,5 @@ _TYPES = {cls: type for type, cls in OF_AGENTS.items()}
 
 
 def encode_message(message: AgentMessage) -> bytes:
-    """One whole frame."""
+    """Returns one whole frame."""
     return encode(_TYPES[type(message)], message.to_bytes())

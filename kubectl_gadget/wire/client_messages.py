@@ -1,4 +1,4 @@
-"""Messages of the client: RUN, FILTER, UPDATE and the others of docs/protocol.md, as objects.
+"""Messages of the client, RUN, FILTER, UPDATE and others of docs/protocol.md, as objects.
 
 Policies have their own module (policy_messages.py). The trap: a client omits members that have their default, so an
 older agent that does not know a member still accepts gadgets that do not need it.

@@ -1,8 +1,8 @@
 """Length-prefixed, typed, versioned frames (docs/protocol.md).
 
-The decoder takes a byte stream in pieces of any size and gives back whole frames. It never reads or writes by itself,
-so it can be tested without a socket. The trap: a frame of a newer version must be skipped, not refused, or client and
-agent could never differ in version.
+The decoder gets a byte stream in pieces of any size and returns whole frames. It does no I/O, so it can be tested
+without a socket. The trap: a frame of a newer version must be skipped, not refused, or client and agent could never
+have different versions.
 """
 
 import struct
@@ -18,11 +18,12 @@ MAX_PAYLOAD = 64 << 20
 """Largest payload in bytes; a header with a larger length is an error."""
 
 PART, LAST, REST = 1, 2, 4
-"""Flags of an EVENTS frame: it belongs to an interval's totals or to a snapshot; it is the last part of that."""
+"""Flags of an EVENTS frame. PART: it is part of an interval's totals or of a snapshot; LAST: the last part; REST: the
+session's end cut the interval short."""
 
 _HEADER = struct.Struct("<2sBBI")
 _TYPE = 3
-"""its place in the header"""
+"""Offset in the header, in bytes."""
 _EVENTS = struct.Struct("<HHIQQ")
 _GADGET_AND_FLAGS = struct.Struct("<HH")
 """how it begins"""
@@ -72,12 +73,12 @@ class EventsHeader(NamedTuple):
     """number of the interval whose totals these are; 0 for a snapshot"""
 
     def encode(self) -> bytes:
-        """24 bytes, to be followed by ring buffer bytes as the kernel wrote them."""
+        """Returns 24 bytes, which ring buffer bytes follow, as the kernel wrote them."""
         return _EVENTS.pack(self.gadget, self.flags, self.interval, self.sequence, self.complete_until)
 
 
 def split_events(payload: bytes) -> tuple[EventsHeader, memoryview]:
-    """Head and ring buffer bytes of an EVENTS payload. Raises FrameError when it is too short."""
+    """Returns head and ring buffer bytes of an EVENTS payload. Raises FrameError when it is too short."""
     if len(payload) < _EVENTS.size:
         raise FrameError(f"an EVENTS frame of {len(payload)} bytes is shorter than its head")
     gadget, flags, interval, sequence, complete_until = _EVENTS.unpack_from(payload)
@@ -99,14 +100,14 @@ def joined_streams(payloads: Sequence[bytes]) -> bytes:
 
 
 def header(type: int, length: int) -> bytes:
-    """The 8 bytes that go before a payload of `length` bytes. Raises ValueError when that is over MAX_PAYLOAD."""
+    """Returns the 8 bytes before a payload of `length` bytes. Raises ValueError when that is over MAX_PAYLOAD."""
     if length > MAX_PAYLOAD:
         raise ValueError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
     return _HEADER.pack(MAGIC, VERSION, type, length)
 
 
 def encode(type: int, payload: bytes = b"") -> bytes:
-    """One whole frame."""
+    """Returns one whole frame. Raises ValueError when the payload is over MAX_PAYLOAD."""
     return header(type, len(payload)) + payload
 
 
@@ -122,8 +123,8 @@ class FrameDecoder:
         self._broken: FrameError | None = None
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """All frames that `data` completes. Raises FrameError, in this and each later call, when the stream is not of
-        this protocol."""
+        """Yields all frames that `data` completes. Raises FrameError, in this and each later call, when the stream
+        violates the protocol."""
         if self._is_whole(data):
             yield Frame(data[_TYPE], data[_HEADER.size :])
             return
@@ -135,18 +136,18 @@ class FrameDecoder:
                 self.skipped += 1
 
     def only(self, data: bytes, type: int) -> bytes | None:
-        """The payload of `data`, if this is one whole frame of a type. Otherwise None, and `data` must be fed."""
+        """Returns the payload, if `data` is one whole frame of this type; otherwise None, and `data` must be fed."""
         return data[_HEADER.size :] if self._is_whole(data) and data[_TYPE] == type else None
 
     def _is_whole(self, data: bytes) -> bool:
-        """Whether `data` is one whole frame, as they mostly come: it needs no buffer."""
+        """Whether `data` is one whole frame, as is usual: then no buffer is needed."""
         if self._buffer or self._broken is not None or len(data) < _HEADER.size:
             return False
         magic, version, _, length = _HEADER.unpack_from(data)
         return bool(magic == MAGIC and version == VERSION and length == len(data) - _HEADER.size <= MAX_PAYLOAD)
 
     def close(self) -> None:
-        """To be called at the end of the stream. Raises FrameError when it ends inside a frame."""
+        """Call it at the end of the stream. Raises FrameError when it ends inside a frame."""
         if self._broken is None and self._buffer:
             raise FrameError(f"the stream ended inside a frame, {len(self._buffer)} bytes after its start")
 

@@ -1,10 +1,10 @@
 """The base of all messages: classes whose annotations are the members of a JSON object (docs/protocol.md).
 
 `from_json` checks each member against its annotation, and a FrameError names the member that is wrong; so code that
-uses messages can rely on their types. Members that are not known are ignored, since the peer may be newer, unless
-`strict`. The trap: the agent imports this, so it must cost nothing at start. The class is not a dataclass, which would
-compile five functions for each message; how to read one is worked out when the first one comes. The module is long,
-since the kinds of members (numbers, texts, bytes, lists, objects, messages) read and write each other.
+uses messages can rely on their types. Unknown members are ignored, since the peer may be newer, unless `strict`. The
+trap: the agent imports this, so it must cost nothing at start. The class is not a dataclass, which would compile five
+functions for each message; how to read a message is found out when the first one arrives. The module is long because
+the codecs of members (numbers, texts, bytes, lists, objects, messages) use each other.
 """
 
 import json
@@ -24,19 +24,19 @@ _SHOWN = 60
 
 
 class WrongError(Exception):
-    """A value is wrong; `path` leads to it."""
+    """A value is wrong. `path` has the steps that lead to it."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.path: list[str] = []
 
     def below(self, step: str) -> "WrongError":
-        """The same, one step further up."""
+        """Adds a step at the path's beginning, and returns the error."""
         self.path.insert(0, step)
         return self
 
     def text(self) -> str:
-        """As `gadgets[0].lost` is 5, not an object."""
+        """Returns a message such as "`gadgets[0].lost` is 5, not an object"."""
         where = "".join(self.path).removeprefix(".")
         return f"`{where}` {self}" if where else f"it {self}"
 
@@ -95,24 +95,24 @@ class Message:
         return [getattr(self, member.attribute) for member in _plan(type(self), False).values()]
 
     def given(self) -> frozenset[str]:
-        """The attributes that the sender gave, or the constructor; all others have their defaults."""
+        """Returns the attributes that the sender or the constructor set; all others have their defaults."""
         return frozenset(self.__dict__)
 
     def replace(self, **members: Any) -> Self:
-        """The same with other values."""
+        """Returns a copy with other values."""
         return type(self)(**self.__dict__ | members)
 
     @classmethod
     def from_json(cls, value: object, what: str = "", *, strict: bool = False) -> Self:
-        """From a JSON value. Raises FrameError, which begins with `what` and names the member that is wrong. `strict`:
-        members that are not known are wrong, too."""
+        """Reads a JSON value. Raises FrameError, which begins with `what` and names the member that is wrong. `strict`:
+        unknown members are wrong, too."""
         try:
             return _read_message(cls, value, strict)
         except WrongError as wrong:
             raise FrameError(f"{what or cls.__name__}: {wrong.text()}") from None
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object. Unless WHOLE, members that have their default are left out, which means the same."""
+        """Returns a JSON object. Unless WHOLE, members that have their default are left out, which means the same."""
         given, whole = self.__dict__, self.WHOLE
         return {
             name: member.codec.write(given[member.attribute])
@@ -121,7 +121,7 @@ class Message:
         }
 
     def to_bytes(self) -> bytes:
-        """As compact JSON in UTF-8."""
+        """Returns compact JSON in UTF-8."""
         return json.dumps(self.to_json(), separators=(",", ":")).encode()
 
 
@@ -129,7 +129,7 @@ M = TypeVar("M", bound=Message)
 
 
 def parse(payload: bytes) -> dict[str, Any]:
-    """A payload as a JSON object. Raises FrameError: when it is not one, has a member twice, or is not UTF-8."""
+    """Returns a payload as a JSON object. Raises FrameError when it is not one, has a member twice, or is not UTF-8."""
     try:
         value = _DECODER.decode(payload.decode())
     except (ValueError, RecursionError) as error:
@@ -140,7 +140,7 @@ def parse(payload: bytes) -> dict[str, Any]:
 
 
 def read(cls: type[M], payload: bytes, what: str, *, strict: bool = False) -> M:
-    """A message from the payload of a frame, which errors name as `what`. Raises FrameError."""
+    """Returns the message in the payload of a frame, which errors name as `what`. Raises FrameError."""
     try:
         value = parse(payload)
     except FrameError as error:
@@ -269,7 +269,8 @@ _PLAIN: dict[Any, Codec] = {
 
 
 def _kinds_codec(classes: tuple[type[Message], ...], strict: bool) -> Codec:
-    """One of several messages, by its member `kind`; the first one is that of all other kinds."""
+    """Returns the codec of one of several messages, chosen by its member `kind`; unknown kinds are read as the
+    first."""
     by_kind = {kind: each for each in classes for kind in each.KINDS}  # type: ignore[attr-defined]
 
     def read(value: object) -> Message:
@@ -358,7 +359,7 @@ def _read_base64(value: object) -> bytes:
 
 
 def _read_path(value: object) -> str:
-    """A file's path. Bytes that are not UTF-8 are decoded as by os.fsdecode(); a NUL is not allowed."""
+    """Reads a file's path. Bytes that are not UTF-8 are decoded as by os.fsdecode(); a NUL is not allowed."""
     if type(value) is not str:
         raise _wrong(value, "a path")
     try:
@@ -371,7 +372,7 @@ def _read_path(value: object) -> str:
 
 
 def _read_bits(value: object) -> int:
-    """A set of any size, as the hexadecimal digits of a number."""
+    """Reads a set of any size, from the hexadecimal digits of a number."""
     text = _read_text(value)
     if not text or text.strip("0123456789abcdef"):
         raise _wrong(value, "hexadecimal digits")
@@ -379,7 +380,7 @@ def _read_bits(value: object) -> int:
 
 
 def _read_value(value: object) -> int | str | bytes:
-    """A parameter's: the value of a variable of a BPF object."""
+    """Reads the value of a variable of a BPF object."""
     if isinstance(value, dict) and set(value) == {"hex"}:
         return _read_hex(value["hex"])
     if type(value) is str and _read_text(value) == value:
@@ -403,7 +404,7 @@ PathStep = Annotated[str | int, STEP]
 FilePath = Annotated[str, PATH]
 Bits = Annotated[int, BITS]
 Value = Annotated[int | str | bytes, VALUE]
-"""Of a variable: a number, a boolean, a text, or bytes as `{"hex":"0a0b…"}`."""
+"""The value of a variable: a number, a boolean, a text, or bytes as `{"hex":"0a0b…"}`."""
 
 _KEYS: dict[Any, Codec] = {
     str: Codec(_read_text, _same, "string"),

@@ -1,6 +1,6 @@
 """Policies in messages of clients: the gadgets of the kinds `policy` and `installed` of docs/protocol.md.
 
-The trap: the file of installed policies and what agents pin have them too, so older ones have to be read as well.
+The trap: the file of installed policies and pinned descriptions contain them too, so agents also read older ones.
 """
 
 from collections.abc import Mapping
@@ -170,7 +170,7 @@ class ContainerCondition(Message):
 
 
 def repository(image: str) -> str:
-    """What `repo` stands for: the image's name without tag and digest, such as docker.io/library/nginx."""
+    """Returns the `repo` of an image: its name without tag and digest, such as docker.io/library/nginx."""
     name = image.partition("@")[0]
     head, colon, tag = name.rpartition(":")
     return head if colon and "/" not in tag else name

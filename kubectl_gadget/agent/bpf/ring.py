@@ -44,7 +44,7 @@ class MappedRing:
         self._position = self._consumer[0]
         self._end = self._position
         self.complete_until = 0
-        """Boot time in ns: every event stamped before it lies before the position that settle() found."""
+        """Boot time in ns: every event stamped before it is before the position that settle() found."""
 
     @property
     def position(self) -> int:

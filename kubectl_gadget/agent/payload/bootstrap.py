@@ -3,13 +3,14 @@
     python3 -I -c TEXT x86_64=LENGTH:SHA256,aarch64=LENGTH:SHA256 session …
 
 It uses the payload that an earlier process kept in the pod or that the deployment's ConfigMap has, or the same agent in
-the pod's image; otherwise it asks for the payload (docs/protocol.md, BOOT). Two xz streams of LENGTH bytes are sent, or
-are in the ConfigMap; the hash is of what they contain, which is kept. Then the payload's head, unpacking.py, takes
-over. The pod's own processes (main process, liveness probe) and contained agents never ask. The trap: this text is in
-each exec's URL and in the audit log, so it is short, and the build removes docstrings, comments and annotations from it
-(catalogue/pack_payload.py); and it must be valid for old Pythons (no walrus, no match), or it could not report that
-they are too old. No payload is run unless it has the hash in the command; an image is trusted when it claims that hash,
-and modules that were compiled of such a payload in the same pod (compiled.py).
+the pod's image; otherwise it requests the payload (docs/protocol.md, BOOT). Two xz streams, together of LENGTH bytes,
+are sent, or are in the ConfigMap; the hash is that of their content, which is kept. Then the payload's head,
+unpacking.py, takes over. The pod's own processes (main process, liveness probe) and contained agents never request it.
+
+The traps: this text is in each exec's URL and in the audit log, so it is short, and the build removes docstrings,
+comments and annotations from it (catalogue/pack_payload.py). It must be valid for old Pythons (no walrus, no match), or
+it could not report that they are too old. A payload is run only if it has the hash in the command. Two things are
+trusted without: an image that claims that hash, and modules compiled from such a payload in the same pod (compiled.py).
 """
 
 import os

@@ -1,8 +1,8 @@
-"""A copy of the pod's payload whose modules are compiled, for this version of Python. The pod's main process makes it
-once; otherwise each session would compile those that were not sent compiled for its Python.
+"""A copy of the pod's payload with its modules compiled for this version of Python. The pod's main process makes it
+once; otherwise each session would compile the modules that were not sent compiled for its Python.
 
-The trap: it does not have the payload's hash. So it is used only if nobody but this user can have written it
-(unpacking.py), and it is made of the file that this process itself was imported from, whose hash was checked.
+The trap: it does not have the payload's hash. So it is used only if no other user can have written it (unpacking.py),
+and it is made from the file that this process itself was imported from, whose hash was checked.
 """
 
 import marshal
@@ -15,12 +15,12 @@ from typing import NoReturn
 from kubectl_gadget.agent.payload import own_files
 
 _HEAD = MAGIC_NUMBER + bytes(12)
-"""Of a compiled module without source: no flags, time or size."""
+"""The header of a compiled module without source: no flags, time or size."""
 _IDLE = 19
 
 
 def run() -> NoReturn:
-    """Makes the copy if there is none, and ends the process."""
+    """Makes the copy if it does not exist, and ends the process."""
     try:
         os.nice(_IDLE)
         kept = _kept()
@@ -39,13 +39,13 @@ def make(kept: str) -> None:
 
     new = f"{_path(kept)}.{os.getpid()}"
     with suppress(FileNotFoundError):
-        os.unlink(new)  # of an earlier main process that ended meanwhile, which had the same PID
+        os.unlink(new)  # left by an earlier main process with the same PID
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(file, "wb") as written, ZipFile(kept) as source, ZipFile(written, "w") as copy:
         files = {info.filename: source.read(info) for info in source.infolist()}
         for name, data in files.items():
             if name.endswith(".py"):
-                sent = files.get(f"{name}c", b"")  # by the Python of the build, which may be another
+                sent = files.get(f"{name}c", b"")  # compiled by the build's Python, which may have another version
                 compiled = sent if sent.startswith(MAGIC_NUMBER) else _compiled(data, name)
                 copy.writestr(ZipInfo(f"{name}c"), compiled)
             elif not name.endswith(".pyc"):
@@ -58,8 +58,8 @@ def _compiled(data: bytes, name: str) -> bytes:
 
 
 def _kept() -> str:
-    """The file of the pod that this process was imported from, with the payload's hash in its name; "" if there is
-    none, or if this process was imported from the copy."""
+    """Returns the pod's file that this process was imported from, with the payload's hash in its name; "" if there is
+    no such file, or if this process was imported from the copy."""
     with suppress(OSError):
         path = os.readlink(own_files.payload() or "")
         return path if os.path.isfile(path) and not path.endswith(MAGIC_NUMBER.hex()) else ""
@@ -67,5 +67,5 @@ def _kept() -> str:
 
 
 def _path(kept: str) -> str:
-    """As in unpacking.py."""
+    """Returns the copy's path, as in unpacking.py."""
     return f"{kept}.{MAGIC_NUMBER.hex()}"

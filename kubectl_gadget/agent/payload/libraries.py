@@ -17,14 +17,14 @@ from kubectl_gadget.errors import AgentError
 
 SONAME = "libbpf.so.1"
 _USUAL = ("libz.so.1", "libzstd.so.1")
-"""Most images have them, Python itself uses the first, and the functions we need have not changed for years.
-The payload's libzstd refuses everything, since nothing that we read is compressed with it."""
+"""Most images have them: Python itself uses the first, and the functions that we need have not changed for years. The
+payload's libzstd has only functions that fail, since we read no data compressed with it."""
 _MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
 """MFD_EXEC needs Linux 6.3; without it, vm.memfd_noexec decides."""
 
 
 def libbpf() -> ctypes.CDLL:
-    """Returns the library. Raises OSError when there is none, and AgentError when the payload's cannot be loaded."""
+    """Returns the library. Raises OSError when the machine has none, AgentError when the payload's cannot be loaded."""
     if own_files.payload() is None:
         try:
             return ctypes.CDLL(SONAME, use_errno=True)
@@ -40,7 +40,7 @@ def libbpf() -> ctypes.CDLL:
 
 
 def _load_from_client() -> bool:
-    """Loads the libraries of the payload that an installed client carries. Returns whether it did."""
+    """Loads the libraries from the payload in an installed client. Returns whether that succeeded."""
     import lzma
     from io import BytesIO
     from zipfile import ZipFile
@@ -86,7 +86,7 @@ def _from_memory(name: str, data: bytes) -> str | None:
             fd = os.memfd_create(name, _MFD_CLOEXEC)
     except OSError as error:
         return f"memfd_create: failed to map: {error}"
-    # The file stays open: for a path that it has seen before, the loader returns the library loaded from it earlier.
+    # The file stays open, or another library could get its path, for which the loader would return this one.
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
     return _loads(f"/proc/self/fd/{fd}")

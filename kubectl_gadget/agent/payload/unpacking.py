@@ -1,10 +1,10 @@
 """The head of a payload: checks what the image provides, and makes the payload's modules importable.
 
-bootstrap.py runs its text with `payload`, the whole payload, unpacked; `kept`, the file in which later processes look
-for it; and `place`, the same if it was read from there, or "". The payload is written there if the pod has such a
-place; otherwise it is kept in a memory file. If the pod's main process has made a copy with compiled modules
-(compiled.py), that is used. The trap: modules are read from the file as they are imported, so it has
-to stay available; /proc/self/fd refers to it even after it was replaced.
+bootstrap.py runs its text with `payload`, the whole unpacked payload; `kept`, the file from which later processes read
+it; and `place`, which is `kept` if it was read from there, or "". The payload is written to `kept` if the pod allows
+it, otherwise to a memory file. If the pod's main process has made a copy with compiled modules (compiled.py), that is
+used. The trap: modules are read from the file as they are imported, so it must stay available; /proc/self/fd refers to
+it even after it was replaced.
 """
 
 import os
@@ -32,7 +32,7 @@ def check() -> None:
 
 
 def stored() -> str:
-    """Returns the file that contains the payload; "" when the pod has no place for it."""
+    """Returns the file that contains the payload; "" when it cannot be written."""
     if place == kept:
         return place
     new = f"{kept}.{os.getpid()}"
@@ -46,7 +46,8 @@ def stored() -> str:
 
 
 def compiled(path: str) -> int:
-    """Opens the copy; -1 if there is none, or if somebody else may have written it, since it has no hash."""
+    """Opens the copy with compiled modules. Returns -1 if there is none, or if another user may have written it: its
+    hash is unknown."""
     try:
         fd = os.open(f"{path}.{MAGIC_NUMBER.hex()}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

@@ -1,8 +1,8 @@
-"""Liveness probe of an agent's pod: checks that the main process reacts, not only that it exists.
+"""Liveness probe of an agent's pod: checks that the main process responds, not only that it exists.
 
 `alive` signals the main process and waits for a byte in a FIFO that its main loop writes. The process that keeps
-installed policies in force must have written its state recently. The trap: the kubelet runs this on every node for as
-long as the agents exist, so it imports nothing else of the agent.
+installed policies in force must have written its state recently. The trap: the kubelet runs this periodically on
+every node, so it imports nothing else of the agent.
 """
 
 import fcntl
@@ -19,9 +19,10 @@ PID = f"{FOLDER}/kubectl-gadget.pid"
 STATE = f"{FOLDER}/kubectl-gadget.policies"
 """installed_state.STATE, which is written at least every five seconds."""
 _SILENCE = 180.0
+"""Seconds after which that process counts as stuck."""
 SIGNAL = signal.SIGUSR1
 _PATIENCE = 5.0
-"""Seconds; less than the manifest's timeoutSeconds."""
+"""Seconds to wait for the answer; less than the manifest's timeoutSeconds."""
 
 
 def announce() -> None:

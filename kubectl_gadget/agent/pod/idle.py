@@ -1,6 +1,7 @@
-"""The main process of a resident agent's pod, and of pods of our image: sleeps, reaps, ends after a time without use.
+"""The main process of a resident agent's pod, and of pods of our image: sleeps, reaps, and ends after a time without
+sessions.
 
-Where policies are installed, it starts the process that keeps them in force (agent/installed/guard.py), and restarts it
+If policies are installed, it starts the process that keeps them in force (agent/installed/guard.py), and restarts it
 when it ends. It uses no thread, no frequent timer and no library. The trap: unless the pod has hostPID, it is process 1
 of its PID namespace, and then only an explicit handler makes SIGTERM end it.
 """
@@ -13,9 +14,10 @@ import time
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.pod import alive, on_demand_main, presence
 
-_AGAIN = (0.0, 1.0, 5.0, 30.0)
+_RETRIES = (0.0, 1.0, 5.0, 30.0)
 """Seconds until the process for policies is restarted, by the number of times that it ended early."""
-_SOON = 60.0
+_EARLY = 60.0
+"""Seconds; a process that ends before has failed."""
 _SIGNALS = {*on_demand_main.END, signal.SIGCHLD, alive.SIGNAL}
 
 
@@ -26,10 +28,10 @@ def run(timeout: float, policies: str = "") -> int:
     alive.announce()
     idleness = on_demand_main.Idleness(timeout)
     guard = _Guard(policies) if policies else None
-    seconds = idleness.turn or (on_demand_main.LOOK_EVERY if guard else None)
+    seconds = idleness.turn or (on_demand_main.CHECK_SECONDS if guard else None)
     while True:
         if guard:
-            guard.look()
+            guard.start_if_needed()
         got = on_demand_main.sleep(_SIGNALS, seconds)
         if got == signal.SIGCHLD:
             ended = on_demand_main.reap()
@@ -55,8 +57,8 @@ class _Guard:
         self._began = self._due = 0.0
         self._failures = 0
 
-    def look(self) -> None:
-        """Starts the process when there is something for it to do."""
+    def start_if_needed(self) -> None:
+        """Starts the process if policies are installed or pinned, and it does not run."""
         if self._pid or time.monotonic() < self._due or os.path.exists(presence.RELEASE):
             return
         # Pinned policies need the process as well, if only to remove them.
@@ -68,13 +70,13 @@ class _Guard:
         self._began = time.monotonic()
 
     def reaped(self, pids: list[int]) -> None:
-        """After its end it is restarted at the next look, or later when it ends repeatedly."""
+        """Call it with the PIDs of ended processes. The process is restarted soon, or later if it ends repeatedly."""
         if self._pid not in pids:
             return
         self._pid = 0
         now = time.monotonic()
-        self._failures = self._failures + 1 if now - self._began < _SOON else 0
-        self._due = now + _AGAIN[min(self._failures, len(_AGAIN) - 1)]
+        self._failures = self._failures + 1 if now - self._began < _EARLY else 0
+        self._due = now + _RETRIES[min(self._failures, len(_RETRIES) - 1)]
 
     def stop(self) -> None:
         if self._pid:

@@ -1,7 +1,7 @@
-"""The main process of a pod that a run started: sleeps, reaps, and ends after a time without any session.
+"""The main process of a pod that a run started: sleeps, reaps, and ends after a time without sessions.
 
-The pod's command contains the text of this module and of presence.py (catalogue/pack_payload.py), since no file of ours
-is in such a pod before the first session; so it also has to be valid for old Pythons. The trap: unless the pod has
+The pod's command contains the text of this module and of presence.py (catalogue/pack_payload.py), since the pod has no
+file of ours before the first session; so it also has to be valid for old Pythons. The trap: unless the pod has
 hostPID, it is process 1 of its PID namespace, and then only an explicit handler makes SIGTERM end it.
 """
 
@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from kubectl_gadget.agent.pod import presence
 
-LOOK_EVERY = 5.0
+CHECK_SECONDS = 5.0
 """Longest time in seconds between two checks for sessions."""
 END = frozenset({signal.SIGTERM, signal.SIGINT})
 FAREWELL = 4.5
@@ -21,7 +21,7 @@ FAREWELL = 4.5
 
 
 class Idleness:
-    """How long there has been no session, and the end of those that run."""
+    """Measures for how long there has been no session, and ends those that run."""
 
     def __init__(self, timeout: float) -> None:
         """`timeout` is in seconds; 0: no limit."""
@@ -31,8 +31,8 @@ class Idleness:
 
     @property
     def turn(self) -> float | None:
-        """Returns the seconds until the next check; None: none is needed."""
-        return min(LOOK_EVERY, self._timeout / 4) if self._timeout > 0 else None
+        """The seconds between two checks; None if none are needed."""
+        return min(CHECK_SECONDS, self._timeout / 4) if self._timeout > 0 else None
 
     def is_over(self) -> bool:
         """Whether the pod has been idle for too long."""
@@ -46,8 +46,8 @@ class Idleness:
         return now - self._used >= self._timeout
 
     def end_sessions(self) -> None:
-        """Asks the sessions to end, and waits for it. When this process ends, the runtime kills all others in the
-        container, and what a session has not sent by then would be lost."""
+        """Signals the sessions to end, and waits for that. When this process ends, the runtime kills all others in the
+        container, and what a session has not sent by then is lost."""
         until = time.monotonic() + FAREWELL
         with suppress(OSError):  # the list of locks cannot be read
             for pid in presence.holders(self._fd):

@@ -16,7 +16,8 @@ PATH = f"{FOLDER}/kubectl-gadget.sessions"
 
 
 def announce(path: str = PATH) -> int | None:
-    """Marks a running session, until this process ends. Returns the lock's file descriptor; None: no file exists."""
+    """Marks a running session, until this process ends. Returns the lock's file descriptor; None if there is no
+    file."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -42,9 +43,9 @@ def sessions(fd: int) -> bool:
 
 
 def holders(fd: int) -> list[int]:
-    """Returns the processes of the sessions that run now. The traps: a file system whose files name another device than
-    the kernel's list of locks, such as btrfs, has none; and a lock that a child of a session still holds names the
-    session, whose PID another process may have by now."""
+    """Returns the processes of the sessions that run now. The traps: on a file system whose stat() reports another
+    device than the kernel's list of locks, such as btrfs, none is found. And a lock that a session's child still holds
+    is listed with the session's PID, which another process may have by now."""
     status = os.fstat(fd)
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with open("/proc/locks") as locks:

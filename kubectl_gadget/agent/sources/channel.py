@@ -26,7 +26,7 @@ class SettledRing(Protocol):
     size: int
     """in bytes"""
     complete_until: int
-    """Boot time in ns: every event stamped before it lies before the settled position."""
+    """Boot time in ns: every event stamped before it is before the settled position."""
 
     def batch(self) -> memoryview:
         """Returns the bytes between the last advance() and the settled position, in place."""

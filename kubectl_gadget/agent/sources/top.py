@@ -40,7 +40,7 @@ class TopSource(PiecesSource):
         now = time.monotonic()
         if not is_blocked and now >= self.due:
             self._pieces.add(self._totals.take(), is_rest=self._is_detached)
-            # Lost time is not made up for: each interval carries its real length.
+            # After a delay, intervals are not shortened to catch up: each has its real length in its records.
             self.due = math.inf if self._is_detached else max(self.due + self._seconds, now)
         self._take_stacks()
         return True
