@@ -89,9 +89,9 @@ bpf/test_aio.py fileuse_sees top_file what_is_beyond
 # The verdicts on cgroups are entries of one map.
 bpf/test_filters.py a_cgroup_of_the_host an_unwanted events_of_an_unreported the_nearest the_verdict
 # What an agent says of objects and parameters before a kernel has seen them.
-agent/sources/test_gadget_programs.py a_set_of bytes_that the_alternatives two_gadgets what_cannot_be
+agent/sources/test_gadget_programs.py a_set_of bytes_that the_alternatives two_gadgets impossible_requests
 # Links and maps that another process changes: each kind of change once.
-agent/bpf/test_detached.py a_link_that_gets a_table_of
+agent/bpf/test_detached.py a_link_that_gets an_emptied_table
 """
 SAME_ANYWHERE = [
     f"tests/{file}::test_{name}"

@@ -58,7 +58,7 @@ def tell(scopes: Scopes, labels: PolicyLabels) -> None:
     """As a session does it."""
     for update in updates(0, Contents(), labels.tables.of(NODE)):
         assert update.labels is not None
-        scopes.labels.learn(update.labels)
+        scopes.labels.update(update.labels)
 
 
 @settings(deadline=None)
