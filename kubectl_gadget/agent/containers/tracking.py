@@ -56,7 +56,8 @@ class ContainerFollower(Protocol):
     """Receives which container each cgroup belongs to."""
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        """Called when the container is known, and when the filter changes. `container` None: the host."""
+        """Called when the container is known, or was given up without names, and when the filter changes. `container`
+        None: the host."""
 
     def forget(self, cgroup: int) -> None:
         """Called when the cgroup was removed."""
@@ -287,7 +288,7 @@ class Containers:
                 self._give_up(id)
 
     def _give_up(self, id: int) -> None:
-        """Reports the container without names, by its id. It gets no verdict."""
+        """Reports the container without names, by its id. The kernel gets no verdict on it."""
         container = self._unnamed.pop(id).container
         self._containers[id] = container
         self._nameless.add(id)
@@ -309,17 +310,16 @@ class Containers:
     def _decide(self, id: int) -> None:
         """Decides whether a cgroup is wanted, and tells the kernel if that has changed, and all followers."""
         tracked = self._tracked[id]
-        if tracked.owner == 0:
-            verdict = self._filter.host
-        elif tracked.owner in self._unnamed or tracked.owner in self._nameless:
+        if tracked.owner in self._unnamed:
             return
-        else:
-            verdict = self._filter.verdict(self._containers[tracked.owner])
-        number = self.numbers.of(tracked.owner, self._containers.get(tracked.owner))
-        if verdict != tracked.verdict and self._verdicts.set(id, verdict | number << _NUMBER_SHIFT):
-            tracked.verdict = verdict
+        container = self._containers.get(tracked.owner)
+        verdict = self._filter.verdict(container) if container else self._filter.host
+        if tracked.owner not in self._nameless and verdict != tracked.verdict:
+            number = self.numbers.of(tracked.owner, container)
+            if self._verdicts.set(id, verdict | number << _NUMBER_SHIFT):
+                tracked.verdict = verdict
         for follower in self._followers:
-            follower.set_owner(id, self._containers.get(tracked.owner), verdict in (WANTED, WANTED_HOST))
+            follower.set_owner(id, container, verdict in (WANTED, WANTED_HOST))
 
     def _on_removed(self, id: int) -> None:
         tracked = self._tracked.get(id)

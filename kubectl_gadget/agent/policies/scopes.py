@@ -95,7 +95,10 @@ class Scopes:
         self.labels = ScopesByLabels()
 
     def of(self, container: ContainerIdentity | None) -> Applicable:
-        """Returns the policies that apply to a container; to the host for None, and for a container without a pod."""
+        """Returns the policies that apply to a container; to the host for None, and for a container without a pod. Of a
+        pod's container without names, only the pod's UID is known."""
+        if container and container.pod_uid and not container.pod:
+            return self.of_unknown()
         if container is None or not container.pod:
             found = {number: self._node(number) for number, scope in enumerate(self._scopes) if scope.host}
         else:
@@ -104,8 +107,8 @@ class Scopes:
         return _applicable(found)
 
     def of_unknown(self) -> Applicable:
-        """Returns the policies for a cgroup whose container has no name yet: those for every container. Those that
-        select only by labels may apply."""
+        """Returns the policies for a cgroup whose container has no names: those for every container. Those that select
+        only by labels may apply."""
         scopes = enumerate(self._scopes)
         return _applicable(
             {

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.demo import DemoPods
+from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import FrameType
 from kubectl_gadget.wire.message import parse
 from tests.agent.client import Client
@@ -212,6 +214,43 @@ def test_a_container_that_nothing_describes_is_reported_by_its_id_and_still_sent
         client.wait_until(lambda: id in cgroups(client.ring.get(0, b"")))
     finally:
         folder.rmdir()
+
+
+def test_followers_get_a_container_that_nothing_describes_with_the_uid_of_its_pod() -> None:
+    uid = "0f7d1c8e-6a53-4a8e-9f1e-3d1b5a0c2e4f"
+    pod = Path(find_root()) / f"pod{uid}"
+    folder = pod / ("f" * 64)
+    containers, owners = Containers(), dict[int, tuple[ContainerIdentity | None, bool]]()
+    try:
+        containers.follow(Owners(owners))
+        folder.mkdir(parents=True)
+        id = cgroup_id(folder)
+        end = time.monotonic() + 30
+        while id not in owners and time.monotonic() < end:
+            containers.drain()
+            time.sleep(0.05)
+        container, wanted = owners[id]
+        assert container is not None
+        assert (container.pod, container.pod_uid, wanted) == ("", uid, True)
+        containers.set_filter(FilterSpec(namespaces=("default",)))
+        assert owners[id] == (container, False)
+    finally:
+        containers.close()
+        folder.rmdir()
+        pod.rmdir()
+
+
+class Owners:
+    """A ContainerFollower."""
+
+    def __init__(self, owners: dict[int, tuple[ContainerIdentity | None, bool]]) -> None:
+        self._owners = owners
+
+    def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
+        self._owners[cgroup] = container, wanted
+
+    def forget(self, cgroup: int) -> None:
+        del self._owners[cgroup]
 
 
 def test_names_that_are_written_late_are_found_by_a_retry(client: Client, opens: Compiled, pods: DemoPods) -> None:

@@ -45,7 +45,8 @@ LABELS = st.dictionaries(st.sampled_from(["app", "tier", "zone"]), st.sampled_fr
 def container(workload: ScopedWorkload) -> ContainerIdentity | None:
     if workload.is_host:
         return None
-    names = (workload.namespace, workload.pod, "uid", workload.container, workload.repository)
+    uid = "uid" if workload.pod else ""
+    names = (workload.namespace, workload.pod, uid, workload.container, workload.repository)
     return ContainerIdentity("id", 1, *names, "containerd", "container")
 
 
@@ -101,6 +102,13 @@ def test_a_pod_whose_labels_change_is_judged_again() -> None:
         tell(scopes, labels)
         found.append(scopes.of(there).sure)
     assert found == [(0,), (), (0,)]
+
+
+def test_to_a_pods_container_without_names_apply_the_policies_for_every_container() -> None:
+    given = [Scope(), Scope(namespace="a"), Scope(containers=(Requirement("name", "NotIn", ("web",)),)), APP]
+    scopes = Scopes([scope_spec(scope) for scope in given])
+    nameless = ContainerIdentity("id", 1, "", "", "uid", "0123456789ab", "", "containerd", "container")
+    assert scopes.of(nameless) == scopes.of_unknown() == Applicable((0,), (3,))
 
 
 def mirror(labels: dict[str, str], hash: str, **more: Any) -> dict[str, Any]:
