@@ -19,7 +19,7 @@ _CALLS = 100_000
 @contextmanager
 def counting() -> Iterator[None]:
     """The kernel counts inside."""
-    descriptor = KernelObjects().count()
+    descriptor = KernelObjects().start_counting()
     try:
         yield
     finally:
