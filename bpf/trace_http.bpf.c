@@ -123,6 +123,29 @@ static __always_inline bool begins_headers(struct __sk_buff *skb, __u32 offset)
 	       gadget_http2_may_be_head(&head, false);
 }
 
+/* The shortest request is ABC / HTTP/1.1 and two ends of lines. */
+#define SHORTEST_REQUEST 18
+
+static __always_inline bool is_of_method(char letter)
+{
+	return (letter >= 'A' && letter <= 'Z') || letter == '-';
+}
+
+/* Whether the payload begins with any method, such as PROPFIND, and a path, an http URL, or an asterisk. */
+static __always_inline bool begins_request(struct __sk_buff *skb, __u32 offset)
+{
+	char line[SHORTEST_REQUEST];
+
+	if (bpf_skb_load_bytes(skb, offset, line, sizeof(line)))
+		return false;
+	for (int i = 0; i < SHORTEST_REQUEST - 1; i++) {
+		if (is_of_method(line[i]))
+			continue;
+		return i >= 3 && line[i] == ' ' && (line[i + 1] == '/' || line[i + 1] == 'h' || line[i + 1] == '*');
+	}
+	return false;
+}
+
 /* Whether the payload begins with a method, a response's version, or the connection preface of HTTP/2. */
 static __always_inline enum http_version begins_message(struct __sk_buff *skb, __u32 offset)
 {
@@ -136,6 +159,8 @@ static __always_inline enum http_version begins_message(struct __sk_buff *skb, _
 	    word == WORD('P', 'U', 'T', ' ') || word == WORD('H', 'E', 'A', 'D') || word == WORD('D', 'E', 'L', 'E') ||
 	    word == WORD('O', 'P', 'T', 'I') || word == WORD('P', 'A', 'T', 'C') || word == WORD('C', 'O', 'N', 'N') ||
 	    word == WORD('T', 'R', 'A', 'C'))
+		return HTTP_1;
+	if (is_of_method(word) && is_of_method(word >> 8) && is_of_method(word >> 16) && begins_request(skb, offset))
 		return HTTP_1;
 	return NO_HTTP;
 }

@@ -102,6 +102,24 @@ def test_each_request_is_one_row_at_either_end(host: str) -> None:
     assert {row["comm"] for row in of(pid, rows, "client")} == {Path("/proc/self/comm").read_text().strip()}
 
 
+def test_any_method_begins_a_connection() -> None:
+    methods = ["PROPFIND", "LOCK", "QUERY", "M-SEARCH", "VERSION-CONTROL", "ABC"]
+
+    def deed() -> None:
+        for method in methods:
+            server = Server(network.V4)
+            connection = http.client.HTTPConnection(network.V4, server.port)
+            connection.request(method, "/any")
+            connection.getresponse().read()
+
+    with Viewed("trace_http") as tracer:
+        pid, _ = in_namespace(deed)
+        rows = tracer.rows()
+    for role in ("client", "server"):
+        found = [(row["method"], row["target"], row["status"]) for row in of(pid, rows, role)]
+        assert found == [(method, "/any", 501) for method in methods]
+
+
 def test_bodies_of_all_kinds_are_passed_over_on_one_connection() -> None:
     asked = [("POST", "/big", b"p" * BODY), ("GET", "/chunks", b""), ("HEAD", "/x", b""), ("POST", "/status/404", b"q")]
 

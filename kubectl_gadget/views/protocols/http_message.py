@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import h11
 
 MOST_HEAD = 64 << 10
-_START = re.compile(rb"(?:[A-Z]{3,16} \S|HTTP/1\.[01] \d)")
-_REQUEST = re.compile(rb"([A-Z]{3,16}) (\S{1,8192})")
+_START = re.compile(rb"(?:[A-Z-]{3,16} \S|HTTP/1\.[01] \d)")
+_REQUEST = re.compile(rb"([A-Z-]{3,16}) (\S{1,8192})")
 _RESPONSE = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _MOST_CHUNK_LINE = 4096
