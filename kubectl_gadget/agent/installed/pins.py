@@ -11,7 +11,7 @@ import fcntl
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -70,7 +70,7 @@ class Pins:
             lib = libbpf.load()
             for name, fd in pieces.items():
                 lib.call("bpf_obj_pin", fd, f"{folder}/{name}".encode())
-            with _Text(state) as text:
+            with _array_of(state) as text:
                 lib.call("bpf_obj_pin", text, f"{folder}/{_STATE}".encode())
             name = named(f"g{number:0{_NUMBER}}", owner)
             self._pieces[name] = {*pieces, _STATE}
@@ -155,21 +155,17 @@ def read_state(folder: str) -> bytes:
         raise AgentError(f"{folder} cannot be read: {error}") from None
 
 
-class _Text:
-    """Bytes in a kernel array map; provides its file descriptor."""
-
-    def __init__(self, text: bytes) -> None:
-        self._pieces = list(_pieces(zlib.compress(text)))
-
-    def __enter__(self) -> int:
-        lib = libbpf.load()
-        self._fd = int(lib.call("bpf_map_create", _ARRAY, b"policy_state", 4, _PIECE, len(self._pieces), None))
-        for number, piece in enumerate(self._pieces):
-            lib.call("bpf_map_update_elem", self._fd, ctypes.byref(ctypes.c_uint32(number)), piece, 0)
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+@contextmanager
+def _array_of(text: bytes) -> Iterator[int]:
+    """Yields the file descriptor of a kernel array map with these bytes."""
+    lib, pieces = libbpf.load(), list(_pieces(zlib.compress(text)))
+    fd = int(lib.call("bpf_map_create", _ARRAY, b"policy_state", 4, _PIECE, len(pieces), None))
+    try:
+        for number, piece in enumerate(pieces):
+            lib.call("bpf_map_update_elem", fd, ctypes.byref(ctypes.c_uint32(number)), piece, 0)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
