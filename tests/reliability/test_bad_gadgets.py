@@ -200,7 +200,7 @@ def outcome_of(elf: bytes, gadget: dict[str, Any], containers: Containers) -> tu
             session = Session(os.pipe()[0], os.open(os.devnull, os.O_WRONLY))
             session._containers = containers
             session._objects.append(elf)
-            session._take(Frame(FrameType.RUN, as_json({"gadgets": [{"object": 0, **gadget}], "filter": {}})))
+            session._handle(Frame(FrameType.RUN, as_json({"gadgets": [{"object": 0, **gadget}], "filter": {}})))
             code = TAKEN
         except GadgetError as error:
             os.write(writer, str(error).encode()[:4096])

@@ -41,14 +41,14 @@ WHOLE = (
         f"tests/agent/payload/test_bootstrap.py::{test}"
         for test in (
             "test_an_agent_comes_over_standard_input_and_says_hello",
-            "test_a_payload_that_the_pod_has_is_not_sent_again",
+            "test_what_a_pod_has_is_not_sent_again",
             "test_a_pod_without_a_place_for_it_runs_it_from_memory",
         )
     ),
     *(
         f"tests/agent/session/test_session.py::{test}"
         for test in (
-            "test_hello_names_the_agent_and_its_node",
+            "test_hello_says_who_and_where_it_is",
             "test_every_open_of_one_process_is_one_record",
             "test_started_names_what_was_chosen_and_where_it_hooks",
             "test_bursts_that_fit_into_the_ring_lose_nothing",

@@ -136,7 +136,7 @@ def test_an_agent_comes_over_standard_input_and_says_hello(
     pod.end()
 
 
-def test_a_payload_that_the_pod_has_is_not_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
+def test_what_a_pod_has_is_not_sent_again(index: dict[str, object], carried: bytes, tmp_path: Path) -> None:
     for expected in (f"send {MACHINE}", "have"):
         pod = Pod(index, carried, tmp_path)
         assert pod.boot() == expected

@@ -57,7 +57,7 @@ def lost_of(stats: dict[str, Any]) -> int:
     return sum(gadget["lost"].get("ring_full", {}).values())
 
 
-def test_hello_names_the_agent_and_its_node() -> None:
+def test_hello_says_who_and_where_it_is() -> None:
     with Client({"NODE_NAME": "node-7"}) as client:
         hello = client.wait_for(FrameType.HELLO)
     assert hello["protocol"] == 1

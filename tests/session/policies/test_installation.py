@@ -270,7 +270,7 @@ async def test_a_policy_that_kills_needs_to_be_asked_for(site: Site, tmp_path: P
     code, out, said = await site.run("policy", "installed", "--no-headers")
     assert code == 1
     assert [line.split()[2] for line in out.splitlines()] == ["pending", "pending"]
-    assert "node-1: does not have it yet" in said
+    assert "node-1 has not received the change yet" in said
 
 
 async def test_two_installations_at_the_same_time_both_succeed(site: Site) -> None:
@@ -348,7 +348,7 @@ async def test_a_node_without_an_agent_is_named(site: Site) -> None:
     site.cluster.add_node("node-3")
     code, out, said = await site.run("policy", "installed", "--no-headers")
     assert [line.split()[1:3] for line in out.splitlines()][-1] == ["node-3", "no-agent"]
-    assert "node-3: has no resident agent" in said
+    assert "node-3 has no resident agent" in said
     assert code == 1, "since the others do not have it yet"
 
 
