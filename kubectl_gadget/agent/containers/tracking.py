@@ -56,8 +56,8 @@ class ContainerFollower(Protocol):
     """Receives which container each cgroup belongs to."""
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        """Called when the container is known, or was given up without names, and when the filter changes. `container`
-        None: the host."""
+        """Called when the container, or at least the UID of its pod, is known, and when the filter changes.
+        `container` None: the host."""
 
     def forget(self, cgroup: int) -> None:
         """Called when the cgroup was removed."""
@@ -313,8 +313,11 @@ class Containers:
         if tracked.owner in self._unnamed:
             return
         container = self._containers.get(tracked.owner)
+        is_nameless = tracked.owner in self._nameless
+        if is_nameless and container and not container.pod_uid:
+            return  # nothing is known of it: policies treat it as a container whose names have not been read yet
         verdict = self._filter.verdict(container) if container else self._filter.host
-        if tracked.owner not in self._nameless and verdict != tracked.verdict:
+        if not is_nameless and verdict != tracked.verdict:
             number = self.numbers.of(tracked.owner, container)
             if self._verdicts.set(id, verdict | number << _NUMBER_SHIFT):
                 tracked.verdict = verdict

@@ -240,6 +240,26 @@ def test_followers_get_a_container_that_nothing_describes_with_the_uid_of_its_po
         pod.rmdir()
 
 
+def test_followers_do_not_get_a_container_of_which_nothing_is_known() -> None:
+    folder = Path(find_root()) / ("f" * 64)
+    containers, owners = Containers(), dict[int, tuple[ContainerIdentity | None, bool]]()
+    try:
+        containers.follow(Owners(owners))
+        folder.mkdir()
+        id, reported = cgroup_id(folder), list[str]()
+        end = time.monotonic() + 30
+        while folder.name not in reported and time.monotonic() < end:
+            containers.drain()
+            if changes := containers.take_changes():
+                reported += [container.id for container in changes.containers]
+            time.sleep(0.05)
+        assert folder.name in reported
+        assert id not in owners
+    finally:
+        containers.close()
+        folder.rmdir()
+
+
 class Owners:
     """A ContainerFollower."""
 
