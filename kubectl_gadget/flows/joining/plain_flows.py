@@ -36,7 +36,7 @@ from kubectl_gadget.flows.joining.equal_rows import equal_rows
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Objects = npt.NDArray[np.object_]
-Client = tuple[str, str, int]
+ClientKey = tuple[str, str, int]
 """protocol, address and port"""
 
 _MOST_ROUNDS = 16
@@ -187,7 +187,7 @@ class Begun(NamedTuple):
     position: Integers
     slot: Integers
     keys: list[Key]
-    clients: list[Client]
+    clients: list[ClientKey]
 
 
 class Changes(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import Flow
-from kubectl_gadget.flows.joining.plain_flows import Client, Known
+from kubectl_gadget.flows.joining.plain_flows import ClientKey, Known
 
 _APART_NS = 30_000_000_000
 """The longest time between the first rows of the two ends."""
@@ -22,7 +22,7 @@ class Clients:
     def __init__(self, book: AddressBook, plain: Known) -> None:
         self._book = book
         self._plain = plain
-        self.flows: dict[Client, Flow | int | list[Flow]] = {}
+        self.flows: dict[ClientKey, Flow | int | list[Flow]] = {}
 
     def add(self, flow: Flow) -> None:
         """Adds a flow that has begun."""
