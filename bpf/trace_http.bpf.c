@@ -131,7 +131,8 @@ static __always_inline bool is_of_method(char letter)
 	return (letter >= 'A' && letter <= 'Z') || letter == '-';
 }
 
-/* Whether the payload begins with any method, such as PROPFIND, and a path, an http URL, or an asterisk. */
+/* Whether the payload begins with a method of 3 to 16 capital letters and hyphens, such as PROPFIND, and with a path,
+ * an http URL or an asterisk. */
 static __always_inline bool begins_request(struct __sk_buff *skb, __u32 offset)
 {
 	char line[SHORTEST_REQUEST];
