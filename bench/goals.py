@@ -66,11 +66,13 @@ def _row(goal: Goal, measured: Mapping[str, Any], reference: str) -> list[str]:
     medians = {variant: spread(found).median for variant, found in values.items()}
     now, before = medians.get(NOW), medians.get(reference)
     cells = {variant: spread(found).text(goal.digits) for variant, found in values.items()}
-    others = [f"{name.rpartition(' ')[2]} {cell}" for name, cell in cells.items() if name not in (NOW, reference)]
+    others = {name.rpartition(" ")[2]: name for name in values if name not in (NOW, reference)}
     if now is None:
         verdict = "not measured"
     elif now < 0:
         verdict = "within the noise"
+    elif goal.beside in others:
+        verdict = goal.verdict(now, medians[others[goal.beside]], goal.beside)
     else:
         verdict = goal.verdict(now, before, reference)
     return [
@@ -78,7 +80,7 @@ def _row(goal: Goal, measured: Mapping[str, Any], reference: str) -> list[str]:
         cells.get(reference, ""),
         cells.get(NOW, ""),
         f"{now / before:.2f}" if now is not None and now > 0 and before is not None and before > 0 else "",
-        ", ".join(others),
+        ", ".join(f"{tool} {cells[name]}" for tool, name in others.items()),
         goal.text(),
         verdict,
         f"{measured['load']}; {measured['other BPF']}",
@@ -94,8 +96,9 @@ def section(document: Mapping[str, Any]) -> str:
         f"Python {machine['python']}. Median (lowest to highest), in turns. *Ratio* is now to the reference; *load* is "
         "that of the last minute, and *other BPF* what others had attached in the kernel. Times, costs and sizes are "
         "better when they are lower, rates and what is delivered when they are higher. A goal's ratio is "
-        f"to what {REFERENCE} took on 2026-11-28, when the machine was as fast as when the goals were set; *met as a "
-        "ratio* means that the goal would be met at that speed, and is not met at today's."
+        f"to what {REFERENCE}, or the tool that it names, took when the goals were set, or on 2026-11-28, when the "
+        "machine was as fast as then; *met as a ratio* means that the goal would be met at that speed, and is not met "
+        "at today's."
     )
     if (busy := spread([measured["load"] for measured in results["groups"].values()])).median > 2 * machine["cpus"]:
         about += f" **The machine was busy**, at a load of {busy.text(0)}, so that only the ratios mean something."

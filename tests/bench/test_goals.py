@@ -10,7 +10,7 @@ import pytest
 from bench import start
 from bench.goal_list import GOALS, LONG, REFERENCE, Goal
 from bench.goal_runs import GROUPS, Setting
-from bench.goals import BEGINS, ENDS, in_order, measure_group, measured_before, put, section
+from bench.goals import BEGINS, ENDS, in_order, measure_group, measured_before, put, section, table
 from bench.versions import NOW, Version
 from tests.gadget_run import PROJECT
 
@@ -61,7 +61,7 @@ def test_a_run_becomes_a_table() -> None:
         "| | abcdef0 | now | ratio | beside | goal | | load; other BPF |",
         "|---|---|---|---|---|---|---|---|",
         "| `flows`, added per TCP connection, µs | 23.00 (20.00 to 30.00) | 5.75 (5.00 to 6.50) | 0.25 | tcplife 6.50 "
-        "| ≤ 6 | met | 0.5; 0 |",
+        "| ≤ 6 (ratio 0.92 to tcplife) | met | 0.5; 0 |",
         "| `flows`, added per 64 KiB of a stream, µs | | 2.50 | | | ≤ 0.3 | **not met** | 7.0; 12 |",
         "| cluster of $KUBECONFIG: Enter to attached, s | | | | | ≤ 0.6 | not measured | 1.0; 0 |",
         "| cluster of $KUBECONFIG: Ctrl-C to the end, s | | | | | ≤ 0.2 | not measured | 1.0; 0 |",
@@ -88,7 +88,7 @@ def test_a_busy_machine_is_said_and_less_than_nothing_is_noise() -> None:
     group = {"values": {what: {"abcdef0": [-2.0], NOW: [-1.0]}}, "failed": {}, "load": 9.0, "other BPF": "0"}
     shown = section({**RECORDED, "results": {**RECORDED["results"], "groups": {"connections": group}}})
     assert "**The machine was busy**, at a load of 9," in shown
-    assert "| -2.00 | -1.00 | | | ≤ 6 | within the noise |" in shown
+    assert "| -2.00 | -1.00 | | | ≤ 6 (ratio 0.92 to tcplife) | within the noise |" in shown
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,17 @@ def test_a_goal_is_a_ratio_on_a_slower_machine(now: float, before: float | None,
     goal = Goal("attached", "s", most=0.2, then=0.31)
     assert goal.text() == "≤ 0.2 (ratio 0.65)"
     assert goal.verdict(now, before, reference) == verdict
+
+
+@pytest.mark.parametrize(
+    ("now", "tcplife", "verdict"), [(7.0, 8.0, "met as a ratio"), (7.0, 7.5, "**not met**"), (7.0, -1.0, "**not met**")]
+)
+def test_a_goal_that_was_set_beside_a_tool_is_a_ratio_to_that_tool(now: float, tcplife: float, verdict: str) -> None:
+    what = "`flows`, added per TCP connection"
+    values = {REFERENCE: [61.0], NOW: [now], "libbpf-tools' tcplife": [tcplife]}
+    measured = {"values": {what: values}, "failed": {}, "load": 1.0, "other BPF": "0"}
+    row = table({"connections": measured}, REFERENCE).splitlines()[2]
+    assert f"| tcplife {tcplife:.2f} | ≤ 6 (ratio 0.92 to tcplife) | {verdict} |" in row
 
 
 def test_a_rate_is_a_ratio_on_a_slower_machine() -> None:
