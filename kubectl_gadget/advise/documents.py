@@ -71,8 +71,8 @@ def patch(
     name: str,
     pod_fields: dict[str, Any] | None = None,
 ) -> Document:
-    """A part of the workload for `kubectl patch`, which leaves everything else unchanged; how to apply it is the end of
-    the comments.
+    """A part of the workload for `kubectl patch`, which leaves everything else unchanged. The comments end with how to
+    apply it.
 
     It is not for `kubectl apply`: with --server-side, kubectl takes over the fields of an earlier apply, and then
     removes those that this part lacks.

@@ -194,4 +194,4 @@ def _comments(item: ContainerOf, found: Writes) -> Iterator[str]:
     elif found.folders:
         yield "  An emptyDir starts empty: it hides the image's files there, and is deleted with the pod."
     if found.elsewhere:
-        yield f"  written, and no part of it: {', '.join(found.elsewhere)}"
+        yield f"  written to, but not part of the root file system: {', '.join(found.elsewhere)}"

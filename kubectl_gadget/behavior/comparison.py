@@ -132,7 +132,7 @@ def _not_looked_at(before: Coverage, now: Coverage) -> Iterator[str]:
     for side, kinds in (("old", now.kinds - before.kinds), ("new", before.kinds - now.kinds)):
         if kinds:
             names = ", ".join(kind for kind in FactKind if kind in kinds)
-            yield f"the {side} side did not look at: {names}"
+            yield f"the {side} side was not watched for: {names}"
 
 
 def paired(old: Behavior, new: Behavior) -> Behavior:

@@ -156,7 +156,7 @@ def _check_sections(path: Path, source: Path) -> None:
                 "tracepoint/…, tp_btf/…, raw_tp/…, kprobe/…, fentry/…, uprobe/FILE:FUNCTION, usdt/…, lsm/…, perf_event",
             )
         if section in ("uprobe", "uretprobe", "usdt", "kprobe", "kretprobe", "tracepoint", "tp"):
-            raise UsageError(f'{source}: SEC("{section}") does not say where', f'SEC("{section}/…")')
+            raise UsageError(f'{source}: SEC("{section}") does not say where to attach', f'SEC("{section}/…")')
 
 
 def _describe(source: Path, name: str, layouts: list[BtfLayout]) -> Gadget:

@@ -19,7 +19,7 @@ from kubectl_gadget.events.vectors import Mask, Numbers, pick
 from kubectl_gadget.flows.flow import FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import DENIED_BY, SEEN_BY, lines, record, who_members, who_text
-from kubectl_gadget.flows.joining.plain_flows import Integers, Known
+from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections
 from kubectl_gadget.output.escape import csv_line, json_line
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.views.joined_columns import JoinedColumns
@@ -196,7 +196,7 @@ _is_printable: Callable[[Who], bool] = attrgetter("is_printable")
 
 
 def _ends(
-    known: Known,
+    known: PlainConnections,
     slots: Integers,
     templates: Sequence[str],
     texts: Callable[[Sequence[Who], Sequence[str]], tuple[list[str], Mask]],
@@ -216,7 +216,7 @@ def _ends(
 
 
 def _numbers(
-    known: Known, slots: Integers, templates: Sequence[str], none: str, seen_by: dict[tuple[bool, bool], str]
+    known: PlainConnections, slots: Integers, templates: Sequence[str], none: str, seen_by: dict[tuple[bool, bool], str]
 ) -> list[str]:
     """The numbers of each connection, its ID, when it began, and who saw it. `none`: what stands for null."""
     ids = flow_ids(known, slots)
@@ -236,7 +236,7 @@ def _numbers(
     return joined.rows()
 
 
-def flow_ids(known: Known, slots: Integers) -> list[str]:
+def flow_ids(known: PlainConnections, slots: Integers) -> list[str]:
     """Flow.id of each connection."""
     ids: list[str] = known.id[slots].tolist()
     if not all(ids):

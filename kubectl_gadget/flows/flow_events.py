@@ -22,7 +22,7 @@ from kubectl_gadget.flows.flow import (
     Traffic,
 )
 from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
-from kubectl_gadget.flows.joining.plain_flows import Integers, Known, PlainEvents
+from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections, PlainEvents
 from kubectl_gadget.views.joined_columns import JoinedColumns
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ _WORDS = {number: BEGINNINGS.get(name) for name, number in OPERATIONS.items()}
 class FlowEvents(Sequence[FlowEvent]):
     """Events in the order of their rows."""
 
-    def __init__(self, known: Known, plain: PlainEvents, others: Sequence[tuple[int, FlowEvent]]) -> None:
+    def __init__(self, known: PlainConnections, plain: PlainEvents, others: Sequence[tuple[int, FlowEvent]]) -> None:
         self.known = known
         self.plain = plain
         self.positions = [position for position, _ in others]

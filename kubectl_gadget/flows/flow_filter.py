@@ -44,12 +44,12 @@ class FlowFilter:
         """For people: the errors of expressions that could not be evaluated for any event."""
         expressions = [test for test in self._tests if isinstance(test, Expression)]
         return [
-            f"{test.text!r} could not be decided for any event: {test.undecided}"
+            f"{test.text!r} could not be evaluated for any event: {test.undecided}"
             for test in expressions
             if test.undecided
         ]
 
-    def those(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
+    def select(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
         """The events that are shown, in their order."""
         for test in self._tests:
             if isinstance(events, FlowEvents) and isinstance(test, _InColumns):

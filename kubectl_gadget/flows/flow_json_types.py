@@ -1,4 +1,4 @@
-"""The types of a flow's members in JSON (records.record), for CEL expressions about flows.
+"""The types of a flow's members in JSON (flow_json.record), for CEL expressions about flows.
 
 The trap: `l7` has different members for DNS and for HTTP, and is null otherwise, so has(l7.method) may be needed.
 """

@@ -42,9 +42,9 @@ class FlowSink(Sink):
         draw_every: float | None = None,
         listeners: Sequence[Listener] = (),
         row_listeners: Sequence[Callable[[Rows], object]] = (),
-        tells_gaps: bool = False,
+        writes_gaps: bool = False,
     ) -> None:
-        self._tells_gaps = tells_gaps
+        self._writes_gaps = writes_gaps
         self._transform = transform
         self._write = write
         self._stream = stream
@@ -71,7 +71,7 @@ class FlowSink(Sink):
             del events
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
-        if self._tells_gaps:
+        if self._writes_gaps:
             self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
 
     def flush(self) -> None:

@@ -36,7 +36,7 @@ class FlowTransform:
         self._members = MemberRows(COLUMNS, event=True)
 
     def apply(self, rows: Rows) -> Sequence[FlowEvent]:
-        return self._filter.those(self._add(rows))
+        return self._filter.select(self._add(rows))
 
     def _add(self, rows: Rows) -> Sequence[FlowEvent]:
         if self._in_columns and len(rows) >= LEAST_ROWS and (joined := self._join(*rows.joined)) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from kubectl_gadget.network_policies.evaluate import Evaluation, Policy
 from kubectl_gadget.network_policies.kernel_tables import EGRESS, INGRESS, PEER, PEER_NODE, PolicyTables, pod_entry
-from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY, ObjectNumbers
+from kubectl_gadget.network_policies.numbers import ANYONE, UNMATCHED, ObjectNumbers
 from kubectl_gadget.network_policies.peers import Endpoint, Peers, normal, own_addresses
 from kubectl_gadget.network_policies.prefixes import ALL, AddressBlock, block, port_prefixes
 from kubectl_gadget.network_policies.translated_addresses import EACH_NODE, add_translated
@@ -109,7 +109,7 @@ class Compiled:
         for address in {*map(normal, known), *others}:
             # A network plugin may give the first address of the node's block to a pod.
             if self._services.pod_at(address) is None:
-                tables.add_peer(block(address), NOBODY, PEER_NODE, f"node {name}")
+                tables.add_peer(block(address), UNMATCHED, PEER_NODE, f"node {name}")
         for relay in (*self._relays.get(EACH_NODE, ()), *self._relays.get(name, ())):
             tables.relay(*relay)
         return tables
@@ -177,7 +177,7 @@ class Compiled:
 
     def _peer(self, terms: Terms, ports: NamedPorts) -> int:
         if not terms and not ports:
-            return NOBODY
+            return UNMATCHED
         number = self._numbers.peers.of((frozenset(self._all_terms[term].text for term in terms), ports))
         self._peers[number] = _Peer(number, terms, ports)
         return number

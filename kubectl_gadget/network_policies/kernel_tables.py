@@ -7,7 +7,7 @@ ports in network byte order.
 import struct
 from dataclasses import dataclass, field
 
-from kubectl_gadget.network_policies.numbers import ANYONE, NOBODY
+from kubectl_gadget.network_policies.numbers import ANYONE, UNMATCHED
 from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, PORT_BITS, AddressBlock, block
 
 EGRESS, INGRESS = 1, 2
@@ -84,7 +84,7 @@ class PolicyTables:
             if value := self.peers.get(struct.pack("<I", bits) + first.to_bytes(16, "big")):
                 peer, kind = struct.unpack_from("<II", value)
                 return peer, kind
-        return NOBODY, PEER
+        return UNMATCHED, PEER
 
     def _has_port(self, subject: int, direction: int, peer: int, protocol: int, port: int) -> bool:
         return _port_key(_ANY_PROTOCOL, subject, peer, direction) in self.ports or any(

@@ -5,8 +5,8 @@ The trap: if a number changed its meaning, the kernel would make wrong decisions
 
 from collections.abc import Hashable
 
-NOBODY, ANYONE = 0, (1 << 32) - 1
-"""NOBODY: a peer that no rule matches. ANYONE: stands for all peers in rules that allow everyone."""
+UNMATCHED, ANYONE = 0, (1 << 32) - 1
+"""UNMATCHED: a peer that no rule matches. ANYONE: stands for all peers in rules that allow everyone."""
 
 
 class ObjectNumbers:

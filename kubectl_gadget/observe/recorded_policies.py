@@ -69,7 +69,7 @@ class RecordedPolicies:
         self.followed = frozenset(_followed(hooks))
         """the files of programs whose children filters look for"""
         self.undecided: Counter[str] = Counter()
-        """calls that were left open, by reason"""
+        """calls for which a policy could not be evaluated, by what is not known"""
         self._hooks: dict[str, list[RecordedHook]] = {}
         """by gadget, those of which it has rows"""
         for one in hooks:
@@ -84,10 +84,10 @@ class RecordedPolicies:
         return tuple(sorted(wanted - {_PROCESSES}))
 
     def notes(self) -> Iterator[str]:
-        """A note on calls that were left open."""
+        """A note on calls for which the policies could not be evaluated."""
         if count := self.undecided.total():
             reasons = ", ".join(f"{reason} ({number}x)" for reason, number in self.undecided.most_common(3))
-            yield f"{count:,} calls are not decided by the policies, because it is not known: {reasons}"
+            yield f"policies could not be evaluated for {count:,} calls, since the recording lacks: {reasons}"
 
     def decoder(self, gadget: str, inner: Decoder | None) -> Decoder:
         """Returns a decoder of the gadget's rows: the calls that they stand for, then the events of `inner`."""

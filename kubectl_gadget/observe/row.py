@@ -27,18 +27,18 @@ _UNKNOWN = (1 << 64) - 1
 GADGET = made_gadget(Path(__file__).with_suffix(".yaml"))
 
 
-def row_batch(entry: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
+def row_batch(events: "Sequence[StoryEvent]", with_columns: bool) -> Batch:
     """One batch with these events; its `raw(ENTRY)` returns them. Without columns, rows have their time only."""
     writer = RowWriter(GADGET.record)
-    for item in entry:
+    for item in events:
         writer.add(b"", item.time, _values(item) if with_columns else {})
     batch = decode(GADGET, "", writer.take())
-    place(batch, (item.node for item in entry), (item.container for item in entry))
-    objects = np.empty(len(entry), object)
-    objects[:] = entry
+    place(batch, (item.node for item in events), (item.container for item in events))
+    objects = np.empty(len(events), object)
+    objects[:] = events
     batch.give(ENTRY.name, objects)
-    if any(item.late for item in entry):
-        batch.late = np.array([item.late for item in entry], np.bool_)
+    if any(item.late for item in events):
+        batch.late = np.array([item.late for item in events], np.bool_)
     return batch
 
 

@@ -71,7 +71,7 @@ class StoryEvent:
 class Story:
     """The transform from rows to a story. `decoders` read batches, by the gadget's name. `needs_columns`: something
     reads the rows' flat columns, and not only `StoryEvent`. `on_event` gets every event, even those that are not shown,
-    and must return quickly. `recorded`: policies that decide the calls for which rows of a recording stand."""
+    and must return quickly. `recorded`: policies to evaluate on the rows of a recording."""
 
     gadget: Gadget = GADGET
     """the gadget of the output rows"""
@@ -105,16 +105,16 @@ class Story:
 
     def apply(self, rows: Rows) -> Rows:
         """The events of these rows that are shown, in the same order."""
-        happened = list(self.tell(rows))
+        happened = list(self.events(rows))
         if self._on_event is not None:
             for item in happened:
                 self._on_event(item)
-        entry = [item for item in happened if self._choice.wants(item)]
-        if not entry:
+        shown = [item for item in happened if self._choice.wants(item)]
+        if not shown:
             return Rows([])
-        return Rows([row_batch(entry, self._needs_columns)])
+        return Rows([row_batch(shown, self._needs_columns)])
 
-    def tell(self, rows: Rows) -> Iterator[StoryEvent]:
+    def events(self, rows: Rows) -> Iterator[StoryEvent]:
         """Yields all events of these rows, also those that are not shown."""
         items = rows.collect(self._read)
         # Processes from before the run may be reported after events of theirs from other gadgets, so they are applied

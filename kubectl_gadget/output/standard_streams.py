@@ -27,7 +27,7 @@ class OutputError(GadgetError):
 
 
 class ReaderGoneError(BrokenPipeError):
-    """Nobody reads standard output any more, as after `| head`."""
+    """The reader of standard output has exited, as after `| head`."""
 
 
 def prepare_standard_streams() -> None:

@@ -1,8 +1,8 @@
 """The cells of YAML and CSV, made from the JSON texts of whole columns: each different value is formatted once, by the
 library, and simple ones without it.
 
-The trap: the library decides how a document is written by all of its texts together (one unprintable character and
-every character beyond ASCII is escaped in it), so rows with such characters are left to it as a whole.
+The trap: the YAML library escapes per document: one unprintable character, and every character beyond ASCII in that
+document is escaped. So the library writes rows with such characters as a whole.
 """
 
 import json
@@ -44,7 +44,7 @@ class TextColumn(NamedTuple):
     """rows with characters beyond ASCII, or with escapes"""
 
     def join(self, joined: JoinedColumns, before: str = "", after: str = "") -> None:
-        """Adds it to the columns of a row, between two texts; both are left out with it."""
+        """Adds the member to the columns of `joined`, between two texts, which are left out where the member is."""
         if self.optional:
             words = self.few[1] if self.few else self.values[0]
             texts = [word and f"{before}{word}{after}" for word in words]
@@ -56,8 +56,8 @@ class TextColumn(NamedTuple):
 
 
 class Cells(dict[str, str]):
-    """The cell of each JSON text, made once. `as_they_are`: whether texts that JSON writes as they are, in one text,
-    are cells as they are, too."""
+    """The cell of each JSON text, made once. `as_they_are` gets the texts of a column that JSON does not escape,
+    joined, and returns whether they need no quotes in a cell, either."""
 
     def __init__(self, make: Callable[[str], str], as_they_are: Callable[[str], bool] = lambda texts: False) -> None:
         super().__init__()

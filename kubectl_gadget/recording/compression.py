@@ -34,7 +34,7 @@ def decompress(data: bytes, how: int, size: int) -> bytes:
     elif how == Compression.ZSTD:
         found = _bounded(zstd.ZstdDecompressor(), data, size, zstd.ZstdError)
     else:
-        raise DamagedError(f"it is compressed with an unknown method ({how})", "update")
+        raise DamagedError(f"it is compressed with an unknown method ({how})", "a newer version of kubectl gadget")
     if len(found) != size:
         raise DamagedError(f"a block has {len(found)} bytes and should have {size}")
     return found

@@ -148,7 +148,8 @@ def check_file_header(data: bytes) -> None:
         raise DamagedError("not a recording", "a file that --record wrote")
     _, major, minor, _ = _FILE.unpack(data[:FILE_BYTES])
     if major != MAJOR:
-        raise DamagedError(f"it has version {major}.{minor} of the format, and this program reads {MAJOR}.x", "update")
+        what = f"it has version {major}.{minor} of the format, and this program reads {MAJOR}.x"
+        raise DamagedError(what, "a newer version of kubectl gadget")
 
 
 def record(kind: RecordKind, data: bytes = b"", *, node: int | None = None, type: int = 0) -> bytes:

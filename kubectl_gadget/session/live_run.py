@@ -323,8 +323,8 @@ class LiveRun:
             self._attached.set()
             attached = sum(state.attached for state in states)
             if not self._once:
-                deed = "shows what is recorded" if self._captures else "writes what is kept"
-                keys = f"s or kill -USR1 {os.getpid()} {deed}, " if self._has_keys else ""
+                does = "shows what is recorded" if self._captures else "writes what is kept"
+                keys = f"s or kill -USR1 {os.getpid()} {does}, " if self._has_keys else ""
                 where = self._nodes.where(attached, len(states))
                 ends = "" if self._options.on_signal else f"; {keys}Ctrl-C ends"
                 self._progress.say(f"{summary.doing(self._options)} on {where}{ends}")

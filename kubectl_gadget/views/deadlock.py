@@ -51,7 +51,7 @@ class _Process:
         known.append(step)
         self._count += 1
         self._visits = 0
-        for circle in self._ways(step, [step]):
+        for circle in self._paths_back(step, [step]):
             mutexes = frozenset(each.source for each in circle)
             if mutexes not in self._reported:
                 self._reported.add(mutexes)
@@ -59,7 +59,7 @@ class _Process:
                 return circle
         return []
 
-    def _ways(self, first: LockRequest, path: list[LockRequest]) -> Iterator[list[LockRequest]]:
+    def _paths_back(self, first: LockRequest, path: list[LockRequest]) -> Iterator[list[LockRequest]]:
         """Paths from the end of `path` back to its start, using only threads that are not in it yet."""
         here = path[-1].target
         for target, steps in self._steps.get(here, {}).items():
@@ -74,7 +74,7 @@ class _Process:
                 if target == first.source:
                     yield [*path, step]
                 else:
-                    yield from self._ways(first, [*path, step])
+                    yield from self._paths_back(first, [*path, step])
 
 
 class Deadlock(Stage):

@@ -137,7 +137,7 @@ def test_a_container_runs_again_with_a_read_only_root_and_the_volumes_that_were_
     assert container["securityContext"] == {"readOnlyRootFilesystem": True}
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/cache"]
     assert [volume["name"] for volume in advice["spec"]["volumes"]] == [container["volumeMounts"][0]["name"]]
-    assert "written, and no part of it: /tmp" in text
+    assert "written to, but not part of the root file system: /tmp" in text
 
     def read_only(config: dict[str, Any]) -> None:
         config["root"]["readonly"] = True

@@ -60,7 +60,7 @@ def test_a_known_program_that_another_one_starts_is_not_a_new_program() -> None:
     (change,) = compare(behavior(CURL, bash), behavior(CURL, bash, fact("program", "/usr/bin/curl", "/bin/bash")))
 
     assert change.kind is ChangeKind.NEW
-    assert change.risk.name == "known program started by another"
+    assert change.risk.name == "known program, started by another one"
 
 
 def test_a_known_program_that_was_already_running_is_not_new() -> None:
@@ -147,7 +147,8 @@ def test_what_was_not_looked_at_is_neither_new_nor_gone() -> None:
 
     assert compare(behavior(**without), behavior(LIBRARIES)) == ()
     assert compare(behavior(LIBRARIES), behavior(**without)) == ()
-    assert doubts(behavior(**without), behavior()) == ("shop/deployment/cart/main: the old side did not look at: open",)
+    said = "shop/deployment/cart/main: the old side was not watched for: open"
+    assert doubts(behavior(**without), behavior()) == (said,)
 
 
 def test_another_image_is_said() -> None:

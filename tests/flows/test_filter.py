@@ -58,18 +58,18 @@ def test_conditions_must_all_hold(event: FlowEvent) -> None:
         flow_filter.verdict(["forwarded"]),
         flow_filter.traffic_direction(["egress"]),
     ]
-    assert FlowFilter(tests).those([event]) == [event]
-    assert not FlowFilter([*tests, flow_filter.verdict(["DROPPED"])]).those([event])
+    assert FlowFilter(tests).select([event]) == [event]
+    assert not FlowFilter([*tests, flow_filter.verdict(["DROPPED"])]).select([event])
 
 
 def test_what_stays_within_one_pod_is_counted_when_it_would_have_been_shown(event: FlowEvent) -> None:
     event.flow.server = replace(event.flow.server, ip=event.flow.client.ip)
-    assert FlowFilter().those([event]) == [event]
+    assert FlowFilter().select([event]) == [event]
     hiding = FlowFilter([flow_filter.protocol(["tcp"])], internal=False)
-    assert not hiding.those([event, event])
+    assert not hiding.select([event, event])
     assert hiding.hidden == 2
     other = FlowFilter([flow_filter.protocol(["udp"])], internal=False)
-    assert not other.those([event])
+    assert not other.select([event])
     assert other.hidden == 0
 
 
@@ -165,9 +165,9 @@ def test_an_expression_that_never_matches_is_refused(text: str, why: str, remedy
 def test_an_expression_that_could_be_decided_for_no_event_says_so(event: FlowEvent) -> None:
     chosen = FlowFilter([flow_filter.Expression("l7.status == 200")])
     assert chosen.undecided() == []
-    assert chosen.those([event]) == []
+    assert chosen.select([event]) == []
     (said,) = chosen.undecided()
-    assert said.startswith("'l7.status == 200' could not be decided for any event: ")
+    assert said.startswith("'l7.status == 200' could not be evaluated for any event: ")
     assert len(said) < 300
 
 

@@ -77,7 +77,7 @@ def test_each_kind_of_event_is_read_by_a_strict_reader(response: Callable[[str],
         http(4, "/attack", 0),
     ]
     events = [event for row in rows for event in RowTable(AddressBook()).add(row)]
-    events += RowTable(AddressBook(), tells_dns=False).add(udp("first", 2))
+    events += RowTable(AddressBook(), has_dns=False).add(udp("first", 2))
     found = [response(line).flow for line in printed("jsonpb", events=events).splitlines()]
     assert len(found) == len(events)
     denials = [list(flow.ingress_denied_by) + list(flow.egress_denied_by) for flow in found]

@@ -89,7 +89,7 @@ def _profile(item: ContainerOf, behavior: Behavior, unit: Unit, multicall: Colle
     left_out = sorted({path for path in (*programs, *_opened(facts)) if not is_path(path)})
     lines += _as_comments(f"  cannot be written in a profile, so it is not allowed: {path!a}" for path in left_out)
     if any(not fact.evidence for fact in facts if fact.kind is FactKind.PROGRAM):
-        lines.append("# Of some programs no row says what interprets them: scripts need a rule for their interpreter.")
+        lines.append("# The interpreters of some programs are not known: scripts need a rule for their interpreter.")
     lines += [
         "#include <tunables/global>",
         f"profile {profile_name(item)} flags=(attach_disconnected,mediate_deleted) {{",

@@ -39,7 +39,7 @@ def _policy(behavior: Behavior, unit: Unit, multicall: Collection[str], deny: bo
     action = [{"action": "Override", "argError": -1}] if deny else [{"action": "Post"}]
     programs = {without_applet(fact.program, multicall) for fact in facts if fact.kind is FactKind.PROGRAM}
     if any(not fact.evidence for fact in facts if fact.kind is FactKind.PROGRAM):
-        comments.append("  Of some programs no row says what interprets them: add the interpreters of scripts.")
+        comments.append("  The interpreters of some programs are not known: add those of scripts.")
     programs |= {interpreter(fact) for fact in facts} - {""}
     if programs and (allowed := _compared(programs, (), comments)):
         hooks.append(_executed(allowed, action))
@@ -83,7 +83,7 @@ def _compared(
             equal.add(found.text)
             continue
         if found.text.count("/") < 2:
-            comments.append(f"  {path} may be any path, so such paths are not in the policy")
+            comments.append(f"  {path} may stand for any path, so the policy does not restrict such paths")
             return []
         begins.add(found.text)
         comments.append(f"  {path} allows all paths that begin with {found.text}")
@@ -106,7 +106,7 @@ def _hook(
 
 
 def _executed(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict[str, Any]:
-    said, args = "A program is executed that was not before", [{"index": 0, "type": "linux_binprm"}]
+    said, args = "A program was executed that is not in the baseline", [{"index": 0, "type": "linux_binprm"}]
     return _hook("security_bprm_check", said, args, [{"index": 0, **each} for each in allowed], action)
 
 
@@ -116,5 +116,5 @@ def _opened(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict
         {"args": [1], "operator": "Mask", "values": [_FMODE_WRITE]},
         *({"args": [0], **each} for each in (*allowed, _RUNTIMES)),
     ]
-    said = "A file is opened for writing that was not before"
+    said = "A file was opened for writing that is not in the baseline"
     return _hook("security_file_open", said, [{"index": 0, "type": "file"}, mode], conditions, action)

@@ -76,8 +76,8 @@ class SeenNames:
     """domains of the search list without the cluster's, as far as names that do not exist reveal them"""
 
     def is_attempt(self, name: str) -> bool:
-        """Whether a name that does not exist is another name with a domain of the search list (resolv.conf(5)). Names
-        carry data out by DNS, so only names of the cluster and those of a few domains are."""
+        """Whether a name that does not exist is another name with a domain of the search list (resolv.conf(5)). Only
+        names of the cluster and of a few domains count as such, since names can carry data out by DNS."""
         if not self.asked.get(name):
             return False
         parts = name.split(".")

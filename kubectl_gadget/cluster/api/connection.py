@@ -68,7 +68,7 @@ class _Socket(ssl.SSLSocket):
     has_read = False
 
     def read(self, len: int = 1024, buffer: Any = None) -> bytes:
-        """As of the base class."""
+        """See the base class."""
         return _keeping_session(self, super().read(len, buffer))
 
 
@@ -78,7 +78,7 @@ class _Object(ssl.SSLObject):
     has_read = False
 
     def read(self, len: int = 1024, buffer: Any = None) -> bytes:
-        """As of the base class."""
+        """See the base class."""
         return _keeping_session(self, super().read(len, buffer))
 
 
@@ -116,7 +116,7 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As of the base class, with a session where there is one for this server."""
+        """See the base class, with a session where there is one for this server."""
         session = session or self._session_of(server_hostname)
         return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
 

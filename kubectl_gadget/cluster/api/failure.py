@@ -116,7 +116,7 @@ def from_exception(error: BaseException, server: str, proxy: str | None) -> Clus
         if isinstance(cause, ssl.SSLError):
             return UnreachableError(f"no TLS connection to {server}{via}: {cause.reason or cause}")
         if isinstance(cause, socket.gaierror):
-            return UnreachableError(f"the API server {server}{via} is not reachable: its name does not resolve")
+            return _unreachable(server, via, "its name does not resolve")
         if isinstance(cause, ConnectionRefusedError):
             return _unreachable(server, via, "connection refused")
         if isinstance(cause, TimeoutError):

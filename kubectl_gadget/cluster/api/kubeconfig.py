@@ -113,11 +113,13 @@ class _Config:
             except OSError as error:
                 raise ClusterError(f"the kubeconfig {path} cannot be read: {error.strerror}") from None
             except (AttributeError, KeyError, TypeError):
-                raise ClusterError(f"the kubeconfig {path} has an invalid structure") from None
+                what = f"the kubeconfig {path} has an invalid structure"
+                raise ClusterError(what, "kubectl config view") from None
             except RecursionError:
                 raise ClusterError(f"the kubeconfig {path} is nested too deeply") from None
             except (ConfigException, ValueError, yaml.YAMLError) as error:
-                raise ClusterError(f"the kubeconfig {path} is not valid: {' '.join(str(error).split())}") from None
+                what = f"the kubeconfig {path} is not valid: {' '.join(str(error).split())}"
+                raise ClusterError(what, "kubectl config view") from None
         # The library writes renewed tokens to these files, and detects from them that tokens are new.
         self._merger.paths = [str(path) for path in files]
         self._merger.config_saved = copy.deepcopy(self._merger.config_files)

@@ -47,7 +47,7 @@ class MessageConnection(ClientConnection):
             lost()
 
     def data_received(self, data: bytes) -> None:
-        """As of asyncio.Protocol."""
+        """See asyncio.Protocol."""
         if self._head is not None:
             head, mark, data = (self._head + data).partition(_END_OF_HEAD)
             if not mark and len(head) < _MOST_HEAD:
@@ -79,18 +79,18 @@ class MessageConnection(ClientConnection):
             start = end
 
     def eof_received(self) -> None:
-        """As of asyncio.Protocol."""
+        """See asyncio.Protocol."""
         if self._head:
             super().data_received(self._head)
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As of asyncio.Protocol."""
+        """See asyncio.Protocol."""
         super().connection_lost(exc)
         self._lost()
 
     def process_event(self, event: Event) -> None:
-        """As of the library: a frame that it has parsed."""
+        """See the library: takes a frame that it has parsed."""
         if self.response is None or not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
             return

@@ -386,4 +386,4 @@ def _why_skipped(node: Object) -> str | None:
     if why := no_agent_possible(node):
         return f"{why}; it is skipped"
     why = not_ready(node)
-    return why and f"{why}; it is skipped until it is"
+    return why and f"{why}; it is skipped until it is ready"

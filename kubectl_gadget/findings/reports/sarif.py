@@ -83,7 +83,7 @@ def _result(finding: Finding, root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "ruleId": for_log(finding.rule),
         "level": finding.level,
-        # The library of a reader may take [text](1) as a link.
+        # In a message of SARIF, [text](1) is a link.
         "message": {"text": for_log(prefix + finding.message).replace("[", "\\[").replace("]", "\\]")},
         "locations": [{"physicalLocation": _location(finding.source, root)}],
         "partialFingerprints": {_FINGERPRINT: finding.fingerprint},

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from kubectl_gadget.flows.flow import Flow
 from kubectl_gadget.flows.joining.endpoint_rows import FlowEnd
-from kubectl_gadget.flows.joining.plain_flows import Known
+from kubectl_gadget.flows.joining.plain_flows import PlainConnections
 
 _MOST = 65536
 _APART_NS = 30_000_000_000
@@ -19,7 +19,7 @@ _APART_NS = 30_000_000_000
 class Translated:
     """Flows of which only the client's end has been seen, by the sequence number of their SYN."""
 
-    def __init__(self, plain: Known) -> None:
+    def __init__(self, plain: PlainConnections) -> None:
         self._plain = plain
         self.flows: OrderedDict[int, Flow | int] = OrderedDict()
 

@@ -36,7 +36,7 @@ from kubectl_gadget.flows.flow import (
 )
 from kubectl_gadget.flows.joining.endpoint_rows import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.joining.nat import Translated
-from kubectl_gadget.flows.joining.plain_flows import Changes, Chosen, Integers, Known, Others, Tables, choose
+from kubectl_gadget.flows.joining.plain_flows import Changes, Chosen, Integers, Others, PlainConnections, Tables, choose
 from kubectl_gadget.flows.joining.service_backends import Clients
 
 Row = Mapping[str, Any]
@@ -63,7 +63,7 @@ _LAST_PACKETS = frozenset({"ACK", "FIN"})
 _DROPPING = ("nf_", "ip_", "ip6_", "ipv6_", "neigh_", "dev_", "__dev_")
 """How the names of kernel functions begin that free a packet only to drop it. TCP's own also free those last packets,
 and before Linux 5.13 the place is unknown."""
-_NOBODY_LISTENS = "NO_SOCKET"
+_NO_LISTENER = "NO_SOCKET"
 _REFUSED_CALL = "EPERM"
 """The reason for what a network policy rejected before there was a packet."""
 _HOOKS = {
@@ -93,16 +93,16 @@ class FlowTable:
     are looked up in `book`."""
 
     def __init__(
-        self, book: AddressBook, tells_dns: bool = True, most: int = MOST_FLOWS, most_ended: int = MOST_ENDED
+        self, book: AddressBook, has_dns: bool = True, most: int = MOST_FLOWS, most_ended: int = MOST_ENDED
     ) -> None:
-        self.tells_dns = tells_dns
+        self.has_dns = has_dns
         """there are rows of trace dns"""
         self.ends = EndReader(book)
         """reads the rows of GADGETS"""
         self._book = book
         self._most = most
         self._most_ended = most_ended
-        self.plain = Known()
+        self.plain = PlainConnections()
         """connections that are known by their slots: the numbers in place of flows"""
         self._flows: OrderedDict[Key, Flow | int] = OrderedDict()
         self._ended: deque[Flow | int] = deque()
@@ -212,7 +212,7 @@ class FlowTable:
                 words = f"{denial.text()}, {failed}"
                 more = {"errno": failed, "duration_ns": took, "drop_reason": POLICY_DENIED, "denial": denial}
                 return self._event(row, flow, "drop", DROPPED, words, side, **more)
-            words, reason = (f"{failed}, {flow.refusal}", _NOBODY_LISTENS) if flow.refusal else (failed, "")
+            words, reason = (f"{failed}, {flow.refusal}", _NO_LISTENER) if flow.refusal else (failed, "")
             more = {"errno": failed, "duration_ns": took, "drop_reason": reason}
             return self._event(row, flow, "error", ERROR, words, side, **more)
         if operation == "report":
@@ -262,7 +262,7 @@ class FlowTable:
         flow.see(side)
         flow.oriented = flow.oriented or began
         self._count(row, flow, side)
-        if self.tells_dns and protocol == "UDP" and flow.server.port == _DNS_PORT:
+        if self.has_dns and protocol == "UDP" and flow.server.port == _DNS_PORT:
             if row.operation == "end" and not flow.closed:
                 self._end(flow, row.time_ns)
             return None  # each question makes an event of its own
@@ -322,7 +322,7 @@ class FlowTable:
             owner = (flow.client, flow.server)[(denial.direction == "ingress") == (outgoing is flow)]
             if owner.reported is None:
                 self._own(owner, who)
-        if outgoing and flow.by_client and row["reason"] == _NOBODY_LISTENS and flags == ("SYN",):
+        if outgoing and flow.by_client and row["reason"] == _NO_LISTENER and flags == ("SYN",):
             flow.refusal = said
             return None  # the connecting process will report the error
         return self._row_event(

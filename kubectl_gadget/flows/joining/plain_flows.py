@@ -4,8 +4,8 @@ A connection is plain when only its own rows decide what becomes of it: both end
 owns each end, and no other row of the chunk is about them. `choose` finds these rows in columns and applies them round
 by round: the first row of every connection, then the second, so that no connection occurs twice in a round. What is
 known of them is kept in arrays, at a slot for each. The trap: everything here must do what FlowTable does with single
-rows (open_flows.py), which takes over (Known.as_flow) as soon as a row asks for more; a test compares both. The module
-is long because what is not plain is best read beside what is done with the rest.
+rows (open_flows.py), which takes over (PlainConnections.as_flow) as soon as a row asks for more; a test compares both.
+The module is long because what is not plain is best read beside what is done with the rest.
 """
 
 from collections import Counter
@@ -44,7 +44,7 @@ _MOST_ROUNDS = 16
 _NEVER = 1 << 62
 
 
-class Known:
+class PlainConnections:
     """What is known of plain connections, by slot."""
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ class Others(NamedTuple):
 
 
 def choose(
-    known: Known,
+    known: PlainConnections,
     reader: EndReader,
     book: AddressBook,
     batch: Batch,
@@ -273,7 +273,7 @@ class _Groups:
         self.who, self.sequence = ends.who[self.order], ends.sequence[self.order]
         self.plain = np.ones(len(self.starts), np.bool_)
 
-    def look_up(self, tables: Tables, known: Known) -> None:
+    def look_up(self, tables: Tables, known: PlainConnections) -> None:
         """Finds keys, and what is known of them."""
         texts = self.ends.addresses
         packed = np.ascontiguousarray(self._words[:, :4]).view("S16")
@@ -305,7 +305,7 @@ class _Groups:
         least = np.minimum.reduceat(np.where(rows, self.who, _NEVER), self.starts)
         return np.where((most >= 0) & (most != least), -2, most)
 
-    def exclude(self, tables: Tables, known: Known, book: AddressBook, others: Others) -> None:
+    def exclude(self, tables: Tables, known: PlainConnections, book: AddressBook, others: Others) -> None:
         """Marks what is not plain."""
         ends, row_numbers = self.ends, np.arange(len(self.order))
         failed = np.array([word != "" for word in ends.errors], np.bool_)
@@ -343,7 +343,7 @@ class _Groups:
         self._exclude_sequences(tables)
         self._exclude_addresses(book, others, unclear)
 
-    def _exclude_known(self, tables: Tables, known: Known, fresh: Mask) -> None:
+    def _exclude_known(self, tables: Tables, known: PlainConnections, fresh: Mask) -> None:
         """Known connections that begin again, may soon be forgotten, or have another owner now."""
         at = np.flatnonzero(self.slot >= 0)
         slots = self.slot[at]
@@ -407,7 +407,7 @@ class _Groups:
             slots = [at for at in found if at.__class__ is int]
             self.plain &= ~np.isin(self.slot, slots)
 
-    def begin(self, known: Known, book: AddressBook, positions: Integers) -> Begun:
+    def begin(self, known: PlainConnections, book: AddressBook, positions: Integers) -> Begun:
         """Takes slots for new connections, in the order of their first rows."""
         new = np.flatnonzero(self.plain & (self.slot == -1))
         new = new[np.argsort(self._firsts[new])]
@@ -445,7 +445,7 @@ class _Groups:
             askers = [name or address_name(ip) for name, ip in zip(askers, own.tolist(), strict=True)]
         return _objects(book.find_all(other.tolist(), askers))
 
-    def own(self, known: Known) -> None:
+    def own(self, known: PlainConnections) -> None:
         """Records the owners of ends that report for the first time."""
         at = np.flatnonzero(self.plain)
         for side, whos, reported in (
@@ -466,7 +466,7 @@ class _Groups:
             whos[slots], reported[slots] = _objects(merged), named
             known.compare_pods(slots)
 
-    def apply(self, known: Known, positions: Integers, begun: Begun) -> Chosen:
+    def apply(self, known: PlainConnections, positions: Integers, begun: Begun) -> Chosen:
         """Applies the rows, round by round."""
         ends = self.ends
         ranks = np.arange(len(self.order)) - self.starts[self.group]
@@ -525,7 +525,7 @@ class _Groups:
         known.pins[changes.ended[1]] += 1
         return Chosen(mask, events, changes)
 
-    def _count(self, known: Known, rows: Integers, slots: Integers, is_client: Mask) -> None:
+    def _count(self, known: PlainConnections, rows: Integers, slots: Integers, is_client: Mask) -> None:
         ends = self.ends
         for one, other, to, back in (
             (ends.sent, ends.received, known.sent, known.received),

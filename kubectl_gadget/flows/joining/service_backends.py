@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import Flow
-from kubectl_gadget.flows.joining.plain_flows import ClientKey, Known
+from kubectl_gadget.flows.joining.plain_flows import ClientKey, PlainConnections
 
 _APART_NS = 30_000_000_000
 """The longest time between the first rows of the two ends."""
@@ -19,7 +19,7 @@ _SOONER = 30
 class Clients:
     """Flows by their client's end, with addresses that are unique in the network."""
 
-    def __init__(self, book: AddressBook, plain: Known) -> None:
+    def __init__(self, book: AddressBook, plain: PlainConnections) -> None:
         self._book = book
         self._plain = plain
         self.flows: dict[ClientKey, Flow | int | list[Flow]] = {}

@@ -317,11 +317,15 @@ def _label_of(found: MapNode) -> str:
 def _label(edge: Edge) -> str:
     ports, several = edge.sorted_ports(), len(edge.ports) > 1
     shown = [f"{name} ({_trouble(counts)})" if several and counts.has_trouble else name for name, counts in ports[:3]]
-    parts = [", ".join(shown) + (", …" if len(ports) > 3 else ""), f"{edge.flows} flows"]
+    parts = [", ".join(shown) + (", …" if len(ports) > 3 else ""), _count(edge.flows, "flow")]
     if edge.requests:
-        parts.append(f"{edge.requests} requests")
+        parts.append(_count(edge.requests, "request"))
     parts.append(f"{bytes_text(edge.sent)} out, {bytes_text(edge.received)} in")
     return "  ".join([*parts, *filter(None, [_trouble(edge)])])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _trouble(counts: Edge | PortCounts) -> str:

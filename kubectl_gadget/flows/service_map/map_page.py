@@ -88,7 +88,7 @@ class LivePage:
         self._last.append(row)
         self._new.append(row)
 
-    def news(self) -> str | None:
+    def updates(self) -> str | None:
         """A message with the changes since the last call; None when there are none."""
         with self._lock:
             for edge, vanished in self._graph.settle():
@@ -218,7 +218,7 @@ class PageServer:
         async with server:
             port = next(iter(server.sockets)).getsockname()[1]
             self._say(f"open http://127.0.0.1:{port}/?token={token}")
-            run.tasks.start(_broadcast(server, self._page), "news of the web page")
+            run.tasks.start(_broadcast(server, self._page), "updates of the web page")
             yield
 
 
@@ -226,8 +226,8 @@ async def _broadcast(server: Server, page: LivePage) -> None:
     while True:
         await asyncio.sleep(_TICK_SECONDS)
         # In a thread, since this takes a while for a large map.
-        if news := await asyncio.to_thread(page.news):
-            broadcast(server.connections, news)
+        if changes := await asyncio.to_thread(page.updates):
+            broadcast(server.connections, changes)
 
 
 async def _follow(connection: ServerConnection, page: LivePage) -> None:

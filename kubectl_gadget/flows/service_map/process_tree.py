@@ -1,6 +1,7 @@
 """The processes of one place on the map with their connections, as a tree for the page.
 
-The trap: the page polls it, and there is no end of short-lived processes, so the oldest are forgotten.
+The trap: each update of the page has all of it, and there is no end of short-lived processes, so the oldest are
+forgotten.
 """
 
 from collections import OrderedDict

@@ -16,24 +16,24 @@ from kubectl_gadget.output.terminal import Terminal
 
 
 class TextSink(StreamSink):
-    """`tell` returns the text of an event without its line end; `tell_gap` that of a period without events."""
+    """`text_of` returns the text of an event without its line end; `gap_text` that of a period without events."""
 
     def __init__(
         self,
         stream: TextIO,
-        tell: Callable[[StoryEvent], str],
-        tell_gap: Callable[[str, float, int], str] | None = None,
+        text_of: Callable[[StoryEvent], str],
+        gap_text: Callable[[str, float, int], str] | None = None,
     ) -> None:
         super().__init__(stream)
-        self._tell = tell
-        self._tell_gap = tell_gap
+        self._text_of = text_of
+        self._gap_text = gap_text
 
     def write_chunk(self, rows: Rows) -> None:
-        self._stream.write("".join(f"{self._tell(entry)}\n" for entry in rows.collect(entries_of)))
+        self._stream.write("".join(f"{self._text_of(entry)}\n" for entry in rows.collect(entries_of)))
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
-        if self._tell_gap is not None:
-            self._stream.write(self._tell_gap(node, seconds, until_ns) + "\n")
+        if self._gap_text is not None:
+            self._stream.write(self._gap_text(node, seconds, until_ns) + "\n")
 
 
 class TreeSink(StreamSink):

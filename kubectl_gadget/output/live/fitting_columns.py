@@ -29,7 +29,7 @@ class LiveColumns:
         self._narrow = narrow
         self._read = read
         self._full: set[str] = set()
-        self._telling: set[str] = set()
+        self._distinguishing: set[str] = set()
 
     def look(self, rows: Rows) -> None:
         """Takes the rows that are on the screen now."""
@@ -46,9 +46,11 @@ class LiveColumns:
             if others and len(set(zip(*(cells[other] for other in others), strict=True))) == different:
                 kept = others
         if len(rows) > 1:
-            self._telling |= set(kept)
+            self._distinguishing |= set(kept)
 
     def fitting(self, available: int, sorted_by: str) -> list[Heading]:
         """The columns for a terminal of `available` columns."""
         empty = [heading.name for heading in self._headings if self._full and heading.name not in self._full]
-        return fitting(self._headings, available, self._narrow, sorted_by, empty=empty, telling=self._telling)
+        return fitting(
+            self._headings, available, self._narrow, sorted_by, empty=empty, distinguishing=self._distinguishing
+        )

@@ -66,8 +66,8 @@ class LiveTable(StreamSink):
         self._paused = False
         self._filter: Filter | None = None
         self._typed: str | None = None
-        self._trouble = ""
-        self._helps = False
+        self._filter_error = ""
+        self._shows_help = False
         self.quit: Callable[[], object] = lambda: None
         """called when the user ends the run"""
         self.look: Callable[[Rows], object] = lambda _: None
@@ -93,8 +93,8 @@ class LiveTable(StreamSink):
     def key(self, key: str) -> None:
         """Handles a key. May be called from any thread."""
         with self._lock:
-            if self._helps and key != "q":
-                self._helps = False
+            if self._shows_help and key != "q":
+                self._shows_help = False
             elif self._typed is not None:
                 self._type(key)
             else:
@@ -119,7 +119,7 @@ class LiveTable(StreamSink):
             case "<" | ">" | "s":
                 self._sort_by_next(-1 if key == "<" else 1)
             case "h" | "?":
-                self._helps = True
+                self._shows_help = True
             case "\x1b":
                 self._filter, self._paused = None, False
             case "f" | "/":
@@ -134,15 +134,15 @@ class LiveTable(StreamSink):
                 self._filter = compile_filter(self._typed, [self._gadget]) if self._typed.strip() else None
             except UsageError as error:
                 why = str(error).partition("\n")[0]
-                self._trouble = f"{why}. try: {error.remedy}" if error.remedy else why
+                self._filter_error = f"{why}. try: {error.remedy}" if error.remedy else why
                 return
-            self._typed, self._trouble = None, ""
+            self._typed, self._filter_error = None, ""
         elif key == _ESCAPE:
-            self._typed, self._trouble = None, ""
+            self._typed, self._filter_error = None, ""
         elif key in _ERASE:
             self._typed = self._typed[:-1]
         elif key == _ERASE_ALL:
-            self._typed, self._trouble = "", ""
+            self._typed, self._filter_error = "", ""
         elif key == _ERASE_WORD:
             self._typed = self._typed.rstrip().rpartition(" ")[0]
         elif key.isprintable():
@@ -160,7 +160,7 @@ class LiveTable(StreamSink):
         if self._filter is not None:
             rows = Rows([self._filter.select(part) for part in sort(rows, self._gadget, ()).parts])
         rows = sort(rows, self._gadget, self._order)
-        if self._helps:
+        if self._shows_help:
             lines = _HELP_LINES[: max(1, self._terminal.height() - _LINES_AROUND)]
             self._put([cut(line, max(1, self._terminal.width() - 1)) for line in lines])
             return
@@ -182,7 +182,7 @@ class LiveTable(StreamSink):
         """The status and the keys: one line, or two if they do not fit."""
         room = max(1, self._terminal.width() - 1)
         if self._typed is not None:
-            text = f"filter: {self._typed}_  {self._trouble or '(a CEL expression; Enter, or Esc)'}"
+            text = f"filter: {self._typed}_  {self._filter_error or '(a CEL expression; Enter, or Esc)'}"
             return [cut(escape(text), room)]
         parts = [f"sort: {','.join(self._order)}"] if self._order else []
         parts += [f"filter: {self._filter.text}"] if self._filter else []

@@ -103,16 +103,16 @@ def fitting(
     keep: str = "",
     *,
     empty: Collection[str] = (),
-    telling: Collection[str] = (),
+    distinguishing: Collection[str] = (),
 ) -> list[Heading]:
     """The columns for a terminal of `available` columns, at least one.
 
-    Columns are dropped in this order: the `empty` ones, those of `narrow`, then the last ones; those in `telling`,
-    which distinguish rows, go after all others, and the column `keep` is never dropped.
+    Columns are dropped in this order: the `empty` ones, those of `narrow`, then the last ones; those in
+    `distinguishing`, which distinguish rows, go after all others, and the column `keep` is never dropped.
     """
     found = list(headings)
     order = [*narrow, *(heading.name for heading in reversed(headings) if heading.name not in narrow)]
-    order.sort(key=lambda name: 0 if name in empty else 2 if name in telling else 1)
+    order.sort(key=lambda name: 0 if name in empty else 2 if name in distinguishing else 1)
     for name in order:
         if sum(map(_least, found)) + len(GAP) * (len(found) - 1) <= available or len(found) == 1:
             break

@@ -66,7 +66,7 @@ class PolicyChecks:
     def see(self, rows: Rows) -> None:
         """Takes events of policies and of processes, from the pipeline's thread."""
         if self._story is not None:
-            for event in self._story.tell(Rows([part for part in rows.parts if part.gadget.name in self._read])):
+            for event in self._story.events(Rows([part for part in rows.parts if part.gadget.name in self._read])):
                 if isinstance(event.happening, PolicyEvent):
                     self._add(event.happening, _where(event.container, event.node), event.time)
             return

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.observe.story import StoryEvent
 
 Say = Callable[[str], None]
-_DEEDS = ("Sigkill", "Signal", "Override")
+_DENYING = ("Sigkill", "Signal", "Override")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def isolating_pods(say: Say) -> Reaction:
     return Reaction(partial(_react, isolate), gadget)
 
 
-def _react(deed: "Callable[[Container, str], None]", entry: "StoryEvent") -> None:
+def _react(act: "Callable[[Container, str], None]", entry: "StoryEvent") -> None:
     event, container = entry.happening, entry.container
-    if isinstance(event, PolicyEvent) and event.action in _DEEDS and container.pod:
-        deed(container, event.policy)
+    if isinstance(event, PolicyEvent) and event.action in _DENYING and container.pod:
+        act(container, event.policy)

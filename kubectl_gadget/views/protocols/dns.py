@@ -12,7 +12,7 @@ from kubectl_gadget.events.batch import Batch
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.protocols.dns_message import MALFORMED, NOANSWER, DnsMessage, read_message
 from kubectl_gadget.views.protocols.packets import UDP, Packet, packets
-from kubectl_gadget.views.protocols.pending import PendingItem
+from kubectl_gadget.views.protocols.pending import PendingItems
 from kubectl_gadget.views.protocols.tcp import Connections, Stream, ends_of
 from kubectl_gadget.views.row_writer import RowWriter, Value, asks_for_process, has_process
 from kubectl_gadget.views.stage import Stage
@@ -60,7 +60,7 @@ class Dns(Stage):
         self._writer = RowWriter(gadget.record, asks_for_process(parameters))
         self._wait_ns = int(parameters["wait"]) * 1_000_000_000
         self._open: dict[tuple[Hashable, int], list[_Query]] = {}
-        self._waiting: PendingItem[_Query] = PendingItem()
+        self._waiting: PendingItems[_Query] = PendingItems()
         self._connections = Connections(_DnsConnection)
         self._now = 0
 

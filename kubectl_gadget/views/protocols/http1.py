@@ -62,7 +62,7 @@ class Http1:
         exchange.protocol = _protocol(head) or exchange.protocol
         if head.status == 101 and (head.text("upgrade") or "").lower() == "h2c" and exchange.asked is not None:
             self.successor = Http2(self._rows)
-            self.successor.goes_on(exchange)
+            self.successor.continue_after_upgrade(exchange)
             return
         method = exchange.request.method
         if head.status == 101 or (method == "CONNECT" and head.status // 100 == 2):

@@ -29,10 +29,10 @@ class _Stream:
         self.exchange = exchange
         self.packet = packet
         """the first packet of the stream"""
-        self.asks_with = 0
-        self.answers_with = 0
-        self.has_asked = False
-        self.has_answered = False
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self.request_ended = False
+        self.response_ended = False
         self.is_counted = exchange.asked is not None
         self.is_written = False
 
@@ -47,13 +47,13 @@ class Http2:
         self._is_client: bool | None = None
         """whether this end is the client; None: not known yet"""
 
-    def goes_on(self, exchange: Exchange) -> None:
+    def continue_after_upgrade(self, exchange: Exchange) -> None:
         """Continues after an upgrade: stream 1 is this request, which was made in HTTP/1."""
         assert exchange.asked is not None
         self._is_client = exchange.is_client
         exchange.owner, exchange.answer = self, None
         stream = self._begin(1, exchange, exchange.asked)
-        stream.asks_with, stream.has_asked = exchange.request_bytes or 0, exchange.request_bytes is not None
+        stream.request_bytes, stream.request_ended = exchange.request_bytes or 0, exchange.request_bytes is not None
         self._rows.waiting.add(exchange, exchange.asked.time)
 
     def feed(self, packet: Packet, piece: bytes | int) -> None:
@@ -88,12 +88,12 @@ class Http2:
 
     def _body(self, packet: Packet, body: Body, stream: _Stream) -> None:
         if packet.outgoing == self._is_client:
-            stream.asks_with += body.length
-            stream.has_asked |= body.is_last
+            stream.request_bytes += body.length
+            stream.request_ended |= body.is_last
             return
-        stream.answers_with += body.length
+        stream.response_bytes += body.length
         if body.is_last:
-            stream.has_answered = True
+            stream.response_ended = True
             self._finish(body.stream, packet)
 
     def _block(self, packet: Packet, block: HeaderBlock) -> None:
@@ -110,7 +110,7 @@ class Http2:
             self._answer(packet, block, stream)
         elif packet.outgoing == self._is_client:
             if stream is not None:
-                stream.has_asked |= block.is_last
+                stream.request_ended |= block.is_last
             elif not block.is_whole:
                 self._ask(packet, block)
         elif self._is_client is not None:
@@ -128,7 +128,7 @@ class Http2:
         if authority := headers.get(":authority"):
             headers["host"] = authority
         exchange = Exchange(self, bool(self._is_client), None if block.is_promise else packet, head)
-        self._begin(block.stream, exchange, packet).has_asked = block.is_last
+        self._begin(block.stream, exchange, packet).request_ended = block.is_last
         if exchange.asked is not None:
             self._rows.waiting.add(exchange, packet.time)
 
@@ -163,7 +163,7 @@ class Http2:
         if (message := block.headers.get("grpc-message")) is not None:
             stream.exchange.grpc_message = unquote(message, errors="surrogateescape")
         if block.is_last:
-            stream.has_answered = True
+            stream.response_ended = True
             self._finish(block.stream, packet)
 
     def _begin_unasked(self, packet: Packet, number: int) -> _Stream:
@@ -187,10 +187,12 @@ class Http2:
     def _write(self, stream: _Stream, packet: Packet, time: int) -> None:
         exchange, answer = stream.exchange, stream.exchange.answer
         exchange.protocol = "gRPC" if is_grpc(exchange) else "HTTP/2"
-        exchange.request_bytes = stream.asks_with if stream.is_counted and stream.has_asked else exchange.request.length
+        exchange.request_bytes = (
+            stream.request_bytes if stream.is_counted and stream.request_ended else exchange.request.length
+        )
         exchange.response_bytes = answer.length if answer else None
-        if stream.is_counted and stream.has_answered:
-            exchange.response_bytes = stream.answers_with
+        if stream.is_counted and stream.response_ended:
+            exchange.response_bytes = stream.response_bytes
         self._rows.write(exchange, packet, time)
 
 

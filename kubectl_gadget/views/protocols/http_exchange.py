@@ -9,7 +9,7 @@ from typing import Protocol
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.views.protocols.http_message import Head
 from kubectl_gadget.views.protocols.packets import Packet
-from kubectl_gadget.views.protocols.pending import PendingItem
+from kubectl_gadget.views.protocols.pending import PendingItems
 from kubectl_gadget.views.row_writer import RowWriter, Value, has_process
 
 _UNKNOWN = (1 << 64) - 1
@@ -54,9 +54,9 @@ class HttpRows:
 
     def __init__(self, gadget: Gadget, of_processes: bool) -> None:
         self._writer = RowWriter(gadget.record, of_processes)
-        self.waiting: PendingItem[Exchange] = PendingItem()
+        self.waiting: PendingItems[Exchange] = PendingItems()
         """exchanges without a response so far"""
-        self.answering: PendingItem[Exchange] = PendingItem()
+        self.answering: PendingItems[Exchange] = PendingItems()
         """exchanges whose response has started and is reported when it ends"""
         self.take = self._writer.take
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-class PendingItem(Generic[T]):
+class PendingItems(Generic[T]):
     """Items in the order in which they began to wait. Each is kept once, compared by identity or by its own
     equality."""
 

@@ -1,10 +1,10 @@
 """What waits comes out in time, once."""
 
-from kubectl_gadget.views.protocols.pending import PendingItem
+from kubectl_gadget.views.protocols.pending import PendingItems
 
 
 def test_what_has_waited_long_enough_comes_out_oldest_first() -> None:
-    waiting: PendingItem[str] = PendingItem()
+    waiting: PendingItems[str] = PendingItems()
     for time, name in enumerate("abc"):
         waiting.add(name, time)
     assert list(waiting.expired(1)) == ["a", "b"]
@@ -13,7 +13,7 @@ def test_what_has_waited_long_enough_comes_out_oldest_first() -> None:
 
 
 def test_what_is_done_does_not_come_out() -> None:
-    waiting: PendingItem[str] = PendingItem()
+    waiting: PendingItems[str] = PendingItems()
     waiting.add("a", 0)
     waiting.done("a")
     waiting.done("b")
@@ -21,7 +21,7 @@ def test_what_is_done_does_not_come_out() -> None:
 
 
 def test_only_so_many_wait() -> None:
-    waiting: PendingItem[int] = PendingItem(most=3)
+    waiting: PendingItems[int] = PendingItems(most=3)
     for number in range(5):
         waiting.add(number, 100)
     assert list(waiting.expired(0)) == [0, 1]
