@@ -77,7 +77,7 @@ static __noinline __s32 policy_carry_out(struct policy_memory *memory, struct po
 	/* The event is only sent if the user has selected the process; the actions above do not depend on that. */
 	if (policy_posts(memory) && (owner ? policy_describe_owner(event, owner) : policy_describe(event, cgroup))) {
 		policy_complete(memory, context->ctx, verdict, signal);
-		if (!policy_rooms_count || !policy_emit_whole(memory, context))
+		if (!policy_large_count || !policy_emit_whole(memory, context))
 			policy_emit(memory);
 	}
 	if (policy_tracks_sockets)
@@ -99,7 +99,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	policy_count(POLICY_COUNT_RUNS);
 	memory = gadget_take_slot(&policy_memory);
 	if (!memory) {
-		policy_count(POLICY_COUNT_UNASKED);
+		policy_count(POLICY_COUNT_NOT_EVALUATED);
 		return 0;
 	}
 	((struct policy_event *)memory->event)->values = 0;
@@ -109,7 +109,7 @@ static __always_inline __s32 policy_run(struct policy_context *context)
 	memory->cuts = 0;
 	memory->file_id = 0;
 	memory->unknown = 0;
-	if (policy_rooms_count)
+	if (policy_large_count)
 		__builtin_memset(memory->sent, 0, sizeof(memory->sent));
 	if (policy_evaluate(memory, context))
 		verdict = policy_carry_out(memory, context, owner, cgroup);

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 
-ONE_WISH_SECONDS = 1.0
+ONE_REQUEST_SECONDS = 1.0
 
 
 def catch(interrupted: Callable[[int], object], *names: str) -> None:
@@ -46,4 +46,4 @@ class Interrupts:
         if self.signal is None:
             self.signal, self._first_at = number, self._clock()
             return False
-        return self._clock() - self._first_at >= ONE_WISH_SECONDS
+        return self._clock() - self._first_at >= ONE_REQUEST_SECONDS

@@ -50,8 +50,8 @@ def build(
 ) -> RunRequest:
     """Builds RUN for these gadgets. `pushed` holds, for each, parameters (by name) that come from the filter.
     `interval` is that of totals, in seconds; `map_entries` is the size of hashes, None: as each gadget declares."""
-    rooms = (ring_bytes, map_entries or 0)
-    entries = [_entry(index, run, pushed[index], rooms, interval) for index, run in enumerate(runs)]
+    sizes = (ring_bytes, map_entries or 0)
+    entries = [_entry(index, run, pushed[index], sizes, interval) for index, run in enumerate(runs)]
 
     @cache  # because every node asks
     def object_bytes(index: int, architecture: str) -> bytes:
@@ -62,8 +62,8 @@ def build(
     return RunRequest(entries, object_bytes, {index: run.tables for index, run in enumerate(runs) if run.tables})
 
 
-def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], rooms: tuple[int, int], interval: float) -> AnyGadget:
-    gadget, (ring_bytes, map_entries) = run.gadget, rooms
+def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], sizes: tuple[int, int], interval: float) -> AnyGadget:
+    gadget, (ring_bytes, map_entries) = run.gadget, sizes
     if run.installed:
         return InstalledSpec(name=gadget.name, kind="installed", object=index)
     if run.policies is not None:

@@ -28,8 +28,8 @@ CAUSES = {
 }
 """Names of the counters in messages. Truncated strings and unknown containers are in the output; the rest is lost."""
 
-_DEEDS = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
-"""The counts of a policy's hook that are reported, with their names in the report."""
+_REPORTED = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
+"""The counts of a policy's hook that are reported, by their names in the report."""
 _NODES_LISTED = 20
 _LOSERS_LISTED = 5
 
@@ -105,8 +105,8 @@ def lines(
         yield f"  {_count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
         yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
-    for hook, deeds in sorted(_held_up(states).items()):
-        yield f"  {hook}: " + ", ".join(f"{count:,} {deed}" for deed, count in deeds.items() if count)
+    for hook, counts in sorted(_enforced(states).items()):
+        yield f"  {hook}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     if requests := _requests(states):
         yield "  requests of policies: " + ", ".join(f"{count:,} {name}" for name, count in requests.items())
     if reactions := _reactions(states):
@@ -162,11 +162,11 @@ def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
     return total
 
 
-def _held_up(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
+def _enforced(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
     """Calls denied and processes signalled, by a policy's hook and the way to it."""
     total: dict[str, Counter[str]] = {}
     for hook, counts in (item for gadget in _counts(*states.values()) for item in gadget.hooks.items()):
-        found = {name: counts.get(count, 0) for name, count in _DEEDS.items()}
+        found = {name: counts.get(count, 0) for name, count in _REPORTED.items()}
         if any(found.values()):
             total.setdefault(hook, Counter()).update(found)
     return total

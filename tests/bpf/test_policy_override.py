@@ -32,7 +32,7 @@ metadata: {name: overridden}
 spec:
   uprobes:
   - path: %s
-    symbols: [deed]
+    symbols: [act]
     args: [{index: 0, type: int}]
     selectors: [{matchArgs: [{index: 0, operator: Equal, values: ["1"]}], matchActions: [{action: Override, %s}]}]
 %s
@@ -60,7 +60,7 @@ def result_of(program: Path) -> int:
 @pytest.mark.parametrize(("error", "result"), [(14, 0), (15, 1)])
 def test_a_function_returns_what_the_policy_says(error: int, result: int, program: Path) -> None:
     with overriding(program, f"argError: {error}") as enforcer:
-        assert enforcer.hooks == [f"uprobe/{program}:deed"]
+        assert enforcer.hooks == [f"uprobe/{program}:act"]
         assert result_of(program) == result
         (match,) = enforcer.matches()
     told = event(match, 0)
@@ -85,7 +85,7 @@ def test_what_is_not_enforced_is_reported_alone(program: Path) -> None:
 
 RETURNS = """
   - path: %s
-    symbols: [deed]
+    symbols: [act]
     return: true
     returnArg: {type: int}
 """
@@ -114,10 +114,10 @@ def test_another_function_runs_in_its_place(program: Path, other_function: str) 
 
 
 def test_where_the_other_function_is_not_there_nothing_is_overridden(program: Path) -> None:
-    with overriding(program, "argNewSymbol: no_deed") as enforcer:
+    with overriding(program, "argNewSymbol: no_act") as enforcer:
         assert result_of(program) == 0
         warnings = enforcer.warnings()
-    assert any("no such function (symbol no_deed), so no probe is set in it" in text for text in warnings)
+    assert any("no such function (symbol no_act), so no probe is set in it" in text for text in warnings)
 
 
 def test_an_override_names_one_function(program: Path) -> None:

@@ -40,14 +40,14 @@ def program(tmp_path: Path) -> Path:
 
 
 def uprobe(path: Path | str, *selectors: Selector, **more: Any) -> Hook:
-    place = {"symbol": "deed", **more.pop("place", {})}
+    place = {"symbol": "act", **more.pop("place", {})}
     probe = UserProbe(str(path), **place)
-    return Hook("uprobe", f"{path}:deed", probe=probe, **{"arguments": ARGUMENTS, "selectors": selectors, **more})
+    return Hook("uprobe", f"{path}:act", probe=probe, **{"arguments": ARGUMENTS, "selectors": selectors, **more})
 
 
 def usdt(path: Path, *selectors: Selector) -> Hook:
-    probe = UserProbe(str(path), provider="tests", name="deed")
-    return Hook("usdt", f"{path}:tests:deed", probe=probe, arguments=ARGUMENTS, selectors=selectors)
+    probe = UserProbe(str(path), provider="tests", name="act")
+    return Hook("usdt", f"{path}:tests:act", probe=probe, arguments=ARGUMENTS, selectors=selectors)
 
 
 def watching(*hooks: Hook, **options: Any) -> Enforcer:
@@ -91,7 +91,7 @@ def test_arguments_of_functions_are_filtered_in_the_kernel(program: Path) -> Non
 @pytest.mark.parametrize("kind", ["offset", "address"])
 def test_a_function_may_be_named_by_where_it_is(kind: str, program: Path) -> None:
     names = subprocess.run(["nm", program], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"^([0-9a-f]+) T deed$", names, re.MULTILINE)
+    found = re.search(r"^([0-9a-f]+) T act$", names, re.MULTILINE)
     assert found
     address = int(found[1], 16)
     # Of a program that may lie anywhere, code lies in the file where it lies in memory.

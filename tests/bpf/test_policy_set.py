@@ -50,7 +50,7 @@ def test_observed_it_is_reported_and_nothing_is_overwritten(program: Path) -> No
 
 
 def test_an_argument_in_a_register_cannot_be_and_that_is_counted(program: Path) -> None:
-    with in_force(setting(program, "deed"), enforce=True, pid=0) as enforcer:
+    with in_force(setting(program, "act"), enforce=True, pid=0) as enforcer:
         assert denied(program) == 0
         counts = enforcer.counts()
     assert (counts["set"], counts["unset"]) == (0, TIMES)

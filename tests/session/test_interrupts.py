@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from kubectl_gadget.session.interrupts import ONE_WISH_SECONDS, Interrupts, catch, release
+from kubectl_gadget.session.interrupts import ONE_REQUEST_SECONDS, Interrupts, catch, release
 
 
 class Clock:
@@ -20,7 +20,7 @@ def test_signals_within_a_second_of_the_first_are_one_as_timeout_sends_them(seco
     interrupts = Interrupts(clock)
     assert not interrupts.take(signal.SIGTERM)
     assert not interrupts.take(second)
-    clock.now += ONE_WISH_SECONDS * 0.99
+    clock.now += ONE_REQUEST_SECONDS * 0.99
     assert not interrupts.take(second)
     assert interrupts.signal == signal.SIGTERM
 
@@ -29,7 +29,7 @@ def test_a_signal_after_a_second_leaves_at_once() -> None:
     clock = Clock()
     interrupts = Interrupts(clock)
     assert not interrupts.take(signal.SIGINT)
-    clock.now += ONE_WISH_SECONDS
+    clock.now += ONE_REQUEST_SECONDS
     assert interrupts.take(signal.SIGINT)
 
 

@@ -44,7 +44,7 @@ def test_what_policies_denied_is_reported_by_hook_over_all_nodes() -> None:
     def enforcing(name: str, **hooks: dict[str, int]) -> NodeState:
         return NodeState(name, stats=of_json({"gadgets": [{"events": 1, "lost": {}, "hooks": hooks}]}))
 
-    counts = {"runs": 90, "overridden": 3, "signalled": 0, "limited": 0, "unasked": 0}
+    counts = {"runs": 90, "overridden": 3, "signalled": 0, "limited": 0, "not evaluated": 0}
     states = {
         "n1": enforcing("n1", **{"file_open by lsm/file_open": counts, "sys_open by fentry/open": {"runs": 9}}),
         "n2": enforcing("n2", **{"file_open by lsm/file_open": counts | {"signalled": 1_000}}),

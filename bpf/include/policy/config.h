@@ -181,7 +181,7 @@ const volatile bool policy_sets = false;
 /* A socket belongs to the process that made it, for policies with an action that tracks sockets. */
 const volatile bool policy_tracks_sockets = false;
 /* The maximum number of events with whole buffers in progress; 0: there are no such events. */
-const volatile __u32 policy_rooms_count = 0;
+const volatile __u32 policy_large_count = 0;
 /* The index of the security hook's argument whose file hash is sent (-1: none), and whether this argument is a
  * linux_binprm. */
 const volatile __s32 policy_hash_index = -1;

@@ -150,7 +150,7 @@ static __always_inline void policy_append(struct policy_memory *memory, __u32 sl
 	asm volatile("" : "+r"(text));
 	if (text) {
 		bpf_probe_read_kernel(&memory->event[length], text, &memory->text[start]);
-		if (policy_rooms_count && slot < POLICY_SLOTS)
+		if (policy_large_count && slot < POLICY_SLOTS)
 			memory->sent[slot] = text;
 	}
 	head->length = fixed + text;

@@ -318,7 +318,7 @@ enum policy_count {
 	POLICY_COUNT_SIGNALLED,
 	POLICY_COUNT_LIMITED,
 	/* No slot was free, so no policy was evaluated. */
-	POLICY_COUNT_UNASKED,
+	POLICY_COUNT_NOT_EVALUATED,
 	/* Writes to arguments of static probes that succeeded, and those that failed. */
 	POLICY_COUNT_SET,
 	POLICY_COUNT_UNSET,

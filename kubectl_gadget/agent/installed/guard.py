@@ -21,7 +21,7 @@ from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import in_force
 from kubectl_gadget.agent.installed.feed import Feed
-from kubectl_gadget.agent.installed.in_force import InForce
+from kubectl_gadget.agent.installed.in_force import PoliciesInForce
 from kubectl_gadget.agent.installed.installed_file import NOTHING, read_installed, stamp
 from kubectl_gadget.agent.installed.installed_state import lock_state, write_state
 from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError
@@ -60,9 +60,9 @@ class Guard:
         self._failures = 0
         self._reload_at = 0.0
         self._next_check = self._next_state = 0.0
-        self._sets: list[InForce] = []
+        self._sets: list[PoliciesInForce] = []
         """the last one is the newest"""
-        self._ended: list[InForce] = []
+        self._ended: list[PoliciesInForce] = []
         """no longer in force; some of their events are not written yet"""
         self._lost: dict[int, int] = {}
         self._names: dict[int, str | None] = {}
@@ -218,7 +218,7 @@ class Guard:
         self._write_state()
         self._ended += before  # their events are written in later turns, since there may be many
 
-    def _note_former(self, before: Iterable[InForce], chosen: InstalledFile) -> None:
+    def _note_former(self, before: Iterable[PoliciesInForce], chosen: InstalledFile) -> None:
         """Remembers policies that were pinned and are no longer installed, for example since their namespace was
         deleted."""
         for one in before:
@@ -272,7 +272,7 @@ class Guard:
         id = self._names.get(logged.head.cgroup & ~ELSEWHERE)
         return self._described.get(id) if id else None
 
-    def _write_losses(self, one: InForce) -> None:
+    def _write_losses(self, one: PoliciesInForce) -> None:
         lost = one.lost()
         if lost > self._lost.get(id(one), 0):
             self._lost[id(one)] = lost
@@ -280,7 +280,7 @@ class Guard:
                 json.dumps({"rate_limit_info": {"number_of_dropped_process_events": str(lost)}} | self._envelope())
             )
 
-    def _describe(self, one: InForce) -> None:
+    def _describe(self, one: PoliciesInForce) -> None:
         for state in one.state():
             ways = ", ".join(f"{hook.method} at {hook.by}" for hook in state.hooks)
             why = f": {state.error}" if state.error else ""

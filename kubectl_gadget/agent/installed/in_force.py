@@ -40,7 +40,7 @@ Key = tuple[str, str]
 """Namespace and name of a policy."""
 
 
-class InForce:
+class PoliciesInForce:
     """A set of policies. `loaded` is None, and `error` says why, when nothing of it is in force."""
 
     def __init__(self, chosen: InstalledFile, loaded: LoadedPolicies | None, error: str = "") -> None:
@@ -72,7 +72,7 @@ class InForce:
         without = self._loaded.hooks.without if self._loaded else range(len(self.policies))
         return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
 
-    def succeed(self, before: "list[InForce]") -> None:
+    def succeed(self, before: "list[PoliciesInForce]") -> None:
         """Reports, from now on, the events of policies that the sets before it have reported."""
         self.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for one in before:
@@ -209,29 +209,29 @@ class InForce:
             self._loaded = None
 
 
-def load(chosen: InstalledFile, elf: bytes, containers: Containers) -> InForce:
+def load(chosen: InstalledFile, elf: bytes, containers: Containers) -> PoliciesInForce:
     """Loads and attaches a set, without the hooks that this node lacks. It is in force once it follows containers."""
     hooks = HookSet()
     try:
         loaded = loaded_policies.load(chosen.spec, elf, containers, hooks)
     except AgentError as error:
-        return InForce(chosen, None, "\n".join(map(_with_remedy, hooks.failed.values() or [error])))
+        return PoliciesInForce(chosen, None, "\n".join(map(_with_remedy, hooks.failed.values() or [error])))
     except FrameError as error:
-        return InForce(chosen, None, str(error))
+        return PoliciesInForce(chosen, None, str(error))
     try:
-        return InForce(chosen, loaded)
+        return PoliciesInForce(chosen, loaded)
     except (KeyError, TypeError, ValueError) as error:
         hooks.detach()
         loaded.close()
         what = f"this agent cannot read the records of the policies: {error!r}"
-        return InForce(chosen, None, f"{what}\ntry: kubectl gadget deploy, with the client that installed them")
+        return PoliciesInForce(chosen, None, f"{what}\ntry: kubectl gadget deploy, with the client that installed them")
 
 
 def _with_remedy(error: AgentError) -> str:
     return f"{error}\ntry: {error.remedy}" if error.remedy else str(error)
 
 
-def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, Mapping[str, int]]:
+def take_over(pins: Pins, name: str, containers: Containers) -> tuple[PoliciesInForce, Mapping[str, int]]:
     """Takes over a pinned set. Returns it, and the node's variables that it was loaded with. Raises AgentError and
     FrameError; the set then stays in force until its pins are removed."""
     pieces, data = pins.open(name)
@@ -247,7 +247,7 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[InForce, M
 
 def _taken_over(
     name: str, pieces: dict[str, int], data: bytes, containers: Containers
-) -> tuple[InForce, Mapping[str, int]]:
+) -> tuple[PoliciesInForce, Mapping[str, int]]:
     value = parse(data)
     if value.get("format") != FORMAT:
         raise AgentError(f"its records have the format {value.get('format')!r}, but this agent reads {FORMAT}")
@@ -273,7 +273,7 @@ def _taken_over(
     )
     failed = {int(place): AgentError(text, remedy) for place, (text, remedy) in state.failed.items()}
     adopted = HookSet(hooks, set(state.without), failed)
-    found = InForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
+    found = PoliciesInForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
     found.pinned, found.confirmed = name, False
     return found, state.node
 

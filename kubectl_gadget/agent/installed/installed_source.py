@@ -155,7 +155,7 @@ class InstalledSource:
             )
         return settled
 
-    def ship(self, channel: Channel) -> int:
+    def send(self, channel: Channel) -> int:
         return channel.send_ring(self._ring)
 
     @property

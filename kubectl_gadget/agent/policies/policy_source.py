@@ -78,7 +78,7 @@ class PolicySource:
             self._stacks.take(time.monotonic())
         return settled
 
-    def ship(self, channel: Channel) -> int:
+    def send(self, channel: Channel) -> int:
         if self._stacks:
             channel.send_stacks(self._stacks)
         return channel.send_ring(self._output.ring)

@@ -2,7 +2,7 @@
 
 One thread and one epoll; another thread writes PONG while programs are loaded (loading.py). Standard output carries
 frames and nothing else, so anything else that prints is redirected to standard error first. The trap: after STOP the
-programs are detached at once, but what they wrote before still has to be shipped.
+programs are detached at once, but what they wrote before still has to be sent.
 """
 
 import gc
@@ -25,7 +25,7 @@ from kubectl_gadget.agent.session import loading
 from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
 from kubectl_gadget.agent.session.declaration_check import check_declared
 from kubectl_gadget.agent.session.hello import hello
-from kubectl_gadget.agent.session.shipping import Shipper
+from kubectl_gadget.agent.session.sending import Sender
 from kubectl_gadget.agent.session.start_sources import make_sources, node_context
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.source import Source
@@ -126,7 +126,7 @@ class Session:
         self._unable: AgentError | None = None
         self._context: NodeContext | None = None
         self._sources: list[Source] = []
-        self._shipper: Shipper | None = None
+        self._sender: Sender | None = None
         self._skipped = 0
         self._next_turn = self._next_stats = 0.0
         self._rest = 0.05
@@ -176,7 +176,7 @@ class Session:
     def _wait(self) -> bool:
         """Waits for input, output or events. Returns False when only the time has passed."""
         timeout = max(0.0, min(self._client.heard + self._patience - time.monotonic(), HEARTBEAT_LIMIT))
-        if self._shipper:
+        if self._sender:
             timeout = min(timeout, max(0.0, min(self._next_turn, self._next_stats) - time.monotonic()))
         return self._client.wait(timeout)
 
@@ -190,8 +190,8 @@ class Session:
             self._warn("a frame of a newer protocol version was skipped")
         if time.monotonic() > self._client.heard + self._patience:
             raise _Over("heartbeat")
-        if self._shipper and self._context:
-            self._turn(self._shipper, self._context, is_woken)
+        if self._sender and self._context:
+            self._turn(self._sender, self._context, is_woken)
         else:
             if self._containers:
                 self._containers.drain()
@@ -199,12 +199,12 @@ class Session:
         if self._pipe.closed:
             raise _Over("eof")
 
-    def _turn(self, shipper: Shipper, context: NodeContext, is_woken: bool) -> None:
+    def _turn(self, sender: Sender, context: NodeContext, is_woken: bool) -> None:
         now = time.monotonic()
         busy = False
-        if is_woken or now >= self._due or not shipper.is_quiet:
-            busy = shipper.turn()
-            self._due = min(shipper.due, shipper.report_due)
+        if is_woken or now >= self._due or not sender.is_quiet:
+            busy = sender.turn()
+            self._due = min(sender.due, sender.report_due)
         context.callbacks.turn(now)
         while self._pipe.queued < _MOST_PIECES and (warning := context.warnings.take()):
             self._send_warning(warning)
@@ -274,7 +274,7 @@ class Session:
         self._rest = min(max(ms / 1000, _BUSY_TURN), _LONGEST_REST)
 
     def _send_started(self, context: NodeContext) -> None:
-        """Sends STARTED and the warnings so far, and makes the shipper. Frees what only loading needs."""
+        """Sends STARTED and the warnings so far, and makes the sender. Frees what only loading needs."""
         forget_kernel()
         gc.freeze()
         gc.set_threshold(_NEW_OBJECTS)
@@ -282,7 +282,7 @@ class Session:
         self._send(Started(gadgets=tuple(source.started() for source in self._sources), **this_node.clocks()))
         for warning in [*context.containers.warnings, *context.warnings.take_all()]:
             self._send_warning(warning)
-        self._shipper = Shipper(self._sources, context.containers, context.callbacks, self._pipe)
+        self._sender = Sender(self._sources, context.containers, context.callbacks, self._pipe)
         for source in self._sources:
             self._client.watch(source.fd)
         self._next_stats = time.monotonic() + _STATS_EVERY
@@ -314,9 +314,9 @@ class Session:
             source.stats()  # detects programs that were stopped since the last STATS
             source.detach()
         deadline, stuck, useful = _Deadline(*_FAREWELL[reason]), _Deadline(_STUCK), 0
-        while self._shipper and not self._pipe.closed and deadline.left(self._pipe.written):
-            useful += self._shipper.turn() or self._pipe.blocked
-            if self._shipper.empty or not stuck.left(useful):
+        while self._sender and not self._pipe.closed and deadline.left(self._pipe.written):
+            useful += self._sender.turn() or self._pipe.blocked
+            if self._sender.empty or not stuck.left(useful):
                 break
             self._client.wait_for_output(0.01)
         if self._context:
@@ -325,7 +325,7 @@ class Session:
             for warning in self._context.warnings.take_all():
                 self._send_warning(warning)
         problem = None if error is None else features.problem(str(error), "", error.remedy)
-        self._send(End(reason=reason, error=problem, stats=self._stats() if self._shipper else None))
+        self._send(End(reason=reason, error=problem, stats=self._stats() if self._sender else None))
         self._pipe.flush()
         while self._pipe.blocked and (seconds := deadline.left(self._pipe.written)):
             self._client.wait_for_output(seconds)

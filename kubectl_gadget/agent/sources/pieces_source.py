@@ -14,7 +14,7 @@ class PiecesSource(GadgetSource):
         self._pieces = Pieces()
         super().__init__(spec, elf, context)
 
-    def ship(self, channel: Channel) -> int:
+    def send(self, channel: Channel) -> int:
         self._ship_stacks(channel)
         for piece in self._pieces.take():
             channel.send_piece(piece)

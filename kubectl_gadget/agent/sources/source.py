@@ -1,9 +1,9 @@
 """The interface between a session and each gadget that it runs, whatever its kind (session/source_kinds.py).
 
 A source is attached when its constructor returns; the constructor gets everything that the source needs (context.py).
-The session then calls settle() and ship() in turns (session/shipping.py). At its end it calls detach(), then settle()
-and ship() until the source is empty, then close(). The trap: no event may be sent before its container's name, so
-ship() sends only what settle() found in the same turn.
+The session then calls settle() and send() in turns (session/sending.py). At its end it calls detach(), then settle()
+and send() until the source is empty, then close(). The trap: no event may be sent before its container's name, so
+send() sends only what settle() found in the same turn.
 """
 
 from typing import Protocol
@@ -29,7 +29,7 @@ class Source(Protocol):
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has arrived since settle(); cheap to ask. While it is true, and before `due`, settle() and
-        ship() need not be called, except for the reports of idle sources (channel.py)."""
+        send() need not be called, except for the reports of idle sources (channel.py)."""
 
     def started(self) -> StartedGadget:
         """Returns its entry in STARTED: which programs were chosen, where they are attached, what was skipped."""
@@ -47,7 +47,7 @@ class Source(Protocol):
         still running; nothing may then be sent in this turn. `is_blocked`: the client has not yet read what was sent
         before, so everything that can wait stays in the kernel."""
 
-    def ship(self, channel: Channel) -> int:
+    def send(self, channel: Channel) -> int:
         """Sends what settle() found, and returns the number of bytes of events. Called after the names of all
         containers in it were sent."""
 
@@ -56,7 +56,7 @@ class Source(Protocol):
         """Whether everything that settle() found was sent, and has left the ring."""
 
     def detach(self) -> None:
-        """Stops new events. Earlier ones can still be settled and shipped."""
+        """Stops new events. Earlier ones can still be settled and sent."""
 
     def close(self) -> None:
         """Frees everything, after detach()."""

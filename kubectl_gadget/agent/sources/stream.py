@@ -32,7 +32,7 @@ class StreamSource(GadgetSource):
         self._take_stacks()
         return settled
 
-    def ship(self, channel: Channel) -> int:
+    def send(self, channel: Channel) -> int:
         self._ship_stacks(channel)
         return channel.send_ring(self._ring)
 

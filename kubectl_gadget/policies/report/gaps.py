@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from kubectl_gadget.policies.language.linux_names import lsm_hook
 from kubectl_gadget.policies.model import Hook, Note, Policy, Selector, Test
 
-_DEEDS = ("Override", "Sigkill", "NotifyEnforcer")
+_ENFORCING = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
 _MAPPINGS = (("mmap_file", "file_mprotect"), "access through memory that a file is mapped to")
 NEW_HOOK = "file_truncate"
@@ -73,7 +73,7 @@ def _goes_by_name(selector: Selector, *how: Test) -> bool:
     ]
     # NotPrefix denies everything elsewhere, under whatever name.
     tests = {one.test for one in filters if not (one.negated and one.test != "equal")}
-    return _has_deed(selector) and not tests.isdisjoint(how) and "same_file" not in tests
+    return _enforces(selector) and not tests.isdisjoint(how) and "same_file" not in tests
 
 
 def _name(hook: Hook) -> str | None:
@@ -81,8 +81,8 @@ def _name(hook: Hook) -> str | None:
 
 
 def _denies(hook: Hook) -> bool:
-    return any(map(_has_deed, hook.selectors))
+    return any(map(_enforces, hook.selectors))
 
 
-def _has_deed(selector: Selector) -> bool:
-    return any(action.kind in _DEEDS for action in selector.actions)
+def _enforces(selector: Selector) -> bool:
+    return any(action.kind in _ENFORCING for action in selector.actions)

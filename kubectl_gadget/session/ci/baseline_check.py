@@ -132,7 +132,7 @@ def _assertion(assertion: Assertion, found: Behavior, incomplete: str) -> Check:
             findings = [Finding(f"assertion/{assertion.name}", assertion.level, said, source=assertion.source)]
             findings = [replace(findings[0], count=len(matching), lost=bool(incomplete))]
     if program is not None and program.errors:
-        undecided = f"the condition could not be decided for some facts: {program.first_error}"
+        undecided = f"the condition could not be evaluated for some facts: {program.first_error}"
     name, what = assertion.name, assertion.describes
     return Check("assertion", name, what, *limited(findings), undecided, assertion.source)
 

@@ -117,7 +117,7 @@ class RowCheck:
         findings, undecided = self._judge(bool(incomplete))
         condition, step = self._asked.rows, self._asked.step
         if condition is not None and condition.errors:
-            undecided = f"{condition.text} could not be decided for some rows: {condition.first_error}"
+            undecided = f"{condition.text} could not be evaluated for some rows: {condition.first_error}"
         if step and step not in self._marks.names:
             undecided = undecided or f"there was no step {step!r}"
         shown, left_out = limited(findings)

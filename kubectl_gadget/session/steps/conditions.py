@@ -75,4 +75,4 @@ class Verdict:
         for condition in (conditions.filter, conditions.of_sums, conditions.fail_on, conditions.expect):
             if condition is not None and condition.errors and id(condition) not in self._reported:
                 self._reported.add(id(condition))
-                yield f"{condition.text!r} could not be decided for some rows: {condition.first_error}"
+                yield f"{condition.text!r} could not be evaluated for some rows: {condition.first_error}"

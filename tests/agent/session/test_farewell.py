@@ -19,7 +19,7 @@ class Bench:
         self._turns, self._names = turns, names
         monkeypatch.setattr(session_module.time, "monotonic", lambda: self.now)
         self.session: Any = object.__new__(Session)
-        for name in ("_shipper", "_pipe", "_client"):
+        for name in ("_sender", "_pipe", "_client"):
             setattr(self.session, name, self)
         self.session.__dict__ |= {"_sources": [], "_context": None, "_containers": None, "_ends_process": False}
         self.session.__dict__ |= {"_send": lambda message: None, "_stats": lambda: None}

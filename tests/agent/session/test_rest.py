@@ -14,7 +14,7 @@ from kubectl_gadget.wire.agent_messages import GadgetStats
 
 
 class Counted:
-    """In the place of a Shipper."""
+    """In the place of a Sender."""
 
     def __init__(self) -> None:
         self.turns = 0
@@ -59,23 +59,23 @@ def session() -> Iterator[Session]:
 def test_a_turn_at_rest_only_checks_whether_anything_came(
     session: Session, changes: dict[str, object], is_woken: bool, turns: int
 ) -> None:
-    shipper: Any = Counted()
-    vars(shipper).update(changes)
+    sender: Any = Counted()
+    vars(sender).update(changes)
     context: Any = Context()
     calls: list[float] = []
     context.callbacks.each_turn.append(calls.append)
-    session._due = min(shipper.due, shipper.report_due)
-    session._turn(shipper, context, is_woken)
-    assert shipper.turns == turns
+    session._due = min(sender.due, sender.report_due)
+    session._turn(sender, context, is_woken)
+    assert sender.turns == turns
     assert len(calls) == 1, "what is looked for often is looked for as often as before"
 
 
 def test_the_next_turn_is_when_an_idle_source_has_to_report(session: Session) -> None:
-    shipper: Any = Counted()
+    sender: Any = Counted()
     context: Any = Context()
-    shipper.report_due = time.monotonic() + 0.01
-    session._turn(shipper, context, True)
-    assert session._next_turn == shipper.report_due
+    sender.report_due = time.monotonic() + 0.01
+    session._turn(sender, context, True)
+    assert session._next_turn == sender.report_due
 
 
 @pytest.mark.parametrize(("asked_ms", "seconds"), [(250, 0.25), (0, 0.02), (10_000, 0.4)])

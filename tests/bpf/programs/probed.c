@@ -32,7 +32,7 @@ __attribute__((section(".probes"))) volatile unsigned short probed_semaphore;
 			 ".endif\n" ::NUMBER_AS(NUMBER),                                                               \
 			 "r"(TEXT))
 
-__attribute__((noinline)) int deed(int number, const char *text, char *answer)
+__attribute__((noinline)) int act(int number, const char *text, char *answer)
 {
 	memset(answer, 'a' + number % 26, 8);
 	return -number - (int)strlen(text);
@@ -56,9 +56,9 @@ int main(int count, char **arguments)
 	if (count > 2 && read(0, answer, 1) != 1)
 		return 1;
 	for (int i = 0; i < times; i++) {
-		sum += deed(i, (const char *)text, answer);
+		sum += act(i, (const char *)text, answer);
 		if (probed_semaphore)
-			PROBE("deed", "r", -i, other);
+			PROBE("act", "r", -i, other);
 		/* The number is in memory, and is read again after the probe. */
 		allowed = 1;
 		if (probed_semaphore)

@@ -31,14 +31,15 @@ SHARED = (
     *("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes"),
     *("gadget_stacks", "policy_sockets", *FOLLOWED_MAPS),
 )
-COUNTS = ("runs", "overridden", "signalled", "limited", "unasked", "set", "unset")
+COUNTS = ("runs", "overridden", "signalled", "limited", "not evaluated", "set", "unset")
 """enum policy_count."""
 _SETS = {"policy_profiles": 1, "policy_planes": 2, "policy_masks": 1, "policy_numbers": 1, "policy_intervals": 1}
 _SETS |= {"policy_prefixes": 1, "policy_files": 1}
 """Maps whose values consist of that many sets of selectors."""
 _USDT_MAPS = ("__bpf_usdt_specs", "__bpf_usdt_ip_to_spec_id")
-_MOST_ROOMS, _WORD = 16, 8
-"""Most rooms for events with whole buffers (POLICY_MOST_ROOMS), and a room's size in bytes when no event needs one."""
+_MOST_LARGE, _WORD = 16, 8
+"""The most events with whole buffers that are assembled at a time (POLICY_MOST_LARGE), and the size in bytes of their
+memory when a policy has none."""
 _OF_TABLES = ("words", "selectors", "workloads", "unsure", "tables", "limited", "files", "whole", "policies")
 """Members of a hook's spec that its maps depend on."""
 _OF_EACH = ("policy_counts", "policy_posted")
@@ -248,13 +249,13 @@ class PolicyHook:
             object.required_map("policy_posted").resize(self.spec.limited)
         if "on_uretprobe" in object.chosen:
             object.required_map("policy_calls").resize(_CALLS)
-        rooms = object.required_map("policy_rooms")
+        large = object.required_map("policy_large")
         if self.spec.whole:
-            count = min(_MOST_ROOMS, libbpf.load().call("libbpf_num_possible_cpus"))
-            rooms.resize(count)
-            object.set_constant("policy_rooms_count", count)
+            count = min(_MOST_LARGE, libbpf.load().call("libbpf_num_possible_cpus"))
+            large.resize(count)
+            object.set_constant("policy_large_count", count)
         else:
-            rooms.resize_values(_WORD)
+            large.resize_values(_WORD)
         if "on_usdt" not in object.chosen:
             for name in _USDT_MAPS:
                 object.required_map(name).resize(1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.session.shipping import Shipper
+from kubectl_gadget.agent.session.sending import Sender
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import Callbacks
 from kubectl_gadget.agent.sources.source import Source
@@ -41,7 +41,7 @@ class Scripted:
         self._log.append("settle, blocked" if is_blocked else "settle")
         return self._settled
 
-    def ship(self, channel: Channel) -> int:
+    def send(self, channel: Channel) -> int:
         self._log.append("ship")
         return self.bytes
 
@@ -81,17 +81,17 @@ def pipe() -> Iterator[tuple[FramePipe, int]]:
     os.close(writer)
 
 
-def shipper(pipe: FramePipe, log: list[str], named: bool = True, settled: bool = True) -> Shipper:
+def sender(pipe: FramePipe, log: list[str], named: bool = True, settled: bool = True) -> Sender:
     callbacks = Callbacks()
     callbacks.removed.append(lambda cgroups: log.append(f"removed {cgroups}"))
     source: Source = Scripted(log, settled)
     containers: Any = Drained(log, named)
-    return Shipper([source], containers, callbacks, pipe)
+    return Sender([source], containers, callbacks, pipe)
 
 
 def test_all_is_settled_before_cgroups_are_drained_and_shipped_after(pipe: tuple[FramePipe, int]) -> None:
     log: list[str] = []
-    assert shipper(pipe[0], log).turn()
+    assert sender(pipe[0], log).turn()
     assert log == ["settle", "drain", "ship", "removed [7]"]
 
 
@@ -100,13 +100,13 @@ def test_nothing_is_shipped_while_a_name_or_an_event_may_be_missing(
     pipe: tuple[FramePipe, int], named: bool, settled: bool
 ) -> None:
     log: list[str] = []
-    assert not shipper(pipe[0], log, named, settled).turn()
+    assert not sender(pipe[0], log, named, settled).turn()
     assert log == ["settle", "drain"]
 
 
 def test_while_the_client_reads_nothing_no_interval_is_due(pipe: tuple[FramePipe, int]) -> None:
     log: list[str] = []
-    found, reader = shipper(pipe[0], log), pipe[1]
+    found, reader = sender(pipe[0], log), pipe[1]
     pipe[0].put(bytes(1 << 20))
     pipe[0].flush()
     assert not found.turn()
@@ -122,10 +122,10 @@ def test_a_session_is_at_rest_after_a_turn_without_anything_and_until_something_
     pipe: tuple[FramePipe, int],
 ) -> None:
     source, containers = Scripted([]), Drained([])
-    found = Shipper([source], containers, Callbacks(), pipe[0])  # type: ignore[arg-type]
+    found = Sender([source], containers, Callbacks(), pipe[0])  # type: ignore[arg-type]
     assert not found.is_quiet, "it has not looked yet"
     found.turn()
-    assert not found.is_quiet, "it has shipped, so idle sources have to report the end"
+    assert not found.is_quiet, "it has sent, so idle sources have to report the end"
     source.bytes = 0
     found.turn()
     assert not found.is_quiet, "the removal of a cgroup was sent"
@@ -146,7 +146,7 @@ def test_a_session_is_at_rest_after_a_turn_without_anything_and_until_something_
 def test_a_session_with_something_left_to_ship_is_not_at_rest(
     pipe: tuple[FramePipe, int], named: bool, settled: bool
 ) -> None:
-    found = shipper(pipe[0], [], named, settled)
+    found = sender(pipe[0], [], named, settled)
     for _ in range(3):
         found.turn()
     assert not found.is_quiet

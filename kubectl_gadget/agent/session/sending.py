@@ -16,7 +16,7 @@ from kubectl_gadget.agent.sources.source import Source
 from kubectl_gadget.wire.agent_messages import ContainerChanges, encode_message
 
 
-class Shipper:
+class Sender:
     """Sends the output of `sources` into `pipe`."""
 
     def __init__(
@@ -28,14 +28,14 @@ class Shipper:
         self._callbacks = callbacks
         self._pipe = pipe
         self._removed: list[int] = []
-        self._has_shipped = True
+        self._has_sent = True
 
     @property
     def is_quiet(self) -> bool:
         """Whether a turn would find nothing: the last one found nothing, and nothing has come since. This is the cheap
         check of a session at rest."""
         return (
-            not self._has_shipped
+            not self._has_sent
             and not self._pipe.blocked
             and self._containers.is_quiet
             and all(source.is_quiet for source in self._sources)
@@ -43,7 +43,7 @@ class Shipper:
 
     def turn(self) -> bool:
         """Returns True when events were sent. Never blocks, and does little while the reader is behind."""
-        self._has_shipped = True
+        self._has_sent = True
         self._pipe.flush()
         is_blocked = self._pipe.full
         settled = [source.settle(is_blocked) for source in self._sources]
@@ -53,17 +53,17 @@ class Shipper:
             return False
         if changes := self._containers.take_changes():
             self._pipe.put(encode_message(changes))
-        shipped = 0
+        sent = 0
         if named:
             for (source, channel), is_settled in zip(self._channels, settled, strict=True):
                 if is_settled:
-                    shipped += source.ship(channel)
+                    sent += source.send(channel)
             if all(settled):
-                self._has_shipped = bool(shipped or changes or self._removed)
+                self._has_sent = bool(sent or changes or self._removed)
                 self._send_removed()
-                self._has_shipped |= bool(self._removed)
+                self._has_sent |= bool(self._removed)
         self._pipe.flush()
-        return shipped > 0
+        return sent > 0
 
     @property
     def due(self) -> float:
@@ -76,7 +76,7 @@ class Shipper:
     def report_due(self) -> float:
         """When an idle source has to report, on the monotonic clock. inf if the last turn sent something, or could not:
         another one at once would not help."""
-        if self._has_shipped:
+        if self._has_sent:
             return math.inf
         return min((channel.due for _, channel in self._channels), default=math.inf)
 
