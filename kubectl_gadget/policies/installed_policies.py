@@ -35,7 +35,7 @@ _Sources = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredPolicy:
     """One installed policy and its YAML."""
 
     policy: Policy
@@ -60,7 +60,7 @@ class Kept:
         )
 
 
-def keep(sources: _Sources, namespace: str) -> list[Kept]:
+def policies_to_store(sources: _Sources, namespace: str) -> list[StoredPolicy]:
     """The policies of some files, given as names and texts; `namespace` is for policies that name none. Raises
     UsageError with all errors."""
     texts = list(sources)
@@ -75,17 +75,17 @@ def keep(sources: _Sources, namespace: str) -> list[Kept]:
         for document in documents(file, text):
             for _, node in items_of(file, document):
                 if peek(node, "kind") in POLICY_KINDS:
-                    found += _kept(file, _with_namespace(node, namespace))
+                    found += _stored(file, _with_namespace(node, namespace))
     return found
 
 
-def kept(data: Mapping[str, str]) -> list[Kept]:
+def stored_policies(data: Mapping[str, str]) -> list[StoredPolicy]:
     """The policies in a ConfigMap. Raises UsageError when this version cannot read them."""
-    return [one for key in sorted(data) if key.endswith(_SUFFIX) for one in _kept(f"installed {key}", data[key])]
+    return [one for key in sorted(data) if key.endswith(_SUFFIX) for one in _stored(f"installed {key}", data[key])]
 
 
-def _kept(file: str, text: str) -> list[Kept]:
-    return [Kept(replace(policy, notes=()), text) for policy in parse_policies([(file, text)], "default")]
+def _stored(file: str, text: str) -> list[StoredPolicy]:
+    return [StoredPolicy(replace(policy, notes=()), text) for policy in parse_policies([(file, text)], "default")]
 
 
 def _with_namespace(node: yaml.Node, namespace: str) -> str:
@@ -99,14 +99,14 @@ def _with_namespace(node: yaml.Node, namespace: str) -> str:
 
 
 def installed_file(
-    policies: Sequence[Kept], allow_weaker: bool, objects: Mapping[str, bytes], owner: str = ""
+    policies: Sequence[StoredPolicy], allow_weaker: bool, objects: Mapping[str, bytes], owner: str = ""
 ) -> tuple[str, bytes]:
     """The file that agents load, and the digest of the state that it puts in force, empty for none. `objects` are the
     engine's BPF objects, by architecture; `owner` is the UID of the namespace. Raises UsageError for what cannot be
     done without a client."""
     everything = [one.policy for one in policies]
     compiled = CompiledPolicies(
-        everything, CompilerOptions(enforce=True, allow_weaker=allow_weaker, tells_process=True)
+        everything, CompilerOptions(enforce=True, allow_weaker=allow_weaker, names_process=True)
     )
     if compiled.by_labels:
         what = "policies that select by labels of pods or nodes cannot be installed: only a client knows the labels"
@@ -147,9 +147,9 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_LZMA)
 
 
-def refuse_enforcing(policies: Iterable[Kept]) -> None:
+def refuse_enforcing(policies: Iterable[StoredPolicy]) -> None:
     """Raises UsageError when a policy does more than report."""
     enforcing = [one.title for one in policies if one.enforces]
     if enforcing:
-        what = f"{', '.join(enforcing)} would deny or kill, as long as it is installed"
+        what = f"{', '.join(enforcing)} would deny or kill while installed"
         raise UsageError(what, "--enforce, if that is intended; or the option policy-mode: monitor in its spec")

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.policies.installed_policies import installed_file, keep
+from kubectl_gadget.policies.installed_policies import installed_file, policies_to_store
 from tests.gadget_run import pauses
 
 SECONDS = 300.0
@@ -58,7 +58,7 @@ class RunningGuard:
     def install(self, *texts: str, allow_weaker: bool = False, owner: str = "uid-1") -> str:
         """The file that a client would have put into the ConfigMap; its digest."""
         objects = {machine: catalogue.object_bytes("policy", machine) for machine in (os.uname().machine,)}
-        policies = keep([("test.yaml", "\n---\n".join(texts))], "default") if texts else []
+        policies = policies_to_store([("test.yaml", "\n---\n".join(texts))], "default") if texts else []
         digest, data = installed_file(policies, allow_weaker, objects, owner)
         (self.folder / "new").write_bytes(data)
         (self.folder / "new").rename(self.folder / "policies.zip")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.installed_policies import installed_file, keep
+from kubectl_gadget.policies.installed_policies import installed_file, policies_to_store
 from kubectl_gadget.policy_events.event_metadata import EventMetadata, read_metadata
 
 POLICY = """
@@ -28,14 +28,14 @@ OF_A_NAMESPACE = "'k8s:io.kubernetes.pod.namespace'"
 )
 def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, hook: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        installed_file(keep([("p.yaml", POLICY % (label, hook))], "default"), False, {})
+        installed_file(policies_to_store([("p.yaml", POLICY % (label, hook))], "default"), False, {})
 
 
 @pytest.mark.parametrize("name", ["a b", "Up", "-a", "a/b"])
 def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
     text = (POLICY % ("app", "kprobes: [{call: sys_openat}]")).replace("name: p", f"name: '{name}'")
     with pytest.raises(UsageError, match=rf"p\.yaml:2:1: metadata\.name '{name}' is not a valid Kubernetes name"):
-        keep([("p.yaml", text)], "default")
+        policies_to_store([("p.yaml", text)], "default")
 
 
 @pytest.mark.parametrize("would_be", ["", "SENT SIGKILL"])

@@ -83,7 +83,8 @@ def _meanings(module: ModuleType) -> dict[str, dict[str, str]]:
                         continue
                     assert isinstance(line, ast.Expr), f"{node.name}.{member.target.id} has no docstring"
                     assert isinstance(line.value, ast.Constant)
-                    lines[member.target.id.removesuffix("_")] = str(line.value.value).replace("|", "\\|")
+                    text = " ".join(str(line.value.value).split())
+                    lines[member.target.id.removesuffix("_")] = text.replace("|", "\\|")
     return found
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WHERE = "Which containers"
 SHOW = "Output"
 ENGINE = "More"
-CLUSTER = "Connection to the cluster, as kubectl's own"
+CLUSTER = "Connection to the cluster, with kubectl's flags"
 
 
 class TypedOnly(StrEnum):

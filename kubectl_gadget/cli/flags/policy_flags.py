@@ -29,13 +29,12 @@ def objects_flag(section: str) -> "OptionInfo":
 
 
 @dataclass(frozen=True)
-class PolicyFlags:
-    """Flags that select policies."""
+class PolicyFiles:
+    """Flags that name policies."""
 
     files: Annotated[
         Texts, flag(POLICIES, "--filename, -f FILE", "A file, a folder, or - for standard input"), TypedOnly.ACTION
     ] = None
-    objects: Annotated[Text, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
     builtin: Annotated[
         Names, flag(POLICIES, "--policy NAMES", "Built-in policies; see policy list"), TypedOnly.ACTION
     ] = None
@@ -45,12 +44,19 @@ class PolicyFlags:
         return bool(self.files or self.builtin)
 
 
+@dataclass(frozen=True)
+class PolicyFlags(PolicyFiles):
+    """The same for a run, which may be without a cluster."""
+
+    objects: Annotated[Text, objects_flag(POLICIES), str, TypedOnly.ACTION] = None
+
+
 def engine_of(
     flags: PolicyFlags,
     namespace: Callable[[], str],
     enforce: bool = False,
     allow_weaker: bool = False,
-    reaction: Literal["", "kill", "tell"] = "",
+    reaction: Literal["", "kill", "notify"] = "",
     calls_out: bool = True,
 ) -> "CompiledPolicies":
     """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import typer
@@ -101,7 +102,7 @@ class GadgetCommand(Described, TyperCommand):
         parsed = _parse(self, ctx, args, subcommands=self.bound.passes_on)
         takes_words = [*self.arguments]
         if parsed.positionals and not takes_words:
-            raise _with_hint(UsageError(f"{ctx.command_path} takes no argument {parsed.positionals[0]!r}"), ctx)
+            raise _with_hint(self._unexpected(parsed.positionals[0], ctx.command_path), ctx)
         if ctx.parent is not None and isinstance(group := ctx.parent.command, GadgetGroup):
             wrong = group.misplaced(ctx, parsed.positionals)
             if wrong is not None:
@@ -112,6 +113,11 @@ class GadgetCommand(Described, TyperCommand):
             ctx.params = dict(zip(takes_words, (parsed.positionals[:at], parsed.positionals[at:]), strict=True))
         ctx.args = []
         return []
+
+    def _unexpected(self, word: str, path: str) -> UsageError:
+        """The error for an argument of a command that takes none. It may be a file without its flag."""
+        takes_files = any("--filename" in flag.spellings for flag in self.flags)
+        return UsageError(f"{path} takes no argument {word!r}", f"{path} -f {quote(word)}" if takes_files else None)
 
     def invoke(self, ctx: "Context") -> int:
         """Runs the command; returns its exit code."""

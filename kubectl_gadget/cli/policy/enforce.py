@@ -84,7 +84,7 @@ def enforce(
         partial(own_namespace, flags.scope, flags.cluster, flags.target.local),
         enforce=not how.dry_run and action == _KERNEL,
         allow_weaker=bool(how.allow_weaker),
-        reaction="kill" if action == _KILL else "tell" if action in _OF_PODS else "",
+        reaction="kill" if action == _KILL else "notify" if action in _OF_PODS else "",
         calls_out=not how.dry_run,
     )
     if not how.dry_run and not any(hook.enforces or hook.reacting for hook in compiled.hooks):

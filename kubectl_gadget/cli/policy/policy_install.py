@@ -13,7 +13,7 @@ from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
-from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
+from kubectl_gadget.cli.flags.policy_flags import PolicyFiles
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
@@ -21,7 +21,7 @@ from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.cluster.api.requests import Api
-    from kubectl_gadget.policies.installed_policies import Kept
+    from kubectl_gadget.policies.installed_policies import StoredPolicy
     from kubectl_gadget.session.policies.installation import Installed, NodePolicies, PolicyChange
 
 _HOW = "How"
@@ -48,7 +48,7 @@ class ReportedPolicy(TypedDict, total=False):
 
 
 def install(
-    policies: PolicyFlags,
+    policies: PolicyFiles,
     scope: ScopeFlags,
     cluster: ClusterFlags,
     enforce: Enforce = None,
@@ -58,17 +58,15 @@ def install(
 ) -> int:
     """Checks and installs policies, and waits for the nodes."""
     from kubectl_gadget.policies.builtin_policies import builtin_files
-    from kubectl_gadget.policies.installed_policies import keep, refuse_enforcing
+    from kubectl_gadget.policies.installed_policies import policies_to_store, refuse_enforcing
     from kubectl_gadget.policies.read.policy_files import sources
     from kubectl_gadget.session.policies.installation import PolicyChange
 
     if not policies.named:
         raise UsageError("no policy was given", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
-    if policies.objects:
-        raise UsageError(OBJECTS_ARE_LOCAL)
     names = [*(policies.files or ()), *builtin_files(policies.builtin or ())]
     api = connect(cluster)
-    found = keep(sources(names), own_namespace(scope, cluster))
+    found = policies_to_store(sources(names), own_namespace(scope, cluster))
     refuse_others((one.policy for one in found), scope.namespace)
     if not enforce:
         refuse_enforcing(found)
@@ -158,7 +156,7 @@ def _wait_seconds(wait: bool | None, timeout: float | None) -> float:
     return 0.0 if wait is False else timeout or _SECONDS
 
 
-def _titles(policies: "Sequence[Kept]") -> str:
+def _titles(policies: "Sequence[StoredPolicy]") -> str:
     return ", ".join(one.title for one in policies)
 
 
@@ -175,7 +173,7 @@ def _print(there: "Installed", found: "Sequence[NodePolicies]", headers: bool) -
     sys.stdout.flush()
 
 
-def _state_of(there: "Installed", node: "NodePolicies", one: "Kept") -> ReportedPolicy:
+def _state_of(there: "Installed", node: "NodePolicies", one: "StoredPolicy") -> ReportedPolicy:
     """The state reported by the node; `pending` while it has another version of the ConfigMap, `unknown` without a
     report."""
     if not node.has_agent:

@@ -44,6 +44,8 @@ def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
 def _target(text: str) -> str:
     from kubectl_gadget.cluster.selection.target_names import kind_of
 
+    if len(text.split()) > 1:
+        raise ValueError("is not the name of a pod; conditions need a flag: --filter, or --pcap where there is one")
     prefix, slash, name = text.rpartition("/")
     kind = kind_of(prefix) if slash else "pod"
     if kind is None and prefix:

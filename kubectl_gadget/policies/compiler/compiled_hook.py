@@ -13,7 +13,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.compiler import file_following, socket_tracking
 from kubectl_gadget.policies.compiler.attach.choose_ways import choose_ways
 from kubectl_gadget.policies.compiler.encoding.comparison_tables import ComparisonTables, Encoded, Look, TestClass
-from kubectl_gadget.policies.compiler.encoding.comparisons import Asked, Followed, ask
+from kubectl_gadget.policies.compiler.encoding.comparisons import FilterTest, Followed, filter_test
 from kubectl_gadget.policies.compiler.encoding.slots import MOST_SLOTS, Slot, task_slot
 from kubectl_gadget.policies.compiler.hook_slots import slots_of
 from kubectl_gadget.policies.compiler.node_types import to_resolve, usable_ways
@@ -72,17 +72,18 @@ class CompiledHook:
 
     def _compile(self, hooks: Sequence[Hook], followed: Followed) -> None:
         read = {id(hook): slots_of(hook, self.at_return) for hook in hooks}
-        asked: list[tuple[int, Asked]] = []
+        asked: list[tuple[int, FilterTest]] = []
         for bit, one in self.selectors:
             own = read[id(one.hook)]
             asked += [
-                (bit, ask(filter, own.arguments, own.result, followed, own.data)) for filter in self._filters(one)
+                (bit, filter_test(filter, own.arguments, own.result, followed, own.data))
+                for filter in self._filters(one)
             ]
             asked += [(bit, _is_followed(own.arguments[place])) for place in one.followed_only]
         sent = {slot for own in read.values() for slot in own.used()}
         if self.hook.generated:
             sent.add(task_slot(Type.FUNCTION))
-        if self.options.tells_process:
+        if self.options.names_process:
             sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY)}
         self.slots = sorted(sent | {item.slot for _, item in asked})
         if len(self.slots) > MOST_SLOTS:
@@ -96,7 +97,7 @@ class CompiledHook:
             self.results[hook_id] = numbers[own.result]
         self.called = numbers[task_slot(Type.FUNCTION)] if self.hook.generated else None
 
-    def _encode(self, asked: Sequence[tuple[int, Asked]]) -> Encoded:
+    def _encode(self, asked: Sequence[tuple[int, FilterTest]]) -> Encoded:
         tables = ComparisonTables()
         for slot in self.slots:
             first = len(tables.tests)
@@ -200,6 +201,6 @@ class CompiledHook:
         return id(one.hook) not in self._silent and one.posts
 
 
-def _is_followed(slot: Slot | None) -> Asked:
+def _is_followed(slot: Slot | None) -> FilterTest:
     assert slot is not None
-    return Asked(slot, Look(TestClass.IN_SET, file_following.FILE_ID), (0,), negated=True)
+    return FilterTest(slot, Look(TestClass.IN_SET, file_following.FILE_ID), (0,), negated=True)

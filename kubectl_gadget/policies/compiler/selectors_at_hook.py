@@ -26,9 +26,9 @@ class CompilerOptions:
 
     enforce: bool = False
     allow_weaker: bool = False
-    reaction: Literal["", "kill", "tell"] = ""
-    """what user space does instead of the kernel: "kill": agents kill; "tell": the client acts"""
-    tells_process: bool = False
+    reaction: Literal["", "kill", "notify"] = ""
+    """what user space does instead of the kernel: "kill": agents kill; "notify": the client acts"""
+    names_process: bool = False
     """each record names the program, for readers that do not track processes"""
     follows: bool = False
     """some policy follows files; set by the engine"""
@@ -146,7 +146,7 @@ def selectors_at(entry: PolicyAtHook, options: CompilerOptions) -> Iterator[Sele
         if hook.returns and not entry.at_call and enforced and not hook.probe:
             error = 0 if options.allow_weaker else found.denial
             found = replace(found, error=error, signal=found.signal_sent() if acts_at_call(selector) else 0)
-        if options.tells_process:
+        if options.names_process:
             refusals.check_can_be_installed(hook, selector)
         refusals.check_override(hook, selector)
         refusals.check_actions(selector, hashes=hashed_argument(hook) is not None)

@@ -73,12 +73,13 @@ def _on_calls(hook: Hook, policy: Policy) -> list[Hook]:
         ]
         if selectors:
             on_call = replace(hook, kind="kprobe", target=f"sys_{call.name}", syscall=True, abi=call.abi)
-            on_call = replace(on_call, arguments=tuple(replace(hook.arguments[one], index=0) for one in _kept(hook)))
+            first = (replace(hook.arguments[position], index=0) for position in _first_parameters(hook))
+            on_call = replace(on_call, arguments=tuple(first))
             found.append(replace(on_call, selectors=tuple(selectors)))
     return found
 
 
-def _kept(hook: Hook) -> list[int]:
+def _first_parameters(hook: Hook) -> list[int]:
     """The positions of the arguments that are the call's first parameter."""
     if hook.kind != "tracepoint":
         return []
@@ -94,9 +95,9 @@ def _split(selector: Selector, hook: Hook) -> tuple[Selector, list[SystemCall] |
         if filter.subject.kind != "argument":
             others.append(filter)
             continue
-        if filter.subject.position in (kept := _kept(hook)):
+        if filter.subject.position in (first := _first_parameters(hook)):
             others.append(
-                replace(filter, subject=replace(filter.subject, position=kept.index(filter.subject.position)))
+                replace(filter, subject=replace(filter.subject, position=first.index(filter.subject.position)))
             )
             continue
         if hook.arguments[filter.subject.position].type != "syscall64" or filter.test != "equal" or filter.negated:

@@ -146,7 +146,7 @@ class YamlHookReader:
             return_argument = None
         returns = wants_return or any(argument.return_copy for argument in arguments)
         self._note_limits(part)
-        around = SelectorContext(
+        context = SelectorContext(
             *(kind, arguments, data, return_argument, returns),
             *(self._lists, self._macros, self._problems, self._notes),
         )
@@ -157,7 +157,7 @@ class YamlHookReader:
             data=data,
             returns=returns,
             return_argument=return_argument,
-            selectors=tuple(read_selector(selector, around) for selector in part.parts("selectors")),
+            selectors=tuple(read_selector(selector, context) for selector in part.parts("selectors")),
             message=part.text("message"),
             tags=part.texts("tags"),
             place=part.place,

@@ -89,7 +89,7 @@ def returning(machine: str, result: int) -> tuple[Assignment, ...]:
     return tuple(assignment(Scalar(each, NOWHERE)) for each in written)
 
 
-def going_on(machine: str, function: int) -> Assignment:
+def continuing_as(machine: str, function: int) -> Assignment:
     """The assignment that makes a function continue as another, which has that number at the hook."""
     register = REGISTERS[_NEXT[machine]]
     return Assignment(register, "function", function, register)

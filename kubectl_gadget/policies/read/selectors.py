@@ -61,59 +61,59 @@ class SelectorContext:
     notes: list[Note]
 
 
-def read_selector(part: Part, around: SelectorContext) -> Selector:
-    """One selector. Errors are added to `around.problems`."""
+def read_selector(part: Part, context: SelectorContext) -> Selector:
+    """One selector. Errors are added to `context.problems`."""
     filters: list[HookFilter] = []
     return_filters: list[HookFilter] = []
-    for source in (part, *_macros(part, around)):
-        _read_filters(source, around, filters, return_filters)
-    if "matchReturnActions" in part and not around.returns:
-        around.problems.add(part.at("matchReturnActions"), "needs `return: true` and `returnArg` in the hook")
+    for source in (part, *_macros(part, context)):
+        _read_filters(source, context, filters, return_filters)
+    if "matchReturnActions" in part and not context.returns:
+        context.problems.add(part.at("matchReturnActions"), "needs `return: true` and `returnArg` in the hook")
     return Selector(
         filters=tuple(filters),
         return_filters=tuple(return_filters),
-        actions=read_actions(part, "matchActions", around.hook_kind, around.problems, around.notes),
-        return_actions=read_actions(part, "matchReturnActions", around.hook_kind, around.problems, around.notes),
+        actions=read_actions(part, "matchActions", context.hook_kind, context.problems, context.notes),
+        return_actions=read_actions(part, "matchReturnActions", context.hook_kind, context.problems, context.notes),
         place=part.place,
     )
 
 
-def _macros(part: Part, around: SelectorContext) -> list[Part]:
+def _macros(part: Part, context: SelectorContext) -> list[Part]:
     found = []
     for scalar in part.scalars("macros"):
-        if scalar.text in around.macros:
-            found.append(around.macros[scalar.text])
+        if scalar.text in context.macros:
+            found.append(context.macros[scalar.text])
         else:
             text = (
-                f"there is no macro {scalar.text!r} in spec.selectorsMacros{did_you_mean(scalar.text, around.macros)}"
+                f"there is no macro {scalar.text!r} in spec.selectorsMacros{did_you_mean(scalar.text, context.macros)}"
             )
-            around.problems.add(scalar.place, text)
+            context.problems.add(scalar.place, text)
     return found
 
 
 def _read_filters(
-    part: Part, around: SelectorContext, filters: list[HookFilter], return_filters: list[HookFilter]
+    part: Part, context: SelectorContext, filters: list[HookFilter], return_filters: list[HookFilter]
 ) -> None:
     """Adds the filters of a selector or of a macro to the two lists."""
 
     def gather(key: str, read: Callable[[Part], Sequence[HookFilter]], into: list[HookFilter] = filters) -> None:
         for item in part.parts(key):
-            with around.problems.collecting():
+            with context.problems.collecting():
                 into.extend(read(item))
 
-    gather("matchPIDs", lambda item: [_pid(item, around.lists)])
-    gather("matchArgs", lambda item: [_argument(item, around, "argument", around.arguments)])
-    gather("matchData", lambda item: [_argument(item, around, "data", around.data)])
-    gather("matchReturnArgs", lambda item: [_returned(item, around)], return_filters)
-    gather("matchBinaries", lambda item: [_binary(item, "binary", around.lists)])
-    gather("matchParentBinaries", lambda item: [_binary(item, "parent_binary", around.lists)])
+    gather("matchPIDs", lambda item: [_pid(item, context.lists)])
+    gather("matchArgs", lambda item: [_argument(item, context, "argument", context.arguments)])
+    gather("matchData", lambda item: [_argument(item, context, "data", context.data)])
+    gather("matchReturnArgs", lambda item: [_returned(item, context)], return_filters)
+    gather("matchBinaries", lambda item: [_binary(item, "binary", context.lists)])
+    gather("matchParentBinaries", lambda item: [_binary(item, "parent_binary", context.lists)])
     gather("matchNamespaces", lambda item: [_namespace(item)])
     gather("matchNamespaceChanges", _namespace_change)
     gather("matchCapabilities", lambda item: [_capability(item)])
     gather("matchCapabilityChanges", _capability_change)
     workloads = part.part("matchWorkloads")
     if workloads is not None:
-        scope = read_scope(workloads, around.problems)
+        scope = read_scope(workloads, context.problems)
         filters.append(HookFilter(Subject("workload"), "equal", (scope,), place=workloads.place))
 
 
@@ -188,16 +188,16 @@ def _capability_change(part: Part) -> list[HookFilter]:
     return [named, others]
 
 
-def _returned(part: Part, around: SelectorContext) -> HookFilter:
-    if around.return_argument is None:
+def _returned(part: Part, context: SelectorContext) -> HookFilter:
+    if context.return_argument is None:
         raise WrongYaml(part.place, "needs `return: true` and `returnArg` in the hook")
-    return _argument(part, around, "return", (around.return_argument,))
+    return _argument(part, context, "return", (context.return_argument,))
 
 
-def _argument(part: Part, around: SelectorContext, kind: SubjectKind, arguments: tuple[Argument, ...]) -> HookFilter:
+def _argument(part: Part, context: SelectorContext, kind: SubjectKind, arguments: tuple[Argument, ...]) -> HookFilter:
     operator = _operator(part, ARGUMENT_OPERATORS)
     test, negated = test_of(operator)
-    positions = _positions(part, around.hook_kind, kind, arguments, test)
+    positions = _positions(part, context.hook_kind, kind, arguments, test)
     if test == "expression":
         return _expression(part, kind, arguments, operator)
     argument = arguments[positions[0]]
@@ -205,7 +205,7 @@ def _argument(part: Part, around: SelectorContext, kind: SubjectKind, arguments:
     if test not in TESTS_OF_GROUP[type.group]:
         part.fail("operator", f"{operator} does not fit the type {argument.type}{_fitting(type)}")
     other = _old_set(part, arguments, positions) if test == "capabilities_gained" else 0
-    values = _values(part, around.lists, operator, test, argument.type, type)
+    values = _values(part, context.lists, operator, test, argument.type, type)
     if test == "equal" and any(isinstance(value, Range) for value in values):
         test = "range"
     subject = Subject(kind, positions[0], other=other)

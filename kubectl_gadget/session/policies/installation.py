@@ -19,7 +19,7 @@ from kubectl_gadget.cluster.api.resources import CONFIG_MAPS, DAEMON_SETS, NAMES
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
 from kubectl_gadget.events.schema import ARCHITECTURES
-from kubectl_gadget.policies.installed_policies import Kept, installed_file, kept
+from kubectl_gadget.policies.installed_policies import StoredPolicy, installed_file, stored_policies
 from kubectl_gadget.wire.agent_messages import OwnedPins, PoliciesState
 
 _ANNOTATION = "kubectl-gadget/policies"
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 class Installed:
     """The content of the ConfigMap."""
 
-    policies: tuple[Kept, ...] = ()
+    policies: tuple[StoredPolicy, ...] = ()
     allow_weaker: bool = False
     digest: str = ""
     version: str | None = None
@@ -51,7 +51,7 @@ class Installed:
 class PolicyChange:
     """`add` replaces policies of the same name; `remove` lists keys."""
 
-    add: Sequence[Kept] = ()
+    add: Sequence[StoredPolicy] = ()
     remove: Sequence[str] = ()
     allow_weaker: bool | None = None
     """None: unchanged"""
@@ -141,7 +141,7 @@ def _installed(found: Object | None) -> Installed:
         return Installed()
     annotations = found["metadata"].get("annotations") or {}
     try:
-        policies = tuple(kept(found.get("data") or {}))
+        policies = tuple(stored_policies(found.get("data") or {}))
     except UsageError as error:
         remedy = f"update the client; or kubectl delete configmap {manifests.POLICIES}, which removes them all"
         raise UsageError(f"the installed policies cannot be decoded: {error}", remedy) from None

@@ -22,7 +22,7 @@ from kubectl_gadget.cluster.api.kubeconfig import load
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError, UsageError
-from kubectl_gadget.policies.installed_policies import keep
+from kubectl_gadget.policies.installed_policies import policies_to_store
 from kubectl_gadget.session.policies import installation
 from kubectl_gadget.session.policies.installation import PolicyChange, change, read
 from tests.agent.guards import RunningGuard, bpf_file_system, guard
@@ -89,7 +89,7 @@ async def _play_kubelet(site: Site, running: RunningGuard) -> None:
 
 
 def policies(*texts: str, namespace: str = "default") -> PolicyChange:
-    return PolicyChange(keep([("test.yaml", "\n---\n".join(texts))], namespace))
+    return PolicyChange(policies_to_store([("test.yaml", "\n---\n".join(texts))], namespace))
 
 
 TELLS = """
@@ -253,7 +253,7 @@ async def test_a_file_of_what_the_cluster_has_is_refused(site: Site, tmp_path: P
     file.write_text(KILLS)
     code, _, said = await site.run("policy", "install", "-f", str(file), "--enforce", "--objects", str(file))
     assert code == 2
-    assert "--objects is only for --local" in said
+    assert "unknown flag --objects" in said
     assert site.file() is None
 
 
@@ -262,7 +262,7 @@ async def test_a_policy_that_kills_needs_to_be_asked_for(site: Site, tmp_path: P
     file.write_text(KILLS)
     code, _, said = await site.run("policy", "install", "-f", str(file), "--wait=false")
     assert code == 2
-    assert "kills would deny or kill, as long as it is installed" in said
+    assert "kills would deny or kill while installed" in said
     assert "--enforce" in said
     assert site.file() is None
     code, _, said = await site.run("policy", "install", "-f", str(file), "--enforce", "--wait=false")

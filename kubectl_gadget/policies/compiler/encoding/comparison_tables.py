@@ -66,7 +66,7 @@ class Test:
     __test__ = False
 
     look: Look
-    asked: int = 0
+    selectors: int = 0
     negated: int = 0
     entries: dict["Entry", int] = field(default_factory=dict)
 
@@ -86,13 +86,13 @@ class ComparisonTables:
     def add(self, first: int, selector: int, look: Look, entries: Iterable[Entry], negated: bool) -> None:
         """Adds one filter of `selector`, on the slot whose tests begin at number `first`."""
         bit = 1 << selector
-        test = next((test for test in self.tests[first:] if test.look == look and not test.asked & bit), None)
+        test = next((test for test in self.tests[first:] if test.look == look and not test.selectors & bit), None)
         if test is None:
             if len(self.tests) == MOST_TESTS:
                 raise ValueError(f"more than {MOST_TESTS} different tests on one hook")
             test = Test(look)
             self.tests.append(test)
-        test.asked |= bit
+        test.selectors |= bit
         if negated:
             test.negated |= bit
         for entry in entries:
@@ -130,7 +130,7 @@ class Encoded:
         self._tables.setdefault(table, []).append(key + value)
 
     def _test(self, number: int, test: Test) -> bytes:
-        self._put("policy_planes", _u32(number), self.set(test.negated) + self.set(~test.asked))
+        self._put("policy_planes", _u32(number), self.set(test.negated) + self.set(~test.selectors))
         first, count, first_interval = 0, 0, 0
         match test.look.kind:
             case TestClass.IN_SET | TestClass.IN_NAMESPACE | TestClass.DESCENDS | TestClass.RAN:

@@ -45,7 +45,7 @@ _SIGNED, _UNSIGNED = (-(1 << 63), (1 << 63) - 1), (0, (1 << 64) - 1)
 
 
 @dataclass(frozen=True)
-class Asked:
+class FilterTest:
     """One filter in the form of a test."""
 
     slot: Slot
@@ -75,13 +75,13 @@ class Followed:
         return number
 
 
-def ask(
+def filter_test(
     filter: HookFilter,
     arguments: Sequence[Slot | None],
     result: Slot | None,
     followed: Followed,
     data: Sequence[Slot | None] = (),
-) -> Asked:
+) -> FilterTest:
     """The test for a filter. `arguments` and `data` are the slots of the hook's arguments and data, `result` is the
     slot of its return value; programs to follow are added to `followed`. Raises UsageError."""
     if filter.subject.kind == "data":
@@ -89,7 +89,7 @@ def ask(
     if filter.follow and filter.subject.kind in ("binary", "parent_binary"):
         look = Look(TestClass.RAN, int(filter.subject.kind == "parent_binary"))
         programs = tuple(followed.number(filter, text) for text in _texts(filter))
-        return Asked(task_slot(Type.STARTED_BY), look, programs, filter.negated)
+        return FilterTest(task_slot(Type.STARTED_BY), look, programs, filter.negated)
     if filter.test == "expression":
         return _expression(filter, arguments)
     slot, part = _subject(filter, arguments, result)
@@ -97,16 +97,16 @@ def ask(
         return _gained(filter, slot, arguments[filter.subject.other])
     if filter.follow:
         numbers = tuple(_integer(filter, value) for value in filter.values)
-        return Asked(slot, Look(TestClass.DESCENDS, part), numbers, filter.negated)
+        return FilterTest(slot, Look(TestClass.DESCENDS, part), numbers, filter.negated)
     if HOST_NAMESPACE in filter.values:
         numbers = tuple(_HOST if value == HOST_NAMESPACE else _integer(filter, value) for value in filter.values)
-        return Asked(slot, Look(TestClass.IN_NAMESPACE, part), numbers, filter.negated)
+        return FilterTest(slot, Look(TestClass.IN_NAMESPACE, part), numbers, filter.negated)
     if filter.test in _ADDRESS_PARTS:
         if slot.type not in WITH_ADDRESSES:
             raise _wrong(filter, "has no addresses")
         networks = [value for value in filter.values if isinstance(value, IPv4Network | IPv6Network)]
         look = Look(TestClass.NETWORK, _ADDRESS_PARTS[filter.test])
-        return Asked(slot, look, tuple(map(network_bits, networks)), filter.negated)
+        return FilterTest(slot, look, tuple(map(network_bits, networks)), filter.negated)
     if filter.test in _SOCKET_PARTS:
         if slot.type not in WITH_ADDRESSES:
             raise _wrong(filter, "is not a socket")
@@ -115,7 +115,7 @@ def ask(
         if slot.type not in (Type.FILE, Type.PATH, Type.FD, Type.DENTRY, Type.BINPRM, Type.KIOCB):
             raise _wrong(filter, "is not a file")
         if filter.test == "same_file":
-            return Asked(slot, Look(TestClass.SAME_FILE), tuple(_texts(filter)), filter.negated)
+            return FilterTest(slot, Look(TestClass.SAME_FILE), tuple(_texts(filter)), filter.negated)
         return _number(filter, slot, 0, FILE_TYPE)
     is_text = slot.type in WITH_TEXT or (slot.type is Type.AUTO and any(isinstance(one, str) for one in filter.values))
     if is_text and filter.test not in ("less", "greater", "range", "mask"):
@@ -156,7 +156,7 @@ def _subject(filter: HookFilter, arguments: Sequence[Slot | None], result: Slot 
     raise _unsupported(filter, f"{subject.kind.replace('_', ' ')} filters")
 
 
-def _expression(filter: HookFilter, arguments: Sequence[Slot | None]) -> Asked:
+def _expression(filter: HookFilter, arguments: Sequence[Slot | None]) -> FilterTest:
     def slot_of(position: int) -> Slot:
         slot = arguments[position]
         if slot is None or slot.type is not Type.NUMBER:
@@ -169,32 +169,32 @@ def _expression(filter: HookFilter, arguments: Sequence[Slot | None]) -> Asked:
         found = tuple(postfix(parse_expression(str(text)), slot_of) for text in filter.values)
     except ValueError as error:
         raise UsageError(f"{filter.place}: {error}") from None
-    return Asked(task_slot(Type.EXPRESSION), Look(TestClass.COMPUTED), (), filter.negated, found)
+    return FilterTest(task_slot(Type.EXPRESSION), Look(TestClass.COMPUTED), (), filter.negated, found)
 
 
-def _gained(filter: HookFilter, new: Slot, old: Slot | None) -> Asked:
+def _gained(filter: HookFilter, new: Slot, old: Slot | None) -> FilterTest:
     if old is None or not new.type == old.type == Type.CAPABILITY_SET:
         raise _wrong(filter, "or the other argument is not a set of capabilities")
     if (new.source, new.steps, new.resolve) != (old.source, old.steps, old.resolve):
         raise _unsupported(filter, "comparing two sets from different structures")
     slot = replace(new, type=Type.CAPABILITIES_GAINED, size_index=old.index)
-    return Asked(slot, Look(TestClass.MASK), (_UNSIGNED[1],), filter.negated)
+    return FilterTest(slot, Look(TestClass.MASK), (_UNSIGNED[1],), filter.negated)
 
 
-def _number(filter: HookFilter, slot: Slot, part: int, flags: int = 0) -> Asked:
+def _number(filter: HookFilter, slot: Slot, part: int, flags: int = 0) -> FilterTest:
     signed = slot.type is Type.NUMBER and bool(slot.flags & SlotFlag.SIGNED)
     if filter.test == "mask":
         numbers = [_integer(filter, value) for value in filter.values]
-        return Asked(slot, Look(TestClass.MASK, part), tuple(numbers), filter.negated)
+        return FilterTest(slot, Look(TestClass.MASK, part), tuple(numbers), filter.negated)
     calls = tuple(value for value in filter.values if isinstance(value, SystemCall))
     spans = tuple(_span(filter, value, signed) for value in filter.values if not isinstance(value, SystemCall))
     if all(first == last for first, last in spans):
         look = Look(TestClass.IN_SET, part, flags)
-        return Asked(slot, look, (*(first & _UNSIGNED[1] for first, _ in spans), *calls), filter.negated)
+        return FilterTest(slot, look, (*(first & _UNSIGNED[1] for first, _ in spans), *calls), filter.negated)
     look = Look(TestClass.IN_INTERVAL, part, flags | (BIASED if signed else 0))
     lowest, highest = _SIGNED if signed else _UNSIGNED
     cut = ((max(first, lowest), min(last, highest)) for first, last in spans)
-    return Asked(slot, look, tuple(span for span in cut if span[0] <= span[1]), filter.negated)
+    return FilterTest(slot, look, tuple(span for span in cut if span[0] <= span[1]), filter.negated)
 
 
 def _span(filter: HookFilter, value: Value, signed: bool) -> tuple[int, int]:
@@ -223,7 +223,7 @@ def _texts(filter: HookFilter) -> list[bytes]:
     return texts
 
 
-def _text(filter: HookFilter, slot: Slot) -> Asked:
+def _text(filter: HookFilter, slot: Slot) -> FilterTest:
     texts = _texts(filter)
     longest = LONGEST_TEXT if filter.test in ("equal", "prefix", "postfix") else PATTERN_BYTES
     for text in texts:
@@ -250,7 +250,7 @@ def _text(filter: HookFilter, slot: Slot) -> Asked:
             kind, flags, entries = TestClass.SUBSTRING, 1, [text.lower() for text in texts]
         case _:
             raise _unsupported(filter, f"the operator {filter.operator or filter.test}")
-    return Asked(slot, Look(kind, 0, flags), tuple(entries), filter.negated)
+    return FilterTest(slot, Look(kind, 0, flags), tuple(entries), filter.negated)
 
 
 def _wrong(filter: HookFilter, what: str) -> UsageError:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from kubectl_gadget.policies.language.linux_names import MACHINES
 from kubectl_gadget.policies.model import Action, Assignment, NewFunction
-from kubectl_gadget.policies.read.registers import MOST, going_on, returning
+from kubectl_gadget.policies.read.registers import MOST, continuing_as, returning
 
 _KINDS = ("number", "sum", "memory", "function")
 """enum policy_assignment_kind."""
@@ -41,7 +41,7 @@ def _assignments(action: Action, machine: str, functions: Sequence[NewFunction])
     """An action's assignments on one machine; empty when the action names registers of another."""
     named = tuple(one for one in action.registers if one.to.machine == machine)
     if action.instead and len(named) == len(action.registers):
-        return (*named, going_on(machine, functions.index(action.instead)))
+        return (*named, continuing_as(machine, functions.index(action.instead)))
     if action.registers:
         return named
     return returning(machine, action.error)
