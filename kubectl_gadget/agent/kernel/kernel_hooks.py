@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.agent.kernel.features import TRACING
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.similar_names import close_matches
 from kubectl_gadget.wire.agent_messages import FoundFunction, FoundFunctions, Hooks
 from kubectl_gadget.wire.client_messages import LookUp
 
@@ -59,10 +60,8 @@ def _kernel_symbols() -> Iterator[str]:
 
 def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[str, tuple[str, ...]]:
     """Returns at most two similar names for each missing one. `known` is called only when names are missing."""
-    import difflib  # 3 ms of each agent's start
-
     names = set(known()) if missing else set()
-    return {name: tuple(found) for name in missing if (found := difflib.get_close_matches(name, names, 2, 0.7))}
+    return {name: tuple(found) for name in missing if (found := close_matches(name, names, 2, 0.7))}
 
 
 def traceable_names() -> list[str] | None:

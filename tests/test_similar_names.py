@@ -1,0 +1,35 @@
+"""Names that are similar to one that is not known."""
+
+from difflib import SequenceMatcher, get_close_matches
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_gadget.similar_names import close_matches
+
+names = st.text("abc_1", min_size=1, max_size=12)
+
+
+@given(names, st.lists(names, unique=True), st.integers(1, 4), st.sampled_from([0.3, 0.5, 0.6, 0.7, 0.85, 1.0]))
+def test_the_nearest_are_those_that_difflib_finds(name: str, known: list[str], most: int, cutoff: float) -> None:
+    assert close_matches(name, known, most, cutoff) == get_close_matches(name, known, most, cutoff)
+
+
+def test_few_of_many_names_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    class Counting(SequenceMatcher[str]):
+        def ratio(self) -> float:
+            compared.append(self.a)
+            return super().ratio()
+
+    monkeypatch.setattr("difflib.SequenceMatcher", Counting)
+    known = [
+        f"{verb}_{noun}_{number}"
+        for verb in ("vfs", "tcp", "udp")
+        for noun in ("read", "close")
+        for number in range(99)
+    ]
+    assert close_matches("vfs_raed_77", known, 2, 0.7)[0] == "vfs_read_77"
+    assert len(compared) < 60
