@@ -5,13 +5,13 @@ against it as a child process, or in a thread.
 """
 
 import functools
+import json
 import ssl
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from aiohttp import web
 
 from kubectl_gadget.catalogue import pack_payload
@@ -157,6 +157,6 @@ class FakeCluster:
         }
 
     def write_kubeconfig(self, path: Path, user: Mapping[str, Any] | None = None, namespace: str | None = None) -> Path:
-        """Writes the kubeconfig to a file and returns the file."""
-        path.write_text(yaml.safe_dump(self.kubeconfig(user, namespace)))
+        """Writes the kubeconfig to a file and returns the file. It is JSON, which is YAML and is written sooner."""
+        path.write_text(json.dumps(self.kubeconfig(user, namespace)))
         return path

@@ -24,6 +24,7 @@ CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 """Debian has it by both names; None: it is not installed."""
 _SECONDS = 120.0
 """that anything may take that is expected to happen"""
+_EMPTY = "data:text/html,"
 _KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowRight": 39}
 
 
@@ -63,6 +64,14 @@ class Page:
             assert time.monotonic() < until, f"{condition} is not so: {self.script('document.body.innerText')}"
             time.sleep(0.05)
 
+    def open(self, url: str, scheme: str = "") -> None:
+        """Loads the URL, also if only its part after # differs. The scheme is `light`, `dark` or the browser's own."""
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        for address in (_EMPTY, url):
+            self.ask("Page.navigate", url=address)
+            start = json.dumps(address.partition("#")[0])
+            self.wait(f"location.href.startsWith({start}) && document.readyState === 'complete'")
+
     def _is(self, condition: str) -> bool:
         try:
             return bool(self.script(f"!!({condition})"))
@@ -82,12 +91,11 @@ class Page:
 
 
 @contextmanager
-def opened(url: str, size: tuple[int, int] = (1400, 900), dark: bool = False) -> Iterator[Page]:
-    """The page while the block runs."""
+def empty_page(size: tuple[int, int] = (1400, 900)) -> Iterator[Page]:
+    """An empty page of a browser that runs while the block does."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        scheme = f"preferredColorScheme={0 if dark else 1}"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--hide-scrollbars"]
-        own = [f"--user-data-dir={folder}", f"--blink-settings={scheme}", f"--window-size={size[0]},{size[1]}"]
+        own = [f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}"]
         command = [str(CHROMIUM), *options, *own, "about:blank"]
         # Debian's command is a shell script that waits for the browser, so both have to be ended.
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -100,19 +108,16 @@ def opened(url: str, size: tuple[int, int] = (1400, 900), dark: bool = False) ->
                         break
                 assert said, "the browser says nothing"
                 assert said[-1].startswith("DevTools"), "".join(said)
-                browser = said[-1].split()[-1]
-                with connect(browser, max_size=None) as connection:
+                address = said[-1].split()[-1]
+                with connect(address, max_size=None) as connection:
                     (target,) = [
                         found["targetId"]
                         for found in Page(connection).ask("Target.getTargets")["targetInfos"]
                         if found["type"] == "page"
                     ]
-                address = f"{browser.partition('/devtools/')[0]}/devtools/page/{target}"
+                address = f"{address.partition('/devtools/')[0]}/devtools/page/{target}"
                 with connect(address, max_size=None) as connection:
-                    page = Page(connection)
-                    page.ask("Page.navigate", url=url)
-                    page.wait("location.protocol !== 'about:' && document.readyState === 'complete'")
-                    yield page
+                    yield Page(connection)
             finally:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

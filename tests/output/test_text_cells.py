@@ -92,7 +92,8 @@ def test_yaml_is_what_the_library_writes_for_each_row(columns: tuple[str, ...]) 
         return "---\n" + text
 
     assert printed("yaml", found, columns=columns).split("---\n") == "".join(map(dump, records)).split("---\n")
-    assert len(list(yaml.safe_load_all(printed("yaml", found, columns=columns)))) == len(found)
+    read = yaml.load_all(printed("yaml", found, columns=columns), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    assert len(list(read)) == len(found)
 
 
 @pytest.mark.parametrize("columns", [(), ("path",), ("pid", "path", "comm")])

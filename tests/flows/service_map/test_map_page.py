@@ -15,7 +15,7 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.service_map.map_page import LivePage
 from kubectl_gadget.policy_events.exec_id import ExecId
-from tests.flows.browser import CHROMIUM, opened
+from tests.flows.browser import CHROMIUM, Page, empty_page
 from tests.flows.rows import DEATHSTAR, SERVER, RowTable, accepted, drop, tcp
 from tests.flows.rows import XWING as XWING_ROW
 from tests.flows.serving import served
@@ -126,19 +126,26 @@ def test_a_port_that_is_taken_is_reported(url: str) -> None:
         pass
 
 
-def dom(url: str, awaited: str) -> str:
+@pytest.fixture(scope="module", name="tab")
+def a_tab() -> Iterator[Page]:
+    """One of one browser for all tests, since its start takes most of their time."""
+    with empty_page() as tab:
+        yield tab
+
+
+def dom(tab: Page, url: str, awaited: str) -> str:
     """What the page has become in a browser, once it has `awaited`."""
-    with opened(url) as tab:
-        tab.wait(f"document.documentElement.outerHTML.includes({json.dumps(awaited)})")
-        found: str = tab.script("document.documentElement.outerHTML")
-        return found
+    tab.open(url)
+    tab.wait(f"document.documentElement.outerHTML.includes({json.dumps(awaited)})")
+    found: str = tab.script("document.documentElement.outerHTML")
+    return found
 
 
 @in_browser
-def test_a_browser_shows_processes_below_those_that_started_them_with_their_connections() -> None:
+def test_a_browser_shows_processes_below_those_that_started_them_with_their_connections(tab: Page) -> None:
     page, _ = with_processes()
     with served(page) as url:
-        document = dom(f"{url}#Pod%2Fdefault%2Fxwing", "/usr/bin/curl -s")
+        document = dom(tab, f"{url}#Pod%2Fdefault%2Fxwing", "/usr/bin/curl -s")
     tree = document.partition('<ul class="tree">')[2]
     shell, curl, link = (tree.index(text) for text in ("/bin/sh -c loop", "/usr/bin/curl -s", "→ 10.2.0.3:8080 TCP"))
     assert shell < curl < link
@@ -146,9 +153,9 @@ def test_a_browser_shows_processes_below_those_that_started_them_with_their_conn
 
 
 @in_browser
-def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, url: str) -> None:
+def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, url: str, tab: Page) -> None:
     tell(page, RowTable(AddressBook()), 3, comm="<img src=x onerror=document.title=1>")
-    document = dom(url, "2 places · 1 edges")
+    document = dom(tab, url, "2 places · 1 edges")
     assert len(re.findall('class="place', document)) == 2
     assert len(re.findall('class="edge bad"', document)) == 1
     assert "&lt;img src=x onerror=document.title=1&gt;" in document
@@ -195,48 +202,49 @@ _FAULTS = """(() => {
 @in_browser
 @pytest.mark.parametrize(("count", "dark"), [(2, False), (12, True), (300, False)])
 def test_names_can_be_read_and_nothing_lies_on_a_box_with_few_and_with_hundreds_of_places(
-    count: int, dark: bool
+    tab: Page, count: int, dark: bool
 ) -> None:
     page = LivePage()
     crowd(page, count)
-    with served(page) as url, opened(url, dark=dark) as tab:
+    with served(page) as url:
+        tab.open(url, "dark" if dark else "light")
         tab.wait(f"document.getElementById('state')?.textContent.startsWith('{count} places')")
         assert tab.script("document.querySelectorAll('.place').length") == count
         assert tab.script(_FAULTS) == ""
 
 
 @in_browser
-def test_all_can_be_done_with_the_keyboard(url: str) -> None:
-    with opened(url) as tab:
-        tab.wait("document.getElementById('state')?.textContent.startsWith('2 places')")
-        tab.press("/")
-        tab.script("document.execCommand('insertText', false, 'no such pod')")
-        tab.wait("document.getElementById('empty').textContent.startsWith('Nothing fits')")
-        tab.press("Escape")
-        tab.wait("document.getElementById('empty').textContent === '' && !document.querySelector('.place.off')")
-        tab.script("document.querySelector('.place').focus()")
-        tab.press("Enter")
-        tab.wait("document.querySelector('#side h2') && document.querySelectorAll('.place.chosen').length === 1")
-        tab.press("Escape")
-        tab.wait("!document.querySelector('#side h2')")
-        tab.press("p")
-        tab.wait("document.getElementById('pause').ariaPressed === 'true'")
+def test_all_can_be_done_with_the_keyboard(url: str, tab: Page) -> None:
+    tab.open(url)
+    tab.wait("document.getElementById('state')?.textContent.startsWith('2 places')")
+    tab.press("/")
+    tab.script("document.execCommand('insertText', false, 'no such pod')")
+    tab.wait("document.getElementById('empty').textContent.startsWith('Nothing fits')")
+    tab.press("Escape")
+    tab.wait("document.getElementById('empty').textContent === '' && !document.querySelector('.place.off')")
+    tab.script("document.querySelector('.place').focus()")
+    tab.press("Enter")
+    tab.wait("document.querySelector('#side h2') && document.querySelectorAll('.place.chosen').length === 1")
+    tab.press("Escape")
+    tab.wait("!document.querySelector('#side h2')")
+    tab.press("p")
+    tab.wait("document.getElementById('pause').ariaPressed === 'true'")
 
 
 @in_browser
-def test_an_edge_says_how_many_bytes_go_over_it_in_a_second(page: LivePage, url: str) -> None:
-    with opened(url) as tab:
-        tab.wait("document.querySelector('.rate')")
-        table, second = RowTable(AddressBook()), 5.0
-        client = ("10.1.0.2", 41000)
-        page.add_all(table.add(tcp("syn", second, local=client)))
-        sent = 0
-        for _ in range(100):
-            sent, second = sent + 1_000_000, second + 1
-            page.add_all(table.add(tcp("report", second, local=client, initiator="this end", sent=sent, received=0)))
-            if tab.script("[...edges.values()].some(edge => edge.rate > 1000)"):
-                return
-            tab.script("new Promise(done => setTimeout(done, 100))")
+def test_an_edge_says_how_many_bytes_go_over_it_in_a_second(page: LivePage, url: str, tab: Page) -> None:
+    tab.open(url)
+    tab.wait("document.querySelector('.rate')")
+    table, second = RowTable(AddressBook()), 5.0
+    client = ("10.1.0.2", 41000)
+    page.add_all(table.add(tcp("syn", second, local=client)))
+    sent = 0
+    for _ in range(100):
+        sent, second = sent + 1_000_000, second + 1
+        page.add_all(table.add(tcp("report", second, local=client, initiator="this end", sent=sent, received=0)))
+        if tab.script("[...edges.values()].some(edge => edge.rate > 1000)"):
+            return
+        tab.script("new Promise(done => setTimeout(done, 100))")
     raise AssertionError("no edge has a rate")
 
 
@@ -254,8 +262,9 @@ def with_two_ports() -> LivePage:
 
 
 @in_browser
-def test_an_edge_names_its_ports_and_is_mixed_where_only_one_has_trouble() -> None:
-    with served(with_two_ports()) as url, opened(url) as tab:
+def test_an_edge_names_its_ports_and_is_mixed_where_only_one_has_trouble(tab: Page) -> None:
+    with served(with_two_ports()) as url:
+        tab.open(url)
         tab.wait("document.querySelector('.edge')")
         tab.wait(
             "[...document.querySelector('.rate').children].map(t => t.textContent).join('|') === '8080, 9090|1 dropped'"
@@ -270,13 +279,14 @@ def test_an_edge_names_its_ports_and_is_mixed_where_only_one_has_trouble() -> No
 
 
 @in_browser
-def test_each_word_of_the_filter_has_to_fit_and_the_list_follows() -> None:
+def test_each_word_of_the_filter_has_to_fit_and_the_list_follows(tab: Page) -> None:
     rows, text = (
         "[...document.querySelectorAll('#log tbody tr')]",
         "row.cells[1].textContent + row.cells[4].textContent",
     )
     shown = f"{rows}.map(row => {text})"
-    with served(with_two_ports()) as url, opened(url) as tab:
+    with served(with_two_ports()) as url:
+        tab.open(url)
         tab.wait("document.querySelectorAll('#log tbody tr').length === 3")
 
         def type_in(text: str) -> None:

@@ -17,7 +17,7 @@ from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink, tree
 from kubectl_gadget.views.tables.arrangement import Arrangement
 from kubectl_gadget.views.tables.call_paths import PathStep
-from tests.flows.browser import CHROMIUM, Page, opened
+from tests.flows.browser import CHROMIUM, Page, empty_page
 from tests.views.profiles import PROFILE, batch, profile, stack, written
 from tests.views.tables.test_aggregation import TOP
 
@@ -44,19 +44,16 @@ def make(path: Path, diff: str = "") -> Path:
 @pytest.fixture(scope="module", name="browser")
 def a_browser() -> Iterator[Page]:
     """One for all tests, since its start takes most of their time."""
-    with opened("data:text/html,", (1220, 800)) as page:
+    with empty_page((1220, 800)) as page:
         page.ask("Network.enable")
         page.ask("Network.setBlockedURLs", urls=["http://*", "https://*", "ws://*", "wss://*"])
         yield page
 
 
-def drawn(browser: Page, path: Path, hash: str = "", scheme: str = "") -> str:
+def drawn(page: Page, path: Path, hash: str = "", scheme: str = "") -> str:
     """What the browser has made of the file, without a network."""
-    browser.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-    for url in ("data:text/html,", f"file://{path}"):  # another hash alone would not load the file again
-        browser.ask("Page.navigate", url=url + hash)
-        browser.wait(f"location.href.startsWith({json.dumps(url)}) && document.readyState === 'complete'")
-    text: str = browser.script("document.documentElement.outerHTML")
+    page.open(f"file://{path}{hash}", scheme)
+    text: str = page.script("document.documentElement.outerHTML")
     return text
 
 
