@@ -46,6 +46,8 @@ def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run
     report_files.check(wanted, subjects)
     flags = replace(flags, shown=with_record(flags.shown, wanted))
     user = child.user(run_as) if run_as else None
+    if user is None:  # else it may be where only that user can look
+        child.require(command[0])
     with _folder() as folder:
         process = child.Command(command, {ENVIRONMENT: str(folder)}, user)
         try:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.python_process import given_environment
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -41,6 +41,15 @@ def user(name: str, source: str = "--run-as") -> User:
     if os.geteuid() not in (0, found.pw_uid):
         raise UsageError(f"{source} {name}: only root can run a command as another user", "sudo")
     return User(name, found.pw_uid, found.pw_gid, found.pw_dir)
+
+
+def require(program: str) -> None:
+    """Raises GadgetError, with a shell's exit code, if neither PATH nor the file system has this program."""
+    folders = [""] if "/" in program else os.get_exec_path(given_environment())
+    if not any(os.path.lexists(os.path.join(folder, program)) for folder in folders):
+        error = GadgetError(f"{program}: {os.strerror(errno.ENOENT)}; nothing was traced")
+        error.exit_code = _NOT_FOUND
+        raise error
 
 
 @contextmanager

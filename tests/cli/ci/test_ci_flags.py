@@ -14,14 +14,14 @@ from tests.session.ci.test_background import DONE, FIRST, finishes, stopped
     [
         (["run"], "no command was given after --"),
         (["run", "make"], "no command was given after --"),
-        (["run", "--report", "xml=f", "--", "x"], "must be one of junit"),
-        (["run", "--report", "attestation=a", "--", "x"], "--subject FILE"),
-        (["run", "--report", "record=a.kgr", "--record", "b.kgr", "--", "x"], "a run writes one recording"),
-        (["run", "--fail-on-new", "connect", "--", "x"], "--fail-on-new needs a baseline"),
-        (["run", "--baseline", "b", "--fail-on-new", "conect", "--", "x"], "did you mean connect?"),
-        (["run", "--local", "--trace", "signl", "--", "x"], "no gadget is named trace signl"),
-        (["run", "--run-as", "no-such-user", "--", "x"], "has no such user"),
-        (["run", "--local", "--assert", "none.yaml", "--", "x"], "none.yaml: No such file or directory"),
+        (["run", "--report", "xml=f", "--", "true"], "must be one of junit"),
+        (["run", "--report", "attestation=a", "--", "true"], "--subject FILE"),
+        (["run", "--report", "record=a.kgr", "--record", "b.kgr", "--", "true"], "a run writes one recording"),
+        (["run", "--fail-on-new", "connect", "--", "true"], "--fail-on-new needs a baseline"),
+        (["run", "--baseline", "b", "--fail-on-new", "conect", "--", "true"], "did you mean connect?"),
+        (["run", "--local", "--trace", "signl", "--", "true"], "no gadget is named trace signl"),
+        (["run", "--run-as", "no-such-user", "--", "true"], "has no such user"),
+        (["run", "--local", "--assert", "none.yaml", "--", "true"], "none.yaml: No such file or directory"),
         (["step"], "name exactly one step"),
         (["step", "a", "b"], "name exactly one step"),
         (["step", "a"], "no run of kubectl gadget ci answers"),
@@ -38,6 +38,18 @@ def test_refusals(
     assert run(["ci", *words]) in (1, 2)
     assert said in capfd.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "./no-such-program"])
+def test_a_program_that_does_not_exist_is_reported_before_anything_is_attached(
+    program: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("it was forked")
+
+    monkeypatch.setattr("kubectl_gadget.session.ci.child_command.Command", refuse)
+    assert run(["ci", "run", "--local", "--", program]) == 127
+    assert f"{program}: No such file or directory; nothing was traced" in capfd.readouterr().err
 
 
 @pytest.mark.root
