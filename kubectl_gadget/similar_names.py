@@ -9,6 +9,9 @@ from collections.abc import Iterable
 _SHORT = 400
 """A list of all names of fewer characters than this fits into a message."""
 
+_FEW = 5
+"""of the names in a longer list, which are shown"""
+
 
 def close_matches(name: str, known: Iterable[str], most: int, cutoff: float) -> list[str]:
     """Returns what difflib.get_close_matches() returns, sooner when `known` is long."""
@@ -58,9 +61,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def suggested(name: str, known: Iterable[str], cutoff: float = 0.5, most: int = 3, only_near: bool = False) -> str:
-    """`pod or pid?` with the names nearest to `name`. When none is near: `one of …` with all names; empty with
-    `only_near`."""
+    """`pod or pid?` with the names nearest to `name`. When none is near: `one of …` with all names, or with a few when
+    there are many; empty with `only_near`."""
     names = sorted(known)
     if near := nearest(name, names, cutoff, most):
         return f"{near}?"
-    return "" if only_near else f"one of {', '.join(names)}"
+    if only_near:
+        return ""
+    if sum(map(len, names)) < _SHORT:
+        return f"one of {', '.join(names)}"
+    few = ", ".join(close_matches(name, names, _FEW, 0.01) or names[:_FEW])
+    return f"{few} or another one of {len(names)} names, which each gadget's --help lists"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.similar_names import close_matches
+from kubectl_gadget.similar_names import close_matches, suggested
 
 names = st.text("abc_1", min_size=1, max_size=12)
 
@@ -33,3 +33,11 @@ def test_few_of_many_names_are_compared(monkeypatch: pytest.MonkeyPatch) -> None
     ]
     assert close_matches("vfs_raed_77", known, 2, 0.7)[0] == "vfs_read_77"
     assert len(compared) < 60
+
+
+def test_few_names_of_a_long_list_are_shown_with_their_number() -> None:
+    assert suggested("zzz", ["pod", "path"]) == "one of path, pod"
+    names = [f"column_with_a_long_name_{number}" for number in range(100)]
+    found = suggested("xyz_long", names)
+    assert "or another one of 100 names" in found
+    assert found.count("column_with") == 5
