@@ -8,6 +8,7 @@ import pytest
 from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.wire.acting_objects import could_act
 
+pytestmark = pytest.mark.compiled
 HEAD = """
 #define SEC(NAME) __attribute__((section(NAME), used))
 static long (*bpf_get_current_pid_tgid)(void) = (void *)14;
