@@ -44,6 +44,8 @@ _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _NEW_OBJECTS = 2_000
 """So many are made before garbage is looked for, as is usual since Python 3.13; cli/main.py lets imports make more."""
+_FREEZE_CHANGES = 100
+"""While nodes attach, what there is after so many of their changes is not looked through for garbage again."""
 _ANSWER_SECONDS = 30.0
 """Time limit for a node's snapshot, unless --timeout is given."""
 
@@ -132,6 +134,8 @@ class LiveRun:
         self._announced = False
         self._pending: list[NodeState] = []
         """nodes that were neither attached nor failed when last looked"""
+        self._changes = 0
+        """of nodes, until all are attached"""
         self._reported: set[str] = set()
         self._backlog: Backlog | None = None
         self._once = options.gadgets[0].gadget.kind == "snapshot"
@@ -316,6 +320,10 @@ class LiveRun:
     def _check(self) -> None:
         """After every change of a node, checks whether everything is attached, or everything is over."""
         states = self._states.values()
+        if not self._announced:
+            self._changes += 1
+            if self._changes % _FREEZE_CHANGES == 0:
+                gc.freeze()
         if not self._deadline_set and any(state.attached for state in states):
             self._set_deadline()
         if not self._announced and self._is_attached():

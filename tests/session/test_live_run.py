@@ -40,6 +40,23 @@ class ScriptedNodes(LocalNodes):
         yield NodeChange(add={"n1": opened}, filters={"n1": FilterSpec()})
 
 
+class ManyNodes(ScriptedNodes):
+    """So many nodes, whose agents follow one script."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+        self.streams: list[ScriptedStream] = []
+
+    async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
+        async def opened() -> ScriptedStream:
+            self.streams.append(ScriptedStream(obedient))
+            return self.streams[-1]
+
+        names = [f"n{number}" for number in range(self._count)]
+        yield NodeChange(add=dict.fromkeys(names, opened), filters=dict.fromkeys(names, FilterSpec()))
+
+
 class Said(Progress):
     """Sets an event once everything is attached."""
 
@@ -114,18 +131,26 @@ async def test_each_of_many_nodes_is_looked_at_a_few_times_until_all_are_attache
         looked += 1
         return not state.attached and state.error is None
 
-    class ManyNodes(ScriptedNodes):
-        async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
-            async def opened() -> ScriptedStream:
-                return ScriptedStream(obedient)
-
-            names = [f"n{number}" for number in range(100)]
-            yield NodeChange(add=dict.fromkeys(names, opened), filters=dict.fromkeys(names, FilterSpec()))
-
-    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: ManyNodes())
+    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: ManyNodes(100))
     monkeypatch.setattr(NodeState, "is_pending", property(is_pending))
     said = Said()
     async with live_run.begin(replace(OPENS, timeout=0.5), said, io.StringIO()) as run:
         assert await run.main() == 0
     assert said.attached.is_set()
     assert looked < 1000
+
+
+async def test_nodes_that_are_attached_are_not_looked_through_for_garbage_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = ManyNodes(250)
+    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: many)
+    gc.unfreeze()
+    try:
+        async with live_run.begin(replace(OPENS, timeout=0.1), Said(), io.StringIO()) as run:
+            assert await run.main() == 0
+            streams = {id(stream) for stream in many.streams}
+            left = {id(one) for one in gc.get_objects() if id(one) in streams}
+            assert len(left) < 150
+    finally:
+        gc.unfreeze()

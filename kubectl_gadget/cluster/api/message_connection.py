@@ -88,6 +88,8 @@ class MessageConnection(ClientConnection):
         """See asyncio.Protocol."""
         super().connection_lost(exc)
         self._lost()
+        # The listener refers to this connection, and garbage may not be looked for where it is (session/live_run.py).
+        self._take, self._lost = self._early.append, lambda: None
 
     def process_event(self, event: Event) -> None:
         """See the library: takes a frame that it has parsed."""

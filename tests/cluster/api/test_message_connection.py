@@ -1,7 +1,9 @@
 """Messages of a websocket, however its bytes are cut, beside what the library itself makes of them."""
 
 import asyncio
+import gc
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -126,6 +128,32 @@ async def test_the_end_is_passed_on_after_the_last_message_also_to_a_late_listen
     client.connection.connection_lost(None)
     client.listen()
     assert client.messages == [b"\1a", b"the end"]
+
+
+async def test_a_lost_connection_and_its_listener_are_freed_without_the_garbage_collector() -> None:
+    class Listener:
+        def __init__(self, connection: MessageConnection) -> None:
+            self.connection = connection
+            connection.listen(self.take, self.end)
+
+        def take(self, message: bytes) -> None:
+            pass
+
+        def end(self) -> None:
+            pass
+
+    client = Client()
+    client.read(await client.answer(), [])
+    await client.shaking
+    listener = Listener(client.connection)
+    freed = weakref.ref(listener)
+    gc.disable()
+    try:
+        client.connection.connection_lost(None)
+        del listener
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("cut", [1, 30, 60])
