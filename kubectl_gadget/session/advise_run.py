@@ -4,7 +4,6 @@ of a recording does the same with what is in it.
 The trap: the first Ctrl-C ends the watching, but what was seen until then is still wanted, so it is not a failure.
 """
 
-import asyncio
 import io
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TextIO
 
 from kubectl_gadget.advise.recipe import UsesOf
 from kubectl_gadget.advise.uses import SeenUses, WatchPeriod
-from kubectl_gadget.cluster.api import kubeconfig
+from kubectl_gadget.cluster.api import kubeconfig, read_turns
 from kubectl_gadget.cluster.api.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.cluster.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.errors import GadgetError
@@ -116,7 +115,7 @@ def run_to_end(
                 progress.warn(early)
                 return run, error.exit_code, early
 
-    run, code, early = asyncio.run(main())
+    run, code, early = read_turns.run(main())
     return run, 0 if code == 128 + signal.SIGINT else code, early
 
 

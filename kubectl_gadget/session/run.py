@@ -41,9 +41,14 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
     require_writable(stdout)
     ask_early(options)  # so a local agent loads programs while this process imports the rest, which takes 0.1 s
     give_back_what_is_freed()
-    import asyncio
+    work = _run(options, stdout, Progress(stderr, options.quiet, options.verbose))
+    if options.local:
+        import asyncio
 
-    return asyncio.run(_run(options, stdout, Progress(stderr, options.quiet, options.verbose)))
+        return asyncio.run(work)
+    from kubectl_gadget.cluster.api import read_turns
+
+    return read_turns.run(work)
 
 
 async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.message_connection import MessageConnection
+from kubectl_gadget.cluster.api.read_turns import wait_for_turn
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import PODS
 from kubectl_gadget.cluster.api.websocket import close_quietly, open_websocket
@@ -38,7 +39,7 @@ class ExecStream:
         self._closing = False
         self._unread: list[bytes] = []
         self._unread_bytes = 0
-        self._is_paused = self._is_lost = False
+        self._is_paused = self._is_lost = self._takes_turns = False
         self._waiter: asyncio.Future[None] | None = None
         """of a caller of `receive`"""
         self.take: Callable[[bytes], bool] | None = None
@@ -87,7 +88,7 @@ class ExecStream:
         self._unread.clear()
         self._unread_bytes = 0
         if self._is_paused:
-            self._is_paused = False
+            self._is_paused = self._takes_turns = False
             self._websocket.transport.resume_reading()
         return data
 
@@ -102,6 +103,9 @@ class ExecStream:
         if channel == _STDOUT and data and not self._closing:
             waiter = self._waiter
             if waiter is not None and not self._unread and self.take is not None and self.take(data):
+                if not self._takes_turns:
+                    self._takes_turns = True
+                    wait_for_turn(self._websocket.transport)
                 return
             self._unread.append(data)
             self._unread_bytes += len(data)
