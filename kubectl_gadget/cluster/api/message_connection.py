@@ -37,6 +37,13 @@ class MessageConnection(ClientConnection):
         self._fragments: list[bytes] = []
         self._is_fragmented = False
 
+    def connection_made(self, transport: Any) -> None:
+        """As of asyncio.Protocol."""
+        super().connection_made(transport)
+        # An empty deque takes 0.8 KB. One is for a few waiters, and the other is not used here.
+        self.drain_waiters = []  # type: ignore[assignment]
+        self.recv_messages.frames.queue = []  # type: ignore[assignment]
+
     def listen(self, take: Callable[[bytes], object], lost: Callable[[], object]) -> None:
         """Passes each message on from now on, and calls `lost` when no more will come."""
         self._take, self._lost = take, lost

@@ -172,7 +172,17 @@ class NodeSession:
             self._backlog.add(Item(self.state.name, gap))
 
     async def _pause(self, seconds: float) -> None:
-        await asyncio.wait((self._stopped,), timeout=seconds)
+        # asyncio.wait would take 0.9 KB more, on each of thousands of nodes.
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _settle, over)
+        end = partial(_settle, over)
+        self._stopped.add_done_callback(end)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._stopped.remove_done_callback(end)
 
     async def _detached(self, error: GadgetError | None) -> None:
         self.state.attached = False
@@ -440,6 +450,11 @@ class NodeSession:
         self._beats += 1
         self._sent[self._beats] = time.time_ns()
         return encode(FrameType.HEARTBEAT, Heartbeat(id=self._beats).to_bytes())
+
+
+def _settle(future: asyncio.Future[None], _: object = None) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _addresses(hello: Hello) -> tuple[str, ...]:
