@@ -9,7 +9,8 @@ _MIXERS = tuple(np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xC2B2AE3D2
 
 
 class EqualRows(NamedTuple):
-    """Rows of words in an order in which equal ones follow each other, as they did before."""
+    """Rows of words in an order in which equal ones follow each other. Groups are in the order of their first rows, and
+    the rows of a group as they were before."""
 
     order: npt.NDArray[np.intp]
     starts: npt.NDArray[np.intp]
@@ -35,6 +36,15 @@ def equal_rows(words: npt.NDArray[np.uint64]) -> EqualRows:
     hashes >>= bits
     is_first = np.ones(len(words), np.bool_)
     is_first[1:] = hashes[1:] != hashes[:-1]
-    starts, number = np.flatnonzero(is_first), np.empty(len(words), np.intp)
-    number[order] = np.cumsum(is_first) - 1
-    return EqualRows(order, starts, number, bool((words != words.take(order[starts][number], axis=0)).any()))
+    starts, hashed = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    firsts = order[starts]
+    begins = np.zeros(len(words), np.intp)
+    begins[firsts] = np.diff(starts, append=len(words))
+    ranks = (np.cumsum(begins != 0) - 1)[firsts]
+    sizes = begins[begins != 0]
+    sorted_starts = np.cumsum(sizes) - sizes
+    number, sorted_order = np.empty(len(words), np.intp), np.empty(len(words), np.intp)
+    number[order] = ranks[hashed]
+    sorted_order[np.arange(len(words)) + (sorted_starts[ranks] - starts)[hashed]] = order
+    is_mixed = bool((words != words.take(sorted_order[sorted_starts][number], axis=0)).any())
+    return EqualRows(sorted_order, sorted_starts, number, is_mixed)

@@ -8,7 +8,6 @@ rows (open_flows.py), which takes over (PlainConnections.as_flow) as soon as a r
 The module is long because what is not plain is best read beside what is done with the rest.
 """
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.vectors import different, pick
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import Flow, Party, PodFacts, Who, address_name
 from kubectl_gadget.flows.joining.endpoint_rows import (
@@ -272,26 +272,31 @@ class _Groups:
         self.side, self.operation = ends.side[self.order], ends.operation[self.order]
         self.who, self.sequence = ends.who[self.order], ends.sequence[self.order]
         self.plain = np.ones(len(self.starts), np.bool_)
+        addresses = np.ascontiguousarray(self._words[:, :4]).reshape(-1, 2)
+        order, starts, numbers, is_mixed = equal_rows(addresses)
+        self.is_mixed |= is_mixed
+        self.client_at, self.server_at = numbers[::2], numbers[1::2]
+        self._packed: list[bytes] = addresses[order[starts]].view("S16").ravel().tolist()
 
     def look_up(self, tables: Tables, known: PlainConnections) -> None:
         """Finds keys, and what is known of them."""
-        texts = self.ends.addresses
-        packed = np.ascontiguousarray(self._words[:, :4]).view("S16")
-        self.client = list(map(texts.__getitem__, packed[:, 0].tolist()))
-        self.server = list(map(texts.__getitem__, packed[:, 1].tolist()))
-        self.client_port: list[int] = (self._words[:, 4] >> np.uint64(16)).tolist()
-        server_port: list[int] = (self._words[:, 4] & np.uint64(0xFFFF)).tolist()
+        self.addresses = _objects(list(map(self.ends.addresses.__getitem__, self._packed)))
+        self.client: list[str] = self.addresses[self.client_at].tolist()
+        server: list[str] = self.addresses[self.server_at].tolist()
+        client_port, server_port = self._words[:, 4] >> np.uint64(16), self._words[:, 4] & np.uint64(0xFFFF)
+        self.client_number = self.client_at << 16 | client_port.astype(np.int64)
+        self.client_port: list[int] = client_port.tolist()
         self.keys: list[Key] = list(
-            zip(repeat(""), repeat("TCP"), self.client, self.client_port, self.server, server_port, strict=False)
+            zip(repeat(""), repeat("TCP"), self.client, self.client_port, server, server_port.tolist(), strict=False)
         )
-        self.slot = np.full(len(self.keys), -1, np.int64)
-        found = _objects(list(map(tables.flows.get, self.keys)))
-        at = np.flatnonzero(found != None)  # noqa: E711 - by element
-        if len(at):
-            self.slot[at] = [slot if slot.__class__ is int else -2 for slot in found[at].tolist()]
-            at = at[self.slot[at] >= 0]
-            replaced = at[known.flow[self.slot[at]] != None]  # noqa: E711 - by element
-            self.slot[replaced] = -2
+        found = list(map(tables.flows.get, self.keys, repeat(-1)))
+        try:
+            self.slot = np.fromiter(found, np.int64, len(found))
+        except TypeError:  # some are flows
+            self.slot = np.array([slot if slot.__class__ is int else -2 for slot in found], np.int64)
+        at = np.flatnonzero(self.slot >= 0)
+        replaced = at[known.flow[self.slot[at]] != None]  # noqa: E711 - by element
+        self.slot[replaced] = -2
 
     def _any(self, rows: Mask) -> Mask:
         """The connections that have one of these rows."""
@@ -322,26 +327,29 @@ class _Groups:
         for owner in self.owners.values():
             self.plain &= owner != -2
         self._exclude_known(tables, known, fresh >= 0)
-        triples = list(zip(repeat("TCP"), self.client, self.client_port, strict=False))
-        self.triples = triples
-        different_triples = set(triples)
-        if len(different_triples) < len(triples):
-            often = Counter(triples)
-            self.plain &= np.fromiter((often[triple] == 1 for triple in triples), np.bool_, len(triples))
-        if len(different_triples.difference(tables.clients)) < len(different_triples):
-            others_are = np.fromiter(map(tables.clients.__contains__, triples), np.bool_, len(triples))
+        numbers = np.sort(self.client_number)
+        often = numbers[1:][numbers[1:] == numbers[:-1]]
+        if len(often):
+            self.plain &= ~np.isin(self.client_number, often)
+        self.clients: list[ClientKey] = list(zip(repeat("TCP"), self.client, self.client_port, strict=False))
+        if not tables.clients.keys().isdisjoint(self.clients):
+            others_are = np.fromiter(map(tables.clients.__contains__, self.clients), np.bool_, len(self.clients))
             self.plain &= ~((self.slot == -1) & others_are)
         touched = set(others.ends)
         for number in np.flatnonzero(unclear).tolist():
             touched |= {self.keys[number][2:4], self.keys[number][4:]}
         if touched:
             pairs = zip(self.client, self.client_port, strict=True)
-            self.plain &= ~np.fromiter(map(touched.__contains__, pairs), np.bool_, len(triples))
-        shared = self.ends.shared
-        if not shared.isdisjoint(self.client):
-            self.plain &= ~np.fromiter(map(shared.__contains__, self.client), np.bool_, len(self.client))
+            self.plain &= ~np.fromiter(map(touched.__contains__, pairs), np.bool_, len(self.client))
+        self.plain &= ~self._addresses_in(self.ends.shared)[self.client_at]
         self._exclude_sequences(tables)
         self._exclude_addresses(book, others, unclear)
+
+    def _addresses_in(self, texts: Collection[str]) -> Mask:
+        """Which of the addresses are among these."""
+        if not texts:
+            return np.zeros(len(self.addresses), np.bool_)
+        return np.fromiter(map(texts.__contains__, self.addresses.tolist()), np.bool_, len(self.addresses))
 
     def _exclude_known(self, tables: Tables, known: PlainConnections, fresh: Mask) -> None:
         """Known connections that begin again, may soon be forgotten, or have another owner now."""
@@ -357,40 +365,43 @@ class _Groups:
 
     def _exclude_addresses(self, book: AddressBook, others: Others, unclear: Mask) -> None:
         """Connections with an address whose owner becomes known in this chunk, if other rows ask for this owner."""
-        changed, learnt = set(others.changed), dict[str, PodFacts | None]()
         pods = _PodNumbers(self.ends.whos)
+        changed, learnt = self._addresses_in(others.changed), dict[int, PodFacts | None]()
         owned = self._owned(pods, np.ones(len(self.plain), np.bool_), book)
-        for ip, number in owned:
+        for at, number in owned:
             pod = None if number < 0 else pods.pods[number]
-            if number == -2 or (not book.knows(ip, pod) and learnt.setdefault(ip, pod) != pod):
-                changed.add(ip)
-        if learnt or changed:
+            if number == -2 or (not book.knows(self.addresses[at], pod) and learnt.setdefault(at, pod) != pod):
+                changed[at] = True
+        if learnt or changed.any():
             begins = self.ends.side[self._firsts] != 2
-            asked = set(others.asked)
-            for addresses, asks in ((self.server, begins), (self.client, ~begins)):
-                asked.update(compress(addresses, (asks & (self.slot < 0)) | unclear | ~self.plain))
-            for addresses in (self.client, self.server):
-                asked.update(compress(addresses, ~self.plain))
-            changed |= asked & learnt.keys()
-            for addresses in (self.client, self.server):
-                self.plain &= ~np.fromiter(map(changed.__contains__, addresses), np.bool_, len(addresses))
+            asked = self._addresses_in(others.asked)
+            for addresses, asks in ((self.server_at, begins), (self.client_at, ~begins)):
+                asked[addresses[(asks & (self.slot < 0)) | unclear | ~self.plain]] = True
+            for addresses in (self.client_at, self.server_at):
+                asked[addresses[~self.plain]] = True
+            found = np.fromiter(learnt, np.int64, len(learnt))
+            changed[found] |= asked[found]
+            self.plain &= ~(changed[self.client_at] | changed[self.server_at])
         if not self.plain.all():
             owned = self._owned(pods, self.plain, book)
-        for ip, number in owned:
+        for at, number in owned:
             if number >= 0:
-                book.saw(ip, pods.pods[number])
+                book.saw(self.addresses[at], pods.pods[number])
 
-    def _owned(self, pods: "_PodNumbers", groups: Mask, book: AddressBook) -> list[tuple[str, int]]:
-        """Addresses of these connections, and the numbers of the pods that own them, unless that is known already; -2:
-        several owners."""
-        found = set[tuple[str, int]]()
-        for side, addresses in ((1, self.client), (2, self.server)):
+    def _owned(self, pods: "_PodNumbers", groups: Mask, book: AddressBook) -> list[tuple[int, int]]:
+        """Places of addresses of these connections, and the numbers of the pods that own them, unless that is known
+        already; -2: several owners."""
+        found, size = [], len(pods.pods) + 2
+        for side, addresses in ((1, self.client_at), (2, self.server_at)):
             owners = self.owners[side]
             numbers = np.where(owners >= 0, pods.numbers[owners], owners)
             at = groups & (numbers != -1)
-            found.update(zip(compress(addresses, at), numbers[at].tolist(), strict=True))
-        seen, pod_of = book.seen, pods.pods
-        return [(ip, at) for ip, at in found if at == -2 or seen.get(ip) is not pod_of[at]]
+            found.append(addresses[at] * size + numbers[at] + 2)
+        pairs = different(np.concatenate(found))[0]
+        ats, owning = np.divmod(pairs, size)
+        texts, seen, pod_of = self.addresses[ats].tolist(), book.seen, pods.pods
+        each = zip(texts, ats.tolist(), (owning - 2).tolist(), strict=True)
+        return [(at, number) for ip, at, number in each if number == -2 or seen.get(ip) is not pod_of[number]]
 
     def _exclude_sequences(self, tables: Tables) -> None:
         """Connections that may be the same as another one whose client's address was translated."""
@@ -409,8 +420,8 @@ class _Groups:
 
     def begin(self, known: PlainConnections, book: AddressBook, positions: Integers) -> Begun:
         """Takes slots for new connections, in the order of their first rows."""
-        new = np.flatnonzero(self.plain & (self.slot == -1))
-        new = new[np.argsort(self._firsts[new])]
+        is_new = self.plain & (self.slot == -1)
+        new = np.flatnonzero(is_new)
         self.slot[new] = slots = known.take(len(new))
         firsts = self._firsts[new]
         known.first_ns[slots] = self.ends.time_ns[firsts]
@@ -418,32 +429,39 @@ class _Groups:
         words = self._words[new]
         known.client_v4[slots] = _ipv4(words[:, 0:2], words[:, 4] >> np.uint64(16))
         known.server_v4[slots] = _ipv4(words[:, 2:4], words[:, 4] & np.uint64(0xFFFF))
-        places = new.tolist()
-        keys, triples = _picked(self.keys, places), _picked(self.triples, places)
+        known.one_address[slots] = self.client_at[new] == self.server_at[new]
+        chosen = is_new.tolist()
+        keys, clients = list(compress(self.keys, chosen)), list(compress(self.clients, chosen))
         known.key[slots] = _objects(keys)
-        sides = self.ends.side[firsts] == 1
-        whos = self.ends.whos[self.ends.who[firsts]]
-        clients, servers = (_objects(_picked(of_all, places)) for of_all in (self.client, self.server))
-        own, other = np.where(sides, clients, servers), np.where(sides, servers, clients)
-        others = self._others(book, own, other, self.ends.who[firsts])
-        for own_side, own_who, own_reported in (
-            (sides, known.client, known.client_reported),
-            (~sides, known.server, known.server_reported),
+        sides, who = self.ends.side[firsts] == 1, self.ends.who[firsts]
+        own = np.where(sides, self.client_at[new], self.server_at[new])
+        other = np.where(sides, self.server_at[new], self.client_at[new])
+        whos, others, at = self.ends.whos[who], *self._others(book, own, other, who)
+        for mine, of_own, reported, of_other in (
+            (sides, known.client, known.client_reported, known.server),
+            (~sides, known.server, known.server_reported, known.client),
         ):
-            own_who[slots] = np.where(own_side, whos, others)
-            own_reported[slots] = np.where(own_side, whos, None)
-        known.one_address[slots] = (words[:, 0:2] == words[:, 2:4]).all(axis=1)
-        known.compare_pods(slots)
-        return Begun(positions[firsts], slots, keys, triples)
+            of_own[slots[mine]] = reported[slots[mine]] = whos[mine]
+            of_other[slots[mine]] = others[at[mine]]
+        has_pod = np.fromiter((other.pod is not None for other in others), np.bool_, len(others))
+        known.compare_pods(slots[has_pod[at]])
+        return Begun(positions[firsts], slots, keys, clients)
 
-    def _others(self, book: AddressBook, own: Objects, other: Objects, who: Integers) -> Objects:
-        """Who owns the other end of new connections, as far as it is known; the addresses of both ends, and who owns
-        the end that reports."""
-        names = _objects([who.name for who in self.ends.whos.tolist()])
-        askers: list[str] = names[who].tolist()
-        if "" in askers:
-            askers = [name or address_name(ip) for name, ip in zip(askers, own.tolist(), strict=True)]
-        return _objects(book.find_all(other.tolist(), askers))
+    def _others(
+        self, book: AddressBook, own: Integers, other: Integers, who: Integers
+    ) -> tuple[Objects, npt.NDArray[np.integer[Any]]]:
+        """Who owns the other end of new connections, as far as it is known: the different owners, and the place of each
+        connection's. `own` and `other` are addresses, and `who` owns the end that reports."""
+        names = [who.name for who in self.ends.whos.tolist()]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        askers, count = np.fromiter(map(numbers.__getitem__, names), np.int64, len(names))[who], len(self.addresses)
+        texts = list(numbers)
+        if "" in numbers:
+            askers = np.where(askers == numbers[""], len(texts) + own, askers)
+            texts += map(address_name, self.addresses.tolist())
+        pairs, at = different(askers * count + other)
+        asking, asked = np.divmod(pairs, count)
+        return _objects(book.find_all(self.addresses[asked].tolist(), pick(texts, asking))), at
 
     def own(self, known: PlainConnections) -> None:
         """Records the owners of ends that report for the first time."""
@@ -569,7 +587,3 @@ _node_of: Callable[[Who], str] = attrgetter("node")
 
 def _objects(values: Sequence[Any]) -> Objects:
     return np.fromiter(values, object, len(values))
-
-
-def _picked(values: Sequence[Any], places: Sequence[int]) -> list[Any]:
-    return list(map(values.__getitem__, places))

@@ -122,6 +122,7 @@ def test_equal_rows_are_together_and_in_their_order(monkeypatch: pytest.MonkeyPa
     found = equal_rows(kinds[chosen])
     assert not found.is_mixed
     assert len(found.starts) == len(set(chosen.tolist()))
+    assert (np.diff(found.order[found.starts]) > 0).all()  # in the order of first rows
     for number, rows in enumerate(np.split(found.order, found.starts[1:])):
         assert rows.tolist() == np.flatnonzero(chosen == chosen[rows[0]]).tolist()
         assert (found.number[rows] == number).all()
