@@ -82,9 +82,7 @@ class Who:
     cached_place: Any = None
     """its place on the map (service_map/graph.py)"""
     cached_text: str = ""
-    """its members as JSON (flow_json.py)"""
-    is_printable: bool = True
-    """they can be printed as they are"""
+    """its members as JSON (flow_json.py), unless they have to be escaped"""
     cached_cells: tuple[str, bool] | None = None
     """its members as cells of CSV, and whether they are escaped (flow_columns.py)"""
 

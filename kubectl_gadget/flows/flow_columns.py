@@ -180,19 +180,14 @@ class _Cell:
 
 
 def _json_of(whos: Sequence[Who], ips: Sequence[str]) -> tuple[list[str], Mask]:
-    texts = list(map(_cached_text, whos))
-    unprintable = []
-    for place in [place for place, text in enumerate(texts) if not text]:
-        texts[place], printable = who_text(whos[place], ips[place])
-        if not printable:
-            unprintable.append(place)
-    fine = np.fromiter(map(_is_printable, whos), np.bool_, len(texts))
-    fine[unprintable] = False
+    texts, fine = list(map(_cached_text, whos)), np.ones(len(whos), np.bool_)
+    if not all(texts):
+        for place in [place for place, text in enumerate(texts) if not text]:
+            texts[place], fine[place] = who_text(whos[place], ips[place])
     return texts, fine
 
 
 _cached_text: Callable[[Who], str] = attrgetter("cached_text")
-_is_printable: Callable[[Who], bool] = attrgetter("is_printable")
 
 
 def _ends(
@@ -254,11 +249,8 @@ _COUNTS = ("sent", "received", "sent_packets", "received_packets", "retransmits"
 
 def _durations(events: FlowEvents, none: str) -> list[str]:
     plain, (codes, _) = events.plain, events.kinds()
-    known = np.flatnonzero((codes == 2) & (plain.duration >= 0))
-    found = np.full(len(codes), none, object)
-    found[known] = list(map(str, plain.duration[known].tolist()))
-    durations: list[str] = found.tolist()
-    return durations
+    durations: list[int] = np.where(codes == 2, plain.duration, -1).tolist()
+    return [none if duration < 0 else str(duration) for duration in durations]
 
 
 _JSON_ENDS = (

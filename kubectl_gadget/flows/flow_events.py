@@ -9,10 +9,10 @@ from functools import cached_property, partial
 from typing import Literal, TypeVar, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_texts
-from kubectl_gadget.events.columns.texts import Memo
-from kubectl_gadget.events.vectors import Mask, different, pick
+from kubectl_gadget.events.vectors import Mask, different
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
     ENDINGS,
@@ -82,29 +82,39 @@ class FlowEvents(Sequence[FlowEvent]):
     def summaries(self) -> list[str]:
         plain = self.plain
         words = [begins[0] if (begins := _WORDS.get(number)) else "" for number in range(REPORT + 1)]
-        found = pick(words, plain.operation)
         counted = np.flatnonzero((plain.operation == CLOSE) | (plain.operation == REPORT))
-        if not len(counted):
-            return found
-        sent, received, ends, durations = (
-            column[counted] for column in (plain.sent, plain.received, plain.end, plain.duration)
+        found = np.fromiter(words, object, len(words))[plain.operation]
+        if len(counted):
+            found[counted] = self._amounts(counted)
+        summaries: list[str] = found.tolist()
+        return summaries
+
+    def _amounts(self, rows: Integers) -> npt.NDArray[np.object_]:
+        """The summaries of these rows, which close a connection or report about it."""
+        sent, received, ends, durations, operation = (
+            column[rows]
+            for column in (
+                self.plain.sent,
+                self.plain.received,
+                self.plain.end,
+                self.plain.duration,
+                self.plain.operation,
+            )
         )
-        closes = plain.operation[counted] == CLOSE
-        joined = JoinedColumns(len(counted))
-        hows = ["", *(f"{ENDINGS.get(end, RESET)[0]}, " for end in plain.ends)]
+        closes = operation == CLOSE
+        joined = JoinedColumns(len(rows))
+        hows = ["", *(f"{ENDINGS.get(end, RESET)[0]}, " for end in self.plain.ends)]
         joined.few(np.where(closes, ends + 1, 0), hows)
         for numbers, after in ((sent, " out, "), (received, " in")):
-            joined.texts(list(map(Memo(bytes_text).__getitem__, numbers.tolist())))
+            amounts, codes = different(numbers)
+            joined.few(codes, list(map(bytes_text, amounts.tolist())))
             joined.text(after)
         lasted, codes = different(np.where(closes & (durations >= 0), durations, -1))
         texts = [f", {text}" for text in duration_texts(np.maximum(lasted, 0))]
         if lasted[0] < 0:
             texts[0] = ""
-        joined.texts(pick(texts, codes))
-        table = np.array(found, object)
-        table[counted] = joined.rows()
-        summaries: list[str] = table.tolist()
-        return summaries
+        joined.few(codes, texts)
+        return np.fromiter(joined.each_row(), object, len(rows))
 
     def kinds(self) -> tuple[Integers, tuple[Literal["new", "report", "close"], ...]]:
         """FlowEvent.kind of the plain events: a place in the words, and these."""

@@ -189,14 +189,14 @@ def _shared(flow: Flow) -> tuple[str, str, bool]:
 def who_text(who: Who, ip: str) -> tuple[str, bool]:
     """The members of an end after address and port, and whether they can be printed as they are."""
     if who.cached_text:
-        return who.cached_text, who.is_printable
+        return who.cached_text, True
     # Thousands of processes may come at once, and json.dumps takes four times as long.
     members = who_members(who, ip).values()
     text = _WHO % tuple([_quoted(value) if value.__class__ is str else _json(value) for value in members])
     # Control characters are escaped already, except DEL.
     printable = (text.isascii() and "\x7f" not in text) or text.isprintable()
-    if who.name:  # else the text contains the address
-        who.cached_text, who.is_printable = text, printable
+    if printable and who.name:  # else the text contains the address
+        who.cached_text = text
     return text, printable
 
 

@@ -41,6 +41,7 @@ ClientKey = tuple[str, str, int]
 
 _MOST_ROUNDS = 16
 """Connections with more rows in one chunk are joined row by row."""
+_LEAST_SLOTS = 1 << 16
 _NEVER = 1 << 62
 
 
@@ -96,11 +97,11 @@ class PlainConnections:
                 getattr(self, name)[released] = empty[0]
             self._free = np.concatenate([self._free, released])
         if count > len(self._free):
-            more = max(count - len(self._free), self.size, 4096)
+            more = max(count - len(self._free), self.size, _LEAST_SLOTS)
             self._free = np.concatenate([self._free, np.arange(self.size, self.size + more)])
             self.size += more
             for name, empty in _FIELDS.items():
-                setattr(self, name, np.concatenate([getattr(self, name), np.repeat(empty, more)]))
+                setattr(self, name, _grown(getattr(self, name), self.size, empty[0]))
         slots, self._free = self._free[:count], self._free[count:]
         return slots
 
@@ -148,6 +149,15 @@ _FIELDS: dict[str, npt.NDArray[Any]] = {
     ),
 }
 """An empty slot's."""
+
+
+def _grown(before: npt.NDArray[Any], size: int, empty: Any) -> npt.NDArray[Any]:
+    """Zeros, and None in arrays of objects, take no memory until they are used."""
+    grown: npt.NDArray[Any] = np.empty(size, object) if empty is None else np.zeros(size, before.dtype)
+    grown[: len(before)] = before
+    if empty:
+        grown[len(before) :] = empty
+    return grown
 
 
 class PlainEvents(NamedTuple):
