@@ -1,10 +1,19 @@
 """All tests here load real programs, of the catalogue as the sources are now."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.bpf.tracer import close_kept
 
 
 @pytest.fixture(autouse=True)
 def _built(catalogue_built: Path) -> None:
     """The tracer reads the compiled catalogue."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_tracers() -> Iterator[None]:
+    yield
+    close_kept()

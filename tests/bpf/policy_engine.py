@@ -32,7 +32,7 @@ from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.wire.policy_messages import ScopeSpec
 from tests.agent.node import node_context
-from tests.bpf.tracer import MACHINE, pid_level, split
+from tests.bpf.tracer import CALLS, MACHINE, pid_level, split
 
 _OWN_FAULT = re.compile(
     rf"^  \S+: ({'|'.join(os.strerror(n) for n in (errno.EINVAL, errno.EACCES, errno.E2BIG))})$", re.MULTILINE
@@ -73,6 +73,7 @@ class Enforcer:
         shared["gadget_moved"] = self._moved.required_map("gadget_moved").fd
         node = {"gadget_node_pid_level": pid_level(), "gadget_filter_pid": self._pid}
         self.context = node_context(shared, node)
+        self.context.calls = CALLS
         self.source = PolicySource(self._spec, object_bytes("policy", MACHINE), self.context)
         for cgroup, container in self._containers.items():
             self.source._profiles.set_owner(cgroup, container, True)
@@ -81,7 +82,6 @@ class Enforcer:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.source.close()
-        self.context.calls.close()
         self._moved.close()
         self._verdicts.close()
 

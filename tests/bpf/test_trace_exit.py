@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.bpf import deeds
-from tests.bpf.tracer import Tracer
+from tests.bpf.tracer import Tracer, kept
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
@@ -33,26 +33,27 @@ def die(number: int) -> Callable[[], None]:
 
 
 def test_each_process_is_seen_once_with_its_code() -> None:
-    with Tracer("trace_exit") as tracer:
-        pids = []
-        for code in range(TIMES):
-            pid = os.fork()
-            if pid == 0:
-                os._exit(code)
-            os.waitpid(pid, 0)
-            pids.append(pid)
-        records = of_children(tracer)
-        assert [record["pid"] for record in records] == pids
-        assert [record["code"] for record in records] == list(range(TIMES))
-        assert {(record["signal"], record["core_dumped"]) for record in records} == {(0, 0)}
-        assert tracer.lost == 0
+    tracer = kept("trace_exit")
+    lost = tracer.lost
+    pids = []
+    for code in range(TIMES):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(code)
+        os.waitpid(pid, 0)
+        pids.append(pid)
+    records = of_children(tracer)
+    assert [record["pid"] for record in records] == pids
+    assert [record["code"] for record in records] == list(range(TIMES))
+    assert {(record["signal"], record["core_dumped"]) for record in records} == {(0, 0)}
+    assert tracer.lost == lost
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_a_process_that_a_signal_ends_has_no_code(number: int) -> None:
-    with Tracer("trace_exit") as tracer:
-        pid, code = deeds.in_child(die(number))
-        (record,) = of_children(tracer)
+    tracer = kept("trace_exit")
+    pid, code = deeds.in_child(die(number))
+    (record,) = of_children(tracer)
     assert code == -number
     assert (record["pid"], record["code"], record["signal"]) == (pid, -1, number)
 
@@ -71,12 +72,12 @@ def test_a_process_with_threads_is_seen_once_when_the_last_one_ends() -> None:
         # Only the first thread.
         deeds.syscall(EXIT, 3)
 
-    with Tracer("trace_exit") as tracer:
-        pid = os.fork()
-        if pid == 0:
-            deed()
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
-        (record,) = of_children(tracer)
+    tracer = kept("trace_exit")
+    pid = os.fork()
+    if pid == 0:
+        deed()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    (record,) = of_children(tracer)
     assert (record["pid"], record["code"], record["signal"]) == (pid, 5, 0)
 
 
@@ -86,11 +87,11 @@ def test_run_time_and_memory_are_those_of_the_process() -> None:
         memory[::4096] = b"x" * len(memory[::4096])
         time.sleep(0.1)
 
-    with Tracer("trace_exit") as tracer:
-        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        deeds.in_child(deed)
-        took = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - before
-        (record,) = of_children(tracer)
+    tracer = kept("trace_exit")
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    deeds.in_child(deed)
+    took = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - before
+    (record,) = of_children(tracer)
     assert 100_000_000 <= record["run_time"] <= took
     assert 64 << 20 <= record["max_rss"] < 4 << 30
 

@@ -11,7 +11,7 @@ import pytest
 from tests.bpf import deeds, uring
 from tests.bpf.deeds import AT_FDCWD
 from tests.bpf.test_trace_open_io_uring import why_no_uring
-from tests.bpf.tracer import Tracer
+from tests.bpf.tracer import kept
 from tests.bpf.uring import IOSQE_ASYNC, IOSQE_CQE_SKIP_SUCCESS, Uring
 
 pytestmark = [pytest.mark.bpf, pytest.mark.skipif(why_no_uring() is not None, reason=f"io_uring: {why_no_uring()}")]
@@ -36,10 +36,11 @@ class Texts:
 
 def traced(deed: Callable[[], object], **parameters: Any) -> list[dict[str, Any]]:
     """The records of `deed`, run in a child."""
-    with Tracer("trace_file", **parameters) as tracer:
-        pid, code = deeds.in_child(deed)
-        records = [record for record in tracer.records() if record["pid"] == pid]
-        assert tracer.lost == 0
+    tracer = kept("trace_file", **parameters)
+    lost = tracer.lost
+    pid, code = deeds.in_child(deed)
+    records = [record for record in tracer.records() if record["pid"] == pid]
+    assert tracer.lost == lost
     assert code == 0
     return records
 

@@ -19,7 +19,7 @@ from kubectl_gadget.events.batch import decode
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.views.row_texts import MemberRows
 from tests.bpf.deeds import syscall
-from tests.bpf.tracer import MACHINE, Tracer
+from tests.bpf.tracer import MACHINE, kept
 from tests.bpf.uring import HERE, IOSQE_FIXED_FILE, OP_READV, OP_WRITE, Request, Uring
 from tests.vm.check import attached
 
@@ -31,10 +31,11 @@ OPEN_HOW = 24
 
 def traced(deed: Callable[[], object], under: Path | None = None, **parameters: Any) -> list[dict[str, Any]]:
     """The rows of a deed of this process, about files below a directory."""
-    with Tracer("trace_fsslower", pid=os.getpid(), **{"min": 0, **parameters}) as tracer:
-        deed()
-        data = tracer.data()
-        assert tracer.lost == 0
+    tracer = kept("trace_fsslower", pid=os.getpid(), **{"min": 0, **parameters})
+    lost = tracer.lost
+    deed()
+    data = tracer.data()
+    assert tracer.lost == lost
     batch = decode(load_gadget("trace_fsslower"), "node", data, architecture=MACHINE)
     rows = MemberRows().records(Rows([batch]))
     return [row for row in rows if under is None or str(row["path"]).startswith(f"{under}/")]

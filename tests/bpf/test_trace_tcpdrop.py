@@ -17,7 +17,7 @@ from kubectl_gadget.demo.cables import namespace_of
 from tests.bpf import network, network_pods
 from tests.bpf.network import address, in_namespace, ip
 from tests.bpf.test_trace_tcpretrans import talk_to_the_deaf
-from tests.bpf.tracer import Tracer
+from tests.bpf.tracer import Tracer, kept
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
@@ -78,10 +78,11 @@ def test_other_network_namespaces_however_many_hide_no_drops() -> None:
 
 @pytest.mark.parametrize("host", [network.V4, network.V6])
 def test_each_packet_that_a_socket_does_not_take_is_seen_with_its_owner(host: str) -> None:
-    with Tracer("trace_tcpdrop") as tracer:
-        pid, (server, counts) = in_namespace(lambda: talk_to_the_deaf(host))
-        records = [record for record in of("SOCKET_FILTER", tracer) if record["pid"] == pid]
-        assert tracer.lost == 0
+    tracer = kept("trace_tcpdrop")
+    lost = tracer.lost
+    pid, (server, counts) = in_namespace(lambda: talk_to_the_deaf(host))
+    records = [record for record in of("SOCKET_FILTER", tracer) if record["pid"] == pid]
+    assert tracer.lost == lost
     for port, count in counts.items():
         # Of the first one and those sent again, only the last was taken.
         assert [ends(record) for record in records if record["source_port"] == port] == [
@@ -96,9 +97,9 @@ def test_each_packet_that_a_socket_does_not_take_is_seen_with_its_owner(host: st
 
 @pytest.mark.parametrize("host", [network.V4, network.V6])
 def test_each_packet_for_a_port_without_a_socket_is_seen_with_the_container_of_its_network_namespace(host: str) -> None:
-    with Tracer("trace_tcpdrop") as tracer:
-        pid, (port, namespace) = in_namespace(lambda: refused(host))
-        records = [record for record in of("NO_SOCKET", tracer) if record["network_namespace"] == namespace]
+    tracer = kept("trace_tcpdrop")
+    pid, (port, namespace) = in_namespace(lambda: refused(host))
+    records = [record for record in of("NO_SOCKET", tracer) if record["network_namespace"] == namespace]
     assert [ends(record)[2:] for record in records] == [(host, port)] * TIMES
     assert {record["flags"] for record in records} == {SYN}
     assert {(record["pid"], record["tid"], record["comm"], record["state"]) for record in records} == {(0, 0, "", 0)}
@@ -233,6 +234,6 @@ def test_each_datagram_for_which_a_socket_has_no_room_is_seen_with_its_owner(hos
 
 
 def test_datagrams_are_not_reported_unless_asked_for() -> None:
-    with Tracer("trace_tcpdrop") as tracer:
-        pid, _ = in_namespace(lambda: overflow(network.V4))
-        assert [record for record in tracer.records() if record["pid"] == pid] == []
+    tracer = kept("trace_tcpdrop")
+    pid, _ = in_namespace(lambda: overflow(network.V4))
+    assert [record for record in tracer.records() if record["pid"] == pid] == []

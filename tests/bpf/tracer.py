@@ -34,9 +34,9 @@ HEADER = 8
 CUT = 0x8000
 CPUS = os.cpu_count() or 1
 MACHINE = os.uname().machine
-_CALLS = SyscallDispatcher()
-"""Of all tracers of this process, as an agent has one for all gadgets: the kernel's verifier takes as long for it as
-for a gadget, which is most of the time of a test in a virtual machine."""
+CALLS = SyscallDispatcher()
+"""Of all tracers and policies of this process, as an agent has one for all gadgets: the kernel's verifier takes as long
+for it as for a gadget, which is most of the time of a test in a virtual machine."""
 
 
 class Tracer:
@@ -165,7 +165,7 @@ class Tracer:
         # As for the agent, a gadget that names no programs has all of its object.
         chosen = programs if self.gadget.agent.programs else None
         name = self.gadget.name
-        object = SyscallObject(self._elf, name, chosen, _CALLS, ALL if self._compat else NATIVE)
+        object = SyscallObject(self._elf, name, chosen, CALLS, ALL if self._compat else NATIVE)
         self._set_variables(object)
         object.frequency = int(self._parameters.get("frequency") or 0)
         for name, entries in (("gadget_events", self._ring_bytes), ("gadget_cpus", CPUS)):
@@ -188,6 +188,26 @@ class Tracer:
 
     def _decode(self, record: bytes) -> dict[str, Any]:
         return {field.name: value(record, field) for field in self.gadget.record.fields} | {"record_bytes": len(record)}
+
+
+_kept: dict[tuple[object, ...], Tracer] = {}
+
+
+def kept(name: str, **parameters: Any) -> Tracer:
+    """A tracer that all tests of a file share, without the records of earlier tests: the verifier takes seconds for it
+    in a virtual machine. conftest.py closes it."""
+    key = (name, *sorted(parameters.items()))
+    if key not in _kept:
+        tracer = Tracer(name, **parameters)
+        _kept[key] = tracer.__enter__()
+    _kept[key].data()
+    return _kept[key]
+
+
+def close_kept() -> None:
+    """Ends those of a file."""
+    while _kept:
+        _kept.popitem()[1].__exit__(None, None, None)
 
 
 @cache
