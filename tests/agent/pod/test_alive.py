@@ -26,7 +26,8 @@ def ask(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def idle(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(agent(tmp_path, "idle", "--idle-timeout", "0"), cwd=PROJECT)
-    wait_for((tmp_path / "kubectl-gadget.pid").exists)
+    pid = tmp_path / "kubectl-gadget.pid"
+    wait_for(lambda: pid.exists() and pid.read_text() != "")
     yield process
     process.send_signal(signal.SIGCONT)
     process.terminate()
