@@ -273,6 +273,12 @@ def test_what_cannot_be_a_pod_is_refused_by_name(text: str) -> None:
         pod_names(["good", text])
 
 
+@pytest.mark.parametrize("text", ["tcp port 80", 'comm == "nginx"'])
+def test_a_condition_in_place_of_a_pod_is_answered_with_the_flags_for_conditions(text: str) -> None:
+    with pytest.raises(ValueError, match="conditions need a flag: --filter, or --pcap"):
+        pod_names([text])
+
+
 def test_several_namespaces_are_refused_with_the_way_that_works() -> None:
     with pytest.raises(ValueError, match="-A with --filter"):
         namespace("a,b")
