@@ -50,6 +50,8 @@ const volatile bool filter_killed = false;
 /* The state of a thread that has a filter. */
 struct thread {
 	bool entered;
+	/* The current call was trapped, which signal_generate has reported. */
+	bool trapped;
 };
 
 struct {
@@ -122,15 +124,12 @@ int exits(__u64 *ctx)
 		bpf_task_storage_get(&threads, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		return 0;
 	}
-	if (thread->entered) {
-		thread->entered = false;
+	if (thread->entered || thread->trapped) {
+		thread->entered = thread->trapped = false;
 		return 0;
 	}
 	registers = gadget_registers(task);
 	number = gadget_syscall_number(registers);
-	/* For a trap, the kernel restores the registers; signal_generate reports it. */
-	if (result == number)
-		return 0;
 	if (result < 0 && result >= -4095)
 		report(task, registers, number, ACTION_ERRNO, -result);
 	else
@@ -142,10 +141,18 @@ int exits(__u64 *ctx)
 SEC("tp_btf/signal_generate")
 int BPF_PROG(signalled, int signal, struct kernel_siginfo *info, struct task_struct *receiver)
 {
+	struct thread *thread;
 	void *handler;
 
 	if (signal != SIGSYS || (unsigned long)info <= 2 || BPF_CORE_READ(info, si_code) != SYS_SECCOMP)
 		return 0;
+	/* The kernel sends it to the current thread, before sys_exit; then sys_enter has not run. The process itself
+	 * may send the same signal from a call that is allowed. */
+	thread = bpf_task_storage_get(&threads, bpf_get_current_task_btf(), NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (thread && thread->entered)
+		return 0;
+	if (thread)
+		thread->trapped = true;
 	handler = gadget_read(receiver, sighand, action[SIGSYS - 1].sa.sa_handler);
 	report(receiver, gadget_registers(gadget_task()), BPF_CORE_READ(info, _sifields._sigsys._syscall),
 	       handler ? ACTION_TRAP : ACTION_KILL_PROCESS, 0);

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import signal
 import struct
@@ -31,8 +32,14 @@ SYSINFO = 99 if X86 else 179
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def install(call: int, answer: int) -> None:
-    """A filter that answers so to one call, and allows all others."""
+RET_USER_NOTIF, SET_MODE_FILTER, NEW_LISTENER = 0x7FC00000, 1, 8
+NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
+SECCOMP, RT_SIGQUEUEINFO = (317, 129) if X86 else (277, 138)
+SYS_SECCOMP = 1
+
+
+def filter_of(call: int, answer: int) -> tuple[bytes, Any]:
+    """A filter that answers so to one call, and allows all others; and the memory that it is in."""
     program = [
         (0x20, 0, 0, 0),  # load the call's number
         (0x15, 0, 1, call),  # is it this one?
@@ -41,9 +48,31 @@ def install(call: int, answer: int) -> None:
     ]
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
     memory = ctypes.create_string_buffer(code, len(code))
-    head = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(memory))
+    return struct.pack("HxxxxxxQ", len(program), ctypes.addressof(memory)), memory
+
+
+def install(call: int, answer: int) -> None:
+    head, _memory = filter_of(call, answer)
     assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
     assert libc.prctl(PR_SET_SECCOMP, MODE_FILTER, ctypes.create_string_buffer(head, len(head))) == 0
+
+
+def install_notified(call: int, result: int) -> None:
+    """A filter for this thread, by which another thread gives the call this result."""
+    listeners: list[int] = []
+    is_installed = threading.Event()
+
+    def supervise() -> None:
+        is_installed.wait()
+        while True:
+            request = fcntl.ioctl(listeners[0], NOTIF_RECV, bytes(80))
+            fcntl.ioctl(listeners[0], NOTIF_SEND, request[:8] + struct.pack("qiI", result, 0, 0))
+
+    threading.Thread(target=supervise, daemon=True).start()
+    head, _memory = filter_of(call, RET_USER_NOTIF)
+    assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    listeners.append(libc.syscall(SECCOMP, SET_MODE_FILTER, NEW_LISTENER, ctypes.create_string_buffer(head, len(head))))
+    is_installed.set()
 
 
 def sysinfo() -> int:
@@ -111,6 +140,40 @@ def test_children_and_threads_of_a_filtered_process_are_reported_too() -> None:
     assert [record["errno"] for record in mine] == [errno.EACCES] * 7
     assert len({record["tid"] for record in mine}) == 7
     assert len([record for record in records if record["ppid"] == pid]) == 5
+
+
+def test_a_call_whose_emulated_result_is_its_own_number_is_reported() -> None:
+    """A trap, for which the kernel restores the registers, would have this result too."""
+
+    def deed() -> None:
+        assert sysinfo() == 0
+        install_notified(SYSINFO, SYSINFO)
+        for _ in range(TIMES):
+            assert libc.syscall(SYSINFO, None) == SYSINFO
+
+    with Tracer("audit_seccomp") as tracer:
+        pid, status = in_child(deed)
+        records = of(pid, tracer)
+    assert status == 0
+    assert [(record["syscall"], record["action"]) for record in records] == [(SYSINFO, EMULATED)] * TIMES
+
+
+def test_a_signal_that_a_process_sends_to_itself_is_no_trap() -> None:
+    """It looks like the kernel's, but the call that sends it was allowed."""
+
+    def deed() -> None:
+        signal.signal(signal.SIGSYS, lambda number, frame: None)
+        install(SYSINFO, RET_ERRNO | errno.EPERM)
+        info = struct.pack("iiixxxxQii", signal.SIGSYS, 0, SYS_SECCOMP, 0, SYSINFO, 0).ljust(128, b"\0")
+        for _ in range(TIMES):
+            assert libc.syscall(RT_SIGQUEUEINFO, os.getpid(), signal.SIGSYS, info) == 0
+        assert sysinfo() == errno.EPERM
+
+    with Tracer("audit_seccomp") as tracer:
+        pid, status = in_child(deed)
+        records = of(pid, tracer)
+    assert status == 0
+    assert [(record["syscall"], record["action"]) for record in records] == [(SYSINFO, ERRNO)]
 
 
 def test_a_trap_is_reported_once_each_time() -> None:
