@@ -19,10 +19,26 @@
 #define ATTRIBUTE_BYTES 255
 #define AT_REMOVEDIR 0x200
 
+/* The modes of fallocate() that change a file's content: punch a hole, collapse, zero, insert a range, write zeros. */
+#define CHANGES_CONTENT 0xba
+
+/* Requests of ioctl() for chattr, and the bits that they set. */
+#define FS_IOC_SETFLAGS 0x40086602
+#define FS_IOC32_SETFLAGS 0x40046602
+#define FS_IOC_FSSETXATTR 0x401c5820
+#define FS_APPEND_FL 0x20
+#define FS_IMMUTABLE_FL 0x10
+#define FS_XFLAG_APPEND 0x10
+#define FS_XFLAG_IMMUTABLE 0x08
+
+/* The flags in a record. */
+#define IS_IMMUTABLE 1
+#define IS_APPEND_ONLY 2
+
 struct trace_file {
 	struct gadget_record record;
 	gadget_operation operation;
-	/* The new size after truncation; ~0 for other operations. */
+	/* The new size after truncation, or the length of a range; ~0 for other operations. */
 	gadget_bytes size;
 	/* The mode of a new or changed file; ~0 for other operations. */
 	gadget_new_mode mode;
@@ -37,6 +53,8 @@ struct trace_file {
 	gadget_path to_base;
 	/* For setxattr and removexattr. */
 	gadget_string attribute;
+	/* For chattr. */
+	__u32 flags;
 };
 
 GADGET_RECORD(trace_file);
@@ -63,6 +81,7 @@ struct change {
 	__u64 mode;
 	__u64 owner;
 	__u64 group;
+	__u64 flags;
 	const void *path;
 	const void *to;
 	const void *attribute;
@@ -111,6 +130,7 @@ GADGET_AFTER_EXIT(report_change)
 	file->mode = change->mode;
 	file->owner = change->owner;
 	file->group = change->group;
+	file->flags = change->flags;
 	file->errno = change->result < 0 ? -change->result : 0;
 	writer = gadget_write(file, sizeof(*file), FILE_BYTES);
 	append_paths(&writer, file, change);
@@ -257,6 +277,68 @@ WITH_DESCRIPTOR(fremovexattr, "removexattr", set_attribute(change, POINTER(1)))
 WITH_PATH_AT(setxattrat, "setxattr", set_attribute(change, POINTER(3)))
 WITH_PATH_AT(removexattrat, "removexattr", set_attribute(change, POINTER(3)))
 
+/* The new times are not reported. */
+WITH_PATH(utime, "utime", )
+WITH_PATH(utimes, "utime", )
+
+/* Without a path: the file that is open as the first argument. */
+#define WITH_PATH_OR_DESCRIPTOR(CALL, WORD)                                                                            \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		BEGIN(WORD);                                                                                           \
+		if (POINTER(1))                                                                                        \
+			set_path(change, ARGUMENT(0), POINTER(1));                                                     \
+		else                                                                                                   \
+			set_descriptor(change, ARGUMENT(0));                                                           \
+		return end(ctx);                                                                                       \
+	}
+
+WITH_PATH_OR_DESCRIPTOR(futimesat, "utime")
+WITH_PATH_OR_DESCRIPTOR(utimensat, "utime")
+
+GADGET_ON_EXIT(fallocate)
+{
+	if (!(ARGUMENT(1) & CHANGES_CONTENT))
+		return 0;
+	BEGIN("fallocate");
+	set_descriptor(change, ARGUMENT(0));
+	change->size = ARGUMENT(3);
+	return end(ctx);
+}
+
+static __always_inline void set_flags(struct change *change, __u32 flags, __u32 immutable, __u32 append)
+{
+	change->flags = (flags & immutable ? IS_IMMUTABLE : 0) | (flags & append ? IS_APPEND_ONLY : 0);
+}
+
+GADGET_ON_EXIT(ioctl)
+{
+	__u32 request = ARGUMENT(1), flags = 0;
+
+	if (request != FS_IOC_SETFLAGS && request != FS_IOC32_SETFLAGS && request != FS_IOC_FSSETXATTR)
+		return 0;
+	BEGIN("chattr");
+	set_descriptor(change, ARGUMENT(0));
+	bpf_probe_read_user(&flags, sizeof(flags), POINTER(2));
+	if (request == FS_IOC_FSSETXATTR)
+		set_flags(change, flags, FS_XFLAG_IMMUTABLE, FS_XFLAG_APPEND);
+	else
+		set_flags(change, flags, FS_IMMUTABLE_FL, FS_APPEND_FL);
+	return end(ctx);
+}
+
+/* Since 6.17. */
+GADGET_ON_EXIT(file_setattr)
+{
+	__u32 flags = 0;
+
+	BEGIN("chattr");
+	set_path(change, ARGUMENT(0), POINTER(1));
+	bpf_probe_read_user(&flags, sizeof(flags), POINTER(2));
+	set_flags(change, flags, FS_XFLAG_IMMUTABLE, FS_XFLAG_APPEND);
+	return end(ctx);
+}
+
 GADGET_ON_EXIT(unlinkat)
 {
 	const gadget_operation unlink = "unlink", rmdir = "rmdir";
@@ -304,7 +386,7 @@ GADGET_ON_EXIT(symlinkat)
 static __always_inline bool gadget_uring_follows(__u8 opcode)
 {
 	return (opcode >= IORING_OP_RENAMEAT && opcode <= IORING_OP_LINKAT) || opcode == IORING_OP_FSETXATTR ||
-	       opcode == IORING_OP_SETXATTR || opcode == IORING_OP_FTRUNCATE;
+	       opcode == IORING_OP_SETXATTR || opcode == IORING_OP_FTRUNCATE || opcode == IORING_OP_FALLOCATE;
 }
 
 /* Appends a path from the kernel's memory, and the directory where it starts. `name` is NULL: the path is that of the
@@ -364,6 +446,7 @@ static __always_inline void describe_request(struct trace_file *file, struct nam
 	struct io_unlink *unlink = (struct io_unlink *)request;
 	struct io_mkdir *mkdir = (struct io_mkdir *)request;
 	struct io_ftrunc *truncate = (struct io_ftrunc *)request;
+	struct io_sync *allocate = (struct io_sync *)request;
 
 	switch (opcode) {
 	case IORING_OP_RENAMEAT:
@@ -398,6 +481,10 @@ static __always_inline void describe_request(struct trace_file *file, struct nam
 		/* Since 6.9. */
 		if (bpf_core_type_exists(struct io_ftrunc))
 			file->size = BPF_CORE_READ(truncate, len);
+		break;
+	case IORING_OP_FALLOCATE:
+		GADGET_SET_OPERATION(file->operation, "fallocate");
+		file->size = BPF_CORE_READ(allocate, len);
 		break;
 	case IORING_OP_SETXATTR:
 		named->has_attribute = true;
@@ -438,9 +525,12 @@ static __always_inline bool gadget_uring_describe(struct gadget_uring_request *n
 
 	if (!named || !gadget_begin(&file->record))
 		return false;
+	if (opcode == IORING_OP_FALLOCATE && !(BPF_CORE_READ((struct io_sync *)request, mode) & CHANGES_CONTENT))
+		return false;
 	__builtin_memset(named, 0, sizeof(*named));
 	file->size = file->mode = file->owner = file->group = ~0ULL;
 	file->errno = 0;
+	file->flags = 0;
 	/* A direct descriptor is not one of the process's descriptors, and its file is not known yet. */
 	named->path_from =
 		BPF_CORE_READ(request, flags) & GADGET_URING_FIXED_FILE ? -1 : BPF_CORE_READ(request, cqe.fd);

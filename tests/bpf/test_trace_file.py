@@ -1,7 +1,10 @@
 """trace file: each call that changes a file, a prime number of times, in all its forms."""
 
+import fcntl
 import os
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +159,93 @@ def test_a_newer_form_of_chmod_is_seen(tmp_path: Path) -> None:
             pytest.skip("this kernel has no fchmodat2")
     (record,) = traced(lambda: syscall(FCHMODAT2, AT_FDCWD, os.fsencode(tmp_path), 0o700, 0))
     assert (record["operation"], record["mode"], record["errno"]) == ("chmod", 0o700, 0)
+
+
+UTIMENSAT, FALLOCATE, FILE_SETATTR = (280, 285, 469) if deeds.X86 else (88, 47, 469)
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
+SETFLAGS, FSSETXATTR = 0x40086602, 0x401C5820
+IMMUTABLE, APPEND_ONLY = 1, 2
+
+
+def test_new_times_are_seen(tmp_path: Path) -> None:
+    """By which a program hides that it has changed a file."""
+    file = tmp_path / "file"
+    file.touch()
+
+    def deed() -> None:
+        directory, fd = os.open(tmp_path, os.O_RDONLY), os.open(file, os.O_RDONLY)
+        os.chdir("/")
+        for _ in range(TIMES):
+            assert syscall(UTIMENSAT, directory, b"file", None, 0) == 0
+            assert syscall(UTIMENSAT, fd, None, None, 0) == 0
+            assert syscall(UTIMENSAT, directory, b"none", None, 0) == -ENOENT
+
+    assert [told(record)[:4] for record in traced(deed)] == [
+        ("utime", 0, "file", str(tmp_path)),
+        ("utime", 0, "", str(file)),
+        ("utime", ENOENT, "none", str(tmp_path)),
+    ] * TIMES
+
+
+@X86_ONLY
+def test_the_old_forms_of_new_times_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    def deed() -> None:
+        os.chdir(tmp_path)
+        for call in (132, 235):  # utime, utimes
+            assert syscall(call, b"file", None) == 0
+        assert syscall(261, AT_FDCWD, b"file", None) == 0  # futimesat
+
+    assert [told(record)[:4] for record in traced(deed)] == [("utime", 0, "file", str(tmp_path))] * 3
+
+
+def test_holes_and_zeros_in_a_file_are_seen_but_not_what_only_allocates(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(20_000))
+
+    def deed() -> None:
+        fd = os.open(file, os.O_RDWR)
+        for mode in (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE):
+            syscall(FALLOCATE, fd, mode, 4096, 8192)
+
+    records = traced(deed)
+    assert [(record["operation"], record["path_base"], record["size"]) for record in records] == [
+        ("fallocate", str(file), 8192)
+    ] * 2
+    assert records[0]["errno"] == 0
+
+
+def test_chattr_is_seen_with_the_flags_that_matter(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    def change(fd: int, request: int, argument: bytes) -> None:
+        with suppress(OSError):  # not all file systems have flags
+            fcntl.ioctl(fd, request, argument)
+
+    def deed() -> None:
+        fd = os.open(file, os.O_RDONLY)
+        for flags in (0x10, 0x20, 0):
+            change(fd, SETFLAGS, struct.pack("q", flags))
+        for flags in (0x8, 0x10, 0):
+            change(fd, FSSETXATTR, struct.pack("I", flags).ljust(28, b"\0"))
+
+    records = traced(deed)
+    assert [told(record)[::2] for record in records] == [("chattr", "", None)] * 6
+    assert {record["path_base"] for record in records} == {str(file)}
+    assert [record["flags"] for record in records] == [IMMUTABLE, APPEND_ONLY, 0] * 2
+
+
+def test_file_setattr_is_seen(tmp_path: Path) -> None:
+    with Tracer("trace_file") as tracer:
+        if "file_setattr_ends" not in tracer.programs:
+            pytest.skip("this kernel has no file_setattr")
+    attributes = struct.pack("QIIIII4x", 0x8, 0, 0, 0, 0, 0)[:24]
+    path = os.fsencode(tmp_path / "none")
+    (record,) = traced(lambda: syscall(FILE_SETATTR, AT_FDCWD, path, attributes, 24, 0))
+    assert (record["operation"], record["path"], record["flags"]) == ("chattr", str(tmp_path / "none"), IMMUTABLE)
+    assert record["errno"] == ENOENT
 
 
 def test_a_failed_call_says_why(tmp_path: Path) -> None:

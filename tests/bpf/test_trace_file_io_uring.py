@@ -16,6 +16,7 @@ from tests.bpf.uring import IOSQE_ASYNC, IOSQE_CQE_SKIP_SUCCESS, Uring
 
 pytestmark = [pytest.mark.bpf, pytest.mark.skipif(why_no_uring() is not None, reason=f"io_uring: {why_no_uring()}")]
 AT_REMOVEDIR = 0x200
+FALLOCATE = 17
 ENOENT, ENOTDIR, EINVAL, EOPNOTSUPP = 2, 20, 22, 95
 UNKNOWN = -1
 NONE = 2**64 - 1
@@ -133,3 +134,18 @@ def test_others_are_left_out(tmp_path: Path) -> None:
     assert found == ["mkdir", "rmdir"]
     assert [record["operation"] for record in traced(deed, operation="rmdir")] == ["rmdir"]
     assert [record["errno"] for record in traced(deed, failed=True)] == [17]
+
+
+def test_a_hole_in_a_file_is_seen_but_not_what_only_allocates(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(20_000))
+
+    def deed() -> None:
+        fd = os.open(file, os.O_RDWR)
+        with Uring() as ring:
+            for mode in (0, 1 | 2):  # FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE
+                ring.run([(FALLOCATE, 0, 8192, 4096, mode, 0)], fd)
+
+    (record,) = traced(deed)
+    assert told(record)[:4] == ("fallocate", 0, "", str(file))
+    assert record["size"] == 8192

@@ -189,6 +189,11 @@ static __always_inline void gadget_rearrange(struct gadget_compat_call *call, __
 		arguments[3] = arguments[4];
 		arguments[4] = arguments[5];
 		break;
+	case RANGE:
+		arguments[2] = gadget_two_registers(call, 2);
+		arguments[3] = gadget_two_registers(call, 4);
+		arguments[4] = arguments[5] = 0;
+		break;
 	case SEND:
 		arguments[4] = arguments[5] = 0;
 		break;

@@ -19,6 +19,7 @@
 #define IORING_OP_WRITE_FIXED 5
 #define IORING_OP_SENDMSG 9
 #define IORING_OP_RECVMSG 10
+#define IORING_OP_FALLOCATE 17
 #define IORING_OP_OPENAT 18
 #define IORING_OP_READ 22
 #define IORING_OP_WRITE 23
@@ -168,6 +169,11 @@ struct io_xattr {
 /* For sending and receiving on sockets; the message is in the program's memory. */
 struct io_sr_msg {
 	void *umsg;
+};
+
+struct io_sync {
+	__s64 len;
+	int mode;
 };
 
 struct io_ftrunc {
