@@ -31,6 +31,8 @@ class Profiles:
             self._scopes.labels.update(spec.labels)
         self._numbers: dict[tuple[int, ...], int] = {}
         """by the selectors at each hook"""
+        self._unstored: set[int] = set()
+        """numbers whose selectors are not in the maps of all hooks yet"""
         self._by_scopes: dict[Applicable, int] = {}
         self._cgroups: dict[int, tuple[ContainerIdentity | None, bool]] = {}
         """the owner of each cgroup, for when labels change"""
@@ -86,11 +88,21 @@ class Profiles:
         if number is None:
             number = self._numbers[bits] = self._next
             self._next += 1
-            for hook, selectors in zip(self._hooks, bits, strict=True):
-                try:
-                    if selectors:
-                        hook.set_profile(number, selectors)
-                except Failure as failure:
-                    self._warn(f"policies are not applied at {hook.name} in some containers: {failure}")
-        self._by_scopes[scopes] = number
+            self._unstored.add(number)
+        if number in self._unstored and self._store(number, bits):
+            self._unstored.remove(number)
+        if number not in self._unstored:
+            self._by_scopes[scopes] = number
         return number
+
+    def _store(self, number: int, bits: tuple[int, ...]) -> bool:
+        """Puts the profile into the maps of the hooks. Returns False when one is full; the next use tries again."""
+        is_stored = True
+        for hook, selectors in zip(self._hooks, bits, strict=True):
+            try:
+                if selectors:
+                    hook.set_profile(number, selectors)
+            except Failure as failure:
+                is_stored = False
+                self._warn(f"policies are not applied at {hook.name} in some containers: {failure}")
+        return is_stored

@@ -6,6 +6,7 @@ So it is opened by host/foreign_files.py, which opens only regular files, and on
 """
 
 import os
+import weakref
 from bisect import bisect_right
 from typing import BinaryIO
 
@@ -15,6 +16,11 @@ from kubectl_gadget.agent.host.foreign_files import open_inside
 _MOST_BYTES = 64 << 20
 _MOST_LINES, _MOST_LINE = 400_000, 4096
 """Lines that are read, which take some 100 MB of memory, and bytes of one."""
+_MOST_IN_ALL = 256 << 20
+"""Memory for the maps of all processes. A process may use half of what the others leave, so that none takes all."""
+_PER_LINE = 200
+"""Bytes of memory that a line takes beside its text."""
+_maps: "weakref.WeakSet[PerfMap]" = weakref.WeakSet()
 
 
 class PerfMap:
@@ -26,6 +32,8 @@ class PerfMap:
         self._seen: tuple[int, int] | None = None
         self._starts: list[int] = []
         self._functions: list[tuple[int, str]] = []
+        self._bytes = 0
+        _maps.add(self)
 
     def refresh(self) -> None:
         """Reads the file if it has changed. If it is gone or cannot be opened, the last content is kept."""
@@ -51,12 +59,18 @@ class PerfMap:
 
     def _parse(self, file: BinaryIO) -> None:
         found: dict[int, tuple[int, str]] = {}
+        others = sum(map._bytes for map in _maps if map is not self)
+        room = max(0, (_MOST_IN_ALL - others) // 2)
         left = _MOST_BYTES
+        self._bytes = 0
         for _ in range(_MOST_LINES):
             line = file.readline(min(left, _MOST_LINE))
             if not line:
                 break
             left -= len(line)
+            if self._bytes + len(line) + _PER_LINE > room:
+                break
+            self._bytes += len(line) + _PER_LINE
             parts = line.split(None, 2)
             try:
                 # A later line replaces an earlier one.

@@ -224,6 +224,24 @@ def test_of_a_perf_map_with_any_number_of_functions_only_the_first_are_read(monk
         path.unlink()
 
 
+def test_the_perf_maps_of_all_processes_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perf_map, "_MOST_IN_ALL", 4 * (perf_map._PER_LINE + len("1000 10 first\n")))
+    path = Path(f"/tmp/perf-{os.getpid()}.map")
+    path.write_text("1000 10 first\n2000 10 other\n3000 10 third\n")
+    try:
+        first, second = PerfMap(os.getpid(), os.getpid()), PerfMap(os.getpid(), os.getpid())
+        first.refresh()
+        assert [bool(first.find(address)) for address in (0x1000, 0x2000, 0x3000)] == [True, True, False]
+        second.refresh()
+        assert [bool(second.find(address)) for address in (0x1000, 0x2000, 0x3000)] == [True, False, False]
+        del first
+        path.write_text("1000 10 first\n2000 10 other\n3000 10 third!\n")
+        second.refresh()
+        assert second.find(0x2000) == ("other", 0)
+    finally:
+        path.unlink()
+
+
 def test_a_perf_map_that_leads_out_of_the_container_is_not_read(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("1000 100 secret\n")
