@@ -42,9 +42,10 @@ _NUMBERED_HELPERS = {"174": "bpf_get_attach_cookie", "175": "bpf_task_pt_regs", 
 """Names of helpers that an older kernel reports only by number (include/uapi/linux/bpf.h)."""
 # Patterns are compiled when something was refused: every session imports this.
 _UNKNOWN_HELPER = r"(?:unknown func|invalid func|program of this type cannot use helper) ([a-z0-9_#]+)"
+_NO_ATOMICS = "BPF_STX uses reserved fields"
 _LIMITS = (
     # Since 981f94c3e921 "bpf: Add bitwise atomic instructions" and the commits before it.
-    ("BPF_STX uses reserved fields", "the kernel's BPF has no atomic instructions except addition", "5.12"),
+    (_NO_ATOMICS, "the kernel's BPF has no atomic instructions except addition", "5.12"),
     # Since 69c087ba6225 "bpf: Add bpf_for_each_map_elem() helper".
     ("doesn't match number of subprogs", "the kernel's BPF has no callback functions", "5.13"),
     # Since 720e6a435194 "bpf: Allow struct argument in trampoline based programs".
@@ -101,6 +102,11 @@ def failed_program(log: list[str]) -> str | None:
     """Returns the program that libbpf reports as failed."""
     found = [match[1] for line in log if (match := re.search(_FAILED_PROGRAM, line))]
     return found[0] if found else None
+
+
+def lacks_atomics(failure: Failure) -> bool:
+    """Whether the kernel refused an atomic instruction that is not an addition."""
+    return any(_NO_ATOMICS in line for line in failure.log)
 
 
 def reason(failure: Failure) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.old_instructions import without_compare_and_swap
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.agent.sources.context import NodeContext
@@ -115,7 +116,7 @@ class GadgetPrograms:
             self.uprobes.free()
 
     def _try(self) -> bool:
-        """Tries the current choice once. Returns False when a program was refused and the next choice was made."""
+        """Tries the current choice once. Returns False when a program was refused and another way is tried next."""
         wanted = [name for choice in self._choices for name in choice.programs] if self._choices else None
         try:
             object = SyscallObject(self._elf, self._name, wanted, self._context.calls, ALL)
@@ -144,6 +145,9 @@ class GadgetPrograms:
                 program = program or refusal.failed_program(failure.log)
                 section = object.section(program) if program in object.program_names else ""
                 resources.close()
+                if refusal.lacks_atomics(failure) and (elf := without_compare_and_swap(self._elf)) != self._elf:
+                    self._elf = elf
+                    return False
                 self._refused(program, failure, features.lacking(section.partition("/")[0]))
                 return False
             self._resources = resources.pop_all()
