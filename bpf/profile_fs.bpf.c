@@ -161,7 +161,7 @@ static __always_inline void observe_submitted(struct bpf_raw_tracepoint_args *ct
 	for (int i = 0; i < GADGET_AIO_REQUESTS && i < submitted; i++)
 		observe_aio(gadget_aio_address(&now, i), duration);
 	if (submitted > GADGET_AIO_REQUESTS)
-		gadget_count_map_full();
+		gadget_count_unexamined();
 }
 
 SEC("raw_tp/sys_exit")

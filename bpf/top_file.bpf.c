@@ -166,7 +166,7 @@ static __always_inline void count_submitted(const struct gadget_compat_call *cal
 	for (int i = 0; i < GADGET_AIO_REQUESTS && i < submitted; i++)
 		count_aio(gadget_aio_address(call, i));
 	if (submitted > GADGET_AIO_REQUESTS)
-		gadget_count_map_full();
+		gadget_count_unexamined();
 }
 
 SEC("raw_tp/sys_exit")

@@ -9,10 +9,10 @@
 #include <gadget/compat_call.h>
 #include <gadget/runtime.h>
 #include <gadget/syscall_table.h>
+#include <gadget/thread_state.h>
 #include <gadget/totals.h>
 #include <kernel/ptrace.h>
 
-#define CALLS 65536
 #define TOTALS 32768
 
 /* Numbered as on the node's architecture; calls of 32-bit programs, which have their own numbers, with GADGET_COMPAT.
@@ -48,13 +48,12 @@ const volatile bool count_begun = false;
 
 GADGET_TOTALS(syscall_key, syscall_value, TOTALS);
 
-/* When each thread entered the kernel, by TID. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, CALLS);
-	__type(key, __u32);
-	__type(value, __u64);
-} entered SEC(".maps");
+/* When a thread entered the kernel; 0: its call has been counted. */
+struct entered {
+	__u64 time;
+};
+
+GADGET_THREAD_STATE(entered);
 
 /* NULL: not wanted, or there is no room. */
 static __always_inline struct syscall_value *counters_of(__s32 number)
@@ -84,8 +83,7 @@ static __always_inline void begins(struct bpf_raw_tracepoint_args *ctx)
 SEC("raw_tp/sys_enter")
 int enters(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u32 thread = bpf_get_current_pid_tgid();
-	__u64 now;
+	struct entered *entered;
 
 	if (!gadget_counts())
 		return 0;
@@ -93,8 +91,9 @@ int enters(struct bpf_raw_tracepoint_args *ctx)
 		begins(ctx);
 		return 0;
 	}
-	now = bpf_ktime_get_ns();
-	bpf_map_update_elem(&entered, &thread, &now, BPF_ANY);
+	entered = gadget_make_thread_state();
+	if (entered)
+		entered->time = bpf_ktime_get_ns();
 	return 0;
 }
 
@@ -102,10 +101,9 @@ SEC("raw_tp/sys_exit")
 int exits(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct pt_regs *registers = (struct pt_regs *)ctx->args[0];
-	__u32 thread = bpf_get_current_pid_tgid();
 	struct syscall_value *value;
 	long result = ctx->args[1];
-	__u64 *start;
+	struct entered *entered;
 
 	if (count_begun || !gadget_counts())
 		return 0;
@@ -115,12 +113,12 @@ int exits(struct bpf_raw_tracepoint_args *ctx)
 	gadget_add(value->count, 1);
 	if (result < 0 && result >= -4095)
 		gadget_add(value->errors, 1);
-	start = bpf_map_lookup_elem(&entered, &thread);
-	if (!start || !*start)
+	entered = gadget_thread_state();
+	if (!entered || !entered->time)
 		return 0;
 	gadget_add(value->timed, 1);
-	gadget_add(value->total, bpf_ktime_get_ns() - *start);
-	*start = 0;
+	gadget_add(value->total, bpf_ktime_get_ns() - entered->time);
+	entered->time = 0;
 	return 0;
 }
 

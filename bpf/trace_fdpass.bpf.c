@@ -383,7 +383,7 @@ static __always_inline int pass_message(__u64 header, bool is_noted)
 	/* Counted once, when the message is reported: otherwise a sender could hide descriptors behind other control
 	 * messages. */
 	if (!is_noted && at + sizeof(struct gadget_compat_cmsghdr) <= end)
-		gadget_count_map_full();
+		gadget_count_unexamined();
 	return 0;
 }
 

@@ -399,7 +399,7 @@ GADGET_ON_EXIT(io_submit)
 		use_by_aio(address);
 	}
 	if (result > GADGET_AIO_REQUESTS)
-		gadget_count_map_full();
+		gadget_count_unexamined();
 	return 0;
 }
 

@@ -319,7 +319,7 @@ static __always_inline int events_are_read(long result, struct pt_regs *register
 		at += length;
 	}
 	if (at < end)
-		gadget_count_map_full();
+		gadget_count_unexamined();
 	return 0;
 }
 

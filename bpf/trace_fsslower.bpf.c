@@ -460,7 +460,7 @@ GADGET_ON_EXIT(io_submit)
 		report_aio(address, duration);
 	}
 	if (result > GADGET_AIO_REQUESTS)
-		gadget_count_map_full();
+		gadget_count_unexamined();
 	return 0;
 }
 
@@ -477,15 +477,8 @@ struct uring_name {
 	char name[GADGET_PATH_BYTES + 1];
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1024);
-	__type(key, __u64);
-	__type(value, struct uring_name);
-} uring_names SEC(".maps");
-
-GADGET_SCRATCH(uring_name_scratch, sizeof(struct uring_name));
+/* One container may have half of them. */
+GADGET_STATES(uring_name, uring_name, 2048);
 
 /* The operation of a request. SUBMIT: none that is reported. */
 static __always_inline __u64 uring_operation(__u8 opcode)
@@ -514,15 +507,12 @@ static __always_inline bool functions_report(__u64 operation)
 
 static __always_inline void keep_name(struct io_kiocb *request)
 {
-	struct uring_name *name = gadget_scratch(&uring_name_scratch);
-	__u64 key = (__u64)request;
+	struct uring_name *name = uring_name_make_state((__u64)request, gadget_current_cgroup());
 
 	if (!name)
 		return;
 	name->directory = BPF_CORE_READ((struct io_open *)request, dfd);
 	bpf_probe_read_kernel_str(name->name, sizeof(name->name), gadget_uring_name(request, io_open, filename));
-	if (bpf_map_update_elem(&uring_names, &key, name, BPF_ANY))
-		gadget_count_map_full();
 }
 
 static __always_inline int uring_begins(struct io_kiocb *request)
@@ -572,7 +562,6 @@ int uring_complete(__u64 *ctx)
 	__u64 operation = uring_operation(BPF_CORE_READ(request, opcode));
 	__s32 result = gadget_uring_result(ctx);
 	struct gadget_uring_start start;
-	__u64 key = (__u64)request;
 	__u64 duration;
 	bool is_slow;
 
@@ -583,8 +572,8 @@ int uring_complete(__u64 *ctx)
 	if (operation != OPEN)
 		return is_slow ? uring_moved(request, operation, duration, result, start.position) : 0;
 	if (is_slow)
-		uring_opened(request, duration, result, bpf_map_lookup_elem(&uring_names, &key));
-	bpf_map_delete_elem(&uring_names, &key);
+		uring_opened(request, duration, result, uring_name_state_of((__u64)request));
+	uring_name_remove_state((__u64)request);
 	return 0;
 }
 

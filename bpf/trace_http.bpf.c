@@ -9,6 +9,7 @@
  * HTTP/2 frames is unknown (gadget/http2.h), packets are sent whole, up to a megabyte per second and socket.
  */
 #include <gadget/http2.h>
+#include <gadget/socket_state.h>
 #include <gadget/ends.h>
 
 typedef __u32 gadget_http_status;
@@ -81,13 +82,8 @@ struct http_socket {
 	struct gadget_http2 sent;
 };
 
-/* Sockets on which HTTP was seen. The least recently used entries are dropped. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u64);
-	__type(value, struct http_socket);
-} http_sockets SEC(".maps");
+/* Sockets on which HTTP was seen. One container may have half of them. */
+GADGET_SOCKET_STATE(http_socket, 32768);
 
 /* A packet that is being sent in pieces. */
 struct sending {
@@ -187,7 +183,7 @@ static __always_inline struct http_socket *http_socket_of(struct __sk_buff *skb,
 							  __u32 offset, enum http_version *begins)
 {
 	__u64 socket = bpf_get_socket_cookie(skb);
-	struct http_socket *known = bpf_map_lookup_elem(&http_sockets, &socket);
+	struct http_socket *known = gadget_socket_state_of(socket);
 
 	*begins = NO_HTTP;
 	if (!packet->payload_bytes || (known && known->version == HTTP_2))
@@ -196,10 +192,11 @@ static __always_inline struct http_socket *http_socket_of(struct __sk_buff *skb,
 	if (!*begins && !known && begins_headers(skb, offset))
 		*begins = HTTP_2;
 	if (*begins && !(known && known->version == *begins)) {
-		struct http_socket http = {.version = *begins};
-
-		bpf_map_update_elem(&http_sockets, &socket, &http, BPF_ANY);
-		known = bpf_map_lookup_elem(&http_sockets, &socket);
+		known = gadget_make_socket_state(skb, socket);
+		if (known) {
+			__builtin_memset(known, 0, sizeof(*known));
+			known->version = *begins;
+		}
 	}
 	return known;
 }
@@ -258,7 +255,7 @@ __noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
 
 	if (!sending)
 		return false;
-	http = bpf_map_lookup_elem(&http_sockets, &sending->packet.socket);
+	http = gadget_socket_state_of(sending->packet.socket);
 	if (!http)
 		return false;
 	pass_piece(skb, http, outgoing ? &http->sent : &http->received, sending);

@@ -9,6 +9,7 @@
  */
 #include <gadget/packet.h>
 #include <gadget/ends.h>
+#include <gadget/socket_state.h>
 
 /* The highest version that the client offers, as numbered by TLS. */
 typedef __u16 gadget_tls_version;
@@ -51,13 +52,7 @@ struct hello {
 	__u32 end;
 };
 
-/* Incomplete hellos, by socket. The least recently used are dropped. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u64);
-	__type(value, struct hello);
-} hellos SEC(".maps");
+GADGET_SOCKET_STATE(hello, 16384);
 
 GADGET_PACKET_SLOTS(slots);
 
@@ -87,21 +82,23 @@ static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gad
 static __always_inline __u32 hello_in(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
 	__u64 socket = bpf_get_socket_cookie(skb);
-	struct hello *known = bpf_map_lookup_elem(&hellos, &socket);
-	struct hello hello = {};
+	struct hello *known = gadget_socket_state_of(socket);
+	__u32 bytes;
 
 	if (known && packet->sequence - known->begin < known->end - known->begin) {
 		__u32 left = known->end - packet->sequence;
 
 		if (packet->payload_bytes >= left)
-			bpf_map_delete_elem(&hellos, &socket);
+			gadget_socket_remove_state(socket);
 		return left;
 	}
-	hello.begin = packet->sequence;
-	hello.end = packet->sequence + hello_bytes(skb, packet, offset);
-	if (hello.end - hello.begin > packet->payload_bytes)
-		bpf_map_update_elem(&hellos, &socket, &hello, BPF_ANY);
-	return hello.end - hello.begin;
+	bytes = hello_bytes(skb, packet, offset);
+	known = bytes > packet->payload_bytes ? gadget_make_socket_state(skb, socket) : NULL;
+	if (known) {
+		known->begin = packet->sequence;
+		known->end = packet->sequence + bytes;
+	}
+	return bytes;
 }
 
 /* Whether the payload begins with an Initial packet of QUIC, version 1 or 2. */

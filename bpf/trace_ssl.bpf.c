@@ -5,17 +5,16 @@
  *
  * Hooks: uprobes on OpenSSL's and GnuTLS's functions, in all files in which the agent finds them (`libraries` in the
  * YAML). The trap: the agent may attach a program twice to the same file, so a call is reported by the program that
- * removes its entry from the map.
+ * sets its start to 0.
  */
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/slots.h>
 #include <gadget/string.h>
+#include <gadget/thread_state.h>
 #include <kernel/ptrace.h>
 
-/* The maximum number of calls in progress at the same time. */
-#define PENDING 16384
 #define MOST_DATA_BYTES 8192
 
 struct trace_ssl {
@@ -45,7 +44,9 @@ const volatile bool all_calls = false;
 enum { READ, WRITE, HANDSHAKE };
 enum { OPENSSL, GNUTLS };
 
+/* A thread's call. It may never return, for example by longjmp(); then the thread's next call replaces it. */
 struct call {
+	/* 0: no call is in progress. */
 	__u64 start;
 	__u64 session;
 	__u64 buffer;
@@ -55,14 +56,7 @@ struct call {
 	__u64 library;
 };
 
-/* Calls may never return, for example if the thread is killed. The least recently used entries are dropped, so that
- * such calls do not fill the map. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, PENDING);
-	__type(key, __u64);
-	__type(value, struct call);
-} calls SEC(".maps");
+GADGET_THREAD_STATE(call);
 
 GADGET_SLOTS(slots, SSL_BYTES);
 
@@ -70,18 +64,16 @@ GADGET_SLOTS(slots, SSL_BYTES);
 
 static __always_inline int begin(struct pt_regs *registers, __u64 library, __u64 operation, bool counts)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct call call = {
-		.start = bpf_ktime_get_boot_ns(),
-		.session = PARAMETER(0),
-		.buffer = operation == HANDSHAKE ? 0 : PARAMETER(1),
-		.count = counts ? PARAMETER(3) : 0,
-		.operation = operation,
-		.library = library,
-	};
+	struct call *call = gadget_make_thread_state();
 
-	if (bpf_map_update_elem(&calls, &thread, &call, BPF_ANY))
-		gadget_count_map_full();
+	if (!call)
+		return 0;
+	call->session = PARAMETER(0);
+	call->buffer = operation == HANDSHAKE ? 0 : PARAMETER(1);
+	call->count = counts ? PARAMETER(3) : 0;
+	call->operation = operation;
+	call->library = library;
+	call->start = bpf_ktime_get_boot_ns();
 	return 0;
 }
 
@@ -119,18 +111,17 @@ static __always_inline void fill(struct trace_ssl *ssl, const struct call *call,
 SEC("uretprobe")
 int returns(struct pt_regs *registers)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct call *found = bpf_map_lookup_elem(&calls, &thread);
+	struct call *found = gadget_thread_state();
 	__u32 limit = data_bytes > MOST_DATA_BYTES ? MOST_DATA_BYTES : data_bytes;
 	struct gadget_writer writer;
 	struct trace_ssl *ssl;
 	struct call call;
 	__u64 bytes;
 
-	if (!found)
+	if (!found || !found->start)
 		return 0;
 	call = *found;
-	bpf_map_delete_elem(&calls, &thread);
+	found->start = 0;
 	bytes = transferred(&call, BPF_CORE_READ(registers, GADGET_FUNCTION_RESULT));
 	if (!all_calls && (bytes == ~0ULL || call.operation == HANDSHAKE))
 		return 0;

@@ -545,17 +545,23 @@ static __always_inline bool is_accepting(void)
 	return call.native == ACCEPT || call.native == ACCEPT4;
 }
 
+/* The result of inet_csk_accept(). A separate function for the same reason. */
+static __always_inline struct sock *accepted_socket(void *ctx)
+{
+	__u64 sk = 0;
+
+	return bpf_get_func_ret(ctx, &sk) ? NULL : (struct sock *)sk;
+}
+
 /* For connections that io_uring accepts. Others are reported at the exit of accept() and accept4(), with the
  * descriptor. */
 SEC("?fexit/inet_csk_accept")
 int BPF_PROG(accept_of_uring)
 {
-	__u64 sk = 0;
+	struct sock *sk = is_accepting() ? NULL : accepted_socket(ctx);
 
-	if (is_accepting() || bpf_get_func_ret(ctx, &sk) || !sk)
-		return 0;
-	if (is_tcp((struct sock *)sk))
-		accepted((struct sock *)sk, -1);
+	if (sk && is_tcp(sk))
+		accepted(sk, -1);
 	return 0;
 }
 

@@ -21,6 +21,7 @@ EXPECTATION_FAILED = 4
 CAUSES = {
     "ring_full": "ring buffer full",
     "map_full": "map full",
+    "unexamined": "parts of a call not examined",
     "recursion": "a program already running",
     "detached": "programs stopped by others",
     "cut_strings": "strings cut",

@@ -249,8 +249,8 @@ class GadgetStats(_FromAgent):
     bytes: int = 0
     """of these records"""
     lost: Mapping[str, Mapping[str, int]] = NONE
-    """by cause (`ring_full`, `map_full`, `recursion`), by CPU or `all`; without zeros. `detached` has 1 for each
-    program that another process of the node has stopped"""
+    """by cause (`ring_full`, `map_full`, `unexamined`, `recursion`), by CPU or `all`; without zeros. `detached` has 1
+    for each program that another process of the node has stopped"""
     cut_strings: int = 0
     """texts that were cut to fit"""
     lost_by: tuple[Loser, ...] = ()

@@ -1,13 +1,14 @@
 """profile syscall: calls that are counted, each with the time between its entry and its return."""
 
 import os
+import threading
 import time
 from typing import Any
 
 import pytest
 
 from kubectl_gadget.events.linux import syscall_table
-from tests.bpf import deeds
+from tests.bpf import deeds, map_shares
 from tests.bpf.answers import Answers
 from tests.bpf.tracer import MACHINE
 
@@ -62,3 +63,34 @@ def test_histograms_of_two_intervals_have_nothing_in_common() -> None:
             for _ in range(count):
                 os.getppid()
             assert [record["count"] for record in profile.take()] == [count]
+
+
+def exec_by_a_thread() -> None:
+    thread = threading.Thread(target=os.execv, args=("/bin/true", ["true"]))
+    thread.start()
+    thread.join()
+
+
+def test_an_exec_by_another_thread_than_the_first_counts() -> None:
+    """The thread becomes the first one, so that it returns with another TID."""
+    with Answers("profile_syscall", **only("execve")) as profile:
+        for _ in range(7):
+            deeds.in_child(exec_by_a_thread)
+        records = profile.take()
+    assert sum(record["count"] for record in records) >= 7
+
+
+def test_a_container_with_many_threads_leaves_room_for_others_and_its_own_losses_count() -> None:
+    def call() -> None:
+        deeds.syscall(CALL, FIFO)
+
+    with Answers("profile_syscall", **only("sched_get_priority_min")) as profile:
+        map_shares.fill(profile, "gadget_thread_shares", "gadget_thread_states", share=1)
+        before = map_shares.entries(profile, "gadget_thread_shares", share=0)
+        deeds.in_child(call)
+        assert profile.lost == 0
+        assert map_shares.entries(profile, "gadget_thread_shares", share=0) == before, "the thread has ended"
+        map_shares.fill(profile, "gadget_thread_shares", "gadget_thread_states", share=0)
+        deeds.in_child(call)
+        assert profile.lost == 1
+        assert sum(record["count"] for record in profile.take()) == 1

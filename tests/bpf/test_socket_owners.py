@@ -19,7 +19,7 @@ from kubectl_gadget.catalogue import object_bytes
 from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 from kubectl_gadget.session.request import build
 from tests.agent.node import node_context
-from tests.bpf import network, test_packets, test_trace_tcp, test_trace_udp
+from tests.bpf import map_shares, network, test_packets, test_trace_tcp, test_trace_udp
 from tests.bpf.network import in_namespace
 from tests.bpf.tracer import Tracer
 
@@ -87,6 +87,36 @@ def test_a_gadget_that_keeps_some_owners_keeps_them_for_itself() -> None:
     owners = SocketOwners()
     with Tracer("trace_udp", owners=owners), Tracer("trace_dns", owners=owners) as dns:
         assert "socket_made" in dns.programs
+
+
+def make_sockets() -> None:
+    """Of both protocols, at both ends."""
+    test_trace_udp.talk(network.V4, connect=True)
+    test_packets.stream()
+
+
+SHARES, OWNERS = "gadget_owner_shares", "gadget_owners"
+
+
+@pytest.mark.parametrize("gadget", ["trace_udp", "trace_tcp"])
+def test_a_container_with_many_sockets_leaves_room_for_others(gadget: str) -> None:
+    with Tracer(gadget) as tracer:
+        map_shares.fill(tracer, SHARES, OWNERS, share=1)
+        before = map_shares.entries(tracer, SHARES, share=0)
+        for _ in range(8):
+            pid, _ = in_namespace(make_sockets)
+            assert test_trace_tcp.of(pid, tracer)
+        assert tracer.lost == 0
+        # Other processes of this machine have a few at most.
+        assert map_shares.entries(tracer, SHARES, share=0) < before + 20, "entries are given back"
+
+
+@pytest.mark.parametrize("gadget", ["trace_udp", "trace_tcp"])
+def test_sockets_beyond_a_containers_share_count_as_lost(gadget: str) -> None:
+    with Tracer(gadget) as tracer:
+        map_shares.fill(tracer, SHARES, OWNERS, share=0)
+        in_namespace(make_sockets)
+        assert tracer.lost >= 2
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from tests.bpf import deeds
 from tests.bpf.answers import Answers
+from tests.bpf.test_profile_syscall import exec_by_a_thread
 
 pytestmark = pytest.mark.bpf
 TIMES, FAILING = 20_011, 6_007
@@ -140,3 +141,12 @@ def test_calls_of_32_bit_programs_have_a_mark(tmp_path: Path) -> None:
     # getpid is 20 there, and exit is 1.
     assert records[1 << 29 | 20] == 5
     assert records[1 << 29 | 1] == 1
+
+
+def test_an_exec_by_another_thread_than_the_first_has_its_time() -> None:
+    with Answers("top_syscalls", syscalls="execve") as top:
+        for _ in range(7):
+            deeds.in_child(exec_by_a_thread)
+        records = top.take()
+    assert sum(record["count"] for record in records) >= 7
+    assert sum(record["timed"] for record in records) == sum(record["count"] for record in records)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.bpf import network
+from kubectl_gadget.agent.bpf.counters import LOST_MAP_FULL
+from tests.bpf import map_shares, network
 from tests.bpf.network import in_namespace
 from tests.bpf.test_filters import Tree, tree  # noqa: F401
 from tests.bpf.viewed import Viewed
@@ -100,6 +101,22 @@ def test_each_request_is_one_row_at_either_end(host: str) -> None:
         assert (row["local"], row["remote"], row["protocol"]) == (host, host, "HTTP/1.1")
         assert 0 < row["latency"] < 10**10
     assert {row["comm"] for row in of(pid, rows, "client")} == {Path("/proc/self/comm").read_text().strip()}
+
+
+def test_a_container_with_many_connections_leaves_room_for_others_and_its_own_losses_count() -> None:
+    def deed() -> None:
+        connection = http.client.HTTPConnection(network.V4, Server(network.V4).port)
+        connection.request("GET", "/any")
+        connection.getresponse().read()
+
+    with Viewed("trace_http") as tracer:
+        map_shares.fill(tracer, "gadget_socket_shares", "gadget_socket_states", share=1)
+        pid, _ = in_namespace(deed)
+        assert {row["role"] for row in of(pid, tracer.rows())} == {"client", "server"}
+        map_shares.fill(tracer, "gadget_socket_shares", "gadget_socket_states", share=0)
+        before = tracer.counters.total(LOST_MAP_FULL)
+        in_namespace(deed)
+        assert tracer.counters.total(LOST_MAP_FULL) > before
 
 
 def test_any_method_begins_a_connection() -> None:

@@ -10,7 +10,7 @@ import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
-from tests.bpf import network
+from tests.bpf import map_shares, network
 from tests.bpf.network import in_namespace
 from tests.bpf.viewed import Viewed
 
@@ -75,6 +75,19 @@ def test_a_hello_in_many_segments_is_read(piece: int) -> None:
         pid, _ = in_namespace(lambda: [say(hello(), piece=piece) for _ in range(3)])
         rows = of(pid, tracer)
     assert [(row["role"], row["name"]) for row in rows] == [("client", NAME), ("server", NAME)] * 3
+
+
+def test_a_container_with_many_incomplete_hellos_leaves_room_for_others_and_its_own_losses_count() -> None:
+    with Viewed("trace_sni") as tracer:
+        map_shares.fill(tracer, "gadget_socket_shares", "gadget_socket_states", share=1)
+        pid, _ = in_namespace(lambda: say(hello(), piece=100))
+        assert [row["name"] for row in of(pid, tracer)] == [NAME] * 2
+        assert tracer.lost == 0
+        in_namespace(lambda: say(hello()[:200]))
+        assert map_shares.entries(tracer, "gadget_socket_shares", share=0) == 0, "the sockets are closed"
+        map_shares.fill(tracer, "gadget_socket_shares", "gadget_socket_states", share=0)
+        in_namespace(lambda: say(hello(), piece=100))
+        assert tracer.lost > 0
 
 
 def test_a_hello_may_follow_other_messages() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import ssl
-import struct
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from kubectl_gadget.agent.symbols.uprobe_links import has_multi
 from kubectl_gadget.agent.symbols.uprobes import Uprobes
 from kubectl_gadget.wire.client_messages import Library
+from tests.bpf import map_shares
 from tests.bpf.tracer import Tracer
 from tests.conftest import why_no_bpf
 
@@ -106,7 +106,7 @@ def test_each_call_is_reported_once_with_its_data(certificate: Path) -> None:
 
 @pytest.mark.bpf
 def test_calls_that_never_return_leave_room_for_others(certificate: Path) -> None:
-    """As when threads are killed in SSL_read(): their entries stay in the map."""
+    """As when threads are killed in SSL_read()."""
     process = talker(certificate)
     with WithLibraries("trace_ssl", pid=process.pid, data_bytes=100) as tracer:
         while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):
@@ -115,12 +115,12 @@ def test_calls_that_never_return_leave_room_for_others(certificate: Path) -> Non
             tracer.look()
         except Failure as failure:
             pytest.skip(f"no uprobes here: {failure}")
-        calls = tracer._object.required_map("calls")
-        for thread in range(calls.entries):
-            calls.put(struct.pack("<Q", 1 << 63 | thread), bytes(calls.value_size))
+        map_shares.fill(tracer, "gadget_thread_shares", "gadget_thread_states", share=1)
         process.communicate(b"\n")
         records = tracer.records()
         assert tracer.lost == 0
+        # Its thread has ended.
+        assert map_shares.entries(tracer, "gadget_thread_shares", share=0) == 0
     assert [told(record) for record in records] == EXPECTED
 
 

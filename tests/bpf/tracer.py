@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kubectl_gadget.agent.bpf.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_FULL, CpuCounters
+from kubectl_gadget.agent.bpf.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_FULL, LOST_UNEXAMINED, CpuCounters
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
@@ -106,7 +106,11 @@ class Tracer:
 
     @property
     def lost(self) -> int:
-        return self.counters.total(LOST_RING_FULL) + self.counters.total(LOST_MAP_FULL)
+        return sum(self.counters.total(cause) for cause in (LOST_RING_FULL, LOST_MAP_FULL, LOST_UNEXAMINED))
+
+    @property
+    def unexamined(self) -> int:
+        return self.counters.total(LOST_UNEXAMINED)
 
     @property
     def cut(self) -> int:

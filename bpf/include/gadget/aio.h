@@ -48,7 +48,7 @@ static __always_inline bool gadget_aio_writes(const struct gadget_aio_request *r
 static __always_inline bool gadget_aio_read(struct gadget_aio_request *request, __u64 address)
 {
 	if (bpf_probe_read_user(request, sizeof(*request), (const void *)address)) {
-		gadget_count_map_full();
+		gadget_count_unexamined();
 		return false;
 	}
 	return gadget_aio_reads(request) || gadget_aio_writes(request);

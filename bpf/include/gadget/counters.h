@@ -21,7 +21,9 @@ struct gadget_cpu {
 	__u64 lost_map_full;
 	/* Strings that were sent without their end. */
 	__u64 cut_strings;
-	__u64 unused[10];
+	/* Events that were not sent, since a call has more parts than are examined, or a part that cannot be read. */
+	__u64 lost_unexamined;
+	__u64 unused[9];
 };
 
 /* The agent sets the size. */
@@ -59,4 +61,13 @@ static __always_inline void gadget_count_map_full(void)
 
 	if (cpu)
 		gadget_count(&cpu->lost_map_full, 1);
+}
+
+/* Call it for the parts of a call, such as control messages or requests, that are not examined. */
+static __always_inline void gadget_count_unexamined(void)
+{
+	struct gadget_cpu *cpu = gadget_this_cpu();
+
+	if (cpu)
+		gadget_count(&cpu->lost_unexamined, 1);
 }

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <gadget/compat_call.h>
+#include <gadget/map_shares.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
@@ -77,20 +78,26 @@ struct {
 
 /* A record made when the call began. */
 struct kept {
+	__u64 share;
 	__u64 start;
 	__u64 length;
 	__u64 cuts;
 	char record[CALL_BYTES];
 };
 
+/* The maximum number of calls of execve in progress. One container may have half of them. */
+#define RECORDS 2048
+
 /* By the task's address: when a thread other than the first one calls execve, its TID changes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1024);
+	__uint(max_entries, RECORDS);
 	__type(key, __u64);
 	__type(value, struct kept);
 } records SEC(".maps");
+
+GADGET_MAP_SHARES(record_shares);
 
 GADGET_SCRATCH(enter_scratch, sizeof(struct kept));
 GADGET_SCRATCH(exit_scratch, CALL_BYTES);
@@ -233,6 +240,19 @@ static __always_inline void set_result(struct CALL *call, long result)
 	call->errno = result < 0 && result >= -4095 ? -result : 0;
 }
 
+static __always_inline void forget_record(struct task_struct *task)
+{
+	__u64 key = (__u64)task;
+	const struct kept *kept = bpf_map_lookup_elem(&records, &key);
+	__u32 share;
+
+	if (!kept)
+		return;
+	share = kept->share;
+	if (!bpf_map_delete_elem(&records, &key))
+		gadget_return_entry(&record_shares, share);
+}
+
 /* Makes the record of a call that does not return, which is sent, or whose memory will be gone when it returns, which
  * is stored. False: it was not sent. */
 static __always_inline bool begin_whole(const struct gadget_compat_call *now, struct task_struct *task, bool returns)
@@ -260,8 +280,15 @@ static __always_inline bool begin_whole(const struct gadget_compat_call *now, st
 	kept->start = bpf_ktime_get_boot_ns();
 	kept->length = writer.progress->length;
 	kept->cuts = writer.progress->cuts;
-	if (bpf_map_update_elem(&records, &key, kept, BPF_ANY))
+	/* The end of an earlier call of a task at this address may have been missed. */
+	forget_record(task);
+	kept->share = gadget_share_number(call->record.cgroup);
+	if (!gadget_take_entry(&record_shares, kept->share, RECORDS))
+		return false;
+	if (bpf_map_update_elem(&records, &key, kept, BPF_NOEXIST)) {
+		gadget_return_entry(&record_shares, kept->share);
 		gadget_count_map_full();
+	}
 	return false;
 }
 
@@ -287,7 +314,7 @@ static __always_inline int end_whole(struct task_struct *task, long result)
 	if (call->duration >= filter_min * 1000)
 		deliver(&writer);
 forget:
-	bpf_map_delete_elem(&records, &key);
+	forget_record(task);
 	return 0;
 }
 

@@ -38,14 +38,19 @@ struct {
 	__type(value, struct gadget_share);
 } gadget_shares SEC(".maps");
 
-static __always_inline struct gadget_share *gadget_share_of(__u64 cgroup)
+static __always_inline __u32 gadget_share_number(__u64 cgroup)
 {
 	const __u32 *found;
-	__u32 number;
 
 	cgroup &= ~GADGET_ELSEWHERE;
 	found = bpf_map_lookup_elem(&gadget_containers, &cgroup);
-	number = found ? *found >> GADGET_SHARE_SHIFT : 0;
+	return found ? *found >> GADGET_SHARE_SHIFT : 0;
+}
+
+static __always_inline struct gadget_share *gadget_share_of(__u64 cgroup)
+{
+	__u32 number = gadget_share_number(cgroup);
+
 	return bpf_map_lookup_elem(&gadget_shares, &number);
 }
 

@@ -13,6 +13,7 @@
 
 #include <linux/errno.h>
 
+#include <gadget/map_shares.h>
 #include <gadget/other_task.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
@@ -26,8 +27,8 @@
  */
 const volatile bool gadget_connections_kept = false;
 
-/* The maximum number of open sockets of wanted containers. */
-#define GADGET_SOCKETS 65536
+/* The maximum number of open sockets of wanted containers. One container may have half of them. */
+#define GADGET_SOCKETS 131072
 
 struct gadget_owner {
 	struct gadget_record record;
@@ -45,8 +46,10 @@ struct gadget_owner {
 	gadget_comm user_comm;
 	/* The process when the head was filled in. */
 	gadget_exec_id exec;
-	/* The value of gadget_execs when the name was last read. */
-	__u64 execs;
+	/* The lower half of gadget_execs when the name was last read. */
+	__u32 execs;
+	/* Of the map: gadget/map_shares.h. */
+	__u32 share;
 };
 
 struct {
@@ -56,6 +59,8 @@ struct {
 	__type(key, __u64);
 	__type(value, struct gadget_owner);
 } gadget_owners SEC(".maps");
+
+GADGET_MAP_SHARES(gadget_owner_shares);
 
 /* The program that a process executed last. */
 struct gadget_executed {
@@ -86,7 +91,7 @@ __u64 gadget_execs SEC(".bss.execs");
  * connected or accepted. */
 static __always_inline const struct gadget_executed *gadget_executed_since(struct gadget_owner *owner)
 {
-	__u64 execs = *(volatile __u64 *)&gadget_execs;
+	__u32 execs = *(volatile __u64 *)&gadget_execs;
 	gadget_pid pid = owner->record.pid;
 	const struct gadget_executed *now;
 
@@ -113,18 +118,39 @@ static __always_inline struct gadget_owner *gadget_owner_of(const void *sk)
 static __always_inline void gadget_forget_owner(const void *sk)
 {
 	__u64 key = (__u64)sk;
+	const struct gadget_owner *known = bpf_map_lookup_elem(&gadget_owners, &key);
+	__u32 share;
 
-	bpf_map_delete_elem(&gadget_owners, &key);
+	if (!known)
+		return;
+	share = known->share;
+	if (!bpf_map_delete_elem(&gadget_owners, &key))
+		gadget_return_entry(&gadget_owner_shares, share);
 }
 
 static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owner *owner, __u64 flags)
 {
 	__u64 key = (__u64)sk;
+	const struct gadget_owner *known = bpf_map_lookup_elem(&gadget_owners, &key);
+	long error;
 
+	if (known && flags == BPF_NOEXIST)
+		return;
 	owner->socket = key;
 	owner->execs = *(volatile __u64 *)&gadget_execs;
-	/* With BPF_NOEXIST this fails when there is an entry already, which loses nothing. */
-	if (bpf_map_update_elem(&gadget_owners, &key, owner, flags) == -E2BIG)
+	if (known) {
+		owner->share = known->share;
+		bpf_map_update_elem(&gadget_owners, &key, owner, BPF_EXIST);
+		return;
+	}
+	owner->share = gadget_share_number(owner->record.cgroup);
+	if (!gadget_take_entry(&gadget_owner_shares, owner->share, GADGET_SOCKETS))
+		return;
+	error = bpf_map_update_elem(&gadget_owners, &key, owner, BPF_NOEXIST);
+	if (error)
+		gadget_return_entry(&gadget_owner_shares, owner->share);
+	/* If another CPU was faster, nothing is lost. */
+	if (error == -E2BIG)
 		gadget_count_map_full();
 }
 

@@ -4,15 +4,17 @@
  * wait for requests that they are linked to.
  *
  * The trap: the end is not seen for requests that complete silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or
- * into a full queue. Their entry is replaced when the kernel reuses the request's memory.
+ * into a full queue. Their entry is replaced when the kernel reuses the request's memory; until then it takes room of
+ * its container's share.
  */
 #pragma once
 
+#include <gadget/map_shares.h>
 #include <gadget/output.h>
 #include <gadget/uring_file.h>
 
-/* The maximum number of requests in progress at the same time. */
-#define GADGET_URING_TIMED 16384
+/* The maximum number of requests in progress at the same time. One container may have half of them. */
+#define GADGET_URING_TIMED 32768
 
 struct gadget_uring_start {
 	__u64 time;
@@ -20,39 +22,33 @@ struct gadget_uring_start {
 	__u64 position;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, GADGET_URING_TIMED);
-	__type(key, __u64);
-	__type(value, struct gadget_uring_start);
-} gadget_uring_starts SEC(".maps");
+GADGET_STATES(gadget_uring, gadget_uring_start, GADGET_URING_TIMED);
 
 /* Call it when a request is submitted whose opcode is followed. */
 static __always_inline void gadget_uring_begin(struct io_kiocb *request)
 {
-	struct gadget_uring_start start = {.position = BPF_CORE_READ((struct io_rw *)request, kiocb.ki_pos)};
-	__u64 key = (__u64)request;
+	struct gadget_uring_start *start;
 
 	/* Its completion would not be seen. */
 	if (BPF_CORE_READ(request, flags) & GADGET_URING_SKIPS_SUCCESS)
 		return;
-	start.time = bpf_ktime_get_boot_ns();
-	if (bpf_map_update_elem(&gadget_uring_starts, &key, &start, BPF_ANY))
-		gadget_count_map_full();
+	start = gadget_uring_make_state((__u64)request, gadget_current_cgroup());
+	if (!start)
+		return;
+	start->position = BPF_CORE_READ((struct io_rw *)request, kiocb.ki_pos);
+	start->time = bpf_ktime_get_boot_ns();
 }
 
 /* Call it when a request completes. False: its beginning was not seen. */
 static __always_inline bool gadget_uring_end(struct io_kiocb *request, struct gadget_uring_start *start,
 					     __u64 *duration)
 {
-	__u64 key = (__u64)request;
-	const struct gadget_uring_start *found = bpf_map_lookup_elem(&gadget_uring_starts, &key);
+	const struct gadget_uring_start *found = gadget_uring_state_of((__u64)request);
 
 	if (!found)
 		return false;
 	*start = *found;
 	*duration = bpf_ktime_get_boot_ns() - found->time;
-	bpf_map_delete_elem(&gadget_uring_starts, &key);
+	gadget_uring_remove_state((__u64)request);
 	return true;
 }

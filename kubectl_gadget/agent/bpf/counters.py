@@ -9,7 +9,7 @@ import mmap
 WORDS = 16
 """u64 per CPU: two cache lines."""
 
-IN_FLIGHT, EVENTS, BYTES, LOST_RING_FULL, LOST_MAP_FULL, CUT_STRINGS = range(6)
+IN_FLIGHT, EVENTS, BYTES, LOST_RING_FULL, LOST_MAP_FULL, CUT_STRINGS, LOST_UNEXAMINED = range(7)
 
 
 class CpuCounters:

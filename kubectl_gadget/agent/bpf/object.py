@@ -159,7 +159,9 @@ class BpfObject:
                 found.reuse(fd)
 
     def resize_hashes(self, entries: int) -> None:
-        """Sets max_entries of the hashes that only programs use. Call it before the object is loaded."""
+        """Sets max_entries of the hashes that only programs use, and so the shares of containers in them
+        (bpf/include/gadget/map_shares.h). Call it before the object is loaded."""
+        self.set_constant("gadget_node_map_entries", entries)
         for pointer in self._each("map"):
             name = _name(self._lib.raw("bpf_map__name", pointer))
             is_other = name in _OTHER_HASHES or name.startswith(TABLE_PREFIX)

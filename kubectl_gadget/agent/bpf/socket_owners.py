@@ -23,7 +23,8 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 _KEPT = ".rodata.owners"
 """The map with an object's `gadget_owners_kept`."""
 _OWNERS = "gadget_owners"
-_MAPS = (_OWNERS, "gadget_executed", ".bss.execs")
+_SHARES = "gadget_owner_shares"
+_MAPS = (_OWNERS, _SHARES, "gadget_executed", ".bss.execs")
 _ALL, _CONNECTIONS = "all", "connections"
 """What `gadget_owners_kept` says in a gadget that keeps all owners, and in trace tcp."""
 _BY_NAME = "gadget_filter_comm"
@@ -69,7 +70,7 @@ class SocketOwners:
             object.reuse({name: self._keeper.required_map(name).fd for name in _MAPS})
         if self._connections:
             object.leave_out(_DONE_BY_TRACE_TCP)
-            object.reuse({_OWNERS: self._connections.required_map(_OWNERS).fd})
+            object.reuse({name: self._connections.required_map(name).fd for name in (_OWNERS, _SHARES)})
             object.set_constant(_KEPT_ELSEWHERE, 1)
 
     def keep(self, object: BpfObject, filters: Mapping[str, Any]) -> None:

@@ -26,7 +26,11 @@ class EventsOutput:
     def stats(self, recursion: int = 0) -> GadgetStats:
         """Returns the entry in STATS. `recursion` counts programs skipped because one already ran on that CPU."""
         cpus = self.counters
-        lost = {"ring_full": cpus.by_cpu(counters.LOST_RING_FULL), "map_full": cpus.by_cpu(counters.LOST_MAP_FULL)}
+        lost = {
+            "ring_full": cpus.by_cpu(counters.LOST_RING_FULL),
+            "map_full": cpus.by_cpu(counters.LOST_MAP_FULL),
+            "unexamined": cpus.by_cpu(counters.LOST_UNEXAMINED),
+        }
         if recursion:
             lost["recursion"] = {"all": recursion}
         return GadgetStats(

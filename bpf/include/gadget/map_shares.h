@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Keeps room in a map for the other containers when one container fills it: a container may have at most as many
+ * entries as are free. So one container can fill half of the map, two can fill two thirds, and a container that has no
+ * entry yet finds room. What finds no room is counted as lost.
+ *
+ * The trap: an entry is given back to the share that it was taken from. The container of a cgroup may become known
+ * meanwhile, so the entry itself has the number of its share.
+ */
+#pragma once
+
+#include <linux/errno.h>
+
+#include <gadget/fairness.h>
+
+/* The agent sets it if it has set the number of entries of all maps. 0: each map has its own. */
+const volatile __u64 gadget_node_map_entries = 0;
+
+/* The number of entries of each share; the last value is the number of all entries. */
+#define GADGET_MAP_SHARES(NAME)                                                                                        \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                                      \
+		__uint(max_entries, GADGET_SHARES + 1);                                                                \
+		__type(key, __u32);                                                                                    \
+		__type(value, __u64);                                                                                  \
+	} NAME SEC(".maps")
+
+static __always_inline void gadget_count_entries(void *shares, __u32 share, __u64 by)
+{
+	__u32 all = GADGET_SHARES;
+	__u64 *own = bpf_map_lookup_elem(shares, &share), *sum = bpf_map_lookup_elem(shares, &all);
+
+	if (!own || !sum)
+		return;
+	gadget_count(own, by);
+	gadget_count(sum, by);
+}
+
+/* Call it before an entry is added to a map with `entries` entries. False: there is no room, which is counted. */
+static __always_inline bool gadget_take_entry(void *shares, __u32 share, __u64 entries)
+{
+	__u32 all = GADGET_SHARES;
+	const __u64 *own = bpf_map_lookup_elem(shares, &share), *sum = bpf_map_lookup_elem(shares, &all);
+
+	if (!own || !sum)
+		return false;
+	if (*own + *sum >= (gadget_node_map_entries ? gadget_node_map_entries : entries)) {
+		gadget_count_map_full();
+		return false;
+	}
+	gadget_count_entries(shares, share, 1);
+	return true;
+}
+
+/* Call it when an entry was removed, or could not be added. */
+static __always_inline void gadget_return_entry(void *shares, __u32 share)
+{
+	gadget_count_entries(shares, share, -1ULL);
+}
+
+/*
+ * What a gadget remembers, by a key of 64 bits: GADGET_STATES(job, job_state, 1000) defines a map with struct job_state
+ * for 1000 keys, and functions that use it: job_state_of(), job_make_state() and job_remove_state(). The
+ * trap: an LRU map would drop entries of other containers without a trace.
+ */
+#define GADGET_STATES(NAME, STATE, ENTRIES)                                                                            \
+	struct NAME##_entry {                                                                                          \
+		struct STATE state;                                                                                    \
+		__u32 share;                                                                                           \
+		__u32 unused;                                                                                          \
+	};                                                                                                             \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                                       \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                                                  \
+		__uint(max_entries, ENTRIES);                                                                          \
+		__type(key, __u64);                                                                                    \
+		__type(value, struct NAME##_entry);                                                                    \
+	} NAME##_states SEC(".maps");                                                                                  \
+	GADGET_MAP_SHARES(NAME##_shares);                                                                              \
+	static const struct NAME##_entry NAME##_zeros = {};                                                            \
+                                                                                                                       \
+	/* NULL: there is none. */                                                                                     \
+	static __always_inline struct STATE *NAME##_state_of(__u64 key)                                                \
+	{                                                                                                              \
+		return bpf_map_lookup_elem(&NAME##_states, &key);                                                      \
+	}                                                                                                              \
+                                                                                                                       \
+	/* If there is none, makes one of zeros in the share of the cgroup. NULL: there is no room, which is counted.  \
+	 */                                                                                                            \
+	static __always_inline struct STATE *NAME##_make_state(__u64 key, __u64 cgroup)                                \
+	{                                                                                                              \
+		struct NAME##_entry *entry = bpf_map_lookup_elem(&NAME##_states, &key);                                \
+		__u32 share;                                                                                           \
+		long error;                                                                                            \
+                                                                                                                       \
+		if (entry)                                                                                             \
+			return &entry->state;                                                                          \
+		share = gadget_share_number(cgroup);                                                                   \
+		if (!gadget_take_entry(&NAME##_shares, share, ENTRIES))                                                \
+			return NULL;                                                                                   \
+		error = bpf_map_update_elem(&NAME##_states, &key, &NAME##_zeros, BPF_NOEXIST);                         \
+		if (error)                                                                                             \
+			gadget_return_entry(&NAME##_shares, share);                                                    \
+		if (error && error != -EEXIST)                                                                         \
+			gadget_count_map_full();                                                                       \
+		entry = bpf_map_lookup_elem(&NAME##_states, &key);                                                     \
+		if (!entry)                                                                                            \
+			return NULL;                                                                                   \
+		if (!error)                                                                                            \
+			entry->share = share;                                                                          \
+		return &entry->state;                                                                                  \
+	}                                                                                                              \
+                                                                                                                       \
+	static __always_inline void NAME##_remove_state(__u64 key)                                                     \
+	{                                                                                                              \
+		const struct NAME##_entry *entry = bpf_map_lookup_elem(&NAME##_states, &key);                          \
+		__u32 share;                                                                                           \
+                                                                                                                       \
+		if (!entry)                                                                                            \
+			return;                                                                                        \
+		share = entry->share;                                                                                  \
+		if (!bpf_map_delete_elem(&NAME##_states, &key))                                                        \
+			gadget_return_entry(&NAME##_shares, share);                                                    \
+	}                                                                                                              \
+	struct NAME##_entry

@@ -1,0 +1,28 @@
+"""Shares of a map (bpf/include/gadget/map_shares.h), as if a container had filled its own.
+
+map_shares.fill(tracer, "gadget_thread_shares", "gadget_threads", share=1)
+"""
+
+import struct
+
+from tests.bpf.tracer import Tracer
+
+_ALL = 2048
+"""GADGET_SHARES"""
+
+
+def fill(tracer: Tracer, shares: str, of: str, share: int) -> None:
+    """Gives the share as many entries of the map `of` as one container may have."""
+    most = tracer._object.required_map(of).entries // 2
+    counts = tracer._object.required_map(shares)
+    others = entries(tracer, shares, _ALL) - entries(tracer, shares, share)
+    for key, count in ((share, most - others // 2), (_ALL, most - others // 2 + others)):
+        counts.put(struct.pack("<I", key), struct.pack("<Q", count))
+
+
+def entries(tracer: Tracer, shares: str, share: int) -> int:
+    """How many entries the share has."""
+    found = tracer._object.required_map(shares).get(struct.pack("<I", share))
+    assert found is not None
+    (count,) = struct.unpack("<Q", found)
+    return int(count)
