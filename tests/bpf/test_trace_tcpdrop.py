@@ -18,6 +18,7 @@ from tests.bpf import network, network_pods
 from tests.bpf.network import address, in_namespace, ip
 from tests.bpf.test_trace_tcpretrans import talk_to_the_deaf
 from tests.bpf.tracer import Tracer, kept
+from tests.vm import modules
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
@@ -112,6 +113,7 @@ def test_each_packet_for_a_port_without_a_socket_is_seen_with_the_container_of_i
 @contextmanager
 def namespace_without_a_process() -> Iterator[tuple[str, int]]:
     """A network namespace that this machine has a cable to. Gives its address there, and its number."""
+    modules.load("veth")
     name, here, there = f"kg{uuid.uuid4().hex[:8]}", "10.213.7.1/30", "10.213.7.2/30"
     holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdin
