@@ -126,6 +126,8 @@ def test_a_report_says_that_the_syn_has_no_answer() -> None:
     silent = {"initiator": "this end", "sent": 0, "received": 0, "sent_segments": 4, "received_segments": 0}
     _, event = tell(tcp("syn", 1), tcp("report", 2, **silent))
     assert (event.kind, event.summary, event.tcp_flags) == ("report", "SYN sent 4 times, no answer", ("SYN",))
+    _, event = tell(tcp("syn", 1), tcp("report", 2, **silent | {"sent_segments": 1}))
+    assert event.summary == "SYN sent once, no answer"
     _, event = tell(tcp("syn", 1), tcp("report", 2, **silent | {"received_segments": 1}))
     assert event.summary == "0B out, 0B in"
 

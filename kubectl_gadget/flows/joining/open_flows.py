@@ -219,7 +219,8 @@ class FlowTable:
             self._count(row, flow, side)
             if self._speaks(flow, side):
                 if side == "client" and row.sent_packets and not row.received_packets:
-                    said = f"SYN sent {row.sent_packets} times, no answer"
+                    times = "once" if row.sent_packets == 1 else f"{row.sent_packets} times"
+                    said = f"SYN sent {times}, no answer"
                     return self._event(row, flow, "report", FORWARDED, said, side, tcp_flags=("SYN",))
                 return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
         elif is_new:
