@@ -61,11 +61,12 @@ def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> object:
 
 
 def _help(parameter: Parameter) -> str:
+    described = parameter.description[:1].upper() + parameter.description[1:]
     default = parameter.default
     if default in (None, False, ""):
-        return parameter.description
+        return described
     shown = amounts.duration_text(int(default), parameter.unit) if parameter.unit else default
-    return f"{parameter.description} (default: {shown})"
+    return f"{described} (default: {shown})"
 
 
 Choices = Sequence[str] | Callable[[], Sequence[str]]
