@@ -11,11 +11,11 @@
  * The trap: the first event of a thread may be the exit of a call whose entry was not seen (the fork, in the child; the
  * call that installed the filter), so it is ignored.
  */
-#include <gadget/compat_call.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
-#include <gadget/signal.h>
-#include <gadget/syscall_table.h>
+#include <gadget/processes/signal.h>
+#include <gadget/syscalls/compat_call.h>
+#include <gadget/syscalls/syscall_table.h>
 #include <kernel/signal.h>
 #include <kernel/task.h>
 

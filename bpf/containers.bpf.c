@@ -6,8 +6,8 @@
  *   the tracepoints cgroup_mkdir and cgroup_rmdir. Once at start, the agent runs `locate` directly, to find its own PID
  *   namespace
  * - remembers the container that each process came from, and maintains the list of processes outside of their container
- *   (gadget/moved.h). Hooks: the tracepoints cgroup_attach_task, sched_process_fork and sched_process_free, and an
- *   iterator over all tasks, which emits a struct process_found for each existing process; the agent runs `adopt`
+ *   (gadget/processes/moved.h). Hooks: the tracepoints cgroup_attach_task, sched_process_fork and sched_process_free,
+ * and an iterator over all tasks, which emits a struct process_found for each existing process; the agent runs `adopt`
  *   directly, for processes that it finds by itself
  *
  * These records do not leave the node, so they do not begin with a struct gadget_record. One object for both tasks,
@@ -15,9 +15,9 @@
  * old cgroup is no longer known. So the container of each thread is in its task storage (Linux 5.11), which cannot be
  * full and is freed with the thread; without task storage, the agent loads only the programs of the first kind.
  */
-#include <gadget/containers.h>
+#include <gadget/processes/containers.h>
 #include <gadget/counters.h>
-#include <gadget/runtime_processes.h>
+#include <gadget/processes/runtime_processes.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>

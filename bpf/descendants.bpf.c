@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * Maintains the set of one process and its descendants for all gadgets of a session (gadget/chosen_process.h). Emits
- * nothing.
+ * Maintains the set of one process and its descendants for all gadgets of a session
+ * (gadget/processes/chosen_process.h). Emits nothing.
  *
  * Hooks: the tracepoints sched_process_fork, which runs before the child does, and sched_process_free, after which the
  * process causes no more events; and an iterator over all tasks, which the agent runs until it adds no further process:
@@ -9,7 +9,7 @@
  * sched_process_free runs for the old process. So an entry has the fork time of its process, and is removed only for
  * that process.
  */
-#include <gadget/chosen_process.h>
+#include <gadget/processes/chosen_process.h>
 #include <kernel/iterator.h>
 #include <kernel/task.h>
 

@@ -13,8 +13,8 @@
  * an entry is refused, so the tables must be filled before a cgroup gets a subject; and programs for cgroups can
  * interrupt each other, so the data for the verdict is on the stack, and a slot is used only for the event.
  */
-#include <gadget/packet.h>
-#include <gadget/refused.h>
+#include <gadget/network/packet.h>
+#include <gadget/network/refused.h>
 #include <gadget/string.h>
 #include <gadget/walk.h>
 #include <kernel/socket.h>

@@ -11,8 +11,8 @@
  * The trap: these programs decide whether packets pass. They return GADGET_PASS whatever the called programs return, so
  * no program that refuses packets may be called from here.
  */
-#include <gadget/packet_port.h>
-#include <gadget/quiet_sockets.h>
+#include <gadget/network/packet_port.h>
+#include <gadget/network/quiet_sockets.h>
 
 /* The maximum number of gadgets. */
 #define GADGETS 16

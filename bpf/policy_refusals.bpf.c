@@ -5,7 +5,7 @@
  *
  * Hook: an iterator over all maps, since listing maps with bpf(2) requires CAP_SYS_ADMIN.
  */
-#include <gadget/refused.h>
+#include <gadget/network/refused.h>
 #include <kernel/bpf.h>
 #include <kernel/iterator.h>
 

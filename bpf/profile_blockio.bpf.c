@@ -2,9 +2,9 @@
 /*
  * profile blockio: histograms of how long requests to block devices took, by container, device and operation.
  *
- * Hooks: those of gadget/block_request.h, and the tracepoint block_rq_complete.
+ * Hooks: those of gadget/files/block_request.h, and the tracepoint block_rq_complete.
  */
-#include <gadget/block_request.h>
+#include <gadget/files/block_request.h>
 #include <gadget/histogram.h>
 #include <gadget/operation.h>
 

@@ -7,12 +7,12 @@
  * requests are submitted and completed. The descriptor is looked up only at the exit. For Linux AIO, only the duration
  * of the submitting call is known. Not seen: mapped files, and reads by the kernel itself.
  */
-#include <gadget/aio.h>
+#include <gadget/files/aio.h>
+#include <gadget/files/path_at.h>
 #include <gadget/histogram.h>
 #include <gadget/operation.h>
-#include <gadget/path_at.h>
-#include <gadget/timed_call.h>
-#include <gadget/uring_time.h>
+#include <gadget/syscalls/timed_call.h>
+#include <gadget/syscalls/uring_time.h>
 #include <kernel/file_calls.h>
 #include <kernel/fs.h>
 

@@ -6,8 +6,8 @@
  * counted: calls that do not return (exit).
  */
 #include <gadget/histogram.h>
-#include <gadget/syscall_table.h>
-#include <gadget/timed_call.h>
+#include <gadget/syscalls/syscall_table.h>
+#include <gadget/syscalls/timed_call.h>
 
 #define HISTOGRAMS 16384
 

@@ -8,8 +8,8 @@
 #include <gadget/iterate.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
+#include <gadget/processes/user_memory.h>
 #include <gadget/string.h>
-#include <gadget/user_memory.h>
 #include <kernel/task_state.h>
 
 #define ARGUMENT_BYTES 4096

@@ -9,12 +9,12 @@
  */
 #include <linux/errno.h>
 
-#include <gadget/address.h>
 #include <gadget/ends.h>
 #include <gadget/iterate.h>
+#include <gadget/network/address.h>
+#include <gadget/network/socket_file.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
-#include <gadget/socket_file.h>
 #include <kernel/credentials.h>
 #include <kernel/fs.h>
 #include <kernel/net_device.h>

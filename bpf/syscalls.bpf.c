@@ -11,15 +11,15 @@
  * number of their call, and sets the bit of each in `followers`.
  *
  * The traps: 32-bit calls have other numbers, arguments and structs, so for them, the programs of the equivalent 64-bit
- * call are called with translated arguments (gadget/translated_call.h). And the path for calls without a follower must
- * not call any helper: each one costs as much as the rest.
+ * call are called with translated arguments (gadget/syscalls/translated_call.h). And the path for calls without a
+ * follower must not call any helper: each one costs as much as the rest.
  *
  * At the exit, the registers are still those of the entry, since the kernel stops for a tracer (ptrace) only after that
  * tracepoint. But in clone, fork, vfork and exec, it stops for a tracer in between, which can change the registers so
  * that the call looks like another one. So the numbers of these calls are recorded for traced processes, and the exit
  * is ignored if the number has changed.
  */
-#include <gadget/compat_call.h>
+#include <gadget/syscalls/compat_call.h>
 #include <kernel/syscalls.h>
 
 /* More than the number of calls of each architecture; also has room for GADGET_NO_CALL and GADGET_SOCKETCALL. */

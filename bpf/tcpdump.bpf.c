@@ -6,8 +6,8 @@
  * Hooks: cgroup_skb at the node's root. Not seen: packets without a socket (forwarded packets, resets from closed
  * ports), and protocols other than IP.
  */
-#include <gadget/packet.h>
-#include <gadget/pcap_filter.h>
+#include <gadget/network/packet.h>
+#include <gadget/network/pcap_filter.h>
 
 /* The direction, as seen by the socket. */
 enum direction { DIRECTION_IN = 1, DIRECTION_OUT };

@@ -2,9 +2,9 @@
 /*
  * top blockio: counts requests to block devices, and adds up their bytes and durations.
  *
- * Hooks: those of gadget/block_request.h, and the tracepoint block_rq_complete.
+ * Hooks: those of gadget/files/block_request.h, and the tracepoint block_rq_complete.
  */
-#include <gadget/block_request.h>
+#include <gadget/files/block_request.h>
 #include <gadget/totals.h>
 
 /* The maximum number of rows in one interval. */

@@ -7,14 +7,14 @@
  * file system's device and its inode. Not seen: mapped files. Requests of Linux AIO, and io_uring requests that
  * complete silently, are counted without bytes.
  */
-#include <gadget/aio.h>
-#include <gadget/compat_call.h>
-#include <gadget/open_file.h>
+#include <gadget/files/aio.h>
+#include <gadget/files/open_file.h>
+#include <gadget/files/path_at.h>
+#include <gadget/files/uring_file.h>
 #include <gadget/output.h>
-#include <gadget/path_at.h>
 #include <gadget/process_identity.h>
+#include <gadget/syscalls/compat_call.h>
 #include <gadget/totals.h>
-#include <gadget/uring_file.h>
 #include <kernel/file_calls.h>
 #include <kernel/fs.h>
 #include <kernel/ptrace.h>

@@ -7,7 +7,7 @@
  * it. For UDP and SCTP, it is the sender of the first packet seen. Not seen: packets that reach no socket, such as
  * those to closed ports, and other protocols.
  */
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 #include <gadget/totals.h>
 
 #define FLOWS 32768

@@ -7,7 +7,7 @@
  * Hooks: the exits of open's system calls, sched_process_exec, and cgroup_skb, whose packets belong to the socket's
  * cgroup.
  */
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 #include <gadget/syscall.h>
 #include <gadget/totals.h>
 

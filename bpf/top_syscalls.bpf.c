@@ -6,10 +6,10 @@
  * counted yet; a call that began before the gadget did is counted without its duration. Not counted: calls that do not
  * return (exit), unless `count_begun` is set.
  */
-#include <gadget/compat_call.h>
-#include <gadget/runtime.h>
-#include <gadget/syscall_table.h>
-#include <gadget/thread_state.h>
+#include <gadget/processes/runtime.h>
+#include <gadget/processes/thread_state.h>
+#include <gadget/syscalls/compat_call.h>
+#include <gadget/syscalls/syscall_table.h>
 #include <gadget/totals.h>
 #include <kernel/ptrace.h>
 

@@ -4,7 +4,7 @@
  *
  * Hook: cgroup_skb, which sees each packet of the node's sockets once; retransmitted bytes are counted again.
  */
-#include <gadget/connection_totals.h>
+#include <gadget/network/connection_totals.h>
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)

@@ -5,7 +5,7 @@
  * Hook: cgroup_skb, which sees each packet of the node's sockets once; all packets between one socket and one remote
  * address and port are one connection.
  */
-#include <gadget/connection_totals.h>
+#include <gadget/network/connection_totals.h>
 
 SEC("cgroup_skb/ingress")
 int packet_received(struct __sk_buff *skb)

@@ -5,13 +5,13 @@
  * Hooks: the exit of bind; and, for sockets that io_uring binds, the exit of the function that both use,
  * __sys_bind_socket (6.11). Not seen: addresses that the kernel assigns itself, at connect, listen or sendto.
  */
-#include <gadget/address.h>
+#include <gadget/network/address.h>
 #include <gadget/ends.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
-#include <gadget/socket_file.h>
-#include <gadget/compat_call.h>
+#include <gadget/network/socket_file.h>
+#include <gadget/syscalls/compat_call.h>
 #include <gadget/syscall.h>
 #include <kernel/net_device.h>
 #include <kernel/socket.h>

@@ -7,8 +7,8 @@
  * then, so an object that a call has created is described by the kernel's data. Not seen: programs attached by
  * perf_event_open(2) and ioctl, or by netlink (the loading is).
  */
+#include <gadget/files/path_at.h>
 #include <gadget/output.h>
-#include <gadget/path_at.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
 #include <gadget/string.h>

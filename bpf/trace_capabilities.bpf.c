@@ -8,9 +8,9 @@
 #include <gadget/kernel_stack.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
-#include <gadget/runtime.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/string.h>
-#include <gadget/compat.h>
+#include <gadget/syscalls/compat.h>
 #include <gadget/syscall.h>
 #include <gadget/unique.h>
 #include <kernel/privilege.h>

@@ -12,7 +12,7 @@ const volatile __u16 filter_port = 53;
 
 #define GADGET_HANDLES_PORT(PORT) (!filter_port || (PORT) == filter_port)
 
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 #include <gadget/ends.h>
 
 typedef __u16 gadget_dns_type;

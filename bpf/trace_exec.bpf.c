@@ -8,8 +8,8 @@
 #include <gadget/output.h>
 #include <gadget/path.h>
 #include <gadget/process.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/result.h>
-#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <kernel/tracepoint.h>

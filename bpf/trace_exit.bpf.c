@@ -6,7 +6,7 @@
  */
 #include <gadget/output.h>
 #include <gadget/process.h>
-#include <gadget/process_exit.h>
+#include <gadget/processes/process_exit.h>
 #include <gadget/string.h>
 #include <kernel/tracepoint.h>
 

@@ -9,17 +9,17 @@
  * the receiver may have the file before these return. The trap: the key is the file's address, which may be reused
  * after the file is gone.
  */
+#include <gadget/files/path_at.h>
+#include <gadget/files/uring_file.h>
+#include <gadget/network/socket_file.h>
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/path.h>
-#include <gadget/path_at.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
-#include <gadget/socket_file.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <gadget/uring_file.h>
 #include <kernel/credentials.h>
 #include <kernel/fs.h>
 #include <kernel/unix_socket.h>

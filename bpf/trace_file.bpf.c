@@ -4,15 +4,15 @@
  * its result. Does not show reads and writes, nor opens (trace open).
  *
  * Hooks: the exits of the system calls below, and for io_uring the submission and completion of requests
- * (gadget/uring.h). The trap: the paths of system calls are in memory that the program may have rewritten; the kernel
- * has copied those of io_uring requests.
+ * (gadget/syscalls/uring.h). The trap: the paths of system calls are in memory that the program may have rewritten; the
+ * kernel has copied those of io_uring requests.
  */
+#include <gadget/files/path_at.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
-#include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/result.h>
-#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 
@@ -70,7 +70,7 @@ GADGET_SCRATCH(file_scratch, FILE_BYTES);
 #define GADGET_URING_KEPT 512
 #define GADGET_URING_BYTES FILE_BYTES
 #define GADGET_URING_SENT_BYTES FILE_BYTES
-#include <gadget/uring.h>
+#include <gadget/syscalls/uring.h>
 
 /* The change that a call has requested. */
 struct change {

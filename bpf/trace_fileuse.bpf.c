@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace fileuse: emits one `struct trace_fileuse` for each open of a file below certain paths, for each use of it, and
- * for the close of its last descriptor (gadget/followed_file.h).
+ * for the close of its last descriptor (gadget/files/followed_file.h).
  *
  * Hooks: the exits of the system calls that open files and transfer their data; for io_uring, the tracepoints where
- * requests are submitted and completed; those of gadget/followed_file.h for the last close. Once at start, an iterator
- * over all open files.
+ * requests are submitted and completed; those of gadget/files/followed_file.h for the last close. Once at start, an
+ * iterator over all open files.
  */
-#include <gadget/aio.h>
 #include <gadget/credentials.h>
-#include <gadget/followed_file.h>
-#include <gadget/open_file.h>
+#include <gadget/files/aio.h>
+#include <gadget/files/followed_file.h>
+#include <gadget/files/open_file.h>
+#include <gadget/files/uring_file.h>
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/path.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
-#include <gadget/runtime.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <gadget/uring_file.h>
 #include <kernel/fs.h>
 #include <kernel/iterator.h>
 

@@ -9,11 +9,11 @@
  * The trap: the owner of a group of watches is stored by the group's address, which a later group may reuse, so the
  * owner is updated at each use.
  */
-#include <gadget/open_file.h>
+#include <gadget/files/open_file.h>
+#include <gadget/files/path_at.h>
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
-#include <gadget/path_at.h>
 #include <gadget/process.h>
 #include <gadget/slots.h>
 #include <gadget/string.h>

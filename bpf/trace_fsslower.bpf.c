@@ -7,16 +7,16 @@
  * requests are submitted and completed. The traps: stacked file systems call these functions recursively; only the
  * outermost call counts. And io_uring uses these functions to open and sync, but not to read and write.
  */
-#include <gadget/aio.h>
+#include <gadget/files/aio.h>
+#include <gadget/files/path_at.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
-#include <gadget/path_at.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
 #include <gadget/slots.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <gadget/uring_time.h>
+#include <gadget/syscalls/uring_time.h>
 #include <kernel/fs.h>
 
 /* The maximum number of calls in progress at the same time. */

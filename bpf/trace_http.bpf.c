@@ -6,10 +6,10 @@
  *
  * Hooks: cgroup_skb at the node's root. Not seen: HTTP over TLS. Bodies do not leave the node, except for small packets
  * and, of HTTP/1, the part in the same packet as a head and the first bytes of other packets. While the position of
- * HTTP/2 frames is unknown (gadget/http2.h), packets are sent whole, up to a megabyte per second and socket.
+ * HTTP/2 frames is unknown (gadget/network/http2.h), packets are sent whole, up to a megabyte per second and socket.
  */
-#include <gadget/http2.h>
-#include <gadget/socket_state.h>
+#include <gadget/network/http2.h>
+#include <gadget/network/socket_state.h>
 #include <gadget/ends.h>
 
 typedef __u32 gadget_http_status;

@@ -7,8 +7,8 @@
  * only if all modules before it have allowed the call. The YAML's `when` chooses the hooks that are attached. The trap:
  * these programs can preempt each other, so each takes a memory slot and releases it.
  */
-#include <gadget/address.h>
 #include <gadget/helpers.h>
+#include <gadget/network/address.h>
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/path.h>

@@ -7,9 +7,9 @@
  * module's own name, and module_request. The trap: a module that the kernel requests is loaded by modprobe on the host;
  * only module_request has the process that caused it.
  */
+#include <gadget/files/path_at.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
-#include <gadget/path_at.h>
 #include <gadget/process.h>
 #include <gadget/result.h>
 #include <gadget/string.h>

@@ -6,15 +6,15 @@
  * Hooks: entry and exit of mount, umount2, pivot_root, fsopen, fspick, fsconfig, fsmount, move_mount, open_tree,
  * open_tree_attr and mount_setattr.
  */
-#include <gadget/latency.h>
+#include <gadget/files/path_at.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
-#include <gadget/path_at.h>
 #include <gadget/process.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/result.h>
-#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/syscalls/latency.h>
 #include <kernel/mount.h>
 
 #define OPTION_BYTES 4095

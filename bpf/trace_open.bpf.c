@@ -3,19 +3,19 @@
  * trace open: emits one `struct trace_open` for each attempt to open a file, with its result.
  *
  * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and for io_uring the submission and the
- * completion of an open (gadget/uring.h). The trap: the path and the flags of openat2 are in memory that the program
- * may have rewritten by then, so with --resolve, filters also check the open file.
+ * completion of an open (gadget/syscalls/uring.h). The trap: the path and the flags of openat2 are in memory that the
+ * program may have rewritten by then, so with --resolve, filters also check the open file.
  */
 #include <linux/errno.h>
 
-#include <gadget/open_file.h>
+#include <gadget/files/open_file.h>
+#include <gadget/files/path_prefix.h>
 #include <gadget/output.h>
 #include <gadget/path.h>
-#include <gadget/path_prefix.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/result.h>
-#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <gadget/unique.h>
@@ -111,8 +111,8 @@ GADGET_SCRATCH(syscall_scratch, OPEN_BYTES + sizeof(struct open_request));
 #define GADGET_URING_KEPT 4096
 #define GADGET_URING_BYTES PATH_BYTES
 #define GADGET_URING_SENT_BYTES OPEN_BYTES
-#include <gadget/uring.h>
-#include <gadget/uring_file.h>
+#include <gadget/files/uring_file.h>
+#include <gadget/syscalls/uring.h>
 
 static __always_inline void set_result(struct trace_open *open, long result)
 {

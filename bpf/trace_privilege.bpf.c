@@ -7,14 +7,14 @@
  * Hooks: entry and exit of the system calls below, and the tracepoints task_newtask, sched_process_exec and
  * cgroup_attach_task. The trap: most calls of clone and prctl are not of interest and must cost almost nothing.
  */
-#include <gadget/compat.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/result.h>
-#include <gadget/runtime.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
+#include <gadget/syscalls/compat.h>
 #include <kernel/privilege.h>
 
 /* The maximum number of such system calls in progress at the same time. */

@@ -14,10 +14,10 @@
 #include <gadget/output.h>
 #include <gadget/path.h>
 #include <gadget/process.h>
-#include <gadget/process_exit.h>
 #include <gadget/process_identity.h>
+#include <gadget/processes/process_exit.h>
+#include <gadget/processes/user_memory.h>
 #include <gadget/string.h>
-#include <gadget/user_memory.h>
 #include <kernel/fs.h>
 #include <kernel/iterator.h>
 #include <kernel/privilege.h>

@@ -9,8 +9,8 @@
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/processes/signal.h>
 #include <gadget/result.h>
-#include <gadget/signal.h>
 #include <gadget/syscall.h>
 #include <kernel/credentials.h>
 #include <kernel/tracepoint.h>

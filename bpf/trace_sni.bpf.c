@@ -7,9 +7,9 @@
  * Hooks: cgroup_skb at the node's root. Not seen: over TCP, a hello whose segments arrive out of order, or that does
  * not begin at the start of a segment.
  */
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 #include <gadget/ends.h>
-#include <gadget/socket_state.h>
+#include <gadget/network/socket_state.h>
 
 /* The highest version that the client offers, as numbered by TLS. */
 typedef __u16 gadget_tls_version;

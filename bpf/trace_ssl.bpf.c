@@ -10,9 +10,9 @@
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/processes/thread_state.h>
 #include <gadget/slots.h>
 #include <gadget/string.h>
-#include <gadget/thread_state.h>
 #include <kernel/ptrace.h>
 
 #define MOST_DATA_BYTES 8192

@@ -4,7 +4,7 @@
  * data that they point to. Calls that do not return (exit) are sent when they begin, and with --unique, so are all
  * calls.
  *
- * Hooks: the raw tracepoints of all system calls (gadget/every_syscall.h).
+ * Hooks: the raw tracepoints of all system calls (gadget/syscalls/every_syscall.h).
  */
 #include <gadget/string.h>
 
@@ -17,7 +17,7 @@
 #define ELEMENTS 32
 #define ELEMENT_BYTES 255
 #define LIST_BYTES (8 * (ELEMENT_BYTES + 1))
-#include <gadget/every_syscall.h>
+#include <gadget/syscalls/every_syscall.h>
 
 static __always_inline bool deliver(const struct gadget_writer *writer)
 {

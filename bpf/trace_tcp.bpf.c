@@ -10,16 +10,16 @@
  */
 #include <linux/errno.h>
 
-#include <gadget/address.h>
+#include <gadget/network/address.h>
 #include <gadget/ends.h>
 #include <gadget/output.h>
-#include <gadget/packet_calls.h>
+#include <gadget/network/packet_calls.h>
 #include <gadget/process.h>
-#include <gadget/quiet_sockets.h>
-#include <gadget/refused.h>
+#include <gadget/network/quiet_sockets.h>
+#include <gadget/network/refused.h>
 #include <gadget/result.h>
-#include <gadget/socket_owner.h>
-#include <gadget/compat_call.h>
+#include <gadget/network/socket_owner.h>
+#include <gadget/syscalls/compat_call.h>
 #include <gadget/syscall.h>
 #include <kernel/iterator.h>
 #include <kernel/tracepoint.h>
@@ -112,7 +112,8 @@ struct trace_tcp {
 };
 
 GADGET_RECORD(trace_tcp);
-/* Gadgets that keep the owners of all sockets use this gadget's owners for TCP connections (gadget/packet_owner.h). */
+/* Gadgets that keep the owners of all sockets use this gadget's owners for TCP connections
+ * (gadget/network/packet_owner.h). */
 const char gadget_owners_kept[] SEC(".rodata.owners") = "connections";
 GADGET_PACKETS_OF("unquiet");
 

@@ -4,7 +4,7 @@
  * drops, with the reason.
  *
  * Hook: the tracepoint kfree_skb, which mostly runs in interrupts. So the owner of a packet's socket is recorded
- * earlier (gadget/packet_owner.h). For packets without a socket, so is the container that last used the network
+ * earlier (gadget/network/packet_owner.h). For packets without a socket, so is the container that last used the network
  * namespace. A namespace without a known process belongs to the node, for example one that a network plugin or `ip
  * netns add` has created. The names of reasons come from the kernel, since their numbers differ between versions;
  * before 5.17, there are no reasons.
@@ -17,14 +17,14 @@
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 
-#include <gadget/address.h>
 #include <gadget/ends.h>
 #include <gadget/helpers.h>
 #include <gadget/kernel_stack.h>
-#include <gadget/packet_calls.h>
-#include <gadget/packet_owner.h>
-#include <gadget/refused.h>
-#include <gadget/socket_file.h>
+#include <gadget/network/address.h>
+#include <gadget/network/packet_calls.h>
+#include <gadget/network/packet_owner.h>
+#include <gadget/network/refused.h>
+#include <gadget/network/socket_file.h>
 #include <gadget/syscall.h>
 #include <kernel/credentials.h>
 #include <kernel/net_device.h>

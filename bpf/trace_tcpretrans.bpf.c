@@ -3,12 +3,12 @@
  * trace tcpretrans: emits one `struct trace_tcpretrans` for each retransmitted TCP segment.
  *
  * Hooks: the tracepoints tcp_retransmit_skb, and tcp_retransmit_synack for answers to a SYN. Both run in timers and
- * interrupts, so the owner of the socket is recorded earlier (gadget/packet_owner.h).
+ * interrupts, so the owner of the socket is recorded earlier (gadget/network/packet_owner.h).
  */
-#include <gadget/address.h>
 #include <gadget/ends.h>
 #include <gadget/kernel_stack.h>
-#include <gadget/packet_owner.h>
+#include <gadget/network/address.h>
+#include <gadget/network/packet_owner.h>
 #include <kernel/sk_buff.h>
 #include <kernel/socket.h>
 

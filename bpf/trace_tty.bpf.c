@@ -8,12 +8,12 @@
  * two ends, and the program at the master end (the container's shim, sshd) reads and writes the same bytes, so the
  * master end is ignored.
  */
-#include <gadget/open_file.h>
+#include <gadget/files/open_file.h>
+#include <gadget/files/uring_file.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <gadget/uring_file.h>
 #include <kernel/fs.h>
 #include <kernel/tty.h>
 

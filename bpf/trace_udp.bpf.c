@@ -24,7 +24,7 @@ static __always_inline bool gadget_flow_protocol(__u32 protocol)
 /* flows_ended removes the owner, after it has sent the last rows. */
 #define GADGET_FORGETS
 
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 
 #define GADGET_FLOW trace_udp
 #define GADGET_FLOW_REMOTE gadget_port
@@ -69,7 +69,7 @@ static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct ga
 	return offset;
 }
 
-#include <gadget/datagram_flows.h>
+#include <gadget/network/datagram_flows.h>
 
 GADGET_PACKETS_OF("udp sctp");
 

@@ -3,10 +3,10 @@
  * traceloop: stores a `struct traceloop` for each of the latest system calls of each cgroup, and for each process that
  * a signal ends. After a crash, the recording is shown.
  *
- * Hooks: the raw tracepoints of all system calls (gadget/every_syscall.h), and sched_process_exit. The trap: records
- * have a fixed size, so texts are cut earlier than in trace syscalls.
+ * Hooks: the raw tracepoints of all system calls (gadget/syscalls/every_syscall.h), and sched_process_exit. The trap:
+ * records have a fixed size, so texts are cut earlier than in trace syscalls.
  */
-#include <gadget/process_exit.h>
+#include <gadget/processes/process_exit.h>
 #include <gadget/record.h>
 
 #define GADGET_RECORDED_BYTES 1008
@@ -20,7 +20,7 @@
 #define ELEMENTS 16
 #define ELEMENT_BYTES 63
 #define LIST_BYTES (3 * (ELEMENT_BYTES + 1))
-#include <gadget/every_syscall.h>
+#include <gadget/syscalls/every_syscall.h>
 
 _Static_assert(CALL_BYTES <= GADGET_RECORDED_BYTES, "a call has no room in a recording");
 

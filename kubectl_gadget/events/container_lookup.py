@@ -27,8 +27,8 @@ _MOST_REMOVED = 65_536
 """Maximum number of removed cgroups that are kept, however recently they were removed."""
 _MOST_INDEXED = 4096
 _ELSEWHERE = 1 << 63
-"""GADGET_ELSEWHERE (bpf/include/gadget/moved.h): set in the cgroup id of a container's process that has left the
-container's cgroup."""
+"""GADGET_ELSEWHERE (bpf/include/gadget/processes/moved.h): set in the cgroup id of a container's process that has left
+the container's cgroup."""
 
 
 @dataclass(frozen=True, slots=True)

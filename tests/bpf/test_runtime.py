@@ -1,4 +1,4 @@
-"""Who is taken for the container runtime (gadget/runtime.h), and who that only looks like it is not."""
+"""Who is taken for the container runtime (gadget/processes/runtime.h), and who that only looks like it is not."""
 
 import os
 import subprocess

@@ -53,7 +53,7 @@ def test_the_example_shows_what_it_promises(folder: Path, tmp_path: Path) -> Non
 
 
 NAMES = """
-#include <gadget/address.h>
+#include <gadget/network/address.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/syscall.h>

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include <gadget/address.h>
+#include <gadget/network/address.h>
 
 /* An IPv4 address is stored as ::ffff:1.2.3.4. All zeros: any. */
 const volatile __u8 filter_address[16] __attribute__((aligned(8))) = {};

@@ -13,8 +13,8 @@
  */
 #pragma once
 
-#include <gadget/containers.h>
 #include <gadget/counters.h>
+#include <gadget/processes/containers.h>
 
 /* Read by kubectl_gadget/agent/containers/ring_fairness.py. */
 struct gadget_share {

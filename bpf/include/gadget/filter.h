@@ -5,12 +5,12 @@
  * The agent fills `gadget_containers` with a verdict for each cgroup of its node. A new cgroup may not have an entry
  * yet; then the nearest container above it decides. If there is none, the event is sent with a mark and the client
  * decides, so that no filter can lose a race. The trap: a verdict on a cgroup of the host is not inherited
- * (gadget/containers.h).
+ * (gadget/processes/containers.h).
  */
 #pragma once
 
-#include <gadget/chosen_process.h>
-#include <gadget/containers.h>
+#include <gadget/processes/chosen_process.h>
+#include <gadget/processes/containers.h>
 #include <gadget/record.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>

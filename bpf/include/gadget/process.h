@@ -10,8 +10,8 @@
 
 #include <gadget/filter.h>
 #include <gadget/record.h>
+#include <gadget/syscalls/translated_call.h>
 #include <gadget/task.h>
-#include <gadget/translated_call.h>
 
 /* The marks of a call that is not a 64-bit call. */
 static __always_inline __u32 gadget_compat_marks(struct task_struct *task)

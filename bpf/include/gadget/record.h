@@ -105,7 +105,7 @@ typedef struct gadget_text gadget_strings;
 typedef struct gadget_text gadget_path;
 
 /* A path as the caller passed it. The field that follows, a gadget_path whose name ends in `_base`, is where a relative
- * path starts (gadget/path_at.h). */
+ * path starts (gadget/files/path_at.h). */
 typedef struct gadget_text gadget_path_at;
 
 /* Bits of gadget_record.marks. */
@@ -159,7 +159,7 @@ const volatile __u32 gadget_node_page_bytes = 4096;
  * the rest of the ring is shared between containers (gadget/fairness.h). */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;
 /* Programs for system calls run for 64-bit calls. If gadget_node_compat is true, they run for 32-bit calls instead; if
- * gadget_node_any_call is true, for both (gadget/translated_call.h). */
+ * gadget_node_any_call is true, for both (gadget/syscalls/translated_call.h). */
 const volatile bool gadget_node_compat = false;
 const volatile bool gadget_node_any_call = false;
 /* Every event wakes the reader. */

@@ -14,8 +14,8 @@
 #pragma once
 
 #include <gadget/record.h>
+#include <gadget/syscalls/translated_call.h>
 #include <gadget/task.h>
-#include <gadget/translated_call.h>
 #include <kernel/ptrace.h>
 #include <kernel/tracepoint.h>
 

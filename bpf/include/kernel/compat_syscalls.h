@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The system calls of 32-bit programs (i386 on x86, arm32 on arm64) and of x32: for each number, the equivalent 64-bit
- * call and how its arguments differ (gadget/compat_call.h). tests/catalogue/test_compat_syscalls.py compares the table
- * with the client's names.
+ * call and how its arguments differ (gadget/syscalls/compat_call.h). tests/catalogue/test_compat_syscalls.py compares
+ * the table with the client's names.
  *
  * The trap: 0 is a valid number (read on x86). A call without an entry has no 64-bit equivalent; gadget_native_call()
  * returns GADGET_NO_CALL for it.
@@ -15,8 +15,8 @@
 
 /* From this number on, calls have the same number on all architectures and in their 32-bit forms. */
 #define GADGET_FIRST_COMMON_CALL 424
-/* Stands for a call without a 64-bit equivalent. It has its own entry in gadget/syscall_table.h, which is wanted if all
- * calls are. */
+/* Stands for a call without a 64-bit equivalent. It has its own entry in gadget/syscalls/syscall_table.h, which is
+ * wanted if all calls are. */
 #define GADGET_NO_CALL 511
 /* socketcall(), which stands for several calls. */
 #define GADGET_SOCKETCALL 510

@@ -8,7 +8,7 @@
 #pragma once
 
 #include <gadget/credentials.h>
-#include <gadget/followed_file.h>
+#include <gadget/files/followed_file.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
 #include <gadget/stacks.h>

@@ -224,7 +224,7 @@ static __always_inline const __u64 *policy_patterns_of(struct policy_memory *mem
 
 static __always_inline bool policy_is_address(const __u8 *address)
 {
-	/* All ones: no address (gadget/address.h). */
+	/* All ones: no address (gadget/network/address.h). */
 	return *(const __u64 *)address != ~0ULL;
 }
 

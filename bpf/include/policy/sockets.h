@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include <gadget/runtime.h>
+#include <gadget/processes/runtime.h>
 #include <policy/decide.h>
 
 struct policy_owner {

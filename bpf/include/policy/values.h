@@ -18,10 +18,10 @@
 #define PT_REGS_IP(REGISTERS) 0
 #include <bpf/usdt.bpf.h>
 
-#include <gadget/address.h>
-#include <gadget/compat.h>
 #include <gadget/credentials.h>
-#include <gadget/path_at.h>
+#include <gadget/files/path_at.h>
+#include <gadget/network/address.h>
+#include <gadget/syscalls/compat.h>
 #include <kernel/bpf.h>
 #include <kernel/credentials.h>
 #include <kernel/fs.h>

@@ -1,4 +1,4 @@
-"""Finds what other agents of this node refuse by network policies: bpf/include/gadget/refused.h.
+"""Finds what other agents of this node refuse by network policies: bpf/include/gadget/network/refused.h.
 
 Each such agent has a map of what it refused. An iterator finds the map's id, /proc shows which process holds it, and
 pidfd_getfd(2), which needs only CAP_SYS_PTRACE, duplicates its descriptor. So nothing is pinned: when either agent

@@ -8,8 +8,8 @@
     owners.stopped(object, filters)              # from time to time
 
 Several gadgets find a socket's process with the same programs, which run whenever a socket is created, connected,
-accepted or closed (bpf/include/gadget/packet_owner.h). Only the first gadget that keeps all owners runs them; later
-ones use its maps. If trace tcp runs, it keeps the owners of connections, and that first gadget uses its map.
+accepted or closed (bpf/include/gadget/network/packet_owner.h). Only the first gadget that keeps all owners runs them;
+later ones use its maps. If trace tcp runs, it keeps the owners of connections, and that first gadget uses its map.
 
 The traps: the programs leave out processes that their gadget's filters exclude, so gadgets share only with the same
 filters. With a filter by name, trace tcp keeps fewer owners than gadgets that apply the filter to each row.

@@ -301,7 +301,7 @@ def numbers(caller: BpfObject) -> dict[str, int]:
 
 def _compat_calls(caller: BpfObject) -> list[int]:
     """Returns the 64-bit call for each number of a 32-bit program's call, as gadget_native_call() of
-    bpf/include/gadget/compat_call.h does; a number that is not a call where there is none."""
+    bpf/include/gadget/syscalls/compat_call.h does; a number that is not a call where there is none."""
     table = struct.iter_unpack("<H", caller.constant("gadget_compat_calls", ".rodata.calls"))
     found = [(entry - 1 if entry else _NO_CALL) & 1023 for (entry,) in table]
     return [*found, *range(len(found), _SOCKETCALL), _NO_CALL, _NO_CALL]

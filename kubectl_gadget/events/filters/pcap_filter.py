@@ -1,7 +1,7 @@
 """Compiles tcpdump's filter expressions with libpcap, for packets that begin with their IP header.
 
-The result is classic BPF, which the programs interpret (bpf/include/gadget/pcap_filter.h). The trap: names of hosts and
-ports are resolved here, on the client's machine.
+The result is classic BPF, which the programs interpret (bpf/include/gadget/network/pcap_filter.h). The trap: names of hosts
+and ports are resolved here, on the client's machine.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from functools import cache
 from kubectl_gadget.errors import UsageError
 
 MOST_INSTRUCTIONS = 1024
-"""As in bpf/include/gadget/pcap_filter.h."""
+"""As in bpf/include/gadget/network/pcap_filter.h."""
 _DLT_RAW = 12
 _MOST_TEXT = 1000
 _SNAPSHOT = 262144

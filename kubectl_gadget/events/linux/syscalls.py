@@ -15,7 +15,7 @@ _FIRST_COMMON = 424
 _TABLES: Mapping[str, str] = {"aarch64": "aarch64", "arm64": "aarch64", "i386": "i386", "arm32": "arm32"}
 
 COMPAT, X32 = 1 << 29, 1 << 30
-"""Bits in the numbers of 32-bit programs' calls and of x32 calls, as in bpf/include/gadget/compat.h."""
+"""Bits in the numbers of 32-bit programs' calls and of x32 calls, as in bpf/include/gadget/syscalls/compat.h."""
 _COMPAT_TABLES: Mapping[str, str] = {"aarch64": "arm32", "arm64": "arm32"}
 _WITH_LARGER_NUMBERS = (
     "lchown getuid getgid geteuid getegid setreuid setregid getgroups setgroups fchown setresuid getresuid setresgid "

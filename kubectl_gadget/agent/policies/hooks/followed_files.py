@@ -1,4 +1,4 @@
-"""Forgets followed files at their last close, by any process (bpf/include/gadget/followed_file.h).
+"""Forgets followed files at their last close, by any process (bpf/include/gadget/files/followed_file.h).
 
 The trap: a policy may have its own hook where files are closed, which has to run first. The kernel runs trampolines in
 reverse order of attaching, but tracepoints in that order, as the agent's system call dispatcher does.

@@ -8,9 +8,9 @@
  */
 #pragma once
 
-#include <gadget/compat_call.h>
+#include <gadget/processes/thread_state.h>
 #include <gadget/syscall.h>
-#include <gadget/thread_state.h>
+#include <gadget/syscalls/compat_call.h>
 
 struct gadget_timed_call {
 	__u64 begun;

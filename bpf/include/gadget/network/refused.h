@@ -10,8 +10,8 @@
  */
 #pragma once
 
-#include <gadget/address.h>
-#include <gadget/network_namespace.h>
+#include <gadget/network/address.h>
+#include <gadget/network/network_namespace.h>
 #include <gadget/string.h>
 
 /* When the map is full, the oldest entries are dropped. */

@@ -9,7 +9,7 @@
 #pragma once
 
 #include <gadget/map_shares.h>
-#include <gadget/moved.h>
+#include <gadget/processes/moved.h>
 
 /* One container may have half of them. */
 #define GADGET_THREADS 131072

@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include <gadget/moved.h>
+#include <gadget/processes/moved.h>
 #include <gadget/record.h>
 
 enum gadget_verdict {

@@ -11,7 +11,6 @@
  */
 #pragma once
 
-#include <gadget/compat_call.h>
 #include <gadget/map_shares.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
@@ -19,7 +18,8 @@
 #include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
-#include <gadget/syscall_table.h>
+#include <gadget/syscalls/compat_call.h>
+#include <gadget/syscalls/syscall_table.h>
 
 #define ARGUMENTS 6
 #define ADDRESS_BYTES 128

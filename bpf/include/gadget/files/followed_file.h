@@ -12,7 +12,7 @@
 
 #include <bpf/bpf_tracing.h>
 
-#include <gadget/open_file.h>
+#include <gadget/files/open_file.h>
 #include <gadget/output.h>
 #include <gadget/syscall.h>
 #include <kernel/fs.h>

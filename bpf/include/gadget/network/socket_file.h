@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include <gadget/open_file.h>
+#include <gadget/files/open_file.h>
 #include <gadget/task.h>
 #include <kernel/fs.h>
 #include <kernel/socket.h>

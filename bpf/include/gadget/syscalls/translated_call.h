@@ -7,7 +7,7 @@
 
 #include <gadget/record.h>
 
-/* A call, translated by gadget/compat_call.h. */
+/* A call, translated by gadget/syscalls/compat_call.h. */
 struct gadget_compat_call {
 	__u64 arguments[6];
 	/* The number as the client shows it. */

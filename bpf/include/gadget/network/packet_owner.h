@@ -11,9 +11,9 @@
 
 #include <bpf/bpf_endian.h>
 
-#include <gadget/address.h>
+#include <gadget/network/address.h>
+#include <gadget/network/socket_owner.h>
 #include <gadget/other_task.h>
-#include <gadget/socket_owner.h>
 #include <gadget/syscall.h>
 #include <kernel/iterator.h>
 

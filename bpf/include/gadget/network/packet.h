@@ -4,9 +4,9 @@
  * and each once. The client makes rows from their contents (kubectl_gadget/views/).
  *
  * The traps: such a program decides about the packet, so it must always return GADGET_PASS; the current task may be any
- * task, so process and container are those of the socket (gadget/packet_owner.h); one packet here may be up to forty
- * packets on the network, which the network card segments or has merged (GSO, GRO); and an interrupt or another task
- * may run the same program before this run has ended, so memory comes from slots.
+ * task, so process and container are those of the socket (gadget/network/packet_owner.h); one packet here may be up to
+ * forty packets on the network, which the network card segments or has merged (GSO, GRO); and an interrupt or another
+ * task may run the same program before this run has ended, so memory comes from slots.
  */
 #pragma once
 
@@ -16,12 +16,12 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
-#include <gadget/address.h>
-#include <gadget/network_namespace.h>
+#include <gadget/network/address.h>
+#include <gadget/network/network_namespace.h>
+#include <gadget/network/packet_calls.h>
+#include <gadget/network/packet_owner.h>
+#include <gadget/network/packet_port.h>
 #include <gadget/output.h>
-#include <gadget/packet_calls.h>
-#include <gadget/packet_owner.h>
-#include <gadget/packet_port.h>
 #include <gadget/slots.h>
 
 /*

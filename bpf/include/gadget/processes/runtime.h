@@ -16,16 +16,16 @@
  * the runtime waits with the shim as its parent. It is recognized because it was seen before, as long as it has
  * executed nothing since. A gadget that did not see it before attributes it to the container.
  *
- * The traps: a process that came from a container never counts as a process of the host (gadget/moved.h). In case of
- * doubt, a process does not count as the runtime, for example if the agent does not know the parent's cgroup. One
- * attack remains: taking over the runtime itself while it is in the container, by ptrace() or process_vm_writev(),
+ * The traps: a process that came from a container never counts as a process of the host (gadget/processes/moved.h). In
+ * case of doubt, a process does not count as the runtime, for example if the agent does not know the parent's cgroup.
+ * One attack remains: taking over the runtime itself while it is in the container, by ptrace() or process_vm_writev(),
  * which needs CAP_SYS_PTRACE in the node's user namespace.
  */
 #pragma once
 
 #include <gadget/filter.h>
 #include <gadget/process.h>
-#include <gadget/runtime_processes.h>
+#include <gadget/processes/runtime_processes.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>

@@ -8,8 +8,8 @@
  */
 #pragma once
 
-#include <gadget/compat.h>
 #include <gadget/syscall.h>
+#include <gadget/syscalls/compat.h>
 #include <kernel/compat_syscalls.h>
 
 #if !defined(__TARGET_ARCH_x86)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Processes of the container runtime, recorded while the process that created them was still their parent
- * (gadget/runtime.h). Shared by all objects, so that all hooks know a process that one of them has seen.
+ * (gadget/processes/runtime.h). Shared by all objects, so that all hooks know a process that one of them has seen.
  */
 #pragma once
 

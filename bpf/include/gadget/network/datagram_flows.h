@@ -16,7 +16,7 @@
  */
 #pragma once
 
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 #include <gadget/ends.h>
 
 /* The maximum number of flows at the same time. */

@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include <gadget/open_file.h>
+#include <gadget/files/open_file.h>
 #include <kernel/io_uring.h>
 
 /* The file in a slot of the ring's table of registered files. NULL: there is none. */

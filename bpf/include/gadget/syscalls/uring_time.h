@@ -9,9 +9,9 @@
  */
 #pragma once
 
+#include <gadget/files/uring_file.h>
 #include <gadget/map_shares.h>
 #include <gadget/output.h>
-#include <gadget/uring_file.h>
 
 /* The maximum number of requests in progress at the same time. One container may have half of them. */
 #define GADGET_URING_TIMED 32768

@@ -8,7 +8,7 @@
 #pragma once
 
 #include <gadget/map_shares.h>
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 
 #define GADGET_SOCKET_STATE(STATE, ENTRIES)                                                                            \
 	GADGET_STATES(gadget_socket, STATE, ENTRIES);                                                                  \

@@ -14,6 +14,6 @@
  *   udp, sctp, icmp, icmpv6   of sockets of this protocol
  *   other                     of all sockets except TCP sockets
  *   port                      of TCP sockets, if one end has the port `filter_port`; 0: any port
- *   unquiet                   sent by TCP sockets that are not quiet: gadget/quiet_sockets.h
+ *   unquiet                   sent by TCP sockets that are not quiet: gadget/network/quiet_sockets.h
  */
 #define GADGET_PACKETS_OF(WORDS) const char gadget_packets[] SEC(".rodata.packets") = WORDS

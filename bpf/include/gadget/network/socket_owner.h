@@ -18,7 +18,7 @@
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
 #include <gadget/output.h>
-#include <gadget/socket_file.h>
+#include <gadget/network/socket_file.h>
 #include <kernel/socket.h>
 
 /*
@@ -79,7 +79,7 @@ struct {
 	__type(value, struct gadget_executed);
 } gadget_executed SEC(".maps");
 
-/* The number of execs. Always 0 in gadgets that do not follow them (gadget/packet_owner.h). */
+/* The number of execs. Always 0 in gadgets that do not follow them (gadget/network/packet_owner.h). */
 __u64 gadget_execs SEC(".bss.execs");
 
 /* Within this many nanoseconds, a PID is not reused; and no process has this many execs. Identities of one process

@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 
 #define GADGET_HTTP2_HEAD 9
 #define GADGET_HTTP2_PREFACE 24

@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include <gadget/open_file.h>
+#include <gadget/files/open_file.h>
 #include <gadget/path.h>
 #include <gadget/string.h>
 #include <gadget/task.h>

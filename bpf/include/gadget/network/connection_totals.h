@@ -17,7 +17,7 @@ struct sock;
 static __always_inline void gadget_count_received_before(struct sock *sk);
 #define GADGET_ACCEPTED(SOCKET) gadget_count_received_before(SOCKET)
 
-#include <gadget/packet.h>
+#include <gadget/network/packet.h>
 #include <gadget/ends.h>
 #include <gadget/totals.h>
 
