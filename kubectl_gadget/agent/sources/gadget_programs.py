@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.old_instructions import without_compare_and_swap
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
+from kubectl_gadget.agent.kernel.old_instructions import without_compare_and_swap
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables

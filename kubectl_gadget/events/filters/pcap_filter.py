@@ -1,7 +1,7 @@
 """Compiles tcpdump's filter expressions with libpcap, for packets that begin with their IP header.
 
-The result is classic BPF, which the programs interpret (bpf/include/gadget/network/pcap_filter.h). The trap: names of hosts
-and ports are resolved here, on the client's machine.
+The result is classic BPF, which the programs interpret (bpf/include/gadget/network/pcap_filter.h). The trap: names of
+hosts and ports are resolved here, on the client's machine.
 """
 
 import ctypes
