@@ -23,11 +23,13 @@ def test_every_test_that_a_machine_is_asked_for_exists(part: str) -> None:
 
 
 def exists(word: str) -> bool:
-    file, _, name = word.partition("::")
+    file, _, test = word.partition("::")
+    name, _, case = test.removesuffix("]").partition("[")
     found = sorted(PROJECT.glob(file))
-    return bool(found) and (
-        not name or re.search(rf"^(?:async )?def {name}", found[0].read_text(), re.MULTILINE) is not None
-    )
+    if not found or not name:
+        return bool(found)
+    text = found[0].read_text()
+    return re.search(rf"^(?:async )?def {name}", text, re.MULTILINE) is not None and (not case or f'"{case}"' in text)
 
 
 @pytest.mark.parametrize(("consoles", "boots"), [(["", BOOTED], 2), ([f"{BOOTED}\nKernel panic"], 1), ([""] * 3, 3)])

@@ -60,8 +60,8 @@ def test_help_never_calls_the_program_by_its_file_name(capsys: pytest.CaptureFix
 
 def test_help_of_a_gadget_explains_its_flags_and_columns(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys, "trace", "open")
-    assert re.search(r"--failed +only opens that failed", text)
-    assert re.search(r"--max-depth N +how deep \(default: 8\)", text)
+    assert re.search(r"--failed +Only opens that failed", text)
+    assert re.search(r"--max-depth N +How deep \(default: 8\)", text)
     assert re.search(r"PATH +as the program passed it", text)
     assert "-o wide adds: uid\n" in text
 

@@ -275,7 +275,7 @@ def test_help_shows_the_default_that_holds(
     monkeypatch.setenv("KUBECTL_GADGET_SORT_WAIT", "1s")
     assert main.run(["trace", "open", "--help"]) == 0
     text = "".join(capsys.readouterr().out.split())
-    assert f"howdeep(default:3,from{path}:1)" in text
+    assert f"Howdeep(default:3,from{path}:1)" in text
     assert "(default:8)" not in text
     assert main.run(["options"]) == 0
     text = " ".join(capsys.readouterr().out.split())
