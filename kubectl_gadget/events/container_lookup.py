@@ -157,54 +157,76 @@ def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: npt.NDAr
     return Owners(np.array(codes, np.intp), containers)
 
 
-_Id = int | str
-"""A container's id: if it has 64 hexadecimal digits, their number, which takes half the memory."""
+_Packed = bytes | str
+"""Hexadecimal digits as the bytes that they stand for, which take half the memory; any other text as it is."""
+_ID_DIGITS, _UID_DIGITS = 64, 32
 
 
-def _short_id(id: str) -> _Id:
+def _packed(text: str, digits: str, count: int) -> _Packed:
+    """The packed text, if these of its characters are so many digits."""
     try:
-        digits = bytes.fromhex(id)
+        packed = bytes.fromhex(digits)
     except ValueError:
-        return id
-    return int.from_bytes(digits) if len(digits) == 32 and digits.hex() == id else id
+        return text
+    return packed if len(digits) == count and packed.hex() == digits else text
 
 
-def _long_id(id: _Id) -> str:
-    return id if isinstance(id, str) else f"{id:064x}"
+def _packed_id(id: str) -> _Packed:
+    return _packed(id, id, _ID_DIGITS)
+
+
+def _packed_uid(uid: str) -> _Packed:
+    digits = uid.replace("-", "")
+    return _packed(uid, digits, _UID_DIGITS) if _hyphenated(digits) == uid else uid
+
+
+def _hyphenated(digits: str) -> str:
+    """As Kubernetes writes UIDs: 8-4-4-4-12."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class _Announced:
-    """A container of a node. Most never have a row, so its names are bytes, a third of a Container, until one does."""
+    """A container of a node. Most never have a row, so until one does, what no other container has is bytes, and what
+    many have is one text for all: a third of a Container."""
 
-    __slots__ = ("_names", "id", "uses")
+    __slots__ = ("_container", "_image", "_namespace", "_own", "_runtime", "uses")
 
-    def __init__(self, id: _Id) -> None:
-        self.id = id
+    def __init__(self, id: _Packed) -> None:
         self.uses = 0
         """its cgroups"""
-        self._names = b""
+        self._own: Any = id
+        """its ID; once it has names, also its other own names, as marshal writes them"""
+        self._namespace: str | None = None
+        """None: it has no names yet"""
+
+    @property
+    def id(self) -> _Packed:
+        """Its ID in its runtime."""
+        id: _Packed = self._own if self._namespace is None else marshal.loads(self._own)[0]
+        return id
 
     def name(self, item: "ContainerNames") -> None:
         """Takes its names."""
         # After a reconnect, the agent reports as earlier what this client has seen start.
-        earlier = item.earlier and (not self._names or self.container.earlier)
-        words = (item.namespace, item.pod, item.container, item.image, item.pod_uid, item.runtime)
-        self._names = marshal.dumps((item.kind == "sandbox", earlier, *words))
+        earlier = item.earlier and (self._namespace is None or self.container.earlier)
+        self._own = marshal.dumps((self.id, item.kind == "sandbox", earlier, item.pod, _packed_uid(item.pod_uid)))
+        self._namespace, self._container = sys.intern(item.namespace), sys.intern(item.container)
+        self._image, self._runtime = sys.intern(item.image), sys.intern(item.runtime)
 
     @property
     def container(self) -> Container:
-        if not self._names:
+        if self._namespace is None:
             return UNKNOWN
-        is_sandbox, earlier, namespace, pod, container, image, pod_uid, runtime = marshal.loads(self._names)
+        id, is_sandbox, earlier, pod, pod_uid = marshal.loads(self._own)
         return Container(
             kind="sandbox" if is_sandbox else "container",
-            namespace=sys.intern(namespace),  # as on thousands of nodes
+            namespace=self._namespace,
             pod=pod,
-            container=sys.intern(container),
-            image=sys.intern(image),
-            container_id=_long_id(self.id),
-            pod_uid=pod_uid,
-            runtime=sys.intern(runtime),
+            container=self._container,
+            image=self._image,
+            container_id=id if isinstance(id, str) else id.hex(),
+            pod_uid=pod_uid if isinstance(pod_uid, str) else _hyphenated(pod_uid.hex()),
+            runtime=self._runtime,
             earlier=earlier,
         )
 
@@ -218,9 +240,10 @@ class Identity:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self._containers: dict[_Id, _Announced] = {}
         self._owners: dict[int, _Announced | None] = {}
-        """None: the host"""
+        """of cgroups; None: the host"""
+        self._by_id: dict[_Packed, _Announced] | None = None
+        """None, as on most nodes: each container owns a cgroup, and no later frame has named one"""
         self._removed: dict[int, float] = {}  # oldest first
         self._forget_index()
 
@@ -229,14 +252,15 @@ class Identity:
 
     def apply(self, changes: "ContainerChanges", now: float) -> None:
         """Takes one CONTAINERS frame."""
-        announced: dict[str, _Announced] = {}
+        named: dict[str, _Announced] = {}
         for item in changes.containers:
-            found = announced[item.id] = announced.get(item.id) or self._find_or_add(item.id)
-            found.name(item)
-        if announced:
+            self._find_or_add(item.id, named).name(item)
+        if named:
             self._forget_index()
         for cgroup, id in changes.cgroups.items():
-            self._own(cgroup, None if id is None else announced.get(id) or self._find_or_add(id))
+            self._own(cgroup, None if id is None else self._find_or_add(id, named))
+        if self._by_id is None and not all(container.uses for container in named.values()):
+            self._containers_by_id().update((container.id, container) for container in named.values())
         for cgroup in changes.removed:
             if cgroup in self._owners:
                 self._removed.pop(cgroup, None)
@@ -251,8 +275,8 @@ class Identity:
                 return
             del self._removed[cgroup]
             owner = self._disown(cgroup)
-            if owner is not None and not owner.uses:
-                self._containers.pop(owner.id, None)
+            if owner is not None and not owner.uses and self._by_id is not None:
+                self._by_id.pop(owner.id, None)
 
     def lookup(self, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:
         """The owner of each row's cgroup. Code 0 is UNKNOWN."""
@@ -282,15 +306,23 @@ class Identity:
         found = [HOST if owner is None else owner.container for owner in {*self._owners.values()}]
         return [container for container in dict.fromkeys(found) if container != UNKNOWN]
 
-    def _find_or_add(self, container_id: str) -> _Announced:
-        id = _short_id(container_id)
-        found = self._containers.get(id)
+    def _find_or_add(self, container_id: str, named: dict[str, _Announced]) -> _Announced:
+        """The container with this id. `named`: those of the frame, which gets this one, too."""
+        found = named.get(container_id)
         if found is None:
-            found = self._containers[id] = _Announced(id)
+            id = _packed_id(container_id)
+            known = self._containers_by_id() if self._owners or self._by_id is not None else {}
+            found = named[container_id] = known.get(id) or known.setdefault(id, _Announced(id))
         return found
+
+    def _containers_by_id(self) -> dict[_Packed, _Announced]:
+        if self._by_id is None:
+            self._by_id = {owner.id: owner for owner in self._owners.values() if owner is not None}
+        return self._by_id
 
     def _own(self, cgroup: int, owner: _Announced | None) -> None:
         if cgroup in self._owners:
+            self._containers_by_id()  # its container may own nothing then
             self._disown(cgroup)
             self._removed.pop(cgroup, None)
         self._owners[cgroup] = owner

@@ -159,3 +159,28 @@ def test_a_containers_id_is_given_as_the_agent_sent_it(id: str) -> None:
     identity = Identity("node-1")
     identity.apply(changes({"containers": [{**XWING, "id": id}], "cgroups": {"7": id}}), 0.0)
     assert [item.container_id for item in identity.containers()] == [id]
+
+
+UID = "6d4cf56d-0b1a-4c7e-9f00-00000000abcd"
+
+
+@pytest.mark.parametrize("uid", [UID, UID.upper(), UID.replace("-", ""), UID[::-1], f"{UID[:-1]}g", "u1", "-", ""])
+def test_a_pods_uid_is_given_as_the_agent_sent_it(uid: str) -> None:
+    identity = Identity("node-1")
+    identity.apply(changes({"containers": [{**XWING, "pod_uid": uid}], "cgroups": {"7": "c1"}}), 0.0)
+    assert [item.pod_uid for item in identity.containers()] == [uid]
+
+
+def test_a_container_may_be_named_before_its_cgroup() -> None:
+    identity = Identity("node-1")
+    identity.apply(changes({"containers": [XWING, PAUSE], "cgroups": {"9": "c2"}}), 0.0)
+    identity.apply(changes({"cgroups": {"7": "c1", "8": "c2"}}), 0.0)
+    assert pods(identity, 7, 8) == ["xwing", "xwing"]
+    assert len(identity.containers()) == 2
+
+
+def test_a_container_without_a_cgroup_keeps_its_names() -> None:
+    identity = known()
+    identity.apply(changes({"cgroups": {"9": None}}), 0.0)
+    identity.apply(changes({"cgroups": {"11": "c2"}}), 0.0)
+    assert pods(identity, 9, 11) == ["host", "xwing"]
