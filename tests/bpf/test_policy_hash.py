@@ -113,9 +113,9 @@ def test_a_file_system_that_does_not_answer_takes_no_memory_from_others(program:
         server.wait(MANY)
         program.read_bytes()
         found = {os.fsdecode(match.values[0].text): match.found.hash for match in enforcer.matches() if match.values[0]}
-        unasked = enforcer.counts()["unasked"]
+        not_evaluated = enforcer.counts()["not evaluated"]
         server.release()
         for thread in threads:
             thread.join()
     assert found == {str(program): sha256(program)} | {str(folder / name): "" for name in files}
-    assert unasked == 0
+    assert not_evaluated == 0
