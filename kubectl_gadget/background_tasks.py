@@ -6,6 +6,7 @@ The trap: asyncio does not report the error of a task until it is awaited, and i
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -41,9 +42,13 @@ class Tasks:
         """Runs `work` in the background until it ends or this block does."""
         task = self._group.create_task(_owned(work, self._failed), name=name)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: work.close())  # for a task that was cancelled before its first step
+        # One callback, since asyncio keeps a context for each, and a run has a task for each of thousands of nodes.
+        task.add_done_callback(partial(self._end, work))
         return task
+
+    def _end(self, work: Coroutine[Any, Any, object], task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        work.close()  # for a task that was cancelled before its first step
 
     def fail(self, error: GadgetError) -> None:
         """Reports an error to the owner; the task that calls this continues."""

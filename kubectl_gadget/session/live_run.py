@@ -312,10 +312,13 @@ class LiveRun:
             self._sessions[name] = session
             task = self._tasks.start(session.run(), f"session of {name}")
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
-            task.add_done_callback(lambda _: self._check())
+            task.add_done_callback(self._session_ended)
         if not change.add and not self._sessions:
             self._set_deadline()
+
+    def _session_ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._check()
 
     def _check(self) -> None:
         """After every change of a node, checks whether everything is attached, or everything is over."""

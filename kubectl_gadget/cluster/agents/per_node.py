@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.cluster.agents import manifests
@@ -202,11 +203,11 @@ class Agents:
             return self._residents
 
 
-def _kept(shared: list[Object], pod: Object) -> Object:
+def _kept(shared: list[Any], pod: Object) -> Object:
     """Returns what is read here of a resident agent's pod: a fiftieth, for each of thousands of nodes. What pods of one
     DaemonSet have in common is collected in `shared`."""
 
-    def common(part: Object) -> Object:
+    def common(part: Any) -> Any:
         if part not in shared:
             shared.append(part)
         return shared[shared.index(part)]
@@ -217,6 +218,6 @@ def _kept(shared: list[Object], pod: Object) -> Object:
     kept = {name: metadata[name] for name in ("name", "deletionTimestamp") if name in metadata}
     return {
         "metadata": {**kept, "labels": common(metadata.get("labels") or {})},
-        "spec": {"nodeName": spec.get("nodeName"), "containers": [common(container)]},
+        "spec": {"nodeName": spec.get("nodeName"), "containers": common([container])},
         "status": common({"containerStatuses": [{"state": state} for state in states]}),
     }
