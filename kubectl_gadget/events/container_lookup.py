@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kubectl_gadget.events.packed_mapping import PackedMapping
 from kubectl_gadget.events.vectors import different
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class Identity:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self._owners: dict[int, _Announced | None] = {}
+        self._owners = PackedMapping[_Announced | None]()
         """of cgroups; None: the host"""
         self._by_id: dict[_Packed, _Announced] | None = None
         """None, as on most nodes: each container owns a cgroup, and no later frame has named one"""
@@ -252,6 +253,7 @@ class Identity:
 
     def apply(self, changes: "ContainerChanges", now: float) -> None:
         """Takes one CONTAINERS frame."""
+        is_first = not self._owners
         named: dict[str, _Announced] = {}
         for item in changes.containers:
             self._find_or_add(item.id, named).name(item)
@@ -265,6 +267,8 @@ class Identity:
             if cgroup in self._owners:
                 self._removed.pop(cgroup, None)
                 self._removed[cgroup] = now
+        if is_first:
+            self._owners.pack()
         self.expire(now)
 
     def expire(self, now: float) -> None:
@@ -325,7 +329,7 @@ class Identity:
             self._containers_by_id()  # its container may own nothing then
             self._disown(cgroup)
             self._removed.pop(cgroup, None)
-        self._owners[cgroup] = owner
+        self._owners.unpack()[cgroup] = owner
         if owner is not None:
             owner.uses += 1
 
@@ -333,7 +337,7 @@ class Identity:
         """Removes a cgroup's owner and returns it; None: the host, or nothing."""
         if cgroup in self._codes or cgroup | _ELSEWHERE in self._codes:
             self._forget_index()
-        owner = self._owners.pop(cgroup, None)
+        owner = self._owners.unpack().pop(cgroup, None)
         if owner is not None:
             owner.uses -= 1
         return owner
