@@ -36,32 +36,47 @@ static __always_inline void gadget_count_entries(void *shares, __u32 share, __u6
 	gadget_count(sum, by);
 }
 
-/* Call it before an entry is added to a map with `entries` entries. False: there is no room, which is counted. */
-static __always_inline bool gadget_take_entry(void *shares, __u32 share, __u64 entries)
+/* Adds a key that the map does not have. `entries`: how many the map has room for. An error other than -EEXIST, such as
+ * that the container has its share already, is counted. */
+static __always_inline long gadget_add_entry(void *map, const __u64 *key, const void *value, void *shares, __u32 share,
+					     __u64 entries)
 {
 	__u32 all = GADGET_SHARES;
-	const __u64 *own = bpf_map_lookup_elem(shares, &share), *sum = bpf_map_lookup_elem(shares, &all);
+	__u64 *own = bpf_map_lookup_elem(shares, &share), *sum = bpf_map_lookup_elem(shares, &all);
+	long error = -E2BIG;
 
 	if (!own || !sum)
-		return false;
-	if (*own + *sum >= (gadget_node_map_entries ? gadget_node_map_entries : entries)) {
-		gadget_count_map_full();
-		return false;
+		return error;
+	if (*own + *sum < (gadget_node_map_entries ? gadget_node_map_entries : entries)) {
+		gadget_count(own, 1);
+		gadget_count(sum, 1);
+		error = bpf_map_update_elem(map, key, value, BPF_NOEXIST);
+		if (error) {
+			gadget_count(own, -1);
+			gadget_count(sum, -1);
+		}
 	}
-	gadget_count_entries(shares, share, 1);
-	return true;
+	if (error && error != -EEXIST)
+		gadget_count_map_full();
+	return error;
 }
 
-/* Call it when an entry was removed, or could not be added. */
-static __always_inline void gadget_return_entry(void *shares, __u32 share)
+/* Removes an entry. `of_entry` is where the entry has the number of its share; NULL: there is no entry. */
+static __always_inline void gadget_remove_entry(void *map, const __u64 *key, void *shares, const __u32 *of_entry)
 {
-	gadget_count_entries(shares, share, -1ULL);
+	__u32 share;
+
+	if (!of_entry)
+		return;
+	share = *of_entry;
+	if (!bpf_map_delete_elem(map, key))
+		gadget_count_entries(shares, share, -1ULL);
 }
 
 /*
  * What a gadget remembers, by a key of 64 bits: GADGET_STATES(job, job_state, 1000) defines a map with struct job_state
- * for 1000 keys, and functions that use it: job_state_of(), job_make_state() and job_remove_state(). The
- * trap: an LRU map would drop entries of other containers without a trace.
+ * for 1000 keys, and functions that use it: job_state_of(), job_make_state() and job_remove_state(). The trap: an LRU
+ * map would drop entries of other containers without a trace.
  */
 #define GADGET_STATES(NAME, STATE, ENTRIES)                                                                            \
 	struct NAME##_entry {                                                                                          \
@@ -85,8 +100,8 @@ static __always_inline void gadget_return_entry(void *shares, __u32 share)
 		return bpf_map_lookup_elem(&NAME##_states, &key);                                                      \
 	}                                                                                                              \
                                                                                                                        \
-	/* If there is none, makes one of zeros in the share of the cgroup. NULL: there is no room, which is counted.  \
-	 */                                                                                                            \
+	/* The state of this key. A new one is all zeros, in the share of the cgroup's container. NULL: no room;       \
+	 * counted. */                                                                                                 \
 	static __always_inline struct STATE *NAME##_make_state(__u64 key, __u64 cgroup)                                \
 	{                                                                                                              \
 		struct NAME##_entry *entry = bpf_map_lookup_elem(&NAME##_states, &key);                                \
@@ -96,13 +111,9 @@ static __always_inline void gadget_return_entry(void *shares, __u32 share)
 		if (entry)                                                                                             \
 			return &entry->state;                                                                          \
 		share = gadget_share_number(cgroup);                                                                   \
-		if (!gadget_take_entry(&NAME##_shares, share, ENTRIES))                                                \
-			return NULL;                                                                                   \
-		error = bpf_map_update_elem(&NAME##_states, &key, &NAME##_zeros, BPF_NOEXIST);                         \
-		if (error)                                                                                             \
-			gadget_return_entry(&NAME##_shares, share);                                                    \
+		error = gadget_add_entry(&NAME##_states, &key, &NAME##_zeros, &NAME##_shares, share, ENTRIES);         \
 		if (error && error != -EEXIST)                                                                         \
-			gadget_count_map_full();                                                                       \
+			return NULL;                                                                                   \
 		entry = bpf_map_lookup_elem(&NAME##_states, &key);                                                     \
 		if (!entry)                                                                                            \
 			return NULL;                                                                                   \
@@ -114,12 +125,7 @@ static __always_inline void gadget_return_entry(void *shares, __u32 share)
 	static __always_inline void NAME##_remove_state(__u64 key)                                                     \
 	{                                                                                                              \
 		const struct NAME##_entry *entry = bpf_map_lookup_elem(&NAME##_states, &key);                          \
-		__u32 share;                                                                                           \
                                                                                                                        \
-		if (!entry)                                                                                            \
-			return;                                                                                        \
-		share = entry->share;                                                                                  \
-		if (!bpf_map_delete_elem(&NAME##_states, &key))                                                        \
-			gadget_return_entry(&NAME##_shares, share);                                                    \
+		gadget_remove_entry(&NAME##_states, &key, &NAME##_shares, entry ? &entry->share : NULL);               \
 	}                                                                                                              \
 	struct NAME##_entry

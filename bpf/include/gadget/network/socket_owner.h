@@ -119,20 +119,14 @@ static __always_inline void gadget_forget_owner(const void *sk)
 {
 	__u64 key = (__u64)sk;
 	const struct gadget_owner *known = bpf_map_lookup_elem(&gadget_owners, &key);
-	__u32 share;
 
-	if (!known)
-		return;
-	share = known->share;
-	if (!bpf_map_delete_elem(&gadget_owners, &key))
-		gadget_return_entry(&gadget_owner_shares, share);
+	gadget_remove_entry(&gadget_owners, &key, &gadget_owner_shares, known ? &known->share : NULL);
 }
 
 static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owner *owner, __u64 flags)
 {
 	__u64 key = (__u64)sk;
 	const struct gadget_owner *known = bpf_map_lookup_elem(&gadget_owners, &key);
-	long error;
 
 	if (known && flags == BPF_NOEXIST)
 		return;
@@ -144,14 +138,8 @@ static __always_inline void gadget_keep_owner(const void *sk, struct gadget_owne
 		return;
 	}
 	owner->share = gadget_share_number(owner->record.cgroup);
-	if (!gadget_take_entry(&gadget_owner_shares, owner->share, GADGET_SOCKETS))
-		return;
-	error = bpf_map_update_elem(&gadget_owners, &key, owner, BPF_NOEXIST);
-	if (error)
-		gadget_return_entry(&gadget_owner_shares, owner->share);
 	/* If another CPU was faster, nothing is lost. */
-	if (error == -E2BIG)
-		gadget_count_map_full();
+	gadget_add_entry(&gadget_owners, &key, owner, &gadget_owner_shares, owner->share, GADGET_SOCKETS);
 }
 
 /* No process if `owner` is NULL or not a process. */

@@ -78,7 +78,8 @@ struct {
 
 /* A record made when the call began. */
 struct kept {
-	__u64 share;
+	__u32 share;
+	__u32 unused;
 	__u64 start;
 	__u64 length;
 	__u64 cuts;
@@ -244,13 +245,8 @@ static __always_inline void forget_record(struct task_struct *task)
 {
 	__u64 key = (__u64)task;
 	const struct kept *kept = bpf_map_lookup_elem(&records, &key);
-	__u32 share;
 
-	if (!kept)
-		return;
-	share = kept->share;
-	if (!bpf_map_delete_elem(&records, &key))
-		gadget_return_entry(&record_shares, share);
+	gadget_remove_entry(&records, &key, &record_shares, kept ? &kept->share : NULL);
 }
 
 /* Makes the record of a call that does not return, which is sent, or whose memory will be gone when it returns, which
@@ -283,12 +279,7 @@ static __always_inline bool begin_whole(const struct gadget_compat_call *now, st
 	/* The end of an earlier call of a task at this address may have been missed. */
 	forget_record(task);
 	kept->share = gadget_share_number(call->record.cgroup);
-	if (!gadget_take_entry(&record_shares, kept->share, RECORDS))
-		return false;
-	if (bpf_map_update_elem(&records, &key, kept, BPF_NOEXIST)) {
-		gadget_return_entry(&record_shares, kept->share);
-		gadget_count_map_full();
-	}
+	gadget_add_entry(&records, &key, kept, &record_shares, kept->share, RECORDS);
 	return false;
 }
 
