@@ -155,7 +155,13 @@ def main() -> None:
     added = measured_before(options.add, commit_here(), reference.name) if options.add else {}
     groups = [group for group in groups if group not in added]
     results: dict[str, Any] = {
-        "flags": " ".join([f"--rounds {options.rounds}", *(["--only", *options.only] if options.only else [])]),
+        "flags": " ".join(
+            [
+                f"--rounds {options.rounds}",
+                *(["--all"] if options.all else []),
+                *(["--only", *options.only] if options.only else []),
+            ]
+        ),
         "commit": commit_here(),
         "reference": reference.name,
         "groups": {},
