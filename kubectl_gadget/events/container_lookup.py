@@ -195,15 +195,15 @@ class _Announced:
     def __init__(self, id: _Packed) -> None:
         self.uses = 0
         """its cgroups"""
-        self._own: Any = id
-        """its ID; once it has names, also its other own names, as marshal writes them"""
+        self._own = marshal.dumps((id,))
+        """its ID and, once it has names, its other own names"""
         self._namespace: str | None = None
         """None: it has no names yet"""
 
     @property
     def id(self) -> _Packed:
         """Its ID in its runtime."""
-        id: _Packed = self._own if self._namespace is None else marshal.loads(self._own)[0]
+        id: _Packed = marshal.loads(self._own)[0]
         return id
 
     def name(self, item: "ContainerNames") -> None:
