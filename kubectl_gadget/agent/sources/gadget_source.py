@@ -66,6 +66,6 @@ class GadgetSource:
         if self._programs.stacks:
             self._programs.stacks.take(time.monotonic())
 
-    def _ship_stacks(self, channel: Channel) -> None:
+    def _send_stacks(self, channel: Channel) -> None:
         if self._programs.stacks:
             channel.send_stacks(self._programs.stacks)

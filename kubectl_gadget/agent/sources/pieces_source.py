@@ -15,7 +15,7 @@ class PiecesSource(GadgetSource):
         super().__init__(spec, elf, context)
 
     def send(self, channel: Channel) -> int:
-        self._ship_stacks(channel)
+        self._send_stacks(channel)
         for piece in self._pieces.take():
             channel.send_piece(piece)
         return 0

@@ -33,7 +33,7 @@ class StreamSource(GadgetSource):
         return settled
 
     def send(self, channel: Channel) -> int:
-        self._ship_stacks(channel)
+        self._send_stacks(channel)
         return channel.send_ring(self._ring)
 
     @property

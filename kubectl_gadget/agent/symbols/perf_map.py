@@ -59,7 +59,7 @@ class PerfMap:
 
     def _parse(self, file: BinaryIO) -> None:
         found: dict[int, tuple[int, str]] = {}
-        others = sum(map._bytes for map in _maps if map is not self)
+        others = sum(one._bytes for one in _maps if one is not self)
         room = max(0, (_MOST_IN_ALL - others) // 2)
         left = _MOST_BYTES
         self._bytes = 0

@@ -29,7 +29,7 @@ def objects_flag(section: str) -> "OptionInfo":
 
 
 @dataclass(frozen=True)
-class PolicyFiles:
+class NamedPolicyFlags:
     """Flags that name policies."""
 
     files: Annotated[
@@ -45,7 +45,7 @@ class PolicyFiles:
 
 
 @dataclass(frozen=True)
-class PolicyFlags(PolicyFiles):
+class PolicyFlags(NamedPolicyFlags):
     """The same for a run, which may be without a cluster."""
 
     objects: Annotated[Text, objects_flag(POLICIES), str, TypedOnly.ACTION] = None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import typer
@@ -116,6 +115,8 @@ class GadgetCommand(Described, TyperCommand):
 
     def _unexpected(self, word: str, path: str) -> UsageError:
         """The error for an argument of a command that takes none. It may be a file without its flag."""
+        from shlex import quote
+
         takes_files = any("--filename" in flag.spellings for flag in self.flags)
         return UsageError(f"{path} takes no argument {word!r}", f"{path} -f {quote(word)}" if takes_files else None)
 

@@ -13,7 +13,7 @@ from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
-from kubectl_gadget.cli.flags.policy_flags import PolicyFiles
+from kubectl_gadget.cli.flags.policy_flags import NamedPolicyFlags
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
@@ -48,7 +48,7 @@ class ReportedPolicy(TypedDict, total=False):
 
 
 def install(
-    policies: PolicyFiles,
+    policies: NamedPolicyFlags,
     scope: ScopeFlags,
     cluster: ClusterFlags,
     enforce: Enforce = None,

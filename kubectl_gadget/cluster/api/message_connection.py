@@ -38,7 +38,7 @@ class MessageConnection(ClientConnection):
         self._is_fragmented = False
 
     def connection_made(self, transport: Any) -> None:
-        """As of asyncio.Protocol."""
+        """See asyncio.Protocol."""
         super().connection_made(transport)
         # An empty deque takes 0.8 KB. One is for a few waiters, and the other is not used here.
         self.drain_waiters = []  # type: ignore[assignment]

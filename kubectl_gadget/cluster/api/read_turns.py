@@ -58,19 +58,19 @@ if sys.platform == "linux":
                 self._in_turns.add(fd)
 
         def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-            """As of the base class."""
+            """See the base class."""
             self._leave(self.get_key(fileobj).fd)
             return super().unregister(fileobj)
 
         def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-            """As of the base class."""
+            """See the base class."""
             fd = self.get_key(fileobj).fd
             if self._leave(fd):
                 self._selector.register(fd, select.EPOLLIN)
             return super().modify(fileobj, events, data)
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As of the base class."""
+            """See the base class."""
             ready = super().select(timeout)
             if self._in_turns:
                 turns = self._waiting.poll(0, _BESIDE_OTHERS if ready else _ALONE)
@@ -79,7 +79,7 @@ if sys.platform == "linux":
             return ready
 
         def close(self) -> None:
-            """As of the base class."""
+            """See the base class."""
             self._waiting.close()
             super().close()
 

@@ -1,6 +1,6 @@
 """The processes of one place on the map with their connections, as a tree for the page.
 
-The trap: each update of the page has all of it, and there is no end of short-lived processes, so the oldest are
+The trap: each update of the page has the whole tree, and short-lived processes come without end. So the oldest are
 forgotten.
 """
 

@@ -72,24 +72,24 @@ class CompiledHook:
 
     def _compile(self, hooks: Sequence[Hook], followed: Followed) -> None:
         read = {id(hook): slots_of(hook, self.at_return) for hook in hooks}
-        asked: list[tuple[int, FilterTest]] = []
+        filter_tests: list[tuple[int, FilterTest]] = []
         for bit, one in self.selectors:
             own = read[id(one.hook)]
-            asked += [
+            filter_tests += [
                 (bit, filter_test(filter, own.arguments, own.result, followed, own.data))
                 for filter in self._filters(one)
             ]
-            asked += [(bit, _is_followed(own.arguments[place])) for place in one.followed_only]
+            filter_tests += [(bit, _is_followed(own.arguments[place])) for place in one.followed_only]
         sent = {slot for own in read.values() for slot in own.used()}
         if self.hook.generated:
             sent.add(task_slot(Type.FUNCTION))
         if self.options.names_process:
             sent |= {task_slot(type) for type in (Type.BINARY, Type.PARENT_BINARY)}
-        self.slots = sorted(sent | {item.slot for _, item in asked})
+        self.slots = sorted(sent | {item.slot for _, item in filter_tests})
         if len(self.slots) > MOST_SLOTS:
             raise ValueError(f"{len(self.slots)} different values to read; at most {MOST_SLOTS} are supported")
         self.unsent = [slot not in sent for slot in self.slots]
-        self.encoded = self._encode(asked)
+        self.encoded = self._encode(filter_tests)
         numbers: dict[Slot | None, int | None] = {slot: number for number, slot in enumerate(self.slots)} | {None: None}
         for hook_id, own in read.items():
             self.arguments[hook_id] = [numbers[slot] for slot in own.arguments]
@@ -97,11 +97,11 @@ class CompiledHook:
             self.results[hook_id] = numbers[own.result]
         self.called = numbers[task_slot(Type.FUNCTION)] if self.hook.generated else None
 
-    def _encode(self, asked: Sequence[tuple[int, FilterTest]]) -> Encoded:
+    def _encode(self, filter_tests: Sequence[tuple[int, FilterTest]]) -> Encoded:
         tables = ComparisonTables()
         for slot in self.slots:
             first = len(tables.tests)
-            for bit, item in asked:
+            for bit, item in filter_tests:
                 if item.slot == slot:
                     tables.add(first, bit, item.look, item.placed(self.slots), item.negated)
             self.spans.append((first, len(tables.tests) - first))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.observe.story import StoryEvent
 
 Say = Callable[[str], None]
-_DENYING = ("Sigkill", "Signal", "Override")
+_ENFORCING = ("Sigkill", "Signal", "Override")
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,5 @@ def isolating_pods(say: Say) -> Reaction:
 
 def _react(act: "Callable[[Container, str], None]", entry: "StoryEvent") -> None:
     event, container = entry.happening, entry.container
-    if isinstance(event, PolicyEvent) and event.action in _DENYING and container.pod:
+    if isinstance(event, PolicyEvent) and event.action in _ENFORCING and container.pod:
         act(container, event.policy)

@@ -91,7 +91,7 @@ def test_processes_that_have_ended_are_counted() -> None:
     assert react(ring).gone == 1
 
 
-def test_no_event_is_examined_twice_while_it_waits_to_be_shipped() -> None:
+def test_no_event_is_examined_twice_while_it_waits_to_be_sent() -> None:
     ring, fresh = Bytes(), FreshRecords()
     ring.put(1 << 30, 0, 0b10)
     assert react(ring, fresh).gone == 1

@@ -42,7 +42,7 @@ class Scripted:
         return self._settled
 
     def send(self, channel: Channel) -> int:
-        self._log.append("ship")
+        self._log.append("send")
         return self.bytes
 
     def detach(self) -> None:
@@ -89,14 +89,14 @@ def sender(pipe: FramePipe, log: list[str], named: bool = True, settled: bool = 
     return Sender([source], containers, callbacks, pipe)
 
 
-def test_all_is_settled_before_cgroups_are_drained_and_shipped_after(pipe: tuple[FramePipe, int]) -> None:
+def test_all_is_settled_before_cgroups_are_drained_and_sent_after(pipe: tuple[FramePipe, int]) -> None:
     log: list[str] = []
     assert sender(pipe[0], log).turn()
-    assert log == ["settle", "drain", "ship", "removed [7]"]
+    assert log == ["settle", "drain", "send", "removed [7]"]
 
 
 @pytest.mark.parametrize(("named", "settled"), [(False, True), (True, False)])
-def test_nothing_is_shipped_while_a_name_or_an_event_may_be_missing(
+def test_nothing_is_sent_while_a_name_or_an_event_may_be_missing(
     pipe: tuple[FramePipe, int], named: bool, settled: bool
 ) -> None:
     log: list[str] = []
@@ -143,7 +143,7 @@ def test_a_session_is_at_rest_after_a_turn_without_anything_and_until_something_
 
 
 @pytest.mark.parametrize(("named", "settled"), [(False, True), (True, False)])
-def test_a_session_with_something_left_to_ship_is_not_at_rest(
+def test_a_session_with_something_left_to_send_is_not_at_rest(
     pipe: tuple[FramePipe, int], named: bool, settled: bool
 ) -> None:
     found = sender(pipe[0], [], named, settled)
