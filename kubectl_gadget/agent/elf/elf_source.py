@@ -16,7 +16,8 @@ _SECTION = struct.Struct("<II8xQQQI20x")
 _SEGMENT = struct.Struct("<IIQQ8xQ16x")
 _MAGIC = b"\x7fELF\x02\x01"
 _LOAD, _EXECUTABLE = 1, 1
-_MOST_NAME_BYTES = 4096
+MOST_NAME_BYTES = 4096
+"""Of a longer name, this much is read."""
 
 
 class ElfSource(Protocol):
@@ -73,7 +74,7 @@ class StringTable(NamedTuple):
         """Returns the string that begins at this offset; empty beyond the table's end."""
         if not 0 <= offset < self.size:
             return b""
-        return self.source.read(self.start + offset, min(_MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
+        return self.source.read(self.start + offset, min(MOST_NAME_BYTES, self.size - offset)).partition(b"\0")[0]
 
 
 class ElfSegment(NamedTuple):

@@ -8,10 +8,12 @@ import fnmatch
 import os
 import re
 import struct
-from collections.abc import Collection, Iterator
+from array import array
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import compress, count, islice
 
-from kubectl_gadget.agent.elf.elf_source import ElfFile, FileSource, Section
+from kubectl_gadget.agent.elf.elf_source import MOST_NAME_BYTES, ElfFile, FileSource, Section, StringTable
 
 _SYMBOL = struct.Struct("<IBBHQQ")
 _TABLES = (2, 11)
@@ -22,33 +24,42 @@ _GO_MAGIC = b"\xff Go buildinf:"
 _PIECE = 1 << 20
 _MOST_BYTES = 1 << 30
 """Bytes of a file, read piece by piece."""
-_MOST_STRINGS = 1 << 28
-"""Bytes of a string table."""
+_MOST_STRINGS = 1 << 26
+"""Bytes of a string table that are in memory at once."""
+_MOST_SEARCHED = 1 << 28
+"""Bytes of a string table that are searched, piece by piece."""
 _MOST_SYMBOLS = 2_000_000
+_MOST_PLACES = 10_000
+"""Places of the wanted names in a string table; a name may be the end of many others."""
 _MOST_COMPARED = 5_000
 
 
 def function_offsets(path: str, names: Collection[str]) -> dict[str, int]:
     """Returns offsets of those functions that the file defines; {} when it is not an ELF file. Raises OSError."""
     found: dict[str, int] = {}
-    wanted = {name.encode(): name for name in names}
+    wanted = {name.encode() + b"\0": name for name in names}
     with _opened(path) as elf:
         for strings, table in _symbol_tables(elf):
             # The strings are searched first: most files have none of the names, and many symbols.
-            places = {place: name for string, name in wanted.items() for place in _places(strings, string)}
-            for place, info, _, section, address, _ in _symbols(elf, table) if places else ():
-                offset = elf.offset_of(address) if place in places and section and info & 15 == _FUNCTION else None
+            places = dict(islice(_places(strings, wanted), _MOST_PLACES))
+            for place, info, _, section, address, _ in _symbols(elf, table, places) if places else ():
+                offset = elf.offset_of(address) if section and info & 15 == _FUNCTION else None
                 if offset is not None:
                     found.setdefault(places[place], offset)
     return found
 
 
-def _places(strings: bytes, string: bytes) -> Iterator[int]:
-    """Yields the offsets of a string. A linker may store malloc as the end of __libc_malloc."""
-    place = strings.find(string + b"\0")
-    while place >= 0:
-        yield place
-        place = strings.find(string + b"\0", place + 1)
+def _places(strings: StringTable, wanted: Mapping[bytes, str]) -> Iterator[tuple[int, str]]:
+    """Yields where the names are, by the strings to search for. A linker may store malloc as the end of
+    __libc_malloc."""
+    overlap = max(map(len, wanted), default=1) - 1
+    for start in range(0, min(strings.size, _MOST_SEARCHED), _PIECE):
+        piece = strings.source.read(strings.start + start, min(_PIECE + overlap, strings.size - start))
+        for string, name in wanted.items():
+            place = piece.find(string)
+            while 0 <= place < _PIECE:
+                yield start + place, name
+                place = piece.find(string, place + 1)
 
 
 def address_offset(path: str, address: int) -> int | None:
@@ -118,20 +129,31 @@ def _opened(path: str) -> Iterator[ElfFile]:
 
 def _defined(elf: ElfFile) -> Iterator[tuple[bytes, int, int]]:
     """Yields names, types and addresses of all symbols that the file defines."""
-    for strings, table in _symbol_tables(elf):
+    for table_of_names, table in _symbol_tables(elf):
+        strings = elf.source.read(table_of_names.start, min(table_of_names.size, _MOST_STRINGS))
         for place, info, _, section, address, _ in _symbols(elf, table):
             if section:
-                yield strings[place : strings.find(b"\0", place)], info & 15, address
+                end = strings.find(b"\0", place, place + MOST_NAME_BYTES)
+                yield strings[place:end] if end >= 0 else table_of_names.at(place), info & 15, address
 
 
-def _symbol_tables(elf: ElfFile) -> Iterator[tuple[bytes, Section]]:
+def _symbol_tables(elf: ElfFile) -> Iterator[tuple[StringTable, Section]]:
     """Yields the strings and the section of the first symbol table of each type."""
     first = {one.kind: one for one in reversed(elf.sections) if one.kind in _TABLES and one.link < len(elf.sections)}
     for table in first.values():
-        strings = elf.sections[table.link]
-        yield elf.source.read(strings.offset, min(strings.size, _MOST_STRINGS)), table
+        yield elf.strings(table.link), table
 
 
-def _symbols(elf: ElfFile, table: Section) -> Iterator[tuple[int, ...]]:
-    block = elf.source.read(table.offset, min(table.size // _SYMBOL.size, _MOST_SYMBOLS) * _SYMBOL.size)
-    return _SYMBOL.iter_unpack(block[: len(block) // _SYMBOL.size * _SYMBOL.size])
+def _symbols(elf: ElfFile, table: Section, places: Container[int] | None = None) -> Iterator[tuple[int, ...]]:
+    """Yields the symbols, or those whose names are at these places: no Python code runs for the others."""
+    end = min(table.size // _SYMBOL.size, _MOST_SYMBOLS) * _SYMBOL.size
+    piece_bytes = _PIECE // _SYMBOL.size * _SYMBOL.size
+    for start in range(0, end, piece_bytes):
+        block = elf.source.read(table.offset + start, min(piece_bytes, end - start))
+        block = block[: len(block) // _SYMBOL.size * _SYMBOL.size]
+        if places is None:
+            yield from _SYMBOL.iter_unpack(block)
+            continue
+        names = array("I", block)[:: _SYMBOL.size // 4]
+        for at in compress(count(0, _SYMBOL.size), map(places.__contains__, names)):
+            yield _SYMBOL.unpack_from(block, at)

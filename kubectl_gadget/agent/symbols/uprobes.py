@@ -24,6 +24,8 @@ _SCAN_SECONDS = 0.1
 _PATIENCE = 2.0
 """Seconds after which a warning reports that nothing was found."""
 _MOST_FILES = 512
+_TURN_SECONDS = 0.5
+"""After which a turn leaves further files to the next one, so that rings are read meanwhile."""
 
 
 class Uprobes:
@@ -55,7 +57,7 @@ class Uprobes:
 
     def turn(self, now: float) -> None:
         """Call it often, with time.monotonic(): attaches to newly mapped files, and detaches from those that no process
-        maps any more."""
+        maps any more. Files that a container made to take long to read are spread over several turns."""
         if now < self._next:
             return
         self._next = now + _SCAN_SECONDS
@@ -66,6 +68,8 @@ class Uprobes:
         for key, file in files.items():
             if key not in self._links:
                 self._attach(key, file)
+                if time.monotonic() > now + _TURN_SECONDS:
+                    return
         if self._report_at is not None and now >= self._report_at:
             self._report_missing()
 

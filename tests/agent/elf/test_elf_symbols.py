@@ -3,16 +3,18 @@
 import os
 import struct
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 from kubectl_gadget.agent.elf.build_ids import build_id
 from kubectl_gadget.agent.elf.elf_source import ElfFile
-from kubectl_gadget.agent.elf.elf_symbols import function_offsets, is_go
+from kubectl_gadget.agent.elf.elf_symbols import function_offsets, is_go, matching_functions
 
 SEGMENT, SECTION = 56, 64
 MOST_ENTRIES = 0xFFFF
 NOTE, LOAD = 4, 1
 SYMTAB, STRTAB = 2, 3
+FUNCTION = 2
 
 
 def elf_head(segments: int, segment_bytes: int, sections: int, section_bytes: int, section_start: int = 0) -> bytes:
@@ -84,3 +86,39 @@ def test_a_large_program_is_searched_for_the_mark_of_go_in_pieces(tmp_path: Path
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
+
+
+def write_elf(path: Path, strings: bytes, string_bytes: int, places: Sequence[int]) -> None:
+    """Writes a file with a function at each of these places in its strings, after which zeros follow."""
+    strings_at = 4096
+    symbols_at = strings_at + string_bytes
+    sections_at = symbols_at + 24 * len(places)
+    with path.open("wb") as file:
+        file.write(elf_head(1, SEGMENT, 2, SECTION, sections_at))
+        file.write(struct.pack("<IIQQQQQQ", LOAD, 5, 0, 0, 0, 1 << 40, 1 << 40, 4096))
+        file.seek(strings_at)
+        file.write(strings)
+        file.seek(symbols_at)
+        file.write(b"".join(struct.pack("<IBBHQQ", place, FUNCTION, 0, 1, 0x1000 + place, 8) for place in places))
+        file.write(struct.pack("<IIQQQQIIQQ", 0, STRTAB, 0, 0, strings_at, string_bytes, 0, 0, 0, 0))
+        file.write(struct.pack("<IIQQQQIIQQ", 0, SYMTAB, 0, 0, symbols_at, 24 * len(places), 0, 0, 0, 24))
+
+
+def test_a_table_of_strings_takes_little_memory_however_long_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    crossing = (1 << 20) - 3
+    """a string that begins in one of the pieces that are read, and ends in the next"""
+    for strings, place in ((b"\0" * crossing + b"wanted\0", crossing), (b"wanted\0" * 500_000, 7)):
+        write_elf(path, strings, 100 << 20, [place])
+        tracemalloc.start()
+        try:
+            assert function_offsets(str(path), ["wanted", "other"]) == {"wanted": 0x1000 + place}
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_names_that_have_no_end_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "endless"
+    write_elf(path, b"a" * (4 << 20), 4 << 20, range(0, 400, 4))
+    assert [len(name) for name in matching_functions(str(path), "a*")] == [4096]

@@ -1,0 +1,34 @@
+"""Files that a container made to take long: the agent reads its rings before it examines the next one."""
+
+import time
+from typing import Any, cast
+
+import pytest
+
+from kubectl_gadget.agent.symbols import uprobes
+from kubectl_gadget.agent.symbols.mapped_files import MappedFile
+from kubectl_gadget.agent.symbols.uprobes import Uprobes
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(60.0, [3, 3]), (-1.0, [1, 2, 3, 3])])
+def test_a_turn_that_takes_long_leaves_files_to_the_next(
+    seconds: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {(1, inode): MappedFile(1, inode, 1, "/lib/libssl.so.3") for inode in range(3)}
+    examined: list[int] = []
+
+    def examine(path: str, names: object) -> dict[str, int]:
+        examined.append(len(examined))
+        return {}
+
+    monkeypatch.setattr(uprobes, "_TURN_SECONDS", seconds)
+    monkeypatch.setattr(uprobes, "_SCAN_SECONDS", 0.0)
+    monkeypatch.setattr(uprobes, "function_offsets", examine)
+    monkeypatch.setattr(MappedFile, "open", lambda self: -1)
+    followed = Uprobes(cast("Any", None), [], lambda cgroup: True, lambda text: None)
+    monkeypatch.setattr(followed._files, "look", lambda: files)
+    counts = []
+    for _ in expected:
+        followed.turn(time.monotonic())
+        counts.append(len(examined))
+    assert counts == expected
