@@ -82,6 +82,17 @@ class ElfFunctions:
         """Whether the file is a 64-bit little-endian ELF file."""
         return self._elf.is_elf
 
+    @property
+    def symbols(self) -> int:
+        """The number of symbols that it keeps."""
+        return len(self._addresses) + (len(self._go.offsets) if self._go else 0)
+
+    def forget(self) -> None:
+        """Frees the memory. It has no functions from now on."""
+        self._addresses, self._sizes, self._order = array("Q"), array("Q"), array("I")
+        self._tables, self._go = [], None
+        self._names.clear()
+
     def address_at(self, file_offset: int) -> int | None:
         """Returns the address, in the file's own numbering, of an offset in the file."""
         return self._elf.address_of(file_offset)
@@ -145,7 +156,8 @@ class ElfFunctions:
         """Adds MiniDebugInfo: a compressed ELF file inside the file, with the symbols that .dynsym lacks."""
         for one in elf.sections:
             if one.kind == _PROGBITS and one.size < _MOST_DEBUGDATA and elf.names.at(one.name) == b".gnu_debugdata":
-                unpacked = lzma.LZMADecompressor().decompress(elf.source.read(one.offset, one.size), _MOST_DEBUGDATA)
+                unpacker = lzma.LZMADecompressor(memlimit=2 * _MOST_DEBUGDATA)
+                unpacked = unpacker.decompress(elf.source.read(one.offset, one.size), _MOST_DEBUGDATA)
                 return self._add_tables(ElfFile(MemorySource(unpacked)), _SYMTAB)
         return []
 

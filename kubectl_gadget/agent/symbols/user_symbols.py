@@ -32,6 +32,8 @@ _SHARED_SECONDS = 60.0
 """For so long, processes of a mount namespace share a file; later, its inode number may be another file's."""
 _MOST_PROCESSES = 1024
 _MOST_FILES = 256
+_MOST_SYMBOLS = 4_000_000
+"""Of all open files; each takes 20 bytes. A container can make any number of files."""
 _MOST_FRAMES = 1 << 16
 _MOST_SEEN = 4096
 _LEAST_ADDRESS, _MOST_ADDRESS = 1 << 12, 1 << 56
@@ -61,15 +63,23 @@ class _File:
         self.source, self.functions, self.identity = source, functions, identity
 
     @property
+    def is_open(self) -> bool:
+        return self.source.fd >= 0
+
+    @property
     def is_unchanged(self) -> bool:
-        return self.source.fd >= 0 and identity_of(self.source) == self.identity
+        return self.is_open and identity_of(self.source) == self.identity
+
+    def close(self) -> None:
+        self.source.close()
+        self.functions.forget()
 
 
 class _Process:
     def __init__(self, pid: int, program: int, opened: OpenMaps) -> None:
         self.pid = pid
         self.mappings = ProcessMappings(pid, program, opened)
-        self.files: dict[tuple[int, int, str], ElfFunctions | None] = {}
+        self.files: dict[tuple[int, int, str], _File | None] = {}
         self.frames: dict[int, ResolvedFrame] = {}
         """the key is twice the address, plus 1 for a return address"""
         self.renew_at = 0.0
@@ -100,6 +110,8 @@ class UserSymbols:
         self._processes: OrderedDict[tuple[int, int], _Process] = OrderedDict()
         self._opened = OpenMaps()
         self._files: OrderedDict[tuple[int, ...], _File] = OrderedDict()
+        self._symbols = 0
+        """of all these files"""
         self._seen: dict[tuple[str, int, int, str], tuple[float, _File]] = {}
         """by mount namespace, device, inode and path: until when the entry is valid, and the file"""
         self._frames: dict[tuple[int, int, bool, str], ResolvedFrame] = {}
@@ -135,7 +147,7 @@ class UserSymbols:
     def close(self) -> None:
         self._opened.close()
         while self._files:
-            self._files.popitem()[1].source.close()
+            self._files.popitem()[1].close()
 
     def _process(self, pid: int, program: int) -> _Process:
         process = self._processes.get((pid, program))
@@ -188,18 +200,19 @@ class UserSymbols:
         if not mapping.inode:
             return None
         key = mapping.device, mapping.inode, mapping.path
-        if key not in process.files:
-            process.files[key] = self._shared(process.pid, mapping)
-        return process.files[key]
+        file = process.files.get(key)
+        if key not in process.files or (file and not file.is_open):
+            file = process.files[key] = self._shared(process.pid, mapping)
+        return file.functions if file else None
 
-    def _shared(self, pid: int, mapping: Mapping) -> ElfFunctions | None:
-        """Returns the functions of a file that is open already, whose inode number cannot be reused, or opens it."""
+    def _shared(self, pid: int, mapping: Mapping) -> _File | None:
+        """Returns a file that is open already, whose inode number cannot be reused, or opens it."""
         anywhere = "", mapping.device, mapping.inode, ""
         seen = self._seen.get(anywhere) or self._seen.get(_here(pid, mapping))
         now = time.monotonic()
         if seen and now < seen[0] and seen[1].is_unchanged:
             self._files.move_to_end(seen[1].identity)
-            return seen[1].functions
+            return seen[1]
         file = self._open(pid, mapping)
         if file is None:
             return None
@@ -210,7 +223,7 @@ class UserSymbols:
         if len(self._seen) >= _MOST_SEEN:
             self._seen.clear()
         self._seen[key] = math.inf if is_unique else now + _SHARED_SECONDS, file
-        return file.functions
+        return file
 
     def _open(self, pid: int, mapping: Mapping) -> _File | None:
         path = mapping.path.removesuffix(_DELETED)
@@ -241,10 +254,11 @@ class UserSymbols:
             source.close()
             return None
         file = self._files[identity] = _File(source, functions, identity)
-        if len(self._files) > _MOST_FILES:
-            # Processes may still refer to its functions, whose names are unknown from now on.
-            gone = self._files.popitem(last=False)[1]
-            gone.source.close()
+        self._symbols += functions.symbols
+        while len(self._files) > 1 and (len(self._files) > _MOST_FILES or self._symbols > _MOST_SYMBOLS):
+            gone = self._files.popitem(last=False)[1]  # a process that needs it opens it again
+            self._symbols -= gone.functions.symbols
+            gone.close()
             self._seen = {key: seen for key, seen in self._seen.items() if seen[1] is not gone}
         return file
 

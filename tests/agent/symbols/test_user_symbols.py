@@ -309,15 +309,25 @@ def test_equal_numbers_of_another_device_are_shared_only_at_one_path(
         ]
 
 
-def test_of_too_many_files_the_oldest_is_closed(
-    tmp_path: Path, make_symbols: MakeSymbols, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "most"), [("_MOST_FILES", 2), ("_MOST_SYMBOLS", 1)])
+def test_of_too_many_files_the_oldest_is_closed_until_it_is_needed_again(
+    limit: str, most: int, tmp_path: Path, make_symbols: MakeSymbols, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(user_symbols, "_MOST_FILES", 2)
+    """With _MOST_SYMBOLS, only one file of those with two symbols or more is kept."""
+    monkeypatch.setattr(user_symbols, limit, most)
     symbols = make_symbols()
     program = compile_burner(tmp_path / "burner", *WAYS["static"])
-    for number in range(4):
-        copy = tmp_path / f"copy{number}"
-        shutil.copy(program, copy)
-        with sleeping(copy) as process:
-            assert names(symbols, process.pid, address_in(process.pid, copy, "main")) == ["main"]
-    assert len(symbols._files) == len(symbols._seen) == 2
+    first = tmp_path / "first"
+    shutil.copy(program, first)
+    with sleeping(first) as oldest:
+        place = address_in(oldest.pid, first, "main")
+        assert names(symbols, oldest.pid, place) == ["main"]
+        functions = next(iter(symbols._files.values())).functions
+        for number in range(4):
+            copy = tmp_path / f"copy{number}"
+            shutil.copy(program, copy)
+            with sleeping(copy) as process:
+                assert names(symbols, process.pid, address_in(process.pid, copy, "main")) == ["main"]
+        assert len(symbols._files) == len(symbols._seen) == most
+        assert functions.symbols == 0
+        assert names(symbols, oldest.pid, address_in(oldest.pid, first, "_start")) == ["_start"]
