@@ -10,11 +10,14 @@ gone, and then it has to be created again.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
 
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.cluster.agents import manifests, reaper, removal
 from kubectl_gadget.cluster.agents.pod_readiness import wait_running
 from kubectl_gadget.cluster.agents.reaper import Reaper
+from kubectl_gadget.cluster.agents.starting_pods import StartingPods
 from kubectl_gadget.cluster.api.failure import Access, StatusError, is_denied_by_policy
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
@@ -33,6 +36,19 @@ _BY_POLICY = (
 _ANCHOR_SECONDS = 20
 """A run's objects are deleted this long after its client's last sign of life: nothing is left after 30 s."""
 _SIGN_SECONDS = 5.0
+_FRESH_SECONDS = 1.0
+"""How long it counts what was found ahead."""
+
+
+class _Found(NamedTuple):
+    """What has to be known before anything is created."""
+
+    exists: bool
+    """the namespace"""
+    ends: bool
+    """it is being deleted"""
+    missing: list[Access]
+    """rights that we do not have"""
 
 
 class OnDemandAgents:
@@ -52,33 +68,52 @@ class OnDemandAgents:
         self._begun = False
         """whether anything may have been created"""
         self._reaper: Reaper | None = None
+        self._ahead: asyncio.Task[None] | None = None
+        self._found: tuple[_Found, float] | None = None
+        """what was found ahead, and when (monotonic seconds)"""
+        self._starting: StartingPods | None = None
+        self._starts = 0
+        """of agents that have not started yet"""
+
+    def look_ahead(self) -> None:
+        """Begins to find out what the first `start` has to know, without creating anything."""
+        self._ahead = self._tasks.start(self._look_ahead(), "rights to start agents")
 
     async def start(self, node: str) -> Object:
         """Returns a running agent pod on `node`. Raises ForbiddenError before anything is created, or DeployError."""
+        self._starts += 1
+        try:
+            return await self._start(node)
+        finally:
+            self._starts -= 1
+            if not self._starts and self._starting is not None:
+                self._starting.end()
+                self._starting = None
+
+    async def _start(self, node: str) -> Object:
+        namespace = self._options.namespace
         for last in (False, True):
-            anchor = await self._prepare()
+            anchor, starting = await self._prepare()
             try:
                 pod = await self._create(node, anchor)
                 break
             except StatusError as error:
                 if last or not _namespace_is_gone(error):
-                    raise _refusal(error, self._options.namespace, node) from None
+                    raise _refusal(error, namespace, node) from None
                 self._anchor = None  # an earlier run deleted its namespace meanwhile
         name = pod["metadata"]["name"]
-        self._say(node, f"starting agent pod {self._options.namespace}/{name}")
-        return await wait_running(
-            self._api, self._options.namespace, name, self._options.start_timeout, lambda text: self._say(node, text)
-        )
+        self._say(node, f"starting agent pod {namespace}/{name}")
+        seconds, states = self._options.start_timeout, starting.states(name)
+        return await wait_running(self._api, namespace, name, seconds, lambda text: self._say(node, text), states)
 
     async def close(self) -> list[str]:
         """Deletes everything that was created, and returns the names of what may remain. Never raises ClusterError."""
-        if self._keeper is not None:
-            await cancel(self._keeper)
+        await cancel(*(task for task in (self._keeper, self._ahead) if task is not None))
         async with self._lock:
-            if not self._begun:
-                return []
             self._anchor = None
-            remaining = await removal.remove(self._api, self._options.namespace, self._run)
+            remaining = []
+            if self._begun:
+                remaining = await removal.remove(self._api, self._options.namespace, self._run)
             if (process := self._reaper) is not None:
                 await in_thread(lambda: process.release(done=not remaining))
             return remaining
@@ -87,14 +122,18 @@ class OnDemandAgents:
         body = manifests.on_demand_pod(self._options, node, self._run, anchor)
         return await self._api.create(PODS, body, self._options.namespace)
 
-    async def _prepare(self) -> Object:
-        """Checks rights, then creates namespace and anchor; once for all nodes."""
+    async def _prepare(self) -> tuple[Object, StartingPods]:
+        """Checks rights, then creates namespace and anchor; once for all nodes. Returns the anchor, and the states of
+        pods."""
         async with self._lock:
             if self._anchor is None:
-                exists = await self._find_namespace()
-                await self._api.require(self._accesses(exists), "start agents on demand", REMEDY)
-                await self._begin()
-                if not exists:
+                found = await self._known()
+                if found.missing:
+                    raise self._api.forbidden(found.missing, "start agents on demand", REMEDY)
+                await self._watch_over()
+                self._begun = True
+                self._follow()
+                if not found.exists:
                     await self._make_namespace()
                 body = manifests.anchor_job(self._options, self._run, _ANCHOR_SECONDS)
                 try:
@@ -104,13 +143,40 @@ class OnDemandAgents:
                 self._anchored_at = time.monotonic()
                 if self._keeper is None:
                     self._keeper = self._tasks.start(self._keep(), "anchor of the on-demand agents")
-            return self._anchor
+            return self._anchor, self._follow()
 
-    async def _begin(self) -> None:
-        """From here on there are objects to delete, even when this client is killed: starts the reaper."""
-        if self._begun:
+    def _follow(self) -> StartingPods:
+        if self._starting is None:
+            self._starting = StartingPods(self._api, self._tasks, self._options.namespace, self._run)
+        return self._starting
+
+    async def _look_ahead(self) -> None:
+        async with self._lock:
+            with suppress(ClusterError):  # which `start` gets as well
+                found, _ = await asyncio.gather(self._find(), self._watch_over())
+                self._found = found, time.monotonic()
+
+    async def _known(self) -> _Found:
+        """Returns what there is now, or was a moment ago. Waits while the namespace is being deleted."""
+        ahead, self._found = self._found, None
+        found = ahead[0] if ahead and time.monotonic() - ahead[1] < _FRESH_SECONDS else await self._find()
+        if not found.ends:
+            return found
+        name = self._options.namespace
+        self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
+        await removal.until_gone(self._api, name, self._options.start_timeout)
+        return found._replace(exists=False)
+
+    async def _find(self) -> _Found:
+        """Looks for the namespace, and for missing rights."""
+        (exists, ends), may_all = await asyncio.gather(self._find_namespace(), self._api.has_all_rights())
+        missing = [] if may_all else await self._api.missing(self._accesses(exists and not ends))
+        return _Found(exists, ends, missing)
+
+    async def _watch_over(self) -> None:
+        """Starts the process that removes everything if this client is killed."""
+        if self._reaper is not None:
             return
-        self._begun = True
         try:
             self._reaper = await in_thread(lambda: reaper.start(self._api.cluster, self._options.namespace, self._run))
         except OSError as error:
@@ -120,11 +186,7 @@ class OnDemandAgents:
 
     async def missing(self) -> list[Access]:
         """Returns the rights for starting agents that we do not have. Raises ClusterError."""
-        try:
-            exists = await self._api.get(NAMESPACES, self._options.namespace) is not None
-        except ForbiddenError:
-            exists = True  # creating the pods will show it
-        return await self._api.missing(self._accesses(exists))
+        return (await self._find()).missing
 
     def _accesses(self, namespace_exists: bool) -> list[Access]:
         namespace = self._options.namespace
@@ -140,18 +202,13 @@ class OnDemandAgents:
             wanted.append(Access("delete", NAMESPACES.plural, name=namespace))
         return wanted
 
-    async def _find_namespace(self) -> bool:
-        """Returns whether the namespace exists. Waits while it is being deleted."""
-        name = self._options.namespace
+    async def _find_namespace(self) -> tuple[bool, bool]:
+        """Returns whether the namespace exists, and whether it is being deleted."""
         try:
-            found = await self._api.get(NAMESPACES, name)
+            found = await self._api.get(NAMESPACES, self._options.namespace)
         except ForbiddenError:
-            return True  # creating the pods will show it
-        if found is None or "deletionTimestamp" not in found["metadata"]:
-            return found is not None
-        self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
-        await removal.until_gone(self._api, name, self._options.start_timeout)
-        return False
+            return True, False  # creating the pods will show it
+        return found is not None, found is not None and "deletionTimestamp" in found["metadata"]
 
     async def _make_namespace(self) -> None:
         try:

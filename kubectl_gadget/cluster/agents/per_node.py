@@ -95,9 +95,11 @@ class Agents:
         return None
 
     async def look_ahead(self) -> None:
-        """Lists the resident agents while the run still looks for its nodes, so that no session waits for it."""
+        """Lists the resident agents while the run still looks for its nodes, so that no session waits for it. If there
+        are none, also checks what starting agents needs."""
         with suppress(GadgetError):  # which the sessions get as well
-            await self._list_residents()
+            if not await self._list_residents():
+                self._on_demand.look_ahead()
 
     async def require(self, wanted: Sequence[Access]) -> None:
         """Checks all rights that a run needs, `wanted` and those to reach agents, before anything is started.

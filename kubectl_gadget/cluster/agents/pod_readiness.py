@@ -5,14 +5,14 @@ it. A pod that cannot be scheduled, or whose volumes cannot be mounted, has no r
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
 from kubectl_gadget.cluster.agents.boot import NO_PYTHON, OTHER_IMAGE, is_without_python
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import EVENTS, NODES, PODS, Object
-from kubectl_gadget.cluster.api.watch import Changed, Synced, WatchScope, follow
+from kubectl_gadget.cluster.api.watch import Synced, WatchScope, follow
 from kubectl_gadget.errors import ClusterError, DeployError
 
 _HOPELESS = frozenset(
@@ -94,29 +94,40 @@ def _short(text: object) -> str:
 
 
 async def wait_running(
-    api: Api, namespace: str, name: str, seconds: float, say: Callable[[str], None] = lambda _: None
+    api: Api,
+    namespace: str,
+    name: str,
+    seconds: float,
+    say: Callable[[str], None] = lambda _: None,
+    states: AsyncGenerator[Object | None, None] | None = None,
 ) -> Object:
-    """Returns the pod once it runs. Raises DeployError, with the reason, when it cannot run, or after `seconds`."""
+    """Returns the pod once it runs. Raises DeployError, with the reason, when it cannot run, or after `seconds`.
+    `states` are those of the pod, None once it is deleted, if the caller follows it."""
     seen: Object | None = None
     try:
-        async with (
-            asyncio.timeout(seconds),
-            aclosing(follow(api, WatchScope(PODS, namespace, fields=f"metadata.name={name}"))) as changes,
-        ):
-            async for change in changes:
-                pods = change.items if isinstance(change, Synced) else [change.object]
-                if not pods or (isinstance(change, Changed) and change.deleted):
+        async with asyncio.timeout(seconds), aclosing(states or _states(api, namespace, name)) as found:
+            async for pod in found:
+                if pod is None:
                     raise DeployError(f"the agent pod {namespace}/{name} was deleted while it started")
-                if is_running(pods[0]):
-                    return pods[0]
-                if (error := trouble(pods[0])) is not None:
+                if is_running(pod):
+                    return pod
+                if (error := trouble(pod)) is not None:
                     raise error
-                if state(pods[0]) not in _USUAL and (seen is None or state(seen) != state(pods[0])):
-                    say(f"agent pod {name}: {state(pods[0])}")
-                seen = pods[0]
+                if state(pod) not in _USUAL and (seen is None or state(seen) != state(pod)):
+                    say(f"agent pod {name}: {state(pod)}")
+                seen = pod
     except TimeoutError:
         raise await _too_late(api, namespace, name, seconds, seen) from None
     raise AssertionError("a watch does not end by itself")
+
+
+async def _states(api: Api, namespace: str, name: str) -> AsyncGenerator[Object | None, None]:
+    async with aclosing(follow(api, WatchScope(PODS, namespace, fields=f"metadata.name={name}"))) as changes:
+        async for change in changes:
+            if isinstance(change, Synced):
+                yield change.items[0] if change.items else None
+            else:
+                yield None if change.deleted else change.object
 
 
 async def _too_late(api: Api, namespace: str, name: str, seconds: float, pod: Object | None) -> DeployError:
