@@ -92,11 +92,9 @@ _FIXES: Sequence[Fix] = (
 
 def unparsed(text: str, offset: int) -> tuple[str, str | None]:
     """The reason why an expression does not parse at this offset, and the suggested expression if there is one."""
-    unclosed = _unclosed(text)
-    if unclosed is not None:
-        return "this text has no closing quote", _shell(text + text[unclosed]) if _parses(
-            text + text[unclosed]
-        ) else None
+    if quote := re.search("[\"']", re.sub(_TEXT, "", text)):
+        closed = text + quote[0]
+        return "this text has no closing quote", shlex.quote(closed) if cel_syntax.parses(closed) else None
     changed, found = text, list[tuple[int, str]]()
     for pattern, replacement, why in _FIXES:
         place = _first_outside_texts(pattern, text)
@@ -104,23 +102,13 @@ def unparsed(text: str, offset: int) -> tuple[str, str | None]:
         if changed_now != changed:
             changed = changed_now
             found.append((offset if place is None else place, why))
-    changed = _close(changed)
-    if not found or not _parses(changed):
+    # For those that the fix for `not in` has opened.
+    changed += ")" * (changed.count("(") - changed.count(")"))
+    if not found or not cel_syntax.parses(changed):
         return "this is not expected here", None
     # The reason nearest to the offset where parsing stopped; of equally near ones, the first.
     found.sort(key=lambda item: (abs(item[0] - offset), item[0]))
-    return found[0][1], _shell(changed)
-
-
-def _unclosed(text: str) -> int | None:
-    rest = re.sub(_TEXT, lambda match: " " * len(match[0]), text)
-    found = re.search("[\"']", rest)
-    return found.start() if found else None
-
-
-def _close(text: str) -> str:
-    """Adds the closing parentheses for those that the fix for `not in` has opened."""
-    return text + ")" * max(0, text.count("(") - text.count(")"))
+    return found[0][1], shlex.quote(changed)
 
 
 def _first_outside_texts(pattern: re.Pattern[str], text: str) -> int | None:
@@ -147,7 +135,7 @@ def _replace_outside_texts(
 def never(text: str, side: cel_syntax.Tree, value: str, names: Collection[str]) -> tuple[str, str | None]:
     """Says that `side` never has this value, and which of its values may be meant."""
     meant = suggested(value, names, only_near=len(names) > _FEW)
-    return f"{text[slice(*_span(side))]} is never {value!r}", meant or None
+    return f"{_written(text, side)} is never {value!r}", meant or None
 
 
 def quoted(
@@ -162,9 +150,8 @@ def quoted(
         return None
     tree = cel_syntax.unwrap(side)
     if tree.data == "list_lit":
-        items = [_span(item) for item in cel_syntax.arguments(tree.children[0] if tree.children else None)]
-        bare = [(*span, f'"{text[slice(*span)]}"') for span in items if _BARE.fullmatch(text[slice(*span)])]
-        return _changed(text, bare)
+        items = [(item, _written(text, item)) for item in cel_syntax.arguments(tree, 0)]
+        return _changed(text, [(*_span(item), f'"{bare}"') for item, bare in items if _BARE.fullmatch(bare)])
     return _changed(text, [(start, end, f'"{written}"')]) if _BARE.fullmatch(written) else None
 
 
@@ -182,7 +169,7 @@ def other_type(
         literal = cel_syntax.unwrap(side)
         if literal.data != "literal":
             continue
-        written = text[slice(*_span(side))]
+        written = _written(text, side)
         plain = written.strip("\"'")
         match shape.name, wanted.name:
             case "text", "int" if re.fullmatch(r"-?\d+", plain):
@@ -196,9 +183,9 @@ def other_type(
             case "int", "text":
                 return _changed(text, [(*_span(side), f'"{written}"')])
             case "text", "list":
-                return _changed(text, [(*_span(tree), f"{written} in {text[slice(*_span(other))]}")])
+                return _changed(text, [(*_span(tree), f"{written} in {_written(text, other)}")])
             case "double", "int":
-                return _changed(text, [(*_span(other), f"double({text[slice(*_span(other))]})")])
+                return _changed(text, [(*_span(other), f"double({_written(text, other)})")])
     return None
 
 
@@ -206,7 +193,7 @@ def contained(
     text: str, tree: cel_syntax.Tree, left_tree: cel_syntax.Tree, right_tree: cel_syntax.Tree, left: Shape, right: Shape
 ) -> str | None:
     """Corrects `in` without a list on its right."""
-    first, second = text[slice(*_span(left_tree))], text[slice(*_span(right_tree))]
+    first, second = _written(text, left_tree), _written(text, right_tree)
     if left.name == right.name == "text" and cel_syntax.unwrap(right_tree).data != "literal":
         return _changed(text, [(*_span(tree), f"{second}.contains({first})")])
     if left.name == right.name:
@@ -219,10 +206,9 @@ def as_condition(text: str, tree: cel_syntax.Tree, shape: Shape) -> str | None:
     if _BARE.fullmatch(text.strip()):
         return f"a whole condition, in single quotes: '{text.strip()} == …'"
     test = {"int": "{} != 0", "text": '{} != ""', "list": "size({}) > 0", "null": None}.get(shape.name)
-    span = _span(tree)
     if test is None or cel_syntax.unwrap(tree).data == "literal":
         return None
-    return _changed(text, [(*span, test.format(text[slice(*span)]))])
+    return _changed(text, [(*_span(tree), test.format(_written(text, tree)))])
 
 
 def function(text: str, tree: cel_syntax.Tree, name: str, is_method: bool) -> str:
@@ -247,16 +233,16 @@ def argument(
     text: str, tree: cel_syntax.Tree, name: str, item: cel_syntax.Tree, shape: Shape, place: int
 ) -> str | None:
     """Corrects an argument of the wrong type; place 0 is the receiver."""
-    written = text[slice(*_span(item))]
+    written = _written(text, item)
     if place == 1 and shape.name == "int":
         return _changed(text, [(*_span(item), f'"{written}"')])
     if place == 0 and shape.name == "int":
         return _changed(text, [(*_span(item), f"string({written})")])
     if place == 0 and shape.name == "list":
         rest = text[_span(item)[1] : _span(tree)[1]]
-        arguments = cel_syntax.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        arguments = cel_syntax.arguments(tree, 2)
         if name == "contains" and len(arguments) == 1:
-            return _changed(text, [(*_span(tree), f"{text[slice(*_span(arguments[0]))]} in {written}")])
+            return _changed(text, [(*_span(tree), f"{_written(text, arguments[0])} in {written}")])
         return _changed(text, [(*_span(tree), f"{written}.exists(item, item{rest})")])
     return None
 
@@ -276,16 +262,13 @@ def _span(tree: cel_syntax.Tree) -> tuple[int, int]:
     return place.start_pos, place.end_pos
 
 
+def _written(text: str, tree: cel_syntax.Tree) -> str:
+    """A part of the expression, as it was typed."""
+    return text[slice(*_span(tree))]
+
+
 def _changed(text: str, changes: Sequence[tuple[int, int, str]]) -> str | None:
     """The expression with parts replaced; None if it would not parse."""
     for start, end, part in sorted(changes, reverse=True):
         text = text[:start] + part + text[end:]
-    return _shell(text) if changes and _parses(text) else None
-
-
-def _parses(text: str) -> bool:
-    return cel_syntax.parsed(text) is not None
-
-
-def _shell(text: str) -> str:
-    return shlex.quote(text)
+    return shlex.quote(text) if changes and cel_syntax.parses(text) else None

@@ -222,11 +222,11 @@ class _Checker:
             self.fail(left_tree, f"this is {left} and cannot be in {right}")
         listed = cel_syntax.unwrap(right_tree)
         if listed.data == "list_lit":
-            for one in cel_syntax.arguments(listed.children[0] if listed.children else None):
+            for one in cel_syntax.arguments(listed, 0):
                 self._can_be(one, left_tree, left)
 
     def _list_lit(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
-        items = cel_syntax.arguments(tree.children[0] if tree.children else None)
+        items = cel_syntax.arguments(tree, 0)
         shapes = [self.shape(item, bound) for item in items]
         for shape in shapes[1:]:
             if not comparable(shapes[0], shape):
@@ -236,7 +236,7 @@ class _Checker:
         return Shape("list", next((shape for shape in shapes if shape != NULL), None))
 
     def _map_lit(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
-        for item in cel_syntax.arguments(tree.children[0] if tree.children else None):
+        for item in cel_syntax.arguments(tree, 0):
             self.shape(item, bound)
         return MAP
 
@@ -271,13 +271,13 @@ class _Checker:
 
     def _member_dot_arg(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
         receiver, name = tree.children[0], tree.children[1]
-        items = cel_syntax.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        items = cel_syntax.arguments(tree, 2)
         if name.value in MACROS:
             return self._macro(receiver, name, items, bound)
         return self._call(tree, name, [receiver, *items], bound, is_method=True)
 
     def _ident_arg(self, tree: cel_syntax.Tree, bound: Mapping[str, Shape]) -> Shape:
-        name, items = tree.children[0], cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
+        name, items = tree.children[0], cel_syntax.arguments(tree, 1)
         if name.value == "has":
             if len(items) != 1:
                 self.fail(name, f"has() takes one member, not {len(items)}", "has(object.member)")

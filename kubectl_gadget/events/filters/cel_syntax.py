@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.events.filters.cel_types import MACROS
 
 Tree: TypeAlias = Any
 """A lark.Tree of celpy's grammar, or a token of it."""
 
-MACROS = frozenset({"exists", "all", "exists_one", "filter", "map", "reduce", "min"})
 TYPE_NAMES = frozenset(
     {"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "google", "dyn"}
 )
@@ -57,14 +57,13 @@ def parse(text: str) -> Tree:
         raise at(text, len(lines), len(lines[-1]) + 1, "the expression ends too early") from None
 
 
-def parsed(text: str) -> Tree | None:
-    """The tree of an expression, or None if it does not parse."""
+def parses(text: str) -> bool:
     from celpy.celparser import CELParseError, CELParser
 
     try:
-        return CELParser().parse(text)
+        return CELParser().parse(text) is not None
     except CELParseError:
-        return None
+        return False
 
 
 def at(text: str, line: int, column: int, why: str) -> UsageError:
@@ -103,9 +102,9 @@ def conjuncts(tree: Tree) -> list[Tree]:
     return [tree]
 
 
-def arguments(tree: Tree) -> list[Tree]:
-    """The expressions of an exprlist; none if there is no list."""
-    return list(tree.children) if tree is not None else []
+def arguments(tree: Tree, at: int) -> list[Tree]:
+    """The expressions of the list that is the child `at` of a node; none if it has no list."""
+    return [expression for listed in tree.children[at:] for expression in listed.children]
 
 
 def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tree]:
@@ -119,7 +118,7 @@ def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tre
         return
     if tree.data == "member_dot_arg" and tree.children[1].value in MACROS and len(tree.children) == 3:
         yield from identifiers(tree.children[0], bound)
-        items = arguments(tree.children[2])
+        items = arguments(tree, 2)
         names = {name.children[0].value for name in map(unwrap, items) if getattr(name, "data", "") == "ident"}
         first = unwrap(items[0])
         bound |= {first.children[0].value} if getattr(first, "data", "") == "ident" else frozenset(names)

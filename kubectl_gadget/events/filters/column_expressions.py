@@ -134,7 +134,7 @@ class _Compiler:
         return ColumnValue(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
 
     def _list_lit(self, tree: cel_syntax.Tree) -> ColumnValue:
-        items = [self.value(item) for item in cel_syntax.arguments(tree.children[0] if tree.children else None)]
+        items = [self.value(item) for item in cel_syntax.arguments(tree, 0)]
         types = {item.type for item in items}
         if not all(item.is_literal for item in items) or len(types) > 1 or not types <= {"int", "text", "bool"}:
             raise NotVectorized("list of expressions")
@@ -257,7 +257,7 @@ class _Compiler:
 
     def _member_dot_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
         receiver, method = tree.children[0], tree.children[1].value
-        items = cel_syntax.arguments(tree.children[2] if len(tree.children) > 2 else None)
+        items = cel_syntax.arguments(tree, 2)
         if method == "size" and not items:
             return self._size(tree, receiver)
         if method not in _METHODS or len(items) != 1:
@@ -274,7 +274,7 @@ class _Compiler:
         )
 
     def _ident_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
-        items = cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
+        items = cel_syntax.arguments(tree, 1)
         if tree.children[0].value != "size" or len(items) != 1:
             raise NotVectorized(tree.children[0].value)
         return self._size(tree, items[0])

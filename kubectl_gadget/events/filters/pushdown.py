@@ -67,9 +67,9 @@ def _equality(part: cel_syntax.Tree) -> tuple[str, str, Any] | None:
 
 
 def _prefix(part: cel_syntax.Tree) -> tuple[str, str, Any] | None:
-    if part.data != "member_dot_arg" or part.children[1].value != "startsWith" or len(part.children) < 3:
+    if part.data != "member_dot_arg" or part.children[1].value != "startsWith":
         return None
-    items = cel_syntax.arguments(part.children[2])
+    items = cel_syntax.arguments(part, 2)
     receiver = cel_syntax.unwrap(part.children[0])
     if len(items) != 1 or receiver.data != "ident" or cel_syntax.unwrap(items[0]).data != "literal":
         return None

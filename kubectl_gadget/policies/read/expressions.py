@@ -158,7 +158,7 @@ class _ExpressionReader:
 
     def _function(self, tree: cel_syntax.Tree) -> Computed:
         name = tree.children[0].value
-        items = cel_syntax.arguments(tree.children[1] if len(tree.children) > 1 else None)
+        items = cel_syntax.arguments(tree, 1)
         operation, count = _FUNCTIONS.get(name, (None, 0))
         if operation is None:
             near = get_close_matches(name.lower(), _FUNCTIONS, 1)
