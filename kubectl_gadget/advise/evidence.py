@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 
 from kubectl_gadget.advise.containers import ContainerOf, start_unseen
 from kubectl_gadget.advise.uses import SeenUses
+from kubectl_gadget.counts import count
 
 _SHORT = 600.0
 _LONG = 86_400.0
@@ -26,7 +27,7 @@ def summary(recording: SeenUses) -> str:
     nodes = {node for run in runs for node in run.nodes}
     times = "" if len(runs) == 1 else f" in {len(runs)} runs"
     since = f", beginning at {min(run.began for run in runs)}" if runs else ""
-    return f"watched for {duration(recording.seconds)}{times}{since}, on {_count(len(nodes), 'node')}"
+    return f"watched for {duration(recording.seconds)}{times}{since}, on {count(len(nodes), 'node')}"
 
 
 def warnings(recording: SeenUses) -> Iterator[str]:
@@ -65,7 +66,3 @@ def some(texts: Sequence[str], most: int) -> str:
     """`a, b, c and 2 more`: the first `most` of them."""
     more = len(texts) - most
     return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

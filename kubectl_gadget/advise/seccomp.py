@@ -17,6 +17,7 @@ from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 
 KIND = UseKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
@@ -167,7 +168,7 @@ def _names(rule: Mapping[str, Any]) -> Sequence[str]:
 def _comments(item: ContainerOf, uses: Sequence[Use]) -> tuple[str, ...]:
     seen = len({use["syscall"] for use in uses})
     pods = replicas(uses)
-    return (f"{item}: {seen} system calls seen, in {pods} pod{'s' if pods > 1 else ''}; the others are for runc.",)
+    return (f"{item}: {seen} system calls seen, in {count(pods, 'pod')}; the others are for runc.",)
 
 
 def _set_profile(item: ContainerOf) -> ContainerPatch:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import FactKind, Unit
+from kubectl_gadget.counts import count
 from kubectl_gadget.output.markup import for_html, for_markdown, markdown_table
 
 _MOST_ROWS = 20
@@ -62,7 +63,7 @@ def text_report(changes: Sequence[Change], doubts: Sequence[str]) -> Iterator[st
             for change, folded in _folded(of_unit):
                 yield f"    {_level(change):<7}  {_what(change)}"
                 if folded:
-                    yield f"             and {_count(folded)} of this program"
+                    yield f"             and {count(folded, 'note')} of this program"
     if doubts:
         yield ""
         yield "INCONCLUSIVE"
@@ -169,7 +170,3 @@ def _more(change: Change) -> str:
     if change.doubt:
         parts.append("may not be new")
     return f"  [{'; '.join(parts)}]" if parts else ""
-
-
-def _count(number: int) -> str:
-    return f"{number} note{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from kubectl_gadget.counts import count
 from kubectl_gadget.findings.activity import Activity
 
 FINDINGS_CODE = 4
@@ -237,11 +238,6 @@ class RunReport:
             return f"inconclusive: {count(len(self.undecided), 'reason')}" + (f"; {found}" if found else "")
         checked = f"{count(len(self.checks), 'check')} passed" if self.checks else "nothing was checked"
         return found if self.status is Status.FINDINGS else f"passed: {found or checked}"
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """3 findings."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def stable(text: str) -> str:

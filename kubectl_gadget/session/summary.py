@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_gadget.cluster.cluster_options import Selection
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.nodes.node_state import NodeState
@@ -99,24 +100,24 @@ def lines(
     for state in states.values():
         total += lost(state)
     yield (
-        f"{_count(sum(shown.values()), noun)} in {seconds:.1f} s from {_count(len(states), 'node')}; "
+        f"{count(sum(shown.values()), noun)} in {seconds:.1f} s from {count(len(states), 'node')}; "
         f"lost: {_causes(total)}"
     )
     if late:
-        yield f"  {_count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
+        yield f"  {count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
-        yield "  lost most: " + ", ".join(f"{count:,} of {loser}" for loser, count in lost_most)
+        yield "  lost most: " + ", ".join(f"{number:,} of {loser}" for loser, number in lost_most)
     for hook, counts in sorted(_enforced(states).items()):
-        yield f"  {hook}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+        yield f"  {hook}: " + ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
     if requests := _requests(states):
-        yield "  requests of policies: " + ", ".join(f"{count:,} {name}" for name, count in requests.items())
+        yield "  requests of policies: " + ", ".join(f"{number:,} {name}" for name, number in requests.items())
     if reactions := _reactions(states):
-        yield "  by agents: " + ", ".join(f"{count:,} {name}" for name, count in reactions.items())
+        yield "  by agents: " + ", ".join(f"{number:,} {name}" for name, number in reactions.items())
     if len(states) > 1:
         busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
         for state in busiest[:_NODES_LISTED]:
-            count = f"{_count(shown[state.name], noun)}; " if noun == "event" else ""
-            yield f"  {state.name}: {count}lost: {_causes(lost(state))}"
+            own = f"{count(shown[state.name], noun)}; " if noun == "event" else ""
+            yield f"  {state.name}: {own}lost: {_causes(lost(state))}"
         if len(busiest) > _NODES_LISTED:
             yield f"  and {len(busiest) - _NODES_LISTED} more nodes"
     for name, state in states.items():
@@ -200,10 +201,6 @@ def _causes(causes: Counter[str]) -> str:
     at_least = "at least " if causes["detached"] else ""
     named = [f"{CAUSES.get(cause, cause)} {count:,}" for cause, count in sorted(causes.items()) if count]
     return f"{at_least}{lost_events:,}" + (f" ({', '.join(named)})" if named else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _times(number: int) -> str:

@@ -8,6 +8,7 @@ from kubectl_gadget.cli.behavior.fact_sources import Files, RulesFile, behavior_
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Names, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ScopeFlags, TargetFlags
 from kubectl_gadget.cli.flags.run_flags import recorded_options
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import BEHAVIORS
 
@@ -89,8 +90,8 @@ def _print(found: "Behavior") -> None:
 def _coverage_lines(coverage: "Coverage") -> "list[str]":
     from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 
-    runs = f"{coverage.runs} run{'s' if coverage.runs != 1 else ''}"
-    found = [f"{coverage.pods} pod{'s' if coverage.pods != 1 else ''} in {runs}, {coverage.complete_runs} complete"]
+    runs = f"{count(coverage.pods, 'pod')} in {count(coverage.runs, 'run')}"
+    found = [f"{runs}, {coverage.complete_runs} complete"]
     if coverage.images:
         found.append(f"images: {', '.join(coverage.images)}")
     found += [f"incomplete: {reason}" for reason in coverage.incomplete]
@@ -118,8 +119,8 @@ def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
         sys.stdout.writelines(f"{_tried(path, applied)}\n" for path in try_paths)
     elif rules is not None:
         own, all_rules = generalizer(None).rules, applied.rules
-        count = sum(len(getattr(all_rules, key)) - len(getattr(own, key)) for key in LISTS)
-        sys.stdout.write(f"{escape(rules)}: {count} rules, before the built-in ones\n")
+        number = sum(len(getattr(all_rules, key)) - len(getattr(own, key)) for key in LISTS)
+        sys.stdout.write(f"{escape(rules)}: {count(number, 'rule')}, before the built-in ones\n")
     else:
         sys.stdout.write(default_text())
     return 0

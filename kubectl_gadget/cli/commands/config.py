@@ -17,6 +17,7 @@ from kubectl_gadget.cli.framework.command import GadgetCommand
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.settings import defaults, settings_places
 from kubectl_gadget.cli.settings.defaults import Setting, Settings
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import SETTINGS
 
@@ -84,9 +85,9 @@ def check(scope: ScopeFlags, cluster: ClusterFlags) -> int:
     ignored = _say_ignored()
     if problems:
         raise UsageError(f"{found.path} is wrong", "kubectl gadget COMMAND --help shows a command's flags")
-    count = len(found.defaults) + sum(map(len, found.commands.values()))
+    settings = len(found.defaults) + sum(map(len, found.commands.values()))
     if found.exists:
-        say(f"{found.path}: {count} {'setting' if count == 1 else 'settings'}, no errors")
+        say(f"{found.path}: {count(settings, 'setting')}, no errors")
     else:
         say(f"there is no file {found.path}" if found.path else f"no file is read: {settings_places.FILE} is off")
     return 2 if ignored else 0

@@ -8,8 +8,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from kubectl_gadget.counts import count
 from kubectl_gadget.findings.activity import Activity
-from kubectl_gadget.findings.finding import Finding, RunReport, count
+from kubectl_gadget.findings.finding import Finding, RunReport
 from kubectl_gadget.findings.reports.markdown import process_line
 from kubectl_gadget.output.markup import for_html as _text
 

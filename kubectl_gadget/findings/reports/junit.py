@@ -7,7 +7,8 @@ characters, not even escaped, so texts are made printable first.
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
 
-from kubectl_gadget.findings.finding import Check, Finding, Level, RunReport, Status, count
+from kubectl_gadget.counts import count
+from kubectl_gadget.findings.finding import Check, Finding, Level, RunReport, Status
 from kubectl_gadget.output.markup import for_xml
 
 _SUITE = "kubectl gadget"

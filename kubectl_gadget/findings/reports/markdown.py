@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from kubectl_gadget.counts import count
 from kubectl_gadget.findings.activity import Activity, RemoteEnd, SeenProcess
-from kubectl_gadget.findings.finding import Finding, Level, RunReport, Status, count
+from kubectl_gadget.findings.finding import Finding, Level, RunReport, Status
 from kubectl_gadget.output.markup import for_html, for_markdown, markdown_code, markdown_table
 
 _Key = TypeVar("_Key")
@@ -189,4 +190,4 @@ def process_line(process: SeenProcess) -> str:
 def _more(number: int, noun: str) -> Iterator[str]:
     if number > 0:
         yield ""
-        yield f"and {number:,} more {noun}{'' if number == 1 else 's'}"
+        yield f"and {count(number, f'more {noun}')}"

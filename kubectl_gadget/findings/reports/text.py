@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kubectl_gadget.findings.finding import Level, RunReport, count
+from kubectl_gadget.counts import count
+from kubectl_gadget.findings.finding import Level, RunReport
 
 _MOST = 20
 

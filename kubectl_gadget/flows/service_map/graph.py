@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
+from kubectl_gadget.counts import count
 from kubectl_gadget.events.columns.rounded_amounts import bytes_text
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.output.escape import escape
@@ -317,15 +318,11 @@ def _label_of(found: MapNode) -> str:
 def _label(edge: Edge) -> str:
     ports, several = edge.sorted_ports(), len(edge.ports) > 1
     shown = [f"{name} ({_trouble(counts)})" if several and counts.has_trouble else name for name, counts in ports[:3]]
-    parts = [", ".join(shown) + (", …" if len(ports) > 3 else ""), _count(edge.flows, "flow")]
+    parts = [", ".join(shown) + (", …" if len(ports) > 3 else ""), count(edge.flows, "flow")]
     if edge.requests:
-        parts.append(_count(edge.requests, "request"))
+        parts.append(count(edge.requests, "request"))
     parts.append(f"{bytes_text(edge.sent)} out, {bytes_text(edge.received)} in")
     return "  ".join([*parts, *filter(None, [_trouble(edge)])])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _trouble(counts: Edge | PortCounts) -> str:

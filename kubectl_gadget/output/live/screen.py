@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
@@ -188,7 +189,7 @@ class LiveTable(StreamSink):
         parts += [f"filter: {self._filter.text}"] if self._filter else []
         parts += ["PAUSED"] if self._paused else []
         if hidden := self.hidden():
-            parts.append(f"{hidden} more column{'s' * (hidden > 1)}: widen, or --columns")
+            parts.append(f"{count(hidden, 'more column')}: widen, or --columns")
         lines = [_GAP.join([*parts, _HELP])]
         if text_width(lines[0]) > room and parts:
             lines = [_GAP.join(parts), _HELP]

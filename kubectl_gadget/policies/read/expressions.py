@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Literal, NoReturn
 
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
@@ -159,13 +160,13 @@ class _ExpressionReader:
     def _function(self, tree: cel_syntax.Tree) -> Computed:
         name = tree.children[0].value
         items = cel_syntax.arguments(tree, 1)
-        operation, count = _FUNCTIONS.get(name, (None, 0))
+        operation, number = _FUNCTIONS.get(name, (None, 0))
         if operation is None:
             near = get_close_matches(name.lower(), _FUNCTIONS, 1)
             meant = f"{near[0]}()?" if near else f"expected one of {', '.join(_FUNCTIONS)}"
             self._fail(tree, f"{name}() is not supported in policies; {meant}")
-        if len(items) != count:
-            self._fail(tree, f"{name}() takes {count} value{'s' if count > 1 else ''}")
+        if len(items) != number:
+            self._fail(tree, f"{name}() takes {count(number, 'value')}")
         return Computed(operation, tuple(self.read(item) for item in items))
 
     def _unary(self, tree: cel_syntax.Tree) -> Expression:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.cluster.cluster_options import Selection
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.findings.finding import RunReport, count
+from kubectl_gadget.findings.finding import RunReport
 from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.session.behavior_run import MISSING
 from kubectl_gadget.session.ci.child_command import Command, writing_as

@@ -11,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, Protocol, TextIO
 
 from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.session.interrupts import Interrupts, catch, release
@@ -145,8 +146,7 @@ class BccRun:
     async def run(self, seconds: float | None, tool: str, whom: str = "") -> int:
         """Runs until the tool has ended on all nodes. Exit code: 0, 1 when it failed on a node, 130 after Ctrl-C.
         `tool` and `whom` are only for the message at the start."""
-        count = f"{len(self._nodes)} {'node' if len(self._nodes) == 1 else 'nodes'}"
-        self._progress.say(f"running {tool} on {count}{whom}; Ctrl-C ends")
+        self._progress.say(f"running {tool} on {count(len(self._nodes), 'node')}{whom}; Ctrl-C ends")
         loop = asyncio.get_running_loop()
         catch(self._interrupt, "SIGINT", "SIGTERM")
         if seconds is not None:
