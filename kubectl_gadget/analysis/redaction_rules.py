@@ -15,8 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import re2
-
+from kubectl_gadget.events.filters.cel_syntax import compile_pattern
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
@@ -66,8 +65,8 @@ def _rule(part: Part) -> RedactionRule:
     if bool(take) == bool(match):
         raise WrongYaml(part.place, "needs either `take` or `match`")
     try:
-        re2.compile(match)
-    except re2.error as error:
+        compile_pattern(match)
+    except ValueError as error:
         part.fail("match", f"is not a regular expression of RE2: {error}")
     return RedactionRule(part.text("name") or take or match, part.text("action"), take, match)
 
@@ -85,7 +84,7 @@ class Redactor:
 
     def __post_init__(self) -> None:
         self._taking: Mapping[str, RedactionRule] = {rule.take: rule for rule in self.rules if rule.take}
-        self._matching = [(rule, re2.compile(rule.match)) for rule in self.rules if rule.match]
+        self._matching = [(rule, compile_pattern(rule.match)) for rule in self.rules if rule.match]
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def takes(self, kind: str) -> RedactionRule | None:

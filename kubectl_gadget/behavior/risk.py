@@ -10,9 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import re2
-
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
+from kubectl_gadget.events.filters.cel_syntax import compile_pattern
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
@@ -42,13 +41,10 @@ def encodable(text: str) -> str:
 
 def re2_expression(part: Part, key: str, text: str) -> Any:
     """An expression that a field of a file has, compiled. Raises UsageError with the field's place."""
-    options = re2.Options()
-    options.log_errors = False
     try:
-        return re2.compile(text, options)
-    except re2.error as error:
-        why = error.args[0] if error.args else error
-        part.fail(key, f"is not a regular expression of RE2: {why.decode() if isinstance(why, bytes) else why}")
+        return compile_pattern(text)
+    except ValueError as error:
+        part.fail(key, f"is not a regular expression of RE2: {error}")
 
 
 @dataclass(frozen=True)

@@ -379,7 +379,7 @@ def test_own_rules_take_what_they_say_and_no_more(tmp_path: Path) -> None:
         ("{}", ":1:1: lacks rules"),
         ("rules: [{take: names}]", r"rules\[0\] lacks action"),
         ("rules: [{take: secrets, action: hash}]", "take 'secrets' is not known; it is one of arguments"),
-        ("rules: [{match: '(', action: hash}]", "RE2"),
+        ("rules: [{match: '(', action: hash}]", r"regular expression of RE2: missing \): \("),
         ("rules: [{action: hash}]", "either `take` or `match`"),
         ("rules: [{take: names, action: hash, x: y}]", r":1:37: rules\[0\].x is not known"),
         ("rules: [{match: '', action: hash}]", "either `take` or `match`"),

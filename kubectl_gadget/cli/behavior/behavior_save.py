@@ -86,6 +86,7 @@ def _write(path: Path, found: "Behavior", with_evidence: bool) -> None:
 
 def _report(found: "Behavior", path: Path, quiet: bool) -> None:
     """Says what was written, and what is incomplete in it."""
+    from kubectl_gadget.advise.evidence import some
     from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 
     if not quiet:
@@ -98,8 +99,7 @@ def _report(found: "Behavior", path: Path, quiet: bool) -> None:
             for reason in coverage.incomplete:
                 reasons.setdefault(reason, []).append(str(unit))
     for reason, units in reasons.items():
-        more = f" and {len(units) - 3} more" if len(units) > 3 else ""
-        connect.say(f"warning: incomplete: {', '.join(units[:3])}{more}: {reason}")
+        connect.say(f"warning: incomplete: {some(units, 3)}: {reason}")
     looked_at = {kind for coverage in found.coverage.values() for kind in coverage.kinds}
     if unseen := ", ".join(kind for kind in FactKind if kind in USUAL_KINDS - looked_at):
         connect.say(f"warning: not observed: {unseen} (record --for behavior observes everything)")

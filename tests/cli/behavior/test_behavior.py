@@ -122,7 +122,7 @@ def test_rules_for_reading_are_counted_and_tried(tmp_path: Path, capsys: pytest.
     own.write_text("reads: [{name: x, match: /x, to: /y}]\n")
 
     assert run(["behavior", "rules", "--rules", str(own)]) == 0
-    assert ": 1 rules" in capsys.readouterr().out
+    assert ": 1 rule, before" in capsys.readouterr().out
     assert run(["behavior", "rules", "--rules", str(own), "--try", "/x/__pycache__/a.cpython-313.pyc"]) == 0
     assert capsys.readouterr().out.endswith(
         " becomes /x/__pycache__/a.cpython.pyc, and /y/a.py where it is only read\n"
