@@ -11,8 +11,8 @@ import http
 import json
 import secrets
 import threading
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -49,10 +49,10 @@ class LivePage:
         self._new: list[dict[str, Any]] = []
         self._changed: set[tuple[MapNode, MapNode]] = set()
         self._vanished: list[tuple[MapNode, MapNode]] = []
-        self._processes: dict[MapNode, OrderedDict[tuple[str, str], int]] = {}
+        self._processes = defaultdict[MapNode, OrderedDict[tuple[str, str], int]](OrderedDict)
         self.processes = Processes()
         """once the page is served, only `add_rows` changes it"""
-        self._trees: dict[MapNode, ProcessTree] = {}
+        self._trees = defaultdict[MapNode, ProcessTree](lambda: ProcessTree(self.processes))
         self._passed_over = 0
         self._count = 0
 
@@ -74,7 +74,7 @@ class LivePage:
                 for party, other in (ends, ends[::-1]):
                     self._note_process(party)
                     if party.who.exec_id:
-                        self._tree(party).add(event, party, other)
+                        self._trees[place(party)].add(event, party, other)
                 self._count += 1
                 if len(self._new) < _EVENTS_A_TICK:
                     self._show(event)
@@ -97,8 +97,7 @@ class LivePage:
                     self._vanished.append(vanished)
             if not self._new and not self._changed:
                 return None
-            edges = [_edge(key, self._graph.edges[key]) for key in self._changed if key in self._graph.edges]
-            message = self._message(edges, self._new)
+            message = self._message([ends for ends in self._changed if ends in self._graph.edges], self._new)
             message["vanished"] = [
                 " ".join(map(_identity, ends)) for ends in self._vanished if ends not in self._graph.edges
             ]
@@ -108,50 +107,29 @@ class LivePage:
     def all(self) -> str:
         """A message with everything, for a page that was just opened."""
         with self._lock:
-            edges = [_edge(key, edge) for key, edge in self._graph.edges.items()]
-            return json.dumps({"whole": True} | self._message(edges, list(self._last)))
+            return json.dumps({"whole": True} | self._message(self._graph.edges.keys(), list(self._last)))
 
-    def _message(self, edges: list[dict[str, Any]], events: list[dict[str, Any]]) -> dict[str, Any]:
-        places = {
-            identity: edge[f"{end}_place"] for edge in edges for end in ("from", "to") for identity in [edge[end]]
-        }
-        for edge in edges:
-            del edge["from_place"], edge["to_place"]
-        processes = {
-            identity: [{"pod": pod, "comm": comm, "flows": count} for (pod, comm), count in known.items()]
-            for found, known in self._processes.items()
-            if (identity := _identity(found)) in places
-        }
+    def _message(self, edges: Collection[tuple[MapNode, MapNode]], events: list[dict[str, Any]]) -> dict[str, Any]:
+        places = dict.fromkeys(end for ends in edges for end in ends)
         return {
-            "places": places,
-            "edges": edges,
-            "processes": processes,
-            "trees": {
-                identity: tree.nodes()
-                for found, tree in self._trees.items()
-                if (identity := _identity(found)) in places
+            "places": {_identity(found): found._asdict() for found in places},
+            "edges": [_edge(ends, self._graph.edges[ends]) for ends in edges],
+            "processes": {
+                _identity(found): [{"pod": pod, "comm": comm, "flows": count} for (pod, comm), count in known.items()]
+                for found, known in self._processes.items()
+                if found in places
             },
+            "trees": {_identity(found): tree.nodes() for found, tree in self._trees.items() if found in places},
             "events": events,
             "passed_over": self._passed_over,
             "left_out": self._graph.left_out,
         }
 
-    def _tree(self, party: Party) -> ProcessTree:
-        where = place(party)
-        tree = self._trees.get(where)
-        if tree is None:
-            tree = self._trees[where] = ProcessTree(self.processes)
-        return tree
-
     def _note_process(self, party: Party) -> None:
         comm = party.who.comm
         if not comm:
             return
-        where = place(party)
-        known = self._processes.get(where)
-        if known is None:
-            known = self._processes[where] = OrderedDict()
-        key = (party.name, comm)
+        known, key = self._processes[place(party)], (party.name, comm)
         known[key] = known.get(key, 0) + 1
         known.move_to_end(key)
         if len(known) > _MOST_PROCESSES:
@@ -162,13 +140,11 @@ def _identity(found: MapNode) -> str:
     return f"{found.kind}/{found.group}/{found.name}"
 
 
-def _edge(key: tuple[MapNode, MapNode], edge: Edge) -> dict[str, Any]:
-    client, server = key
+def _edge(ends: tuple[MapNode, MapNode], edge: Edge) -> dict[str, Any]:
+    client, server = map(_identity, ends)
     return {
-        "from": _identity(client),
-        "to": _identity(server),
-        "from_place": vars_of(client),
-        "to_place": vars_of(server),
+        "from": client,
+        "to": server,
         "flows": edge.flows,
         "requests": edge.requests,
         "dropped": edge.dropped,
@@ -182,11 +158,6 @@ def _edge(key: tuple[MapNode, MapNode], edge: Edge) -> dict[str, Any]:
         "more_ports": max(0, len(edge.ports) - _MOST_PORTS),
         "processes": sorted(edge.processes)[:20],
     }
-
-
-def vars_of(found: MapNode) -> dict[str, str]:
-    """A place as JSON."""
-    return {"group": found.group, "name": found.name, "kind": found.kind}
 
 
 class PageServer:
