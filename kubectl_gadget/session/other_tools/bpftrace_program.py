@@ -9,6 +9,7 @@ otherwise it would report whichever task was interrupted.
 """
 
 import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -137,9 +138,7 @@ class Scanner:
         while self._text[self._at] == ",":
             self._at += 1
             points.append(self._point())
-        predicate = None
-        if self._text[self._at] == "/":
-            predicate = self._predicate()
+        predicate = self._predicate() if self._text[self._at] == "/" else None
         block = self._at
         self._skip_block()
         return Probe(points, predicate, block)
@@ -173,40 +172,37 @@ class Scanner:
     def _predicate(self) -> tuple[int, int]:
         begin = self._at + 1
         self._at = begin
-        while self._skip_blanks():
-            char = self._text[self._at]
+        for char in self._walk():
             if char == "/" and _END_OF_PREDICATE.match(self._text, self._at):
                 end = self._at
                 self._at += 1
                 self._skip_blanks()
                 return begin, end
-            self._at = self._end_of_string() if char == '"' else self._at + 1
         self._at = begin - 1
         raise self._wrong("this predicate is not closed", "/ before the { of its block")
 
     def _skip_block(self) -> None:
         """Skips from an opening brace to the position after the matching closing one."""
         begin, depth = self._at, 0
-        while self._skip_blanks():
-            char = self._text[self._at]
-            if char == '"':
-                self._at = self._end_of_string()
-                continue
+        for char in self._walk():
             depth += {"{": 1, "}": -1}.get(char, 0)
-            self._at += 1
             if depth == 0:
+                self._at += 1
                 return
         self._at = begin
         raise self._wrong("this block is not closed", "a } for each {")
 
     def _skip_to(self, char: str) -> None:
         begin = self._at
+        if char not in self._walk():
+            self._at = begin
+            raise self._wrong(f"there is no {char} after this")
+
+    def _walk(self) -> Iterator[str]:
+        """Yields each character outside of blanks, comments and texts, and the first one of a text."""
         while self._skip_blanks():
-            if self._text[self._at] == char:
-                return
+            yield self._text[self._at]
             self._at = self._end_of_string() if self._text[self._at] == '"' else self._at + 1
-        self._at = begin
-        raise self._wrong(f"there is no {char} after this")
 
     def _skip_blanks(self, top: bool = False) -> bool:
         """Skips spaces and comments, and with `top` also preprocessor lines. Returns whether anything follows."""
