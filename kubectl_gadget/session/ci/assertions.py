@@ -12,7 +12,7 @@ name of both; so conditions are compiled here, and each error has its place in t
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from kubectl_gadget.events.filters import cel_syntax
 from kubectl_gadget.events.filters.cel_check import check, column_shapes
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.findings.finding import Level, SourceLocation
+from kubectl_gadget.findings.finding import Finding, Level, SourceLocation
 from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, read_mapping
@@ -129,6 +129,18 @@ class Assertion:
         condition = f" with {self.text}" if self.text else ""
         where = (" in each pod" if self.per_pod else "") + (f" in the step {self.step!r}" if self.step else "")
         return f"the number of {what}{condition}{where} is {self.amount}"
+
+
+def judged(
+    asked: Assertion, total: int, found: Sequence[Finding], otherwise: Finding, missing: str
+) -> tuple[list[Finding], str]:
+    """What it means that `total` were seen: no finding, one for each in `found` if there must be none, or `otherwise`;
+    or why it cannot be said, if something is `missing`."""
+    if missing and asked.amount.could_change(total):
+        return [], f"{total:,} were seen, and {missing}"
+    if asked.amount.holds(total):
+        return [], ""
+    return list(found) if asked.amount == NONE and found else [otherwise], ""
 
 
 def read_assertions(path: Path) -> tuple[Assertion, ...]:

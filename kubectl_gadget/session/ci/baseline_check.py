@@ -20,7 +20,7 @@ from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.findings.finding import Check, Finding, SourceLocation, Where, cut, limited
 from kubectl_gadget.findings.from_changes import from_changes
 from kubectl_gadget.session.behavior_run import containers_of
-from kubectl_gadget.session.ci.assertions import NONE, Assertion
+from kubectl_gadget.session.ci.assertions import Assertion, judged
 from kubectl_gadget.views.row_texts import MemberRows
 
 _COMMAND = "command"
@@ -121,20 +121,15 @@ def _assertion(assertion: Assertion, found: Behavior, incomplete: str) -> Check:
         for fact in found.facts
         if fact.kind is assertion.kind and (program is None or program.matches(_members(fact)))
     ]
-    findings, undecided = list[Finding](), ""
-    if incomplete and assertion.amount.could_change(len(matching)):
-        undecided = cut(f"{len(matching):,} were seen, and {incomplete}")
-    elif not assertion.amount.holds(len(matching)):
-        if assertion.amount == NONE:
-            findings = [_finding(assertion, fact, bool(incomplete)) for fact in matching]
-        else:
-            said = assertion.message or f"expected: {assertion.describes}, but it is {len(matching):,}"
-            findings = [Finding(f"assertion/{assertion.name}", assertion.level, said, source=assertion.source)]
-            findings = [replace(findings[0], count=len(matching), lost=bool(incomplete))]
+    total, lost, rule = len(matching), bool(incomplete), f"assertion/{assertion.name}"
+    said = assertion.message or f"expected: {assertion.describes}, but it is {total:,}"
+    otherwise = Finding(rule, assertion.level, said, count=total, source=assertion.source, lost=lost)
+    found_facts = [_finding(assertion, fact, lost) for fact in matching]
+    findings, undecided = judged(assertion, total, found_facts, otherwise, incomplete)
     if program is not None and program.errors:
         undecided = f"the condition could not be evaluated for some facts: {program.first_error}"
     name, what = assertion.name, assertion.describes
-    return Check("assertion", name, what, *limited(findings), undecided, assertion.source)
+    return Check("assertion", name, what, *limited(findings), cut(undecided), assertion.source)
 
 
 def _members(fact: Fact) -> dict[str, object]:

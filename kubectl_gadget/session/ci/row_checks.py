@@ -25,7 +25,7 @@ from kubectl_gadget.findings.finding import (
     workload_of,
 )
 from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.session.ci.assertions import NONE, Amount, Assertion
+from kubectl_gadget.session.ci.assertions import NONE, Amount, Assertion, judged
 from kubectl_gadget.session.ci.job_steps import Marks
 from kubectl_gadget.views.row_texts import MemberRows
 
@@ -142,18 +142,12 @@ class RowCheck:
 
     def _judge_one(self, total: int, groups: list[_Group], of: str, incomplete: bool) -> tuple[list[Finding], str]:
         asked = self._asked
-        if incomplete and asked.amount.could_change(total):
-            return [], f"{total:,} were seen, and events are missing"
-        if asked.amount.holds(total):
-            return [], ""
-        if asked.amount == NONE and groups:
-            return [self._finding(group, incomplete) for group in groups], ""
         otherwise = self._otherwise or f"it is {total:,}{f' {of}' if of else ''}"
         said = asked.message or f"expected: {self._description}, but {otherwise}"
         evidence = tuple(row for group in groups for row in group.evidence)[:_EVIDENCE]
         where = groups[0].where if of and groups else Where()
         first = min((group.first_ns for group in groups), default=0)
-        finding = Finding(
+        expected = Finding(
             f"{self._kind}/{asked.name}",
             asked.level,
             said,
@@ -166,7 +160,8 @@ class RowCheck:
             asked.source,
             incomplete,
         )
-        return [finding], ""
+        found = [self._finding(group, incomplete) for group in groups]
+        return judged(asked, total, found, expected, "events are missing" if incomplete else "")
 
     def _finding(self, group: _Group, incomplete: bool) -> Finding:
         said = f"{self._asked.message}: " if self._asked.message else ""
