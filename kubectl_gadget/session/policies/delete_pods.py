@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from kubectl_gadget.background_tasks import Tasks, as_gadget_error
+from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.cluster.api.failure import Access
 from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import PODS
@@ -28,7 +28,7 @@ class PodDeleter:
         self._say = say
         self._end_seconds = end_seconds
         self._begun: set[str] = set()
-        self._deletions: _Deletions | None = None
+        self._start: Callable[[str, str, str, str], object] | None = None
 
     @asynccontextmanager
     async def serve(self, run: Surroundings) -> AsyncIterator[None]:
@@ -36,48 +36,31 @@ class PodDeleter:
         if run.api is None:
             raise UsageError("without a cluster there are no pods to delete")
         await run.api.require([Access("delete", PODS.plural, self._namespace)], "delete pods")
-        deletions = self._deletions = _Deletions(run.api, run.tasks, self._say)
+        api, loop, running = run.api, asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+        def start(namespace: str, pod: str, uid: str, why: str) -> None:
+            task = run.tasks.start(self._delete(api, namespace, pod, uid, why), f"deleting {namespace}/{pod}")
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+        self._start = lambda *pod: loop.call_soon_threadsafe(start, *pod)
         yield
-        await deletions.finish(self._end_seconds)
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._end_seconds)
+            for task in late:
+                what = task.get_name().removeprefix("deleting ")
+                self._say(f"{what} may still exist: the API server did not answer in {self._end_seconds:.0f} s")
 
     def delete(self, namespace: str, pod: str, uid: str, why: str) -> None:
         """Deletes a pod at once, without a grace period, unless its deletion has already begun."""
-        if uid not in self._begun and self._deletions is not None:
+        if uid not in self._begun and self._start is not None:
             self._begun.add(uid)
-            self._deletions.begin(namespace, pod, uid, why)
+            self._start(namespace, pod, uid, why)
 
-
-class _Deletions:
-    """The deletions of one run."""
-
-    def __init__(self, api: Api, tasks: Tasks, say: Say) -> None:
-        self._api = api
-        self._tasks = tasks
-        self._say = say
-        self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[None]] = set()
-
-    def begin(self, namespace: str, pod: str, uid: str, why: str) -> None:
-        """Starts a deletion. May be called from any thread."""
-        self._loop.call_soon_threadsafe(self._start, namespace, pod, uid, why)
-
-    def _start(self, namespace: str, pod: str, uid: str, why: str) -> None:
-        task = self._tasks.start(self._delete(namespace, pod, uid, why), f"deleting {namespace}/{pod}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _delete(self, namespace: str, pod: str, uid: str, why: str) -> None:
+    async def _delete(self, api: Api, namespace: str, pod: str, uid: str, why: str) -> None:
         try:
-            gone = await self._api.delete(PODS, pod, namespace, uid=uid, grace_seconds=0)
+            gone = await api.delete(PODS, pod, namespace, uid=uid, grace_seconds=0)
         except Exception as error:
             self._say(f"{namespace}/{pod} is not deleted: {as_gadget_error(error)}")
         else:
             self._say(f"{namespace}/{pod} {'deleted' if gone else 'was gone already'}: {why}")
-
-    async def finish(self, seconds: float) -> None:
-        """Waits for deletions that were started, at most `seconds`."""
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=seconds)
-            for task in late:
-                what = task.get_name().removeprefix("deleting ")
-                self._say(f"{what} may still exist: the API server did not answer in {seconds:.0f} s")
