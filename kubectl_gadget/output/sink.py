@@ -81,3 +81,13 @@ class WholeSink(Sink):
 
     def close(self) -> None:
         """Does nothing: no row is buffered."""
+
+
+class TakingSink(WholeSink):
+    """Passes rows on to a function."""
+
+    def __init__(self, take: Callable[[Rows], object]) -> None:
+        self._take = take
+
+    def write(self, rows: Rows) -> None:
+        self._take(rows)

@@ -19,7 +19,7 @@ from kubectl_gadget.cluster.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.output.sink import WholeSink
+from kubectl_gadget.output.sink import TakingSink
 from kubectl_gadget.session.live_run import LiveRun, begin
 from kubectl_gadget.session.nodes.node_state import NodeState
 from kubectl_gadget.session.progress import Progress
@@ -32,21 +32,6 @@ INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
 
-class UsesSink(WholeSink):
-    """Passes the uses that an advisor derives from rows to a recording. Rows also carry their node's architecture."""
-
-    def __init__(self, recording: SeenUses, uses_of: UsesOf, several: bool) -> None:
-        self._recording = recording
-        self._uses_of = uses_of
-        self._members = MemberRows(event=several)
-
-    def write(self, rows: Rows) -> None:
-        """Accepts all rows; their order does not matter here."""
-        for part in rows.parts:
-            for record in self._members.records(Rows([part])):
-                self._recording.add(self._uses_of({**record, "architecture": part.architecture}))
-
-
 @dataclass(frozen=True)
 class AdviceOrder:
     """What to watch for an advisor."""
@@ -56,13 +41,25 @@ class AdviceOrder:
     whole_cluster: bool = False
     """whether it refers to other pods than those watched, and to services and nodes"""
 
+    def sink(self, several: bool) -> TakingSink:
+        """Passes the uses that the advisor derives from rows, which also have their node's architecture, to the
+        recording. `several`: the rows are of several gadgets."""
+        members = MemberRows(event=several)
+
+        def take(rows: Rows) -> None:
+            for part in rows.parts:
+                for record in members.records_of(part):
+                    self.recording.add(self.uses_of({**record, "architecture": part.architecture}))
+
+        return TakingSink(take)
+
 
 def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. Returns the run's exit code, 0
     for Ctrl-C. Raises GadgetError."""
     progress = Progress(stderr, options.quiet, options.verbose)
     recording, seen = order.recording, _seen(options, order.whole_cluster)
-    sink = UsesSink(recording, order.uses_of, len(options.gadgets) > 1)
+    sink = order.sink(len(options.gadgets) > 1)
     followers = () if options.local else (seen.follower(_MISSING),)
     options = replace(options, make_sink=lambda *_: sink, followers=followers)
     began = datetime.now(UTC)
@@ -81,7 +78,7 @@ def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> i
     """Adds what the recordings of `options.replay` hold, as if it had been watched. Returns the exit code. Raises
     GadgetError."""
     recording, seen = order.recording, SeenInventory(_kinds(order.whole_cluster))
-    sink = UsesSink(recording, order.uses_of, len(options.gadgets) > 1)
+    sink = order.sink(len(options.gadgets) > 1)
     shown = replace(options, make_sink=lambda *_: sink, followers=(seen.follower(_MISSING),))
     with replayed(shown, io.StringIO(), stderr) as run:
         _note_watched(recording, run.pipeline.watched())

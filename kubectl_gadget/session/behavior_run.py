@@ -19,11 +19,10 @@ from kubectl_gadget.behavior.from_rows.programs import PodContainer
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
 from kubectl_gadget.cluster.seen_inventory import SeenInventory
 from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.kube.label_selectors import LabelSelector
-from kubectl_gadget.output.sink import Sink, WholeSink
+from kubectl_gadget.output.sink import Sink, TakingSink
 from kubectl_gadget.recording import recording_places
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.session import summary
@@ -38,18 +37,6 @@ from kubectl_gadget.views.row_texts import MemberRows
 
 MISSING = "some workloads and other ends of connections are not known by name"
 """what is missing where the cluster's objects may not be listed"""
-
-
-class FactsSink(WholeSink):
-    """Gives rows to a collection."""
-
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
-        self._members = MemberRows(COLUMNS, event=True)
-
-    def write(self, rows: Rows) -> None:
-        """Takes rows, which come in order of time."""
-        self._collection.add(self._members.records(rows))
 
 
 def containers_of(watched: Sequence[Container]) -> list[Watched]:
@@ -67,8 +54,9 @@ class _Collecting:
 
     def applied(self, options: RunOptions) -> RunOptions:
         def make_sink(gadgets: Sequence[Gadget], *_: object) -> Sink:
-            self.collection = Collection(self.generalizer, [gadget.event for gadget in gadgets])
-            return FactsSink(self.collection)
+            collection = self.collection = Collection(self.generalizer, [gadget.event for gadget in gadgets])
+            members = MemberRows(COLUMNS, event=True)
+            return TakingSink(lambda rows: collection.add(members.records(rows)))
 
         return replace(
             options, make_sink=make_sink, followers=(self.seen.follower(MISSING),), doing="collecting behavior"

@@ -7,7 +7,7 @@ which `replay FILE flows` and `observe` run them.
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Count, FlagSet, Seconds, Text, TypedOnly, flag
@@ -20,8 +20,9 @@ from kubectl_gadget.light_dataclasses import dataclass
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kubectl_gadget.events.rows import Rows
     from kubectl_gadget.events.schema import Gadget
-    from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.output.sink import TakingSink
     from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, Trigger
 
 _SETS = {
@@ -96,7 +97,6 @@ class RecordFlags(FlagSet):
 
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
-    from kubectl_gadget.session.recordings.match_sink import MatchSink
     from kubectl_gadget.session.run import run
     from kubectl_gadget.session.run_options import Trigger
 
@@ -106,8 +106,17 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     runs, command = _gadgets(purpose)
     options = run_options(runs, pods, flags.with_output(output))
 
-    def make_sink(gadgets: "Sequence[Gadget]", _: TextIO, __: "Terminal | None") -> MatchSink:
-        return MatchSink(what.on_match, gadgets, trigger)
+    def make_sink(gadgets: "Sequence[Gadget]", *_: object) -> "TakingSink":
+        from kubectl_gadget.events.filters.filter import compile_filter
+        from kubectl_gadget.output.sink import TakingSink
+
+        wanted = None if what.on_match is None else compile_filter(what.on_match, gadgets, "--on-match")
+
+        def look(rows: "Rows") -> None:
+            if wanted is not None and len(rows) and rows.mask(wanted.mask).any():
+                trigger(f"a row matched {wanted.text}")
+
+        return TakingSink(look)
 
     options = replace(
         options, record=_recording(what, trigger), make_sink=make_sink, doing=f"recording ({purpose})", command=command
