@@ -66,8 +66,8 @@ _BELOW = {
         "uninstall": "policy.policy_install:uninstall",
     },
     "ci": {
-        **{name: f"ci.ci_{name}:{name}" for name in ("run", "step")},
-        **{name: f"ci.ci_start:{name}" for name in ("start", "stop")},
+        "run": "ci.ci_run:run",
+        **{name: f"ci.ci_start:{name}" for name in ("start", "step", "stop")},
         "judge": "ci.ci_judge:judge",
     },
     "config": {name: f"commands.config:{name}" for name in ("view", "check", "path")},

@@ -1,4 +1,4 @@
-"""`kubectl gadget ci start` and `ci stop`: a run around steps of a pipeline that are processes of their own."""
+"""`kubectl gadget ci start`, `ci step` and `ci stop`: a run around the steps of a pipeline, which are processes."""
 
 import asyncio
 import os
@@ -7,17 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
+import typer
+
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix
 from kubectl_gadget.cli.ci.ci_run import conclude
-from kubectl_gadget.cli.ci.ci_step import State, folder
 from kubectl_gadget.cli.commands.gadgets import Pods
-from kubectl_gadget.cli.flags.flag_declaration import WHERE, Count, flag
+from kubectl_gadget.cli.flags.flag_declaration import SHOW, WHERE, Count, Text, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.findings.reports import report_files
 
 if TYPE_CHECKING:
     from kubectl_gadget.session.ci.background import Started
 
+State = Annotated[
+    Text, flag(SHOW, "--state FOLDER", "State of ci start (default: .kubectl-gadget-ci in the current folder)")
+]
+Names = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 Pid = Annotated[Count, flag(WHERE, "--pid PID", "With --local: only this process and its descendants")]
 
 
@@ -56,6 +61,17 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     return 0
 
 
+def step(names: Names, state: State = None) -> int:
+    """Marks a step in the run around this command."""
+    require_posix()
+    from kubectl_gadget.session.ci.job_steps import ask
+
+    if len(names) != 1:
+        raise UsageError("name exactly one step", "kubectl gadget ci step NAME; in quotes, if it has spaces")
+    ask(folder(state), {"step": names[0]})
+    return 0
+
+
 def stop(reports: ReportFlags, state: State = None) -> int:
     """Ends the run, writes the reports, and returns the exit code."""
     require_posix()
@@ -71,6 +87,13 @@ def stop(reports: ReportFlags, state: State = None) -> int:
     # Before the run ends: its result is read once.
     writer = user(caller, "SUDO_USER") if caller else None
     return conclude(background.stop(folder(state)), wanted, subjects, writer)
+
+
+def folder(state: str | None) -> Path:
+    from kubectl_gadget.session.ci.background import DEFAULT_FOLDER
+    from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
+
+    return Path(state or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).absolute()
 
 
 def _caller() -> int:
