@@ -56,7 +56,8 @@ def to_parquet(
         with RecordingReader(file) as reader:
             run = RecordedRun.from_meta(reader.meta, str(file))
             first_ns = next((header.first_ns for header in reader.segments()), 0)
-            name = RunName(_run_id(run, reader.meta), _time(first_ns), run.began_ns)
+            checksum = zlib.crc32(json.dumps(reader.meta, sort_keys=True).encode())
+            name = RunName(f"{_time(run.began_ns)}-{checksum:08x}", _time(first_ns), run.began_ns)
         try:
             sink = ParquetSink(root, name, [item.gadget for item in run.gadgets])
         except OSError as error:
@@ -249,10 +250,6 @@ def _remove(paths: Sequence[Path]) -> None:
     for path in paths:
         with suppress(OSError):
             path.unlink()
-
-
-def _run_id(run: RecordedRun, meta: Mapping[str, Any]) -> str:
-    return f"{_time(run.began_ns)}-{zlib.crc32(json.dumps(meta, sort_keys=True).encode()):08x}"
 
 
 def _time(ns: int) -> str:

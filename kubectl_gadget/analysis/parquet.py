@@ -199,7 +199,8 @@ class ParquetSink(WholeSink):
             if len(self._open) >= _MOST_OPEN:
                 self._retire(next(iter(self._open)), {})
             part = self._parts[table, day] = self._parts.get((table, day), -1) + 1
-            folder = self._root / table / f"date={_date(day)}" / f"run={self._name.run}"
+            date = datetime.fromtimestamp(day * 86400, UTC)
+            folder = self._root / table / f"date={date:%Y-%m-%d}" / f"run={self._name.run}"
             found = self._open[table, day] = _OpenFile(folder / f"{self._name.first}-{part}.parquet", schema)
         return found
 
@@ -212,7 +213,8 @@ class ParquetSink(WholeSink):
         if rows.owners is None:
             return
         nodes = [rows.node] if rows.origins is None else rows.origins.nodes
-        pairs, _ = different(rows.owners.codes * len(nodes) + _node_codes(rows))
+        of_node = 0 if rows.origins is None else rows.origins.codes
+        pairs, _ = different(rows.owners.codes * len(nodes) + of_node)
         for code, node in (divmod(pair, len(nodes)) for pair in pairs.tolist()):
             if rows.owners.containers[code].kind in ("container", "sandbox"):
                 self._containers.setdefault(nodes[node], set()).add(rows.owners.containers[code])
@@ -230,11 +232,3 @@ class ParquetSink(WholeSink):
         arrays = [pa.array(column, pa.string()).dictionary_encode().cast(arrow_columns.NAMES) for column in columns]
         batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
         self._file(CONTAINERS, self._day, schema).write(batch)
-
-
-def _node_codes(rows: Batch) -> "np.ndarray[Any, np.dtype[np.intp]]":
-    return np.zeros(len(rows), np.intp) if rows.origins is None else rows.origins.codes
-
-
-def _date(day: int) -> str:
-    return datetime.fromtimestamp(day * 86400, UTC).strftime("%Y-%m-%d")

@@ -79,7 +79,8 @@ class Queries:
             self._prepare(dataset, memory)
         except self._errors as error:
             self.close()
-            raise UsageError(f"{dataset} cannot be queried: {_first_line(error)}") from None
+            first_line, *_ = str(error).split("\n")
+            raise UsageError(f"{dataset} cannot be queried: {first_line}") from None
 
     def _prepare(self, dataset: Path, memory: int) -> None:
         execute = self._connection.execute
@@ -270,7 +271,3 @@ def plain(value: Any) -> Any:
 def _shortened(error: Exception) -> str:
     """What DuckDB says, without the lines that show the place in a whole page of SQL."""
     return "\n".join(line for line in str(error).splitlines() if line.strip())[:1000]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

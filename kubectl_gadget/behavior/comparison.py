@@ -75,9 +75,11 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
             continue
         found.append(new_change(fact, before, ran_before))
     for fact in old.facts:
-        now = new.coverage.get(fact.unit)
-        if now is not None and _can_be_gone(fact, old.coverage.get(fact.unit), now) and not _is_there(fact, after):
-            other = not set(now.images) <= set(old.coverage[fact.unit].images)
+        before, now = old.coverage.get(fact.unit), new.coverage.get(fact.unit)
+        if before is None or now is None or not before.complete_runs or now.has_gaps or fact.kind not in now.kinds:
+            continue  # that it was not seen proves nothing
+        if not (after.has(fact) or after.ran_before(fact) or (is_pattern(fact) and after.names_below(fact))):
+            other = not set(now.images) <= set(before.images)
             found.append(Change(ChangeKind.GONE, fact, risk_of(fact, ran_before), other))
     return tuple(sorted(found, key=lambda change: change.order))
 
@@ -90,14 +92,6 @@ def new_change(fact: Fact, before: Coverage | None, ran_before: Set[tuple[Unit, 
     doubt = "" if before.complete_runs else "; ".join(before.incomplete) or "the old side is incomplete"
     other = not set(fact.images) <= set(before.images)
     return Change(ChangeKind.NEW, fact, risk, other, doubt=doubt)
-
-
-def _can_be_gone(fact: Fact, before: Coverage | None, now: Coverage) -> bool:
-    return before is not None and before.complete_runs > 0 and not now.has_gaps and fact.kind in now.kinds
-
-
-def _is_there(fact: Fact, after: KnownFacts) -> bool:
-    return after.has(fact) or after.ran_before(fact) or (is_pattern(fact) and after.names_below(fact) > 0)
 
 
 def _count(before: Fact, after: Fact, old: Behavior, new: Behavior, factor: float, risk: Risk) -> Iterator[Change]:
@@ -117,7 +111,9 @@ def doubts(old: Behavior, new: Behavior) -> tuple[str, ...]:
         if before is not None:
             if not before.complete_runs:
                 reasons += tuple(f"the old side: {reason}" for reason in before.incomplete or ("it is incomplete",))
-            reasons += tuple(_not_looked_at(before, now))
+            for side, kinds in (("old", now.kinds - before.kinds), ("new", before.kinds - now.kinds)):
+                if names := ", ".join(kind for kind in FactKind if kind in kinds):
+                    reasons += (f"the {side} side was not watched for: {names}",)
         for reason in reasons:
             units.setdefault(reason, []).append(str(unit))
     for unit in sorted(old.coverage.keys() - new.coverage.keys(), key=str):
@@ -126,13 +122,6 @@ def doubts(old: Behavior, new: Behavior) -> tuple[str, ...]:
     if not new.coverage:
         found.append("no container ran on the new side")
     return tuple(dict.fromkeys(found))
-
-
-def _not_looked_at(before: Coverage, now: Coverage) -> Iterator[str]:
-    for side, kinds in (("old", now.kinds - before.kinds), ("new", before.kinds - now.kinds)):
-        if kinds:
-            names = ", ".join(kind for kind in FactKind if kind in kinds)
-            yield f"the {side} side was not watched for: {names}"
 
 
 def paired(old: Behavior, new: Behavior) -> Behavior:

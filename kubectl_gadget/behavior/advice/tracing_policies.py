@@ -4,7 +4,7 @@ They only report, unless they are asked to deny. The trap: values are whole path
 a path allows everything with the same beginning; and a script needs its interpreter, too, since the kernel checks both.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kubectl_gadget.advise.documents import Document
@@ -87,13 +87,9 @@ def _compared(
             return []
         begins.add(found.text)
         comments.append(f"  {path} allows all paths that begin with {found.text}")
-    found_values = (("NotEqual", sorted(equal)), ("NotPrefix", sorted(_shortest(begins))))
+    shortest = [each for each in begins if not any(each != other and each.startswith(other) for other in begins)]
+    found_values = (("NotEqual", sorted(equal)), ("NotPrefix", sorted(shortest)))
     return [{"operator": operator, "values": values} for operator, values in found_values if values]
-
-
-def _shortest(prefixes: Collection[str]) -> Iterator[str]:
-    """The paths that no other one covers."""
-    return (each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes))
 
 
 def _hook(
