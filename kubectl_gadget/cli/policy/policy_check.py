@@ -79,8 +79,10 @@ def check(
         raise UsageError("no policy was given", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
     if sum(map(bool, (nodes, all_nodes, local))) > 1:
         raise UsageError("--node, --all-nodes and --local cannot be used together")
-    if not nodes and not all_nodes:
-        _refuse_agents_flags(image, start)
+    for given in () if nodes or all_nodes else (image, start):
+        for name in given.typed():
+            what = f"{spelling(type(given), name)} is only for agents on nodes"
+            raise UsageError(what, "--node NAME, or --all-nodes")
     own = partial(own_namespace, scope, cluster, local)
     policies = read_policies([*(files or ()), *builtin_files(builtin or ())], own)
     refuse_others(policies, scope.namespace)
@@ -101,14 +103,6 @@ def check(
         say("not checked whether nodes have these hooks (try: --all-nodes, --node NAME, or --local)")
     warned = any(report.warnings or _unseen(report, answers) for report in reports)
     return int(missing or bool(strict and warned))
-
-
-def _refuse_agents_flags(*flags: ImageFlags | StartFlags) -> None:
-    for given in flags:
-        for name in given.typed():
-            raise UsageError(
-                f"{spelling(type(given), name)} is only for agents on nodes", "--node NAME, or --all-nodes"
-            )
 
 
 def _ask(

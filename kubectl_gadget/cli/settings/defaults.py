@@ -101,8 +101,9 @@ def load() -> Settings:
         from kubectl_gadget.cli.settings.settings_file import read_file
 
         read_file(found)
+    by_key = {flag.key: flag for flag in shared_flags().values()}
     for setting in (*found.environment.values(), *found.defaults.values()):
-        _read(shared_flag(setting.key), setting)
+        _read(by_key[setting.key], setting)
     return found
 
 
@@ -115,11 +116,6 @@ def shared_flags() -> dict[str, Flag]:
 
 
 _shared: dict[str, Flag] = {}
-
-
-def shared_flag(key: str) -> Flag:
-    """A shared flag, by its name in settings."""
-    return next(flag for flag in shared_flags().values() if flag.key == key)
 
 
 def variable(flag: Flag) -> str:

@@ -37,21 +37,16 @@ def read_file(into: Settings) -> None:
     if commands := whole.part("commands"):
         for name, part in whole.named_parts("commands").items():
             command, place = " ".join(name.split()), commands.at_key(name).position
-            check_command(command, place)
+            find_command(command, place, load=False)
             if command in into.commands:
                 raise UsageError(f"{place}: {command!r} is defined twice")
             into.commands[command] = _flags(part)
             into.command_places[command] = place
 
 
-def check_command(name: str, place: str) -> None:
-    """Raises UsageError if there is no command `name`. A gadget's own flags are not checked."""
-    find_command(name, place, load=False)
-
-
 def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand | None:
-    """The command `name`; with load=False only checks that it exists. Raises UsageError, whose message begins with
-    `place`."""
+    """The command `name`; load=False only checks that it exists, apart from a gadget's own flags. Raises UsageError,
+    whose message begins with `place`."""
     from kubectl_gadget.cli.help.stored import PROGRAM
     from kubectl_gadget.cli.root import root
 

@@ -293,8 +293,9 @@ class Targets:
             wanted = not self._selection.nodes or name in self._selection.nodes
             deleted = isinstance(change, Changed) and change.deleted
             problem = _why_skipped(node) if wanted and not deleted else None
-            if problem is not None:
-                self._warn_once(problem)
+            if problem is not None and problem not in self._complained:
+                self._complained.add(problem)
+                self._warn(problem)
             if wanted and not deleted and problem is None:
                 self._nodes.add(name)
             elif deleted or name not in self._current:
@@ -370,11 +371,6 @@ class Targets:
             return  # without the right, it is unknown whether it exists
         if found is None:
             raise ClusterError(f'namespaces "{self.namespace}" not found', "kubectl get namespaces")
-
-    def _warn_once(self, text: str) -> None:
-        if text not in self._complained:
-            self._complained.add(text)
-            self._warn(text)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
