@@ -87,7 +87,7 @@ class OfEnds(_InColumns):
     def __call__(self, event: FlowEvent) -> bool:
         if self.of != "to" and self.test(event.flow.client):
             return True
-        return self.of != "from" and any(map(self.test, _servers(event)))
+        return self.of != "from" and any(end and self.test(end) for end in (event.flow.server, event.flow.backend))
 
     def plain(self, events: FlowEvents) -> Mask:
         """See _InColumns."""
@@ -121,10 +121,6 @@ class _OfKind(_InColumns):
             for side in ("server", "client")
         ]
         return np.array(found, np.bool_)[codes * 2 + events.plain.is_client]
-
-
-def _servers(event: FlowEvent) -> list[Party]:
-    return [party for party in (event.flow.server, event.flow.backend) if party is not None]
 
 
 def pod(names: Sequence[str]) -> _PartyTest:

@@ -44,15 +44,6 @@ def _errors(batch: Batch, field: Field) -> CodedTexts:
     return coded(batch, field, lambda number: errno_name(number) if number else "")
 
 
-def _known_errors(batch: Batch, field: Field) -> Texts:
-    """Errors; null for -1, since the kernel does not report every result of io_uring."""
-    return some_texts(batch.raw(field) >= 0, batch, lambda: _errors(batch, field))
-
-
-def _known_error_numbers(batch: Batch, field: Field) -> SomeNumbers:
-    return SomeNumbers(batch.raw(field), batch.raw(field) >= 0)
-
-
 def _error_kind(read: Callable[[Batch, Field], Numbers], spell: Callable[[Batch, Field], Texts]) -> Kind:
     return Kind(
         lambda column, field: (
@@ -105,7 +96,10 @@ def _open_flag_numbers(batch: Batch, field: Field) -> SomeNumbers:
 FILE_KINDS: dict[str, Kind] = {
     "gadget_fd": Kind(NUMBER.members, _show_fd),
     "gadget_errno": _error_kind(numbers, _errors),
-    "gadget_known_errno": _error_kind(_known_error_numbers, _known_errors),
+    "gadget_known_errno": _error_kind(  # null for -1, since the kernel does not report every result of io_uring
+        lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) >= 0),
+        lambda batch, field: some_texts(batch.raw(field) >= 0, batch, lambda: _errors(batch, field)),
+    ),
     "gadget_open_flags": with_raw(_open_flags),
     "gadget_known_open_flags": with_raw(_known_open_flags, UNREAD, _open_flag_numbers),
     "gadget_asked_open_flags": with_raw(_known_open_flags, UNREAD, _open_flag_numbers),

@@ -50,10 +50,6 @@ def _data_members(column: str, field: Field) -> tuple[Member, ...]:
     return value, _cut_member(column, field)
 
 
-def _show_data(batch: Batch, field: Field) -> list[str]:
-    return [UNREAD if text is None else text for text in _data(batch, field)]
-
-
 def span_texts(batch: Batch, field: Field) -> SpanTexts:
     def read(batch: Batch) -> SpanTexts:
         spans = batch.spans(field)
@@ -186,10 +182,6 @@ def _marked(texts: Texts) -> list[str]:
     return [_mark(text) for text in texts.texts()]
 
 
-def _show_fixed(batch: Batch, field: Field) -> list[str]:
-    return _marked(fixed_texts(batch, field))
-
-
 def _show_span(batch: Batch, field: Field) -> list[str]:
     texts = span_texts(batch, field).texts()
     cut = batch.spans(field).cut
@@ -238,7 +230,7 @@ def quote(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-FIXED_TEXT = Kind(_text_members(fixed_texts, sizable=False), _show_fixed)
+FIXED_TEXT = Kind(_text_members(fixed_texts, sizable=False), lambda batch, field: _marked(fixed_texts(batch, field)))
 
 
 TEXT_KINDS: dict[str, Kind] = {
@@ -249,7 +241,9 @@ TEXT_KINDS: dict[str, Kind] = {
         lambda batch, field: [text or "-" for text in fixed_texts(batch, field).texts()],
     ),
     "gadget_terminal_text": Kind(_text_members(span_texts, sizable=True), _show_terminal_text),
-    "gadget_data": Kind(_data_members, _show_data),
+    "gadget_data": Kind(
+        _data_members, lambda batch, field: [UNREAD if text is None else text for text in _data(batch, field)]
+    ),
     "gadget_string": Kind(_text_members(span_texts, sizable=True), _show_span),
     "gadget_strings": Kind(_list_members, _show_list),
     "gadget_path": Kind(_text_members(paths, sizable=True), _show_path),

@@ -30,7 +30,7 @@ class Timestamps(Texts):
 
     def pieces(self) -> Pieces:
         """As `json`, without quotes."""
-        return self._split(_utc, "%s.%sZ")
+        return self._split(lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), "%s.%sZ")
 
     def clock(self) -> list[str]:
         """The local time of day, for tables."""
@@ -62,10 +62,6 @@ def _nine_digits(numbers: npt.NDArray[np.int64]) -> list[str]:
         texts[:, place] = rest - before * np.uint32(10) + np.uint32(ord("0"))
         rest = before
     return texts.tobytes().decode().split("\n")[:-1]
-
-
-def _utc(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def nanoseconds(text: str) -> int:

@@ -352,7 +352,8 @@ class FlowTable:
     def _dns(self, row: Row) -> FlowEvent | None:
         side = row["role"]
         flow = self._exchanged(row, row["protocol"], _end(row, "client"), _end(row, "server"))
-        asker = _asker(row) if side == "client" else flow.client.name
+        own = f"{row['namespace']}/{row['pod']}" if row.get("pod") else row["node"]
+        asker = own if side == "client" else flow.client.name
         for address in row.get("addresses") or ():
             self._book.resolved(asker, address, row["name"])
         if flow.by_client and side == "server":
@@ -595,10 +596,6 @@ def _is_over(flow: Flow, side: str, row: FlowEnd) -> bool:
 
 def _end(row: Row, name: str) -> AddressPort:
     return row[name], row[f"{name}_port"]
-
-
-def _asker(row: Row) -> str:
-    return f"{row['namespace']}/{row['pod']}" if row.get("pod") else row["node"]
 
 
 def _key(who: Who, protocol: str, client: AddressPort, server: AddressPort) -> Key:
