@@ -89,14 +89,6 @@ def make_sink(
     return FlameGraphSink(arrangement.flame_graph, gadgets, sink, arrangement.diff, options.selection)
 
 
-def _table(request: SinkRequest) -> Sink:
-    return _columns(request, "default")
-
-
-def _wide(request: SinkRequest) -> Sink:
-    return _columns(request, "wide")
-
-
 def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink:
     """A table: line by line for streams, in blocks for other gadgets, and redrawn in place on a terminal."""
     options, gadgets, stream, terminal = request.options, request.gadgets, request.stream, request.terminal
@@ -207,8 +199,8 @@ def _pprof(request: SinkRequest) -> Sink:
 
 
 MAKERS: Mapping[str, Callable[[SinkRequest], Sink]] = {
-    "table": _table,
-    "wide": _wide,
+    "table": lambda request: _columns(request, "default"),
+    "wide": lambda request: _columns(request, "wide"),
     "json": lambda request: JsonSink(request.stream, MemberRows(request.chosen, request.has_event)),
     "yaml": lambda request: YamlSink(request.stream, MemberRows(request.chosen, request.has_event)),
     "csv": _csv,

@@ -75,7 +75,10 @@ def decoder(
         for record, container, tid, kernel, user in rows:
             wanted = (match for match in matches(record, hooks) if is_for is None or _is_for(is_for, match, container))
             events = [event(match, tid, batch.architecture) for match in wanted]
-            found.append([_with_stacks(entry, kernel, user) for entry in events] if kernel or user else events)
+            if kernel or user:  # a lost stack is empty
+                stacks = _frames(kernel), _frames(user)
+                events = [replace(entry, kernel_stack=stacks[0], user_stack=stacks[1]) for entry in events]
+            found.append(events)
         return found
 
     return decode
@@ -103,11 +106,6 @@ def _is_for(is_for: IsFor, match: Match, container: Container) -> bool:
 def event(match: Match, tid: int, machine: str = "x86_64") -> PolicyEvent:
     """The event for a match; `machine` is the architecture of its node."""
     return make_event(metadata_of(match.place), match, tid, _verdict, machine)
-
-
-def _with_stacks(event: PolicyEvent, kernel: int, user: int) -> PolicyEvent:
-    """Adds stacks, given by their numbers in the batch. A lost stack is empty."""
-    return replace(event, kernel_stack=_frames(kernel), user_stack=_frames(user))
 
 
 def _frames(number: int) -> tuple[StackEntry, ...]:

@@ -108,35 +108,18 @@ def _sendmsg(event: PolicyEvent) -> Shape:
     return "📤", "sendmsg", [*sockets, f"bytes {sizes[-1]}" if sizes else ""]
 
 
-def _bpf_check(event: PolicyEvent) -> Shape:
-    return (
-        "🐝",
-        "bpf_load",
-        [_fields(event, "bpf_attr", ("ProgType", "", "ProgName", "", "InsnCnt", "instruction count"))],
-    )
+_PROGRAM = {"ProgType": "", "ProgName": "", "InsnCnt": "instruction count"}
+_MAP = {"MapType": "", "MapName": "", "KeySize": "key size", "ValueSize": "value size", "MaxEntries": "max entries"}
+
+
+def _fields(event: PolicyEvent, kind: str, words: Mapping[str, str]) -> str:
+    """Some members of an argument, each preceded by its word."""
+    value = next((item.value for item in event.args if item.kind == kind and isinstance(item.value, dict)), {})
+    return " ".join(f"{word} {quoted(value.get(name))}".strip() for name, word in words.items() if name in value)
 
 
 def _bpf_map(event: PolicyEvent) -> Shape:
-    names = (
-        "MapType",
-        "",
-        "MapName",
-        "",
-        "KeySize",
-        "key size",
-        "ValueSize",
-        "value size",
-        "MaxEntries",
-        "max entries",
-    )
-    return "🗺", "bpf_map_create", [_fields(event, "bpf_map", names)]
-
-
-def _fields(event: PolicyEvent, kind: str, names: Sequence[str]) -> str:
-    """Some members of an argument, each preceded by its word."""
-    value = next((item.value for item in event.args if item.kind == kind and isinstance(item.value, dict)), {})
-    words = zip(names[::2], names[1::2], strict=True)
-    return " ".join(f"{word} {quoted(value.get(name))}".strip() for name, word in words if name in value)
+    return "🗺", "bpf_map_create", [_fields(event, "bpf_map", _MAP)]
 
 
 _SPECIAL: dict[str, Callable[[PolicyEvent], Shape]] = {
@@ -146,7 +129,7 @@ _SPECIAL: dict[str, Callable[[PolicyEvent], Shape]] = {
     "security_mmap_file": _mmap,
     "tcp_sendmsg": _sendmsg,
     "setns": _setns,
-    "bpf_check": _bpf_check,
+    "bpf_check": lambda event: ("🐝", "bpf_load", [_fields(event, "bpf_attr", _PROGRAM)]),
     "security_bpf_map_alloc": _bpf_map,
     "security_bpf_map_create": _bpf_map,
 }

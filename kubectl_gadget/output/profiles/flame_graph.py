@@ -29,10 +29,6 @@ _SPECIAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 SUFFIXES = (".html", ".svg")
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class FlameGraphSink(ProfileSink):
     """Writes the file at the end, in addition to the output of `other`. Raises UsageError if the file cannot be
     created.
@@ -48,7 +44,7 @@ class FlameGraphSink(ProfileSink):
         diff: str = "",
         selection: str = "",
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         super().__init__(gadgets, "--flame-graph")
         self._selection = selection

@@ -259,17 +259,13 @@ async def _changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asy
         await nodes.close()
 
 
-def cluster_tasks(progress: Progress) -> Tasks:
-    """Owns the background tasks while agents of a cluster are in use."""
-    return Tasks(lambda error: progress.warn(f"agents may stop before the run ends: {error}"))
-
-
 @asynccontextmanager
 async def first_nodes(
     options: RunOptions, request_of: Callable[[FilterSpec], dict[str, Any]], progress: Progress
 ) -> AsyncIterator[tuple[dict[BccNode, dict[str, Any]], AsyncIterator[NodeChange]]]:
     """Waits for nodes, and asks them as ask() does; also yields all later changes."""
-    async with cluster_tasks(progress) as tasks, aclosing(_changes(options, progress, tasks)) as found:
+    tasks = Tasks(lambda error: progress.warn(f"agents may stop before the run ends: {error}"))
+    async with tasks, aclosing(_changes(options, progress, tasks)) as found:
         while not (change := await anext(found)).add:
             progress.say("no node is selected yet; waiting for one")
         yield await ask(change, request_of), found

@@ -4,12 +4,11 @@ The trap: what closes at the end of a process has to be reported before that end
 process gadget comes after those of files and connections.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from kubectl_gadget import catalogue
-from kubectl_gadget.events.schema import Gadget
 from kubectl_gadget.session.recipes.reactions import NO_REACTION, Reaction
 from kubectl_gadget.session.run_options import GadgetRun, RunOptions
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.observe.happening import Decoder
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
     from kubectl_gadget.observe.recorded_policies import RecordedPolicies
-    from kubectl_gadget.output.sink import Sink
-    from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.session.policies.labels import PolicyLabels
     from kubectl_gadget.session.recipes.pod_details import PodDetails
@@ -94,7 +91,8 @@ class StoryRecipe:
         details are kept up to date with the cluster, or with a recording."""
         from kubectl_gadget.observe.story import Story
 
-        needs_columns = self.output.is_flat or any((options.filter, options.fail_on, options.expect))
+        output = self.output
+        needs_columns = output.is_flat or any((options.filter, options.fail_on, options.expect))
         recorded = self.gadgets.recorded
         story = Story(
             self._decoders(),
@@ -103,7 +101,6 @@ class StoryRecipe:
             on_event=self.reaction.on_event,
             recorded=recorded,
         )
-        make_sink = None if self.output.is_flat else self._make_sink
         return replace(
             options,
             gadgets=self.labels.attached_to(options.gadgets) if self.labels and not recorded else options.gadgets,
@@ -112,7 +109,7 @@ class StoryRecipe:
             transform=story,
             doing="tracing processes",
             command=self.gadgets.command(),
-            make_sink=make_sink,
+            make_sink=None if output.is_flat else lambda _, stream, terminal: output.sink(stream, terminal),
         )
 
     def _followers(self) -> "Iterator[Follower]":
@@ -123,9 +120,6 @@ class StoryRecipe:
             yield labels.followed(self.labels)
         if self.details is not None:
             yield pod_details.followed(self.details)
-
-    def _make_sink(self, _: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
-        return self.output.sink(stream, terminal)
 
     def _decoders(self) -> "dict[str, Decoder]":
         """Returns decoders for gadgets that a story does not know by itself, and for recorded calls."""
