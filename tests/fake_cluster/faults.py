@@ -11,6 +11,8 @@ class Faults:
     """(verb, resource or resource/subresource) denied by RBAC, such as ("create", "pods/exec")"""
     forbidden_in_whole: set[tuple[str, str]] = field(default_factory=set)
     """denied for all namespaces together, but allowed in each namespace"""
+    foreign: set[str] = field(default_factory=set)
+    """namespaces in which, and on which, RBAC allows nothing"""
     held_reviews: bool = False
     """questions about rights get no answer"""
     held_lists: set[str] = field(default_factory=set)
@@ -49,6 +51,8 @@ class Faults:
     """pods that need privileges are rejected, as in a namespace without the label"""
     admission: str = ""
     """the message with which an admission policy rejects pods"""
+    admission_namespaces: set[str] = field(default_factory=set)
+    """the only namespaces to which that policy applies; empty: all"""
     expire_watches: bool = False
     """watches from an earlier version are answered with 410"""
     broken_watches: int = 0

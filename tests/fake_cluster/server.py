@@ -155,7 +155,9 @@ class Server:
             self._faults.starting -= 1
             raise Refused(500, "InternalError", "the storage is not ready")
         whole = self._faults.forbidden_in_whole if namespace is None else ()
-        if (verb, resource) in self._faults.forbidden or (verb, resource) in whole:
+        name = request.match_info.get("name") if resource == "namespaces" else None
+        foreign = not self._faults.foreign.isdisjoint({namespace, name})
+        if foreign or (verb, resource) in self._faults.forbidden or (verb, resource) in whole:
             where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
             plural = resource.partition("/")[0]
             text = f'{plural} is forbidden: User "tester" cannot {verb} resource "{resource}" in API group "" {where}'
@@ -198,7 +200,11 @@ class Server:
                 raise Refused(403, "Forbidden", f'{plural} "x" is forbidden: {text}')
         if plural == "pods" and self._faults.pod_security:
             raise Refused(403, "Forbidden", f'pods "agent" is forbidden: {POD_SECURITY}')
-        if plural == "pods" and self._faults.admission:
+        if (
+            plural == "pods"
+            and self._faults.admission
+            and namespace in (self._faults.admission_namespaces or {namespace})
+        ):
             raise Refused(403, "Forbidden", self._faults.admission)
         return web.json_response(self._add(plural, namespace, body), status=201)
 
@@ -214,8 +220,10 @@ class Server:
         asked = body["spec"]["resourceAttributes"]
         resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
         if (asked["verb"], resource) == ("*", "*"):
-            return body | {"status": {"allowed": not self._faults.forbidden}}
-        return body | {"status": {"allowed": (asked["verb"], resource) not in self._faults.forbidden}}
+            return body | {"status": {"allowed": not (self._faults.forbidden or self._faults.foreign)}}
+        name = asked.get("name") if resource == "namespaces" else None
+        foreign = not self._faults.foreign.isdisjoint({asked.get("namespace"), name})
+        return body | {"status": {"allowed": not foreign and (asked["verb"], resource) not in self._faults.forbidden}}
 
     async def _patch(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
         body = json.loads(await request.read())

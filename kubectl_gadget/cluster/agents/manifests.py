@@ -162,6 +162,11 @@ def namespace(options: AgentOptions) -> Object:
     return found
 
 
+def is_on_demand(namespace: Object) -> bool:
+    """Whether a run created this namespace."""
+    return ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {})
+
+
 def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> Object:
     """Returns one run's agent for one node. It is owned by `owner`, an `anchor_job`, and deleted with it."""
     (daemon_set,) = documents("daemonset")

@@ -3,14 +3,15 @@ them.
 
 They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them. If the client is killed,
 the process of reaper.py does that; if the client's machine fails, too, the cluster does it soon after, except for the
-namespace. The trap: the namespace of an earlier run may still be terminating; nothing can be created in it until it is
-gone, and then it has to be created again.
+namespace. The trap: the namespace of an earlier run may still be terminating, for at least 5 s, and nothing can be
+created in it until it is gone. The run then uses a second namespace, and waits only if it cannot.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from kubectl_gadget.background_tasks import Tasks, cancel
@@ -24,6 +25,7 @@ from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.threads import in_thread
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
+from kubectl_gadget.wire.agent_namespaces import second
 
 Say = Callable[[str, str], None]
 """Reports progress: (node, text)."""
@@ -43,10 +45,11 @@ _FRESH_SECONDS = 1.0
 class _Found(NamedTuple):
     """What has to be known before anything is created."""
 
-    exists: bool
-    """the namespace"""
+    namespace: Object | None
     ends: bool
     """it is being deleted"""
+    is_hidden: bool
+    """we may not see it"""
     missing: list[Access]
     """rights that we do not have"""
 
@@ -65,13 +68,17 @@ class OnDemandAgents:
         self._anchor: Object | None = None
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
-        self._begun = False
-        """whether anything may have been created"""
-        self._reaper: Reaper | None = None
+        self._second = "" if options.pins else second(options.namespace)  # pins name the first one as their owner
+        """the namespace that is used while that of an earlier run is being deleted; "" if it cannot be"""
+        self._used: set[str] = set()
+        """namespaces in which anything may have been created"""
+        self._reapers: dict[str, Reaper] = {}
+        """by namespace"""
         self._ahead: asyncio.Task[None] | None = None
         self._found: tuple[_Found, float] | None = None
         """what was found ahead, and when (monotonic seconds)"""
-        self._starting: StartingPods | None = None
+        self._starting: dict[str, StartingPods] = {}
+        """by namespace"""
         self._starts = 0
         """of agents that have not started yet"""
 
@@ -86,21 +93,27 @@ class OnDemandAgents:
             return await self._start(node)
         finally:
             self._starts -= 1
-            if not self._starts and self._starting is not None:
-                self._starting.end()
-                self._starting = None
+            if not self._starts:
+                for pods in self._starting.values():
+                    pods.end()
+                self._starting.clear()
 
     async def _start(self, node: str) -> Object:
-        namespace = self._options.namespace
         for last in (False, True):
             anchor, starting = await self._prepare()
+            namespace = anchor["metadata"]["namespace"]
+            body = manifests.on_demand_pod(self._options_in(namespace), node, self._run, anchor)
             try:
-                pod = await self._create(node, anchor)
+                pod = await self._api.create(PODS, body, namespace)
                 break
             except StatusError as error:
-                if last or not _namespace_is_gone(error):
+                is_second = namespace == self._second
+                if last or not (is_second or _namespace_is_gone(error)):
                     raise _refusal(error, namespace, node) from None
-                self._anchor = None  # an earlier run deleted its namespace meanwhile
+                if is_second:
+                    self._second = ""  # a policy may allow agents in the first one only
+                if self._anchor is anchor:
+                    self._anchor = None  # an earlier run deleted its namespace meanwhile
         name = pod["metadata"]["name"]
         self._say(node, f"starting agent pod {namespace}/{name}")
         seconds, states = self._options.start_timeout, starting.states(name)
@@ -111,108 +124,113 @@ class OnDemandAgents:
         await cancel(*(task for task in (self._keeper, self._ahead) if task is not None))
         async with self._lock:
             self._anchor = None
-            remaining = []
-            if self._begun:
-                remaining = await removal.remove(self._api, self._options.namespace, self._run)
-            if (process := self._reaper) is not None:
-                await in_thread(lambda: process.release(done=not remaining))
-            return remaining
+            remaining = await asyncio.gather(*map(self._remove, self._used | self._reapers.keys()))
+            return [name for names in remaining for name in names]
 
-    async def _create(self, node: str, anchor: Object) -> Object:
-        body = manifests.on_demand_pod(self._options, node, self._run, anchor)
-        return await self._api.create(PODS, body, self._options.namespace)
+    async def _remove(self, namespace: str) -> list[str]:
+        remaining = await removal.remove(self._api, namespace, self._run) if namespace in self._used else []
+        if (process := self._reapers.get(namespace)) is not None:
+            await in_thread(lambda: process.release(done=not remaining))
+        return remaining
+
+    def _options_in(self, namespace: str) -> AgentOptions:
+        return replace(self._options, namespace=namespace)
 
     async def _prepare(self) -> tuple[Object, StartingPods]:
         """Checks rights, then creates namespace and anchor; once for all nodes. Returns the anchor, and the states of
         pods."""
         async with self._lock:
             if self._anchor is None:
-                found = await self._known()
-                if found.missing:
-                    raise self._api.forbidden(found.missing, "start agents on demand", REMEDY)
-                await self._watch_over()
-                self._begun = True
-                self._follow()
-                if not found.exists:
-                    await self._make_namespace()
-                body = manifests.anchor_job(self._options, self._run, _ANCHOR_SECONDS)
-                try:
-                    self._anchor = await self._api.create(JOBS, body, self._options.namespace)
-                except StatusError as error:
-                    raise _refusal(error, self._options.namespace, None) from None
+                self._anchor = await self._make_anchor()
                 self._anchored_at = time.monotonic()
                 if self._keeper is None:
                     self._keeper = self._tasks.start(self._keep(), "anchor of the on-demand agents")
-            return self._anchor, self._follow()
+            return self._anchor, self._follow(self._anchor["metadata"]["namespace"])
 
-    def _follow(self) -> StartingPods:
-        if self._starting is None:
-            self._starting = StartingPods(self._api, self._tasks, self._options.namespace, self._run)
-        return self._starting
+    async def _make_anchor(self) -> Object:
+        name = self._options.namespace
+        ahead, self._found = self._found, None
+        found = ahead[0] if ahead and time.monotonic() - ahead[1] < _FRESH_SECONDS else await self._find(name)
+        if found.ends:
+            if (anchor := await self._make_second_anchor()) is not None:
+                return anchor
+            self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
+            await removal.until_gone(self._api, name, self._options.start_timeout)
+            found = found._replace(namespace=None)
+        return await self._make_anchor_in(name, found)
+
+    async def _make_second_anchor(self) -> Object | None:
+        """Returns an anchor in the second namespace; None if it is not ours to use."""
+        if not self._second:
+            return None
+        with suppress(ClusterError):
+            found = await self._find(self._second)
+            is_ours = found.namespace is None or manifests.is_on_demand(found.namespace)
+            if is_ours and not (found.ends or found.is_hidden or found.missing):
+                return await self._make_anchor_in(self._second, found)
+        return None
+
+    async def _make_anchor_in(self, namespace: str, found: _Found) -> Object:
+        if found.missing:
+            raise self._api.forbidden(found.missing, "start agents on demand", REMEDY)
+        await self._watch_over(namespace)
+        self._used.add(namespace)
+        self._follow(namespace)
+        options = self._options_in(namespace)
+        if found.namespace is None and not found.is_hidden:
+            await self._make_namespace(options)
+        try:
+            return await self._api.create(JOBS, manifests.anchor_job(options, self._run, _ANCHOR_SECONDS), namespace)
+        except StatusError as error:
+            raise _refusal(error, namespace, None) from None
+
+    def _follow(self, namespace: str) -> StartingPods:
+        if namespace not in self._starting:
+            self._starting[namespace] = StartingPods(self._api, self._tasks, namespace, self._run)
+        return self._starting[namespace]
 
     async def _look_ahead(self) -> None:
+        namespace = self._options.namespace
         async with self._lock:
             with suppress(ClusterError):  # which `start` gets as well
-                found, _ = await asyncio.gather(self._find(), self._watch_over())
+                found, _ = await asyncio.gather(self._find(namespace), self._watch_over(namespace))
                 self._found = found, time.monotonic()
 
-    async def _known(self) -> _Found:
-        """Returns what there is now, or was a moment ago. Waits while the namespace is being deleted."""
-        ahead, self._found = self._found, None
-        found = ahead[0] if ahead and time.monotonic() - ahead[1] < _FRESH_SECONDS else await self._find()
-        if not found.ends:
-            return found
-        name = self._options.namespace
-        self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
-        await removal.until_gone(self._api, name, self._options.start_timeout)
-        return found._replace(exists=False)
-
-    async def _find(self) -> _Found:
+    async def _find(self, namespace: str) -> _Found:
         """Looks for the namespace, and for missing rights."""
-        (exists, ends), may_all = await asyncio.gather(self._find_namespace(), self._api.has_all_rights())
-        missing = [] if may_all else await self._api.missing(self._accesses(exists and not ends))
-        return _Found(exists, ends, missing)
+        found, may_all = await asyncio.gather(self._find_namespace(namespace), self._api.has_all_rights())
+        if not may_all:
+            exists = found.is_hidden or (found.namespace is not None and not found.ends)
+            found.missing.extend(await self._api.missing(_accesses(namespace, exists)))
+        return found
 
-    async def _watch_over(self) -> None:
+    async def _find_namespace(self, name: str) -> _Found:
+        try:
+            found = await self._api.get(NAMESPACES, name)
+        except ForbiddenError:
+            return _Found(None, False, True, [])  # creating the pods will show whether it exists
+        return _Found(found, found is not None and "deletionTimestamp" in found["metadata"], False, [])
+
+    async def _watch_over(self, namespace: str) -> None:
         """Starts the process that removes everything if this client is killed."""
-        if self._reaper is not None:
+        if namespace in self._reapers:
             return
         try:
-            self._reaper = await in_thread(lambda: reaper.start(self._api.cluster, self._options.namespace, self._run))
+            process = await in_thread(lambda: reaper.start(self._api.cluster, namespace, self._run))
         except OSError as error:
             self._api.warn_once(
                 f"if this client is killed, an empty namespace may remain, since no process can watch for it: {error}"
             )
+        else:
+            self._reapers[namespace] = process
 
     async def missing(self) -> list[Access]:
         """Returns the rights for starting agents that we do not have. Raises ClusterError."""
-        return (await self._find()).missing
+        return (await self._find(self._options.namespace)).missing
 
-    def _accesses(self, namespace_exists: bool) -> list[Access]:
-        namespace = self._options.namespace
-        wanted = [
-            Access("list", PODS.plural, namespace),
-            Access("watch", PODS.plural, namespace),
-            Access("create", PODS.plural, namespace),
-            Access("create", PODS.plural, namespace, "exec"),
-            *(Access(verb, JOBS.qualified, namespace) for verb in ("create", "list", "patch", "delete")),
-        ]
-        if not namespace_exists:
-            wanted.append(Access("create", NAMESPACES.plural))
-            wanted.append(Access("delete", NAMESPACES.plural, name=namespace))
-        return wanted
-
-    async def _find_namespace(self) -> tuple[bool, bool]:
-        """Returns whether the namespace exists, and whether it is being deleted."""
+    async def _make_namespace(self, options: AgentOptions) -> None:
         try:
-            found = await self._api.get(NAMESPACES, self._options.namespace)
-        except ForbiddenError:
-            return True, False  # creating the pods will show it
-        return found is not None, found is not None and "deletionTimestamp" in found["metadata"]
-
-    async def _make_namespace(self) -> None:
-        try:
-            await self._api.create(NAMESPACES, manifests.namespace(self._options))
+            await self._api.create(NAMESPACES, manifests.namespace(options))
         except StatusError as error:
             if error.reason != "AlreadyExists":
                 raise
@@ -221,15 +239,15 @@ class OnDemandAgents:
         """Postpones the anchor's deletion again and again, as long as this client lives."""
         while True:
             await asyncio.sleep(_SIGN_SECONDS)
-            if self._anchor is None:
+            if (anchor := self._anchor) is None:
                 continue
             until = int(time.monotonic() - self._anchored_at) + _ANCHOR_SECONDS
             try:
                 await self._api.patch(
                     JOBS,
-                    self._anchor["metadata"]["name"],
+                    anchor["metadata"]["name"],
                     {"spec": {"ttlSecondsAfterFinished": until}},
-                    self._options.namespace,
+                    anchor["metadata"]["namespace"],
                 )
             except StatusError as error:
                 if error.code == 404:
@@ -238,6 +256,20 @@ class OnDemandAgents:
                     self._api.warn_once(f"the agents may stop before the run ends: {error}")
             except ClusterError as error:
                 self._api.warn_once(f"the agents may stop before the run ends: {error}")
+
+
+def _accesses(namespace: str, exists: bool) -> list[Access]:
+    wanted = [
+        Access("list", PODS.plural, namespace),
+        Access("watch", PODS.plural, namespace),
+        Access("create", PODS.plural, namespace),
+        Access("create", PODS.plural, namespace, "exec"),
+        *(Access(verb, JOBS.qualified, namespace) for verb in ("create", "list", "patch", "delete")),
+    ]
+    if not exists:
+        wanted.append(Access("create", NAMESPACES.plural))
+        wanted.append(Access("delete", NAMESPACES.plural, name=namespace))
+    return wanted
 
 
 def _namespace_is_gone(error: StatusError) -> bool:

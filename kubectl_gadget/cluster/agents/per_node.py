@@ -29,6 +29,8 @@ _FRESH_SECONDS = 1.0
 """How long a list of resident agents stays valid."""
 _HANDSHAKES = 64
 """Handshakes in parallel. A thousand at once would all end late at the same moment, many of them too late."""
+_Pod = tuple[str, str]
+"""Namespace and name."""
 _RETURN_SECONDS = 30.0
 """How long to wait for a resident agent that is gone: its DaemonSet replaces it only after its complete end."""
 
@@ -56,7 +58,7 @@ class Agents:
         self._is_noted = False
         self.run = run or secrets.token_hex(4)
         self._on_demand = OnDemandAgents(api, options, tasks, self.run, say)
-        self._pods: dict[str, str] = {}
+        self._pods: dict[str, _Pod] = {}
         self._residents: dict[str, Object] = {}
         self._had_residents: set[str] = set()
         """nodes that had one at some time during this run"""
@@ -88,8 +90,9 @@ class Agents:
         with suppress(GadgetError):
             resident = (await self._list_residents()).get(node)
             if resident is not None and is_running(resident):
-                stream = await self._exec(node, resident["metadata"]["name"])
-                self._pods[node] = resident["metadata"]["name"]
+                pod = self._options.namespace, resident["metadata"]["name"]
+                stream = await self._exec(node, pod)
+                self._pods[node] = pod
                 self._note_unchanged(resident)
                 return stream
         return None
@@ -121,9 +124,9 @@ class Agents:
         """Removes the pods that this run started, and returns the names of what may remain."""
         return await self._on_demand.close()
 
-    async def _exec(self, node: str, pod: str) -> ExecStream:
+    async def _exec(self, node: str, pod: _Pod) -> ExecStream:
         resident = self._residents.get(node)
-        where = (self._options.namespace, pod, manifests.CONTAINER)
+        where = (*pod, manifests.CONTAINER)
         async with self._handshakes:
             try:
                 stream = await self._start(resident, where, node)
@@ -145,19 +148,19 @@ class Agents:
             return await open_command(self._api, *where, manifests.contained_command(self._session, resident), node)
         return await open_agent(self._api, *where, manifests.session_words(self._session), node)
 
-    async def _find_or_start(self, node: str) -> str:
+    async def _find_or_start(self, node: str) -> _Pod:
         resident = await self._find_resident(node)
         self._note_unchanged(resident)
+        namespace = self._options.namespace
         if resident is None:
             pod = await self._on_demand.start(node)
+            namespace = pod["metadata"]["namespace"]
         elif is_running(resident):
             pod = resident
         else:
             name, seconds = resident["metadata"]["name"], self._options.start_timeout
-            pod = await wait_running(
-                self._api, self._options.namespace, name, seconds, lambda text: self._say(node, text)
-            )
-        self._pods[node] = pod["metadata"]["name"]
+            pod = await wait_running(self._api, namespace, name, seconds, lambda text: self._say(node, text))
+        self._pods[node] = namespace, pod["metadata"]["name"]
         return self._pods[node]
 
     def _note_unchanged(self, resident: Object | None) -> None:

@@ -18,7 +18,7 @@ from kubectl_gadget.cluster.cluster_options import KubeOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 
 _SECONDS = 10.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 _LOOKS = 5
 _WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Seconds before each try for a run whose client is gone. An API server that restarts is back by then."""
@@ -61,7 +61,7 @@ async def _remove_namespace(api: Api, name: str) -> bool:
         if found is None:
             return True
         metadata = found["metadata"]
-        if manifests.ON_DEMAND_ANNOTATION not in (metadata.get("annotations") or {}) or await _is_used(api, name):
+        if not manifests.is_on_demand(found) or await _is_used(api, name):
             return False
         if await api.delete(NAMESPACES, name, uid=metadata["uid"], version=metadata["resourceVersion"]):
             return True

@@ -29,7 +29,8 @@ from kubectl_gadget.cluster.api.resources import (
     Object,
 )
 from kubectl_gadget.cluster.cluster_options import AgentOptions
-from kubectl_gadget.errors import DeployError
+from kubectl_gadget.errors import DeployError, ForbiddenError
+from kubectl_gadget.wire.agent_namespaces import second
 from kubectl_gadget.yaml_files import safe_dumper
 
 _POLL_SECONDS = 0.5
@@ -131,24 +132,41 @@ async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = 
     selector = f"{manifests.NAME_LABEL}={manifests.NAME}"
     for job in (await api.find(JOBS, name, labels=selector)).items:
         removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)
-    namespace = await api.get(NAMESPACES, name)
-    if namespace is not None:
-        others = [
-            pod["metadata"]["name"]
-            for pod in (await api.find(PODS, name)).items
-            if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
-        ]
-        if not is_ours(namespace) or others:
-            why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not created by kubectl gadget"
-            say(f"namespace/{name} is kept: {why}")
-        else:
-            await api.delete(NAMESPACES, name)
-            await _until_gone(api, name, say)
-            say(f"namespace/{name} deleted")
-            removed = True
+    removed |= await _delete_namespace(api, await api.get(NAMESPACES, name), say)
+    removed |= await _delete_second_namespace(api, second(name), say)
     removed |= await contained_agents.remove_policy(api, options, say)
     if not removed:
         say("nothing was deployed")
+
+
+async def _delete_namespace(api: Api, namespace: Object | None, say: Say) -> bool:
+    if namespace is None:
+        return False
+    name = namespace["metadata"]["name"]
+    others = [
+        pod["metadata"]["name"]
+        for pod in (await api.find(PODS, name)).items
+        if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
+    ]
+    if not is_ours(namespace) or others:
+        why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not created by kubectl gadget"
+        say(f"namespace/{name} is kept: {why}")
+        return False
+    await api.delete(NAMESPACES, name)
+    await _until_gone(api, name, say)
+    say(f"namespace/{name} deleted")
+    return True
+
+
+async def _delete_second_namespace(api: Api, name: str, say: Say) -> bool:
+    """Deletes what a run left there whose client's machine failed. Those who may not see it have not created it."""
+    try:
+        namespace = await api.get(NAMESPACES, name)
+    except ForbiddenError:
+        return False
+    if namespace is None or not manifests.is_on_demand(namespace):
+        return False
+    return await _delete_namespace(api, namespace, say)
 
 
 async def _leave_role(api: Api, options: AgentOptions, say: Say) -> bool:

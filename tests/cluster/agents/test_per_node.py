@@ -272,17 +272,6 @@ async def test_a_pod_that_never_starts_is_given_up_with_its_state(cluster: FakeC
     await agents.close()
 
 
-async def test_the_namespace_of_the_run_before_is_waited_for(
-    cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, warnings: list[str]
-) -> None:
-    cluster.faults.slow_namespaces = 2.0
-    for _ in range(2):
-        agents = Agents(api, agent_options, tasks)
-        await (await agents.open("node-1")).close()
-        assert await agents.close() == []
-    assert warnings == ["waiting until the namespace kubectl-gadget of an earlier run is gone"]
-
-
 async def test_a_namespace_that_others_use_or_made_is_kept(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:

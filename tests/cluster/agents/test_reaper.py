@@ -36,7 +36,7 @@ async def main():
     async with Tasks(print) as tasks:
         agents = OnDemandAgents(api, AgentOptions(start_timeout=10), tasks, "killed", lambda _node, _text: None)
         await agents.start("node-1")
-        print(agents._reaper.process.pid, flush=True)
+        print(agents._reapers["kubectl-gadget"].process.pid, flush=True)
         await asyncio.sleep(1000)
 
 payload._FOLDER = pathlib.Path(sys.argv[2])  # where this process has found the texts of pods, see tests/conftest.py
@@ -129,9 +129,8 @@ async def test_at_the_end_of_a_run_its_process_ends_without_a_request(
     agents = OnDemandAgents(api, agent_options, tasks, "ended", lambda _node, _text: None)
     await agents.start("node-1")
     assert await agents.close() == []
-    assert agents._reaper is not None
     requests = len(cluster.server.requests)
-    assert await asyncio.to_thread(agents._reaper.process.wait, 60) == 0
+    assert await asyncio.to_thread(agents._reapers[NAMESPACE].process.wait, 60) == 0
     assert len(cluster.server.requests) == requests
 
 
@@ -144,8 +143,7 @@ async def test_what_a_run_could_not_remove_is_tried_on_after_its_end(
     cluster.faults.starting = 1
     assert await agents.close() == [f"job/run-ended and its pods in namespace {NAMESPACE}"]
     await until(lambda: set(cluster.store.objects) == before)
-    assert agents._reaper is not None
-    await asyncio.to_thread(agents._reaper.process.wait, 60)
+    await asyncio.to_thread(agents._reapers[NAMESPACE].process.wait, 60)
 
 
 async def test_an_api_server_that_is_just_starting_is_asked_again(

@@ -117,8 +117,7 @@ async def test_what_was_found_long_ago_is_asked_again(
 async def test_a_run_that_only_looked_ahead_removes_nothing(cluster: FakeCluster, agents: OnDemandAgents) -> None:
     agents.look_ahead()
     await until(lambda: agents._found is not None)
-    assert agents._reaper is not None
     assert await agents.close() == []
-    assert await asyncio.to_thread(agents._reaper.process.wait, 60) == 0
+    assert await asyncio.to_thread(agents._reapers[NAMESPACE].process.wait, 60) == 0
     assert {verb for verb, resource in cluster.server.requests} <= {"get", "create"}
     assert ("create", "jobs") not in cluster.server.requests
