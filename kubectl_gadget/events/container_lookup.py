@@ -5,8 +5,6 @@ cgroup; Identity keeps them for one node and looks up whole columns. The trap: a
 some minutes, since events that name it may still be on their way.
 """
 
-import marshal
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.packed_mapping import PackedMapping
+from kubectl_gadget.events.announced_owners import (
+    Announced,
+    AnnouncedOwners,
+    Packed,
+    announced,
+    packed_id,
+    packed_uid,
+    shared_names,
+    unpacked_id,
+    unpacked_uid,
+)
 from kubectl_gadget.events.vectors import different
 
 if TYPE_CHECKING:
@@ -158,78 +166,33 @@ def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: npt.NDAr
     return Owners(np.array(codes, np.intp), containers)
 
 
-_Packed = bytes | str
-"""Hexadecimal digits as the bytes that they stand for, which take half the memory; any other text as it is."""
-_ID_DIGITS, _UID_DIGITS = 64, 32
+def _container(owner: Announced | None) -> Container:
+    if owner is None:
+        return HOST
+    if owner.shared is None:
+        return UNKNOWN
+    id, is_sandbox, earlier, pod, pod_uid = owner.own
+    return Container(
+        kind="sandbox" if is_sandbox else "container",
+        namespace=owner.shared.namespace,
+        pod=pod,
+        container=owner.shared.container,
+        image=owner.shared.image,
+        container_id=unpacked_id(id),
+        pod_uid=unpacked_uid(pod_uid),
+        runtime=owner.shared.runtime,
+        earlier=earlier,
+    )
 
 
-def _packed(text: str, digits: str, count: int) -> _Packed:
-    """The packed text, if these of its characters are so many digits."""
-    try:
-        packed = bytes.fromhex(digits)
-    except ValueError:
-        return text
-    return packed if len(digits) == count and packed.hex() == digits else text
-
-
-def _packed_id(id: str) -> _Packed:
-    return _packed(id, id, _ID_DIGITS)
-
-
-def _packed_uid(uid: str) -> _Packed:
-    digits = uid.replace("-", "")
-    return _packed(uid, digits, _UID_DIGITS) if _hyphenated(digits) == uid else uid
-
-
-def _hyphenated(digits: str) -> str:
-    """As Kubernetes writes UIDs: 8-4-4-4-12."""
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-class _Announced:
-    """A container of a node. Most never have a row, so until one does, what no other container has is bytes, and what
-    many have is one text for all: a third of a Container."""
-
-    __slots__ = ("_container", "_image", "_namespace", "_own", "_runtime", "uses")
-
-    def __init__(self, id: _Packed) -> None:
-        self.uses = 0
-        """its cgroups"""
-        self._own = marshal.dumps((id,))
-        """its ID and, once it has names, its other own names"""
-        self._namespace: str | None = None
-        """None: it has no names yet"""
-
-    @property
-    def id(self) -> _Packed:
-        """Its ID in its runtime."""
-        id: _Packed = marshal.loads(self._own)[0]
-        return id
-
-    def name(self, item: "ContainerNames") -> None:
-        """Takes its names."""
-        # After a reconnect, the agent reports as earlier what this client has seen start.
-        earlier = item.earlier and (self._namespace is None or self.container.earlier)
-        self._own = marshal.dumps((self.id, item.kind == "sandbox", earlier, item.pod, _packed_uid(item.pod_uid)))
-        self._namespace, self._container = sys.intern(item.namespace), sys.intern(item.container)
-        self._image, self._runtime = sys.intern(item.image), sys.intern(item.runtime)
-
-    @property
-    def container(self) -> Container:
-        if self._namespace is None:
-            return UNKNOWN
-        id, is_sandbox, earlier, pod, pod_uid = marshal.loads(self._own)
-        return Container(
-            kind="sandbox" if is_sandbox else "container",
-            namespace=self._namespace,
-            pod=pod,
-            container=self._container,
-            image=self._image,
-            container_id=id if isinstance(id, str) else id.hex(),
-            pod_uid=pod_uid if isinstance(pod_uid, str) else _hyphenated(pod_uid.hex()),
-            runtime=self._runtime,
-            earlier=earlier,
-        )
+def _name(owner: Announced, item: "ContainerNames") -> None:
+    """Gives a container its names."""
+    # After a reconnect, the agent reports as earlier what this client has seen start.
+    earlier = item.earlier and (owner.shared is None or _container(owner).earlier)
+    owner.name(
+        (owner.id, item.kind == "sandbox", earlier, item.pod, packed_uid(item.pod_uid)),
+        shared_names(item.namespace, item.container, item.image, item.runtime),
+    )
 
 
 class Identity:
@@ -241,9 +204,8 @@ class Identity:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self._owners = PackedMapping[_Announced | None]()
-        """of cgroups; None: the host"""
-        self._by_id: dict[_Packed, _Announced] | None = None
+        self._owners = AnnouncedOwners()
+        self._by_id: dict[Packed, Announced] | None = None
         """None, as on most nodes: each container owns a cgroup, and no later frame has named one"""
         self._removed: dict[int, float] = {}  # oldest first
         self._forget_index()
@@ -254,9 +216,9 @@ class Identity:
     def apply(self, changes: "ContainerChanges", now: float) -> None:
         """Takes one CONTAINERS frame."""
         is_first = not self._owners
-        named: dict[str, _Announced] = {}
+        named: dict[str, Announced] = {}
         for item in changes.containers:
-            self._find_or_add(item.id, named).name(item)
+            _name(self._find_or_add(item.id, named), item)
         if named:
             self._forget_index()
         for cgroup, id in changes.cgroups.items():
@@ -267,7 +229,7 @@ class Identity:
             if cgroup in self._owners:
                 self._removed.pop(cgroup, None)
                 self._removed[cgroup] = now
-        if is_first:
+        if is_first and self._by_id is None:
             self._owners.pack()
         self.expire(now)
 
@@ -307,24 +269,24 @@ class Identity:
 
     def containers(self) -> list[Container]:
         """All containers that are known now, including removed ones."""
-        found = [HOST if owner is None else owner.container for owner in {*self._owners.values()}]
+        found = map(_container, self._owners.values())
         return [container for container in dict.fromkeys(found) if container != UNKNOWN]
 
-    def _find_or_add(self, container_id: str, named: dict[str, _Announced]) -> _Announced:
+    def _find_or_add(self, container_id: str, named: dict[str, Announced]) -> Announced:
         """The container with this id. `named`: those of the frame, which gets this one, too."""
         found = named.get(container_id)
         if found is None:
-            id = _packed_id(container_id)
+            id = packed_id(container_id)
             known = self._containers_by_id() if self._owners or self._by_id is not None else {}
-            found = named[container_id] = known.get(id) or known.setdefault(id, _Announced(id))
+            found = named[container_id] = known.get(id) or known.setdefault(id, announced(id))
         return found
 
-    def _containers_by_id(self) -> dict[_Packed, _Announced]:
+    def _containers_by_id(self) -> dict[Packed, Announced]:
         if self._by_id is None:
-            self._by_id = {owner.id: owner for owner in self._owners.values() if owner is not None}
+            self._by_id = {owner.id: owner for owner in self._owners.unpack().values() if owner is not None}
         return self._by_id
 
-    def _own(self, cgroup: int, owner: _Announced | None) -> None:
+    def _own(self, cgroup: int, owner: Announced | None) -> None:
         if cgroup in self._owners:
             self._containers_by_id()  # its container may own nothing then
             self._disown(cgroup)
@@ -333,7 +295,7 @@ class Identity:
         if owner is not None:
             owner.uses += 1
 
-    def _disown(self, cgroup: int) -> _Announced | None:
+    def _disown(self, cgroup: int) -> Announced | None:
         """Removes a cgroup's owner and returns it; None: the host, or nothing."""
         if cgroup in self._codes or cgroup | _ELSEWHERE in self._codes:
             self._forget_index()
@@ -346,8 +308,8 @@ class Identity:
         """Clears the index, which has only cgroups that rows have named; most cgroups never have a row."""
         self._codes: dict[int, int] = {}
         self._indexed_containers = [UNKNOWN]
-        self._numbers: dict[tuple[_Announced | None, bool], int] = {}
-        """of indexed containers, by owner and whether the process has moved"""
+        self._numbers: dict[Container, int] = {}
+        """of indexed containers"""
         self._index: tuple[npt.NDArray[np.uint64], Codes] | None = None
 
     def _indexed(self, ids: npt.NDArray[np.uint64]) -> Codes:
@@ -368,19 +330,20 @@ class Identity:
         for cgroup in ids:
             if cgroup & ~_ELSEWHERE not in self._owners:
                 continue
-            owner = self._owners[cgroup & ~_ELSEWHERE]
-            key = owner, owner is not None and bool(cgroup & _ELSEWHERE)
-            number = self._numbers.get(key)
+            container = _container(self._owners[cgroup & ~_ELSEWHERE])
+            if cgroup & _ELSEWHERE and container not in (HOST, UNKNOWN):
+                container = replace(container, moved=True)
+            number = self._numbers.get(container)
             if number is None:
-                number = self._numbers[key] = self._add_to_index(HOST if owner is None else owner.container, key[1])
+                number = self._numbers[container] = self._add_to_index(container)
             self._codes[cgroup] = number
         if len(self._codes) == before:
             return False
         self._index = None
         return True
 
-    def _add_to_index(self, container: Container, moved: bool) -> int:
+    def _add_to_index(self, container: Container) -> int:
         if container is UNKNOWN:
             return 0
-        self._indexed_containers.append(replace(container, moved=True) if moved else container)
+        self._indexed_containers.append(container)
         return len(self._indexed_containers) - 1
