@@ -185,3 +185,10 @@ async def test_an_idle_connection_has_no_deques_which_are_large_even_if_empty() 
     await client.shaking
     parts = [*vars(client.connection).values(), *vars(client.connection.recv_messages.frames).values()]
     assert not [part for part in parts if isinstance(part, deque)]
+
+
+async def test_a_connection_has_so_few_attributes_that_objects_share_their_names() -> None:
+    client = Client()
+    client.read(await client.answer(), [])
+    await client.shaking
+    assert len(vars(client.connection)) <= 30
