@@ -39,14 +39,14 @@ class Rows:
         return self
 
     def chunks(self, count: int) -> "Iterator[Rows]":
-        """The same rows in pieces of at most `count`."""
-        batches, order = self.joined
+        """The same rows in pieces of at most `count`, each with bytes of its own: texts are made of all bytes."""
         if len(self) <= count:
             yield self
             return
-        joined = Rows(batches, order)
+        self.parts, self.order = self.joined  # frees the bytes of parts that were not joined
         for start in range(0, len(self), count):
-            yield joined.take(np.arange(start, min(start + count, len(self))))
+            piece = self.take(np.arange(start, min(start + count, len(self))))
+            yield Rows([part.compacted() for part in piece.parts], piece.order)
 
     def collect(self, read: Callable[[Batch], Sequence[T]]) -> list[T]:
         """The results of `read` for each batch, one element per row, in the order of the rows."""

@@ -29,6 +29,10 @@ def gap_record(node: str, seconds: float, until_ns: int) -> dict[str, Any]:
     return {"timestamp": timestamp, "node": node, "gap_seconds": seconds}
 
 
+_LINES_AT_ONCE = 512
+"""Text of this many rows is in memory three times: as lines, as one text, and encoded."""
+
+
 class JsonSink(StreamSink):
     """One JSON object per line."""
 
@@ -37,8 +41,9 @@ class JsonSink(StreamSink):
         self._members = members
 
     def write_chunk(self, rows: Rows) -> None:
-        self._stream.write("\n".join(self._members.lines(rows)))
-        self._stream.write("\n")
+        lines = self._members.lines(rows)
+        for start in range(0, len(lines), _LINES_AT_ONCE):
+            self._stream.write("\n".join([*lines[start : start + _LINES_AT_ONCE], ""]))
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")

@@ -31,6 +31,8 @@ class Sink(ABC):
         for chunk in rows.chunks(self.rows_at_once):
             if len(chunk):
                 self.write_chunk(chunk)
+                for part in chunk.parts:
+                    part.forget_columns()
 
     def write_block(self, rows: Rows) -> None:
         """Prints the rows of one interval, which may be empty. Raises OSError as `write` does."""

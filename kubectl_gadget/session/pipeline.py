@@ -11,6 +11,7 @@ only this thread.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.events.batch import Batch
@@ -110,16 +111,20 @@ class Pipeline:
     def _work(self) -> None:
         now_ns = 0
         while (step := self._frames.take(self.collector.next_release_ns())) is not None:
-            now_ns = step.now_ns
-            self.advance(step)
-            del step  # or its frames would be in memory until the next ones have been read
+            now_ns, is_idle = step.now_ns, not step.items
+            self._collect_all(step)
+            del step  # its frames need not be in memory while rows are printed
+            self._emit_all(partial(self.collector.release, now_ns))
+            if is_idle:
+                for text in self.verdict.undecided():
+                    self._events.warn(text)
         self._collect_late(now_ns, at_end=True)
         self._emit_all(self.collector.flush)
         if self._started:
             self._sink.close()
 
-    def advance(self, step: Step) -> None:
-        """Processes one step. Raises GadgetError and OSError of the output."""
+    def _collect_all(self, step: Step) -> None:
+        """Adds the rows of one step to the collector. Raises GadgetError and OSError of the output."""
         for found in together(step.items, self._can_join):
             if isinstance(found, Item):
                 self._take(found, step.now_ns)
@@ -127,10 +132,6 @@ class Pipeline:
                 for frame in found:
                     self._take(frame.item, step.now_ns)
         self._collect_late(step.now_ns)
-        self._emit_all(lambda: self.collector.release(step.now_ns))
-        if not step.items:
-            for text in self.verdict.undecided():
-                self._events.warn(text)
 
     def _take(self, item: Item, now_ns: int) -> None:
         try:

@@ -1,5 +1,7 @@
 """Rows of many nodes in one order."""
 
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -253,3 +255,17 @@ def test_chunks_are_the_same_rows_in_the_same_order() -> None:
     rows = merge.flush()
     assert [times(chunk) for chunk in rows.chunks(4)] == [[1, 2, 3, 4], [5, 6]]
     assert [times(chunk) for chunk in rows.chunks(6)] == [[1, 2, 3, 4, 5, 6]]
+
+
+def test_chunks_do_not_hold_the_bytes_of_all_rows() -> None:
+    merge = two_nodes()
+    first = batch(*range(0, 1000, 2))
+    merge.add(first, 0)
+    merge.add(batch(*range(1, 1000, 2), node="b"), 0)
+    rows, bytes_of_first = merge.flush(), weakref.ref(first.buffer)
+    size = 2 * first.nbytes
+    del first
+    chunks = rows.chunks(100)
+    assert sum(part.nbytes for part in next(chunks).parts) < size / 5
+    assert bytes_of_first() is None
+    assert [times(chunk) for chunk in chunks] == [[*range(start, start + 100)] for start in range(100, 1000, 100)]

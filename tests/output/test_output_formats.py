@@ -1,8 +1,10 @@
 """Every output format, and the error when one does not exist."""
 
 import csv
+import gc
 import io
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +48,24 @@ def printed(format: str, *batches: Rows, gadgets: tuple[Gadget, ...] = (OPEN,), 
 def test_json_is_one_object_per_line() -> None:
     lines = printed("json", rows(record(pid=1), record(pid=2)), rows(record(pid=3))).splitlines()
     assert [json.loads(line)["pid"] for line in lines] == [1, 2, 3]
+
+
+def test_many_rows_are_many_lines() -> None:
+    lines = printed("json", rows(*(record(pid=pid) for pid in range(1, 5000)))).splitlines()
+    assert [json.loads(line)["pid"] for line in lines] == [*range(1, 5000)]
+
+
+@pytest.mark.parametrize("format", ["json", "csv"])
+def test_rows_that_were_written_are_freed_without_the_garbage_collector(format: str) -> None:
+    found = rows(record(pid=1), record(pid=2))
+    batch = weakref.ref(found.parts[0])
+    gc.disable()
+    try:
+        printed(format, found)
+        del found
+        assert batch() is None
+    finally:
+        gc.enable()
 
 
 def test_yaml_is_one_document_per_row_with_the_same_content() -> None:

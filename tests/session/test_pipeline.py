@@ -11,6 +11,7 @@ import pytest
 from kubectl_gadget.errors import FrameError, GadgetError, InternalError
 from kubectl_gadget.events.filters.filter import Filter, compile_filter
 from kubectl_gadget.events.merge import TimeMerge
+from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.session.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip, Selected
@@ -114,9 +115,14 @@ class Steps:
         self.held: list[bool] = []
         self._last: weakref.ref[Frames] | None = None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the items of the last step are in memory."""
+        return self._last is not None and self._last() is not None
+
     def take(self, due_ns: int | None) -> Step | None:
         if self._last is not None:
-            self.held.append(self._last() is not None)
+            self.held.append(self.is_held)
         if len(self.held) == 2:
             return None
         items = Frames([Item("n1", Hello())])
@@ -127,11 +133,25 @@ class Steps:
         pass
 
 
-async def test_frames_are_not_in_memory_while_the_next_ones_are_read() -> None:
+class Releases(TimeMerge):
+    """Whether a step's items are in memory when rows are released."""
+
+    def __init__(self, steps: Steps) -> None:
+        super().__init__(200_000_000)
+        self.held: list[bool] = []
+        self._steps = steps
+
+    def release(self, now_ns: int) -> Rows:
+        self.held.append(self._steps.is_held)
+        return super().release(now_ns)
+
+
+async def test_frames_are_not_in_memory_while_rows_are_printed_and_the_next_ones_are_read() -> None:
     bench, steps = Bench(), Steps()
     bench.pipeline._frames = steps
+    bench.pipeline.collector = releases = Releases(steps)
     bench.pipeline.run()
-    assert steps.held == [False, False]
+    assert steps.held == releases.held == [False, False]
 
 
 async def test_rows_carry_node_namespace_pod_and_container() -> None:
