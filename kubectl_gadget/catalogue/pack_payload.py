@@ -38,7 +38,7 @@ from kubectl_gadget.errors import GadgetError
 _PACKAGE = "kubectl_gadget"
 TEXTS = ("bootstrap.py", "unpacking.py")
 """Files of the agent that are run as text (pack_payload.py) and never imported."""
-_OWN_OBJECTS = ("own_elf", "own_program")
+_OWN_OBJECTS = ("own_elf", "own_object", "own_program")
 """The functions that load the agent's own objects by name (agent/bpf/own_objects.py)."""
 
 

@@ -57,7 +57,7 @@ def test_the_payload_has_all_modules_of_the_agent_and_their_imports() -> None:
 
 def test_every_object_that_the_agent_opens_by_name_is_found() -> None:
     texts = (path.read_text() for path in (PACKAGE / "agent").rglob("*.py"))
-    opened = {name for text in texts for name in re.findall(r'own_(?:elf|program)\("(\w+)"', text)}
+    opened = {name for text in texts for name in re.findall(r'own_(?:elf|object|program)\("(\w+)"', text)}
     assert opened == set(pack_payload.find_parts(PACKAGE).objects)
 
 

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.own_objects import own_object
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.errors import AgentError
 
@@ -34,12 +33,9 @@ class Refusals:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
-        self._object = BpfObject(own_elf("policy_refusals"), "policy_refusals")
         try:
-            self._object.load()
-            self._object.attach(_PROGRAM)
+            self._object = own_object("policy_refusals", attached=[_PROGRAM])
         except Failure as failure:
-            self._object.close()
             raise AgentError(f"this kernel does not report which policies refuse packets: {failure}") from None
         self._map = self._object.required_map(MAP)
         self._holders: dict[int, tuple[int, int]] = {}

@@ -5,6 +5,7 @@ The trap: the build finds out which objects the agent needs by the names of thes
 """
 
 import os
+from collections.abc import Callable, Iterable
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
@@ -22,15 +23,29 @@ def own_elf(name: str) -> bytes:
         ) from None
 
 
+def own_object(
+    name: str,
+    programs: Iterable[str] | None = None,
+    prepare: Callable[[BpfObject], object] = lambda _: None,
+    attached: Iterable[str] = (),
+) -> BpfObject:
+    """Opens one of the agent's own objects, calls `prepare`, loads these programs (None: all of them), and attaches
+    those in `attached`. Raises Failure, AgentError and what `prepare` raises, and then leaves nothing open."""
+    own = BpfObject(own_elf(name), name, programs)
+    try:
+        prepare(own)
+        own.load()
+        for program in attached:
+            own.attach(program)
+    except BaseException:
+        own.close()
+        raise
+    return own
+
+
 def own_program(name: str, program: str) -> BpfObject | None:
     """Loads one of the agent's own objects, with a program that is run by hand. None when this kernel refuses it."""
     try:
-        object = BpfObject(own_elf(name), name, [program])
+        return own_object(name, [program])
     except (Failure, AgentError):
         return None
-    try:
-        object.load()
-    except Failure:
-        object.close()
-        return None
-    return object

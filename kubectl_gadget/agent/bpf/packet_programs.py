@@ -24,7 +24,7 @@ from kubectl_gadget.agent.bpf.detached import REMOVED
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import NumberMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.own_objects import own_object
 from kubectl_gadget.errors import AgentError
 
 _WORDS = ".rodata.packets"
@@ -200,15 +200,10 @@ class PacketDispatcher:
         """Loads the calling programs. Returns False when the kernel refuses them."""
         if self._object:
             return True
-        object = None
         try:
-            object = BpfObject(own_elf("packets"), "packets", _PROGRAMS)
-            object.load()
+            self._object = object = own_object("packets", _PROGRAMS)
         except Failure:
-            if object:
-                object.close()
             self.is_needed = False
             return False
-        self._object = object
         self._arrays = {hook: NumberMap(object.required_map(f"{hook}_programs").fd) for hook in _HOOKS.values()}
         return True

@@ -23,7 +23,7 @@ from kubectl_gadget.agent.bpf.detached import REMOVED
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap, NumberMap
 from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.own_objects import own_object
 from kubectl_gadget.errors import AgentError
 
 COMPAT = "gadget_node_compat"
@@ -72,18 +72,13 @@ class SyscallDispatcher:
         """Loads the dispatcher, if it is not loaded yet. Raises Failure when the kernel refuses it."""
         if self._object:
             return
-        object = BpfObject(own_elf("syscalls"), "syscalls", ["at_enter", "at_exit", *_STOPPING])
-        try:
-            self._numbers = numbers(object)
-            self._compat_calls = _compat_calls(object)
-            object.load()
-        except BaseException:
-            object.close()
-            raise
-        self._object = object
-        self._arrays = {kind: NumberMap(object.required_map(f"{kind}_programs").fd) for kind in _KINDS}
+        self._object = own_object("syscalls", ["at_enter", "at_exit", *_STOPPING], self._read_calls)
+        self._arrays = {kind: NumberMap(self._map(f"{kind}_programs").fd) for kind in _KINDS}
         for name, size in (("followers", _SYSCALLS * _ROW.size), (_INTERESTS, _SYSCALLS)):
             self._memory[name] = mmap.mmap(self._map(name).fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+
+    def _read_calls(self, object: BpfObject) -> None:
+        self._numbers, self._compat_calls = numbers(object), _compat_calls(object)
 
     def share(self, object: BpfObject) -> None:
         """Makes an object that is not loaded yet use the dispatcher's maps about calls of 32-bit programs."""

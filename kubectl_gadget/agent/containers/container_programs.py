@@ -9,7 +9,7 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.own_objects import own_object
 from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.errors import AgentError
 
@@ -50,8 +50,7 @@ class ContainerPrograms:
         return self._load((*OF_CGROUPS, LOCATE))
 
     def _load(self, programs: tuple[str, ...]) -> BpfObject:
-        object = BpfObject(own_elf("containers"), "containers", programs)
-        try:
+        def prepare(object: BpfObject) -> None:
             if missing := {*programs} - {*object.program_names}:
                 what = f"containers.bpf.o was built for another version: it lacks {', '.join(sorted(missing))}"
                 raise AgentError(what, "build the BPF objects again")
@@ -60,8 +59,5 @@ class ContainerPrograms:
             object.required_map("gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))
             if ADOPT not in programs:
                 object.required_map(_STORAGE).leave_out()
-            object.load()
-        except BaseException:
-            object.close()
-            raise
-        return object
+
+        return own_object("containers", programs, prepare)

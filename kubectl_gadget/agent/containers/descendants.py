@@ -6,7 +6,7 @@ first, and also before any gadget's own programs at fork, which look up the chil
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.own_objects import own_object
 from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.errors import AgentError
 
@@ -23,17 +23,15 @@ class Descendants:
     """The set of the process with this PID on the node and its descendants. Raises AgentError."""
 
     def __init__(self, pid: int, pid_level: int) -> None:
-        self._object = BpfObject(own_elf("descendants"), "descendants")
+        def prepare(object: BpfObject) -> None:
+            object.set_constant(PID, pid)
+            object.set_constant("gadget_node_pid_level", pid_level)
+            object.required_map(MAP).resize(_PROCESSES)
+
         try:
-            self._object.set_constant(PID, pid)
-            self._object.set_constant("gadget_node_pid_level", pid_level)
-            self._object.required_map(MAP).resize(_PROCESSES)
-            self._object.load()
-            for program in ("forks", "is_freed", "finds"):
-                self._object.attach(program)
+            self._object = own_object("descendants", prepare=prepare, attached=("forks", "is_freed", "finds"))
             self._fill()
         except Failure as failure:
-            self._object.close()
             raise refusal.refused("the program that follows descendants", failure) from None
         self.fd = self._object.required_map(MAP).fd
 
