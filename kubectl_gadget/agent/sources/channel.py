@@ -5,9 +5,8 @@ The trap: a ring's bytes are not copied. They are queued in place, and the pipe 
 
 import math
 import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from kubectl_gadget.agent.answers.pieces import Piece
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.wire.agent_messages import encode_message
@@ -18,6 +17,15 @@ _REPORT_SECONDS = 0.4
 """After this time, an idle source reports up to when its events are complete. Gaps are known to this precision."""
 _EARLY = 0.05
 """A report may be this much early, so that all sources of a session at rest report in the same turn."""
+
+
+class Piece(NamedTuple):
+    """Whole records of a snapshot, of an interval's sums, or of a recording, laid out as in a ring buffer."""
+
+    records: bytes
+    flags: int
+    interval: int
+    complete_until: int
 
 
 class SettledRing(Protocol):
@@ -62,7 +70,6 @@ class Channel:
         return length
 
     def send_piece(self, piece: Piece) -> None:
-        """Sends a piece of a snapshot, of an interval's sums, or of a recording."""
         head = EventsHeader(self._index, self._sequence, piece.complete_until, piece.flags, piece.interval)
         self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))
         self._sequence += 1

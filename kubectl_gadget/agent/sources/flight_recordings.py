@@ -38,7 +38,7 @@ class RecorderSource(PiecesSource):
     def settle(self, is_blocked: bool) -> bool:
         if not is_blocked:
             for recording in self._recorder.take():
-                self._pieces.add([recording])
+                self._add([recording])
         self._take_stacks()
         return self._programs.output.ring.settle()
 

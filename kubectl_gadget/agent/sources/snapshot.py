@@ -24,6 +24,6 @@ class SnapshotSource(PiecesSource):
     def settle(self, is_blocked: bool) -> bool:
         if not is_blocked and self.due != math.inf:
             self.due = math.inf
-            self._pieces.add(self._iterators.take())
+            self._add(self._iterators.take())
         self._take_stacks()
         return True

@@ -39,7 +39,7 @@ class TopSource(PiecesSource):
     def settle(self, is_blocked: bool) -> bool:
         now = time.monotonic()
         if not is_blocked and now >= self.due:
-            self._pieces.add(self._totals.take(), is_rest=self._is_detached)
+            self._add(self._totals.take(), is_rest=self._is_detached)
             # After a delay, intervals are not shortened to catch up: each has its real length in its records.
             self.due = math.inf if self._is_detached else max(self.due + self._seconds, now)
         self._take_stacks()
@@ -47,7 +47,7 @@ class TopSource(PiecesSource):
 
     @property
     def is_quiet(self) -> bool:
-        return not self._pieces and (self._programs.stacks is None or self._programs.stacks.is_quiet)
+        return not self._unsent and (self._programs.stacks is None or self._programs.stacks.is_quiet)
 
     def detach(self) -> None:
         self._totals.add_up()
