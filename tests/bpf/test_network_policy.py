@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.answers.map_walks import MapWalks
+from kubectl_gadget.agent.sources.stream import MapWalks
 from kubectl_gadget.kube.inventory import Inventory, Node, Port, Service
 from kubectl_gadget.kube.inventory import Pod as KnownPod
 from kubectl_gadget.network_policies.compile import Compiler

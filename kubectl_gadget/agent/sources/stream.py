@@ -1,31 +1,27 @@
 """Kind `stream`: events as they happen, sent as they are in the ring buffer."""
 
 import math
-from contextlib import ExitStack
 
-from kubectl_gadget.agent.answers.map_walks import MapWalks
-from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.object import BY_HAND, BpfObject
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
 from kubectl_gadget.wire.client_messages import GadgetSpec
+
+_WALK_SECONDS = 1.0
 
 
 class StreamSource(GadgetSource):
     """Sends the ring's records."""
 
-    _walks: MapWalks
     due = math.inf
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         super().__init__(spec, elf, context)
         self._ring = self._programs.output.ring
+        self._walks = MapWalks(self._programs.object)
         if self._walks.programs:
             context.callbacks.each_turn.append(self._walks.turn)
-
-    def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
-        self._walks = MapWalks(object)
 
     def settle(self, is_blocked: bool) -> bool:
         settled = self._ring.settle()
@@ -47,3 +43,27 @@ class StreamSource(GadgetSource):
     def detach(self) -> None:
         self._programs.detach_uprobes()
         self._walks.detach()
+
+
+class MapWalks:
+    """Walks over the map `gadget_walked` of an object, which send what its programs have only counted: each second, and
+    once more after all programs were detached, so that no count is missed."""
+
+    def __init__(self, object: BpfObject) -> None:
+        self._object = object
+        self.programs = [name for name in object.chosen if object.section(name) == BY_HAND]
+        self._due = 0.0
+
+    def turn(self, now: float) -> None:
+        """Call it often, with time.monotonic()."""
+        if now >= self._due:
+            self._due = now + _WALK_SECONDS
+            self._walk()
+
+    def detach(self) -> None:
+        self._object.detach()
+        self._walk()
+
+    def _walk(self) -> None:
+        for program in self.programs:
+            self._object.run(program)
