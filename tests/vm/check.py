@@ -23,7 +23,7 @@ from kubectl_gadget.agent.bpf.detached import CAUSE
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import program_info
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.session.source_kinds import make_source
+from kubectl_gadget.agent.session.start_sources import make_source
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps

@@ -6,7 +6,7 @@ from kubectl_gadget import __version__
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import installed_state, owners
 from kubectl_gadget.agent.kernel import features
-from kubectl_gadget.agent.session.source_kinds import KINDS
+from kubectl_gadget.agent.session.start_sources import KINDS
 from kubectl_gadget.wire.agent_messages import Hello
 
 

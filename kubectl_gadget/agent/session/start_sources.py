@@ -1,21 +1,32 @@
 """RUN: makes the sources that a client requests, in the order of its `gadgets`.
 
-The trap: the kernel's verifier may take long, and nothing else of the session runs meanwhile (loading.py).
+The traps: the kernel's verifier may take long, and nothing else of the session runs meanwhile (loading.py). And a
+kind's modules are imported only when RUN requests it, to save memory.
 """
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.session.source_kinds import make_source
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.sources.source import Source
-from kubectl_gadget.errors import FrameError
+from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, GadgetSpec
 
+_CLASSES = {
+    "stream": ("sources.stream", "StreamSource"),
+    "snapshot": ("sources.snapshot", "SnapshotSource"),
+    "top": ("sources.top", "TopSource"),
+    "recorder": ("sources.flight_recordings", "RecorderSource"),
+    "policy": ("policies.policy_source", "PolicySource"),
+    "installed": ("installed.installed_source", "InstalledSource"),
+}
+KINDS = tuple(_CLASSES)
+"""The kinds that HELLO offers."""
 _PACKETS = "packet_sent"
 """The program that every gadget for packets has."""
 
@@ -37,6 +48,18 @@ def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: Node
         if not 0 <= spec.object < len(objects):
             raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
         yield make_source(spec, objects[spec.object], context)
+
+
+def make_source(spec: AnyGadget, elf: bytes, context: NodeContext) -> Source:
+    """Makes and attaches the source for one of RUN's `gadgets`. Raises AgentError."""
+    if spec.kind not in _CLASSES:
+        raise AgentError(
+            f"gadget {spec.name}: this agent knows no gadgets of kind {spec.kind!r}",
+            "kubectl gadget deploy, which updates the agents",
+        )
+    module, name = _CLASSES[spec.kind]
+    source: Source = getattr(import_module(f"kubectl_gadget.agent.{module}"), name)(spec, elf, context)
+    return source
 
 
 def _has_packets(spec: AnyGadget) -> bool:

@@ -1,4 +1,4 @@
-"""The interface between a session and each gadget that it runs, whatever its kind (session/source_kinds.py).
+"""The interface between a session and each gadget that it runs, whatever its kind (session/start_sources.py).
 
 A source is attached when its constructor returns; the constructor gets everything that the source needs (context.py).
 The session then calls settle() and send() in turns (session/sending.py). At its end it calls detach(), then settle()
