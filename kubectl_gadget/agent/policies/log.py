@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent
@@ -65,6 +66,26 @@ def records(ring: bytes | memoryview) -> Iterator[bytes]:
         if not length & _DISCARDED:
             yield bytes(ring[start : start + size])
         offset = start + (size + 7) // 8 * 8
+
+
+class FreshRecords:
+    """The settled records of a ring that no reaction has processed yet. The trap: they are read long before they are
+    sent, so the ring does not advance here."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def of(self, ring: Ring) -> Iterator[bytes]:
+        """Yields the records since the last call, up to the settled position. Callers must consume it to the end."""
+        start = ring.position
+        batch = ring.batch()
+        try:
+            fresh = batch[max(0, self._seen - start) :]
+            self._seen = start + len(batch)
+            yield from records(fresh)
+            fresh.release()
+        finally:
+            batch.release()
 
 
 def whole_records(ring: bytes | memoryview, most: int) -> int:

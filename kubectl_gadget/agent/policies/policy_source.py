@@ -9,9 +9,9 @@ import math
 import time
 
 from kubectl_gadget.agent.bpf.detached import StoppedPrograms
-from kubectl_gadget.agent.policies.fresh_records import FreshRecords
 from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
 from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
+from kubectl_gadget.agent.policies.log import FreshRecords
 from kubectl_gadget.agent.policies.outside_requests import OutsideRequests
 from kubectl_gadget.agent.policies.reaction import ProcessKiller
 from kubectl_gadget.agent.policies.selector_profiles import Profiles

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_gadget.agent.host.digests import digest
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.agent.session.known_objects import known_objects
+from kubectl_gadget.agent.session.declaration_check import known_objects
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, ProgramChoice, RecorderSpec
 from kubectl_gadget.wire.frames import FrameType

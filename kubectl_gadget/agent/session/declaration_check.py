@@ -5,18 +5,29 @@ A gadget's name is accepted only with the object that the build made for it; all
 says where an object's variables are, so a switch such as `dry_run` counts only at the offset that the build recorded.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.agent.host.digests import digest
-from kubectl_gadget.agent.session.known_objects import known_objects
+from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 from kubectl_gadget.wire.session_command import DRY_RUN, SessionCommand, acts, declared_name, enforces
 
 _INSTALLED, _POLICY = "installed", "policy"
+
+
+def known_objects() -> dict[str, dict[str, Any]]:
+    """Returns the objects that belong to this agent's version, by gadget and hash (catalogue/contained_gadgets.py).
+    Raises AgentError when the file is missing."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(own_files.read("built/contained.json"))
+    except (OSError, ValueError) as error:
+        raise AgentError(f"the agent's catalogue cannot be read: {error}", "build it (make setup)") from None
+    return found
 
 
 def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], objects: Sequence[bytes], in_pod: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.agent.policies.fresh_records import FreshRecords
+from kubectl_gadget.agent.policies.log import FreshRecords
 from kubectl_gadget.agent.policies.reaction import ProcessKiller
 from kubectl_gadget.policy_events.policy_record import HEAD, RECORD
 
