@@ -21,7 +21,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import procfs, this_node
+from kubectl_gadget.agent.host import procfs, this_node, tracefs
 from kubectl_gadget.agent.kernel.refusal import capabilities
 from kubectl_gadget.wire.client_messages import FilterSpec
 
@@ -31,7 +31,6 @@ _FILE = "program.bt"
 _RELRO = 0x6474E552
 _BTF = "/sys/kernel/btf/vmlinux"
 _SHELL = "/bin/sh"
-_TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _IRRELEVANT = re.compile(r"couldn't set RLIMIT_MEMLOCK")
 """Since Linux 5.11, a BPF program's memory is charged to its cgroup."""
 _MAP_NAME = re.compile(r"\w{1,11}", re.ASCII)
@@ -55,7 +54,9 @@ def problems() -> list[Problem]:
         why = f"it finds the compiler's headers with a shell, and crashes without {_SHELL}"
         found.append({"what": "bpftrace needs a shell", "why": why, "try": "an agents' image of this version"})
     if why := _without_tracefs():
-        found.append({"what": "tracefs is not mounted", "why": why, "try": f"mount -t tracefs tracefs {_TRACEFS[0]}"})
+        found.append(
+            {"what": "tracefs is not mounted", "why": why, "try": f"mount -t tracefs tracefs {tracefs.FOLDERS[0]}"}
+        )
     if not os.path.exists(_BTF):
         why = f"there is no {_BTF}, from which bpftrace reads the kernel's types"
         found.append({"what": "the kernel has no BTF", "why": why, "try": "a kernel with CONFIG_DEBUG_INFO_BTF"})
@@ -76,14 +77,14 @@ def executable(folder: str) -> str:
 
 def _without_tracefs() -> str:
     """Returns why tracepoints cannot be looked up, or "". In our pods it mounts tracefs, visible in this pod only."""
-    if any(os.path.isdir(f"{folder}/events") for folder in _TRACEFS):
+    if tracefs.tracefs():
         return ""
     if not this_node.pod_uid():
-        return f"neither {_TRACEFS[0]} nor {_TRACEFS[1]} has the kernel's events"
+        return f"neither {' nor '.join(tracefs.FOLDERS)} has the kernel's events"
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
-    if library.mount(b"tracefs", _TRACEFS[0].encode(), b"tracefs", 0, None):
+    if library.mount(b"tracefs", tracefs.FOLDERS[0].encode(), b"tracefs", 0, None):
         return os.strerror(ctypes.get_errno())
     return ""
 

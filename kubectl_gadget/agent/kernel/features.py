@@ -11,6 +11,7 @@ from typing import Any
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.agent.host.tracefs import tracefs
 from kubectl_gadget.agent.kernel.refusal import lockdown, missing_capabilities, perf_is_closed, security_file
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import Problem
@@ -20,7 +21,6 @@ _LSM_LIST_MODULES = 461
 """The same on all architectures."""
 _BPF_MODULE = 110
 """LSM_ID_BPF of include/uapi/linux/lsm.h."""
-TRACING = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 
 def can() -> dict[str, bool | None]:
@@ -29,7 +29,7 @@ def can() -> dict[str, bool | None]:
     return {
         "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
         "ring_buffer": _ring_buffer(),
-        "tracepoint": _in_tracefs("events"),
+        "tracepoint": tracefs() is not None or None,
         "kprobe": _perf_unit("kprobe"),
         "uprobe": _perf_unit("uprobe"),
         "fentry": fentry,
@@ -85,21 +85,14 @@ def _ring_buffer() -> bool | None:
         return None if failure.errno == errno.EPERM else False
 
 
-def _in_tracefs(path: str) -> bool | None:
-    if not any(os.path.isdir(f"{folder}/events") for folder in TRACING):
-        return None
-    return any(os.path.exists(f"{folder}/{path}") for folder in TRACING)
-
-
 def _fentry() -> bool | None:
     """Whether BPF trampolines, which need ftrace, work. A lockdown that forbids them also forbids opening ftrace's list
     of functions."""
-    path = next((path for folder in TRACING if os.path.exists(path := f"{folder}/available_filter_functions")), None)
-    if path is None:
-        return _in_tracefs("available_filter_functions")
+    if (folder := tracefs()) is None:
+        return None
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    except PermissionError:
+        os.close(os.open(f"{folder}/available_filter_functions", os.O_RDONLY | os.O_CLOEXEC))
+    except (FileNotFoundError, PermissionError):
         return False
     return True
 

@@ -9,8 +9,8 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from kubectl_gadget.agent.host.tracefs import tracefs
 from kubectl_gadget.agent.kernel import attach_ways
-from kubectl_gadget.agent.kernel.features import TRACING
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.similar_names import close_matches
 from kubectl_gadget.wire.agent_messages import FoundFunction, FoundFunctions, Hooks
@@ -66,41 +66,33 @@ def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[
 
 def traceable_names() -> list[str] | None:
     """Returns the functions that can be hooked; a name is repeated if several share it. None: unknown."""
-    for folder in TRACING:
-        try:
-            with open(f"{folder}/available_filter_functions", encoding="ascii", errors="replace") as file:
-                return [line.split(maxsplit=1)[0] for line in file if not line.isspace()]
-        except OSError:
-            continue
-    return None
+    try:
+        with open(f"{tracefs()}/available_filter_functions", encoding="ascii", errors="replace") as file:
+            return [line.split(maxsplit=1)[0] for line in file if not line.isspace()]
+    except OSError:
+        return None
 
 
 def traceable_problem() -> str:
     """Returns why traceable_names() returned None, and what helps."""
-    folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
-    if folder is None:
+    if (folder := tracefs()) is None:
         where = "mount -t tracefs tracefs /sys/kernel/tracing; in a pod: as a hostPath"
         return f"tracefs, which lists the functions that can be hooked, is not mounted ({where})"
-    if not os.path.exists(f"{folder}/available_filter_functions"):
+    if not os.path.exists(file := f"{folder}/available_filter_functions"):
         return "this kernel lists no functions that can be hooked (CONFIG_DYNAMIC_FTRACE)"
-    file = f"{folder}/available_filter_functions"
     return f"{file}, which lists the functions that can be hooked, cannot be read (rights, or the kernel's lockdown)"
 
 
 def _tracepoint(name: str) -> bool | None:
-    group, _, event = name.partition("/")
     if not re.fullmatch(r"\w+/\w+", name):
         return False
-    mounted = [folder for folder in TRACING if os.path.isdir(f"{folder}/events")]
-    if not mounted:
-        return None
-    return any(os.path.isdir(f"{folder}/events/{group}/{event}") for folder in mounted)
+    folder = tracefs()
+    return os.path.isdir(f"{folder}/events/{name}") if folder else None
 
 
 def _tracepoints() -> Iterator[str]:
     """Yields all tracepoints as GROUP/EVENT, where tracefs can be read."""
-    folder = next((folder for folder in TRACING if os.path.isdir(f"{folder}/events")), None)
-    for group in os.scandir(f"{folder}/events") if folder else ():
+    for group in os.scandir(f"{folder}/events") if (folder := tracefs()) else ():
         if group.is_dir():
             yield from (f"{group.name}/{event.name}" for event in os.scandir(group.path) if event.is_dir())
 

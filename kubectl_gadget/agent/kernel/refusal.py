@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.host.tracefs import tracefs
 from kubectl_gadget.errors import AgentError
 
 CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
@@ -183,13 +184,10 @@ def _not_permitted() -> tuple[str, str | None]:
 
 
 def _no_tracepoint(name: str, error: str) -> tuple[str, str | None]:
-    for folder in ("/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"):
-        group, _, call = name.partition("/sys_exit_" if "/sys_exit_" in name else "/sys_enter_")
-        if call and os.path.isdir(f"{folder}/{group}"):
-            return f"the kernel has no system call {call}", "a newer kernel, or one that is built with this call"
-        if os.path.isdir(folder):
-            return f"the kernel has no tracepoint {name}", "a kernel with CONFIG_FTRACE_SYSCALLS=y, or a newer one"
-    return (
-        f"tracepoint {name} cannot be looked up ({error}): tracefs is not mounted",
-        "mount -t tracefs tracefs /sys/kernel/tracing (in a pod: as a hostPath)",
-    )
+    if (folder := tracefs()) is None:
+        remedy = "mount -t tracefs tracefs /sys/kernel/tracing (in a pod: as a hostPath)"
+        return f"tracepoint {name} cannot be looked up ({error}): tracefs is not mounted", remedy
+    group, _, call = name.partition("/sys_exit_" if "/sys_exit_" in name else "/sys_enter_")
+    if call and os.path.isdir(f"{folder}/events/{group}"):
+        return f"the kernel has no system call {call}", "a newer kernel, or one that is built with this call"
+    return f"the kernel has no tracepoint {name}", "a kernel with CONFIG_FTRACE_SYSCALLS=y, or a newer one"

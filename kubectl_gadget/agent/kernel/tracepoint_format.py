@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from kubectl_gadget.agent.kernel.features import TRACING
+from kubectl_gadget.agent.host.tracefs import FOLDERS, tracefs
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import Resolve
 
@@ -71,19 +71,16 @@ class TracepointField(NamedTuple):
 
 def fields(tracepoint: str) -> list[TracepointField]:
     """Returns the fields of a tracepoint such as "sched/sched_switch". Raises AgentError."""
-    for folder in TRACING:
-        try:
-            with open(f"{folder}/events/{tracepoint}/format", encoding="utf-8") as text:
-                found = map(_FIELD.match, text)
-                return [
-                    TracepointField(one["declared"], int(one["offset"]), int(one["size"]), one["signed"] == "1")
-                    for one in found
-                    if one
-                ]
-        except OSError as failure:
-            error = failure
-    what = f"the fields of {tracepoint} cannot be read: {error}"
-    raise AgentError(what, "mount -t tracefs nodev /sys/kernel/tracing on the node; or raw: true")
+    try:
+        with open(f"{tracefs() or FOLDERS[0]}/events/{tracepoint}/format", encoding="utf-8") as text:
+            return [
+                TracepointField(one["declared"], int(one["offset"]), int(one["size"]), one["signed"] == "1")
+                for one in map(_FIELD.match, text)
+                if one
+            ]
+    except OSError as error:
+        what = f"the fields of {tracepoint} cannot be read: {error}"
+        raise AgentError(what, "mount -t tracefs nodev /sys/kernel/tracing on the node; or raw: true") from None
 
 
 def place(slots: bytes, tracepoint: str, compared: Mapping[int, str | None]) -> bytes:
