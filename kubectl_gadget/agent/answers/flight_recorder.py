@@ -16,7 +16,7 @@ from itertools import islice
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.ring import Ring
+from kubectl_gadget.agent.bpf.ring import Ring, framed, records
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.client_messages import RecorderSpec
 
@@ -35,7 +35,6 @@ _COMM = slice(40, 56)
 _RECORDED = struct.Struct("<QQ")
 _RECORDER = struct.Struct("<QII")
 _BECAUSE = struct.Struct("<III4x16s")
-_RING_HEADER = struct.Struct("<II")
 
 
 def _reason(because: int, signal: int = 0, pid: int = 0, comm: bytes = b"") -> bytes:
@@ -113,12 +112,8 @@ class FlightRecorder:
         data = bytes(batch)
         batch.release()
         self._ring.advance(len(data))
-        position = 0
-        while position < len(data):
-            length = _RING_HEADER.unpack_from(data, position)[0]
-            record = data[position + _RING_HEADER.size : position + _RING_HEADER.size + length]
-            position += _RING_HEADER.size + (length + 7) // 8 * 8
-            if length < _RECORD_HEAD.size + _TRIGGER.size:
+        for record in records(data):
+            if len(record) < _RECORD_HEAD.size + _TRIGGER.size:
                 continue  # its only purpose is to wake the agent
             place, because, signal, _ = _TRIGGER.unpack(record[-_TRIGGER.size :])
             if place in self._fds:
@@ -128,9 +123,7 @@ class FlightRecorder:
 
     def _with_reason(self, rows: list[bytes], reason: bytes) -> bytes:
         start, end = self._offset, self._offset + len(reason)
-        return b"".join(
-            _RING_HEADER.pack(len(row), 0) + row[:start] + reason + row[end:] + bytes(-len(row) % 8) for row in rows
-        )
+        return b"".join(framed(row[:start] + reason + row[end:]) for row in rows)
 
     def _exchange(self, places: Sequence[int]) -> dict[int, list[bytes]]:
         """Replaces recordings by empty ones. Returns the old ones' records by index, oldest first."""

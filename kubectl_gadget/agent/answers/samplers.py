@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from itertools import islice
 
+from kubectl_gadget.agent.bpf.ring import framed
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.errors import AgentError, FrameError
@@ -32,7 +33,6 @@ _CUT = 0x8000
 _MOST_BYTES = 0x7FFF
 _ROWS = 1024
 """Rows in one piece."""
-_HEADER = struct.Struct("<II")
 _TEXT = struct.Struct("<HH")
 
 
@@ -82,7 +82,7 @@ class RowPacker:
                 record[offset : offset + size] = value[:size].ljust(size, b"\0")
             else:
                 record[offset : offset + size] = value.to_bytes(size, "little")
-        return _HEADER.pack(len(record), 0) + record + bytes(-len(record) % 8)
+        return framed(record)
 
 
 class Sampled:

@@ -10,11 +10,15 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Iterator
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.counters import CpuCounters
 
 _RECORD = struct.Struct("<II")
+"""Length and page offset, before each record; records are padded to multiples of 8 bytes."""
+_DISCARDED = 1 << 30
+"""BPF_RINGBUF_DISCARD_BIT of the length."""
 _CHECKS = 2000
 """How often busy CPUs are checked before this turn gives up. A program takes about a microsecond."""
 
@@ -170,6 +174,35 @@ class CopiedRing:
 
 
 Ring = MappedRing | CopiedRing
+
+
+def framed(record: bytes | bytearray) -> bytes:
+    """Returns a record as it is in a ring buffer."""
+    return _RECORD.pack(len(record), 0) + record + bytes(-len(record) % 8)
+
+
+def records(ring: bytes | memoryview) -> Iterator[bytes]:
+    """Yields the records in bytes of a ring buffer."""
+    offset = 0
+    while offset < len(ring):
+        length, _ = _RECORD.unpack_from(ring, offset)
+        start = offset + _RECORD.size
+        size = length & (_DISCARDED - 1)
+        if not length & _DISCARDED:
+            yield bytes(ring[start : start + size])
+        offset = start + (size + 7) // 8 * 8
+
+
+def whole_records(ring: bytes | memoryview, most: int) -> int:
+    """Returns the size in bytes of the first whole records within `most` bytes; at least that of the first one."""
+    offset = 0
+    while offset < len(ring):
+        length, _ = _RECORD.unpack_from(ring, offset)
+        end = offset + _RECORD.size + ((length & (_DISCARDED - 1)) + 7) // 8 * 8
+        if offset and end > most:
+            break
+        offset = end
+    return offset
 
 
 def open_ring(fd: int, size: int, counters: CpuCounters) -> Ring:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from kubectl_gadget.agent.bpf import counters
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
+from kubectl_gadget.agent.bpf.ring import records, whole_records
 from kubectl_gadget.agent.bpf.syscall_programs import TABLES, SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.installed import loaded_policies
@@ -20,7 +21,7 @@ from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedC
 from kubectl_gadget.agent.installed.pins import Pins, owner_of
 from kubectl_gadget.agent.policies.hooks.hook import SHARED, PolicyHook
 from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
-from kubectl_gadget.agent.policies.log import LoggedEvent, events, records, whole_records
+from kubectl_gadget.agent.policies.log import LoggedEvent, events
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.policy_events.hook_reader import HookReader
 from kubectl_gadget.policy_events.policy_record import FORMAT

@@ -9,6 +9,7 @@ import socket
 import struct
 from contextlib import suppress
 
+from kubectl_gadget.agent.bpf.ring import framed
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.sources.channel import Channel
@@ -22,7 +23,6 @@ PATH = f"{presence.FOLDER}/kubectl-gadget.feed"
 EVENT, COMPLETE, LOST = b"E", b"C", b"L"
 """The first byte of each type of packet."""
 NUMBER = struct.Struct("<Q")
-_RING = struct.Struct("<II")
 _MOST_BYTES = 1 << 18
 _MOST_HELD = 4 << 20
 """Bytes that a session holds while its client does not take them."""
@@ -86,7 +86,7 @@ class FedRing:
 
     def _take(self, kind: bytes, rest: bytes) -> None:
         if kind == EVENT:
-            self._bytes += _RING.pack(len(rest), 0) + rest + bytes(-len(rest) % 8)
+            self._bytes += framed(rest)
             self.events += 1
             self.bytes += len(rest)
         elif kind == COMPLETE:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from kubectl_gadget.agent.bpf.ring import Ring
+from kubectl_gadget.agent.bpf.ring import Ring, records
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
 from kubectl_gadget.policy_events.event import PolicyEvent
@@ -22,8 +22,6 @@ from kubectl_gadget.wire.agent_messages import ContainerNames
 _DOCKER_CHARACTERS = 31
 _IDS = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
 _HEAD = struct.Struct("<QQIIIIII16s16sII")
-_RING = struct.Struct("<II")
-_DISCARDED = 1 << 30
 
 
 class RecordHead(NamedTuple):
@@ -56,18 +54,6 @@ class LoggedEvent:
     found: Found
 
 
-def records(ring: bytes | memoryview) -> Iterator[bytes]:
-    """Yields the records in bytes of a ring buffer."""
-    offset = 0
-    while offset < len(ring):
-        length, _ = _RING.unpack_from(ring, offset)
-        start = offset + _RING.size
-        size = length & (_DISCARDED - 1)
-        if not length & _DISCARDED:
-            yield bytes(ring[start : start + size])
-        offset = start + (size + 7) // 8 * 8
-
-
 class FreshRecords:
     """The settled records of a ring that no reaction has processed yet. The trap: they are read long before they are
     sent, so the ring does not advance here."""
@@ -86,18 +72,6 @@ class FreshRecords:
             fresh.release()
         finally:
             batch.release()
-
-
-def whole_records(ring: bytes | memoryview, most: int) -> int:
-    """Returns the size in bytes of the first whole records within `most` bytes; at least that of the first one."""
-    offset = 0
-    while offset < len(ring):
-        length, _ = _RING.unpack_from(ring, offset)
-        end = offset + _RING.size + ((length & (_DISCARDED - 1)) + 7) // 8 * 8
-        if offset and end > most:
-            break
-        offset = end
-    return offset
 
 
 def events(record: bytes, hooks: Mapping[int, HookReader]) -> Iterator[LoggedEvent]:

@@ -3,7 +3,7 @@
 import json
 import struct
 
-from kubectl_gadget.agent.policies.log import records, whole_records
+from kubectl_gadget.agent.bpf.ring import records, whole_records
 from kubectl_gadget.policy_events.event import (
     Credentials,
     EventArgument,
