@@ -154,7 +154,6 @@ class ChosenPods:
         self._containers.take_removed()
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        """As ContainerFollower.set_owner()."""
         if container is not None and wanted:
             self._wanted.add(cgroup)
             self._put(cgroup)
@@ -162,7 +161,6 @@ class ChosenPods:
             self.forget(cgroup)
 
     def forget(self, cgroup: int) -> None:
-        """As ContainerFollower.forget()."""
         self._wanted.discard(cgroup)
         if self._map is not None:
             self._map.remove(cgroup.to_bytes(8, "little"))

@@ -11,7 +11,7 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 import ctypes
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget.agent.bpf import detached, libbpf, sampling
 from kubectl_gadget.agent.bpf.btf import Btf
@@ -20,6 +20,9 @@ from kubectl_gadget.agent.bpf.maps import HASH, BpfMap
 from kubectl_gadget.agent.host import cgroups
 from kubectl_gadget.agent.kernel_types.stored_subsets import open_subset
 from kubectl_gadget.errors import AgentError
+
+if TYPE_CHECKING:
+    from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 
 _HASHES = (HASH, 9)
 """Hashes, and LRU hashes."""
@@ -73,22 +76,6 @@ def program_info(fd: int) -> ProgramInfo:
     return info
 
 
-class ProgramCaller(Protocol):
-    """Calls the programs of objects from programs of its own, so that the kernel need not run each of them."""
-
-    def add(self, object: "BpfObject", program: str) -> bool:
-        """Calls the program from now on. Returns False when it does not call programs of this kind."""
-
-    def calls(self, object: "BpfObject", program: str) -> bool:
-        """Whether the program was added and not removed."""
-
-    def stopped(self, object: "BpfObject") -> dict[str, str]:
-        """As BpfObject.stopped(), for the object's programs that were added."""
-
-    def remove(self, object: "BpfObject") -> bool:
-        """Stops calling the object's programs. True when some may still be running: call wait_for_programs() then."""
-
-
 class BpfObject:
     """See the module docstring. Raises libbpf.Failure. `programs` None means all of them."""
 
@@ -105,7 +92,7 @@ class BpfObject:
         self._sections: dict[str, str] = {}
         self.frequency = 0
         """samples per second, for perf event programs"""
-        self.caller: ProgramCaller | None = None
+        self.caller: PacketDispatcher | None = None
         """what calls some of its programs"""
         self._types = open_subset(elf) if programs is None or programs else None  # open until the object is loaded
         options = libbpf.OpenOptions(ctypes.sizeof(libbpf.OpenOptions), name[:15].encode())

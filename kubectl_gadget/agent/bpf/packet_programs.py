@@ -129,7 +129,7 @@ class PacketDispatcher:
         object.caller = self
 
     def add(self, object: BpfObject, program: str) -> bool:
-        """As ProgramCaller.add()."""
+        """Calls the program from now on. Returns False when it is not for packets or closed sockets."""
         if object.section(program) not in _HOOKS:
             return False
         hook = _HOOKS[object.section(program)]
@@ -142,11 +142,11 @@ class PacketDispatcher:
         return True
 
     def calls(self, object: BpfObject, program: str) -> bool:
-        """As ProgramCaller.calls()."""
+        """Whether the program was added and not removed."""
         return program in self._called.get(object, ())
 
     def stopped(self, object: BpfObject) -> dict[str, str]:
-        """As ProgramCaller.stopped()."""
+        """As BpfObject.stopped(), for the object's programs that were added."""
         called = self._called.get(object)
         if not called:
             return {}
@@ -160,7 +160,7 @@ class PacketDispatcher:
         }
 
     def remove(self, object: BpfObject) -> bool:
-        """As ProgramCaller.remove()."""
+        """Stops calling the object's programs. True when some may still be running: call wait_for_programs() then."""
         called = self._called.pop(object, {})
         number = self._numbers.pop(object, None)
         if number is not None:

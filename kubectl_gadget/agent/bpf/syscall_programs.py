@@ -250,7 +250,6 @@ class SyscallObject(BpfObject):
         return (program for program in super()._run_by_kernel() if program not in self._followers)
 
     def stopped(self) -> dict[str, str]:
-        """As BpfObject.stopped()."""
         removed = [
             name
             for name, followed in self._followed.items()
@@ -260,7 +259,6 @@ class SyscallObject(BpfObject):
         return found | super().stopped()
 
     def release(self) -> bool:
-        """As BpfObject.release()."""
         followed = bool(self._followed)
         while self._followed:
             for entry in self._followed.popitem()[1]:
@@ -268,7 +266,6 @@ class SyscallObject(BpfObject):
         return super().release() or followed
 
     def close(self) -> None:
-        """As BpfObject.close()."""
         super().close()
         if self._owns_calls:
             self.calls.close()

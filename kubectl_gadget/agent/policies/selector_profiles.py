@@ -57,7 +57,6 @@ class Profiles:
         self._assign(cgroup, container, wanted)
 
     def forget(self, cgroup: int) -> None:
-        """As ContainerFollower.forget()."""
         self._cgroups.pop(cgroup, None)
         self._hooks[0].map("policy_containers").remove(struct.pack("<Q", cgroup))
 
