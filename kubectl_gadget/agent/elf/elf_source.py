@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<II8xQQQI20x")
+_SECTION = struct.Struct("<IIQQQQI20x")
 _SEGMENT = struct.Struct("<IIQQ8xQ16x")
 _MAGIC = b"\x7fELF\x02\x01"
 _LOAD, _EXECUTABLE = 1, 1
@@ -93,6 +93,7 @@ class Section(NamedTuple):
 
     name: int
     kind: int
+    flags: int
     address: int
     offset: int
     size: int

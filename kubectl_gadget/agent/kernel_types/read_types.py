@@ -3,9 +3,9 @@
 import struct
 from typing import NamedTuple
 
+from kubectl_gadget.agent.elf.elf_source import ElfFile, MemorySource
 from kubectl_gadget.agent.kernel_types.btf_records import BtfRecords
 
-_SECTION = struct.Struct("<IIQQQQIIQQ")
 _TARGET_ID = 7
 """BPF_CORE_TYPE_ID_TARGET"""
 _FLAVOR = b"___"
@@ -22,8 +22,9 @@ class ReadTypes(NamedTuple):
 
 def read_types(elf: bytes) -> ReadTypes:
     """Reads an object. Raises struct.error, ValueError, OverflowError and LookupError when it is malformed."""
-    sections = _sections(elf)
-    records, extension = BtfRecords(sections[b".BTF"]), sections[b".BTF.ext"]
+    file = ElfFile(MemorySource(elf))
+    found = {file.names.at(one.name): elf[one.offset : one.offset + one.size] for one in file.sections}
+    records, extension = BtfRecords(found[b".BTF"]), found[b".BTF.ext"]
     head, *_, start, size = struct.unpack_from("<I6I", extension, 4)
     at, end = head + start, head + start + size
     types, numbers = set(), set()
@@ -48,13 +49,3 @@ def _essential(name: bytes) -> bytes:
     if before.endswith(b"_") or after.startswith(b"_"):
         raise ValueError(f"the name {name!r} is ambiguous")
     return before if found else name
-
-
-def _sections(elf: bytes) -> dict[bytes, bytes]:
-    start, bytes_of_one, count, of_names = struct.unpack_from("<40xQ10xHHH", elf)
-    headers = [_SECTION.unpack_from(elf, start + number * bytes_of_one) for number in range(count)]
-    names = headers[of_names][4]
-    return {
-        elf[names + header[0] : elf.index(b"\0", names + header[0])]: elf[header[4] : header[4] + header[5]]
-        for header in headers
-    }

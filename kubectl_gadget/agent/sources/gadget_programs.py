@@ -13,7 +13,6 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
-from kubectl_gadget.agent.kernel.old_instructions import without_compare_and_swap
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.events_output import EventsOutput
 from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
@@ -145,9 +144,12 @@ class GadgetPrograms:
                 program = program or refusal.failed_program(failure.log)
                 section = object.section(program) if program in object.program_names else ""
                 resources.close()
-                if refusal.lacks_atomics(failure) and (elf := without_compare_and_swap(self._elf)) != self._elf:
-                    self._elf = elf
-                    return False
+                if refusal.lacks_atomics(failure):
+                    from kubectl_gadget.agent.kernel.old_instructions import without_compare_and_swap
+
+                    if (elf := without_compare_and_swap(self._elf)) != self._elf:
+                        self._elf = elf
+                        return False
                 self._refused(program, failure, features.lacking(section.partition("/")[0]))
                 return False
             self._resources = resources.pop_all()
