@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from kubectl_gadget.agent.answers.bpf_programs import KernelObjects, held_programs
+from kubectl_gadget.agent.answers.bpf_programs import KernelObjects
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.host import procfs
 
 _NOTHING = "on_sys_exit"
 _CALLS = 100_000
@@ -28,7 +29,7 @@ def counting() -> Iterator[None]:
 
 def program_counts(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
     """Returns nanoseconds and runs of each program that these processes have open, by the program's number."""
-    held = {id for pid in pids for id in held_programs(pid)}
+    held = {id for pid in pids for _, id in procfs.bpf_objects(pid, b"prog_id")}
     return {one.id: (one.run_time, one.runs) for one in KernelObjects().programs() if one.id in held}
 
 

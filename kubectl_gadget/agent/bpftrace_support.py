@@ -12,7 +12,6 @@ import signal
 import struct
 import subprocess
 import tempfile
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -198,12 +197,8 @@ def is_irrelevant(line: str) -> bool:
 
 def find_map(pid: int, name: str) -> OpenMap | None:
     """Returns the map @name of a bpftrace process, or None."""
-    with suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fdinfo"):
-            for line in procfs.read(f"/proc/{pid}/fdinfo/{number}").splitlines():
-                if line.startswith(b"map_id:") and (found := _open_if(int(line.split()[1]), name)):
-                    return found
-    return None
+    opened = (_open_if(id, name) for _, id in procfs.bpf_objects(pid, b"map_id"))
+    return next(filter(None, opened), None)
 
 
 def _open_if(id: int, name: str) -> OpenMap | None:

@@ -189,22 +189,7 @@ class BpfPrograms(Sampler):
         pids = {pid: id for id, path in self._containers.everything() for pid in cgroups.processes(self._root, path)}
         owners = dict.fromkeys(programs, (self._top, 0))
         for pid, cgroup in pids.items():
-            for id in held_programs(pid):
+            for _, id in procfs.bpf_objects(pid, b"prog_id"):
                 if id in owners and not owners[id][1]:
                     owners[id] = cgroup, pid
         return owners
-
-
-def held_programs(pid: int) -> set[int]:
-    """Returns the ids of BPF programs that a process has open, directly or through a link."""
-    found: set[int] = set()
-    try:
-        fds = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return found
-    for fd in fds:
-        if not procfs.link(f"/proc/{pid}/fd/{fd}").startswith("anon_inode:bpf"):
-            continue
-        lines = procfs.read(f"/proc/{pid}/fdinfo/{fd}").splitlines()  # none when it was closed meanwhile
-        found |= {int(line.split()[1]) for line in lines if line.startswith(b"prog_id:")}
-    return found

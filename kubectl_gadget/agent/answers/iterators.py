@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.host import procfs
 
 _OF_NAMESPACES = frozenset({"iter/tcp", "iter/udp", "iter/unix", "iter/netlink"})
 _NEWNET = 0x40000000
@@ -68,7 +69,7 @@ class Iterators:
         """Yields a file for each network namespace that has a process; this process's own comes first."""
         seen = {os.stat(_OWN).st_ino}
         yield _OWN
-        for pid in filter(str.isdecimal, os.listdir("/proc")):
+        for pid in sorted(procfs.pids()):
             path = f"/proc/{pid}/ns/net"
             try:
                 number = os.stat(path).st_ino

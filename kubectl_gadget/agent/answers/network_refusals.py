@@ -108,24 +108,12 @@ class Refusals:
 
 def _holders(numbers: set[int]) -> Iterator[tuple[int, int, int]]:
     """Yields id, process and file descriptor of each of these maps; the newest processes are checked first."""
-    wanted, own = set(numbers), os.getpid()
-    for pid in sorted(map(int, filter(str.isdecimal, os.listdir("/proc"))), reverse=True):
-        if not wanted:
-            return
-        if pid == own:
-            continue
-        try:
-            fds = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue  # it has ended
-        for fd in fds:
-            if procfs.link(f"/proc/{pid}/fd/{fd}") != "anon_inode:bpf-map":
-                continue
-            # Empty when it was closed meanwhile.
-            for line in procfs.read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
-                if line.startswith(b"map_id:") and (number := int(line.split()[1])) in wanted:
-                    wanted.discard(number)
-                    yield number, pid, int(fd)
+    wanted = set(numbers)
+    for pid in sorted(procfs.pids() - {os.getpid()}, reverse=True):
+        for fd, number in procfs.bpf_objects(pid, b"map_id") if wanted else ():
+            if number in wanted:
+                wanted.discard(number)
+                yield number, pid, fd
 
 
 def _file_of(pidfd: int, fd: int) -> int:

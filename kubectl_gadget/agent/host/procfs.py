@@ -5,6 +5,7 @@ The trap: cwd and root of another user's process need CAP_SYS_PTRACE, and PIDs a
 """
 
 import os
+from collections.abc import Iterator
 
 _PF_EXITING = 4
 """include/linux/sched.h; set from the start of a thread's exit until it is reaped"""
@@ -59,6 +60,20 @@ def link(path: str) -> str:
         return os.readlink(path)
     except OSError:
         return ""
+
+
+def bpf_objects(pid: int, name: bytes) -> Iterator[tuple[int, int]]:
+    """Yields the descriptors by which a process holds BPF objects, and their ids; `name` is the member of fdinfo with
+    the id: b"map_id", or b"prog_id", which links have as well."""
+    try:
+        fds = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return  # it has ended
+    for fd in fds:
+        if link(f"/proc/{pid}/fd/{fd}").startswith("anon_inode:bpf"):
+            for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():  # none when it was closed meanwhile
+                if line.startswith(name + b":"):
+                    yield int(fd), int(line.split()[1])
 
 
 def own_pid(pid: int) -> int:
