@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf import libbpf
-from kubectl_gadget.agent.bpf.map_batches import take_all
-from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.maps import Batches, BpfMap
 from kubectl_gadget.agent.bpf.object import BY_HAND, BpfObject
 from kubectl_gadget.errors import AgentError
 
@@ -21,6 +20,7 @@ _HEAD = struct.Struct("<IIQQ")
 
 _SUMS = "sum_"
 """Prefix of the names of summing walks, which add the present state before sums are taken."""
+_BATCH = 1024
 _WALK_SECONDS = 2.0
 """Seconds between two runs of the other walks."""
 
@@ -79,7 +79,7 @@ class Totals:
         rest = self._record + 8 - len(head) - sum(self._sizes)
         tail = (b"\xff" if self._sampled else b"\0") * rest + bytes(-self._record % 8)
         if full:
-            for keys, values in take_all(full):
+            for keys, values in Batches(full, _BATCH).take():
                 yield b"".join(head + key + value + tail for key, value in zip(keys, values, strict=True))
         yield from self._sampled.records(head[8:])
 

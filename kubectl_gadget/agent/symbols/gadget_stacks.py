@@ -12,8 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.agent.bpf.map_batches import Batches
-from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf.maps import Batches, BpfMap
 from kubectl_gadget.wire.agent_messages import StackNames
 
 if TYPE_CHECKING:
