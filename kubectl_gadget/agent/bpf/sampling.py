@@ -1,6 +1,7 @@
-"""Perf events that run a program at a fixed frequency on each CPU. They use a kernel timer, not a hardware counter.
+"""Perf events on each CPU: those that run a program at a fixed frequency, by a kernel timer and not a hardware counter;
+and those that make the kernel report mappings.
 
-The trap: a program has one link per CPU, and CPUs that come online later have none.
+The trap: CPUs that come online later have none.
 """
 
 import ctypes
@@ -9,12 +10,14 @@ import struct
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.errors import AgentError
 
 _NUMBER = {"x86_64": 298, "aarch64": 241}
 """System call number of perf_event_open()."""
-_SOFTWARE, _CPU_CLOCK = 1, 0
+_SOFTWARE, _CPU_CLOCK, _DUMMY = 1, 0, 9
 _FREQUENCY = 1 << 10
 """attr.freq: sample_period is a frequency"""
+_MMAP, _MMAP2, _BUILD_ID = 1 << 8, 1 << 23, 1 << 34
 _CLOSE_ON_EXEC = 8
 _ATTRIBUTES = struct.Struct("<IIQQQQQ")
 """The head of struct perf_event_attr: type, size, config, sample_freq, sample_type, read_format, flags."""
@@ -58,3 +61,24 @@ def open_event(cpu: int, event: int, period: int, flags: int) -> int:
         error = ctypes.get_errno()
         raise Failure("perf_event_open", error, [f"perf_event_open() failed: {os.strerror(error)}"])
     return fd
+
+
+class MappingEvents:
+    """Makes the kernel report executable mappings with their build ids, from its creation until close(): dummy events,
+    which nothing reads; a BPF program at the kernel function that writes them reads its arguments. Raises
+    AgentError."""
+
+    def __init__(self) -> None:
+        self._fds: list[int] = []
+        try:
+            for cpu in online():
+                self._fds.append(open_event(cpu, _DUMMY, 0, _MMAP | _MMAP2 | _BUILD_ID))
+        except Failure as failure:
+            self.close()
+            what = f"the kernel does not report mappings with their build ids: {failure}"
+            raise AgentError(what, "Linux 5.12 or newer, with kernel.perf_event_paranoid=2 or --privileged") from None
+
+    def close(self) -> None:
+        """Ends the reports. May be called twice."""
+        while self._fds:
+            os.close(self._fds.pop())

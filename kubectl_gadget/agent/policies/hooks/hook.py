@@ -13,6 +13,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.sampling import MappingEvents
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel import attach_ways, tracepoint_format
 from kubectl_gadget.agent.policies.hooks import slot_types
@@ -21,7 +22,6 @@ from kubectl_gadget.agent.policies.hooks.same_files import SameFiles
 from kubectl_gadget.agent.policies.hooks.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.agent.symbols import function_lists
-from kubectl_gadget.agent.symbols.mapping_events import MappingEvents
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import Skipped
