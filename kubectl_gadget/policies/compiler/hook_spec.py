@@ -5,18 +5,21 @@ The trap: `tables` holds bytes that are written to the kernel's maps unchanged, 
 
 import os
 import struct
+from collections.abc import Sequence
 
 from kubectl_gadget.policies.compiler import file_following, socket_tracking
 from kubectl_gadget.policies.compiler.attach.hook_ways import HookWay, ways
-from kubectl_gadget.policies.compiler.attach.remedies import of_a_list, remedies
 from kubectl_gadget.policies.compiler.compiled_hook import MASKS, CompiledHook
 from kubectl_gadget.policies.compiler.encoding.register_tables import new_functions, register_tables
 from kubectl_gadget.policies.compiler.encoding.slots import SlotFlag
 from kubectl_gadget.policies.compiler.hook_slots import placed
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook, hashed_argument
+from kubectl_gadget.policies.language.linux_names import lsm_hook
+from kubectl_gadget.policies.model import Hook
 from kubectl_gadget.wire.message import Value
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, Remedy, SameFile, Way
 
+_ANY_LSM_HOOK, _ANY_FUNCTION = Hook("lsm", "file_open"), Hook("kprobe", "vfs_read")
 _LIMITED_ENTRIES = 32768
 _ACTION = struct.Struct("<iIQIIIIQ")
 _SCOPES = {"global": 0, "process": 1, "thread": 2}
@@ -82,13 +85,26 @@ def _variables(hook: CompiledHook) -> dict[str, Value]:
 
 
 def _remedies(hook: CompiledHook) -> tuple[Remedy, ...]:
-    """Suggestions for nodes that support none of the ways."""
+    """Suggestions for nodes that support none of the ways. Only a node knows which helps there: it tries the ways of
+    each. The trap: a hook that does not exist can neither deny nor send signals."""
     if hook.hook.generated and not hook.hook.syscall:
-        return (of_a_list(),)
+        what = "a list with `values`, the functions' names, which have a program each"
+        return (_remedy(what, ways(_ANY_FUNCTION, False, False)),)
     if not hook.denies or hook.options.allow_weaker:
         return ()
-    weaker = [way for way in ways(hook.hook, hook.at_return, True) if not way.denies]
-    return remedies(hook.hook, weaker, bool(hook.masks["signal"]))
+    found = []
+    if weaker := [way for way in ways(hook.hook, hook.at_return, True) if not way.denies]:
+        what = "send signals, which may come too late" if hook.masks["signal"] else "watch"
+        found.append(_remedy(f"--allow-weaker, which lets such nodes only {what}", weaker))
+    if not hook.hook.probe and hook.hook.kind != "lsm" and lsm_hook(hook.hook.target) is None:
+        able = [way for way in ways(_ANY_LSM_HOOK, False, True) if way.denies]
+        found.append(_remedy("a policy with lsmhooks, where such nodes can deny", able))
+    return tuple(found)
+
+
+def _remedy(text: str, tried: Sequence[HookWay]) -> Remedy:
+    """One suggestion. Ways in programs are left out, since they cannot be tried without a file."""
+    return Remedy(text=text, ways=tuple(way.message() for way in tried if not way.probe))
 
 
 def _unsure(hook: CompiledHook) -> tuple[int, ...]:
