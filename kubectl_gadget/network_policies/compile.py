@@ -13,8 +13,17 @@ from typing import Any
 
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from kubectl_gadget.network_policies.evaluate import Evaluation, Policy
-from kubectl_gadget.network_policies.kernel_tables import EGRESS, INGRESS, PEER, PEER_NODE, PolicyTables, pod_entry
-from kubectl_gadget.network_policies.numbers import ANYONE, UNMATCHED, ObjectNumbers
+from kubectl_gadget.network_policies.kernel_tables import (
+    ANYONE,
+    EGRESS,
+    INGRESS,
+    PEER,
+    PEER_NODE,
+    UNMATCHED,
+    ObjectNumbers,
+    PolicyTables,
+    pod_entry,
+)
 from kubectl_gadget.network_policies.peers import Endpoint, Peers, normal, own_addresses
 from kubectl_gadget.network_policies.prefixes import ALL, AddressBlock, block, port_prefixes
 from kubectl_gadget.network_policies.translated_addresses import EACH_NODE, add_translated
@@ -178,7 +187,7 @@ class Compiled:
     def _peer(self, terms: Terms, ports: NamedPorts) -> int:
         if not terms and not ports:
             return UNMATCHED
-        number = self._numbers.peers.of((frozenset(self._all_terms[term].text for term in terms), ports))
+        number = self._numbers.peers[frozenset(self._all_terms[term].text for term in terms), ports]
         self._peers[number] = _Peer(number, terms, ports)
         return number
 
@@ -190,7 +199,7 @@ class Compiled:
         for index, policy in enumerate(self._policies):
             concerned.setdefault(policy["metadata"]["namespace"], []).append(index)
         for namespace in concerned:
-            unknown = self._numbers.subjects.of(("unknown",))
+            unknown = self._numbers.subjects["unknown"]
             self.tables.add_subject(unknown, [_NOT_KNOWN], [_NOT_KNOWN])
             self.tables.namespaces[namespace] = pod_entry(unknown)
         for pod in self._inventory.pods:
@@ -222,7 +231,7 @@ class Compiled:
         names = {way: [self._policies[index]["metadata"].get("name", "") for index in applying[way]] for way in _WORDS}
         ports = self._named_ports(pod)
         key = (pod.namespace, tuple(names[EGRESS]), tuple(names[INGRESS]), ports)
-        subject = self._numbers.subjects.of(key)
+        subject = self._numbers.subjects[key]
         if subject in isolated:
             return subject
         isolated[subject] = bool(applying[EGRESS])

@@ -5,11 +5,13 @@ ports in network byte order.
 """
 
 import struct
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from kubectl_gadget.network_policies.numbers import ANYONE, UNMATCHED
 from kubectl_gadget.network_policies.prefixes import ADDRESS_BITS, PORT_BITS, AddressBlock, block
 
+UNMATCHED, ANYONE = 0, (1 << 32) - 1
+"""UNMATCHED: a peer that no rule matches. ANYONE: stands for all peers in rules that allow everyone."""
 EGRESS, INGRESS = 1, 2
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 PEER, PEER_NODE, PEER_SERVICE = 0, 1, 2
@@ -19,6 +21,14 @@ _ANY_PROTOCOL, _ANY_PORT = 72, 80
 _ALLOWED = struct.pack("<I", 1)
 _RELAYED = 0x100 << 112
 """100::/64, a prefix that no host uses (RFC 6666): holds a peer for each number that add_relayed() gets"""
+
+
+class ObjectNumbers(dict[Hashable, int]):
+    """Numbers sets of policies, or peers, from 1. The trap: if a number changed its meaning during a run, the kernel
+    would make wrong decisions until the last entry is replaced."""
+
+    def __missing__(self, key: Hashable) -> int:
+        return self.setdefault(key, len(self) + 1)
 
 
 @dataclass

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from kubectl_gadget.kube.inventory import Inventory, Pod, Port, Service
-from kubectl_gadget.network_policies.kernel_tables import EGRESS, PEER_SERVICE, PolicyTables
-from kubectl_gadget.network_policies.numbers import ObjectNumbers
+from kubectl_gadget.network_policies.kernel_tables import EGRESS, PEER_SERVICE, ObjectNumbers, PolicyTables
 from kubectl_gadget.network_policies.peers import Peers, normal, own_addresses
 from kubectl_gadget.network_policies.prefixes import block
 
@@ -34,7 +33,7 @@ def add_translated(
                 tables.allow_port(subject, EGRESS, peer, protocol, port, 16)
 
     def relay(node: str, is_v4: bool, protocol: str, port: int, name: str, backends: Sequence[_Backend]) -> None:
-        number = numbers.of(("relayed", node, is_v4, protocol, port))
+        number = numbers["relayed", node, is_v4, protocol, port]
         tables.add_relayed(number, name)
         relays.setdefault(node, []).append((number, is_v4, protocol, port))
         allow(number, protocol, port, backends)
@@ -42,7 +41,7 @@ def add_translated(
     for service in inventory.services:
         name = f"service {service.namespace}/{service.name}"
         for is_v4, addresses in _by_version(service.addresses):
-            peer = numbers.of(("service", service.namespace, service.name, is_v4))
+            peer = numbers["service", service.namespace, service.name, is_v4]
             for address in addresses:
                 tables.add_peer(block(address), peer, PEER_SERVICE, name)
             nodes = list(_nodes_at(inventory, addresses))
