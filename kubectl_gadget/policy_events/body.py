@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.policy_events.loaded_files import build_id
 
 Object = dict[str, Any]
 
@@ -44,8 +43,9 @@ def _place(event: PolicyEvent) -> Object:
             offsets = {"offset": event.offset or None, "ref_ctr_offset": event.reference_counter or None}
             return {"path": event.path, "symbol": event.function, **offsets}
         case "loader":
+            id = next((str(one.value) for one in event.args if one.kind == "build_id"), "")
             # JSON of protocol buffers encodes bytes this way.
-            return {"path": event.path, "buildid": base64.b64encode(bytes.fromhex(build_id(event.args))).decode()}
+            return {"path": event.path, "buildid": base64.b64encode(bytes.fromhex(id)).decode()}
         case "usdt":
             return {"path": event.path, "provider": event.subsystem, "name": event.function}
     return {"function_name": event.symbol or event.function}

@@ -3,19 +3,21 @@
 The client makes one for each selector; agents get those of installed policies as JSON.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Generic, TypeVar
 
 from kubectl_gadget.policy_events.argument_values import argument
 from kubectl_gadget.policy_events.event import EventArgument, EventHead, PolicyEvent
-from kubectl_gadget.policy_events.loaded_files import loaded_file
 from kubectl_gadget.policy_events.policy_record import Found, Value, blocks, function_called
 from kubectl_gadget.policy_events.strict_names import system_call
 
 Place = TypeVar("Place")
 
 
+_LONGEST_ID = 20
+"""Bytes of a build ID."""
 _HEAD = tuple(one.name for one in fields(EventHead))
 
 
@@ -107,7 +109,7 @@ def make_event(
     if description.returned is not None and matched.returned is not None:
         own["returned"] = argument(*description.returned, matched.returned, machine)
     if description.hook == "loader":
-        own["path"], id = loaded_file(matched.values)
+        own["path"], id = _loaded_file(matched.values)
         own["args"] = (EventArgument("build_id", id),)
     return description.event(
         machine,
@@ -125,6 +127,16 @@ def make_event(
         file_id=f"{found.file_id:x}" if found.file_id else "",
         **own,
     )
+
+
+def _loaded_file(values: Sequence[Value | None]) -> tuple[str, str]:
+    """Path, and build ID in hexadecimal, from the values that `spec.loader`'s hook read (policies/read/loader.py); the
+    latter is empty when the file has none."""
+    file, size, *parts, _ = values
+    assert file
+    numbers = [part.numbers[0] if part else 0 for part in parts]
+    length = min(size.numbers[0], _LONGEST_ID) if size else 0
+    return file.text.decode("utf-8", "backslashreplace"), struct.pack("<QQI", *numbers)[:length].hex()
 
 
 def _done(description: EventMetadata, matched: Match[Any]) -> tuple[int, int]:
