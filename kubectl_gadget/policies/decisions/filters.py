@@ -1,12 +1,13 @@
-"""Which filters of a policy match a call. The rules: `kubectl_gadget.policies.model`.
+"""Which selector of a hook counts for a call, by its filters. The rules: `kubectl_gadget.policies.model`.
 
-The trap: what could not be read matches neither a test nor its negation, so `not filter_matches` does not negate a
-filter.
+Nothing of this runs on a node, and it shares nothing with the engine's tables, which tests compare with it. The traps:
+a value that is not known (`Undecided`) leaves a selector open only if no other filter of it excludes the call. And what
+could not be read matches neither a test nor its negation, so `not filter_matches` does not negate a filter.
 """
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
@@ -44,6 +45,31 @@ from kubectl_gadget.policies.read.expressions import (
     parse_expression,
     signed,
 )
+
+
+def first_match(hook: Hook, call: Call, at_return: bool = False) -> int | None:
+    """The position of the first selector that matches, at the call or at its return. 0 for a hook without selectors;
+    None when none matches. Raises Undecided."""
+    if not hook.selectors:
+        return 0
+    for position, selector in enumerate(hook.selectors):
+        if all_match((*selector.filters, *(selector.return_filters if at_return else ())), hook, call):
+            return position
+    return None
+
+
+def all_match(filters: Iterable[HookFilter], hook: Hook, call: Call) -> bool:
+    """Whether all of these match; False as soon as one does not, whatever the others need. Raises Undecided."""
+    undecided: Undecided | None = None
+    for one in filters:
+        try:
+            if not filter_matches(one, hook, call):
+                return False
+        except Undecided as reason:
+            undecided = undecided or reason
+    if undecided is not None:
+        raise undecided
+    return True
 
 
 def filter_matches(one: HookFilter, hook: Hook, call: Call) -> bool:

@@ -20,8 +20,7 @@ from kubectl_gadget.policies.decisions.calls import (
     FileArgument,
     Undecided,
 )
-from kubectl_gadget.policies.decisions.decisions import first_match
-from kubectl_gadget.policies.decisions.filters import number_in_type
+from kubectl_gadget.policies.decisions.filters import first_match, number_in_type
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, BUFFERS
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter
 from kubectl_gadget.policies.recorded.hook_sources import (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kubectl_gadget.policies.decisions.calls import Call
-from kubectl_gadget.policies.decisions.decisions import all_match, first_match
+from kubectl_gadget.policies.decisions.filters import all_match, first_match
 from kubectl_gadget.policies.model import Action, Hook, Policy
 
 
