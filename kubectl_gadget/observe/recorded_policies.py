@@ -18,7 +18,6 @@ from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.observe.recorded_callers import RecordedCaller
 from kubectl_gadget.observe.recorded_rows import BatchRow, Columns
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.scope_spec import by_labels, by_node
 from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policies.decisions.calls import (
@@ -29,12 +28,11 @@ from kubectl_gadget.policies.decisions.calls import (
     FileArgument,
     Undecided,
 )
-from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument, Scope
 from kubectl_gadget.policies.recorded.hook_sources import HookSource
 from kubectl_gadget.policies.recorded.recorded_hook import PRIVILEGES, Recorded, RecordedHook, gaps, recorded_hooks
-from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, ScopedWorkload, belongs, by_labels, by_node
 from kubectl_gadget.policy_events.argument_values import argument as shown
 from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
 from kubectl_gadget.policy_events.exec_id import ExecId

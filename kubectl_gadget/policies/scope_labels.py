@@ -1,4 +1,4 @@
-"""Which pods and nodes a policy applies to, by their labels.
+"""What a policy, or a selector, applies to: by labels of pods and nodes, and by names and images of containers.
 
     in the policy                           applies to
     nothing                                 everything, including the node's own processes
@@ -7,13 +7,17 @@
     hostSelector: {} and one of the others  both
     TracingPolicyNamespaced                 of all these, the pods of its namespace
 
-The client evaluates labels, which agents do not know; agents evaluate the rest (agent/policies/scopes.py). The trap: an
-empty podSelector, `{}`, selects all pods and therefore excludes the node's own processes.
+The client evaluates labels, which agents do not know, and tells them which scopes hold (session/policies/labels.py);
+agents evaluate the rest (agent/policies/scopes.py). The trap: an empty podSelector, `{}`, selects all pods, and
+therefore excludes the node's own processes.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from kubectl_gadget.kube.label_selectors import Requirement
 from kubectl_gadget.policies.model import Labels, Scope
+from kubectl_gadget.wire.policy_messages import ContainerCondition, ScopeSpec
 
 NAMESPACE_LABEL = "k8s:io.kubernetes.pod.namespace"
 """A label that podSelectors see on every pod, so that they can select by namespace."""
@@ -32,3 +36,65 @@ def is_for_node(scope: Scope, labels: Mapping[str, str]) -> bool:
 def selected(selector: Labels | None, labels: Mapping[str, str]) -> bool:
     """Whether all requirements of a label selector hold; True when there is no selector."""
     return all(requirement.accepts(labels) for requirement in selector or ())
+
+
+def by_labels(scope: Scope) -> bool:
+    """Whether the scope depends on labels of pods."""
+    return any(requirement.key != NAMESPACE_LABEL for requirement in scope.pods or ())
+
+
+def by_node(scope: Scope) -> bool:
+    """Whether the scope depends on labels of nodes."""
+    return bool(scope.nodes)
+
+
+def scope_spec(scope: Scope) -> ScopeSpec:
+    """The scope as agents evaluate it: SCOPE of docs/protocol.md."""
+    chosen = scope.pods is not None or scope.containers is not None
+    only_host = scope.host and not chosen
+    names = (requirement for requirement in scope.pods or () if requirement.key == NAMESPACE_LABEL)
+    return ScopeSpec(
+        pods=not only_host or scope.namespace is not None,
+        host=scope.namespace is None and (scope.host or not chosen),
+        namespaces=None if scope.namespace is None else (scope.namespace,),
+        containers=tuple(_condition(requirement) for requirement in (*names, *(scope.containers or ()))),
+        by_labels=by_labels(scope),
+        by_node=by_node(scope),
+    )
+
+
+def _condition(requirement: Requirement) -> ContainerCondition:
+    key = "namespace" if requirement.key == NAMESPACE_LABEL else requirement.key
+    return ContainerCondition(key=key, operator=requirement.operator, values=requirement.values)
+
+
+@dataclass(frozen=True)
+class ScopedWorkload:
+    """What selectors look at. Without a pod it is a process of the node itself."""
+
+    namespace: str = ""
+    pod: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    container: str = ""
+    repository: str = ""
+    """of the container's image, without tag and digest"""
+    node_labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is not a container."""
+        return not self.pod
+
+
+def belongs(scope: Scope, workload: ScopedWorkload) -> bool:
+    """Whether the scope is for the workload."""
+    if not is_for_node(scope, workload.node_labels):
+        return False
+    only_host = scope.host and scope.pods is None and scope.containers is None
+    if workload.is_host:
+        everything = scope.pods is None and scope.containers is None
+        return scope.namespace is None and (scope.host or everything)
+    if (only_host and scope.namespace is None) or scope.namespace not in (None, workload.namespace):
+        return False
+    container = {"name": workload.container, "repo": workload.repository}
+    return is_for_labels(scope, workload.namespace, workload.labels) and selected(scope.containers, container)

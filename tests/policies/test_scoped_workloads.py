@@ -3,9 +3,8 @@
 import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
-from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.model import Labels, Scope
-from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, ScopedWorkload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)
 MAIN: Labels = (Requirement("name", "In", ("main",)),)

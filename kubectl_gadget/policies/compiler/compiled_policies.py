@@ -17,10 +17,10 @@ from kubectl_gadget.policies.compiler.encoding.comparisons import Followed
 from kubectl_gadget.policies.compiler.encoding.slots import REMEMBERED
 from kubectl_gadget.policies.compiler.hook_spec import hook_spec
 from kubectl_gadget.policies.compiler.refusals import check_returns
-from kubectl_gadget.policies.compiler.scope_spec import by_labels, by_node, scope_spec
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions, PolicyAtHook, acts_at_call, workloads_of
 from kubectl_gadget.policies.model import Hook, Policy, Scope
 from kubectl_gadget.policies.read.enforcers import without_notices
+from kubectl_gadget.policies.scope_labels import by_labels, by_node, scope_spec
 from kubectl_gadget.wire.policy_messages import PolicySpec, ProcessesSpec
 
 

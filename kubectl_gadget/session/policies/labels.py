@@ -12,9 +12,8 @@ from functools import partial
 from kubectl_gadget.cluster.api.resources import NODES, PODS, Object, Resource
 from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.kube.pod_identity import PodValues, container_key
-from kubectl_gadget.policies.compiler.scope_spec import by_labels, by_node
 from kubectl_gadget.policies.model import Scope
-from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node
+from kubectl_gadget.policies.scope_labels import by_labels, by_node, is_for_labels, is_for_node
 from kubectl_gadget.session.live_tables import Contents, LiveTables
 from kubectl_gadget.session.run_options import GadgetRun
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.model import Scope
+from kubectl_gadget.policies.scope_labels import ScopedWorkload, belongs
 
 
 @dataclass(frozen=True)

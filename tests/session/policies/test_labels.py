@@ -9,10 +9,8 @@ from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
 from kubectl_gadget.cluster.api.resources import NODES, PODS
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
-from kubectl_gadget.policies.compiler.scope_spec import scope_spec
-from kubectl_gadget.policies.decisions.scoped_workloads import ScopedWorkload, belongs
 from kubectl_gadget.policies.model import Labels, Scope
-from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, ScopedWorkload, belongs, scope_spec
 from kubectl_gadget.session.live_tables import Contents, updates
 from kubectl_gadget.session.policies.labels import PolicyLabels
 from kubectl_gadget.wire.policy_messages import LabelScopes
