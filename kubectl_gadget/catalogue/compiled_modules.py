@@ -16,7 +16,6 @@ from kubectl_gadget.errors import GadgetError
 
 _IMPORTED = (
     "kubectl_gadget.agent.__main__",
-    "kubectl_gadget.agent.host.priority",
     "kubectl_gadget.agent.kernel_types.subset",
     "kubectl_gadget.agent.session.session",
     "kubectl_gadget.agent.sources.stream",
