@@ -79,8 +79,11 @@ def _made(path: str, elf: bytes) -> int | None:
 
 
 def _subset(elf: bytes) -> bytes:
-    from kubectl_gadget.agent.kernel_types.read_types import read_types  # not needed in most sessions
-    from kubectl_gadget.agent.kernel_types.subset import NoSubsetError, subset
+    from kubectl_gadget.agent.kernel_types.subset import (  # not needed in most sessions
+        NoSubsetError,
+        read_types,
+        subset,
+    )
 
     modules = (procfs.read(f"{_KERNEL}/{name}") for name in _names() if name != "vmlinux")
     with suppress(NoSubsetError, struct.error, ValueError, OverflowError, LookupError):

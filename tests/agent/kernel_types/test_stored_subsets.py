@@ -14,9 +14,8 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.kernel_types import stored_subsets
 from kubectl_gadget.agent.kernel_types.btf_records import STRUCT, BtfRecords
-from kubectl_gadget.agent.kernel_types.read_types import ReadTypes, read_types
 from kubectl_gadget.agent.kernel_types.stored_subsets import open_subset
-from kubectl_gadget.agent.kernel_types.subset import NoSubsetError, subset
+from kubectl_gadget.agent.kernel_types.subset import NoSubsetError, ReadTypes, read_types, subset
 from kubectl_gadget.catalogue import object_bytes
 from tests.bpf.tracer import MACHINE
 
