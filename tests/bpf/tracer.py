@@ -76,7 +76,7 @@ class Tracer:
             self._values |= {f"{by_name[listed]}_{m}": syscall_table.kernel_table(m, calls) for m in ARCHITECTURES}
         self._verdicts = HashMap("verdicts", 65536)
         for cgroup, verdict in (verdicts or {}).items():
-            self._verdicts.set(cgroup, verdict)
+            self._verdicts.add(cgroup, verdict)
 
     def __enter__(self) -> "Tracer":
         self._object = self._load(self.gadget)

@@ -15,6 +15,7 @@ from itertools import islice
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import ARRAY, make_map
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import Ring, framed, records
 from kubectl_gadget.errors import AgentError
@@ -23,7 +24,7 @@ from kubectl_gadget.wire.client_messages import RecorderSpec
 MOST_SPARES = 128
 """Spare recordings: the number of new containers and crashes until the agent has to make more."""
 MOST_RECORDS = 65536
-_ARRAY, _MMAPABLE, _INNER_MAP = 2, 1 << 10, 1 << 12
+_MMAPABLE, _INNER_MAP = 1 << 10, 1 << 12
 _ENOENT, _EINVAL, _ENOTSUPP = 2, 22, 524
 _EXIT, _END, _ASKED = 3, 4, 5
 """enum gadget_because"""
@@ -69,7 +70,7 @@ class FlightRecorder:
         gone = {cgroup: used.pop(cgroup) for cgroup in self._removed if cgroup in used}
         self._removed = []
         for cgroup in gone:
-            self._lib.raw("bpf_map_delete_elem", self._recorders.fd, ctypes.byref(ctypes.c_uint64(cgroup)))
+            self._recorders.remove(struct.pack("<Q", cgroup))
         taken = [*triggered, *((place, _reason(_EXIT) if self._on_exit else b"") for place in gone.values())]
         taken += [(place, _reason(because)) for because in self._reasons[:1] for place in used.values()]
         self._reasons = []
@@ -153,18 +154,12 @@ class FlightRecorder:
         at all.
         """
         for place in places:
-            self._fds[place] = self._new()
+            self._fds[place] = make_map(ARRAY, "gadget_record", self._record_bytes, self._last, _MMAPABLE | _INNER_MAP)
         batch, last = (places[:-1], places[-1:]) if wait else (places, ())
         if not self._update(batch):
             last = places
         for place in last:
-            key, value = ctypes.c_uint32(place), ctypes.c_uint32(self._fds[place])
-            self._lib.call("bpf_map_update_elem", self._outer.fd, ctypes.byref(key), ctypes.byref(value), 0)
-
-    def _new(self) -> int:
-        options = libbpf.MapOptions(size=ctypes.sizeof(libbpf.MapOptions), map_flags=_MMAPABLE | _INNER_MAP)
-        arguments = (_ARRAY, b"gadget_record", 4, self._record_bytes, self._last, ctypes.byref(options))
-        return int(self._lib.call("bpf_map_create", *arguments))
+            self._outer.set(place, self._fds[place])
 
     def _update(self, places: Sequence[int]) -> bool:
         """Updates all in one batch. Returns False when this kernel cannot."""
@@ -181,7 +176,7 @@ class FlightRecorder:
         return True
 
     def _give_back(self, place: int) -> None:
-        self._lib.call("bpf_map_update_elem", self._queue.fd, None, ctypes.byref(ctypes.c_uint32(place)), 0)
+        self._queue.put(None, struct.pack("<I", place))
         self._spare.add(place)
 
     def _supply(self, used: set[int]) -> None:

@@ -4,13 +4,11 @@ Two hashes take turns in the one entry of the map `gadget_totals`. Programs add 
 completes a replacement when no program can still add to the old one, so the sums are exact.
 """
 
-import ctypes
 import struct
 import time
 from collections.abc import Iterator
 
 from kubectl_gadget.agent.answers.samplers import Sampled
-from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.maps import Batches, BpfMap
 from kubectl_gadget.agent.bpf.object import BY_HAND, BpfObject
 from kubectl_gadget.errors import AgentError
@@ -18,6 +16,7 @@ from kubectl_gadget.errors import AgentError
 _HEAD = struct.Struct("<IIQQ")
 """The ring buffer's header, and struct gadget_total."""
 
+_OUTER = "gadget_totals"
 _SUMS = "sum_"
 """Prefix of the names of summing walks, which add the present state before sums are taken."""
 _BATCH = 1024
@@ -33,19 +32,16 @@ class Totals:
     """
 
     def __init__(self, object: BpfObject, record: int, sampled: Sampled) -> None:
-        self._lib = libbpf.load()
         self._object = object
         self._walk_at = 0.0
         self._walked = False
         self._sampled = sampled
-        outer = object.map("gadget_totals")
         maps = [object.map(f"gadget_totals_{half}") for half in "ab"]
         self._halves: list[BpfMap] = [half for half in maps if half is not None]
-        if outer is None or len(self._halves) < 2:
+        if object.map(_OUTER) is None or len(self._halves) < 2:
             if not sampled:
                 raise AgentError("the object has no totals", "use GADGET_TOTALS of gadget/totals.h")
             self._halves = []
-        self._outer = outer.fd if outer else -1
         self._counting = 0
         self._record = record
         self._sizes = (self._halves[0].key_size, self._halves[0].value_size) if self._halves else (0, 0)
@@ -87,6 +83,5 @@ class Totals:
         """Makes the programs count in the other hash. Returns the one that was filled."""
         full = self._halves[self._counting]
         self._counting ^= 1
-        key, fd = ctypes.c_uint32(0), ctypes.c_uint32(self._halves[self._counting].fd)
-        self._lib.call("bpf_map_update_elem", self._outer, ctypes.byref(key), ctypes.byref(fd), 0)
+        self._object.required_map(_OUTER).set(0, self._halves[self._counting].fd)
         return full

@@ -6,13 +6,14 @@ The trap: sizes can be set only before the object is loaded.
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 
-HASH = 1
+HASH, ARRAY = 1, 2
 """From enum bpf_map_type."""
 _NO_PREALLOC = 1
 
@@ -65,8 +66,8 @@ class BpfMap:
         """Does not create the map when the object is loaded. For maps that none of the loaded programs uses."""
         self._lib.call("bpf_map__set_autocreate", self._pointer, False)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Sets one entry, after the object was loaded."""
+    def put(self, key: bytes | None, value: bytes) -> None:
+        """Sets one entry, after the object was loaded. `key` None: adds to a queue."""
         self._lib.call("bpf_map_update_elem", self.fd, key, value, 0)
 
     def freeze(self) -> None:
@@ -108,13 +109,12 @@ class BpfMap:
 
     def set(self, key: int, value: int) -> None:
         """Sets one entry of a map from u32 to u32, after the object was loaded."""
-        k, v = ctypes.c_uint32(key), ctypes.c_uint32(value)
-        self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
+        self.put(struct.pack("<I", key), struct.pack("<I", value))
 
     def set_text(self, key: int, text: str) -> None:
         """Sets one entry of a map from u32 to texts, truncated or padded with NULs, after the object was loaded."""
-        value = text.encode(errors="surrogateescape")[: self.value_size - 1].ljust(self.value_size, b"\0")
-        self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(ctypes.c_uint32(key)), value, 0)
+        size = self.value_size
+        self.put(struct.pack("<I", key), text.encode(errors="surrogateescape")[: size - 1].ljust(size, b"\0"))
 
     def reuse(self, fd: int) -> None:
         """Makes the object use the existing map `fd` instead of its own, before it is loaded."""
@@ -169,32 +169,28 @@ class OpenMap(BpfMap):
         os.close(self._fd)
 
 
-class HashMap:
-    """A hash from u64 to u32 that the agent creates, and that several objects can share by `fd`."""
+def make_map(type: int, name: str, value_size: int, entries: int, flags: int = 0, key_size: int = 4) -> int:
+    """Makes a map that belongs to no object. Returns its file descriptor."""
+    options = libbpf.MapOptions(size=ctypes.sizeof(libbpf.MapOptions), map_flags=flags)
+    arguments = (type, name.encode(), key_size, value_size, entries, ctypes.byref(options))
+    return int(libbpf.load().call("bpf_map_create", *arguments))
+
+
+class HashMap(OpenMap):
+    """A hash from u64 to u32 that the agent makes, and that several objects can share by `fd`."""
 
     def __init__(self, name: str, entries: int) -> None:
-        self._lib = libbpf.load()
-        options = libbpf.MapOptions(size=ctypes.sizeof(libbpf.MapOptions), map_flags=_NO_PREALLOC)
-        arguments = (HASH, name.encode(), 8, 4, entries, ctypes.byref(options))
-        self.fd: int = self._lib.call("bpf_map_create", *arguments)
+        super().__init__(make_map(HASH, name, 4, entries, _NO_PREALLOC, key_size=8))
 
-    def set(self, key: int, value: int) -> bool:
-        """Returns False when the map is full."""
-        k, v = ctypes.c_uint64(key), ctypes.c_uint32(value)
+    def add(self, key: int, value: int) -> bool:
+        """Sets one entry. Returns False when the map is full."""
         try:
-            self._lib.call("bpf_map_update_elem", self.fd, ctypes.byref(k), ctypes.byref(v), 0)
+            self.put(struct.pack("<Q", key), struct.pack("<I", value))
         except Failure as failure:
             if failure.errno not in (errno.E2BIG, errno.ENOMEM):
                 raise
             return False
         return True
-
-    def remove(self, key: int) -> None:
-        """Removes a key, if it is there."""
-        self._lib.raw("bpf_map_delete_elem", self.fd, ctypes.byref(ctypes.c_uint64(key)))
-
-    def close(self) -> None:
-        os.close(self.fd)
 
 
 class Batches:

@@ -319,7 +319,7 @@ class Containers:
         verdict = self._filter.verdict(container) if container else self._filter.host
         if not is_nameless and verdict != tracked.verdict:
             number = self.numbers.of(tracked.owner, container)
-            if self._verdicts.set(id, verdict | number << _NUMBER_SHIFT):
+            if self._verdicts.add(id, verdict | number << _NUMBER_SHIFT):
                 tracked.verdict = verdict
         for follower in self._followers:
             follower.set_owner(id, container, verdict in (WANTED, WANTED_HOST))
@@ -340,7 +340,7 @@ class Containers:
             del self._members[id], self._containers[id]
             self.numbers.give_back(id)
             self._nameless.discard(id)
-        self._verdicts.remove(id)
+        self._verdicts.remove(id.to_bytes(8, "little"))
         for follower in self._followers:
             follower.forget(id)
         if may_report:

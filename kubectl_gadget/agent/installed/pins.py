@@ -6,7 +6,6 @@ deployment's namespace (owners.py). The trap: names must not contain dots, and t
 even the description is in a map.
 """
 
-import ctypes
 import fcntl
 import os
 import zlib
@@ -15,10 +14,9 @@ from contextlib import contextmanager, suppress
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.maps import OpenMap
+from kubectl_gadget.agent.bpf.maps import ARRAY, OpenMap, make_map
 from kubectl_gadget.errors import AgentError
 
-_ARRAY = 2
 _PIECE = 4096
 _STATE = "state"
 _BEGUN = "begun"
@@ -158,14 +156,14 @@ def read_state(folder: str) -> bytes:
 @contextmanager
 def _array_of(text: bytes) -> Iterator[int]:
     """Yields the file descriptor of a kernel array map with these bytes."""
-    lib, pieces = libbpf.load(), list(_pieces(zlib.compress(text)))
-    fd = int(lib.call("bpf_map_create", _ARRAY, b"policy_state", 4, _PIECE, len(pieces), None))
+    pieces = list(_pieces(zlib.compress(text)))
+    map = OpenMap(make_map(ARRAY, "policy_state", _PIECE, len(pieces)))
     try:
         for number, piece in enumerate(pieces):
-            lib.call("bpf_map_update_elem", fd, ctypes.byref(ctypes.c_uint32(number)), piece, 0)
-        yield fd
+            map.put(number.to_bytes(4, "little"), piece)
+        yield map.fd
     finally:
-        os.close(fd)
+        map.close()
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -1,6 +1,5 @@
 """The mapped ring against libbpf's own consumer, in the running kernel."""
 
-import ctypes
 from collections.abc import Iterator
 
 import pytest
@@ -142,14 +141,11 @@ def test_the_copying_reader_holds_no_more_than_it_may(opens: Compiled, opener: O
 
 def test_a_map_can_be_filled_and_emptied() -> None:
     verdicts = HashMap("test", 2)
-    assert verdicts.set(1 << 40, 3)
-    assert verdicts.set(7, 1)
-    assert not verdicts.set(8, 1)
-    found = ctypes.c_uint32()
-    key = ctypes.c_uint64(1 << 40)
-    libbpf.load().call("bpf_map_lookup_elem", verdicts.fd, ctypes.byref(key), ctypes.byref(found))
-    assert found.value == 3
-    verdicts.remove(7)
-    verdicts.remove(7)
-    assert verdicts.set(8, 1)
+    assert verdicts.add(1 << 40, 3)
+    assert verdicts.add(7, 1)
+    assert not verdicts.add(8, 1)
+    assert verdicts.get((1 << 40).to_bytes(8, "little")) == bytes((3, 0, 0, 0))
+    verdicts.remove((7).to_bytes(8, "little"))
+    verdicts.remove((7).to_bytes(8, "little"))
+    assert verdicts.add(8, 1)
     verdicts.close()

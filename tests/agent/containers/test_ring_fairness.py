@@ -92,7 +92,7 @@ class TestInTheKernel:
             ring = open_ring(events.fd, events.entries, counts)
             opener.open(1)
             [cgroup] = cgroups(read(ring))
-            verdicts.set(cgroup, 1 | numbers.of(7, POD) << 8)
+            verdicts.add(cgroup, 1 | numbers.of(7, POD) << 8)
             opener.open(1009)
             lost = counts.total(counters.LOST_RING_FULL)
             told = losses.by_container(numbers)
