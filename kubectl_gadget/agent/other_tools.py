@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from kubectl_gadget.agent import bpftrace_support
-from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.host import procfs, this_node
 from kubectl_gadget.agent.kernel.refusal import capabilities
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.client_messages import FilterSpec
@@ -56,13 +56,9 @@ Problem = dict[str, str]
 """`what`, `why` and `try`, as in HELLO."""
 
 
-def tools(folder: str = TOOLS) -> list[str]:
+def tools() -> list[str]:
     """Returns the names of the tools installed here, without Debian's suffix."""
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+    return sorted(name.removesuffix(_SUFFIX) for name in procfs.listed(TOOLS) if name.endswith(_SUFFIX))
 
 
 def headers(root: str = "") -> str:

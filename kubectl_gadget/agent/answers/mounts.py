@@ -26,7 +26,8 @@ class Mounts(Sampler):
                     namespace = os.readlink(f"/proc/{pid}/ns/mnt")
                     if namespace in seen:
                         continue
-                    data = _read(f"/proc/{pid}/mountinfo")
+                    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+                        data = file.read()
                 except PermissionError:
                     unread += 1
                     continue
@@ -57,8 +58,3 @@ def _rows(cgroup: int, pid: int, namespace: str, data: bytes) -> Iterator[Row]:
             "source": mount.source,
             "super_options": mount.super_options,
         }
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()

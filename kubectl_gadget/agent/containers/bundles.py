@@ -80,7 +80,7 @@ class Bundles:
         found = []
         for root, pattern in ((root, pattern) for root in self._roots() for pattern in _STATES):
             for folder in _folders(root + pattern):
-                for id in _list(folder):
+                for id in procfs.listed(folder):
                     state = read_json(f"{folder}/{id}/state.json")
                     paths = state.get("cgroup_paths") if isinstance(state, dict) else None
                     path = paths.get("") if isinstance(paths, dict) else None
@@ -120,7 +120,7 @@ class Bundles:
         yield from (f"{place}/{id}" for place in self._learnt if place not in before)
         for state in (folder for root in roots for folder in _folders(f"{root}/run/*")):
             # /run also has folders of users, who must not decide a container's name.
-            if (found := _status(f"{state}/{_TASKS}")) is not None and found.st_uid == 0:
+            if _is_roots(f"{state}/{_TASKS}"):
                 yield from (f"{place}/{id}" for place in _folders(f"{state}/{_TASKS}/*"))
 
     def _roots(self) -> list[str]:
@@ -188,29 +188,25 @@ def _docker_folders(root: str) -> Iterator[str]:
         yield root + folder
 
 
-def _status(path: str) -> os.stat_result | None:
+def _is_roots(path: str) -> bool:
+    """Whether the path exists and belongs to root."""
     try:
-        return os.stat(path)
+        return os.stat(path).st_uid == 0
     except OSError:
-        return None
+        return False
 
 
 def _is_same(one: str, other: str) -> bool:
-    first, second = _status(one), _status(other)
-    return first is not None and second is not None and os.path.samestat(first, second)
-
-
-def _list(folder: str) -> list[str]:
     try:
-        return sorted(os.listdir(folder))
+        return os.path.samefile(one, other)
     except OSError:
-        return []
+        return False
 
 
 def _folders(pattern: str) -> list[str]:
     """Returns `pattern` itself, or with "/*" at its end all entries of that folder."""
     folder, star, _ = pattern.partition("/*")
-    return [f"{folder}/{name}" for name in _list(folder)] if star else [folder]
+    return [f"{folder}/{name}" for name in procfs.listed(folder)] if star else [folder]
 
 
 def _bundle_label(state: object) -> str:

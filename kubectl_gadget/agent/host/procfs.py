@@ -20,6 +20,14 @@ def read(path: str, most: int = -1) -> bytes:
         return b""
 
 
+def listed(folder: str) -> list[str]:
+    """Returns the sorted names in a folder; [] when it is gone or may not be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
 def pids() -> set[int]:
     """Returns the PIDs of all processes."""
     return {int(name) for name in os.listdir("/proc") if name.isdigit()}
@@ -65,11 +73,7 @@ def link(path: str) -> str:
 def bpf_objects(pid: int, name: bytes) -> Iterator[tuple[int, int]]:
     """Yields the descriptors by which a process holds BPF objects, and their ids; `name` is the member of fdinfo with
     the id: b"map_id", or b"prog_id", which links have as well."""
-    try:
-        fds = os.listdir(f"/proc/{pid}/fd")
-    except OSError:
-        return  # it has ended
-    for fd in fds:
+    for fd in listed(f"/proc/{pid}/fd"):
         if link(f"/proc/{pid}/fd/{fd}").startswith("anon_inode:bpf"):
             for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():  # none when it was closed meanwhile
                 if line.startswith(name + b":"):

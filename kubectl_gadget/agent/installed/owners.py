@@ -8,9 +8,9 @@ starts then. So whether a lock is held is read in /proc/locks.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.host import procfs, this_node
 from kubectl_gadget.agent.installed.pins import Pins, owner_of, read_state
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import OwnedPins
@@ -29,7 +29,7 @@ def found(is_listed: Callable[[str, bool], bool] = lambda _namespace, _is_held: 
     holds the sets."""
     sets: dict[tuple[str, str], list[str]] = {}
     for namespace, folder in _folders():
-        for name in _listed(folder):
+        for name in procfs.listed(folder):
             sets.setdefault((namespace, owner_of(name)), []).append(f"{folder}/{name}")
     return tuple(
         OwnedPins(
@@ -61,15 +61,8 @@ def remove(namespace: str, uid: str | None) -> int:
 
 def _folders() -> Iterator[tuple[str, str]]:
     """Yields each namespace with pins, and its folder."""
-    for namespace in _listed(this_node.all_pins()):
+    for namespace in procfs.listed(this_node.all_pins()):
         yield namespace, f"{this_node.all_pins()}/{namespace}"
-
-
-def _listed(folder: str) -> Sequence[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return ()
 
 
 def _policies(folder: str) -> list[str]:

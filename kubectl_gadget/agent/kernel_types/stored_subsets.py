@@ -20,6 +20,7 @@ _HERE = "/run/kubectl-gadget"
 """Outside of pods. Our pods name their own folder, which may be missing."""
 _FOLDER = os.environ.get("KUBECTL_GADGET_RUN", _HERE)
 _KERNEL = "/sys/kernel/btf"
+"""Has a file for the kernel, and one for each module that has BTF."""
 _MOST = 1000
 """Files that are kept, of some 40 KB each, in memory. Each new object that a client sends adds one."""
 
@@ -85,7 +86,7 @@ def _subset(elf: bytes) -> bytes:
         subset,
     )
 
-    modules = (procfs.read(f"{_KERNEL}/{name}") for name in _names() if name != "vmlinux")
+    modules = (procfs.read(f"{_KERNEL}/{name}") for name in procfs.listed(_KERNEL) if name != "vmlinux")
     with suppress(NoSubsetError, struct.error, ValueError, OverflowError, LookupError):
         return subset(_kernel(), read_types(elf), modules)
     return b""
@@ -93,15 +94,7 @@ def _subset(elf: bytes) -> bytes:
 
 def _this_kernel() -> bytes:
     """Returns a value that changes with each boot, and when modules are loaded."""
-    return "/".join((this_node.boot_id(), *_names())).encode()
-
-
-def _names() -> list[str]:
-    """Returns the names of the kernel and its modules that have BTF; [] when the kernel has none."""
-    try:
-        return sorted(os.listdir(_KERNEL))
-    except OSError:
-        return []
+    return "/".join((this_node.boot_id(), *procfs.listed(_KERNEL))).encode()
 
 
 @cache

@@ -147,7 +147,7 @@ def test_a_subset_is_valid_for_one_boot_and_one_set_of_modules(
     containers: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (["vmlinux"], ["nfs", "vmlinux"]):
-        monkeypatch.setattr(stored_subsets, "_names", lambda name=name: name)
+        monkeypatch.setattr(stored_subsets.procfs, "listed", lambda _, name=name: name)
         made = open_subset(containers, str(tmp_path))
         assert made is not None
         os.close(made)
