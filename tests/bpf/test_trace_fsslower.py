@@ -21,7 +21,7 @@ from kubectl_gadget.views.row_texts import MemberRows
 from tests.bpf.deeds import syscall
 from tests.bpf.tracer import MACHINE, kept
 from tests.bpf.uring import HERE, IOSQE_FIXED_FILE, OP_READV, OP_WRITE, Request, Uring
-from tests.vm.check import attached
+from tests.vm.check import attached, program_fds
 
 pytestmark = pytest.mark.bpf
 TIMES = 11
@@ -89,7 +89,7 @@ def test_the_kernels_own_functions_are_followed_where_it_has_fexit() -> None:
         pytest.skip(why)
     containers = Containers()
     with attached("trace_fsslower", containers) as gadget:
-        assert "vfs_read_ends" in gadget.program_fds()
+        assert "vfs_read_ends" in program_fds(gadget)
     containers.close()
 
 

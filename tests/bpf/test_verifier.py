@@ -20,7 +20,7 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import in_force
 from tests.bpf.verified import POLICY_CEILING, check, verified
-from tests.vm.check import attached, instructions, left_out
+from tests.vm.check import attached, instructions, left_out, program_fds
 
 pytestmark = pytest.mark.bpf
 RELEASE = os.uname().release
@@ -68,7 +68,7 @@ def loaded(name: str, containers: Containers) -> Loaded | GadgetError:
     """Loads a gadget once for all tests here: the verifier takes seconds in a virtual machine."""
     try:
         with attached(name, containers) as gadget:
-            return Loaded(len(gadget.program_fds()), instructions(gadget), left_out(gadget))
+            return Loaded(len(program_fds(gadget)), instructions(gadget), left_out(gadget))
     except GadgetError as error:
         return error
 
@@ -133,7 +133,7 @@ def test_filters_by_process_that_are_off_are_not_in_the_program(containers: Cont
     def length(parameters: dict[str, Any], **variables: int) -> int:
         """Of the instructions that the verifier left."""
         with attached("trace_exit", containers, parameters, variables, lambda pid: family.fd) as gadget:
-            (fd,) = gadget.program_fds().values()
+            (fd,) = program_fds(gadget).values()
             return int.from_bytes(bytes(program_info(fd))[20:24], "little")
 
     family = Descendants(os.getpid(), containers.variables()["gadget_node_pid_level"])

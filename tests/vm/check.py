@@ -101,10 +101,16 @@ def attached(
         context.close()
 
 
+def program_fds(gadget: GadgetSource) -> dict[str, int]:
+    """File descriptors of the loaded programs. They are closed with the gadget."""
+    object = gadget._programs.object
+    return {program: object.program_fd(program) for program in object.chosen}
+
+
 def instructions(gadget: GadgetSource) -> dict[str, int]:
     """Number of instructions that the verifier processed, by program; empty before Linux 5.16, which does not report
     it."""
-    found = {program: program_info(fd).verified_insns for program, fd in gadget.program_fds().items()}
+    found = {program: program_info(fd).verified_insns for program, fd in program_fds(gadget).items()}
     return {program: count for program, count in found.items() if count}
 
 

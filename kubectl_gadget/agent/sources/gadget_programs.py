@@ -99,10 +99,6 @@ class GadgetPrograms:
         """Returns why programs that the gadget needs no longer run, by program, including those of other gadgets."""
         return self.object.stopped() | self._context.owners.stopped(self.object, self._variables.filters)
 
-    def fds(self) -> dict[str, int]:
-        """File descriptors of the loaded programs. They are closed with the gadget."""
-        return {program: self.object.program_fd(program) for program in self.object.chosen}
-
     def detach_uprobes(self) -> None:
         """Detaches all uprobes. No program runs in a library after this."""
         if self.uprobes:

@@ -55,10 +55,6 @@ class GadgetSource:
             self._tables = ClientTables(self.name, self._programs.object, self._containers)
         self._tables.update(update)
 
-    def program_fds(self) -> dict[str, int]:
-        """File descriptors of the loaded programs. They are closed with the gadget."""
-        return self._programs.fds()
-
     def close(self) -> None:
         self._programs.close()
 
