@@ -8,6 +8,7 @@ import ctypes
 import mmap
 import os
 from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from functools import cache
 from typing import Any
 
 from kubectl_gadget.agent.payload import libraries
@@ -218,19 +219,13 @@ class Libbpf:
         return result
 
 
-_loaded: Libbpf | None = None
-
-
+@cache
 def load() -> Libbpf:
     """Returns the library. Raises AgentError when it is not installed or too old."""
-    global _loaded
-    if _loaded is None:
-        try:
-            _loaded = Libbpf(libraries.libbpf())
-        except OSError as error:
-            raise AgentError(
-                f"libbpf.so.1 cannot be loaded: {error}", "install libbpf 1.x (Debian, Ubuntu: apt-get install libbpf1)"
-            ) from None
-        except AttributeError as error:
-            raise AgentError(f"this libbpf lacks a function: {error}", "install libbpf 1.3 or newer") from None
-    return _loaded
+    try:
+        return Libbpf(libraries.libbpf())
+    except OSError as error:
+        remedy = "install libbpf 1.x (Debian, Ubuntu: apt-get install libbpf1)"
+        raise AgentError(f"libbpf.so.1 cannot be loaded: {error}", remedy) from None
+    except AttributeError as error:
+        raise AgentError(f"this libbpf lacks a function: {error}", "install libbpf 1.3 or newer") from None

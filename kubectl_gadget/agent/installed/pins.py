@@ -123,13 +123,9 @@ class Pins:
         for name in names:
             with suppress(FileNotFoundError):
                 _remove(f"{self._folder}/{name}")
-        self.remove_folder()
-        return len(names)
-
-    def remove_folder(self) -> None:
-        """Removes the folder if nothing is pinned in it."""
         if not os.listdir(self._folder):
             os.rmdir(self._folder)
+        return len(names)
 
     def close(self) -> None:
         os.close(self._fd)
