@@ -6,6 +6,7 @@ The trap: a hook that was taken over has no object, only the pinned maps and its
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from kubectl_gadget.agent.bpf import detached
@@ -101,19 +102,16 @@ def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -
     """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks.failed` then says which
     hooks failed, and why."""
     context = node_context(containers)
-    output = None
-    try:
+    with ExitStack() as undo:
+        undo.callback(context.calls.close)
+        undo.callback(hooks.close)
         load_hooks(spec, elf, context, hooks, tolerant=True)
         output = hooks.open_output(containers.numbers)
+        undo.callback(output.close)
         profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
         profiles.begin(is_open=True)
         files = FileSearch(hooks.hooks, context.wants_cgroup)
-    except BaseException:
-        if output:
-            output.close()
-        hooks.close()
-        context.calls.close()
-        raise
+        undo.pop_all()
     return LoadedPolicies(hooks, output, profiles, files, context.warnings, context.calls)
 
 

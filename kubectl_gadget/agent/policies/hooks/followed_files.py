@@ -5,6 +5,7 @@ reverse order of attaching, but tracepoints in that order, as the agent's system
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
@@ -59,21 +60,16 @@ class FollowedFiles:
     def _try(self, sets: tuple[tuple[str, ...], ...], calls: SyscallDispatcher | None) -> None:
         for programs in sets:
             try:
-                object = SyscallObject(self._elf, "policy", programs, calls, ALL)
+                with ExitStack() as undo:
+                    object = SyscallObject(self._elf, "policy", programs, calls, ALL)
+                    undo.callback(object.close)
+                    self._prepare(object)
+                    object.load()
+                    for program in programs:
+                        object.attach(program)
+                    undo.pop_all()
             except Failure as failure:
                 self._why = str(failure)
-                continue
-            try:
-                self._prepare(object)
-                object.load()
-                for program in programs:
-                    object.attach(program)
-            except Failure as failure:
-                object.close()
-                self._why = str(failure)
-            except BaseException:
-                object.close()
-                raise
             else:
                 self._object = object
                 return

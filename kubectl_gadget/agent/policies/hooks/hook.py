@@ -7,6 +7,7 @@ The trap: the maps in SHARED belong to the object that was loaded first, so all 
 import os
 import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -172,7 +173,8 @@ class PolicyHook:
             functions = function_lists.functions(self.spec.functions)
         object = attach_ways.open_object(elf, "policy", way, self._calls)
         probes = None
-        try:
+        with ExitStack() as undo:
+            undo.callback(object.close)
             self._set_variables(object, way)
             self._resolve(object, way)
             self._prepare(object)
@@ -200,15 +202,9 @@ class PolicyHook:
                 object.required_map(name).freeze()
             if way.place is None:  # otherwise attached to files as they are found (uprobe_targets.py)
                 attach_ways.attach(object, way, functions)
-        except BaseException:
-            object.close()
-            raise
-        if self.spec.mappings:
-            try:
+            if self.spec.mappings:
                 self._mappings = MappingEvents()
-            except AgentError:
-                object.close()
-                raise
+            undo.pop_all()
         if self.spec.files:
             self.files = SameFiles(object.required_map("policy_files"), self.spec.files, self._warn)
         self._object = object
