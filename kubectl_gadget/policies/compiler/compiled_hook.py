@@ -11,7 +11,7 @@ from functools import cached_property
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.compiler import file_following, socket_tracking
-from kubectl_gadget.policies.compiler.attach.choose_ways import choose_ways
+from kubectl_gadget.policies.compiler.attach.hook_ways import choose_ways
 from kubectl_gadget.policies.compiler.encoding.comparison_tables import ComparisonTables, Encoded, Look, TestClass
 from kubectl_gadget.policies.compiler.encoding.comparisons import FilterTest, Followed, filter_test
 from kubectl_gadget.policies.compiler.encoding.slots import MOST_SLOTS, Slot, task_slot

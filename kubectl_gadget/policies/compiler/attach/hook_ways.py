@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.compiler.attach import mirrors
+from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions, PolicyAtHook, SelectorAtHook
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
 from kubectl_gadget.policies.model import Hook, NewFunction, SystemCall, UserProbe
 from kubectl_gadget.wire.message import NONE, Value
@@ -22,6 +23,8 @@ _COMMON_FIELDS = (0, 2, 3, 4, 8)
 """Offsets of the common fields, in the order of `format`: type, flags, preempt count, pid, the call's number."""
 COMPAT_PREFIXES = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
 """Prefixes of the kernel's functions for system calls of 32-bit programs."""
+_METHODS = {"fmod-ret": "on_fmod_ret", "override-return": "on_kprobe_override"}
+"""The program for each override-method."""
 OF_SYSCALLS = ("syscalls/sys_enter_", "syscalls/sys_exit_")
 
 
@@ -73,6 +76,50 @@ class HookWay:
             also=self.also,
             place=_place(self.probe, instead) if self.probe else None,
         )
+
+
+def choose_ways(
+    name: str,
+    entries: Sequence[PolicyAtHook],
+    selectors: Sequence[SelectorAtHook],
+    denies: bool,
+    options: CompilerOptions,
+) -> list[HookWay]:
+    """The ways that all policies at a hook accept, best first; a policy that denies accepts only ways that can deny,
+    unless --allow-weaker is given. `name` is the hook's name, for errors. Raises UsageError when calls cannot be denied
+    there."""
+    hook = entries[0].hook
+    found = ways(hook, hook.returns and not entries[0].at_call, denies)
+    if denies and hook.kind != "lsm":
+        found = _by_method(name, entries, found)
+    if any(action.file_hash for one in selectors for action in one.selector.all_actions):
+        # Computing the hash may wait for the disk, and only a sleepable program may do so.
+        found = [replace(way, program="on_lsm_sleepable") for way in found if way.kind == "lsm"]
+    able = [way for way in found if way.denies]
+    if not denies or options.allow_weaker:
+        return found
+    if able:
+        return able
+    for one in selectors:
+        if any(action.kind == "Override" for action in one.selector.all_actions):
+            raise UsageError(
+                f"{one.selector.place}: {name} cannot be overridden", "a hook of a security module (lsmhooks)"
+            )
+    return found
+
+
+def _by_method(name: str, entries: Sequence[PolicyAtHook], found: list[HookWay]) -> list[HookWay]:
+    """The ways that the policies' override-method allows."""
+    methods = {entry.policy.options.override_method for entry in entries} - {None}
+    if not methods:
+        return found
+    if len(methods) > 1:
+        wanted = " and ".join(sorted(map(str, methods)))
+        raise UsageError(
+            f"{entries[0].hook.place}: {name}: policies give one hook different values of override-method: {wanted}"
+        )
+    program = _METHODS[str(methods.pop())]
+    return [way for way in found if way.program == program or not way.denies]
 
 
 def ways(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
