@@ -7,8 +7,12 @@ and without tracefs the answer is None, "unknown".
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from kubectl_gadget.agent.bpf import syscall_programs
+from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.host.tracefs import tracefs
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.errors import AgentError
@@ -20,6 +24,8 @@ _KALLSYMS = "/proc/kallsyms"
 _PREFIX = {"x86_64": "__x64_", "aarch64": "__arm64_"}
 _COMPAT = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
 _MOST_GENERATED = 20_000
+_MOST_HOOKED = 20_000
+"""Functions at one hook; so many take 20 MB of the kernel's memory."""
 
 
 def look_up(asked: LookUp) -> Hooks:
@@ -112,3 +118,24 @@ def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
     except re.error as error:
         raise AgentError(f"{pattern!r} is not a valid regular expression: {error}") from None
     return (name for name in names if compiled.search(name))
+
+
+def hookable_functions(pattern: str) -> dict[int, str]:
+    """Returns, by number, the functions that a regular expression matches, for a hook on all of them; an empty one
+    matches the system calls. The trap: several functions may share one name, and the kernel then attaches to none of
+    them. Raises AgentError when there are none, too many, or when the kernel does not list them."""
+    if not pattern:
+        object = BpfObject(own_elf("syscalls"), "syscalls", [])
+        try:
+            return {number: f"sys_{name}" for name, number in syscall_programs.numbers(object).items()}
+        finally:
+            object.close()
+    names = traceable_names()
+    if names is None:
+        raise AgentError(traceable_problem())
+    found = sorted(name for name, times in Counter(matching(pattern, names)).items() if times == 1)
+    if not found:
+        raise AgentError(f"no function that can be hooked matches {pattern!r}")
+    if len(found) > _MOST_HOOKED:
+        raise AgentError(f"{len(found)} functions match {pattern!r}; at most {_MOST_HOOKED} are supported")
+    return dict(enumerate(found))

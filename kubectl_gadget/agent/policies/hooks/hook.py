@@ -17,12 +17,12 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.sampling import MappingEvents
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel import attach_ways, tracepoint_format
+from kubectl_gadget.agent.kernel.kernel_hooks import hookable_functions
 from kubectl_gadget.agent.policies.hooks import slot_types
 from kubectl_gadget.agent.policies.hooks.followed_files import MAPS as FOLLOWED_MAPS
 from kubectl_gadget.agent.policies.hooks.same_files import SameFiles
 from kubectl_gadget.agent.policies.hooks.uprobe_targets import UprobeTargets
 from kubectl_gadget.agent.policies.scopes import Applicable
-from kubectl_gadget.agent.symbols import function_lists
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import Skipped
@@ -45,6 +45,8 @@ _OF_TABLES = ("words", "selectors", "workloads", "unsure", "tables", "limited", 
 """Members of a hook's spec that its maps depend on."""
 _OF_EACH = ("policy_counts", "policy_posted")
 """Maps that hooks with the same tables do not share, since the twin may be at another call."""
+_FUNCTIONS = "policy_functions"
+"""The map with the names of the functions at a hook, by system call number or by the cookie of the attached program."""
 _CALLS = 8192
 """Most calls of functions with a return probe that run at one time."""
 _WRITTEN_ONCE = (
@@ -170,7 +172,7 @@ class PolicyHook:
         programs = [way.program, *way.also]
         functions = None
         if self.spec.functions is not None:
-            functions = function_lists.functions(self.spec.functions)
+            functions = hookable_functions(self.spec.functions)
         object = attach_ways.open_object(elf, "policy", way, self._calls)
         probes = None
         with ExitStack() as undo:
@@ -188,7 +190,7 @@ class PolicyHook:
                 object.share_maps(twin, _OF_EACH)
                 tables = {}
             if functions:
-                object.required_map(function_lists.MAP).resize(len(functions))
+                object.required_map(_FUNCTIONS).resize(len(functions))
             attach_ways.set_target(object, way)
             if way.place is not None:
                 probes = UprobeTargets(object, programs, way.place, self._real_files(), self._warn)
@@ -197,7 +199,9 @@ class PolicyHook:
             for name, entries in tables.items():
                 self._fill(object, name, entries)
             if functions:
-                function_lists.fill(object.required_map(function_lists.MAP), functions)
+                names = object.required_map(_FUNCTIONS)
+                for number, function in functions.items():
+                    names.set_text(number, function)
             for name in () if twin else _WRITTEN_ONCE:
                 object.required_map(name).freeze()
             if way.place is None:  # otherwise attached to files as they are found (uprobe_targets.py)

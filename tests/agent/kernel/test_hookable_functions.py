@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.symbols.function_lists import functions
+from kubectl_gadget.agent.kernel.kernel_hooks import hookable_functions
 from kubectl_gadget.errors import AgentError
 
 
 @pytest.mark.usefixtures("catalogue_built")
 def test_the_system_calls_have_their_own_numbers() -> None:
-    found = functions("")
+    found = hookable_functions("")
     assert found[0 if os.uname().machine == "x86_64" else 63] == "sys_read"
 
 
 def test_a_name_that_several_functions_share_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["ksys_write", "ksys_read", "ksys_twice", "other", "ksys_twice"]
-    monkeypatch.setattr("kubectl_gadget.agent.symbols.function_lists.traceable_names", lambda: names)
-    assert functions("^ksys_") == {0: "ksys_read", 1: "ksys_write"}
+    monkeypatch.setattr("kubectl_gadget.agent.kernel.kernel_hooks.traceable_names", lambda: names)
+    assert hookable_functions("^ksys_") == {0: "ksys_read", 1: "ksys_write"}
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def test_a_name_that_several_functions_share_is_left_out(monkeypatch: pytest.Mon
 def test_why_there_is_no_list_is_reported(
     names: list[str] | None, pattern: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agent.symbols.function_lists.traceable_names", lambda: names)
+    monkeypatch.setattr("kubectl_gadget.agent.kernel.kernel_hooks.traceable_names", lambda: names)
     monkeypatch.setattr("kubectl_gadget.agent.host.tracefs.FOLDERS", ())
     with pytest.raises(AgentError, match=why):
-        functions(pattern)
+        hookable_functions(pattern)
 
 
 def test_a_kernel_that_lists_no_functions_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,4 +45,4 @@ def test_a_kernel_that_lists_no_functions_is_reported(tmp_path: Path, monkeypatc
     with pytest.raises(
         AgentError, match=r"this kernel lists no functions that can be hooked \(CONFIG_DYNAMIC_FTRACE\)"
     ):
-        functions("^ksys_")
+        hookable_functions("^ksys_")
