@@ -29,11 +29,11 @@ _DEVICE = struct.Struct("<136xII112x")
 """struct statx; the device is always filled in."""
 
 
-def open_inside(pid: int | str, path: str, flags: int = _READ) -> int:
+def open_inside(pid: int | str, path: str) -> int:
     """Opens a regular file below the root of a process. Raises OSError, with EREMOTEIO for a file served by FUSE."""
     with _Walk(pid) as walk:
         walk.go(path)
-        return _opened(walk.place, flags)
+        return _opened(walk.place)
 
 
 def open_link(pid: int, name: str) -> int:
@@ -41,7 +41,7 @@ def open_link(pid: int, name: str) -> int:
     place = os.open(f"/proc/{pid}/{name}", os.O_PATH | os.O_CLOEXEC)
     try:
         _check(pid, place)
-        return _opened(place, _READ)
+        return _opened(place)
     finally:
         os.close(place)
 
@@ -62,11 +62,11 @@ def identity_inside(pid: int, path: str) -> tuple[int, int]:
         return major << 20 | minor, int(_fdinfo(walk.place, b"ino:"))
 
 
-def _opened(place: int, flags: int) -> int:
+def _opened(place: int) -> int:
     """Opens a regular file; refuses pipes and devices, where opening may block or have effects."""
     if not stat.S_ISREG(os.fstat(place).st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
-    return os.open(f"/proc/self/fd/{place}", flags)
+    return os.open(f"/proc/self/fd/{place}", _READ)
 
 
 class _Walk:

@@ -7,7 +7,7 @@ import math
 import time
 from typing import NamedTuple, Protocol
 
-from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.agent.pipe import FramePipe, WrittenRing
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.wire.agent_messages import encode_message
 from kubectl_gadget.wire.frames import EventsHeader, FrameType, encode, header
@@ -28,19 +28,14 @@ class Piece(NamedTuple):
     complete_until: int
 
 
-class SettledRing(Protocol):
+class SettledRing(WrittenRing, Protocol):
     """A ring, read up to its settled position."""
 
-    size: int
-    """in bytes"""
     complete_until: int
     """Boot time in ns: every event stamped before it is before the settled position."""
 
     def batch(self) -> memoryview:
         """Returns the bytes between the last advance() and the settled position, in place."""
-
-    def advance(self, count: int) -> None:
-        """Gives `count` bytes back."""
 
 
 class Channel:
