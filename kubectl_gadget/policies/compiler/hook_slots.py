@@ -69,12 +69,10 @@ def placed(slot: Slot, way: HookWay) -> Slot:
     match way.arguments:
         case "syscall":
             return replace(slot, source=SlotSource.SYSCALL_ARGUMENT)
-        case "fields":
-            size_index = field_offset(slot.size_index) if slot.type in _OF_TWO else 0
-            return replace(slot, source=SlotSource.CONTEXT, index=field_offset(slot.index), size_index=size_index)
         case "record":
             return replace(slot, source=SlotSource.CONTEXT)
-        case "context":
-            size_index = record_offset(slot.size_index) if slot.type in _OF_TWO else 0
-            return replace(slot, source=SlotSource.CONTEXT, index=record_offset(slot.index), size_index=size_index)
+        case "fields" | "context":
+            offset = field_offset if way.arguments == "fields" else record_offset
+            size_index = offset(slot.size_index) if slot.type in _OF_TWO else 0
+            return replace(slot, source=SlotSource.CONTEXT, index=offset(slot.index), size_index=size_index)
     return slot
