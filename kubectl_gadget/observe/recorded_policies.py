@@ -1,22 +1,24 @@
 """Evaluates policies on a recording's rows: finds the process of each call, and makes the events of a live run.
 
 The trap: processes are known from rows of trace process, so a row is decided after the join, in the order of time; and
-what rows do not contain is Undecided, never a guess.
+what rows do not contain, or have as null or cut, is Undecided, never a guess, whatever the call had.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from posixpath import basename
 from typing import Any, Protocol
 
 from kubectl_gadget.events.batch import Batch
+from kubectl_gadget.events.columns.members import filter_members, member_values
+from kubectl_gadget.events.columns.syscall_columns import cut_arguments, read_arguments
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import Decoded, Decoder, RecordedCall
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.observe.recorded_callers import RecordedCaller
-from kubectl_gadget.observe.recorded_rows import BatchRow, Columns
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
@@ -45,6 +47,64 @@ _RUNTIMES = ("runc", "crun", "youki", "exe")
 _MOST_LIMITED = 32_768
 """As many calls as the kernel remembers for rate limits."""
 _CHANGING = {"setns": "namespaces", "unshare": "namespaces", "capset": "capabilities", "prctl": "capabilities"}
+
+
+class BatchRow:
+    """One row of a batch, as sources read it (policies/recorded/hook_sources.py)."""
+
+    def __init__(self, columns: "Columns", row: int) -> None:
+        self._columns = columns
+        self._row = row
+
+    def __getitem__(self, member: str) -> Any:
+        found = self._columns.members(member)[self._row]
+        if found is None:
+            raise Undecided(f"{member} is not in the row")
+        return found
+
+    def number(self, field: str) -> int:
+        return int(self._columns.fields(field)[self._row])
+
+    def argument(self, position: int) -> ArgumentValue:
+        numbers, texts = self._columns.arguments[self._row]
+        text = texts[position]
+        if text is None:
+            return numbers[position]
+        if self._columns.cut[self._row][position]:
+            raise Undecided("the rest of a text that is cut")
+        return text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+class Columns:
+    """The columns of a batch, read when a row is asked for them."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._members: dict[str, list[Any]] = {}
+        self._fields: dict[str, list[Any]] = {}
+
+    def members(self, name: str) -> list[Any]:
+        if name not in self._members:
+            values = member_values(self.batch, name)
+            if f"{name}_cut" in filter_members(self.batch.gadget):
+                cut = member_values(self.batch, f"{name}_cut")
+                values = [None if is_cut else value for value, is_cut in zip(values, cut, strict=True)]
+            self._members[name] = values
+        return self._members[name]
+
+    def fields(self, name: str) -> list[Any]:
+        if name not in self._fields:
+            self._fields[name] = self.batch.raw(name).tolist()
+        return self._fields[name]
+
+    @cached_property
+    def arguments(self) -> list[tuple[Sequence[int], Sequence[bytes | None]]]:
+        return read_arguments(self.batch, self.batch.gadget.record.field("arguments"))
+
+    @cached_property
+    def cut(self) -> list[Sequence[bool]]:
+        """For each row and argument of a call, whether its data was cut."""
+        return cut_arguments(self.batch, self.batch.gadget.record.field("arguments"))
 
 
 class Labels(Protocol):
@@ -155,7 +215,8 @@ class RecordedPolicies:
 
     def _is_in(self, scope: Scope, container: Container, node: str) -> bool:
         """Whether a scope is for a container. Raises Undecided where labels are not known."""
-        plain = replace(scope, nodes=None, pods=_of_namespace(scope))
+        pods = None if scope.pods is None else tuple(one for one in scope.pods if one.key == NAMESPACE_LABEL)
+        plain = replace(scope, nodes=None, pods=pods)
         workload = ScopedWorkload(
             container.namespace, container.pod, {}, container.container, repository(container.image)
         )
@@ -204,12 +265,6 @@ def _starts_sandbox(process: Process | None, container: Container) -> bool:
     if container.kind != "sandbox" or process is None:
         return False
     return process.container.kind != "sandbox" or process.exe is None or basename(process.exe) in _RUNTIMES
-
-
-def _of_namespace(scope: Scope) -> Any:
-    if scope.pods is None:
-        return None
-    return tuple(one for one in scope.pods if one.key == NAMESPACE_LABEL)
 
 
 def _known(call: Call, argument: Argument) -> ArgumentValue | Undecided:
