@@ -7,15 +7,17 @@ recording as well, or a run that saw nothing would be green.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from posixpath import basename
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.cluster.cluster_options import Selection
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.findings.activity import SeenProcess
 from kubectl_gadget.findings.finding import RunReport
 from kubectl_gadget.output.markup import for_log, printable
 from kubectl_gadget.session.behavior_run import MISSING
@@ -40,6 +42,12 @@ _LONGEST_COMMAND = 200
 _END_SECONDS = 2.0
 """for processes that COMMAND started and that end with it"""
 _PREFIX = "kubectl gadget: "
+_DAEMONS = {
+    **dict.fromkeys(("docker", "docker-compose", "docker-buildx", "buildctl", "kind", "k3d"), "containers"),
+    **dict.fromkeys(("nerdctl", "ctr", "crictl"), "containers"),
+    **dict.fromkeys(("systemd-run", "systemctl", "machinectl", "at", "batch"), "processes"),
+}
+"""By the program that asks: what a daemon starts for it. podman and buildah start containers themselves."""
 _WARNINGS_OF_LOSS = ("--descendants",)
 """The beginnings of agents' notes about missing data"""
 
@@ -265,8 +273,6 @@ class CiRun:
         return {JOB: ended.to_json()}
 
     def _warnings(self) -> tuple[str, ...]:
-        from kubectl_gadget.session.ci.not_followed import not_followed
-
         of_command = self._order.checks.pid is not None
         return tuple(not_followed(self._checks.activity.processes.values())) if of_command else ()
 
@@ -320,6 +326,21 @@ def _where(order: CiOrder, options: RunOptions, states: Mapping[str, NodeState])
     if (pid := order.checks.pid) is not None:
         what = "the processes that the command started" if order.command else f"the descendants of {pid}"
     return f"{what} on {', '.join(states)}"
+
+
+def not_followed(processes: Iterable[SeenProcess]) -> Iterator[str]:
+    """Says what may have been started outside of COMMAND's processes, one line for each kind of program. A program may
+    also talk to a daemon by itself, so saying nothing proves nothing."""
+    asked: dict[str, set[str]] = {}
+    for process in processes:
+        name = basename(process.program)
+        if name in _DAEMONS:
+            asked.setdefault(_DAEMONS[name], set()).add(name)
+    for what, names in sorted(asked.items()):
+        yield (
+            f"COMMAND ran {', '.join(sorted(names))}: {what} that a daemon starts for it are not its processes, and "
+            "were not traced; -A traces all containers of this machine, --host all of its processes"
+        )
 
 
 def of_process_tree(runs: tuple[GadgetRun, ...], pid: int) -> tuple[GadgetRun, ...]:

@@ -4,9 +4,7 @@ The trap: rows of packets that netfilter drops need their call stacks, which sho
 periodic reports, or a long flow would be seen only at its beginning and its end.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from kubectl_gadget import catalogue
@@ -43,31 +41,15 @@ class FlowGadgets:
     def runs(self) -> tuple[GadgetRun, ...]:
         """The gadgets, in the order in which agents are asked to run them. trace tcpdrop keeps the owners of sockets
         for those that come after it."""
-        chosen = {
-            "trace_tcp": True,
-            "trace_tcpdrop": self.drops,
-            "trace_udp": True,
-            "trace_icmp": True,
-            "trace_dns": self.dns,
-            "trace_http": self.http,
-            "tcpdump": self.packets,
-            "trace_process": self.processes,
-        }
-        parameters = self._parameters()
-        return tuple(
-            GadgetRun(catalogue.load_gadget(name), dict(parameters.get(name, {})))
-            for name, wanted in chosen.items()
-            if wanted
-        )
-
-    def _parameters(self) -> Mapping[str, Mapping[str, Any]]:
         interval = round(self.report_seconds * 1000)
-        return MappingProxyType(
-            {
-                "trace_tcp": {"reports": True, "report-interval": interval},
-                "trace_udp": {"interval": interval, "sctp": True},
-                "trace_tcpdrop": {"udp": True, "netfilter-stack": True, "no-purged": True},
-                "trace_icmp": {"interval": interval},
-                "tcpdump": {"snaplen": _HEADERS},
-            }
+        chosen: tuple[tuple[str, bool, dict[str, Any]], ...] = (
+            ("trace_tcp", True, {"reports": True, "report-interval": interval}),
+            ("trace_tcpdrop", self.drops, {"udp": True, "netfilter-stack": True, "no-purged": True}),
+            ("trace_udp", True, {"interval": interval, "sctp": True}),
+            ("trace_icmp", True, {"interval": interval}),
+            ("trace_dns", self.dns, {}),
+            ("trace_http", self.http, {}),
+            ("tcpdump", self.packets, {"snaplen": _HEADERS}),
+            ("trace_process", self.processes, {}),
         )
+        return tuple(GadgetRun(catalogue.load_gadget(name), found) for name, wanted, found in chosen if wanted)

@@ -28,10 +28,11 @@ Wants = Callable[[str, str], bool | None]
 
 def meta_of(options: RunOptions) -> dict[str, Any]:
     """Returns the description of the run for the file (docs/recording.md)."""
+    commands = [run.gadget.command for run in options.gadgets]
     return {
         "version": __version__,
         "began_ns": time.time_ns(),
-        "command": list(options.command or command_of(options)),
+        "command": [*(options.command or (*commands[0][:-1], "+".join(command[-1] for command in commands)))],
         "gadgets": [
             {"name": run.gadget.name, "parameters": run.parameters, "description": run.gadget.to_json()}
             for run in options.gadgets
@@ -46,12 +47,6 @@ def meta_of(options: RunOptions) -> dict[str, Any]:
         "host": options.selection.host,
         "objects": not options.local,
     }
-
-
-def command_of(options: RunOptions) -> list[str]:
-    """Returns the words that name the run's gadgets: trace exec+open."""
-    commands = [run.gadget.command for run in options.gadgets]
-    return [*commands[0][:-1], "+".join(command[-1] for command in commands)]
 
 
 class Recorder:
