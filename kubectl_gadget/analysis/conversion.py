@@ -102,11 +102,10 @@ def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", st
             sink.abandon()
         else:
             sink.finish({"run": _described(run), "loss": _losses(shown), "gadgets": _schemas(run)})
-    except OSError as error:
+    except BaseException as error:
         sink.abandon()
-        raise GadgetError(f"the dataset cannot be written: {error.strerror or error}") from None
-    except BaseException:
-        sink.abandon()
+        if isinstance(error, OSError):
+            raise GadgetError(f"the dataset cannot be written: {error.strerror or error}") from None
         raise
     return shown.code
 
@@ -155,11 +154,10 @@ def _whole_or_none(made: Sequence[Path], destination: Path) -> Iterator[None]:
     """Removes what was made, when it is not whole. Raises GadgetError for errors of the disk."""
     try:
         yield
-    except OSError as error:
+    except BaseException as error:
         _remove(made)
-        raise GadgetError(f"{destination} cannot be written: {error.strerror or error}") from None
-    except BaseException:
-        _remove(made)
+        if isinstance(error, OSError):
+            raise GadgetError(f"{destination} cannot be written: {error.strerror or error}") from None
         raise
 
 

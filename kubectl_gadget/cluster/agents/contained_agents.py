@@ -125,10 +125,15 @@ async def remove_rights(api: Api, options: AgentOptions, say: Say) -> bool:
     """Removes observers' rights. Returns whether there were any."""
     removed = False
     elsewhere = await _elsewhere(api, options)
-    for resource, name, namespace in _rights(options):
-        if namespace is None and elsewhere:
-            continue
-        removed |= await delete_ours(api, resource, name, namespace, say)
+    for resource, name, namespace in (
+        (ROLE_BINDINGS, manifests.OBSERVER, options.namespace),
+        (ROLES, manifests.OBSERVER, options.namespace),
+        (CLUSTER_ROLE_BINDINGS, manifests.OBSERVER, None),
+        (CLUSTER_ROLES, manifests.OBSERVER, None),
+        (CLUSTER_ROLES, manifests.NAMESPACE_OBSERVER, None),
+    ):
+        if namespace is not None or not elsewhere:
+            removed |= await delete_ours(api, resource, name, namespace, say)
     return removed
 
 
@@ -140,16 +145,6 @@ async def remove_policy(api: Api, options: AgentOptions, say: Say) -> bool:
     for resource in (ADMISSION_POLICY_BINDINGS, ADMISSION_POLICIES):
         removed |= await delete_ours(api, resource, manifests.OBSERVER, None, say)
     return removed
-
-
-def _rights(options: AgentOptions) -> list[tuple[Resource, str, str | None]]:
-    return [
-        (ROLE_BINDINGS, manifests.OBSERVER, options.namespace),
-        (ROLES, manifests.OBSERVER, options.namespace),
-        (CLUSTER_ROLE_BINDINGS, manifests.OBSERVER, None),
-        (CLUSTER_ROLES, manifests.OBSERVER, None),
-        (CLUSTER_ROLES, manifests.NAMESPACE_OBSERVER, None),
-    ]
 
 
 def is_ours(found: Object) -> bool:

@@ -39,11 +39,11 @@ class Deployments:
 async def find(api: Api) -> Deployments:
     """Finds all deployments. Without the permissions for it, none. Raises ClusterError."""
     try:
-        annotations = await _annotations(api)
+        role = await api.get(CLUSTER_ROLES, manifests.USER) or {"metadata": {}}
         listing = await api.find(DAEMON_SETS, labels=manifests.RESIDENT_SELECTOR)
     except ForbiddenError:
         return Deployments()
-    prefix = manifests.DEPLOYMENT_PREFIX
+    prefix, annotations = manifests.DEPLOYMENT_PREFIX, role["metadata"].get("annotations") or {}
     images = {key.removeprefix(prefix): value for key, value in annotations.items() if key.startswith(prefix)}
     present = frozenset(str(found["metadata"].get("namespace")) for found in listing.items)
     return Deployments(present, images, annotations.get(manifests.PULL_ANNOTATION) or None)
@@ -76,12 +76,12 @@ async def exist(api: Api, pins: Iterable[OwnedPins]) -> Mapping[Owner, bool | No
 
 def described(one: OwnedPins, exists: bool | None) -> str:
     """Names policies by their owner, as the subject of a sentence."""
-    if exists is False:
-        whose = f"policies of a deployment in namespace {one.namespace} that no longer exists"
-    elif exists is None:
-        whose = f"policies of a deployment in namespace {one.namespace} that may no longer exist"
-    else:
-        whose = f"policies of the deployment in namespace {one.namespace}"
+    article, more = {
+        True: ("the", ""),
+        False: ("a", " that no longer exists"),
+        None: ("a", " that may no longer exist"),
+    }[exists]
+    whose = f"policies of {article} deployment in namespace {one.namespace}{more}"
     return f"{whose} ({', '.join(one.policies)})" if one.policies else whose
 
 
@@ -99,8 +99,3 @@ async def _uid(api: Api, namespace: str) -> str:
     """Returns the UID of a namespace; empty: there is none. Uses `list`, which roles permit for all namespaces."""
     listing = await api.find(NAMESPACES, fields=f"metadata.name={namespace}")
     return next((str(one["metadata"]["uid"]) for one in listing.items), "")
-
-
-async def _annotations(api: Api) -> Mapping[str, str]:
-    role = await api.get(CLUSTER_ROLES, manifests.USER)
-    return {} if role is None else role["metadata"].get("annotations") or {}

@@ -6,7 +6,7 @@ only while the policy that confines it is in force (contained_agents.py), so it 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from kubectl_gadget.cluster.agents import contained_agents, deployments, manifests
 from kubectl_gadget.cluster.agents.contained_agents import Say, delete_ours, is_ours
@@ -261,17 +261,11 @@ def _deploy_accesses(options: AgentOptions) -> list[Access]:
     wanted = [Access("list", PODS.plural, options.namespace)]
     if options.contained:
         wanted.append(Access("create", PODS.plural, options.namespace, "exec"))
-    for found in manifests.deployment(options):
-        resource = BY_KIND[found["kind"]]
-        namespace = found["metadata"].get("namespace")
-        name = found["metadata"]["name"]
-        wanted.append(Access("create", resource.qualified, namespace))
-        wanted += [Access(verb, resource.qualified, namespace, name=name) for verb in ("get", "patch")]
-    return wanted
+    return [*wanted, *_accesses(options, "create", "get", "patch")]
 
 
 def _undeploy_accesses(options: AgentOptions) -> list[Access]:
-    wanted = [
+    return [
         Access("list", PODS.plural, options.namespace),
         Access("list", JOBS.qualified, options.namespace),
         Access("delete", JOBS.qualified, options.namespace),
@@ -281,10 +275,14 @@ def _undeploy_accesses(options: AgentOptions) -> list[Access]:
         Access("list", NAMESPACES.plural),
         # What other deployments need of it is kept.
         Access("patch", CLUSTER_ROLES.qualified, name=manifests.USER),
+        *_accesses(options, "get", "delete"),
     ]
+
+
+def _accesses(options: AgentOptions, *verbs: str) -> Iterator[Access]:
+    """To each object of the deployment; a right to create has no name."""
     for found in manifests.deployment(options):
-        resource = BY_KIND[found["kind"]]
-        namespace = found["metadata"].get("namespace")
-        name = found["metadata"]["name"]
-        wanted += [Access(verb, resource.qualified, namespace, name=name) for verb in ("get", "delete")]
-    return wanted
+        resource, metadata = BY_KIND[found["kind"]], found["metadata"]
+        for verb in verbs:
+            name = None if verb == "create" else metadata["name"]
+            yield Access(verb, resource.qualified, metadata.get("namespace"), name=name)

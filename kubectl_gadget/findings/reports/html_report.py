@@ -44,14 +44,11 @@ def _page(report: RunReport) -> Iterator[str]:
     code = "" if report.command_code is None else f"; its exit code: {report.command_code}"
     when = f"for {report.seconds:.1f} s from {_text(report.began)}"
     yield f"<p>Traced {_text(report.where)} {when}{command}{code}.</p></header>"
-    if report.undecided:
-        yield "<h2>What is missing</h2><ul>"
-        yield from (f"<li>{_text(why)}</li>" for why in report.undecided)
-        yield "</ul>"
-    if report.warnings:
-        yield "<h2>What is not covered</h2><ul>"
-        yield from (f"<li>{_text(text)}</li>" for text in report.warnings)
-        yield "</ul>"
+    for title, texts in (("What is missing", report.undecided), ("What is not covered", report.warnings)):
+        if texts:
+            yield f"<h2>{title}</h2><ul>"
+            yield from (f"<li>{_text(text)}</li>" for text in texts)
+            yield "</ul>"
     if report.findings:
         yield "<h2>Findings</h2>"
         yield from map(_finding, report.findings)
@@ -59,15 +56,8 @@ def _page(report: RunReport) -> Iterator[str]:
             yield f"<p>and {report.left_out:,} more</p>"
     if report.checks:
         yield "<h2>Checks</h2>"
-        rows = (
-            [
-                check.status,
-                check.kind,
-                check.name,
-                check.undecided or count(len(check.findings) + check.left_out, "finding"),
-            ]
-            for check in report.checks
-        )
+        found = [(each, count(len(each.findings) + each.left_out, "finding")) for each in report.checks]
+        rows = ([each.status, each.kind, each.name, each.undecided or number] for each, number in found)
         yield from _table(["Result", "Kind", "Check", ""], rows)
     if report.steps:
         yield "<h2>Steps</h2>"

@@ -19,8 +19,13 @@ _LONGEST = 1000
 def render(report: RunReport) -> str:
     suite = ET.Element("testsuite", name=_SUITE, timestamp=report.began[:19], time=f"{report.seconds:.3f}")
     if report.command_code is not None:
-        _add_command(suite, report)
-    _add_tracing(suite, report)
+        command = " ".join(report.command)
+        case = _case(suite, "command", command, report.seconds)
+        if report.command_code:
+            _result(case, "failure", "command", f"exit code {report.command_code}", [command])
+    case = _case(suite, "tracing", "everything was seen")
+    if report.incomplete:
+        _result(case, "error", "inconclusive", report.incomplete[0], report.incomplete)
     for check in report.checks:
         _add_check(suite, check)
     counts = {
@@ -50,18 +55,6 @@ def _result(case: ET.Element, tag: str, type: str, message: str, lines: Iterable
 def _text(lines: Iterable[str]) -> str:
     # A line that a program chose must not begin with what a runner takes as its command.
     return "\n".join(f"- {for_xml(line, _LONGEST)}" for line in lines)
-
-
-def _add_command(suite: ET.Element, report: RunReport) -> None:
-    case = _case(suite, "command", " ".join(report.command), report.seconds)
-    if report.command_code:
-        _result(case, "failure", "command", f"exit code {report.command_code}", [" ".join(report.command)])
-
-
-def _add_tracing(suite: ET.Element, report: RunReport) -> None:
-    case = _case(suite, "tracing", "everything was seen")
-    if report.incomplete:
-        _result(case, "error", "inconclusive", report.incomplete[0], report.incomplete)
 
 
 def _add_check(suite: ET.Element, check: Check) -> None:
