@@ -175,15 +175,11 @@ def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | 
 
     if checks.fail_on_new and not checks.baseline:
         raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which --report baseline=FILE writes")
-    assertions = _assertions(checks.assertions or ())
-    return assertions, None if checks.baseline is None else read_baseline(_existing(Path(checks.baseline)))
-
-
-def _existing(baseline: Path) -> Path:
-    if not baseline.exists():
-        remedy = f"--report baseline={baseline} instead, in a run that behaves as it should; then review the file"
-        raise UsageError(f"--baseline {baseline}: there is no such file", remedy)
-    return baseline
+    assertions, file = _assertions(checks.assertions or ()), checks.baseline
+    if file is not None and not Path(file).exists():
+        remedy = f"--report baseline={file} instead, in a run that behaves as it should; then review the file"
+        raise UsageError(f"--baseline {file}: there is no such file", remedy)
+    return assertions, None if file is None else read_baseline(Path(file))
 
 
 def _assertions(files: Sequence[str]) -> "tuple[Assertion, ...]":

@@ -24,6 +24,7 @@ from kubectl_gadget.observe.printing.line_options import EVENT_TYPES, SHOWN, Lin
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.session.recipes.reactions import NO_REACTION, Reaction
 from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
@@ -138,7 +139,11 @@ def show_story(
     if flags.engine.no_sort:
         raise UsageError("--no-sort cannot be used here: events are joined in time order")
     if compiled is not None and not story.installed:
-        _refuse_unknown(story.policy_names or (), [policy.name for policy in compiled.policies])
+        known = [policy.name for policy in compiled.policies]
+        for name in story.policy_names or ():
+            if name not in known:
+                what = f"there is no policy {name!r} in these files{did_you_mean(name, known)}"
+                raise UsageError(f"--policy-names: {what}")
     gadgets = StoryGadgets(
         story.file_paths,
         bool(story.flows),
@@ -153,20 +158,15 @@ def show_story(
     labels = labels_of(compiled, options, objects) if compiled else None
     if recorded is not None:
         recorded.labels = labels
-        _say_gaps(recorded, options)
+        if options.strict and recorded.gaps:
+            raise UsageError(f"--strict: the recording cannot decide all of it: {'; '.join(recorded.gaps)}")
+        for text in recorded.gaps:
+            say(f"warning: {text}")
     details = _details(options, flags.output, objects)
     format = flags.output.output or _COMPACT
     output = _output(format, flags.output, story, details)
     recipe = StoryRecipe(gadgets, _choice(story, format), output, reaction, labels, details)
     return run(recipe.applied(options, follows=not objects), sys.stdout, sys.stderr)
-
-
-def _say_gaps(recorded: "RecordedPolicies", options: RunOptions) -> None:
-    """Warns about what the recording cannot decide; with --strict, raises UsageError for it."""
-    if options.strict and recorded.gaps:
-        raise UsageError(f"--strict: the recording cannot decide all of it: {'; '.join(recorded.gaps)}")
-    for text in recorded.gaps:
-        say(f"warning: {text}")
 
 
 def _warn(compiled: "CompiledPolicies", flags: RunFlags, options: RunOptions) -> None:
@@ -203,14 +203,6 @@ def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
         _refuse_ours(flags)
     if output.columns and format in _OF_LINES:
         raise UsageError(f"--columns cannot be used with -o {format}", "-o table, wide, csv or yaml")
-
-
-def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
-    from kubectl_gadget.similar_names import did_you_mean
-
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--policy-names: there is no policy {name!r} in these files{did_you_mean(name, known)}")
 
 
 def _refuse_ours(flags: StoryFlags) -> None:

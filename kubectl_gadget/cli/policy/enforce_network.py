@@ -7,7 +7,7 @@ provide them.
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, observe
 from kubectl_gadget.cli.flags.connect import say
@@ -18,9 +18,6 @@ from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.session.run_options import GadgetRun
-
-if TYPE_CHECKING:
-    from kubectl_gadget.cluster.api.resources import Object, Resource
 
 _SECTION = "Network policies"
 GADGET = "network_policy"
@@ -49,6 +46,7 @@ def enforce_network(
 ) -> int:
     """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects."""
     from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.cluster.api.resources import NETWORK_POLICIES
     from kubectl_gadget.network_policies.validation import read_files
     from kubectl_gadget.session.policies.network_tables import NO_POLICY, LivePolicyTables, followed, read_objects
     from kubectl_gadget.session.run import run
@@ -65,26 +63,23 @@ def enforce_network(
         warn_of_others("network policies", {policy["metadata"]["namespace"] for policy in given}, chosen)
     if objects and not options.local:
         raise UsageError(OBJECTS_ARE_LOCAL)
-    if options.local:
-        check_objects(objects)
+    if options.local and not objects:
+        raise UsageError(
+            "without a cluster, the labels and addresses of pods are not known",
+            "--objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
+        )
     warn: Callable[[str], object] = say if not options.quiet else str
     if objects:
-        made.take(_without_policies(read_objects(objects), bool(policies.from_cluster)))
+        found = read_objects(objects)
+        if not policies.from_cluster:
+            found.pop(NETWORK_POLICIES, None)
+        made.take(found)
         if not made.count:
             warn(NO_POLICY)
     else:
         follower = followed(made, bool(policies.from_cluster), warn)
         options = replace(options, followers=(follower,))
     return run(options, sys.stdout, sys.stderr)
-
-
-def check_objects(objects: str | None) -> None:
-    """Raises UsageError if a run without a cluster has no file of objects."""
-    if not objects:
-        raise UsageError(
-            "without a cluster, the labels and addresses of pods are not known",
-            "--objects FILE, with what kubectl get pods,namespaces,services,nodes -A -o yaml prints",
-        )
 
 
 def replay_refusals(pods: tuple[str, ...], flags: StoryRunFlags, story: StoryFlags, objects: str | None) -> int:
@@ -109,9 +104,3 @@ def refuse(given: object, where: str) -> None:
     for name, value in vars(given).items():
         if value is not None:
             raise UsageError(f"{spelling(type(given), name)} cannot be used with {where}")
-
-
-def _without_policies(objects: "dict[Resource, list[Object]]", keep: bool) -> "dict[Resource, list[Object]]":
-    from kubectl_gadget.cluster.api.resources import NETWORK_POLICIES
-
-    return {kind: found for kind, found in objects.items() if keep or kind != NETWORK_POLICIES}

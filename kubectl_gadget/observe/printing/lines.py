@@ -50,7 +50,8 @@ def line(entry: StoryEvent, options: LineOptions = _PLAIN) -> str:
     text += _blocked(entry, options)
     if options.timestamps:
         text = f"{rfc3339(entry.time)} {text}"
-    text += _extras(entry, options)
+    found = [_EXTRAS[name](entry) for name in SHOWN if name in options.shown and name in _EXTRAS]
+    text += "".join(f" {extra}" for extra in found if extra)
     if entry.late:
         text += " (late)"
     if "admin" in options.shown and _is_admin(entry):
@@ -107,11 +108,6 @@ def _blocked(entry: StoryEvent, options: LineOptions) -> str:
     done = done_text(happening.blocked, happening.verdict)
     text = f" WOULD BE {happening.would_be}" if happening.would_be else f" {done}"
     return paint(text, RED) if options.color else text
-
-
-def _extras(entry: StoryEvent, options: LineOptions) -> str:
-    found = [_EXTRAS[name](entry) for name in SHOWN if name in options.shown and name in _EXTRAS]
-    return "".join(f" {extra}" for extra in found if extra)
 
 
 def _is_admin(entry: StoryEvent) -> bool:
