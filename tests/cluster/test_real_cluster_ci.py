@@ -13,7 +13,6 @@ import pytest
 
 from tests.cluster.real_cluster import (
     AGENT_FLAGS,
-    AGENTS,
     ClusterRun,
     container,
     kubectl,
@@ -111,7 +110,8 @@ def assert_inconclusive(run: CiRun, code: int) -> None:
 
 def test_an_agent_that_dies_makes_the_verdict_inconclusive(namespace: str, tmp_path: Path) -> None:
     with CiRun(tmp_path, namespace) as run:
-        kubectl("delete", "pod", "-n", AGENTS, "--all", "--force", "--grace-period=0")
+        for namespace_of_agents in {found["metadata"]["namespace"] for found in agent_pods()}:
+            kubectl("delete", "pod", "-n", namespace_of_agents, "--all", "--force", "--grace-period=0")
         run.until_said("connection lost")
         assert_inconclusive(run, run.end())
 

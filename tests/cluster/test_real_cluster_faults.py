@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.wire.agent_namespaces import both
 from tests.cluster.real_cluster import (
     AGENT_FLAGS,
     AGENTS,
@@ -53,7 +54,8 @@ def two_nodes() -> tuple[str, str]:
 
 def agent_pods(node: str | None = None) -> list[dict[str, Any]]:
     """All of ours, resident or not."""
-    pods = listed("pods", "-n", AGENTS, "-l", "app.kubernetes.io/name=kubectl-gadget")
+    label = "app.kubernetes.io/name=kubectl-gadget"
+    pods = [found for namespace in sorted(both(AGENTS)) for found in listed("pods", "-n", namespace, "-l", label)]
     return [found for found in pods if node in (None, found["spec"]["nodeName"])]
 
 
@@ -107,7 +109,7 @@ def delete_an_agent(run: ClusterRun, broken: str, well: str) -> None:
     for node in (broken, well):
         until_more(run, f"on-{node}")
     for found in agent_pods(broken):
-        kubectl("delete", "pod", "-n", AGENTS, found["metadata"]["name"], "--wait=false")
+        kubectl("delete", "pod", "-n", found["metadata"]["namespace"], found["metadata"]["name"], "--wait=false")
     run.until_said(f"{broken}: connection lost")
     until_more(run, f"on-{well}")
     run.until_said(f"{broken}: connected again; what happened in")
@@ -121,7 +123,7 @@ def test_a_deleted_resident_agent_is_waited_for_and_the_gap_is_reported(
 ) -> None:
     with ClusterRun(tmp_path, "trace", "open", "-n", namespace, "-o", "json") as run, nothing_remains(resident=True):
         delete_an_agent(run, *beats)
-        assert not listed("pods", "-n", AGENTS, "-l", "app.kubernetes.io/component=on-demand")
+        assert {found["metadata"]["labels"]["app.kubernetes.io/component"] for found in agent_pods()} == {"agent"}
         assert run.stop() == 130
     assert f"{beats[0]}: the connection was lost once" in run.said()
 
