@@ -1,8 +1,11 @@
 """Kinds of values that file system calls have: descriptors, errors, open flags, modes. Many gadgets share them.
 
-The trap: -1 as a descriptor or as an error is not a value; it means none or unknown.
+The traps: -1 as a descriptor or as an error is no value; it means none or unknown. Path and flags of an open are read
+from the program's memory after the call, when a hostile program may have rewritten them; but a symbolic link, a bind
+mount or /proc/self also makes a path differ, so a difference does not prove that.
 """
 
+import posixpath
 from collections.abc import Callable
 
 import numpy as np
@@ -22,7 +25,6 @@ from kubectl_gadget.events.columns.kind import (
     text_kind,
     with_raw,
 )
-from kubectl_gadget.events.columns.open_differences import open_differences
 from kubectl_gadget.events.columns.text_kinds import join_path, paths, span_texts
 from kubectl_gadget.events.columns.texts import CodedTexts, Inputs, Nulls, SpeltTexts, Texts
 from kubectl_gadget.events.linux.errno_and_open import errno_name, open_flag_names
@@ -34,6 +36,10 @@ from kubectl_gadget.events.vectors import UNKNOWN, Numbers, SomeNumbers
 
 NO_OPEN_FLAGS = 0xFFFFFFFF
 """The file's open flags were not read, or could not be read."""
+
+
+_DIFFERS_FLAGS = 1
+"""DIFFERS_FLAGS of bpf/trace_open.bpf.c: the access mode differs."""
 
 
 def _show_fd(batch: Batch, field: Field) -> list[str]:
@@ -91,6 +97,28 @@ def _open_flags(batch: Batch, field: Field) -> CodedTexts:
 
 def _open_flag_numbers(batch: Batch, field: Field) -> SomeNumbers:
     return SomeNumbers(batch.raw(field), batch.raw(field) != NO_OPEN_FLAGS)
+
+
+def open_differences(bits: int, written: str | None, resolved: str | None) -> str:
+    """What differs: "", "path", "flags" or "path|flags". A path that could not be read does not differ."""
+    names = []
+    if written is not None and resolved is not None and not _is_same(written, resolved):
+        names.append("path")
+    if bits & _DIFFERS_FLAGS:
+        names.append("flags")
+    return "|".join(names)
+
+
+def _is_same(written: str, resolved: str) -> bool:
+    """Whether `resolved` is `written` without links. A relative path must be the end of `resolved`."""
+    if resolved.startswith("…"):
+        # The upper part of the path is missing.
+        return posixpath.basename(posixpath.normpath(written)) in ("", ".", "..", posixpath.basename(resolved))
+    if written.startswith("/"):
+        # normpath keeps two leading slashes.
+        return posixpath.normpath(written).replace("//", "/") == resolved
+    names = [name for name in posixpath.normpath(written).split("/") if name not in (".", "..")]
+    return not names or f"{resolved}/".endswith("/" + "/".join(names) + "/")
 
 
 FILE_KINDS: dict[str, Kind] = {

@@ -99,12 +99,6 @@ def sizes(vector: Any) -> Integers:
     return Integers(np.array(sizes, np.int64), vector.valid())
 
 
-def to_integers(array: npt.NDArray[np.integer[Any]]) -> Integers:
-    if array.dtype == np.uint64 and len(array) and int(np.max(array)) >= LIMIT:
-        return Integers(array.astype(np.int64), array < np.uint64(LIMIT))
-    return Integers(array.astype(np.int64))
-
-
 def _both(left: Integers, right: Integers) -> Mask | None:
     if left.valid is None or right.valid is None:
         return right.valid if left.valid is None else left.valid
@@ -113,10 +107,12 @@ def _both(left: Integers, right: Integers) -> Mask | None:
 
 def numbers(vector: Numbers) -> Integers:
     """Converts a column of numbers."""
-    found, known = to_integers(vector.array), vector.valid()
+    array, known, fits = vector.array, vector.valid(), None
+    if array.dtype == np.uint64 and len(array) and int(np.max(array)) >= LIMIT:
+        fits = array < np.uint64(LIMIT)
     if known is None:
-        return found
-    return Integers(found.array, known if found.valid is None else found.valid & known, ~known)
+        return Integers(array.astype(np.int64), fits)
+    return Integers(array.astype(np.int64), known if fits is None else fits & known, ~known)
 
 
 def compare_integers(name: str, left: Integers, right: Integers) -> ThreeValued:

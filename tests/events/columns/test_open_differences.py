@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.events.batch import decode
+from kubectl_gadget.events.columns.file_kinds import open_differences
 from kubectl_gadget.events.columns.members import filter_members, shown
-from kubectl_gadget.events.columns.open_differences import open_differences
 from tests.events.records import FIELDS, OPEN, SIZE, column, record, ring
 
 TYPES = {"errno": "gadget_known_errno", "mode": "gadget_open_differs", "padding": "gadget_known_open_flags"}
