@@ -6,10 +6,11 @@ it was. That is kept with the facts, so that no comparison takes what was missed
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TextIO
 
 from kubectl_gadget.behavior.facts import Behavior, WatchedRun
@@ -20,7 +21,6 @@ from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
 from kubectl_gadget.cluster.seen_inventory import SeenInventory
 from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.kube.label_selectors import LabelSelector
 from kubectl_gadget.output.sink import Sink, TakingSink
 from kubectl_gadget.recording import recording_places
@@ -72,16 +72,14 @@ class _Collecting:
     ) -> list[Behavior]:
         """One for each selector; None selects all pods."""
         assert self.collection is not None
-        end = RunEnd(self.seen.inventory(), containers_of(watched), run, tuple(incomplete), tuple(missing))
-        return [self.collection.behavior(end, _selected(end.inventory, side)) for side in sides]
+        inventory = self.seen.inventory()
+        end = RunEnd(inventory, containers_of(watched), run, tuple(incomplete), tuple(missing))
 
+        def is_selected(selector: LabelSelector | None, place: PodContainer) -> bool:
+            pod = inventory.pod(*place[:2])
+            return selector is None or (pod is not None and selector.accepts(pod.labels))
 
-def _selected(inventory: Inventory, selector: LabelSelector | None) -> Callable[[PodContainer], bool]:
-    def wanted(place: PodContainer) -> bool:
-        pod = inventory.pod(*place[:2])
-        return selector is None or (pod is not None and selector.accepts(pod.labels))
-
-    return wanted
+        return [self.collection.behavior(end, partial(is_selected, side)) for side in sides]
 
 
 def collect_live(

@@ -166,7 +166,9 @@ class LiveRun:
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as services:
             try:
-                self._catch_signals()
+                catch(self._interrupt, "SIGINT", "SIGTERM", "SIGHUP")
+                if self._has_keys and hasattr(signal, "SIGUSR1"):
+                    self._loop.add_signal_handler(signal.SIGUSR1, self._show)
                 if self._recorder is not None:
                     self._recorder.stop_with(
                         lambda: self._loop.call_soon_threadsafe(self._stop, "the recording has ended")
@@ -263,15 +265,12 @@ class LiveRun:
             await cancel(watcher, reading)
             for session in self._sessions.values():
                 session.stop()
-            await self._wait_for_nodes(backlog)
+            received, until = -1, time.monotonic() + _MOST_STOP_SECONDS
+            while self._running and received != backlog.received and time.monotonic() < until:
+                received = backlog.received
+                await asyncio.wait(self._running, timeout=_STOP_SECONDS)
         finally:
             await cancel(watcher, reading, *self._running)
-
-    async def _wait_for_nodes(self, backlog: Backlog) -> None:
-        received, until = -1, time.monotonic() + _MOST_STOP_SECONDS
-        while self._running and received != backlog.received and time.monotonic() < until:
-            received = backlog.received
-            await asyncio.wait(self._running, timeout=_STOP_SECONDS)
 
     async def _watch(self, backlog: Backlog) -> None:
         async for change in self._nodes.watch(self._tasks):
@@ -405,11 +404,6 @@ class LiveRun:
         if not self._stopped.is_set():
             self._progress.debug(f"stopping: {reason}")
             self._stopped.set()
-
-    def _catch_signals(self) -> None:
-        catch(self._interrupt, "SIGINT", "SIGTERM", "SIGHUP")
-        if self._has_keys and hasattr(signal, "SIGUSR1"):
-            self._loop.add_signal_handler(signal.SIGUSR1, self._show)
 
     def _interrupt(self, number: int) -> None:
         if self._options.on_signal is not None and self._options.on_signal(number):

@@ -13,10 +13,11 @@ from operator import itemgetter
 from typing import TextIO
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.events.container_lookup import ContainerFilter
 from kubectl_gadget.output.standard_streams import require_writable
 from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.recording.layout import STEP_MARK
 from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.session import summary
@@ -25,13 +26,14 @@ from kubectl_gadget.session.nodes.local_request import local_filter
 from kubectl_gadget.session.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.session.preparation import prepare
 from kubectl_gadget.session.progress import Progress
-from kubectl_gadget.session.recordings.contents import number
+from kubectl_gadget.session.recordings.contents import from_frame, number
 from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
 from kubectl_gadget.session.recordings.recorded_objects import ReplayedObjects
 from kubectl_gadget.session.recordings.recorded_run import RecordedRun, applied
-from kubectl_gadget.session.recordings.recorded_steps import step_filter
 from kubectl_gadget.session.run_options import RunOptions
 from kubectl_gadget.session.services import Service, Surroundings
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wire.frames import Frame
 
 
 @dataclass
@@ -271,3 +273,32 @@ def _damages(reader: RecordingReader) -> Iterator[str]:
     if reader.dropped:
         why = "the disk or object store was too slow for them"
         yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: {why}"
+
+
+def step_filter(readers: Sequence[RecordingReader], name: str) -> str:
+    """A filter (CEL) for the rows of all steps of a CI job with this name: by their times, since rows of a step may
+    come after the mark of the next one. Raises UsageError if there is none."""
+    spans, known = list[str](), dict[str, None]()
+    for reader in readers:
+        marks = sorted(dict.fromkeys(_marks(reader)), key=lambda mark: mark.wall_ns)
+        known |= dict.fromkeys(mark.name for mark in marks)
+        for mark, following in zip(marks, [*marks, None][1:], strict=True):
+            if mark.name == name:
+                ends = f' && timestamp < "{rfc3339(following.wall_ns)}"' if following else ""
+                spans.append(f'timestamp >= "{rfc3339(mark.wall_ns)}"{ends}')
+    if not spans:
+        names = f"its steps: {', '.join(known)}" if known else "kubectl gadget ci step, while a run is recorded"
+        raise UsageError(f"--step: there is no step {name!r}{did_you_mean(name, list(known))}", names)
+    return " || ".join(f"({span})" for span in spans)
+
+
+def _marks(reader: RecordingReader) -> Iterator[StepMark]:
+    for step in reader.steps():
+        for frame in step.frames:
+            if frame.type == STEP_MARK:
+                try:
+                    mark = from_frame(Frame(frame.type, frame.payload))
+                except FrameError:
+                    continue  # the replay itself reports it
+                if isinstance(mark, StepMark):
+                    yield mark

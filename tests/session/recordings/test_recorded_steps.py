@@ -11,7 +11,7 @@ from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.session.nodes.backlog import StepMark
 from kubectl_gadget.session.recordings.contents import from_frame, to_frame
-from kubectl_gadget.session.recordings.recorded_steps import step_filter
+from kubectl_gadget.session.recordings.replay_run import step_filter
 from kubectl_gadget.wire.frames import Frame
 from tests.recording.files import META, SECOND
 
