@@ -226,18 +226,16 @@ class RunReport:
     def verdict(self) -> str:
         """One line, without text that programs chose."""
         failed = f"the command failed with exit code {self.command_code}; " if self.command_code else ""
-        return failed + self._judgement()
-
-    def _judgement(self) -> str:
         errors = sum(finding.level is Level.ERROR for finding in self.findings)
         others = len(self.findings) - errors + self.left_out
         found = ", ".join(
             count(number, noun) for number, noun in ((errors, "finding"), (others, "further observation")) if number
         )
         if self.status is Status.INCONCLUSIVE:
-            return f"inconclusive: {count(len(self.undecided), 'reason')}" + (f"; {found}" if found else "")
+            reasons = f"inconclusive: {count(len(self.undecided), 'reason')}"
+            return failed + "; ".join(filter(None, (reasons, found)))
         checked = f"{count(len(self.checks), 'check')} passed" if self.checks else "nothing was checked"
-        return found if self.status is Status.FINDINGS else f"passed: {found or checked}"
+        return failed + (found if self.status is Status.FINDINGS else f"passed: {found or checked}")
 
 
 def stable(text: str) -> str:

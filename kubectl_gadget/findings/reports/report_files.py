@@ -85,17 +85,14 @@ def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] =
 
 def _text(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
     """The report, without what a runner would take for a command (`##[`) if it is printed."""
-    text = _rendered(report, kind, subjects)
+    if kind == BASELINE:
+        text = report.baseline
+        if not text:
+            raise GadgetError("facts were not collected; try: kubectl gadget ci start --facts")
+    else:
+        text = attestation.render(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
     # In JSON and in a baseline, # is only in texts in double quotes, and after no backslash.
     return text.replace("##", "#\\u0023") if kind in _QUOTED else text
-
-
-def _rendered(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
-    if kind == BASELINE:
-        if not report.baseline:
-            raise GadgetError("facts were not collected; try: kubectl gadget ci start --facts")
-        return report.baseline
-    return attestation.render(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
 
 
 def _write(text: str, wanted: Wanted) -> None:

@@ -114,7 +114,8 @@ def _draw(branches: Sequence[Branch], margin: str = "") -> Iterator[str]:
         branch, margin, is_last = waiting.pop()
         yield f"{margin}{'└─' if is_last else '├─'} {_head(branch)}"
         below = margin + ("   " if is_last else "│  ") if len(margin) < _DEEPEST else margin
-        items = _actions(branch)
+        items = [text if count == 1 else f"{text}, {count:,} times" for text, count in branch.actions.items()]
+        items += [f"{branch.left_out:,} more"] if branch.left_out else []
         for position, text in enumerate(items):
             ends = position == len(items) - 1 and not branch.children
             yield f"{below}{'└─' if ends else '├─'} {text}"
@@ -129,8 +130,3 @@ def _level(branches: Sequence[Branch], margin: str) -> list[tuple[Branch, str, b
 def _head(branch: Branch) -> str:
     text = f"{branch.pid} {command_text(branch.process)}"
     return f"{text}  {branch.ending}" if branch.ending else text
-
-
-def _actions(branch: Branch) -> list[str]:
-    texts = [text if count == 1 else f"{text}, {count:,} times" for text, count in branch.actions.items()]
-    return [*texts, f"{branch.left_out:,} more"] if branch.left_out else texts

@@ -115,8 +115,9 @@ class LiveTable(StreamSink):
                 self.quit()
             case "p" | " ":
                 self._paused = not self._paused
-            case "r":
-                self._order = [_reversed(self._order[0]), *self._order[1:]] if self._order else []
+            case "r" if self._order:
+                first, *others = self._order
+                self._order = [first[1:] if first.startswith("-") else f"-{first}", *others]
             case "<" | ">" | "s":
                 self._sort_by_next(-1 if key == "<" else 1)
             case "h" | "?":
@@ -194,7 +195,3 @@ class LiveTable(StreamSink):
         if text_width(lines[0]) > room and parts:
             lines = [_GAP.join(parts), _HELP]
         return [cut(escape(line), room) for line in lines]
-
-
-def _reversed(item: str) -> str:
-    return item[1:] if item.startswith("-") else f"-{item}"
