@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.wire.agent_namespaces import both
+from kubectl_gadget.cluster.agents.manifests import second_namespace
 from tests.cluster.real_cluster import (
     AGENT_FLAGS,
     AGENTS,
@@ -55,7 +55,11 @@ def two_nodes() -> tuple[str, str]:
 def agent_pods(node: str | None = None) -> list[dict[str, Any]]:
     """All of ours, resident or not."""
     label = "app.kubernetes.io/name=kubectl-gadget"
-    pods = [found for namespace in sorted(both(AGENTS)) for found in listed("pods", "-n", namespace, "-l", label)]
+    pods = [
+        found
+        for namespace in (AGENTS, second_namespace(AGENTS))
+        for found in listed("pods", "-n", namespace, "-l", label)
+    ]
     return [found for found in pods if node in (None, found["spec"]["nodeName"])]
 
 

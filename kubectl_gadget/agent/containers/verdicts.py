@@ -6,7 +6,6 @@ are not sent (gadget_node_named_only).
 """
 
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.wire.agent_namespaces import both
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _AGENT = "agent"
@@ -17,9 +16,9 @@ WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
 class ContainerSelection:
     """The meaning of FILTER.
 
-    `own_pod` is the UID of the agent's own pod, and `own_namespace` may contain other agents, as may its second one
-    (agent_namespaces.py). Activity of agents is excluded, unless it or their namespace was requested. `only` is the one
-    namespace that the session may see, whatever `wanted` says.
+    `own_pod` is the UID of the agent's own pod, and `own_namespace` may contain other agents. Activity of agents is
+    excluded, unless it or their namespace was requested. `only` is the one namespace that the session may see, whatever
+    `wanted` says.
     """
 
     def __init__(self, wanted: FilterSpec, own_pod: str = "", own_namespace: str = "", only: str | None = None) -> None:
@@ -29,7 +28,7 @@ class ContainerSelection:
         self._exclude = frozenset(wanted.exclude_pods)
         self._host = wanted.host
         without_agents = self._namespaces is None and not wanted.own_processes
-        self._agents = both(own_namespace) if without_agents else frozenset()
+        self._agents = own_namespace if without_agents else ""
         if own_pod and without_agents:
             self._exclude |= {own_pod}
         if only is not None:
@@ -58,7 +57,7 @@ class ContainerSelection:
 
     def _excludes(self, container: ContainerIdentity) -> bool:
         """Pods are excluded by UID; static pods by NAMESPACE/NAME, since the API server has another UID for them."""
-        if container.container == _AGENT and container.namespace in self._agents:
+        if self._agents and (container.namespace, container.container) == (self._agents, _AGENT):
             return True
         name = f"{container.namespace}/{container.pod}" if container.pod else ""
         return any(key in self._exclude for key in (container.pod_uid, name) if key)

@@ -162,6 +162,12 @@ def namespace(options: AgentOptions) -> Object:
     return found
 
 
+def second_namespace(namespace: str) -> str:
+    """Returns the namespace of runs on demand that begin while `namespace` is still being deleted, which takes at least
+    5 s."""
+    return f"{namespace}-2"
+
+
 def is_on_demand(namespace: Object) -> bool:
     """Whether a run created this namespace."""
     return ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {})

@@ -25,7 +25,6 @@ from kubectl_gadget.cluster.api.resources import JOBS, NAMESPACES, PODS, Object
 from kubectl_gadget.cluster.api.threads import in_thread
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
-from kubectl_gadget.wire.agent_namespaces import second
 
 Say = Callable[[str, str], None]
 """Reports progress: (node, text)."""
@@ -68,7 +67,9 @@ class OnDemandAgents:
         self._anchor: Object | None = None
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
-        self._second = "" if options.pins else second(options.namespace)  # pins name the first one as their owner
+        self._second = (
+            "" if options.pins else manifests.second_namespace(options.namespace)
+        )  # pins name the first one as their owner
         """the namespace that is used while that of an earlier run is being deleted; "" if it cannot be"""
         self._used: set[str] = set()
         """namespaces in which anything may have been created"""

@@ -30,7 +30,6 @@ from kubectl_gadget.cluster.api.resources import (
 )
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError, ForbiddenError
-from kubectl_gadget.wire.agent_namespaces import second
 from kubectl_gadget.yaml_files import safe_dumper
 
 _POLL_SECONDS = 0.5
@@ -133,7 +132,7 @@ async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = 
     for job in (await api.find(JOBS, name, labels=selector)).items:
         removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)
     removed |= await _delete_namespace(api, await api.get(NAMESPACES, name), say)
-    removed |= await _delete_second_namespace(api, second(name), say)
+    removed |= await _delete_second_namespace(api, manifests.second_namespace(name), say)
     removed |= await contained_agents.remove_policy(api, options, say)
     if not removed:
         say("nothing was deployed")

@@ -63,9 +63,7 @@ def test_a_value_that_is_not_a_list_of_names_is_refused(value: dict[str, object]
 def test_other_agents_are_left_out_by_their_namespace_unless_they_are_asked_for() -> None:
     agent = SHIP._replace(namespace="kubectl-gadget", container="agent", pod_uid="uid-9")
     assert filter_of({}, "uid-2", "kubectl-gadget").verdict(agent) == UNWANTED
-    assert filter_of({}, "uid-2", "kubectl-gadget-2").verdict(agent) == UNWANTED
-    assert filter_of({}, "uid-2", "kubectl-gadget").verdict(agent._replace(namespace="kubectl-gadget-2")) == UNWANTED
-    assert filter_of({}, "uid-2", "").verdict(agent._replace(namespace="-2")) == WANTED
+    assert filter_of({}, "uid-2", "kubectl-gadget").verdict(agent._replace(namespace="kubectl-gadget-2")) == WANTED
     assert filter_of({}, "uid-2", "kubectl-gadget").verdict(agent._replace(container="sidecar")) == WANTED
     assert filter_of({}, "uid-2", "kubectl-gadget").verdict(agent._replace(namespace="shop")) == WANTED
     assert filter_of({"namespaces": ["kubectl-gadget"]}, "uid-2", "kubectl-gadget").verdict(agent) == WANTED

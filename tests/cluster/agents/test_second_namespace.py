@@ -14,7 +14,6 @@ from kubectl_gadget.cluster.api.requests import Api
 from kubectl_gadget.cluster.api.resources import NAMESPACES
 from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import DeployError
-from kubectl_gadget.wire.agent_namespaces import second
 from tests.cluster.waiting import until
 from tests.fake_cluster import FakeCluster
 
@@ -174,4 +173,4 @@ async def test_undeploy_removes_what_a_run_left_in_the_second(
 def test_the_deployers_role_names_both() -> None:
     (role,) = manifests.documents("rbac-deployer")
     (rule,) = [rule for rule in role["rules"] if rule["resources"] == ["namespaces"] and "resourceNames" in rule]
-    assert rule["resourceNames"] == [FIRST, second(FIRST)]
+    assert rule["resourceNames"] == [FIRST, SECOND]
