@@ -109,10 +109,10 @@ def lines(
         yield "  lost most: " + ", ".join(f"{number:,} of {loser}" for loser, number in lost_most)
     for hook, counts in sorted(_enforced(states).items()):
         yield f"  {hook}: " + ", ".join(f"{number:,} {name}" for name, number in counts.items() if number)
-    if requests := _requests(states):
-        yield "  requests of policies: " + ", ".join(f"{number:,} {name}" for name, number in requests.items())
-    if reactions := _reactions(states):
-        yield "  by agents: " + ", ".join(f"{number:,} {name}" for name, number in reactions.items())
+    requests, reactions = _requests_and_reactions(states)
+    for what, numbers in (("requests of policies", requests), ("by agents", reactions)):
+        if numbers:
+            yield f"  {what}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items())
     if len(states) > 1:
         busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
         for state in busiest[:_NODES_LISTED]:
@@ -122,7 +122,8 @@ def lines(
             yield f"  and {len(busiest) - _NODES_LISTED} more nodes"
     for name, state in states.items():
         if state.gaps:
-            yield f"  {name}: the connection was lost {_times(state.gaps)}, {state.gap_seconds:.1f} s are missing"
+            times = "once" if state.gaps == 1 else f"{state.gaps} times"
+            yield f"  {name}: the connection was lost {times}, {state.gap_seconds:.1f} s are missing"
         if abs(skew_ns.get(name, 0)) >= 50_000_000:
             skew = skew_ns[name] / 1e9
             yield f"  {name}: its clock is {abs(skew):.2f} s {'ahead' if skew > 0 else 'behind'}; times are corrected"
@@ -174,21 +175,15 @@ def _enforced(states: Mapping[str, NodeState]) -> dict[str, Counter[str]]:
     return total
 
 
-def _requests(states: Mapping[str, NodeState]) -> Counter[str]:
-    """Requests that agents made for policies."""
-    total: Counter[str] = Counter()
+def _requests_and_reactions(states: Mapping[str, NodeState]) -> tuple[Counter[str], Counter[str]]:
+    """Requests that agents made for policies; processes that agents killed, and those that had already ended."""
+    requests: Counter[str] = Counter()
+    reactions: Counter[str] = Counter()
     for gadget in _counts(*states.values()):
         counts = gadget.requests or RequestCounts()
-        total.update({"answered": counts.answered, "failed": counts.failed, "left out": counts.left_out})
-    return +total
-
-
-def _reactions(states: Mapping[str, NodeState]) -> Counter[str]:
-    """Processes that agents killed, and those that had already ended."""
-    total: Counter[str] = Counter()
-    for gadget in _counts(*states.values()):
-        total.update({"killed": gadget.killed, "had ended already": gadget.gone})
-    return +total
+        requests.update({"answered": counts.answered, "failed": counts.failed, "left out": counts.left_out})
+        reactions.update({"killed": gadget.killed, "had ended already": gadget.gone})
+    return +requests, +reactions
 
 
 def _missing(causes: Mapping[str, Any]) -> int:
@@ -201,7 +196,3 @@ def _causes(causes: Counter[str]) -> str:
     at_least = "at least " if causes["detached"] else ""
     named = [f"{CAUSES.get(cause, cause)} {count:,}" for cause, count in sorted(causes.items()) if count]
     return f"{at_least}{lost_events:,}" + (f" ({', '.join(named)})" if named else "")
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"

@@ -5,6 +5,7 @@ ends come at the end of the run, when everything is known, so that they do not d
 trap: a container may do millions of different things; above a limit they are only counted, and it is incomplete.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -85,7 +86,7 @@ class Collection:
         self._generalizer = generalizer
         self._events = [event for event in events if event in KINDS]
         self._rows = RowFacts(generalizer, self._take)
-        self._containers: dict[PodContainer, _Container] = {}
+        self._containers: defaultdict[PodContainer, _Container] = defaultdict(_Container)
 
     @property
     def kinds(self) -> frozenset[FactKind]:
@@ -96,9 +97,7 @@ class Collection:
         self._rows.add(rows)
 
     def _take(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
-        container = self._containers.get(place)
-        if container is None:
-            container = self._containers[place] = _Container()
+        container = self._containers[place]
         if row["image"]:
             container.images.add(row["image"])
         key = kind, program, value

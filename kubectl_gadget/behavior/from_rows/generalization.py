@@ -92,40 +92,33 @@ def read_rules(path: Path | None = None) -> Rules:
 
 def _parsed(file: str, text: str, base: Rules) -> Rules:
     whole = read_mapping(file, text, _RULES)
-    lists: dict[str, Any] = {key: (*(_rule(part) for part in whole.parts(key)), *getattr(base, key)) for key in LISTS}
-    rules = replace(base, **lists)
+    changes: dict[str, Any] = {key: (*(_rule(part) for part in whole.parts(key)), *getattr(base, key)) for key in LISTS}
     if (directories := whole.part("directories")) is not None:
         if "most_names" in directories:
-            rules = replace(rules, most_names=max(1, int(directories.text("most_names"), 0)))
+            changes["most_names"] = max(1, int(directories.text("most_names"), 0))
         if "never" in directories:
-            rules = replace(rules, never=frozenset(directories.texts("never")))
+            changes["never"] = frozenset(directories.texts("never"))
     if "multicall" in whole:
-        rules = replace(rules, multicall=frozenset(whole.texts("multicall")))
+        changes["multicall"] = frozenset(whole.texts("multicall"))
     if "ephemeral_port" in whole:
-        rules = replace(rules, ephemeral_port=int(whole.text("ephemeral_port"), 0))
+        changes["ephemeral_port"] = int(whole.text("ephemeral_port"), 0)
     for key in ("sensitive", "runtimes"):
         if key in whole:
-            rules = replace(rules, **{key: re2_expression(whole, key, "|".join(whole.texts(key)))})
+            changes[key] = re2_expression(whole, key, "|".join(whole.texts(key)))
     if "ignored" in whole:
-        found = [
+        changes["ignored"] = tuple(
             (FactKind(part.text("kind")), re2_expression(part, "match", part.text("match")))
             for part in whole.parts("ignored")
-        ]
-        rules = replace(rules, ignored=tuple(found))
+        )
+    rules = replace(base, **changes)
     for key in LISTS:
         _try_examples(whole.parts(key), Generalizer(rules).of_list(key))
     return rules
 
 
 def _rule(part: Part) -> GeneralizationRule:
-    under = part.texts("under")
-    return GeneralizationRule(
-        part.text("name"),
-        re2_expression(part, "match", part.text("match")),
-        part.text("to"),
-        under,
-        part.flag("programs"),
-    )
+    match = re2_expression(part, "match", part.text("match"))
+    return GeneralizationRule(part.text("name"), match, part.text("to"), part.texts("under"), part.flag("programs"))
 
 
 def _try_examples(parts: Sequence[Part], applied: Callable[[str], str]) -> None:

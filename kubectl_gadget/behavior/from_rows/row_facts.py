@@ -5,6 +5,7 @@ the name of another end and whether a name is an attempt, is left to the caller,
 container runtime works in a container before its first program does, and none of that is a fact.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from posixpath import join, normpath
@@ -100,7 +101,7 @@ class RowFacts:
     """Calls `emit` for each fact in rows."""
 
     def __init__(self, generalizer: Generalizer, emit: Emit) -> None:
-        self.names: dict[PodContainer, SeenNames] = {}
+        self.names: defaultdict[PodContainer, SeenNames] = defaultdict(SeenNames)
         self._generalizer = generalizer
         self._emit = emit
         self._programs = Programs(generalizer)
@@ -129,12 +130,6 @@ class RowFacts:
         if program != RUNTIME:
             self._emit(place, row, kind, program, value)
 
-    def _names(self, place: PodContainer) -> SeenNames:
-        found = self.names.get(place)
-        if found is None:
-            found = self.names[place] = SeenNames()
-        return found
-
     def _process(self, place: PodContainer, row: Row) -> None:
         operation = row["operation"]
         if operation == "running":
@@ -154,7 +149,7 @@ class RowFacts:
             self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
 
     def _own(self, place: PodContainer, row: Row) -> None:
-        addresses = self._names(place).addresses
+        addresses = self.names[place].addresses
         if row["local"] and len(addresses) < _MOST_NAMES:
             addresses.add(row["local"])
 
@@ -170,7 +165,7 @@ class RowFacts:
             self._connect(place, row, row["protocol"])
 
     def _connect(self, place: PodContainer, row: Row, protocol: str) -> None:
-        name = self._names(place).of_addresses.get(row["remote"], "")
+        name = self.names[place].of_addresses.get(row["remote"], "")
         value = OtherEnd(row["remote"], row["remote_port"], protocol, name)
         self._fact(place, row, FactKind.CONNECT, self._programs.of(row), value)
 
@@ -190,7 +185,7 @@ class RowFacts:
             self._dns_servers.add(_network_of(place))
         if row["role"] != "client" or row["rcode"] == "MALFORMED" or not row["name"]:
             return
-        names = self._names(place)
+        names = self.names[place]
         if len(names.of_addresses) < _MOST_NAMES and len(names.asked) < _MOST_NAMES:
             if not self._is_own_answer(place, row):
                 names.of_addresses |= dict.fromkeys(row["addresses"] or (), row["name"])
@@ -206,7 +201,7 @@ class RowFacts:
         server = row["server"] or ""
         if _network_of(place) not in self._dns_servers or not server:
             return False
-        own = server == row["client"] or server in self._names(place).addresses
+        own = server == row["client"] or server in self.names[place].addresses
         return own or server == "::1" or server.startswith(("127.", "::ffff:127."))
 
     def _open(self, place: PodContainer, row: Row) -> None:
