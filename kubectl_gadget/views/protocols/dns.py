@@ -6,6 +6,7 @@ to its sender; if there is none, a client's response is matched to the only pend
 """
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.events.batch import Batch
@@ -21,13 +22,13 @@ _UNKNOWN = (1 << 64) - 1
 _CLIENT, _SERVER = 1, 2
 
 
+@dataclass(eq=False)
 class _Query:
     """A query that waits for its response."""
 
-    def __init__(self, packet: Packet, message: DnsMessage) -> None:
-        self.packet = packet
-        self.message = message
-        self.retries = 0
+    packet: Packet
+    message: DnsMessage
+    retries: int = 0
 
 
 class _Messages:
@@ -48,11 +49,6 @@ class _Messages:
         return found
 
 
-class _DnsConnection:
-    def __init__(self) -> None:
-        self.directions = (_Messages(), _Messages())
-
-
 class Dns(Stage):
     """The view's stage (stage.py). The parameter `wait` is the longest time that a query waits for its response."""
 
@@ -61,7 +57,7 @@ class Dns(Stage):
         self._wait_ns = int(parameters["wait"]) * 1_000_000_000
         self._open: dict[tuple[Hashable, int], list[_Query]] = {}
         self._waiting: PendingItems[_Query] = PendingItems()
-        self._connections = Connections(_DnsConnection)
+        self._connections = Connections(lambda: (_Messages(), _Messages()))
         self._now = 0
 
     def rows(self, sent: Batch, complete_until: int) -> bytes:
@@ -69,7 +65,7 @@ class Dns(Stage):
             if packet.protocol == UDP:
                 self._take(packet, packet.payload)
             else:
-                for wire in self._connections.of(packet).directions[packet.outgoing].feed(packet):
+                for wire in self._connections.of(packet)[packet.outgoing].feed(packet):
                     self._take(packet, wire)
         self._now = max(self._now, complete_until)
         for query in self._waiting.expired(complete_until - self._wait_ns):
