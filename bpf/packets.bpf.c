@@ -64,7 +64,7 @@ CALLS(closed, struct bpf_sock)
 
 static __always_inline bool is_quiet(struct __sk_buff *skb)
 {
-	__u64 socket = bpf_get_socket_cookie(skb);
+	__u64 socket = gadget_cookie_of(skb);
 
 	return gadget_is_quiet(gadget_quiet_of(socket), skb, socket, bpf_jiffies64());
 }

@@ -685,7 +685,7 @@ static __always_inline __u64 report_if_due(struct gadget_owner *owner)
 SEC("cgroup_skb/egress")
 int packet_sent(struct __sk_buff *skb)
 {
-	__u64 socket = bpf_get_socket_cookie(skb), now = bpf_jiffies64(), key, sender;
+	__u64 socket = gadget_cookie_of(skb), now = bpf_jiffies64(), key, sender;
 	struct gadget_quiet *known = gadget_quiet_of(socket);
 	struct gadget_owner *owner;
 

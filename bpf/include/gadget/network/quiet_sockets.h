@@ -30,15 +30,29 @@ static __always_inline struct gadget_quiet *gadget_quiet_of(__u64 socket)
 	return &gadget_quiet[socket % GADGET_QUIET];
 }
 
-/* Programs for packets can use gadget_task() since 5.18. */
+/* The cookie of the socket that sends this packet. Without a call, if the kernel has casts and the socket has one. */
+static __always_inline __u64 gadget_cookie_of(struct __sk_buff *skb)
+{
+	__u64 cookie = 0;
+
+	if (GADGET_CASTS && skb->sk)
+		cookie = gadget_cast(struct sock, skb->sk)->__sk_common.skc_cookie.counter;
+	return cookie ?: bpf_get_socket_cookie(skb);
+}
+
+/* Programs for packets can read the current task by loads since 5.18. */
 #define GADGET_PACKETS_HAVE_TASK gadget_has_helper(skb_set_tstamp)
 
-/* The current process, by its fork time. */
+/* The current process, by its fork time. This runs for each packet, so it does not use gadget_task(), whose untrusted
+ * pointer makes each load take longer. */
 static __always_inline __u64 gadget_current_fork(void)
 {
+	struct task_struct *task;
+
 	if (!GADGET_PACKETS_HAVE_TASK)
 		return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader, start_boottime);
-	return gadget_task()->group_leader->start_boottime;
+	task = bpf_get_current_task_btf();
+	return task->group_leader->start_boottime;
 }
 
 /* Whether the current process sends this TCP packet, and not an interrupt or a timer: only a process locks the socket
