@@ -6,6 +6,7 @@
  * Hooks: the tracepoint cap_capable (since 6.14); else the function of that name, by fexit or kprobes.
  */
 #include <gadget/kernel_stack.h>
+#include <gadget/map_shares.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/processes/runtime.h>
@@ -16,7 +17,7 @@
 #include <kernel/privilege.h>
 #include <kernel/task.h>
 
-/* The maximum number of checks in progress at the same time, for kprobes. */
+/* The maximum number of checks in progress at the same time, for kprobes. One container may have half of them. */
 #define IN_PROGRESS 4096
 
 struct trace_capabilities {
@@ -69,13 +70,7 @@ struct arguments {
 	__u32 options;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, IN_PROGRESS);
-	__type(key, __u64);
-	__type(value, struct arguments);
-} in_progress SEC(".maps");
+GADGET_STATES(in_progress, arguments, IN_PROGRESS);
 
 GADGET_SCRATCH(check_scratch, CHECK_BYTES);
 
@@ -223,16 +218,16 @@ int BPF_PROG(checked_fexit, const struct cred *cred, struct user_namespace *targ
 SEC("kprobe/cap_capable")
 int checked_starts(struct pt_regs *ctx)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
 	struct arguments arguments = {
 		.cred = (void *)ctx->GADGET_FUNCTION_ARGUMENT_0,
 		.target = (void *)ctx->GADGET_FUNCTION_ARGUMENT_1,
 		.capability = ctx->GADGET_FUNCTION_ARGUMENT_2,
 		.options = ctx->GADGET_FUNCTION_ARGUMENT_3,
 	};
+	struct arguments *kept = in_progress_make_state(bpf_get_current_task(), gadget_current_cgroup());
 
-	if (bpf_map_update_elem(&in_progress, &thread, &arguments, BPF_ANY))
-		gadget_count_map_full();
+	if (kept)
+		*kept = arguments;
 	return 0;
 }
 
@@ -240,14 +235,14 @@ SEC("kretprobe/cap_capable")
 int checked_ends(struct pt_regs *ctx)
 {
 	int result = ctx->GADGET_FUNCTION_RESULT;
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct arguments *kept = bpf_map_lookup_elem(&in_progress, &thread);
+	__u64 task = bpf_get_current_task();
+	struct arguments *kept = in_progress_state_of(task);
 	struct arguments arguments;
 
 	if (!kept)
 		return 0;
 	arguments = *kept;
-	bpf_map_delete_elem(&in_progress, &thread);
+	in_progress_remove_state(task);
 	return checked(ctx, arguments.cred, arguments.target, arguments.capability, result,
 		       is_audited(arguments.options));
 }

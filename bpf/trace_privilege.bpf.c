@@ -11,14 +11,12 @@
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/processes/runtime.h>
+#include <gadget/processes/thread_state.h>
 #include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
 #include <gadget/syscalls/compat.h>
 #include <kernel/privilege.h>
-
-/* The maximum number of such system calls in progress at the same time. */
-#define IN_PROGRESS 16384
 
 struct trace_privilege {
 	struct gadget_record record;
@@ -55,16 +53,11 @@ struct rights {
 	__u32 uid;
 	__u32 euid;
 	__u32 egid;
-	__u32 unused;
+	/* Those before the call that is in progress. 0: none is. */
+	__u32 in_call;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, IN_PROGRESS);
-	__type(key, __u64);
-	__type(value, struct rights);
-} in_progress SEC(".maps");
+GADGET_THREAD_STATE(rights);
 
 GADGET_SCRATCH(privilege_scratch, sizeof(struct trace_privilege));
 
@@ -84,25 +77,25 @@ static __always_inline struct rights current_rights(void)
 
 static __always_inline void keep_rights(void)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct rights rights = current_rights();
+	struct rights *kept = gadget_make_thread_state();
 
-	if (bpf_map_update_elem(&in_progress, &thread, &rights, BPF_ANY))
-		gadget_count_map_full();
+	if (!kept)
+		return;
+	*kept = current_rights();
+	kept->in_call = 1;
 }
 
 /* NULL: not wanted. If the call began before the gadget did, the current privileges are shown as those before the
  * call. */
 static __always_inline struct trace_privilege *begin(long result, const gadget_operation operation)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	const struct rights *kept = bpf_map_lookup_elem(&in_progress, &thread);
+	struct rights *kept = gadget_thread_state();
 	struct rights now = current_rights();
-	struct rights before = kept ? *kept : now;
+	struct rights before = kept && kept->in_call ? *kept : now;
 	struct trace_privilege *privilege;
 
 	if (kept)
-		bpf_map_delete_elem(&in_progress, &thread);
+		kept->in_call = 0;
 	if ((!gadget_wanted_result(result)) || !gadget_wanted_operation(operation))
 		return NULL;
 	privilege = gadget_scratch(&privilege_scratch);

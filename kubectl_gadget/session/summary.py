@@ -157,7 +157,7 @@ def why_nothing(selection: Selection) -> str:
 
 
 def _losers(states: Mapping[str, NodeState]) -> Counter[str]:
-    """Events that did not fit into the ring, by NAMESPACE/POD/CONTAINER, or a container's name."""
+    """Events that did not fit into the ring or a map, by NAMESPACE/POD/CONTAINER, or a container's name."""
     total: Counter[str] = Counter()
     for loser in (loser for gadget in _counts(*states.values()) for loser in gadget.lost_by):
         names = filter(None, (loser.namespace, loser.pod, loser.container))

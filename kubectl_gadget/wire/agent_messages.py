@@ -254,7 +254,7 @@ class GadgetStats(_FromAgent):
     cut_strings: int = 0
     """texts that were cut to fit"""
     lost_by: tuple[Loser, ...] = ()
-    """those that lost most by `ring_full`, at most 20"""
+    """those that lost most by `ring_full`, or by `map_full` in maps with shares, at most 20"""
     hooks: Mapping[str, Mapping[str, int]] = NONE
     """of policies: by hook, counts by name"""
     killed: int = 0

@@ -26,3 +26,11 @@ def entries(tracer: Tracer, shares: str, share: int) -> int:
     assert found is not None
     (count,) = struct.unpack("<Q", found)
     return int(count)
+
+
+def lost(tracer: Tracer, share: int) -> int:
+    """How many records or entries the share's container has lost, as the agent reports by container."""
+    found = tracer._object.required_map("gadget_shares").get(struct.pack("<I", share))
+    assert found is not None
+    (count,) = struct.unpack("<16xQ8x", found)
+    return int(count)

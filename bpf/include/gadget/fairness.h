@@ -22,6 +22,7 @@ struct gadget_share {
 	__u64 bytes;
 	/* The ring's position after them. */
 	__u64 until;
+	/* Records that were refused, and entries for which a map had no room. */
 	__u64 lost;
 	__u64 unused;
 };
@@ -85,5 +86,16 @@ __noinline bool gadget_count_ring_full(__u64 cgroup)
 		gadget_count(&share->lost, 1);
 	if (cpu)
 		gadget_count(&cpu->lost_ring_full, 1);
+	return true;
+}
+
+/* Call it when a map has no room for an entry of the container with this share (gadget/map_shares.h). */
+__noinline bool gadget_count_share_full(__u32 number)
+{
+	struct gadget_share *share = bpf_map_lookup_elem(&gadget_shares, &number);
+
+	if (share)
+		gadget_count(&share->lost, 1);
+	gadget_count_map_full();
 	return true;
 }

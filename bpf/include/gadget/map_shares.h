@@ -2,7 +2,7 @@
 /*
  * Keeps room in a map for the other containers when one container fills it: a container may have at most as many
  * entries as are free. So one container can fill half of the map, two can fill two thirds, and a container that has no
- * entry yet finds room. What finds no room is counted as lost.
+ * entry yet finds room. What finds no room is counted as lost, also for its container.
  *
  * The trap: an entry is given back to the share that it was taken from. The container of a cgroup may become known
  * meanwhile, so the entry itself has the number of its share.
@@ -38,7 +38,7 @@ static __always_inline void gadget_count_entries(void *shares, __u32 share, __u6
 
 /* Adds a key that the map does not have. `entries`: how many the map has room for. An error other than -EEXIST, such as
  * that the container has its share already, is counted. */
-static __always_inline long gadget_add_entry(void *map, const __u64 *key, const void *value, void *shares, __u32 share,
+static __always_inline long gadget_add_entry(void *map, const void *key, const void *value, void *shares, __u32 share,
 					     __u64 entries)
 {
 	__u32 all = GADGET_SHARES;
@@ -57,12 +57,12 @@ static __always_inline long gadget_add_entry(void *map, const __u64 *key, const 
 		}
 	}
 	if (error && error != -EEXIST)
-		gadget_count_map_full();
+		gadget_count_share_full(share);
 	return error;
 }
 
 /* Removes an entry. `of_entry` is where the entry has the number of its share; NULL: there is no entry. */
-static __always_inline void gadget_remove_entry(void *map, const __u64 *key, void *shares, const __u32 *of_entry)
+static __always_inline void gadget_remove_entry(void *map, const void *key, void *shares, const __u32 *of_entry)
 {
 	__u32 share;
 

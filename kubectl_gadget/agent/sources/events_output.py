@@ -38,7 +38,7 @@ class EventsOutput:
             bytes=cpus.total(counters.BYTES),
             lost={cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
             cut_strings=cpus.total(counters.CUT_STRINGS),
-            lost_by=self._losses.by_container(self._numbers) if lost["ring_full"] else (),
+            lost_by=self._losses.by_container(self._numbers) if lost["ring_full"] or lost["map_full"] else (),
         )
 
     def close(self) -> None:

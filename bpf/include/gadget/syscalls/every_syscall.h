@@ -15,6 +15,7 @@
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
+#include <gadget/processes/thread_state.h>
 #include <gadget/result.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
@@ -59,8 +60,9 @@ const volatile __u32 data_bytes = 32;
 /* Handles a record with everything that was appended to it. False: it was lost. */
 static __always_inline bool deliver(const struct gadget_writer *writer);
 
-/* A call that has begun. */
+/* The call that a thread has begun. */
 struct begun {
+	/* 0: none. */
 	__u64 start;
 	__u64 values[ARGUMENTS];
 	/* The equivalent 64-bit call, and the number as shown. */
@@ -68,13 +70,7 @@ struct begun {
 	__u32 shown;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 16384);
-	__type(key, __u64);
-	__type(value, struct begun);
-} calls SEC(".maps");
+GADGET_THREAD_STATE(begun);
 
 /* A record made when the call began. */
 struct kept {
@@ -361,9 +357,8 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = gadget_task();
 	__u32 number = ctx->args[1];
-	__u64 thread = bpf_get_current_pid_tgid();
 	struct gadget_compat_call now;
-	struct begun begun = {};
+	struct begun *begun;
 	char when;
 
 	if (!may_be_wanted(number))
@@ -382,12 +377,13 @@ int enter(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (!wanted_caller(task))
 		return 0;
-	begun.start = bpf_ktime_get_boot_ns();
-	begun.number = now.native;
-	begun.shown = now.number;
-	__builtin_memcpy(begun.values, now.arguments, sizeof(begun.values));
-	if (bpf_map_update_elem(&calls, &thread, &begun, BPF_ANY))
-		gadget_count_map_full();
+	begun = gadget_make_thread_state();
+	if (!begun)
+		return 0;
+	begun->number = now.native;
+	begun->shown = now.number;
+	__builtin_memcpy(begun->values, now.arguments, sizeof(begun->values));
+	begun->start = bpf_ktime_get_boot_ns();
 	return 0;
 }
 
@@ -412,8 +408,7 @@ SEC("raw_tp/sys_exit")
 int leave(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = gadget_task();
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct begun *begun = bpf_map_lookup_elem(&calls, &thread);
+	struct begun *begun = gadget_thread_state();
 	struct gadget_compat_call now;
 	long result = ctx->args[1];
 	struct CALL *call;
@@ -421,6 +416,8 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 
 	if (gadget_unique)
 		return 0;
+	if (begun && !begun->start)
+		begun = NULL;
 	describe_ended(&now, begun, task);
 	if (!gadget_wants_syscall(now.native))
 		return 0;
@@ -444,6 +441,6 @@ int leave(struct bpf_raw_tracepoint_args *ctx)
 	deliver(&writer);
 forget:
 	if (begun)
-		bpf_map_delete_elem(&calls, &thread);
+		begun->start = 0;
 	return 0;
 }

@@ -1,34 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The duration of a system call: GADGET_STARTS(mount) notes the start at its entry, gadget_latency() returns the
- * duration at its exit.
- *
- * The trap: a call may never return, for example when its thread is killed. Its entry in the map is overwritten by a
- * later thread with the same TID.
+ * duration at its exit. The gadget's YAML must list the program `thread_ends`.
  */
 #pragma once
 
-#include <gadget/output.h>
-#include <gadget/record.h>
+#include <gadget/processes/thread_state.h>
 
-/* The maximum number of traced system calls in progress at the same time. */
-#define GADGET_STARTED 16384
+struct gadget_call_start {
+	/* 0: no call is in progress. */
+	__u64 time;
+};
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, GADGET_STARTED);
-	__type(key, __u64);
-	__type(value, __u64);
-} gadget_started SEC(".maps");
+GADGET_THREAD_STATE(gadget_call_start);
 
 static __always_inline void gadget_note_start(void)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	__u64 now = bpf_ktime_get_boot_ns();
+	struct gadget_call_start *start = gadget_make_thread_state();
 
-	if (bpf_map_update_elem(&gadget_started, &thread, &now, BPF_ANY))
-		gadget_count_map_full();
+	if (start)
+		start->time = bpf_ktime_get_boot_ns();
 }
 
 /* Defines the program CALL_starts at the entry of a system call. */
@@ -43,13 +34,12 @@ static __always_inline void gadget_note_start(void)
 /* The duration of the call that returns; ~0: it began before the gadget did, or the map was full. */
 static __always_inline gadget_duration gadget_latency(void)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	const __u64 *start = bpf_map_lookup_elem(&gadget_started, &thread);
+	struct gadget_call_start *start = gadget_thread_state();
 	gadget_duration latency = ~0ULL;
 
-	if (start) {
-		latency = bpf_ktime_get_boot_ns() - *start;
-		bpf_map_delete_elem(&gadget_started, &thread);
+	if (start && start->time) {
+		latency = bpf_ktime_get_boot_ns() - start->time;
+		start->time = 0;
 	}
 	return latency;
 }
