@@ -18,18 +18,38 @@ from tests.bpf.answers import Answers
 
 pytestmark = pytest.mark.bpf
 CALLS, DEPTH = 101, 7
+UNRETURNED, TOO_DEEP, NESTED = 70_000, 100, 64
 SOURCE = f"""
+#include <alloca.h>
+#include <setjmp.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
+static jmp_buf back;
+__attribute__((noinline)) void jump_back(void) {{ longjmp(back, 1); }}
+__attribute__((noinline)) void jump_from(int below) {{
+    volatile char *room = alloca(16 * ({UNRETURNED} - below));
+    room[0] = 0;
+    jump_back();
+}}
 __attribute__((noinline)) int hist_leaf(int x) {{ asm volatile("" : "+r"(x)); return x + 1; }}
 __attribute__((noinline)) int hist_deep(int depth) {{
     volatile int below = depth > 1 ? hist_deep(depth - 1) : 0;
     return below + 1;
 }}
 __attribute__((noinline)) void hist_sleep(void) {{ usleep(11000); }}
-int main(void) {{
+__attribute__((noinline)) void hist_wait(void) {{ puts("waits"); fflush(stdout); getchar(); }}
+int main(int count, char **arguments) {{
+    volatile int jumps = 0;
     int sum = 0;
     puts("ready"); fflush(stdout); getchar();
+    if (count > 1 && !strcmp(arguments[1], "jump")) {{
+        setjmp(back);
+        if (jumps < {UNRETURNED}) jump_from(jumps++);
+        return 0;
+    }}
+    if (count > 1 && !strcmp(arguments[1], "wait")) {{ hist_wait(); return 0; }}
+    if (count > 1 && !strcmp(arguments[1], "nest")) return hist_deep({TOO_DEEP}) != {TOO_DEEP};
     for (int i = 0; i < {CALLS}; i++) sum = hist_leaf(sum);
     hist_deep({DEPTH});
     hist_sleep();
@@ -77,6 +97,14 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
+def start(*command: Path | str) -> subprocess.Popen[bytes]:
+    """Starts the program, which waits for a line."""
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert started.stdout
+    started.stdout.readline()
+    return started
+
+
 @pytest.fixture
 def process(program: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Waits for a line."""
@@ -105,6 +133,34 @@ def test_calls_are_counted_also_those_that_a_function_makes_of_itself(
     (sleep,) = [record for record in records if record["function"].endswith("hist_sleep")]
     assert sleep["total"] >= 11_000_000
     assert all(record["cgroup"] and sum(record["buckets"]) == record["count"] for record in records)
+
+
+def test_calls_that_never_return_do_not_displace_those_of_others(program: Path) -> None:
+    """More of them than there was room for, while another process is in a call."""
+    with (
+        Followed((str(program), "hist_wait"), (str(program), "jump_back")) as profile,
+        start(program, "wait") as other,
+        start(program, "jump") as flood,
+    ):
+        profile.look()
+        assert other.stdin
+        assert other.stdout
+        other.stdin.write(b"\n")
+        other.stdin.flush()
+        other.stdout.readline()
+        flood.communicate(b"\n")
+        other.communicate(b"\n")
+        assert counts(profile.take()) == {"hist_wait": 1}
+        assert profile.lost == 0
+    assert flood.returncode == other.returncode == 0
+
+
+def test_more_nested_calls_than_the_kernel_follows_count_as_lost(program: Path) -> None:
+    with Followed((str(program), "hist_deep")) as profile, start(program, "nest") as process:
+        profile.look()
+        process.communicate(b"\n")
+        assert counts(profile.take()) == {"hist_deep": NESTED}
+        assert profile.lost == TOO_DEEP - NESTED
 
 
 def test_a_function_may_be_named_by_its_place_in_the_file(program: Path, process: subprocess.Popen[bytes]) -> None:
