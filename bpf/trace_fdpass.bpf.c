@@ -11,6 +11,7 @@
  */
 #include <gadget/files/path_at.h>
 #include <gadget/files/uring_file.h>
+#include <gadget/map_shares.h>
 #include <gadget/network/socket_file.h>
 #include <gadget/operation.h>
 #include <gadget/other_task.h>
@@ -28,12 +29,14 @@
 /* The result of a request that does not report success. */
 #define UNKNOWN_RESULT (1L << 40)
 #define NO_FILE 0170000
+/* include/linux/socket.h */
+#define MSG_PEEK 2
 /* The maximum number of control messages examined in one message, and of messages in one call of sendmmsg or recvmmsg.
  */
 #define CONTROLS 4
 #define MESSAGES 8
-/* The maximum number of files in transit. The least recently used entries are dropped; the receipt of such a file is
- * shown with the socket's peer credentials. */
+/* The maximum number of files in transit. One container may have half of them; the receipt of a file that it sends
+ * beyond that is shown with the socket's peer credentials, and counts as lost. */
 #define IN_TRANSIT 16384
 
 /* The bits of S_IFMT in an inode's mode; all ones: there is no such file. */
@@ -88,14 +91,22 @@ struct sender {
 	__s32 fd;
 	bool is_wanted;
 	bool unused[3];
+	__u32 share;
+	/* How often the file has been sent and not received yet. */
+	__u32 sent;
 };
 
+/* The trap: a file that nobody receives, for example because the socket is closed, keeps its entry until a file at the
+ * same address is sent. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, IN_TRANSIT);
 	__type(key, struct passed);
 	__type(value, struct sender);
 } senders SEC(".maps");
+
+GADGET_MAP_SHARES(sender_shares);
 
 /* The socket's descriptor, by io_uring request: at the completion of a request, only the file is known. */
 struct {
@@ -126,6 +137,9 @@ struct message {
 	__u64 header;
 	__u32 count;
 	__u32 unused;
+	/* The descriptors stay in the socket (MSG_PEEK). */
+	__u32 is_peeked;
+	__u32 unused_peeked;
 	/* The file being examined and, if it is passed to another io_uring, the creator of that ring. */
 	struct file *file;
 	struct task_struct *ring_owner;
@@ -139,7 +153,8 @@ static __always_inline void note_sender(const struct message *message, __s32 fd,
 	struct unix_sock *socket = (void *)message->socket;
 	struct task_struct *task = gadget_task();
 	struct passed key = {.file = file};
-	struct sender sender = {};
+	struct sender sender = {.sent = 1};
+	const struct sender *known;
 	struct gadget_record marks;
 
 	key.receiver = BPF_CORE_READ(socket, peer);
@@ -149,19 +164,51 @@ static __always_inline void note_sender(const struct message *message, __s32 fd,
 	sender.uid = bpf_get_current_uid_gid();
 	sender.fd = fd;
 	gadget_comm_of(task, sender.comm);
-	if (bpf_map_update_elem(&senders, &key, &sender, BPF_ANY))
-		gadget_count_map_full();
+	known = bpf_map_lookup_elem(&senders, &key);
+	if (known) {
+		sender.share = known->share;
+		sender.sent = known->sent + 1;
+		bpf_map_update_elem(&senders, &key, &sender, BPF_EXIST);
+		return;
+	}
+	sender.share = gadget_share_number(sender.cgroup);
+	gadget_add_entry(&senders, &key, &sender, &sender_shares, sender.share, IN_TRANSIT);
 }
 
-static __always_inline const struct sender *sender_of(const struct message *message, struct file *file)
+/* Finds the sender of a received file, and its key. */
+static __always_inline struct sender *sender_of(const struct message *message, struct file *file, struct passed *key)
 {
-	struct passed key = {.file = file, .receiver = message->socket};
-	const struct sender *sender = bpf_map_lookup_elem(&senders, &key);
+	struct sender *sender;
 
+	key->file = file;
+	key->receiver = message->socket;
+	sender = bpf_map_lookup_elem(&senders, key);
 	if (sender)
 		return sender;
-	key.receiver = NULL;
-	return bpf_map_lookup_elem(&senders, &key);
+	key->receiver = NULL;
+	return bpf_map_lookup_elem(&senders, key);
+}
+
+static __always_inline void forget_sender(const struct passed *key)
+{
+	struct sender *sender = bpf_map_lookup_elem(&senders, key);
+
+	if (!sender)
+		return;
+	if (sender->sent > 1)
+		sender->sent--;
+	else
+		gadget_remove_entry(&senders, key, &sender_shares, &sender->share);
+}
+
+/* Call it when a send has failed: nobody will receive the file. */
+static __always_inline void forget_unsent(const struct message *message, struct file *file)
+{
+	struct unix_sock *socket = (void *)message->socket;
+	struct passed key = {.file = file};
+
+	key.receiver = BPF_CORE_READ(socket, peer);
+	forget_sender(&key);
 }
 
 /* The process at the other end according to the socket's credentials. NULL: none. */
@@ -238,11 +285,10 @@ __noinline int note_descriptor(__s32 fd)
 	return 0;
 }
 
-/* Reports message->file, which was sent or received. */
-__noinline int report_file(__s32 fd)
+/* Reports message->file, which was sent, or received from this sender. */
+static __always_inline int report_file_of(__s32 fd, const struct sender *sender)
 {
 	struct message *message = gadget_scratch(&message_scratch);
-	const struct sender *sender = NULL;
 	struct task_struct *owner = NULL;
 	struct file *socket_file, *file;
 	struct gadget_writer writer;
@@ -255,8 +301,6 @@ __noinline int report_file(__s32 fd)
 	pass = gadget_scratch(&fdpass_scratch);
 	if (!pass)
 		return 0;
-	if (message->phase == RECEIVED && file)
-		sender = sender_of(message, file);
 	if (message->phase == TO_RING) {
 		owner = (void *)message->ring_owner;
 		peer = BPF_CORE_READ(owner, thread_pid);
@@ -286,6 +330,26 @@ __noinline int report_file(__s32 fd)
 	if (file)
 		describe_file(&writer, pass, file);
 	gadget_send(&writer);
+	return 0;
+}
+
+__noinline int report_file(__s32 fd)
+{
+	struct message *message = gadget_scratch(&message_scratch);
+	struct sender *sender = NULL;
+	struct passed key = {};
+	struct file *file;
+
+	if (!message)
+		return 0;
+	file = (void *)message->file;
+	if (message->phase == RECEIVED && file)
+		sender = sender_of(message, file, &key);
+	report_file_of(fd, sender);
+	if (sender && !message->is_peeked)
+		forget_sender(&key);
+	if (message->phase == SENT && file && message->errno > 0)
+		forget_unsent(message, file);
 	return 0;
 }
 
@@ -411,9 +475,10 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 
 	if (phase == SENT && !gadget_wanted_operation((const gadget_operation){"send"}))
 		return NULL;
-	if (phase == RECEIVED && !gadget_wanted_operation((const gadget_operation){"receive"}))
+	/* Senders are shown when their files are received. */
+	if (phase != SENT && !gadget_wanted_operation((const gadget_operation){"receive"}))
 		return NULL;
-	if (!message || (phase == RECEIVED && result < 0) || (phase != SENDING && !gadget_wanted_result(result)))
+	if (!message || (phase == RECEIVED && result < 0) || !gadget_wanted_result(result))
 		return NULL;
 	socket = file ? gadget_socket_of_file(file) : NULL;
 	if (!socket || BPF_CORE_READ(socket, __sk_common.skc_family) != AF_UNIX)
@@ -423,6 +488,7 @@ static __always_inline struct message *begin_message(enum phase phase, int socke
 	message->socket_fd = socket_fd;
 	message->errno = result < 0 ? -result : 0;
 	message->phase = phase;
+	message->is_peeked = 0;
 	return message;
 }
 
@@ -440,7 +506,7 @@ GADGET_AFTER_EXIT(report_messages)
 GADGET_TAIL(after_messages, report_messages);
 
 static __always_inline int ends(struct trace_event_raw_sys_exit *ctx, enum phase phase, struct pt_regs *registers,
-				long result, __u32 count)
+				long result, __u32 count, __u32 flags)
 {
 	int fd = gadget_argument(registers, 0);
 	struct message *message = begin_message(phase, fd, gadget_file_of(fd), result);
@@ -449,6 +515,7 @@ static __always_inline int ends(struct trace_event_raw_sys_exit *ctx, enum phase
 		return 0;
 	message->header = gadget_argument(registers, 1);
 	message->count = count;
+	message->is_peeked = flags & MSG_PEEK;
 	bpf_tail_call(ctx, &after_messages, 0);
 	return 0;
 }
@@ -481,22 +548,22 @@ int sendmmsg_starts(void *ctx)
 
 GADGET_ON_EXIT(sendmsg)
 {
-	return ends(ctx, SENT, registers, result, 1);
+	return ends(ctx, SENT, registers, result, 1, 0);
 }
 
 GADGET_ON_EXIT(sendmmsg)
 {
-	return ends(ctx, SENT, registers, result, result < 0 ? 1 : result);
+	return ends(ctx, SENT, registers, result, result < 0 ? 1 : result, 0);
 }
 
 GADGET_ON_EXIT(recvmsg)
 {
-	return ends(ctx, RECEIVED, registers, result, 1);
+	return ends(ctx, RECEIVED, registers, result, 1, gadget_argument(registers, 2));
 }
 
 GADGET_ON_EXIT(recvmmsg)
 {
-	return ends(ctx, RECEIVED, registers, result, result);
+	return ends(ctx, RECEIVED, registers, result, result, gadget_argument(registers, 3));
 }
 
 static __always_inline __u64 uring_header(struct io_kiocb *request)

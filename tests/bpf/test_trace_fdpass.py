@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.bpf import deeds
+from tests.bpf import deeds, map_shares
 from tests.bpf.test_filters import Tree, id_of, tree  # noqa: F401
 from tests.bpf.tracer import Tracer
 from tests.bpf.uring import Message, Uring
@@ -280,3 +280,40 @@ def test_what_a_ring_passes_to_another_is_seen_with_its_file(is_silent: bool, tm
     assert sent["errno"] in ((None, -1, 2**32 - 1) if is_silent else (0,))
     assert (sent["peer_source"], sent["peer_pid"], sent["socket_fd"]) == (RING, os.getpid(), other.fd)
     assert (failed["errno"], failed["type"], failed["path"]) == (errno.EBADF, NO_FILE, None)
+
+
+def test_files_in_transit_of_one_container_leave_room_for_those_of_others(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    shares = "sender_shares"
+    with Tracer("trace_fdpass") as tracer:
+        before = map_shares.entries(tracer, shares, share=0)
+        map_shares.fill(tracer, shares, "senders", share=1)
+        for source in (SENDER, CREDENTIALS):
+            os.waitpid(child := received_by_child(pair[1], enter=lambda: socket.send_fds(pair[0], [b"x"], [0])), 0)
+            records = of(tracer.records(), child)
+            assert [record["peer_source"] for record in records if record["operation"] == "receive"] == [source]
+            assert map_shares.lost(tracer, share=0) == tracer.lost == (source == CREDENTIALS)
+            assert map_shares.entries(tracer, shares, share=0) == before or source == CREDENTIALS
+            map_shares.fill(tracer, shares, "senders", share=0)
+
+
+def test_files_that_were_received_or_not_sent_take_no_room(pair: tuple[socket.socket, socket.socket]) -> None:
+    fd = os.open("/etc/passwd", os.O_RDONLY)
+    with Tracer("trace_fdpass") as tracer:
+        before = map_shares.entries(tracer, "sender_shares", share=0)
+        for _ in range(2):
+            socket.send_fds(pair[0], [b"x"], [fd])
+        assert map_shares.entries(tracer, "sender_shares", share=0) == before + 1
+        for flags in (socket.MSG_PEEK, 0, 0):
+            # Not recv_fds(), which ignores flags.
+            _, [(_, _, data)], *_ = pair[1].recvmsg(1, socket.CMSG_LEN(4), flags)
+            os.close(*struct.unpack("<i", data))
+        records = [record for record in of(tracer.records(), os.getpid()) if record["operation"] == "receive"]
+        assert [record["peer_source"] for record in records] == [SENDER] * 3
+        pair[1].close()
+        with pytest.raises(BrokenPipeError):
+            socket.send_fds(pair[0], [b"x"], [fd])
+        assert map_shares.entries(tracer, "sender_shares", share=0) == before
+        assert tracer.lost == 0
+    os.close(fd)
