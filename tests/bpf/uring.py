@@ -124,8 +124,12 @@ class Uring:
     def open_unreaped(self, requests: Sequence[Request]) -> None:
         """Submits them and takes nothing out of the queue of completions. Each is done at once."""
         with _opens(requests) as entries:
-            self._fill(entries, AT_FDCWD, [0] * len(entries), range(len(entries)))
-            assert syscall(ENTER, self.fd, len(entries), 0, 0, None, 0) == len(entries)
+            self.submit_unreaped(entries)
+
+    def submit_unreaped(self, entries: Sequence[Entry], fd: int = AT_FDCWD) -> None:
+        """Submits them and takes nothing out of the queue of completions."""
+        self._fill(entries, fd, [0] * len(entries), range(len(entries)))
+        assert syscall(ENTER, self.fd, len(entries), 0, 0, None, 0) == len(entries)
 
     def register_slots(self, count: int) -> None:
         """Room for so many direct descriptors."""

@@ -4,8 +4,9 @@
  * wait for requests that they are linked to.
  *
  * The trap: the end is not seen for requests that complete silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or
- * into a full queue. Their entry is replaced when the kernel reuses the request's memory; until then it takes room of
- * its container's share.
+ * into a full queue. The tracepoint for a full queue has only the user_data of the request, which several may share. So
+ * the entry of one of them is removed, and counted as not examined: otherwise it would take room of its container's
+ * share until the kernel reuses the request's memory.
  */
 #pragma once
 
@@ -20,6 +21,9 @@ struct gadget_uring_start {
 	__u64 time;
 	/* The position in the file; ~0: the file's current position. */
 	__u64 position;
+	/* The ring, and the user_data of the request. */
+	__u64 ring;
+	__u64 user_data;
 };
 
 GADGET_STATES(gadget_uring, gadget_uring_start, GADGET_URING_TIMED);
@@ -36,6 +40,8 @@ static __always_inline void gadget_uring_begin(struct io_kiocb *request)
 	if (!start)
 		return;
 	start->position = BPF_CORE_READ((struct io_rw *)request, kiocb.ki_pos);
+	start->ring = (__u64)BPF_CORE_READ(request, ctx);
+	start->user_data = BPF_CORE_READ(request, cqe.user_data);
 	start->time = bpf_ktime_get_boot_ns();
 }
 
@@ -51,4 +57,28 @@ static __always_inline bool gadget_uring_end(struct io_kiocb *request, struct ga
 	*duration = bpf_ktime_get_boot_ns() - found->time;
 	gadget_uring_remove_state((__u64)request);
 	return true;
+}
+
+struct gadget_uring_overflow {
+	__u64 ring;
+	__u64 user_data;
+};
+
+static long gadget_uring_overflows(void *map, const __u64 *key, const struct gadget_uring_entry *entry,
+				   const struct gadget_uring_overflow *overflow)
+{
+	if (entry->state.ring != overflow->ring || entry->state.user_data != overflow->user_data)
+		return 0;
+	gadget_uring_remove_state(*key);
+	gadget_count_unexamined();
+	return 1;
+}
+
+SEC("tp_btf/io_uring_cqe_overflow")
+int BPF_PROG(uring_overflow, void *ring, __u64 user_data)
+{
+	struct gadget_uring_overflow overflow = {.ring = (__u64)ring, .user_data = user_data};
+
+	bpf_for_each_map_elem(&gadget_uring_states, gadget_uring_overflows, &overflow, 0);
+	return 0;
 }
