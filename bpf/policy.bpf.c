@@ -318,6 +318,18 @@ int on_uprobe_entry(void *ctx)
 	return 0;
 }
 
+/* The entry of a call was dropped: more calls are in progress than there is room for, which one container may cause. Or
+ * the function was called while the probes were being attached. */
+static __always_inline void policy_miss_call(void)
+{
+	__u64 cgroup = gadget_current_cgroup();
+
+	if (!policy_applicable(cgroup, NULL))
+		return;
+	policy_count(POLICY_COUNT_NOT_EVALUATED);
+	gadget_count_share_full(gadget_share_number(cgroup));
+}
+
 SEC("?uretprobe")
 int on_uretprobe(void *ctx)
 {
@@ -325,9 +337,10 @@ int on_uretprobe(void *ctx)
 	const struct policy_call *call = bpf_map_lookup_elem(&policy_calls, &key);
 	struct policy_context context = {.ctx = ctx, .kind = POLICY_OF_PROBE};
 
-	/* The function was called before the probe was attached. */
-	if (!call)
+	if (!call) {
+		policy_miss_call();
 		return 0;
+	}
 	context.parameters = call->parameters;
 	policy_run(&context);
 	bpf_map_delete_elem(&policy_calls, &key);

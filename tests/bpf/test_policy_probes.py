@@ -24,6 +24,8 @@ from tests.bpf.policy_engine import Enforcer
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
+NESTED = 64
+"""The kernel does not see more nested calls of one thread return (MAX_URETPROBE_DEPTH)."""
 SOURCE = Path(__file__).parent / "programs" / "probed.c"
 ARGUMENTS = (Argument(0, "int"), Argument(1, "string"))
 
@@ -113,6 +115,26 @@ def test_a_return_is_seen_with_its_value_and_what_the_call_was_given(program: Pa
         if match.values[0] and match.returned
     ]
     assert numbers == [(i, -i - len("a text")) for i in range(TIMES) if -i - len("a text") < -20]
+
+
+def test_returns_whose_call_was_dropped_count_as_not_evaluated(tmp_path: Path) -> None:
+    """More calls are in progress than there is room for; the first ones return last."""
+    deep = 10_000
+    source = tmp_path / "deep.c"
+    source.write_text(f"""
+        __attribute__((noinline)) int act(int left, const char *text)
+        {{
+            volatile int below = left ? act(left - 1, text) : 0;
+            return below + 1;
+        }}
+        int main(void) {{ return act({deep}, "a text") != {deep} + 1; }}
+    """)
+    program = compile_c(tmp_path / "deep", source, "-O1")
+    with watching(uprobe(program, returns=True, return_argument=Argument(0, "int"))) as enforcer:
+        subprocess.run([program], check=True)
+        evaluated, counts = len(enforcer.matches()), enforcer.counts()
+    assert counts["runs"] == evaluated < NESTED
+    assert counts["not evaluated"] == NESTED - evaluated
 
 
 def test_a_static_probe_is_switched_on_and_its_arguments_are_those_of_its_note(program: Path) -> None:

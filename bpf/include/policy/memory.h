@@ -317,7 +317,7 @@ enum policy_count {
 	POLICY_COUNT_OVERRIDDEN,
 	POLICY_COUNT_SIGNALLED,
 	POLICY_COUNT_LIMITED,
-	/* No slot was free, so no policy was evaluated. */
+	/* No slot was free, or the arguments of a call that returns were dropped, so no policy was evaluated. */
 	POLICY_COUNT_NOT_EVALUATED,
 	/* Writes to arguments of static probes that succeeded, and those that failed. */
 	POLICY_COUNT_SET,
@@ -377,7 +377,8 @@ struct {
 	__type(value, char[POLICY_FUNCTION_BYTES]);
 } policy_functions SEC(".maps");
 
-/* The arguments of a call, stored until it returns: by thread and stack pointer. */
+/* The arguments of a call, stored until it returns: by thread and stack pointer. The least recently used entries are
+ * dropped; when such a call returns, it counts as not evaluated. */
 struct policy_call_key {
 	__u64 thread;
 	__u64 stack;
