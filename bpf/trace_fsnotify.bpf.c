@@ -355,8 +355,11 @@ static __always_inline bool begin_for_watcher(struct trace_fsnotify *row, const 
 			return false;
 	} else {
 		__builtin_memset(record, 0, sizeof(*record));
-		if (!causer_is_wanted)
+		if (!causer_is_wanted) {
+			/* The watcher, whose entry was dropped, may be wanted. */
+			gadget_count_map_full();
 			return false;
+		}
 	}
 	record->marks = marks;
 	record->unused = 0;

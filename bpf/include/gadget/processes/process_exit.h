@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <linux/errno.h>
+
 #include <gadget/task.h>
 
 /* The status that wait() returns (include/uapi/linux/wait.h): the signal, this flag, and the exit code in the second
@@ -23,7 +25,8 @@ struct {
 
 /*
  * Whether this is the last thread. If two threads end at the same time, both see that no other is left; then this is
- * true for the first one only. The start time distinguishes a later process with the same PID.
+ * true for the first one only. The start time distinguishes a later process with the same PID. An entry that is dropped
+ * before the second thread ends makes this true twice, never less than once.
  */
 static __always_inline bool gadget_ends_first(struct task_struct *task)
 {
@@ -37,7 +40,7 @@ static __always_inline bool gadget_ends_first(struct task_struct *task)
 	if (noted && *noted == start)
 		return false;
 	if (!noted)
-		return !bpf_map_update_elem(&gadget_ending, &process, &start, BPF_NOEXIST);
+		return bpf_map_update_elem(&gadget_ending, &process, &start, BPF_NOEXIST) != -EEXIST;
 	bpf_map_update_elem(&gadget_ending, &process, &start, BPF_ANY);
 	return true;
 }
