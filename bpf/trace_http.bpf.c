@@ -182,7 +182,7 @@ static __always_inline bool is_within_budget(struct http_socket *http, __u32 byt
 static __always_inline struct http_socket *http_socket_of(struct __sk_buff *skb, const struct gadget_packet *packet,
 							  __u32 offset, enum http_version *begins)
 {
-	__u64 socket = bpf_get_socket_cookie(skb);
+	__u64 socket = gadget_socket_key(skb);
 	struct http_socket *known = gadget_socket_state_of(socket);
 
 	*begins = NO_HTTP;
@@ -255,7 +255,7 @@ __noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
 
 	if (!sending)
 		return false;
-	http = gadget_socket_state_of(sending->packet.socket);
+	http = gadget_socket_state_of(gadget_socket_key(skb));
 	if (!http)
 		return false;
 	pass_piece(skb, http, outgoing ? &http->sent : &http->received, sending);

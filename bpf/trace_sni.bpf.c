@@ -81,7 +81,7 @@ static __always_inline __u32 hello_bytes(struct __sk_buff *skb, const struct gad
 /* How many bytes of this TCP payload may belong to a hello. Remembers the hello until it is complete. */
 static __always_inline __u32 hello_in(struct __sk_buff *skb, const struct gadget_packet *packet, __u32 offset)
 {
-	__u64 socket = bpf_get_socket_cookie(skb);
+	__u64 socket = gadget_socket_key(skb);
 	struct hello *known = gadget_socket_state_of(socket);
 	__u32 bytes;
 

@@ -3,6 +3,7 @@
 import http.client
 import os
 import socket
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -117,6 +118,22 @@ def test_a_container_with_many_connections_leaves_room_for_others_and_its_own_lo
         before = tracer.counters.total(LOST_MAP_FULL)
         in_namespace(deed)
         assert tracer.counters.total(LOST_MAP_FULL) > before
+
+
+def test_raw_sockets_that_are_gone_take_no_room() -> None:
+    """They have one entry together: their end is not seen."""
+    request = struct.pack("!HHIIHHHH", 40_000, 80, 1, 1, 0x5018, 1024, 0, 0) + b"GET / HTTP/1.1\r\n\r\n"
+
+    def deed() -> None:
+        for _ in range(TIMES):
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+                raw.sendto(request, (network.V4, 0))
+
+    with Viewed("trace_http") as tracer:
+        before = map_shares.entries(tracer, "gadget_socket_shares", share=0)
+        in_namespace(deed)
+        assert map_shares.entries(tracer, "gadget_socket_shares", share=0) == before + 1
+        assert len(tracer.data()) > TIMES * len(request), "they are still shown"
 
 
 def test_any_method_begins_a_connection() -> None:
