@@ -79,7 +79,8 @@ class FlightRecorder:
         records = self._exchange(list(reasons))
         for place, reason in reversed(reasons.items()):
             if reason and records[place]:
-                yield self._with_reason(records[place], reason)
+                start, end = self._offset, self._offset + len(reason)
+                yield b"".join(framed(row[:start] + reason + row[end:]) for row in records[place])
         still_used = set(used.values())
         for place in reasons:
             if place not in still_used:
@@ -121,10 +122,6 @@ class FlightRecorder:
                 pid = _RECORD_HEAD.unpack_from(record)[2]
                 found.append((place, _reason(because, signal, pid, record[_COMM])))
         return found
-
-    def _with_reason(self, rows: list[bytes], reason: bytes) -> bytes:
-        start, end = self._offset, self._offset + len(reason)
-        return b"".join(framed(row[:start] + reason + row[end:]) for row in rows)
 
     def _exchange(self, places: Sequence[int]) -> dict[int, list[bytes]]:
         """Replaces recordings by empty ones. Returns the old ones' records by index, oldest first."""

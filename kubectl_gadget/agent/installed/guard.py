@@ -230,7 +230,9 @@ class Guard:
         """Writes new events. Returns the boot time in ns up to which they are complete; None if that is unknown."""
         settled = [one.settle() for one in self._sets]
         self._containers.drain()
-        self._take_names()
+        if changes := self._containers.take_changes():
+            self._described |= {one.id: one for one in changes.containers}
+            self._names |= changes.cgroups
         for one in self._ended[:]:
             self._write_losses(one)
             self._write_events(one.take_remaining())
@@ -253,12 +255,6 @@ class Guard:
         if not self._sets or self._ended or not all(settled):
             return None
         return min(one.complete_until for one in self._sets)
-
-    def _take_names(self) -> None:
-        changes = self._containers.take_changes()
-        if changes:
-            self._described |= {one.id: one for one in changes.containers}
-            self._names |= changes.cgroups
 
     def _write_events(self, events: Iterable[LoggedEvent]) -> None:
         clocks = this_node.clocks()

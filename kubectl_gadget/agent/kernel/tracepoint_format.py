@@ -6,7 +6,7 @@ itself, and a `__data_loc` field has the offset of text after the fields; only o
 
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kubectl_gadget.agent.host.tracefs import FOLDERS, tracefs
@@ -129,17 +129,8 @@ def _decided(field: TracepointField, flags: int, tracepoint: str) -> tuple[int, 
     return _STRING, flags | (_USER if "*" in field.declared and of_call else 0), 8
 
 
-def autos(entries: Sequence[Resolve]) -> dict[int, str | None]:
-    """Returns the entries of RUN's `resolve` that only leave a field's type open: slot, and type compared with."""
-    return {one.slot: one.compared for one in entries if _is_field(one)}
-
-
-def others(entries: Sequence[Resolve]) -> list[Resolve]:
-    """Returns the entries that need BTF."""
-    return [one for one in entries if not _is_field(one)]
-
-
-def _is_field(entry: Resolve) -> bool:
+def is_field(entry: Resolve) -> bool:
+    """Whether an entry of RUN's `resolve` only leaves a field's type open; the others need BTF."""
     return entry.auto and entry.source == "parameter" and not entry.struct
 
 

@@ -28,7 +28,9 @@ _MOST = 1000
 def open_subset(elf: bytes, folder: str = _FOLDER) -> int | None:
     """Returns a file descriptor of BTF with which this object is relocated as with the kernel's; None when the kernel's
     has to be used."""
-    path = f"{folder}/types.{digest(elf + _this_kernel())}"
+    # Another one with each boot, and when modules are loaded.
+    kernel = "/".join((this_node.boot_id(), *procfs.listed(_KERNEL))).encode()
+    path = f"{folder}/types.{digest(elf + kernel)}"
     if folder == _HERE:
         with suppress(OSError):
             os.mkdir(folder, 0o700)
@@ -90,11 +92,6 @@ def _subset(elf: bytes) -> bytes:
     with suppress(NoSubsetError, struct.error, ValueError, OverflowError, LookupError):
         return subset(_kernel(), read_types(elf), modules)
     return b""
-
-
-def _this_kernel() -> bytes:
-    """Returns a value that changes with each boot, and when modules are loaded."""
-    return "/".join((this_node.boot_id(), *procfs.listed(_KERNEL))).encode()
 
 
 @cache

@@ -229,8 +229,9 @@ class PolicyHook:
         if not isinstance(slots, bytes) or len(slots) % slot_types.SLOT_BYTES:
             raise FrameError(f"RUN: {self.name} has a way without `policy_slots`")
         if way.record:
-            slots = tracepoint_format.place(slots, way.target, tracepoint_format.autos(entries))
-            entries = tracepoint_format.others(entries)
+            compared = {one.slot: one.compared for one in entries if tracepoint_format.is_field(one)}
+            slots = tracepoint_format.place(slots, way.target, compared)
+            entries = [one for one in entries if not tracepoint_format.is_field(one)]
         if entries:
             slots = slot_types.resolve(slots, entries, way)
         object.set_constant("policy_slots", slots)
