@@ -111,7 +111,7 @@ def installed_file(
     if compiled.by_labels:
         what = "policies that select by labels of pods or nodes cannot be installed: only a client knows the labels"
         raise UsageError(what, "podSelector with k8s:io.kubernetes.pod.namespace, or a TracingPolicyNamespaced")
-    if compiled.by_files:
+    if any(hook.encoded.files for hook in compiled.hooks):
         what = "SameFile and NotSameFile cannot be installed: files are looked up only while a session runs"
         raise UsageError(what, "kubectl gadget observe -f, for as long as it runs")
     everything = compiled.policies

@@ -163,10 +163,6 @@ def _namespace(level: int, uid: int, gid: int, inode: int) -> dict[str, Any]:
     return {"level": level & _GREATEST_LEVEL, "uid": uid, "gid": gid, "ns": strict_names.namespace(inode, level == 0)}
 
 
-def _capability_set(name: str, value: Value) -> Shown:
-    return (name if name.startswith("cap_") else "kernel_cap_t"), f"{value.numbers[0]:016x}"
-
-
 def _map(_: str, value: Value) -> Shown:
     type, *sizes = value.numbers
     found = dict(zip(("KeySize", "ValueSize", "MaxEntries"), sizes, strict=True))
@@ -206,7 +202,10 @@ _READERS: Mapping[Type, Callable[[str, Value], Shown]] = {
     Type.SOCKADDR: _socket_address,
     Type.CRED: _credentials,
     Type.USER_NAMESPACE: lambda _, value: ("user_ns", _namespace(*value.numbers)),
-    Type.CAPABILITY_SET: _capability_set,
+    Type.CAPABILITY_SET: lambda name, value: (
+        name if name.startswith("cap_") else "kernel_cap_t",
+        f"{value.numbers[0]:016x}",
+    ),
     Type.BPF_MAP: _map,
     Type.BPF_ATTR: _program("bpf_attr"),
     Type.BPF_PROGRAM: _program("bpf_prog"),

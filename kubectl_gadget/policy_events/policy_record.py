@@ -209,12 +209,7 @@ class Found:
     """a file's IMA hash: sha256:…; empty: none"""
 
 
-def read_head(record: bytes | memoryview) -> Found:
-    """Decodes a record without its values."""
-    return read(record, None)
-
-
-def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | None) -> Found:
+def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | None = None) -> Found:
     """Decodes a record. `forms` returns the layout of a hook's slots; None: values are not decoded."""
     hook, verdict, signal, words, count, *who = _EVENT.unpack_from(record, RECORD)
     left = int.from_bytes(record[HEAD : HEAD + 8 * words], "little")
@@ -232,7 +227,9 @@ def read(record: bytes | memoryview, forms: Callable[[int], Sequence[Form]] | No
         if number == _HASH_SLOT:
             hash = _hash(bytes(record[offset : offset + length]))
         elif number in values:
-            values[number] = _longer(values[number], bytes(record[offset : offset + length]))
+            # The next piece of a buffer, which is complete when it has as many bytes as its first number says.
+            text = values[number].text + record[offset : offset + length]
+            values[number] = replace(values[number], text=text, cut=len(text) < values[number].numbers[0])
         else:
             values[number] = _value(known[number], bytes(record[offset : offset + length]), lacks)
         offset += length
@@ -282,12 +279,6 @@ def _form(form: Form, type: int) -> Form:
         return form._replace(type=Type(type))
     bits = type - Type.NUMBER_FORMS
     return Form(Type.NUMBER, 1 << (bits >> 1), bool(bits & 1))
-
-
-def _longer(value: Value, piece: bytes) -> Value:
-    """Appends the next piece to a buffer, which is complete when it has as many bytes as its first number says."""
-    text = value.text + piece
-    return replace(value, text=text, cut=len(text) < value.numbers[0])
 
 
 def _address(data: bytes) -> IPv4Address | IPv6Address | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.policy_events.policy_record import read_head
+from kubectl_gadget.policy_events.policy_record import read
 from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class OutsideRequests:
 
     def react(self, record: bytes) -> None:
         """Queues the requests of an event."""
-        found = read_head(record)
+        found = read(record)
         of_hook = self._requests.get(found.hook)
         if not of_hook:
             return

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Mapping
 
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.policy_events.policy_record import read_head
+from kubectl_gadget.policy_events.policy_record import read
 from kubectl_gadget.wire.agent_messages import GadgetStats
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -28,7 +28,7 @@ class ProcessKiller:
 
     def react(self, record: bytes) -> None:
         """Kills the event's process, if a matched selector says so."""
-        found = read_head(record)
+        found = read(record)
         mask = self._masks.get(found.hook, 0)
         if any(mask >> bit & 1 for bit in found.selectors):
             self._kill(found.exec.pid, found.exec.started)

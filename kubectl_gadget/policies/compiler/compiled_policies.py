@@ -86,11 +86,6 @@ class CompiledPolicies:
         return self.scopes.index(scope)
 
     @property
-    def by_files(self) -> bool:
-        """Whether files have to be looked up by path."""
-        return any(hook.encoded.files for hook in self.hooks)
-
-    @property
     def by_labels(self) -> bool:
         """Whether any scope depends on labels of pods or nodes, which only the client knows."""
         return any(by_labels(scope) or by_node(scope) for scope in self.scopes)

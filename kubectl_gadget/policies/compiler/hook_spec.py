@@ -36,7 +36,10 @@ def hook_spec(hook: CompiledHook) -> PolicyHookSpec:
     tables["policy_actions"] = b"".join(
         struct.pack("<I", bit) + _action(hook, one) for bit, one in enumerate(hook.bits)
     )
-    generated = hook.hook.generated
+    generated, mirrors = hook.hook.generated, hook.hook.mirrors
+    if mirrors:
+        # The same for all mirrors of one hook, and for no others: a call may have several hooks.
+        mirrors += f"{' return' if hook.at_return else ''}{' sockets' if hook.tracks else ''}"
     return PolicyHookSpec(
         name=hook.name,
         words=encoded.words,
@@ -56,15 +59,8 @@ def hook_spec(hook: CompiledHook) -> PolicyHookSpec:
         whole=any(slot.flags & SlotFlag.WHOLE for slot in hook.slots),
         mappings=hook.hook.kind == "loader",
         functions=generated.pattern if generated else None,
-        mirrors=_mirrors(hook),
+        mirrors=mirrors,
     )
-
-
-def _mirrors(hook: CompiledHook) -> str:
-    """The same for all mirrors of one hook, and for no others: a call may have several hooks."""
-    if not hook.mirrors:
-        return ""
-    return f"{hook.hook.mirrors}{' return' if hook.at_return else ''}{' sockets' if hook.tracks else ''}"
 
 
 def _variables(hook: CompiledHook) -> dict[str, Value]:

@@ -4,7 +4,7 @@
 The trap: a list of choices that other tables decide has only a name in the file, and stands in `_CHOICES`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ _CHOICES = {
 }
 
 
-def _metadata(_: str, written: Mapping[str, Any]) -> SchemaField:
-    return metadata_field(written["description"], written["name"], written["namespace"])
-
-
-_OF_OBJECTS = {"labels": lambda name, written: labels_field(name, written["description"]), "metadata": _metadata}
+_OF_OBJECTS: dict[str, Callable[[str, Mapping[str, Any]], SchemaField]] = {
+    "labels": lambda name, written: labels_field(name, written["description"]),
+    "metadata": lambda _, written: metadata_field(written["description"], written["name"], written["namespace"]),
+}
 POLICY = own_schema(Path(__file__).with_suffix(".yaml"), "policy", _CHOICES, _OF_OBJECTS)

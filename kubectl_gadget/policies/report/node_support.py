@@ -94,7 +94,8 @@ def _tried(tried: TriedWays, hook: Hook, answer: Hooks) -> Judgement:
     by_why: dict[str, list[str]] = {}
     for way, why in tried.refused.items():
         by_why.setdefault(why.partition("\n")[0], []).append(way.partition("/")[0])
-    if _is_missing(hook, answer):
+    found = answer.functions.get(_function(hook))
+    if hook.kind in ("kprobe", "fentry", "loader") and found is not None and not found.exists:
         if hook.ignore_missing:
             return Judgement(True, "left out", "the kernel does not have it, which ignore.callNotFound allows")
         whys = [f"the kernel has no function {hook.target}{_nearest(hook, answer) or _OTHER_NAME}"]
@@ -102,11 +103,6 @@ def _tried(tried: TriedWays, hook: Hook, answer: Hooks) -> Judgement:
         return Judgement(False, "missing", "; ".join(whys))
     whys = [f"{', '.join(names)}: {why}" for why, names in by_why.items()]
     return Judgement(False, "refused", "; ".join(whys) + _nearest(hook, answer))
-
-
-def _is_missing(hook: Hook, answer: Hooks) -> bool:
-    found = answer.functions.get(_function(hook))
-    return hook.kind in ("kprobe", "fentry", "loader") and found is not None and not found.exists
 
 
 def _nearest(hook: Hook, answer: Hooks) -> str:
