@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
-from kubectl_gadget.agent.sources.context import NodeContext, Warnings
-from kubectl_gadget.agent.sources.shared_maps import SharedMaps
+from kubectl_gadget.agent.sources.context import NodeContext
 
 
 class NoContainers:
@@ -13,7 +12,9 @@ class NoContainers:
 
     is_open = True
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Mapping[str, int], variables: Mapping[str, int]) -> None:
+        self.shared = shared
+        self.variables = lambda: {"gadget_node_pid_level": 0, **variables}
         self.numbers = ContainerNumbers()
         self.followers: list[Any] = []
 
@@ -21,10 +22,6 @@ class NoContainers:
         self.followers.append(follower)
 
 
-def node_context(
-    shared: Mapping[str, int], variables: Mapping[str, int] | None = None, containers: Any = None
-) -> NodeContext:
+def node_context(shared: Mapping[str, int], variables: Mapping[str, int] | None = None) -> NodeContext:
     """`shared` are maps that gadgets have together, by name."""
-    warnings = Warnings()
-    maps = SharedMaps(shared, 0, warnings.add)
-    return NodeContext(containers or NoContainers(), maps, lambda path: True, variables or {}, warnings=warnings)
+    return NodeContext(NoContainers(shared, variables or {}), lambda path: True)

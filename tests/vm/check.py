@@ -24,9 +24,8 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import program_info
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session.start_sources import make_source
-from kubectl_gadget.agent.sources.context import NodeContext, Warnings
+from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
-from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.session.request import build
@@ -84,15 +83,12 @@ def attached(
     """The gadget as run by an agent. Raises GadgetError if something that is needed cannot be loaded."""
     given = {**_NEEDED.get(name, {}), **(parameters or {})}
     (spec,) = build((GadgetRun(load_gadget(name), given),), ({},), 1 << 20).gadgets
-    of_node = {**containers.variables(), **(variables or {})}
-    warnings = Warnings()
-    maps = SharedMaps(containers.shared, of_node["gadget_node_pid_level"], warnings.add)
+    context = NodeContext(containers, containers.wants, variables or {})
     if descendants:
-        maps.descendants = descendants  # type: ignore[method-assign]
-    context = NodeContext(containers, maps, containers.wants, of_node, warnings=warnings)
+        context.maps.descendants = descendants  # type: ignore[method-assign]
     source = make_source(spec, object_bytes(name, MACHINE), context)
     assert isinstance(source, GadgetSource)
-    assert CAUSE not in source.stats().lost, warnings.take_all()
+    assert CAUSE not in source.stats().lost, context.warnings.take_all()
     try:
         yield source
     finally:

@@ -20,7 +20,6 @@ from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
 from kubectl_gadget.agent.policies.selector_profiles import Profiles
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.events_output import EventsOutput
-from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec, Way
 
@@ -90,18 +89,10 @@ class LoadedPolicies:
         self.calls.close()
 
 
-def node_context(containers: Containers) -> NodeContext:
-    """Returns a context in which policies apply to every container of the node."""
-    warnings = Warnings()
-    variables = containers.variables()
-    maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
-    return NodeContext(containers, maps, lambda path: True, variables, warnings=warnings)
-
-
 def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
     """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks.failed` then says which
     hooks failed, and why."""
-    context = node_context(containers)
+    context = NodeContext(containers, wants_cgroup=lambda path: True)
     with ExitStack() as undo:
         undo.callback(context.calls.close)
         undo.callback(hooks.close)
@@ -118,7 +109,7 @@ def load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -
 def take_over(spec: PolicySpec, hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
     """Continues with `hooks`, which were pinned. `links`: all other pins, of programs that remember processes and of
     the dispatcher, which are held."""
-    context = node_context(containers)
+    context = NodeContext(containers, wants_cgroup=lambda path: True)
     hooks.processes.adopt(links)
     output = hooks.open_output(containers.numbers)
     profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)

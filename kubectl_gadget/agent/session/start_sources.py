@@ -10,9 +10,8 @@ from importlib import import_module
 
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.sources.context import NodeContext, Warnings
+from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
-from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.sources.source import Source
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, GadgetSpec
@@ -33,11 +32,9 @@ _PACKETS = "packet_sent"
 
 def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
     """Returns the context that all sources of a session share. `filter` is RUN's."""
-    variables = containers.variables() | {"gadget_node_random": int.from_bytes(os.urandom(8), "little")}
-    warnings = Warnings()
-    maps = SharedMaps(containers.shared, variables["gadget_node_pid_level"], warnings.add)
-    context = NodeContext(containers, maps, containers.wants, variables, _own_processes(filter), warnings=warnings)
-    context.callbacks.each_turn.append(maps.turn)
+    variables = {"gadget_node_random": int.from_bytes(os.urandom(8), "little")}
+    context = NodeContext(containers, containers.wants, variables, _own_processes(filter))
+    context.callbacks.each_turn.append(context.maps.turn)
     return context
 
 

@@ -75,25 +75,23 @@ class Callbacks:
 
 class NodeContext:
     """The context of one session, or of the process that keeps installed policies in force. `wants_cgroup` says whether
-    processes of a cgroup matter, by its path in /proc/PID/cgroup. `variables` are the node's values for variables that
-    begin with gadget_node_, and `own_processes` variables with the PIDs of processes whose events gadgets leave out."""
+    processes of a cgroup matter, by its path in /proc/PID/cgroup. `variables` are values for variables that begin with
+    gadget_node_, beside those of `containers`, and `own_processes` variables with the PIDs of processes whose events
+    gadgets leave out."""
 
     def __init__(
         self,
         containers: Containers,
-        maps: SharedMaps,
         wants_cgroup: Callable[[str], bool],
-        variables: Mapping[str, int],
+        variables: Mapping[str, int] = MappingProxyType({}),
         own_processes: Mapping[str, int] = MappingProxyType({}),
-        *,
-        warnings: Warnings | None = None,
     ) -> None:
         self.containers = containers
-        self.maps = maps
         self.wants_cgroup = wants_cgroup
-        self.variables = variables
+        self.variables = {**containers.variables(), **variables}
         self.own_processes = own_processes
-        self.warnings = warnings or Warnings()
+        self.warnings = Warnings()
+        self.maps = SharedMaps(containers.shared, self.variables["gadget_node_pid_level"], self.warnings.add)
         self.symbols = Symbols()
         self.calls = SyscallDispatcher()
         """calls the programs that follow single system calls"""

@@ -17,7 +17,7 @@ def test_the_dispatcher_is_closed_when_no_hook_can_be_loaded(monkeypatch: pytest
     def refused(*_: object, **__: object) -> None:
         raise AgentError("none of the policies' hooks exists on this node")
 
-    monkeypatch.setattr(loaded_policies, "node_context", lambda _: context)
+    monkeypatch.setattr(loaded_policies, "NodeContext", lambda *_, **__: context)
     monkeypatch.setattr(loaded_policies, "load_hooks", refused)
     with pytest.raises(AgentError, match="none of"):
         loaded_policies.load(cast(Any, None), b"", cast(Any, None), HookSet())
