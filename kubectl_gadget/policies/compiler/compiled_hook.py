@@ -12,7 +12,7 @@ from functools import cached_property
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.compiler import file_following, socket_tracking
 from kubectl_gadget.policies.compiler.attach.hook_ways import choose_ways
-from kubectl_gadget.policies.compiler.encoding.comparison_tables import ComparisonTables, Encoded, Look, TestClass
+from kubectl_gadget.policies.compiler.encoding.comparison_tables import Encoded, Look, Test, TestClass, add_filter
 from kubectl_gadget.policies.compiler.encoding.comparisons import FilterTest, Followed, filter_test
 from kubectl_gadget.policies.compiler.encoding.slots import MOST_SLOTS, Slot, task_slot
 from kubectl_gadget.policies.compiler.hook_slots import slots_of
@@ -98,17 +98,17 @@ class CompiledHook:
         self.called = numbers[task_slot(Type.FUNCTION)] if self.hook.generated else None
 
     def _encode(self, filter_tests: Sequence[tuple[int, FilterTest]]) -> Encoded:
-        tables = ComparisonTables()
+        tests: list[Test] = []
         for slot in self.slots:
-            first = len(tables.tests)
+            first = len(tests)
             for bit, item in filter_tests:
                 if item.slot == slot:
-                    tables.add(first, bit, item.look, item.placed(self.slots), item.negated)
-            self.spans.append((first, len(tables.tests) - first))
-        encoded = tables.encode(len(self.bits))
+                    add_filter(tests, first, bit, item.look, item.placed(self.slots), item.negated)
+            self.spans.append((first, len(tests) - first))
+        encoded = Encoded(tests, len(self.bits))
         self.ways = usable_ways(self.hook, self.slots, self.ways)
-        tests = [tables.tests[first : first + count] for first, count in self.spans]
-        self.resolved = to_resolve(self.hook, self.slots, tests, self.ways)
+        by_slot = [tests[first : first + count] for first, count in self.spans]
+        self.resolved = to_resolve(self.hook, self.slots, by_slot, self.ways)
         return encoded
 
     def _filters(self, one: SelectorAtHook) -> Iterable[HookFilter]:

@@ -76,31 +76,24 @@ Entry = int | bytes | tuple[int, int] | str | SystemCall
 on the architecture."""
 
 
-class ComparisonTables:
-    """Collects the tests of a hook. The tests of one slot have to be added together, slot by slot. Raises ValueError,
-    with a message for users, when there are too many."""
-
-    def __init__(self) -> None:
-        self.tests: list[Test] = []
-
-    def add(self, first: int, selector: int, look: Look, entries: Iterable[Entry], negated: bool) -> None:
-        """Adds one filter of `selector`, on the slot whose tests begin at number `first`."""
-        bit = 1 << selector
-        test = next((test for test in self.tests[first:] if test.look == look and not test.selectors & bit), None)
-        if test is None:
-            if len(self.tests) == MOST_TESTS:
-                raise ValueError(f"more than {MOST_TESTS} different tests on one hook")
-            test = Test(look)
-            self.tests.append(test)
-        test.selectors |= bit
-        if negated:
-            test.negated |= bit
-        for entry in entries:
-            test.entries[entry] = test.entries.get(entry, 0) | bit
-
-    def encode(self, selectors: int) -> "Encoded":
-        """Encodes all tests for sets of that many bits."""
-        return Encoded(self.tests, selectors)
+def add_filter(
+    tests: list[Test], first: int, selector: int, look: Look, entries: Iterable[Entry], negated: bool
+) -> None:
+    """Adds one filter of `selector` to the tests of a hook, on the slot whose tests begin at number `first`: all
+    filters of one slot are added before those of the next. Raises ValueError, with a message for users, when
+    there are too many tests."""
+    bit = 1 << selector
+    test = next((test for test in tests[first:] if test.look == look and not test.selectors & bit), None)
+    if test is None:
+        if len(tests) == MOST_TESTS:
+            raise ValueError(f"more than {MOST_TESTS} different tests on one hook")
+        test = Test(look)
+        tests.append(test)
+    test.selectors |= bit
+    if negated:
+        test.negated |= bit
+    for entry in entries:
+        test.entries[entry] = test.entries.get(entry, 0) | bit
 
 
 class Encoded:
