@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -117,6 +118,18 @@ def test_sockets_beyond_a_containers_share_count_as_lost(gadget: str) -> None:
         map_shares.fill(tracer, SHARES, OWNERS, share=0)
         in_namespace(make_sockets)
         assert tracer.lost >= 2
+
+
+def test_raw_sockets_for_tcp_give_their_room_back() -> None:
+    """The program that sees the end of TCP sockets does not see theirs."""
+    count = 200
+    with Tracer("trace_tcpdrop") as tracer, ExitStack() as sockets:
+        before = map_shares.entries(tracer, SHARES, share=0)
+        for _ in range(count):
+            sockets.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        assert map_shares.entries(tracer, SHARES, share=0) >= before + count
+        sockets.close()
+        assert map_shares.entries(tracer, SHARES, share=0) < before + 20
 
 
 @contextmanager

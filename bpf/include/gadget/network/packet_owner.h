@@ -71,13 +71,14 @@ int socket_made(struct bpf_sock *ctx)
 	return GADGET_ALLOW;
 }
 
-/* TCP may send data after the socket was closed, so the owner of a TCP socket is removed later. A gadget defines
- * GADGET_FORGETS if its own program for cgroup/sock_release removes the owner. */
+/* TCP may send data after the socket was closed, so the owner of a TCP socket is removed later. The trap: the program
+ * that does so does not see raw sockets for TCP. A gadget defines GADGET_FORGETS if its own program for
+ * cgroup/sock_release removes the owner. */
 #ifndef GADGET_FORGETS
 SEC("cgroup/sock_release")
 int socket_released(struct bpf_sock *ctx)
 {
-	if (ctx->protocol != IPPROTO_TCP && GADGET_OWNED(ctx->protocol))
+	if ((ctx->protocol != IPPROTO_TCP || ctx->type == SOCK_RAW) && GADGET_OWNED(ctx->protocol))
 		gadget_forget_owner(ctx);
 	return GADGET_ALLOW;
 }
