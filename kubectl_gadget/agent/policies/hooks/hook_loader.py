@@ -1,7 +1,7 @@
 """Loads and attaches the hooks of a set of policies, and what they need: followed files, remembered processes.
 
 The trap: a hook is attached at once, since only that shows whether the kernel allows it. It applies no policy until
-profiles are set (profiles.py), so no policy is partly in force.
+profiles are set (selector_profiles.py), so no policy is partly in force.
 """
 
 from functools import partial
