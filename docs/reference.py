@@ -29,7 +29,7 @@ from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.events.columns.members import column_members, row_members
-from kubectl_gadget.events.schema import Column, Gadget
+from kubectl_gadget.events.schema import Column, Field, Gadget
 
 DOCS = Path(__file__).parent
 _NOTE = "<!-- Written by python -m docs.reference, which a test compares with this file. -->\n"
@@ -39,6 +39,13 @@ _CUT = (
     "member `…_bytes` if it is not UTF-8, with the exact bytes in base64."
 )
 _TYPES = {"text": "string", "int": "number", "bool": "true or false", "texts": "list of strings"}
+_UNITS = {
+    "gadget_duration": "nanoseconds",
+    "gadget_bytes": "bytes",
+    "gadget_millicores": "thousandths of a CPU",
+    "gadget_timestamp": "RFC 3339, UTC",
+}
+"""Units of a column's main member, by the typedef of its field."""
 
 
 class Outcome(TypedDict, total=False):
@@ -205,8 +212,10 @@ def _outcome(found: Outcome | None) -> str:
 
 def _gadget_page(gadget: Gadget) -> str:
     command = " ".join(gadget.command)
-    by_title = gadget_command(gadget, gadget.command[-1]).text.panels()
-    own = [flag for title, flags in by_title.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
+    made = gadget_command(gadget, gadget.command[-1])
+    by_title = made.text.panels()
+    found = [flag for title, flags in by_title.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
+    own = [flag._replace(choices=made.choices(flag.name)) for flag in found]
     examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.about.examples)
     parts = [f"# kubectl gadget {command}", f"{gadget.about.summary}.", gadget.about.description.strip()]
     if examples:
@@ -220,7 +229,8 @@ def _column_parts(gadget: Gadget) -> list[str]:
     columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], _meaning(gadget, item)) for item in gadget.columns]
     return [
         "## Columns",
-        "Names are for `--columns`; titles are the headings of tables.",
+        "Names are for `--columns`; titles are the headings of tables. A cell with `-` has no value, or an "
+        "unknown one: in JSON it is null, -1 or an empty text.",
         _table(("name", "title", "shown", "what it is"), columns),
         "## JSON",
         "`-o json` prints one object a line, with these members in this order. `--filter`, `--fail-on`, `--expect` and "
@@ -232,7 +242,7 @@ def _column_parts(gadget: Gadget) -> list[str]:
 
 def _meaning(gadget: Gadget, column: Column) -> str:
     """The column's description, and the names of its values unless the description has them all."""
-    field = next((field for field in gadget.record.fields if field.name == field_of(column)), None)
+    field = _field(gadget, column)
     names = [name for _, name in field.flags or field.values] if field else []
     if all(name in column.description for name in names):
         return column.description
@@ -240,17 +250,31 @@ def _meaning(gadget: Gadget, column: Column) -> str:
     return f"{column.description} ({kind} {', '.join(f'`{name}`' for name in names)})"
 
 
+def _field(gadget: Gadget, column: Column) -> Field | None:
+    return next((field for field in gadget.record.fields if field.name == field_of(column)), None)
+
+
 def _members(gadget: Gadget) -> list[tuple[str, ...]]:
-    of_column = {member.name: column.name for column in gadget.columns for member in column_members(gadget, column)}
+    of_column = {member.name: column for column in gadget.columns for member in column_members(gadget, column)}
     rows: list[tuple[str, ...]] = []
     for member in row_members(gadget):
-        kind = _TYPES.get(member.type, member.type)
-        rows.append((f"`{member.name}`", kind + (", or left out" if member.optional else ""), of_column[member.name]))
+        column = of_column[member.name]
+        field = _field(gadget, column) if member.name == column.name else None
+        unit = _UNITS.get(field.type) if field else None
+        kind = _TYPES.get(member.type, member.type) + (f" ({unit})" if unit else "")
+        rows.append((f"`{member.name}`", kind + (", or left out" if member.optional else ""), column.name))
     return rows
 
 
 def _flag_table(flags: Sequence[FlagText]) -> str:
-    return _table(("flag", "what it does"), [(f"`{flag.shown}`", flag.help) for flag in flags])
+    return _table(("flag", "what it does"), [(f"`{flag.shown}`", _flag_meaning(flag)) for flag in flags])
+
+
+def _flag_meaning(flag: FlagText) -> str:
+    """The flag's help, and its values unless the help has them all."""
+    if not flag.shown.endswith(" WORD") or all(word in flag.help for word in flag.choices):
+        return flag.help
+    return f"{flag.help} (one of {', '.join(f'`{word}`' for word in flag.choices)})"
 
 
 def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

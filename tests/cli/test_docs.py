@@ -59,3 +59,13 @@ def test_the_page_of_flags_explains_each_once(folder: Path) -> None:
     text = (folder / "flags.md").read_text()
     for flag in ("-n, --namespace NAME", "--fail-on EXPR", "--ring-size SIZE", "--as-group GROUP", "-q, --quiet"):
         assert text.count(f"| `{flag}` | ") == 1
+
+
+def test_a_page_has_the_units_of_members_and_the_values_of_flags(built_in: list[GadgetSummary]) -> None:
+    assert built_in
+    pages = reference.pages()
+    mounts = pages["gadgets/trace_mount.md"]
+    assert "| `latency` | number (nanoseconds) | latency |" in mounts
+    assert "| `timestamp` | string (RFC 3339, UTC) | timestamp |" in mounts
+    assert "such as umount or move_mount (one of `mount`, `umount`," in mounts
+    assert "(one of " not in pages["gadgets/profile_fs.md"]
