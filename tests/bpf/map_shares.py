@@ -12,11 +12,13 @@ _ALL = 2048
 
 
 def fill(tracer: Tracer, shares: str, of: str, share: int) -> None:
-    """Gives the share as many entries of the map `of` as one container may have."""
+    """Gives the share as many entries of the map `of` as one container may have, and some more, since other processes'
+    entries may be removed during the test."""
     most = tracer._object.required_map(of).entries // 2
     counts = tracer._object.required_map(shares)
     others = entries(tracer, shares, _ALL) - entries(tracer, shares, share)
-    for key, count in ((share, most - others // 2), (_ALL, most - others // 2 + others)):
+    own = most - others // 2 + most // 10
+    for key, count in ((share, own), (_ALL, own + others)):
         counts.put(struct.pack("<I", key), struct.pack("<Q", count))
 
 

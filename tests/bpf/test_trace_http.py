@@ -132,7 +132,8 @@ def test_raw_sockets_that_are_gone_take_no_room() -> None:
     with Viewed("trace_http") as tracer:
         before = map_shares.entries(tracer, "gadget_socket_shares", share=0)
         in_namespace(deed)
-        assert map_shares.entries(tracer, "gadget_socket_shares", share=0) == before + 1
+        # Other processes of this machine have a few at most.
+        assert 1 <= map_shares.entries(tracer, "gadget_socket_shares", share=0) - before < TIMES // 2
         assert len(tracer.data()) > TIMES * len(request), "they are still shown"
 
 
