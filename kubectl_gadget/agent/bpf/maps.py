@@ -108,8 +108,8 @@ class BpfMap:
         return self.initial_value().partition(b"\0")[0].decode(errors="replace")
 
     def set(self, key: int, value: int) -> None:
-        """Sets one entry of a map from u32 to u32, after the object was loaded."""
-        self.put(struct.pack("<I", key), struct.pack("<I", value))
+        """Sets one entry of a map from numbers to u32, after the object was loaded."""
+        self.put(key.to_bytes(self.key_size, "little"), struct.pack("<I", value))
 
     def set_text(self, key: int, text: str) -> None:
         """Sets one entry of a map from u32 to texts, truncated or padded with NULs, after the object was loaded."""
