@@ -145,7 +145,7 @@ def test_a_node_that_joins_while_command_runs_makes_the_verdict_inconclusive(nam
         with CiRun(tmp_path, namespace) as run:
             kubectl("create", "--validate=false", "-f", "-", text=json.dumps(saved))
             until(lambda: any(each["spec"]["nodeName"] == name for each in agent_pods()))
-            run.until_said(name)
+            run.until_said(f"{name}: joined")
             assert_inconclusive(run, run.end())
             assert any(name in error for error in run.errors()), run.errors()
     finally:

@@ -384,6 +384,8 @@ class NodeSession:
         self.state.attached = self.state.ever_attached = True
         if self.state.attached_at is None:
             self.state.attached_at = time.monotonic()
+            if self._late:
+                self._progress.node(self.state.name, "joined; it is traced from now on")
         self.state.error = None
         if gap is not None:
             self._progress.node(self.state.name, f"connected again; what happened in {gap.seconds:.1f} s is missing")

@@ -186,7 +186,7 @@ async def test_a_node_that_joined_a_run_is_tried_again_until_it_works() -> None:
     bench = Bench(GadgetError("no image yet"), obedient, late=True)
     task = asyncio.create_task(bench.session.run())
     await bench.until(lambda: bench.state.attached)
-    assert bench.said == ["n1: not ready (no image yet); retrying"]
+    assert bench.said == ["n1: not ready (no image yet); retrying", "n1: joined; it is traced from now on"]
     bench.session.stop()
     await task
     assert bench.state.error is None
