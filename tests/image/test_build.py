@@ -70,7 +70,7 @@ def test_the_image_is_small(image: Path) -> None:
 
 def test_every_object_that_the_agent_loads_by_itself_is_in_the_image(root: Path) -> None:
     sources = [path.read_text() for path in (PROJECT / "kubectl_gadget" / "agent").rglob("*.py")]
-    names = {name for text in sources for name in re.findall(r'own_(?:elf|program)\("(\w+)"', text)}
+    names = {name for text in sources for name in re.findall(r'own_(?:elf|object|program)\(\s*"(\w+)"', text)}
     assert len(names) >= 3
     folder = root / "usr/lib/python3/dist-packages/kubectl_gadget/built/objects" / os.uname().machine
     assert {path.name for path in folder.iterdir()} == {f"{name}.bpf.o" for name in names}
