@@ -6,6 +6,7 @@ systems, which is not visible here, so a program may run twice for one call, and
 return in a map.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ _PATIENCE = 2.0
 """Seconds after which a warning reports that nothing was found."""
 _MOST_FILES = 512
 _TURN_SECONDS = 0.5
-"""After which a turn leaves further files to the next one, so that rings are read meanwhile."""
+"""After which a turn leaves further files, which a container may have made to take long, to the next one, so that rings
+are read meanwhile."""
 
 
 class Uprobes:
@@ -57,9 +59,10 @@ class Uprobes:
 
     def turn(self, now: float) -> None:
         """Call it often, with time.monotonic(): attaches to newly mapped files, and detaches from those that no process
-        maps any more. Files that a container made to take long to read are spread over several turns."""
+        maps any more. After the first turn, files that take long to read are spread over several turns."""
         if now < self._next:
             return
+        until = now + _TURN_SECONDS if self._next else math.inf
         self._next = now + _SCAN_SECONDS
         files = self._files.look()
         for key in self._links.keys() - files.keys():
@@ -68,7 +71,7 @@ class Uprobes:
         for key, file in files.items():
             if key not in self._links:
                 self._attach(key, file)
-                if time.monotonic() > now + _TURN_SECONDS:
+                if time.monotonic() > until:
                     return
         if self._report_at is not None and now >= self._report_at:
             self._report_missing()
