@@ -67,10 +67,9 @@ class OnDemandAgents:
         self._anchor: Object | None = None
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
-        self._second = (
-            "" if options.pins else manifests.second_namespace(options.namespace)
-        )  # pins name the first one as their owner
-        """the namespace that is used while that of an earlier run is being deleted; "" if it cannot be"""
+        self._second = "" if options.pins else manifests.second_namespace(options.namespace)
+        """the namespace that is used while that of an earlier run is being deleted; "" if it cannot be, as with pins,
+        which name the first one as their owner"""
         self._used: set[str] = set()
         """namespaces in which anything may have been created"""
         self._reapers: dict[str, Reaper] = {}
