@@ -4,6 +4,8 @@ The trap: children that are forked while the set is filled are added by the prog
 first, and also before any gadget's own programs at fork, which look up the child.
 """
 
+from contextlib import ExitStack
+
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.own_objects import own_object
@@ -28,11 +30,14 @@ class Descendants:
             object.set_constant("gadget_node_pid_level", pid_level)
             object.required_map(MAP).resize(_PROCESSES)
 
-        try:
-            self._object = own_object("descendants", prepare=prepare, attached=("forks", "is_freed", "finds"))
-            self._fill()
-        except Failure as failure:
-            raise refusal.refused("the program that follows descendants", failure) from None
+        with ExitStack() as undo:
+            try:
+                self._object = own_object("descendants", prepare=prepare, attached=("forks", "is_freed", "finds"))
+                undo.callback(self._object.close)
+                self._fill()
+            except Failure as failure:
+                raise refusal.refused("the program that follows descendants", failure) from None
+            undo.pop_all()
         self.fd = self._object.required_map(MAP).fd
 
     def _fill(self) -> None:

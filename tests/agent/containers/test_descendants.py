@@ -1,12 +1,16 @@
 """The set of a process and its descendants in the kernel: who joins, who leaves, and who only has the same number."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.containers.descendants import Descendants
+from kubectl_gadget.errors import AgentError
 from tests.bpf.tracer import pid_level
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
@@ -105,3 +109,21 @@ def test_without_room_it_is_reported(monkeypatch: pytest.MonkeyPatch, parent: Ch
         assert "further ones are not followed" in str(family.warning())
     finally:
         family.close()
+
+
+def test_a_set_that_cannot_be_filled_leaves_no_program_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[BpfObject] = []
+    close = BpfObject.close
+
+    def fails(object: BpfObject, program: str) -> int:
+        raise Failure("iterate", errno.EIO, [])
+
+    def noted(object: BpfObject) -> None:
+        closed.append(object)
+        close(object)
+
+    monkeypatch.setattr(BpfObject, "iterate", fails)
+    monkeypatch.setattr(BpfObject, "close", noted)
+    with pytest.raises(AgentError, match="follows descendants"):
+        Descendants(os.getpid(), pid_level())
+    assert len(closed) == 1
