@@ -245,3 +245,22 @@ typedef void (*btf_trace_io_uring_complete___whole)(void *, struct io_ring_ctx *
 	{                                                                                                              \
 		return FUNCTION(request);                                                                              \
 	}
+
+/* A completion for which the queue is full. The tracepoint has only the user_data of the request, which several
+ * requests may share, and the tracepoint io_uring_complete does not report this completion. */
+struct gadget_uring_overflow {
+	__u64 ring;
+	__u64 user_data;
+};
+
+/* Defines the program uring_overflow, which calls FUNCTION for each entry of MAP, as bpf_for_each_map_elem() does, with
+ * the overflow as the last argument. */
+#define GADGET_ON_URING_OVERFLOW(MAP, FUNCTION)                                                                        \
+	SEC("tp_btf/io_uring_cqe_overflow")                                                                            \
+	int BPF_PROG(uring_overflow, void *ring, __u64 user_data)                                                      \
+	{                                                                                                              \
+		struct gadget_uring_overflow overflow = {.ring = (__u64)ring, .user_data = user_data};                 \
+                                                                                                                       \
+		bpf_for_each_map_elem(&MAP, FUNCTION, &overflow, 0);                                                   \
+		return 0;                                                                                              \
+	}

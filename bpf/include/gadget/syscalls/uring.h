@@ -152,11 +152,6 @@ int uring_complete(__u64 *ctx)
 	return gadget_uring_completed((struct io_kiocb *)ctx[1], gadget_uring_result(ctx));
 }
 
-struct gadget_uring_overflow {
-	__u64 ring;
-	__u64 user_data;
-};
-
 static long gadget_uring_overflows(void *map, const __u64 *key, const struct gadget_uring_request *request,
 				   const struct gadget_uring_overflow *overflow)
 {
@@ -168,13 +163,4 @@ static long gadget_uring_overflows(void *map, const __u64 *key, const struct gad
 	return 1;
 }
 
-/* The completion queue is full. The tracepoint has only the user_data of the request, which several requests may share,
- * and the tracepoint io_uring_complete does not report this completion. */
-SEC("tp_btf/io_uring_cqe_overflow")
-int BPF_PROG(uring_overflow, void *ring, __u64 user_data)
-{
-	struct gadget_uring_overflow overflow = {.ring = (__u64)ring, .user_data = user_data};
-
-	bpf_for_each_map_elem(&gadget_uring_requests, gadget_uring_overflows, &overflow, 0);
-	return 0;
-}
+GADGET_ON_URING_OVERFLOW(gadget_uring_requests, gadget_uring_overflows)

@@ -59,11 +59,6 @@ static __always_inline bool gadget_uring_end(struct io_kiocb *request, struct ga
 	return true;
 }
 
-struct gadget_uring_overflow {
-	__u64 ring;
-	__u64 user_data;
-};
-
 static long gadget_uring_overflows(void *map, const __u64 *key, const struct gadget_uring_entry *entry,
 				   const struct gadget_uring_overflow *overflow)
 {
@@ -74,11 +69,4 @@ static long gadget_uring_overflows(void *map, const __u64 *key, const struct gad
 	return 1;
 }
 
-SEC("tp_btf/io_uring_cqe_overflow")
-int BPF_PROG(uring_overflow, void *ring, __u64 user_data)
-{
-	struct gadget_uring_overflow overflow = {.ring = (__u64)ring, .user_data = user_data};
-
-	bpf_for_each_map_elem(&gadget_uring_states, gadget_uring_overflows, &overflow, 0);
-	return 0;
-}
+GADGET_ON_URING_OVERFLOW(gadget_uring_states, gadget_uring_overflows)
