@@ -61,7 +61,7 @@ static __always_inline long gadget_add_entry(void *map, const void *key, const v
 	return error;
 }
 
-/* Removes an entry. `of_entry` is where the entry has the number of its share; NULL: there is no entry. */
+/* Removes an entry. `of_entry` points to the share's number in it; NULL: there is no entry. */
 static __always_inline void gadget_remove_entry(void *map, const void *key, void *shares, const __u32 *of_entry)
 {
 	__u32 share;
