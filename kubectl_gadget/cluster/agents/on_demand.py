@@ -9,7 +9,7 @@ created in it until it is gone. The run then uses a second namespace, and waits 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class _Found(NamedTuple):
     """it is being deleted"""
     is_hidden: bool
     """we may not see it"""
-    missing: list[Access]
+    missing: Sequence[Access] = ()
     """rights that we do not have"""
 
 
@@ -199,17 +199,17 @@ class OnDemandAgents:
     async def _find(self, namespace: str) -> _Found:
         """Looks for the namespace, and for missing rights."""
         found, may_all = await asyncio.gather(self._find_namespace(namespace), self._api.has_all_rights())
-        if not may_all:
-            exists = found.is_hidden or (found.namespace is not None and not found.ends)
-            found.missing.extend(await self._api.missing(_accesses(namespace, exists)))
-        return found
+        if may_all:
+            return found
+        exists = found.is_hidden or (found.namespace is not None and not found.ends)
+        return found._replace(missing=await self._api.missing(_accesses(namespace, exists)))
 
     async def _find_namespace(self, name: str) -> _Found:
         try:
             found = await self._api.get(NAMESPACES, name)
         except ForbiddenError:
-            return _Found(None, False, True, [])  # creating the pods will show whether it exists
-        return _Found(found, found is not None and "deletionTimestamp" in found["metadata"], False, [])
+            return _Found(None, False, True)  # creating the pods will show whether it exists
+        return _Found(found, found is not None and "deletionTimestamp" in found["metadata"], False)
 
     async def _watch_over(self, namespace: str) -> None:
         """Starts the process that removes everything if this client is killed."""
@@ -224,7 +224,7 @@ class OnDemandAgents:
         else:
             self._reapers[namespace] = process
 
-    async def missing(self) -> list[Access]:
+    async def missing(self) -> Sequence[Access]:
         """Returns the rights for starting agents that we do not have. Raises ClusterError."""
         return (await self._find(self._options.namespace)).missing
 
