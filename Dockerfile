@@ -15,7 +15,7 @@ COPY gadgets ./gadgets
 COPY kubectl_gadget ./kubectl_gadget
 ARG VARIANT=default
 ARG TARGETARCH
-RUN python3 -m kubectl_gadget.catalogue.build \
+RUN python3 -m kubectl_gadget.gadgets.build \
  && python3 image/build.py --variant "$VARIANT" --architecture "$TARGETARCH" --unpack /image
 
 FROM scratch

@@ -52,7 +52,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 setup: packages-SETUP .venv/installed
-	@$(BIN)/python -m kubectl_gadget.catalogue.build  # by contents: does nothing when nothing changed
+	@$(BIN)/python -m kubectl_gadget.gadgets.build  # by contents: does nothing when nothing changed
 	@$(BIN)/python -m kubectl_gadget.cli.describe
 
 demo: setup

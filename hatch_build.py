@@ -1,4 +1,4 @@
-"""Adds the output of `kubectl_gadget.catalogue.build` to the wheel: BPF objects for both architectures, the gadgets,
+"""Adds the output of `kubectl_gadget.gadgets.build` to the wheel: BPF objects for both architectures, the gadgets,
 the texts of all commands, and the agent that is sent to nodes.
 
 The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from a
@@ -25,10 +25,10 @@ class CatalogueHook(BuildHookInterface[Any]):
             return
         root = Path(self.root)
         sys.path.insert(0, self.root)
-        from kubectl_gadget.catalogue import pack_payload
-        from kubectl_gadget.catalogue.build import build
-        from kubectl_gadget.catalogue.compiler import find_clang
         from kubectl_gadget.errors import GadgetError
+        from kubectl_gadget.gadgets import pack_payload
+        from kubectl_gadget.gadgets.build import build
+        from kubectl_gadget.gadgets.compiler import find_clang
 
         try:
             build(root, root / BUILT)
@@ -50,7 +50,7 @@ class CatalogueHook(BuildHookInterface[Any]):
 
     def add_second_objects(self, root: Path, build_data: dict[str, Any]) -> None:
         """Adds the objects for the second architecture to a wheel."""
-        from kubectl_gadget.catalogue.pack_payload import find_parts
+        from kubectl_gadget.gadgets.pack_payload import find_parts
 
         if self.target_name == "wheel":
             build_data["force_include"] |= second_objects(root, find_parts(root / "kubectl_gadget").objects)
@@ -58,10 +58,10 @@ class CatalogueHook(BuildHookInterface[Any]):
 
 def second_objects(root: Path, of_agent: Collection[str]) -> dict[str, str]:
     """Where files for the second architecture are, and what they are called in the wheel. Patches stand for all objects
-    that only catalogue.object_bytes() reads."""
-    from kubectl_gadget.catalogue.load import ARCHITECTURES, PATCH
-    from kubectl_gadget.catalogue.object_patches import make
-    from kubectl_gadget.catalogue.single_file import LINKED
+    that only gadgets.object_bytes() reads."""
+    from kubectl_gadget.gadgets.load import ARCHITECTURES, PATCH
+    from kubectl_gadget.gadgets.object_patches import make
+    from kubectl_gadget.gadgets.single_file import LINKED
 
     found = {}
     first, second = (root / BUILT / "objects" / machine for machine in ARCHITECTURES)

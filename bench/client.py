@@ -27,13 +27,13 @@ from bench.attach import CLIENT, replay
 from bench.overhead import cpu_ns, peak_mb, until_attached
 from bench.replay import CONTAINERS, Opens
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.container_lookup import ContainerFilter, Identity
-from kubectl_gadget.events.filters.filter import compile_filter
-from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.filters.filter import compile_filter
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.container_lookup import ContainerFilter, Identity
+from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from kubectl_gadget.wire.client_messages import FilterSpec
 

@@ -30,17 +30,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.overhead import children_of, cpu_ns, until_attached
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.merge import TimeMerge
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.service_map.map_page import LivePage
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.merge import TimeMerge
+from kubectl_gadget.rows.row_writer import RowWriter, Value
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 OURS = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json"]

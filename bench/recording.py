@@ -13,14 +13,14 @@ from pathlib import Path
 
 from bench.replay import CONTAINERS, Opens
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
-from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.session.nodes.backlog import Events, Item
-from kubectl_gadget.session.pipeline import PipelineEvents
-from kubectl_gadget.session.preparation import prepare
-from kubectl_gadget.session.recordings.recorder import Recorder
-from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, RunOptions
-from kubectl_gadget.session.steps.frame_sources import Step
+from kubectl_gadget.recording.recorder import Recorder
+from kubectl_gadget.run.nodes.backlog import Events, Item
+from kubectl_gadget.run.pipeline import PipelineEvents
+from kubectl_gadget.run.preparation import prepare
+from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, RunOptions
+from kubectl_gadget.run.steps.frame_sources import Step
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Started
 from kubectl_gadget.wire.frames import EventsHeader
 

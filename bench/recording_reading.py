@@ -21,18 +21,18 @@ from pathlib import Path
 from bench.recording import OpensOfRun
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.analysis.conversion import to_parquet
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.session.pipeline import PipelineEvents
-from kubectl_gadget.session.preparation import prepare
-from kubectl_gadget.session.recordings.recorder import Recorder
-from kubectl_gadget.session.recordings.replay_run import replay
-from kubectl_gadget.session.run_options import GadgetRun, Moment, RecordingOptions, Replay, RunOptions
+from kubectl_gadget.recording.recorder import Recorder
+from kubectl_gadget.recording.replay_run import replay
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.pipeline import PipelineEvents
+from kubectl_gadget.run.preparation import prepare
+from kubectl_gadget.run.run_options import GadgetRun, Moment, RecordingOptions, Replay, RunOptions
 
 _SQL = "select pod, count(*) as n, count(distinct path) as paths from open group by pod order by n desc limit 5"
 

@@ -21,12 +21,12 @@ import numpy as np
 
 from bench.idle import cgroup_root
 from bench.rounds import arguments, describe_machine, print_machine, print_table, write_json
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.session.nodes.local_node import open_local
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.run.nodes.local_node import open_local
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 from kubectl_gadget.wire.agent_messages import Hello
 from kubectl_gadget.wire.client_messages import FilterSpec, Run
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode, split_events

@@ -31,9 +31,9 @@ def main() -> None:
     import os
     import sys
 
-    from kubectl_gadget.catalogue import load_gadget, object_bytes
-    from kubectl_gadget.session.request import build
-    from kubectl_gadget.session.run_options import GadgetRun
+    from kubectl_gadget.gadgets import load_gadget, object_bytes
+    from kubectl_gadget.run.request import build
+    from kubectl_gadget.run.run_options import GadgetRun
 
     request = build([GadgetRun(load_gadget("trace_open"))], [{}], 4 << 20)
     spec = request.gadgets[0]

@@ -102,18 +102,18 @@ def counted(function: Any) -> Any:
 
 
 WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
-    "kubectl_gadget.session.run": (("run", before("command line")),),
-    "kubectl_gadget.session.nodes.local_node": (("open_local", after("stream open")),),
-    "kubectl_gadget.session.nodes.participants": (("open_local", after("stream open")),),
-    "kubectl_gadget.session.nodes.node": (("NodeSession._handle", frames),),
-    "kubectl_gadget.session.preparation": (("prepare", after("prepared")),),
-    "kubectl_gadget.cluster.api.kubeconfig": (("load", after("kubeconfig")),),
-    "kubectl_gadget.cluster.agents.per_node": (
+    "kubectl_gadget.run.run": (("run", before("command line")),),
+    "kubectl_gadget.run.nodes.local_node": (("open_local", after("stream open")),),
+    "kubectl_gadget.run.nodes.participants": (("open_local", after("stream open")),),
+    "kubectl_gadget.run.nodes.node": (("NodeSession._handle", frames),),
+    "kubectl_gadget.run.preparation": (("prepare", after("prepared")),),
+    "kubectl_gadget.kube.api.kubeconfig": (("load", after("kubeconfig")),),
+    "kubectl_gadget.agents.per_node": (
         ("Agents._exec", before("agent found", first=False)),
         ("open_agent", after("agent sent")),
     ),
-    "kubectl_gadget.cluster.agents.boot": (("open_exec", after("stream open")), ("payload_bytes", counted)),
-    "kubectl_gadget.session.pipeline": (("Pipeline._emit", after("row")),),
+    "kubectl_gadget.agents.boot": (("open_exec", after("stream open")), ("payload_bytes", counted)),
+    "kubectl_gadget.run.pipeline": (("Pipeline._emit", after("row")),),
 }
 
 
@@ -146,7 +146,7 @@ class Wrapper(importlib.abc.MetaPathFinder):
 def main() -> None:
     sys.meta_path.insert(0, Wrapper())
     from kubectl_gadget.cli.main import run
-    from kubectl_gadget.session.nodes.local_agent import start_early
+    from kubectl_gadget.run.nodes.local_agent import start_early
 
     start_early(sys.argv[2:])  # as main() does
     code = run(sys.argv[2:])

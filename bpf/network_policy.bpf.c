@@ -8,7 +8,7 @@
  * of a connection is checked, so existing connections stay open, and no state is needed. For UDP and SCTP, the end that
  * began an exchange is remembered, so that answers pass.
  *
- * The client fills the tables (kubectl_gadget/network_policies/kernel_tables.py): cgroup → set of policies (subject),
+ * The client fills the tables (kubectl_gadget/policies/network/kernel_tables.py): cgroup → set of policies (subject),
  * address → its identity for policies (peer), and what each subject may do with each peer. The traps: traffic without
  * an entry is refused, so the tables must be filled before a cgroup gets a subject; and programs for cgroups can
  * interrupt each other, so the data for the verdict is on the stack, and a slot is used only for the event.
@@ -34,7 +34,7 @@
 /* include/net/sock.h: the port was chosen with bind(). */
 #define SOCK_BINDPORT_LOCK 8
 
-/* Defined as in kubectl_gadget/network_policies/kernel_tables.py. */
+/* Defined as in kubectl_gadget/policies/network/kernel_tables.py. */
 #define NAME_BYTES 160
 /* The peer of rules that allow all peers. */
 #define ANYONE (~0U)

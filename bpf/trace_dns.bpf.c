@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace dns: emits one `struct gadget_packet` for each UDP or TCP packet from or to the servers' port. From these, the
- * client makes one `struct trace_dns` for each question: kubectl_gadget/views/protocols/dns.py.
+ * client makes one `struct trace_dns` for each question: kubectl_gadget/protocols/dns.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: questions that never leave their process, such as those that a cache
  * answers, and DNS over TLS, HTTPS or QUIC.

@@ -2,7 +2,7 @@
 /*
  * trace http: emits packets of TCP connections as `struct gadget_packet`, from the first packet on that begins like an
  * HTTP/1 message, an HTTP/2 connection or HTTP/2 headers. From these, the client makes one `struct trace_http` for each
- * request: kubectl_gadget/views/protocols/http.py.
+ * request: kubectl_gadget/protocols/http.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: HTTP over TLS. Bodies do not leave the node, except for small packets
  * and, of HTTP/1, the part in the same packet as a head and the first bytes of other packets. While the position of

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace tty: emits one `struct trace_tty` for each call with which a process writes to a terminal and, on request, for
- * each read. The client joins them to lines (kubectl_gadget/views/tty.py).
+ * each read. The client joins them to lines (kubectl_gadget/protocols/tty.py).
  *
  * Hooks: the exits of the system calls that write and read; for io_uring, the tracepoint where requests complete, and
  * the one where they are submitted for requests that may complete silently or in parts. The trap: a pseudo-terminal has

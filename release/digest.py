@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-IMAGE_MODULE = Path(__file__).resolve().parent.parent / "kubectl_gadget" / "cluster" / "agents" / "image.py"
+IMAGE_MODULE = Path(__file__).resolve().parent.parent / "kubectl_gadget" / "agents" / "image.py"
 ARCHITECTURES = {"amd64", "arm64"}
 _NAME = re.compile(r'^DEFAULT_IMAGE = "(.+)"$', re.MULTILINE)
 _DIGEST = re.compile(r'^DEFAULT_DIGEST = "(.*)"$', re.MULTILINE)

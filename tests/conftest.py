@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from kubectl_gadget.catalogue.compiler import find_clang
 from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.gadgets.compiler import find_clang
 from tests.leftovers import unmount_what_dead_runs_left
 from tests.needs import MachineAndOthers, has_no_unit_test, is_unit, mark_all, order
 from tests.vm.results import AT_THE_END
@@ -215,8 +215,8 @@ def _leftovers_of_killed_runs(request: pytest.FixtureRequest, tmp_path_factory: 
 @pytest.fixture(scope="session", autouse=True)
 def _texts_of_pods(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Without a build there is no agent to send; the files that pods start with exist nevertheless."""
-    from kubectl_gadget.catalogue import pack_payload as building
-    from kubectl_gadget.cluster.agents import payload
+    from kubectl_gadget.agents import payload
+    from kubectl_gadget.gadgets import pack_payload as building
 
     if not (building.BUILT / "payload" / "index.json").is_file():
         folder = tmp_path_factory.mktemp("payload")
@@ -234,7 +234,7 @@ def catalogue_built() -> Path:
         return PROJECT / "kubectl_gadget" / "built"
     # In a virtual machine nothing can be written, and the test that boots it uses this fixture as well.
     if os.access(PROJECT, os.W_OK):
-        subprocess.run([sys.executable, "-m", "kubectl_gadget.catalogue.build"], cwd=PROJECT, check=True)
+        subprocess.run([sys.executable, "-m", "kubectl_gadget.gadgets.build"], cwd=PROJECT, check=True)
     return PROJECT / "kubectl_gadget" / "built"
 
 

@@ -10,12 +10,12 @@ from kubectl_gadget.behavior import new_fact_rows
 from kubectl_gadget.cli.commands.observe import CHOICE
 from kubectl_gadget.cli.help.help_pages import _PANELS
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.columns.kinds import KINDS
-from kubectl_gadget.events.schema import Gadget, Show, owner_source
+from kubectl_gadget.gadgets.schema import Gadget, Show, owner_source
 from kubectl_gadget.observe import row
 from kubectl_gadget.policies.language.argument_types import Group
 from kubectl_gadget.policies.model import Test as PolicyTest
 from kubectl_gadget.policies.report.check import Often
+from kubectl_gadget.rows.columns.kinds import KINDS
 from kubectl_gadget.yaml_files import own_data, read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
 from kubectl_gadget.yaml_schema import Kind, SchemaField
@@ -25,8 +25,8 @@ CHECKED_BY_THEIR_READERS = {
     "analysis/redaction_rules.yaml",
     "behavior/from_rows/generalization_rules.yaml",
     "behavior/risks.yaml",
-    "catalogue/every_gadget.yaml",
-    "catalogue/histogram.yaml",
+    "gadgets/every_gadget.yaml",
+    "gadgets/histogram.yaml",
     "demo/network-policies.yaml",
 }
 

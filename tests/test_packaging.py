@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue import object_bytes
+from kubectl_gadget.gadgets import object_bytes
 
 PROJECT = Path(__file__).parents[1]
 pytestmark = pytest.mark.compiled

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kubectl_gadget.advise.uses import SeenUses, Use, Watched
-from kubectl_gadget.events.container_lookup import SANDBOX
 from kubectl_gadget.kube.inventory import Inventory, Workload
+from kubectl_gadget.rows.container_lookup import SANDBOX
 
 
 @dataclass(frozen=True)

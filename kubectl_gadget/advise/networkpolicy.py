@@ -15,7 +15,7 @@ from kubectl_gadget.advise.documents import Document
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 from kubectl_gadget.kube.inventory import Pod, Workload
-from kubectl_gadget.network_policies.peers import NAMESPACE_LABEL, NeededFlow, Peer, Peers
+from kubectl_gadget.policies.network.peers import NAMESPACE_LABEL, NeededFlow, Peer, Peers
 
 KIND = UseKind(
     ("namespace", "pod", "local", "direction", "protocol", "remote", "port"),

@@ -1,6 +1,6 @@
 """bpftrace on this node: whether it works here, and the map that limits its probes to chosen pods.
 
-The client adds a test of a map to each probe (session/other_tools/bpftrace_program.py); the agent finds the map in the
+The client adds a test of a map to each probe (other_tools/bpftrace_program.py); the agent finds the map in the
 running process and fills it from outside, as pods come and go. The trap: maps of other processes may have the same
 name, so it is looked up among the process's own file descriptors.
 """

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.columns.histogram import Buckets
-from kubectl_gadget.events.columns.members import row_members
-from kubectl_gadget.events.columns.texts import (
+from kubectl_gadget.extras import require
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.columns.histogram import Buckets
+from kubectl_gadget.rows.columns.members import row_members
+from kubectl_gadget.rows.columns.texts import (
     CodedMarks,
     CodedTexts,
     FixedTexts,
@@ -23,10 +25,8 @@ from kubectl_gadget.events.columns.texts import (
     SpeltTexts,
     until_nul,
 )
-from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.events.vectors import Booleans, Mask, Numbers, Type, Vector, different, exact, is_exact
-from kubectl_gadget.extras import require
+from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers, Type, Vector, different, exact, is_exact
 
 pa: Any = require("pyarrow", "Parquet")
 

@@ -19,18 +19,18 @@ import numpy as np
 
 from kubectl_gadget.analysis.views import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink, WholeSink
 from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.recording_places import PathOrUrl
-from kubectl_gadget.session import summary
-from kubectl_gadget.session.recordings.recorded_run import RecordedRun
-from kubectl_gadget.session.recordings.replay_run import Replayed, replay, replayed
-from kubectl_gadget.session.run_options import GadgetRun, Moment, Replay, RunOptions
+from kubectl_gadget.recording.replay_run import Replayed, replay, replayed
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run import summary
+from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay, RunOptions
 
 if TYPE_CHECKING:
     from kubectl_gadget.analysis.parquet import ParquetSink

@@ -20,13 +20,13 @@ import numpy as np
 from kubectl_gadget.analysis import arrow_columns
 from kubectl_gadget.analysis.views import CONTAINERS, table_name
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import Batch, join
-from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
-from kubectl_gadget.events.vectors import different, exact
 from kubectl_gadget.extras import require
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.sink import WholeSink
+from kubectl_gadget.rows.batch import Batch, join
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.vectors import different, exact
 
 pa: Any = require("pyarrow", "Parquet")
 pq: Any = require("pyarrow.parquet", "Parquet")

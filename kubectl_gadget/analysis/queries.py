@@ -24,10 +24,10 @@ import numpy as np
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.analysis.views import definitions
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.events.columns.wall_time import Timestamps
 from kubectl_gadget.extras import require
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.recording_places import PathOrUrl
+from kubectl_gadget.rows.columns.wall_time import Timestamps
 
 _ROWS_AT_ONCE = 2048
 MEMORY = 1 << 30

@@ -16,9 +16,9 @@ from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import SELECTED, STEP_MARK, RecordKind
 from kubectl_gadget.recording.reader import Damage, RecordingReader
+from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import stored
-from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 from kubectl_gadget.wire.frames import FrameType, split_events
 from kubectl_gadget.wire.message import parse
 

@@ -8,9 +8,9 @@ import struct
 from collections.abc import Iterator
 
 from kubectl_gadget.analysis.redaction_rules import RedactionRule, Redactor
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.columns.text_kinds import join_path
-from kubectl_gadget.events.schema import STRING_TYPES, Field, Gadget
+from kubectl_gadget.gadgets.schema import STRING_TYPES, Field, Gadget
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.columns.text_kinds import join_path
 
 _HEADER, _TEXT = struct.Struct("<II"), struct.Struct("<HH")
 _CUT, _LENGTH, _UNREAD = 0x8000, 0x7FFF, (0, 1)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.yaml_files import own_data
 
 CONTAINERS, PROCESS, FLOWS = "containers", "process", "flows"

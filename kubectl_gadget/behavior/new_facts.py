@@ -22,12 +22,12 @@ from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts, was_r
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
 from kubectl_gadget.behavior.risk import programs
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
-from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.container_lookup import UNKNOWN, Container
+from kubectl_gadget.rows.rows import Rows
 
 _OPENS, _PROCESSES = "trace_open", "trace_process"
 _MOST_KNOWN = 500_000

@@ -15,7 +15,7 @@ from kubectl_gadget.cli import cluster_names
 from kubectl_gadget.cli.flags.arguments import Given, parse
 from kubectl_gadget.cli.help.command_text import CommandText, spellings
 from kubectl_gadget.cli.help.stored import NotStored, StoredCommand, is_current
-from kubectl_gadget.cluster.selection.target_names import KINDS, kind_of
+from kubectl_gadget.run.selection.target_names import KINDS, kind_of
 
 if TYPE_CHECKING:
     from kubectl_gadget.cli.framework.command import Command, GadgetGroup

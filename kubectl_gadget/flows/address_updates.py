@@ -6,10 +6,10 @@ The trap: addresses of objects that the user may not list stay without names; th
 from collections.abc import Callable
 from functools import partial
 
-from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
-from kubectl_gadget.cluster.informer import Follower, Objects
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import PodFacts
+from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
+from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.inventory import SLICE_OF, Node, Pod, Service
 
 _FIRST_SECONDS = 5.0

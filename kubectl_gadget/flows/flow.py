@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
-from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
-from kubectl_gadget.events.community_id import community_id
 from kubectl_gadget.kube.inventory import Workload
-from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text
+from kubectl_gadget.rows.community_id import community_id
+from kubectl_gadget.wire.policy_events.body import rfc3339
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]
 EventKind = Literal["new", "report", "close", "error", "drop", "dns", "http", "packet"]

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.community_id import community_id, tcp_ids
-from kubectl_gadget.events.vectors import Mask, Numbers, pick
 from kubectl_gadget.flows.flow import FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import DENIED_BY, SEEN_BY, lines, record, who_members, who_text
 from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections
 from kubectl_gadget.output.escape import csv_line, json_line
+from kubectl_gadget.output.joined_columns import JoinedColumns
 from kubectl_gadget.output.machine import csv_cell
-from kubectl_gadget.views.joined_columns import JoinedColumns
-from kubectl_gadget.views.row_texts import LATE
+from kubectl_gadget.output.row_texts import LATE
+from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.community_id import community_id, tcp_ids
+from kubectl_gadget.rows.vectors import Mask, Numbers, pick
 
 _AT_ONCE = 256
 """lines of a block"""

@@ -11,8 +11,6 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_texts
-from kubectl_gadget.events.vectors import Mask, different
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
     ENDINGS,
@@ -23,7 +21,9 @@ from kubectl_gadget.flows.flow import (
 )
 from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
 from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections, PlainEvents
-from kubectl_gadget.views.joined_columns import JoinedColumns
+from kubectl_gadget.output.joined_columns import JoinedColumns
+from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_texts
+from kubectl_gadget.rows.vectors import Mask, different
 
 T = TypeVar("T")
 _WORDS = {number: BEGINNINGS.get(name) for name, number in OPERATIONS.items()}

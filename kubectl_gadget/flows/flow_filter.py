@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters.cel_logic import ThreeValued
-from kubectl_gadget.events.vectors import Mask
+from kubectl_gadget.filters.cel_logic import ThreeValued
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import direction, record
 from kubectl_gadget.kube import label_selectors
+from kubectl_gadget.rows.vectors import Mask
 
 Test = Callable[[FlowEvent], bool]
 _PartyTest = Callable[[Party], bool]
@@ -296,9 +296,9 @@ class Expression:
     UsageError when the expression is not valid."""
 
     def __init__(self, text: str) -> None:
-        from kubectl_gadget.events.filters import cel_syntax
-        from kubectl_gadget.events.filters.cel_check import check
-        from kubectl_gadget.events.filters.filter import RowProgram
+        from kubectl_gadget.filters import cel_syntax
+        from kubectl_gadget.filters.cel_check import check
+        from kubectl_gadget.filters.filter import RowProgram
         from kubectl_gadget.flows.flow_json_types import FLOW
 
         self.text = text
@@ -322,7 +322,7 @@ class ColumnExpression(Expression, _InColumns):
     """The same, decided in columns for plain events. Raises NotVectorized where that is not possible."""
 
     def __init__(self, text: str) -> None:
-        from kubectl_gadget.events.filters.column_expressions import compile_condition
+        from kubectl_gadget.filters.column_expressions import compile_condition
         from kubectl_gadget.flows.flow_members import ERRORS, MEMBERS
 
         super().__init__(text)
@@ -346,7 +346,7 @@ class ColumnExpression(Expression, _InColumns):
 
 def expression(text: str) -> Expression:
     """A CEL expression over the members of -o json, decided in columns where possible. Raises UsageError."""
-    from kubectl_gadget.events.filters.column_expressions import NotVectorized
+    from kubectl_gadget.filters.column_expressions import NotVectorized
 
     try:
         return ColumnExpression(text)

@@ -18,10 +18,10 @@ from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custo
 from kubectl_gadget.output.machine import yaml_text
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS
+from kubectl_gadget.output.shown_columns import Heading, names_of
 from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.similar_names import suggested
-from kubectl_gadget.views.shown_columns import Heading, names_of
 
 Write = Callable[[Sequence[FlowEvent]], object]
 Draw = Callable[[graph.FlowGraph], str]

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring as _quoted
 from typing import Any
 
-from kubectl_gadget.events.protocol_names import dns_rcode
 from kubectl_gadget.flows.flow import DROPPED, Denial, Flow, FlowEvent, Party, Who, address_name
 from kubectl_gadget.flows.hubble_drops import hubble_drop
 from kubectl_gadget.output.escape import json_line
-from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.views.row_texts import LATE
+from kubectl_gadget.output.row_texts import LATE
+from kubectl_gadget.rows.protocol_names import dns_rcode
+from kubectl_gadget.wire.policy_events.body import rfc3339
 
 MEMBERS = frozenset(
     (

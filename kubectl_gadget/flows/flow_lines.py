@@ -5,17 +5,17 @@ The trap: names come from containers and from the network; every text is escaped
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.events.columns.members import LATE_MARK
-from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
-from kubectl_gadget.events.columns.texts import Memo
-from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.vectors import pick
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party, Who, address_name
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.joining.plain_flows import Objects
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.shown_columns import Heading
 from kubectl_gadget.output.terminal import RED
-from kubectl_gadget.views.shown_columns import Heading
+from kubectl_gadget.rows.columns.members import LATE_MARK
+from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text
+from kubectl_gadget.rows.columns.texts import Memo
+from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.vectors import pick
 
 HEADINGS = (
     Heading("time", "TIME", 12),

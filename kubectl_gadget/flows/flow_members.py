@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from kubectl_gadget.events.columns.kind import Member
-from kubectl_gadget.events.columns.texts import CodedMarks, Nulls, TextLists, Texts
-from kubectl_gadget.events.vectors import Booleans, Mask, Numbers, SomeNumbers, Type, Vector, pick
 from kubectl_gadget.flows.flow import FORWARDED, Who, address_name
 from kubectl_gadget.flows.flow_columns import flow_ids
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import who_members
 from kubectl_gadget.flows.flow_json_types import FLOW
 from kubectl_gadget.flows.joining.plain_flows import Integers, Objects
-from kubectl_gadget.policy_events.body import rfc3339
+from kubectl_gadget.rows.columns.kind import Member
+from kubectl_gadget.rows.columns.texts import CodedMarks, Nulls, TextLists, Texts
+from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers, SomeNumbers, Type, Vector, pick
+from kubectl_gadget.wire.policy_events.body import rfc3339
 
 
 class PlainMembers:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from kubectl_gadget.events.collector import Transform
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, Draw, Write, output_of
@@ -22,6 +20,8 @@ from kubectl_gadget.output.machine import gap_record
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.rows.collector import Transform
+from kubectl_gadget.rows.rows import Rows
 
 Listener = Callable[[Sequence[FlowEvent]], object]
 

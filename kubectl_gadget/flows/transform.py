@@ -1,4 +1,4 @@
-"""Makes flows of the rows of the network gadgets. A Transform of events/collector.py.
+"""Makes flows of the rows of the network gadgets. A Transform of rows/collector.py.
 
 The trap: late rows are older than all others of a chunk, and their flows may have been shown already; so they are added
 first, and the events that they make are marked as late.
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.vectors import Mask
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, FlowEnd
 from kubectl_gadget.flows.joining.open_flows import COLUMNS, FlowTable, Row
-from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.vectors import Mask
 
 LEAST_ROWS = 256
 """With fewer rows, columns cost more than single rows."""

@@ -1,1 +1,1 @@
-"""Kubernetes objects as plain records, and the meaning of their labels and owners. Needs no connection to a cluster."""
+"""Kubernetes: the API, kubeconfigs, watched objects as plain records, selectors."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening
-from kubectl_gadget.policy_events.event import PolicyEvent
+from kubectl_gadget.wire.policy_events.event import PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent

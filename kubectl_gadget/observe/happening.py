@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.policy_events.event import Credentials, PolicyEvent
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import basename
 
-from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import ProcessEvent
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 _NO_NAME = ("/dev/fd/", "/proc/")
 """A program that was executed through a descriptor has such a path, which carries no information."""

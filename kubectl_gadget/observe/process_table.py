@@ -8,10 +8,10 @@ that, they live as long as a known child, which holds references to its ancestor
 from collections import OrderedDict
 from collections.abc import Set
 
-from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process, flags_of, program_of
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 MOST_PROCESSES = 65_536
 KEEP_NS = 30_000_000_000

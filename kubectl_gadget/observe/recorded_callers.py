@@ -6,13 +6,13 @@ unknown once the process changes them.
 
 from collections.abc import Callable, Iterator, Mapping
 
-from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.policies.decisions.calls import CallingProcess, Undecided
 from kubectl_gadget.policies.model import Scope
+from kubectl_gadget.rows.container_lookup import Container
 
 _MOST_ANCESTORS = 512
 

@@ -11,10 +11,6 @@ from functools import cached_property
 from posixpath import basename
 from typing import Any, Protocol
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import filter_members, member_values
-from kubectl_gadget.events.columns.syscall_columns import cut_arguments, read_arguments
-from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.observe.happening import Decoded, Decoder, RecordedCall
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
@@ -35,10 +31,14 @@ from kubectl_gadget.policies.model import Argument, Scope
 from kubectl_gadget.policies.recorded.hook_sources import HookSource
 from kubectl_gadget.policies.recorded.recorded_hook import PRIVILEGES, Recorded, RecordedHook, gaps, recorded_hooks
 from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, ScopedWorkload, belongs, by_labels, by_node
-from kubectl_gadget.policy_events.argument_values import argument as shown
-from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
-from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.policy_record import Form, Type, Value
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.members import filter_members, member_values
+from kubectl_gadget.rows.columns.syscall_columns import cut_arguments, read_arguments
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.wire.policy_events.argument_values import argument as shown
+from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events.policy_record import Form, Type, Value
 from kubectl_gadget.wire.policy_messages import repository
 
 _PROCESSES = "trace_process"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.schema import Field
+from kubectl_gadget.gadgets.schema import Field
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
-from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.views.row_writer import RowWriter, Value, made_gadget, place
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.row_writer import RowWriter, Value, made_gadget, place
+from kubectl_gadget.wire.policy_events.event import PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent
@@ -65,7 +65,7 @@ def detail(entry: "StoryEvent") -> str:
 
 def ending(event: ProcessEvent) -> str:
     """The exit status `0`, or the signal `SIGKILL`."""
-    from kubectl_gadget.events.linux.process_constants import signal_name
+    from kubectl_gadget.linux.process_constants import signal_name
 
     return signal_name(event.signal) if event.signal else str(event.code)
 

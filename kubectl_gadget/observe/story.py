@@ -8,11 +8,8 @@ process may have ended already; so whatever changes is copied into `StoryEvent` 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
 from kubectl_gadget.observe.decoders.connection_records import connection_events, dns_events
 from kubectl_gadget.observe.decoders.process_records import file_events, process_events
@@ -21,7 +18,10 @@ from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.observe.recorded_policies import RecordedPolicies
 from kubectl_gadget.observe.row import GADGET, row_batch
-from kubectl_gadget.policy_events.event import Credentials, PolicyEvent
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent
 
 PROCESSES, FILES, CONNECTIONS, NAMES = "trace_process", "trace_fileuse", "trace_tcp", "trace_dns"
 """Gadgets whose records can be decoded here; without the first one, there is no story."""

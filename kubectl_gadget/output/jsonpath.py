@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.texts import CodedTexts
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.vectors import exact, pick
 from kubectl_gadget.output.escape import escape, escape_all
+from kubectl_gadget.output.joined_columns import JoinedColumns
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.output.shown_columns import EVENT, Heading
 from kubectl_gadget.output.sink import StreamSink
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.texts import CodedTexts
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.vectors import exact, pick
 from kubectl_gadget.similar_names import suggested
-from kubectl_gadget.views.joined_columns import JoinedColumns
-from kubectl_gadget.views.row_texts import MemberRows
-from kubectl_gadget.views.shown_columns import EVENT, Heading
 
 Find = Callable[[Any], list[Any]]
 """Finds all values of an expression in a value."""

@@ -9,16 +9,16 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
+from kubectl_gadget.output.joined_columns import JoinedColumns
+from kubectl_gadget.output.row_texts import LATE, MemberRows
+from kubectl_gadget.output.shown_columns import EVENT, member_names
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.text_cells import csv_cells, yaml_cells
-from kubectl_gadget.views.joined_columns import JoinedColumns
-from kubectl_gadget.views.row_texts import LATE, MemberRows
-from kubectl_gadget.views.shown_columns import EVENT, member_names
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.yaml_files import safe_dumper
 
 

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.columns.members import filter_members
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import ROWS
+from kubectl_gadget.output.row_texts import MemberRows, cells, detail_cells, object_names
+from kubectl_gadget.output.shown_columns import DETAILS, EVENT, Heading, choose_columns, headings
 from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables.blocks import BlockTable
 from kubectl_gadget.output.tables.histogram_bars import TableWithBars, key_columns
 from kubectl_gadget.output.tables.histogram_diff import DiffTable, SavedHistogram
 from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.views.row_texts import MemberRows, cells, detail_cells, object_names
-from kubectl_gadget.views.shown_columns import DETAILS, EVENT, Heading, choose_columns, headings
+from kubectl_gadget.rows.columns.members import filter_members
+from kubectl_gadget.rows.rows import Rows
 
 if TYPE_CHECKING:
     from kubectl_gadget.output.live.fitting_columns import LiveColumns

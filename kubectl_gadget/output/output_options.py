@@ -3,7 +3,7 @@
 from dataclasses import field
 
 from kubectl_gadget.light_dataclasses import dataclass
-from kubectl_gadget.views.tables.arrangement import Arrangement
+from kubectl_gadget.rows.tables.arrangement import Arrangement
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import TextIO
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import owner_texts
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.members import owner_texts
+from kubectl_gadget.rows.rows import Rows
 
 _DATA = "gadget_data"
 _COOKED = 276

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import IO, Any
 
-from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.rows.rows import Rows
 
 
 class Sink(ABC):

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.kind import Member
-from kubectl_gadget.events.columns.texts import PLAIN
-from kubectl_gadget.events.columns.wall_time import Timestamps
-from kubectl_gadget.events.vectors import Few
 from kubectl_gadget.output.escape import csv_line
-from kubectl_gadget.views.joined_columns import Codes, JoinedColumns
-from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.output.joined_columns import Codes, JoinedColumns
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.kind import Member
+from kubectl_gadget.rows.columns.texts import PLAIN
+from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.vectors import Few
 
 _MOST = 50_000
 """Different values whose cells are kept, of all columns."""

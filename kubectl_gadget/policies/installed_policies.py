@@ -21,7 +21,7 @@ from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.language.policy_schema import POLICY_KINDS
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policy_events.policy_record import FORMAT
+from kubectl_gadget.wire.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
 from kubectl_gadget.yaml_reader import documents, items_of, peek
 

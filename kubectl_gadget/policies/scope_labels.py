@@ -7,7 +7,7 @@
     hostSelector: {} and one of the others  both
     TracingPolicyNamespaced                 of all these, the pods of its namespace
 
-The client evaluates labels, which agents do not know, and tells them which scopes hold (session/policies/labels.py);
+The client evaluates labels, which agents do not know, and tells them which scopes hold (policies/run/labels.py);
 agents evaluate the rest (agent/policies/scopes.py). The trap: an empty podSelector, `{}`, selects all pods, and
 therefore excludes the node's own processes.
 """

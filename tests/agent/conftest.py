@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kubectl_gadget.catalogue.compiler import compile_object
+from kubectl_gadget.gadgets.compiler import compile_object
 from kubectl_gadget.wire.frames import FrameType
 from tests.agent.burners import COMPILED, OF_BPF, compile_often_used
 from tests.agent.client import PROJECT, Client

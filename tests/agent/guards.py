@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget import catalogue
+from kubectl_gadget import gadgets
 from kubectl_gadget.policies.installed_policies import installed_file, policies_to_store
 from tests.gadget_run import pauses
 
@@ -57,7 +57,7 @@ class RunningGuard:
 
     def install(self, *texts: str, allow_weaker: bool = False, owner: str = "uid-1") -> str:
         """The file that a client would have put into the ConfigMap; its digest."""
-        objects = {machine: catalogue.object_bytes("policy", machine) for machine in (os.uname().machine,)}
+        objects = {machine: gadgets.object_bytes("policy", machine) for machine in (os.uname().machine,)}
         policies = policies_to_store([("test.yaml", "\n---\n".join(texts))], "default") if texts else []
         digest, data = installed_file(policies, allow_weaker, objects, owner)
         (self.folder / "new").write_bytes(data)

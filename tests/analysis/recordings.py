@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from bench.replay import CONTAINERS, Opens
-from kubectl_gadget.catalogue import load_gadget
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
-from kubectl_gadget.session.recordings.recorder import meta_of
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import EventsHeader, FrameType
-from tests.session.recordings.test_equality_here import CLIENT, LOAD
+from tests.recording.test_equality_here import CLIENT, LOAD
 
 BOOT_NS, WALL_NS = 1_000_000_000_000, 1_790_000_000_000_000_000
 SECOND = 1_000_000_000

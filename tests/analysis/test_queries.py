@@ -17,13 +17,13 @@ from kubectl_gadget.analysis.answers import print_answer
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.analysis.queries import Queries, opened
 from kubectl_gadget.analysis.query_prompt import Prompt
-from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.registry import QUERIES
+from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.session.recordings.recorder import meta_of
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import FrameType
 from tests.analysis.recordings import BOOT_NS, WALL_NS, opens, recorded
 

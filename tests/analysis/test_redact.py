@@ -16,23 +16,23 @@ from hypothesis import strategies as st
 from kubectl_gadget.analysis.conversion import to_files
 from kubectl_gadget.analysis.redact import redact
 from kubectl_gadget.analysis.redaction_rules import RedactionRule, Redactor, read_rules
-from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import STRING_TYPES, Gadget
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.gadgets.schema import STRING_TYPES, Gadget
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording import writer as writer_module
 from kubectl_gadget.recording.layout import RecordKind
 from kubectl_gadget.recording.reader import Damage, RecordingReader
+from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.session.recordings.recorder import meta_of
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import EventsHeader, FrameType
 from tests.analysis.recordings import BOOT_NS, SECOND, WALL_NS, opens, recorded
 from tests.examples import examples
-from tests.session.recordings.test_equality_here import POLICY
+from tests.recording.test_equality_here import POLICY
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.start import STAGES
-from kubectl_gadget.cluster.agents.payload import payload_bytes
+from kubectl_gadget.agents.payload import payload_bytes
 from tests.fake_cluster import FakeCluster
 from tests.gadget_run import PROJECT
 

@@ -13,7 +13,7 @@ from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.sources.snapshot import Iterators
 from kubectl_gadget.agent.sources.top import Totals
-from kubectl_gadget.session import request
+from kubectl_gadget.run import request
 from kubectl_gadget.wire.client_messages import GadgetSpec
 from tests.bpf.tracer import Tracer, split
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.events.linux.syscalls import syscall_names
+from kubectl_gadget.linux.syscalls import syscall_names
 from tests.agent.burners import INT80, compile_c
 from tests.bpf import deeds
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.events.schema import ProgramChoice
+from kubectl_gadget.gadgets.schema import ProgramChoice
 from tests.bpf.tracer import Tracer
 
 

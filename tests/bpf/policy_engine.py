@@ -24,8 +24,8 @@ from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.policy_source import PolicySource
-from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.gadgets.load import object_bytes
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.matches import Match, matches
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions

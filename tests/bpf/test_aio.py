@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.events.filters import path_tails
+from kubectl_gadget.filters import path_tails
 from tests.bpf import compat, deeds
 from tests.bpf.answers import Answers
 from tests.bpf.test_top_file import of

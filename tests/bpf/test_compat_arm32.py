@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.events.linux.syscalls import syscall_names
+from kubectl_gadget.linux.syscalls import syscall_names
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.events.filters import path_tails
-from kubectl_gadget.events.linux.syscalls import COMPAT
+from kubectl_gadget.filters import path_tails
+from kubectl_gadget.linux.syscalls import COMPAT
 from tests.bpf import compat, deeds
 from tests.bpf.answers import Answers
 from tests.bpf.compat import NUMBERS, call, place

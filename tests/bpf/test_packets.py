@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_gadget.agent.bpf.detached import REMOVED
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
-from kubectl_gadget.catalogue.load import load_gadget
+from kubectl_gadget.gadgets.load import load_gadget
 from tests.bpf import network, test_trace_tcp, test_trace_udp
 from tests.bpf.network import in_namespace
 from tests.bpf.tracer import Tracer

@@ -12,7 +12,7 @@ from kubectl_gadget.agent.elf.build_ids import build_id
 from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.observe.printing.line_shapes import shape
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policy_events.body import policy_body
+from kubectl_gadget.wire.policy_events.body import policy_body
 from tests.bpf.policy_engine import in_force
 
 pytestmark = pytest.mark.bpf

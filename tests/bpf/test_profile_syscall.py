@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.events.linux import syscall_table
+from kubectl_gadget.linux import syscall_table
 from tests.bpf import deeds, map_shares
 from tests.bpf.answers import Answers
 from tests.bpf.tracer import MACHINE

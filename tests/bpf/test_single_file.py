@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.kernel.features import lacking
-from kubectl_gadget.catalogue import load_own
-from kubectl_gadget.catalogue.compiler import find_clang
+from kubectl_gadget.gadgets import load_own
+from kubectl_gadget.gadgets.compiler import find_clang
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
 

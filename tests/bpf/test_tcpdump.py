@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.events.filters.pcap_filter import compile_filter
+from kubectl_gadget.filters.pcap_filter import compile_filter
 from tests.bpf import network
 from tests.bpf.network import address, in_namespace
 from tests.bpf.tracer import Tracer

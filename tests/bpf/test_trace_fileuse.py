@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.events.filters import path_tails
+from kubectl_gadget.filters import path_tails
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.catalogue.load import load_gadget
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.gadgets.load import load_gadget
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.rows import Rows
 from tests.bpf.deeds import in_child
 from tests.bpf.tracer import Tracer
 

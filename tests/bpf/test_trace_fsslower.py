@@ -14,10 +14,10 @@ import pytest
 
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.kernel import features
-from kubectl_gadget.catalogue.load import load_gadget
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.gadgets.load import load_gadget
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.rows import Rows
 from tests.bpf.deeds import syscall
 from tests.bpf.tracer import MACHINE, kept
 from tests.bpf.uring import HERE, IOSQE_FIXED_FILE, OP_READV, OP_WRITE, Request, Uring

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.catalogue.load import load_gadget
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.linux.syscall_table import kernel_table, select
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import ARCHITECTURES
-from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.gadgets.load import load_gadget
+from kubectl_gadget.gadgets.schema import ARCHITECTURES
+from kubectl_gadget.linux.syscall_table import kernel_table, select
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.rows import Rows
 from tests.bpf.deeds import AT_FDCWD, OPENAT, in_child, syscall
 from tests.bpf.tracer import MACHINE, Tracer
 

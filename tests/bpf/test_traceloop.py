@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.host.cgroups import find_root
-from kubectl_gadget.catalogue.load import load_gadget, object_bytes
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
-from kubectl_gadget.views.row_texts import MemberRows
+from kubectl_gadget.gadgets.load import load_gadget, object_bytes
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 from kubectl_gadget.wire.frames import FrameType, split_events
 from tests.agent.client import Client
 from tests.bpf.deeds import syscall

@@ -15,8 +15,8 @@ from kubectl_gadget.agent.bpf.object import BpfObject, program_info
 from kubectl_gadget.agent.bpf.own_objects import own_elf
 from kubectl_gadget.agent.containers.descendants import Descendants
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.catalogue.load import load_gadget, load_index
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.gadgets.load import load_gadget, load_index
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import in_force
 from tests.bpf.verified import POLICY_CEILING, check, verified

@@ -4,7 +4,7 @@
         …
         records = tracer.records()
 
-Records are decoded here by the schema alone, not by kubectl_gadget.events, or mistakes
+Records are decoded here by the schema alone, not by kubectl_gadget.rows, or mistakes
 there could hide one here.
 """
 
@@ -25,10 +25,10 @@ from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, NATIVE, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel.refusal import failed_program
-from kubectl_gadget.catalogue.load import BUILT, object_bytes, read_gadget
-from kubectl_gadget.events.linux import syscall_table
-from kubectl_gadget.events.schema import ARCHITECTURES, Field, Gadget
-from kubectl_gadget.session.request import packed_address
+from kubectl_gadget.gadgets.load import BUILT, object_bytes, read_gadget
+from kubectl_gadget.gadgets.schema import ARCHITECTURES, Field, Gadget
+from kubectl_gadget.linux import syscall_table
+from kubectl_gadget.run.request import packed_address
 
 HEADER = 8
 CUT = 0x8000

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget import catalogue
-from kubectl_gadget.catalogue import GadgetSummary, load
+from kubectl_gadget import gadgets
 from kubectl_gadget.cli import main
-from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.gadgets import GadgetSummary, load
+from kubectl_gadget.run.run_options import RunOptions
 from tests.cli.sample_gadgets import GADGETS, INDEX
 
 
 @pytest.fixture(autouse=True)
 def sample_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """The catalogue holds the sample gadgets only; the terminal has 80 columns, and no cluster is known."""
-    monkeypatch.setattr(catalogue, "load_index", lambda: INDEX)
-    monkeypatch.setattr(catalogue, "load_gadget", GADGETS.__getitem__)
+    monkeypatch.setattr(gadgets, "load_index", lambda: INDEX)
+    monkeypatch.setattr(gadgets, "load_gadget", GADGETS.__getitem__)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.delenv("KUBECONFIG", raising=False)
@@ -32,8 +32,8 @@ def sample_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def built_in(catalogue_built: Path, sample_catalogue: None, monkeypatch: pytest.MonkeyPatch) -> list[GadgetSummary]:
     """The real catalogue instead of the samples."""
-    monkeypatch.setattr(catalogue, "load_index", load.load_index)
-    monkeypatch.setattr(catalogue, "load_gadget", load.load_gadget)
+    monkeypatch.setattr(gadgets, "load_index", load.load_index)
+    monkeypatch.setattr(gadgets, "load_gadget", load.load_gadget)
     return load.load_index()
 
 
@@ -55,9 +55,9 @@ class Runs(list[RunOptions]):
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Takes the place of the session."""
     asked = Runs()
-    module = types.ModuleType("kubectl_gadget.session.run")
+    module = types.ModuleType("kubectl_gadget.run.run")
     module.run = asked.run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kubectl_gadget.session.run", module)
+    monkeypatch.setitem(sys.modules, "kubectl_gadget.run.run", module)
     return asked
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from kubectl_gadget.catalogue import GadgetSummary
-from kubectl_gadget.events.schema import (
+from kubectl_gadget.gadgets import GadgetSummary
+from kubectl_gadget.gadgets.schema import (
     About,
     AgentSide,
     Column,

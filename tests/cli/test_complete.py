@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import cluster_names, complete, main
 from kubectl_gadget.cli.flags.arguments import Given
+from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.conftest import Runs
 
 PROGRAMS = Path(sys.executable).parent

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from docs import reference
-from kubectl_gadget.catalogue import GadgetSummary
+from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.sample_gadgets import TRACE_OPEN
 
 

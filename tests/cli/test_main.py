@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.errors import DEBUG, AgentError, ClusterError
+from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.conftest import Runs
 
 PROGRAM = [sys.executable, "-m", "kubectl_gadget.cli.main"]
@@ -224,7 +224,7 @@ main()
     "module",
     [
         "kubectl_gadget.output.standard_streams",
-        "kubectl_gadget.session.nodes.local_agent",
+        "kubectl_gadget.run.nodes.local_agent",
         "typer",
         "kubectl_gadget.cli.root",
     ],

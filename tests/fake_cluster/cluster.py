@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from kubectl_gadget.catalogue import pack_payload
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.gadgets import pack_payload
 from tests.fake_cluster.exec import AGENT, ServeExec, serve_exec
 from tests.fake_cluster.faults import Faults
 from tests.fake_cluster.kubelet import Kubelet

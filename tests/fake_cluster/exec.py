@@ -15,8 +15,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from kubectl_gadget.cluster.agents.manifests import AGENT_COMMAND
-from kubectl_gadget.cluster.agents.payload import PYTHON as PYTHON_WORDS
+from kubectl_gadget.agents.manifests import AGENT_COMMAND
+from kubectl_gadget.agents.payload import PYTHON as PYTHON_WORDS
 from kubectl_gadget.wire.frames import FrameType, encode
 from tests.fake_cluster.faults import Faults
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.flows.address_book import is_shared
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.joining.endpoint_rows import EndReader, FlowEnd
 from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.rows.columns.wall_time import nanoseconds
 
 _SIDES = {"this end": "client", "other end": "server"}
 CLIENT, SERVER, SERVICE = ("10.1.0.2", 40000), ("10.2.0.3", 8080), ("10.96.0.9", 80)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.flows.service_map.map_page import LivePage, PageServer
-from kubectl_gadget.session.services import Surroundings
+from kubectl_gadget.run.services import Surroundings
 
 
 @contextmanager

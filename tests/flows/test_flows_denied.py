@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import why_no_containers
 from tests.flows.pod_network import PodNetwork
-from tests.network_policies.enforcing import enforcing, known_pod
+from tests.policies.network.enforcing import enforcing, known_pod
 
 pytestmark = [
     pytest.mark.bpf,

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.cluster.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
-from kubectl_gadget.events.container_lookup import Container
 from kubectl_gadget.flows.address_updates import known
+from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from kubectl_gadget.kube.inventory import Node, Pod, Service
 from kubectl_gadget.kube.kept_parts import kept
 from kubectl_gadget.kube.pod_identity import container_key, full_name, mirror_hash
-from kubectl_gadget.session.policies.network_tables import inventory
-from kubectl_gadget.session.recipes.pod_details import PodDetails
+from kubectl_gadget.policies.run.network_tables import inventory
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.run.recipes.pod_details import PodDetails
 
 POD: dict[str, Any] = {
     "metadata": {

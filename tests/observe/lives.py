@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
 from kubectl_gadget.observe.story import StoryEvent
-from kubectl_gadget.policy_events.event import Credentials
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.wire.policy_events.event import Credentials
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 ROOT = Credentials(0, 0, 0, 0, 0, 0, 0, 0, 0, 0x1FFFFFFFFFF, 0x1FFFFFFFFFF, 0)
 XWING = Container("container", "default", "xwing", "spaceship", "busybox", "c" * 64, "u1", "containerd")

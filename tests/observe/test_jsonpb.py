@@ -15,10 +15,10 @@ from kubectl_gadget.policies.compiler.encoding.slots import SlotSource, argument
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NOWHERE
 from kubectl_gadget.policies.model import Argument as Written
-from kubectl_gadget.policy_events.argument_values import argument
-from kubectl_gadget.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.policy_events.policy_record import NUMBERS, WITH_ADDRESSES, Value
+from kubectl_gadget.wire.policy_events.argument_values import argument
+from kubectl_gadget.wire.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events.policy_record import NUMBERS, WITH_ADDRESSES, Value
 from tests.observe.lives import SHELL, Life, event, executed, vi
 from tests.observe.strict_schema import ENUMS, MESSAGES
 from tests.strict_reader import strict_reader

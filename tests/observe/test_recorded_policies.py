@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kubectl_gadget.catalogue.load import load_gadget
-from kubectl_gadget.events.batch import decode
+from kubectl_gadget.gadgets.load import load_gadget
 from kubectl_gadget.observe.happening import RecordedCall
 from kubectl_gadget.observe.recorded_callers import RecordedCaller
 from kubectl_gadget.observe.recorded_policies import RecordedPolicies
@@ -13,8 +12,9 @@ from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.decisions.calls import Undecided
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.row_writer import RowWriter
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import NOON, SHELL, XWING, Life, executed
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kubectl_gadget.catalogue.load import load_gadget
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container, Owners
-from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.gadgets.load import load_gadget
 from kubectl_gadget.observe.choice import Choice
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening
 from kubectl_gadget.observe.row import GADGET, entries_of
 from kubectl_gadget.observe.story import Story
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.views.row_writer import RowWriter
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.container_lookup import UNKNOWN, Container, Owners
+from kubectl_gadget.rows.row_writer import RowWriter
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.wire.policy_events.event import PolicyEvent
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import NOON, SECOND, SHELL, XWING
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

@@ -1,8 +1,8 @@
 """The table of processes: parents, and when entries are removed."""
 
-from kubectl_gadget.events.container_lookup import HOST
 from kubectl_gadget.observe.process_table import KEEP_NS, MOST_ANCESTORS
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.container_lookup import HOST
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import SECOND, SHELL, Life, event, executed, vi
 
 

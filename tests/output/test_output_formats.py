@@ -12,14 +12,14 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from tests.events.records import OPEN, record, ring
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.rows import Rows
 from tests.messages import changes
+from tests.rows.records import OPEN, record, ring
 
 HOSTILE = b'/a,"b"\n\x1b[2J\xff: x'
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Field, Gadget, RecordLayout
+from kubectl_gadget.gadgets.schema import Field, Gadget, RecordLayout
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.row_writer import RowWriter
-from tests.events.records import FIELDS, OPEN, column
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.row_writer import RowWriter
+from kubectl_gadget.rows.rows import Rows
 from tests.messages import changes
 from tests.output import libpcap
 from tests.output.libpcap import COOKED
+from tests.rows.records import FIELDS, OPEN, column
 
 OWN = (
     Field("direction", 80, 4, "direction", values=((1, "in"), (2, "out"))),

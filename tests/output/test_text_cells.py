@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import yaml
 
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output import text_cells
 from kubectl_gadget.output.escape import csv_line, is_printable
 from kubectl_gadget.output.machine import csv_cell
-from kubectl_gadget.views.row_texts import MemberRows
-from tests.events.records import record
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.rows import Rows
 from tests.output.test_output_formats import printed, rows
+from tests.rows.records import record
 
 WORDS = [
     *("yes", "No", "TRUE", "off", "null", "Null", "~", "", "y", "n", "nan", ".inf", "=", "<<", "-", "--", "---", "..."),

@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.installed_policies import installed_file, policies_to_store
-from kubectl_gadget.policy_events.event_metadata import EventMetadata, read_metadata
+from kubectl_gadget.wire.policy_events.event_metadata import EventMetadata, read_metadata
 
 POLICY = """
 apiVersion: cilium.io/v1alpha1

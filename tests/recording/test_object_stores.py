@@ -17,8 +17,8 @@ from kubectl_gadget.recording import layout, object_stores, writer
 from kubectl_gadget.recording.outputs import Ring, Rotation
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.recording_places import create, place_of, places_of
+from kubectl_gadget.recording.replay_run import open_recordings
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.session.recordings.replay_run import open_recordings
 from tests.recording import object_servers
 from tests.recording.files import META, read, write
 from tests.recording.test_segment_state import everything, known, record

@@ -8,8 +8,8 @@ import artifacts
 import digest
 import pytest
 
-from kubectl_gadget.cluster.agents import image
-from kubectl_gadget.cluster.cluster_options import AgentOptions
+from kubectl_gadget.agents import image
+from kubectl_gadget.kube.cluster_options import AgentOptions
 
 
 @pytest.fixture

@@ -23,25 +23,25 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session.session import Session
-from kubectl_gadget.catalogue import compiler, load_own
-from kubectl_gadget.catalogue.btf_layout import BtfLayout
-from kubectl_gadget.catalogue.consistency import check_readable
-from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes, read_gadget
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets import compiler, load_own
+from kubectl_gadget.gadgets.btf_layout import BtfLayout
+from kubectl_gadget.gadgets.consistency import check_readable
+from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes, read_gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.session import request
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run import request
+from kubectl_gadget.run.run_options import GadgetRun
 from kubectl_gadget.wire.frames import Frame, FrameType
-from tests.events.records import OPEN, record, ring
 from tests.examples import examples
 from tests.gadget_run import GADGET
+from tests.rows.records import OPEN, record, ring
 from tests.spoilt import altered, as_json, spoilt
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "trace_chmod"

@@ -16,9 +16,6 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_formats import output_of
@@ -32,17 +29,20 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.session.progress import Progress
-from kubectl_gadget.views.tables.arrangement import Arrangement
-from tests.events.records import OPEN, record, ring
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.examples import examples
 from tests.flows.rows import XWING, RowTable, accepted, dns, drop, http, tcp
 from tests.messages import changes
 from tests.observe.lives import XWING as POD
 from tests.observe.lives import Life, executed, vi
-from tests.views.profiles import PROFILE, batch, profile, stack
+from tests.output.sampled import PROFILE, batch, profile, stack
+from tests.rows.records import OPEN, record, ring
 
 TERMINAL = Terminal(lambda: 100, color=False)
 KNOWN = (

@@ -26,10 +26,10 @@ from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session.start_sources import make_source
 from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
-from kubectl_gadget.catalogue.load import load_gadget, load_index, object_bytes
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 
 PROJECT = Path(__file__).parents[2]
 TESTS = PROJECT / "tests" / "bpf"

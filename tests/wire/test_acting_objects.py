@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue.compiler import find_clang
+from kubectl_gadget.gadgets.compiler import find_clang
 from kubectl_gadget.wire.acting_objects import could_act
 
 pytestmark = pytest.mark.compiled

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.cluster.agents import manifests
-from kubectl_gadget.cluster.agents.payload import payload
-from kubectl_gadget.cluster.cluster_options import AgentOptions
+from kubectl_gadget.agents import manifests
+from kubectl_gadget.agents.payload import payload
+from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 from kubectl_gadget.wire.session_command import MOST_GADGETS, SessionCommand, declared_name, enforces

@@ -1,7 +1,7 @@
 """The agent's own BPF objects, which the build puts beside its modules.
 
 The trap: the build finds out which objects the agent needs by the names of these functions
-(catalogue/pack_payload.py).
+(gadgets/pack_payload.py).
 """
 
 import os

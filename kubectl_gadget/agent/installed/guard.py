@@ -29,9 +29,9 @@ from kubectl_gadget.agent.kernel_types.stored_subsets import forget_kernel
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.policies.log import LoggedEvent, line
 from kubectl_gadget.errors import AgentError, GadgetError
-from kubectl_gadget.policy_events.body import rfc3339
 from kubectl_gadget.wire.agent_messages import ContainerNames, PoliciesState
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.policy_events.body import rfc3339
 from kubectl_gadget.wire.policy_messages import InstalledFile
 
 _RETRIES = (0.0, 10.0, 30.0, 60.0, 300.0)

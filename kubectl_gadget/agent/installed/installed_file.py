@@ -11,8 +11,8 @@ import re
 import zipfile
 
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.message import parse
+from kubectl_gadget.wire.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.policy_messages import InstalledFile, PolicySpec
 
 FILE = "policies.zip"

@@ -1,6 +1,6 @@
 """The main process of a pod that a run started: sleeps, reaps, and ends after a time without sessions.
 
-The pod's command contains the text of this module and of presence.py (catalogue/pack_payload.py), since the pod has no
+The pod's command contains the text of this module and of presence.py (gadgets/pack_payload.py), since the pod has no
 file of ours before the first session; so it also has to be valid for old Pythons. The trap: unless the pod has
 hostPID, it is process 1 of its PID namespace, and then only an explicit handler makes SIGTERM end it.
 """

@@ -2,7 +2,7 @@
 
 An observer chooses parameters and containers. Everything else about a gadget (its object, the offsets of its variables,
 its programs, the files and functions that probes attach to) has to be as the build recorded it
-(catalogue/contained_gadgets.py). The trap: an unknown member of RUN is refused, not ignored, or a newer one would pass
+(gadgets/contained_gadgets.py). The trap: an unknown member of RUN is refused, not ignored, or a newer one would pass
 unchecked.
 """
 

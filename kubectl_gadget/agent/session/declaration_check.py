@@ -21,7 +21,7 @@ _INSTALLED, _POLICY = "installed", "policy"
 
 
 def known_objects() -> dict[str, dict[str, Any]]:
-    """Returns the objects that belong to this agent's version, by gadget and hash (catalogue/contained_gadgets.py).
+    """Returns the objects that belong to this agent's version, by gadget and hash (gadgets/contained_gadgets.py).
     Raises AgentError when the file is missing."""
     try:
         found: dict[str, dict[str, Any]] = json.loads(own_files.read("built/contained.json"))

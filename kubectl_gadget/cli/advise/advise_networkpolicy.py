@@ -40,12 +40,12 @@ def networkpolicy(
     """Makes policies from flows, or reports what given policies would have done to them."""
     from kubectl_gadget.advise import networkpolicy as advisor
     from kubectl_gadget.advise.advice_files import read_text
-    from kubectl_gadget.network_policies.evaluate import read_policies
+    from kubectl_gadget.policies.network.evaluate import read_policies
 
     if format is not None and check is not None:
         raise UsageError("--format and --check cannot be used together")
     if (baselines := baselines_of(flags, pods)) is not None:
-        from kubectl_gadget.behavior.advice.network_policies import network_policies
+        from kubectl_gadget.advise.from_facts.network_policies import network_policies
 
         if check or objects or format == "cilium":
             given = "--check" if check else "--objects" if objects else "--format cilium"
@@ -67,7 +67,7 @@ def _report(recording: "SeenUses", policies: Sequence[Mapping[str, object]], fla
     from dataclasses import asdict
 
     from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-    from kubectl_gadget.network_policies.evaluate import blocked
+    from kubectl_gadget.policies.network.evaluate import blocked
 
     print_documents((), recording, flags)
     found = blocked(recording.inventory, recording.uses, policies)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.advise.recipe import Recipe
     from kubectl_gadget.advise.uses import SeenUses
     from kubectl_gadget.behavior.facts import Behavior
-    from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+    from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def advice_format(*formats: str) -> "OptionInfo":
 def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
     """The baselines in the files of --from; None: they are recordings, or there are none.
     Raises UsageError if they are both, and for what cannot be used with --from."""
-    from kubectl_gadget.behavior.advice.baselines import read_baselines
+    from kubectl_gadget.advise.from_facts.baselines import read_baselines
 
     if not flags.watch.recordings:
         return None
@@ -118,7 +118,7 @@ def watch(
     cluster's objects."""
     from kubectl_gadget.advise.uses import SeenUses
     from kubectl_gadget.recording.recording_places import places_of
-    from kubectl_gadget.session.run_options import Replay
+    from kubectl_gadget.run.run_options import Replay
 
     recording = SeenUses(recipe.kind)
     files = flags.watch.recordings or ()
@@ -141,16 +141,16 @@ def _observe(
 ) -> int:
     from dataclasses import replace
 
-    from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.session.advise_run import INTERVAL, AdviceOrder, add_recordings, observe
-    from kubectl_gadget.session.run_options import GadgetRun
+    from kubectl_gadget.advise.advise_run import INTERVAL, AdviceOrder, add_recordings, observe
+    from kubectl_gadget.gadgets import load_gadget
+    from kubectl_gadget.run.run_options import GadgetRun
 
     runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
     options = flags.options(runs, pods)
     arrangement = replace(options.arrangement, interval=INTERVAL)
     options = replace(options, arrangement=arrangement, command=("advise", recipe.name))
     if objects:
-        from kubectl_gadget.session.policies.network_tables import inventory, read_objects
+        from kubectl_gadget.policies.run.network_tables import inventory, read_objects
 
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
@@ -164,11 +164,11 @@ def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, t
     GadgetError. The trap: only a run that saw a container start has the facts of its start."""
     from dataclasses import replace
 
+    from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
+    from kubectl_gadget.behavior.behavior_run import collect_live, collect_recordings
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
     from kubectl_gadget.recording.recording_places import places_of
-    from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
-    from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
 
     rules, code = read_rules(None), 0
     multicall = tuple(rules.multicall)

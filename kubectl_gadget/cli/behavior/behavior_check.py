@@ -25,11 +25,11 @@ _REST_MS = 250
 
 def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     from kubectl_gadget.behavior.baseline import read_baseline
+    from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
+    from kubectl_gadget.behavior.behavior_run import MISSING
     from kubectl_gadget.behavior.new_facts import NewFacts
-    from kubectl_gadget.cluster.seen_inventory import SeenInventory
-    from kubectl_gadget.session.behavior_run import MISSING
-    from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
-    from kubectl_gadget.session.run import run
+    from kubectl_gadget.kube.seen_inventory import SeenInventory
+    from kubectl_gadget.run.run import run
 
     if not words:
         raise UsageError("no baseline was given", "kubectl gadget behavior check BASELINE.yaml")

@@ -20,7 +20,7 @@ from kubectl_gadget.light_dataclasses import dataclass
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior
     from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-    from kubectl_gadget.session.run_options import RunOptions
+    from kubectl_gadget.run.run_options import RunOptions
 
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="BASELINE")]
@@ -71,8 +71,8 @@ def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> 
 
     place = place_of(text)
     if not isinstance(place, Path) or is_recording(place):
+        from kubectl_gadget.behavior.behavior_run import collect_recordings
         from kubectl_gadget.behavior.facts import merge
-        from kubectl_gadget.session.behavior_run import collect_recordings
 
         return merge(collect_recordings([place], options, with_rules, sys.stderr))
     from kubectl_gadget.behavior.baseline import read_baseline
@@ -83,9 +83,9 @@ def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> 
 def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | None" = None) -> "tuple[Behavior, int]":
     """What the pods of `words` do from now on, or did in recordings; and the exit code. `before`: the baseline that it
     is for, whose kinds of facts are looked at. Raises GadgetError."""
+    from kubectl_gadget.behavior.behavior_run import collect_live, collect_recordings
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.recording.recording_places import places_of
-    from kubectl_gadget.session.behavior_run import collect_live, collect_recordings
 
     with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings
     if files is not None:
@@ -103,7 +103,7 @@ def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | No
 
 def live_options(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | None" = None) -> "RunOptions":
     """The options of a run that watches these pods."""
-    from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+    from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
 
     collect = flags.collect
     output = OutputFlags(timeout=collect.timeout, quiet=collect.quiet, verbose=collect.verbose)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from kubectl_gadget.ci.reports import report_files
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Names, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
@@ -18,15 +19,14 @@ from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.findings.reports import report_files
 from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
-    from kubectl_gadget.session.ci.assertions import Assertion
-    from kubectl_gadget.session.ci.job_run import CiOrder
-    from kubectl_gadget.session.ci.run_checks import CheckOrder
-    from kubectl_gadget.session.run_options import RunOptions
+    from kubectl_gadget.ci.assertions import Assertion
+    from kubectl_gadget.ci.job_run import CiOrder
+    from kubectl_gadget.ci.run_checks import CheckOrder
+    from kubectl_gadget.run.run_options import RunOptions
 
 CHECKS = "What is checked"
 
@@ -127,10 +127,10 @@ def prepared(
 ) -> "tuple[RunOptions, CiOrder]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
+    from kubectl_gadget.behavior.behavior_gadgets import SYSCALLS, ci_gadgets
     from kubectl_gadget.behavior.facts import FactKind
-    from kubectl_gadget.session.ci.job_run import CiOrder, of_process_tree
-    from kubectl_gadget.session.recipes.behavior_gadgets import SYSCALLS, ci_gadgets
-    from kubectl_gadget.session.run_options import GadgetRun
+    from kubectl_gadget.ci.job_run import CiOrder, of_process_tree
+    from kubectl_gadget.run.run_options import GadgetRun
 
     checks = flags.checks
     assertions, baseline = read_checks(checks)
@@ -159,7 +159,7 @@ def prepared(
         options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
     labels = labels_of(compiled, options, flags.policies.objects) if compiled is not None else None
     if labels is not None:
-        from kubectl_gadget.session.policies.labels import followed
+        from kubectl_gadget.policies.run.labels import followed
 
         followers = () if flags.policies.objects else (followed(labels),)
         options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
@@ -183,7 +183,7 @@ def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | 
 
 
 def _assertions(files: Sequence[str]) -> "tuple[Assertion, ...]":
-    from kubectl_gadget.session.ci.assertions import read_assertions
+    from kubectl_gadget.ci.assertions import read_assertions
 
     found = tuple(each for file in files for each in read_assertions(Path(file)))
     names = [each.name for each in found]
@@ -194,7 +194,7 @@ def _assertions(files: Sequence[str]) -> "tuple[Assertion, ...]":
 
 def _gadgets(names: Sequence[str]) -> list[str]:
     """The full names of gadgets that are named as after `trace`."""
-    from kubectl_gadget.session.ci.assertions import stream_gadgets
+    from kubectl_gadget.ci.assertions import stream_gadgets
     from kubectl_gadget.similar_names import did_you_mean
 
     known = stream_gadgets()
@@ -217,8 +217,8 @@ def check_order(
     """What is checked, apart from policies. `facts`: they are collected in any case; the last two say whose rows there
     are."""
     from kubectl_gadget.behavior.facts import FactKind
-    from kubectl_gadget.session.ci.baseline_check import BehaviorOrder
-    from kubectl_gadget.session.ci.run_checks import CheckOrder
+    from kubectl_gadget.ci.baseline_check import BehaviorOrder
+    from kubectl_gadget.ci.run_checks import CheckOrder
 
     of_facts = tuple(each for each in assertions if each.kind is not None)
     order = CheckOrder(fail_on=checks.fail_on or (), expect=checks.expect or (), assertions=assertions)

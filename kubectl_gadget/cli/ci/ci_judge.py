@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kubectl_gadget.ci.reports import report_files
 from kubectl_gadget.cli.ci.ci_flags import CheckFlags, ReportFlags, check_order, read_checks
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, OnlyWarnings, ScopeFlags, TargetFlags
@@ -14,12 +15,11 @@ from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.findings.reports import report_files
 from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.ci.run_checks import CheckOrder
-    from kubectl_gadget.session.run_options import RunOptions
+    from kubectl_gadget.ci.run_checks import CheckOrder
+    from kubectl_gadget.run.run_options import RunOptions
 
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
 
@@ -37,7 +37,7 @@ class JudgeFlags:
 
 def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: OnlyWarnings = None) -> int:
     """Replays the recordings to the checks, writes the reports, and returns the exit code."""
-    from kubectl_gadget.session.ci.judge import judge as judge_recordings
+    from kubectl_gadget.ci.judge import judge as judge_recordings
 
     wanted = reports.reports or ()
     if not recordings:
@@ -54,9 +54,9 @@ def _prepared(
     recordings: tuple[str, ...], flags: JudgeFlags, facts: bool
 ) -> "tuple[RunOptions, CheckOrder, tuple[str, ...]]":
     """The options of the replay, what it checks, and what its run did not see. Raises UsageError."""
+    from kubectl_gadget.ci.judge import recorded_job, require
     from kubectl_gadget.recording.recording_places import places_of
-    from kubectl_gadget.session.ci.judge import recorded_job, require
-    from kubectl_gadget.session.run_options import GadgetRun, Replay
+    from kubectl_gadget.run.run_options import GadgetRun, Replay
 
     assertions, baseline = read_checks(flags.checks)
     asked = Replay(tuple(places_of(recordings)))
@@ -77,7 +77,7 @@ def _prepared(
 
         options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=policies)))
     if labels is not None and not flags.policies.objects:
-        from kubectl_gadget.session.policies.labels import followed
+        from kubectl_gadget.policies.run.labels import followed
 
         options = replace(options, followers=(followed(labels),))
     return options, replace(order, policies=policies, labels=labels, recorded=recorded), job.unseen

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from kubectl_gadget.ci.reports import report_files
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, WHERE, Count, Text, flag
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.findings.reports import report_files
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.ci.background import Started
+    from kubectl_gadget.ci.background import Started
 
 State = Annotated[
     Text, flag(SHOW, "--state FOLDER", "State of ci start (default: .kubectl-gadget-ci in the current folder)")
@@ -29,9 +29,9 @@ Pid = Annotated[Count, flag(WHERE, "--pid PID", "With --local: only this process
 def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -> int:
     """Starts the process of the run."""
     require_posix()
-    from kubectl_gadget.findings.finding import Check, RunReport
-    from kubectl_gadget.session.ci import background
-    from kubectl_gadget.session.ci.job_run import CiRun
+    from kubectl_gadget.ci import background
+    from kubectl_gadget.ci.finding import Check, RunReport
+    from kubectl_gadget.ci.job_run import CiRun
 
     options, order = prepared(pods, flags, pid)
     if pid is not None and not options.local:
@@ -64,7 +64,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
 def step(names: Names, state: State = None) -> int:
     """Marks a step in the run around this command."""
     require_posix()
-    from kubectl_gadget.session.ci.job_steps import ask
+    from kubectl_gadget.ci.job_steps import ask
 
     if len(names) != 1:
         raise UsageError("name exactly one step", "kubectl gadget ci step NAME; in quotes, if it has spaces")
@@ -75,8 +75,8 @@ def step(names: Names, state: State = None) -> int:
 def stop(reports: ReportFlags, state: State = None) -> int:
     """Ends the run, writes the reports, and returns the exit code."""
     require_posix()
-    from kubectl_gadget.session.ci import background
-    from kubectl_gadget.session.ci.child_command import user
+    from kubectl_gadget.ci import background
+    from kubectl_gadget.ci.child_command import user
 
     wanted, subjects = reports.reports or (), reports.subjects or ()
     if any(each.kind == report_files.RECORD for each in wanted):
@@ -90,8 +90,8 @@ def stop(reports: ReportFlags, state: State = None) -> int:
 
 
 def folder(state: str | None) -> Path:
-    from kubectl_gadget.session.ci.background import DEFAULT_FOLDER
-    from kubectl_gadget.session.ci.job_steps import ENVIRONMENT
+    from kubectl_gadget.ci.background import DEFAULT_FOLDER
+    from kubectl_gadget.ci.job_steps import ENVIRONMENT
 
     return Path(state or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).absolute()
 

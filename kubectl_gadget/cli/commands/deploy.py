@@ -13,8 +13,8 @@ from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, Typ
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ImageFlags, ScopeFlags, StartFlags
 from kubectl_gadget.cli.help.printed_tables import print_json
 from kubectl_gadget.cli.values import object_names, word_lists
-from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import MANIFESTS
 
 _DEPLOY = "Deployment"
@@ -69,8 +69,8 @@ def deploy(
     cluster: ClusterFlags,
 ) -> int:
     """Applies the manifests, or prints them."""
-    from kubectl_gadget.cluster.agents import manifests
-    from kubectl_gadget.cluster.agents import resident_agents as deployment
+    from kubectl_gadget.agents import manifests
+    from kubectl_gadget.agents import resident_agents as deployment
 
     options = cluster.agents(image, StartFlags(timeout or _SECONDS))
     options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
@@ -108,15 +108,15 @@ def _check_contained(options: AgentOptions, wait: bool | None, dry_run: str | No
 
 def _contents() -> tuple[str, ...]:
     """Gadgets that show data that is read, written or sent."""
-    from kubectl_gadget import catalogue
+    from kubectl_gadget import gadgets
 
-    names = [summary.name for summary in catalogue.load_index()]
-    return tuple(name for name in names if catalogue.load_gadget(name).shows_contents)
+    names = [summary.name for summary in gadgets.load_index()]
+    return tuple(name for name in names if gadgets.load_gadget(name).shows_contents)
 
 
 def undeploy(all_nodes: AllNodes, image: ImageFlags, scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Removes everything that has our label."""
-    from kubectl_gadget.cluster.agents import resident_agents as deployment
+    from kubectl_gadget.agents import resident_agents as deployment
 
     options = cluster.agents(image)
     _mention_scope(scope, options)

@@ -17,15 +17,15 @@ from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, objects_fla
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:
     from kubectl_gadget.flows.flow_filter import FlowFilter
+    from kubectl_gadget.flows.flow_gadgets import FlowGadgets
     from kubectl_gadget.flows.flow_sink import FlowSink
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
 
 _FILTER = "Which flows"
 
@@ -115,7 +115,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     from kubectl_gadget.flows.address_book import AddressBook
     from kubectl_gadget.flows.address_updates import followed, known
     from kubectl_gadget.flows.joining.open_flows import FlowTable
-    from kubectl_gadget.session.run import run
+    from kubectl_gadget.run.run import run
 
     flow_filter = _filter(flags.output.filter, extras, bool(flow.loopback))
     _check(flags.output, flow)
@@ -126,7 +126,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     if flow.objects:
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
-        from kubectl_gadget.session.policies.network_tables import read_objects
+        from kubectl_gadget.policies.run.network_tables import read_objects
 
         book.cluster = known(read_objects(flow.objects))
     page = None
@@ -197,7 +197,7 @@ def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "Flow
 
 
 def _gadgets(flow: FlowFlags, extras: Conditions) -> "FlowGadgets":
-    from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
+    from kubectl_gadget.flows.flow_gadgets import FlowGadgets
 
     asks_for_http = flow.http
     if asks_for_http is None:

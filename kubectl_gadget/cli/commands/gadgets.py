@@ -36,9 +36,9 @@ from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.example import Example
-from kubectl_gadget.events.schema import TABLES, Gadget
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets.example import Example
+from kubectl_gadget.gadgets.schema import TABLES, Gadget
+from kubectl_gadget.run.run_options import GadgetRun
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -72,7 +72,7 @@ class VerbGroup(GadgetGroup):
         names = cmd_name.split("+")
         if len(names) == 1:
             return super().get_command(ctx, cmd_name)
-        from kubectl_gadget.catalogue import load_gadget
+        from kubectl_gadget.gadgets import load_gadget
 
         known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
         for name in names:
@@ -82,7 +82,7 @@ class VerbGroup(GadgetGroup):
 
     def joined(self, current: str) -> list[tuple[str, str]]:
         """Completes `exec+op`: streams for the part after the last +."""
-        from kubectl_gadget.catalogue import load_gadget
+        from kubectl_gadget.gadgets import load_gadget
 
         done, plus, _ = current.rpartition("+")
         if not plus:
@@ -98,7 +98,7 @@ class VerbGroup(GadgetGroup):
 
     def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
         """Suggests `trace tcp+udp` for `trace tcp udp`."""
-        from kubectl_gadget.catalogue import load_gadget
+        from kubectl_gadget.gadgets import load_gadget
 
         known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
         first = [name for name in str(below.info_name).split("+") if name in known]
@@ -160,7 +160,7 @@ def _run(
     flags: RunFlags,
     extras: dict[str, object],
 ) -> int:
-    from kubectl_gadget.session.run import run
+    from kubectl_gadget.run.run import run
 
     given = parameter_values(extras)
     if given.get("descendants") and given.get("pid") is None:
@@ -181,7 +181,7 @@ def _run_of(gadget: Gadget, given: Mapping[str, object], directory: Path | None)
 
 def built_in_command(name: str) -> GadgetCommand:
     """The command of a gadget of the catalogue."""
-    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.gadgets import load_gadget
 
     gadget = load_gadget(name)
     return gadget_command(gadget, gadget.command[-1])

@@ -22,8 +22,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.observe.printing.line_options import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
-from kubectl_gadget.session.recipes.reactions import NO_REACTION, Reaction
-from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.policies.run.reactions import NO_REACTION, Reaction
+from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
     from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.session.recipes.pod_details import PodDetails
+    from kubectl_gadget.run.recipes.pod_details import PodDetails
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
@@ -132,8 +132,8 @@ def show_story(
 ) -> int:
     """Prints the story of processes with the events of policies; returns the exit code. `objects` is a file with pods
     and nodes. `recorded`: the policies are evaluated on the rows of a recording."""
-    from kubectl_gadget.session.recipes.story_gadgets import StoryGadgets, StoryRecipe
-    from kubectl_gadget.session.run import run
+    from kubectl_gadget.observe.story_gadgets import StoryGadgets, StoryRecipe
+    from kubectl_gadget.run.run import run
 
     _check(flags.output, story)
     if flags.engine.no_sort:
@@ -181,11 +181,11 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
     """The details of pods for JSON, from a file of objects if there is one; None if nothing is known or shown."""
     if output.output not in (_JSON, _STRICT) or (options.local and options.replay is None and not objects):
         return None
-    from kubectl_gadget.session.recipes.pod_details import PodDetails
+    from kubectl_gadget.run.recipes.pod_details import PodDetails
 
     details = PodDetails()
     if objects:
-        from kubectl_gadget.session.policies.network_tables import read_objects
+        from kubectl_gadget.policies.run.network_tables import read_objects
 
         details.take(read_objects(objects))
     return details

@@ -8,13 +8,13 @@ from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Switch, Text, flag, format_flag
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFlags
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-from kubectl_gadget.cluster.cluster_options import AgentOptions
+from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.agents.deployments import Deployments, Owner
-    from kubectl_gadget.cluster.agents.node_status import NodeStatus
-    from kubectl_gadget.cluster.api.requests import Api
+    from kubectl_gadget.agents.deployments import Deployments, Owner
+    from kubectl_gadget.agents.node_status import NodeStatus
+    from kubectl_gadget.kube.api.requests import Api
 
 Format = Annotated[Text, format_flag(REPORTS)]
 Images = Annotated[
@@ -52,8 +52,8 @@ async def _ask(
     api: "Api", options: AgentOptions
 ) -> "tuple[list[NodeStatus], Deployments, Mapping[Owner, bool | None]]":
     """Asks the agents, and the API server whose policies they found pinned."""
-    from kubectl_gadget.cluster.agents import deployments
-    from kubectl_gadget.cluster.agents.node_status import status as ask
+    from kubectl_gadget.agents import deployments
+    from kubectl_gadget.agents.node_status import status as ask
 
     nodes = await ask(api, options)
     pins = [one for node in nodes if node.hello for one in node.hello.pins]
@@ -61,7 +61,7 @@ async def _ask(
 
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
-    from kubectl_gadget.cluster.agents.node_status import candidates
+    from kubectl_gadget.agents.node_status import candidates
 
     found, nodes = wait_for(candidates(connect(cluster)))
     if output == "json":
@@ -97,7 +97,7 @@ def _row(node: "NodeStatus") -> tuple[str, ...]:
 
 
 def _explain(node: "NodeStatus", exist: "Mapping[Owner, bool | None]") -> None:
-    from kubectl_gadget.cluster.agents.deployments import reports
+    from kubectl_gadget.agents.deployments import reports
 
     if node.problem:
         say(f"{node.node}: {node.problem}")

@@ -19,7 +19,7 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.output.registry import VERSIONS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.agents.node_status import NodeStatus
+    from kubectl_gadget.agents.node_status import NodeStatus
 
 _SECONDS = 10.0
 RELEASES = "https://api.github.com/repos/kubectl-gadget/kubectl-gadget/releases/latest"
@@ -86,7 +86,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:
     """The deployed agents; None if no cluster could be reached."""
-    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
+    from kubectl_gadget.kube.api.kubeconfig import has_kubeconfig
 
     if not has_kubeconfig(cluster.options()):
         return None
@@ -108,7 +108,7 @@ def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:
 async def _ask(cluster: ClusterFlags) -> "list[NodeStatus]":
     import asyncio
 
-    from kubectl_gadget.cluster.agents.node_status import status
+    from kubectl_gadget.agents.node_status import status
 
     async with asyncio.timeout(_SECONDS):
         return await status(connect(cluster), cluster.agents())

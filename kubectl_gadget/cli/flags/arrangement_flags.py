@@ -11,10 +11,10 @@ from typing import Annotated
 from kubectl_gadget.cli.flags.flag_declaration import Count, Names, Seconds, Switch, Text, flag
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import TABLES, Gadget
+from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.registry import PROFILES
-from kubectl_gadget.session.run_options import RunOptions
-from kubectl_gadget.views.tables.arrangement import Arrangement
+from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.run.run_options import RunOptions
 
 PANEL = "Table"
 _MOST_STACKS = 30

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.api.requests import Api
+    from kubectl_gadget.kube.api.requests import Api
 
 Answer = TypeVar("Answer")
 
@@ -25,8 +25,8 @@ def connect(cluster: ClusterFlags) -> "Api":
 
     Raises ClusterError or UsageError if the kubeconfig does not specify one.
     """
-    from kubectl_gadget.cluster.api.kubeconfig import load
-    from kubectl_gadget.cluster.api.requests import Api
+    from kubectl_gadget.kube.api.kubeconfig import load
+    from kubectl_gadget.kube.api.requests import Api
 
     return Api(load(cluster.options()), lambda warning: say(f"Warning: {warning}"))
 

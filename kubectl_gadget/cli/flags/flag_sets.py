@@ -7,6 +7,7 @@ parameter's name in every command, so no two sets may use the same name.
 
 from typing import Annotated
 
+from kubectl_gadget.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.cli.flags.flag_declaration import (
     CLUSTER,
     ENGINE,
@@ -24,8 +25,7 @@ from kubectl_gadget.cli.flags.flag_declaration import (
     format_flag,
 )
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
-from kubectl_gadget.cluster.agents.image import DEFAULT_IMAGE
-from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions
+from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.registry import ROWS
 

@@ -20,7 +20,7 @@ _DEFAULT = "default"
 def chosen_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str | None:
     """The namespace of -n, else the context's; None without a cluster. Raises ClusterError or UsageError if the
     kubeconfig is invalid."""
-    from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig, load
+    from kubectl_gadget.kube.api.kubeconfig import has_kubeconfig, load
 
     if scope.namespace or local or not has_kubeconfig(cluster.options()):
         return scope.namespace

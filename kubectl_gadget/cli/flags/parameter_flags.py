@@ -9,7 +9,7 @@ from typing import Annotated
 
 from kubectl_gadget.cli.flags.flag_declaration import Switch, Text, TypedOnly, flag
 from kubectl_gadget.cli.values import amounts, gadget_values, object_names, word_lists
-from kubectl_gadget.events.schema import Gadget, Parameter
+from kubectl_gadget.gadgets.schema import Gadget, Parameter
 
 _PREFIX = "parameter_"
 _TYPED_ONLY = {

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from kubectl_gadget.cli.flags.flag_declaration import Names, Text, Texts, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
-from kubectl_gadget.session.run_options import Replay, RunOptions
+from kubectl_gadget.run.run_options import Replay, RunOptions
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo
 
     from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.session.policies.labels import PolicyLabels
+    from kubectl_gadget.policies.run.labels import PolicyLabels
 
 POLICIES = "Policies"
 OBJECTS_ARE_LOCAL = "--objects is only for --local; with a cluster, its objects are used"
@@ -92,7 +92,7 @@ def replayed_policies(
     from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
     from kubectl_gadget.policies.read.policy_files import parse_policies
     from kubectl_gadget.recording.reader import RecordingReader
-    from kubectl_gadget.session.recordings.recorded_run import RecordedRun
+    from kubectl_gadget.recording.recorded_run import RecordedRun
 
     with RecordingReader(replay.files[0]) as reader:
         meta = reader.meta
@@ -124,11 +124,11 @@ def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | 
         raise UsageError(OBJECTS_ARE_LOCAL)
     if not compiled.by_labels:
         if objects:
-            from kubectl_gadget.session.policies.network_tables import read_objects
+            from kubectl_gadget.policies.run.network_tables import read_objects
 
             read_objects(objects)  # reports errors in the file nevertheless
         return None
-    from kubectl_gadget.session.policies.labels import PolicyLabels
+    from kubectl_gadget.policies.run.labels import PolicyLabels
 
     follows = not options.local or (options.replay is not None and not objects)
     labels = PolicyLabels(compiled.scopes, one_node=not follows)
@@ -137,7 +137,7 @@ def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | 
     if not objects:
         what = "these policies select by labels of pods or nodes, which are not known without a cluster"
         raise UsageError(what, "--objects FILE, with what kubectl get pods,nodes -A -o yaml prints")
-    from kubectl_gadget.session.policies.network_tables import read_objects
+    from kubectl_gadget.policies.run.network_tables import read_objects
 
     labels.take(read_objects(objects))
     return labels

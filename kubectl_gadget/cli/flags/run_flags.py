@@ -16,12 +16,12 @@ from kubectl_gadget.cli.flags.flag_sets import (
     StartFlags,
     TargetFlags,
 )
-from kubectl_gadget.cluster.cluster_options import Selection
-from kubectl_gadget.cluster.selection.target_names import workloads
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, Replay, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, Replay, RunOptions
+from kubectl_gadget.run.selection.target_names import workloads
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -66,7 +66,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     replay = replaying.get()
     by_default = False
     if flags.target.local is None:
-        from kubectl_gadget.cluster.api.kubeconfig import has_kubeconfig
+        from kubectl_gadget.kube.api.kubeconfig import has_kubeconfig
 
         by_default = not has_kubeconfig(kube)
     local = replay is not None or by_default or bool(flags.target.local)

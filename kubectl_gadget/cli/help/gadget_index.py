@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
-    from kubectl_gadget.catalogue import GadgetSummary
+    from kubectl_gadget.gadgets import GadgetSummary
 
 
 def index() -> "list[GadgetSummary]":
     """The built-in gadgets: name, command, group and summary of each."""
-    from kubectl_gadget.catalogue import load_index
+    from kubectl_gadget.gadgets import load_index
 
     return load_index()
 

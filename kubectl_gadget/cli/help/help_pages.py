@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from kubectl_gadget.cli.flags.flag_declaration import CLUSTER, ENGINE, WHERE
-from kubectl_gadget.events.example import Example
+from kubectl_gadget.gadgets.example import Example
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.yaml_files import own_data
 
 if TYPE_CHECKING:
-    from kubectl_gadget.events.schema import Column
+    from kubectl_gadget.gadgets.schema import Column
 
 NAMED_ONLY = (ENGINE, CLUSTER)
 _PANELS = {"where": WHERE, "cluster": CLUSTER}

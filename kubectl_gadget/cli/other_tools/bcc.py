@@ -39,9 +39,9 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.other_tools.bcc_run import Printed
-    from kubectl_gadget.session.progress import Progress
-    from kubectl_gadget.session.run_options import RunOptions
+    from kubectl_gadget.other_tools.bcc_run import Printed
+    from kubectl_gadget.run.progress import Progress
+    from kubectl_gadget.run.run_options import RunOptions
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="TOOL"), passed_on]
 List = Annotated[Switch, flag(SHOW, "--list", "List the tools that the selected nodes have"), TypedOnly.ACTION]
@@ -127,17 +127,17 @@ def _request(words: tuple[str, ...]) -> dict[str, object]:
 
 
 def _run(options: "RunOptions", request: dict[str, object]) -> int:
-    from kubectl_gadget.session.other_tools import bcc_run as session
+    from kubectl_gadget.other_tools import bcc_run as session
 
     return wait_for(session.run(options, request, *output(options)))
 
 
 def output(options: "RunOptions") -> "tuple[Printed, Progress]":
     """The printers for the nodes' lines and for progress. Raises GadgetError if standard output is closed."""
+    from kubectl_gadget.other_tools.bcc_run import Printed
     from kubectl_gadget.output import terminal
     from kubectl_gadget.output.standard_streams import require_writable
-    from kubectl_gadget.session.other_tools.bcc_run import Printed
-    from kubectl_gadget.session.progress import Progress
+    from kubectl_gadget.run.progress import Progress
 
     require_writable(sys.stdout)
     colors = terminal.wants_color(options.output.color, terminal.find_terminal(sys.stdout, os.environ))
@@ -150,8 +150,8 @@ def output(options: "RunOptions") -> "tuple[Printed, Progress]":
 
 
 def _list(options: "RunOptions") -> int:
-    from kubectl_gadget.session.other_tools import bcc_run as session
-    from kubectl_gadget.session.progress import Progress
+    from kubectl_gadget.other_tools import bcc_run as session
+    from kubectl_gadget.run.progress import Progress
 
     by_node = wait_for(session.list_tools(options, Progress(sys.stderr, options.quiet, options.verbose)))
     everything = sorted({tool for tools in by_node.values() for tool in tools})

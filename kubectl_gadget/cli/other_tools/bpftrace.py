@@ -32,7 +32,7 @@ Pods = Annotated[
 
 def bpftrace(words: Words, program_file: File, pod: Pods, flags: ToolFlags) -> int:
     """Rewrites the program, checks what the nodes lack, and starts it on each of them."""
-    from kubectl_gadget.session.other_tools import bpftrace_run as session
+    from kubectl_gadget.other_tools import bpftrace_run as session
 
     pods, scope, target = tuple(pod or ()), flags.scope, flags.target
     text, arguments, name = _program(words, program_file)

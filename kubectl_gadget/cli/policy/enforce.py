@@ -19,7 +19,7 @@ from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse, replay_refusals
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
-from kubectl_gadget.session.recipes.reactions import NO_REACTION, deleting_pods, isolating_pods
+from kubectl_gadget.policies.run.reactions import NO_REACTION, deleting_pods, isolating_pods
 
 _KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delete-pod", "isolate-pod")
 _OF_PODS = (_DELETE_POD, _ISOLATE_POD)

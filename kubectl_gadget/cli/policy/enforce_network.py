@@ -17,7 +17,7 @@ from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.run.run_options import GadgetRun
 
 _SECTION = "Network policies"
 GADGET = "network_policy"
@@ -45,11 +45,11 @@ def enforce_network(
     pods: tuple[str, ...], policies: NetworkPolicyFlags, objects: str | None, dry_run: bool, flags: RunFlags
 ) -> int:
     """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects."""
-    from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.cluster.api.resources import NETWORK_POLICIES
-    from kubectl_gadget.network_policies.validation import read_files
-    from kubectl_gadget.session.policies.network_tables import NO_POLICY, LivePolicyTables, followed, read_objects
-    from kubectl_gadget.session.run import run
+    from kubectl_gadget.gadgets import load_gadget
+    from kubectl_gadget.kube.api.resources import NETWORK_POLICIES
+    from kubectl_gadget.policies.network.validation import read_files
+    from kubectl_gadget.policies.run.network_tables import NO_POLICY, LivePolicyTables, followed, read_objects
+    from kubectl_gadget.run.run import run
 
     if flags.output.output == "compact":
         raise UsageError("-o compact cannot be used with network policies", "-o table, or json")
@@ -85,9 +85,9 @@ def enforce_network(
 def replay_refusals(pods: tuple[str, ...], flags: StoryRunFlags, story: StoryFlags, objects: str | None) -> int:
     """Shows what a recorded run refused: of network policies, or else of policies, as `observe` does. Raises
     UsageError."""
-    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.gadgets import load_gadget
     from kubectl_gadget.recording.reader import RecordingReader
-    from kubectl_gadget.session.run import run
+    from kubectl_gadget.run.run import run
 
     asked = replaying.get()
     assert asked is not None

@@ -27,15 +27,15 @@ from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others,
 from kubectl_gadget.cli.flags.policy_flags import POLICIES
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
 from kubectl_gadget.cli.values import object_names
-from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.model import Policy
     from kubectl_gadget.policies.report.check import HookReport, Report
     from kubectl_gadget.policies.report.node_support import Judgement
-    from kubectl_gadget.session.nodes.hook_lookup import NodeHooks
+    from kubectl_gadget.run.nodes.hook_lookup import NodeHooks
 
 _NODES = "Which nodes"
 
@@ -109,7 +109,7 @@ def _ask(
     cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
     from kubectl_gadget.policies.report.node_support import question
-    from kubectl_gadget.session.nodes.hook_lookup import ask_cluster, ask_local
+    from kubectl_gadget.run.nodes.hook_lookup import ask_cluster, ask_local
 
     asked = question(policies)
     if local:

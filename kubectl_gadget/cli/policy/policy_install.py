@@ -15,14 +15,14 @@ from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, NoHeaders, ScopeFla
 from kubectl_gadget.cli.flags.own_namespace import own_namespace, refuse_others
 from kubectl_gadget.cli.flags.policy_flags import NamedPolicyFlags
 from kubectl_gadget.cli.help.printed_tables import print_json, print_table
-from kubectl_gadget.cluster.cluster_options import AgentOptions
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cluster.api.requests import Api
+    from kubectl_gadget.kube.api.requests import Api
     from kubectl_gadget.policies.installed_policies import StoredPolicy
-    from kubectl_gadget.session.policies.installation import Installed, NodePolicies, PolicyChange
+    from kubectl_gadget.policies.run.installation import Installed, NodePolicies, PolicyChange
 
 _HOW = "How"
 _SECONDS = 120.0
@@ -60,7 +60,7 @@ def install(
     from kubectl_gadget.policies.builtin_policies import builtin_files
     from kubectl_gadget.policies.installed_policies import policies_to_store, refuse_enforcing
     from kubectl_gadget.policies.read.policy_files import sources
-    from kubectl_gadget.session.policies.installation import PolicyChange
+    from kubectl_gadget.policies.run.installation import PolicyChange
 
     if not policies.named:
         raise UsageError("no policy was given", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
@@ -105,14 +105,14 @@ def installed(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, n
 
 
 async def _ask(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodePolicies], list[str]]":
-    from kubectl_gadget.session.policies.installation import nodes, read, reports_of_others
+    from kubectl_gadget.policies.run.installation import nodes, read, reports_of_others
 
     found = await nodes(api, agents)
     return await read(api, agents), found, await reports_of_others(api, agents, found)
 
 
 async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], wait_seconds: float) -> int:
-    from kubectl_gadget.session.policies.installation import PolicyChange, read
+    from kubectl_gadget.policies.run.installation import PolicyChange, read
 
     there = (await read(api, agents)).policies
     by_title = {one.title: one for one in there}
@@ -131,7 +131,7 @@ async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], wai
 
 
 async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done: str, wait_seconds: float) -> int:
-    from kubectl_gadget.session.policies.installation import change, lacks_priority, nudge, wait
+    from kubectl_gadget.policies.run.installation import change, lacks_priority, nudge, wait
 
     there = await change(api, agents, wanted)
     say(done)

@@ -20,10 +20,10 @@ from kubectl_gadget.light_dataclasses import dataclass
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kubectl_gadget.events.rows import Rows
-    from kubectl_gadget.events.schema import Gadget
+    from kubectl_gadget.gadgets.schema import Gadget
     from kubectl_gadget.output.sink import TakingSink
-    from kubectl_gadget.session.run_options import GadgetRun, RecordingOptions, Trigger
+    from kubectl_gadget.rows.rows import Rows
+    from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, Trigger
 
 _SETS = {
     "incident": ("trace_oomkill", "trace_mount", "trace_privilege", "trace_tcpretrans", "trace_fsslower"),
@@ -97,8 +97,8 @@ class RecordFlags(FlagSet):
 
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
-    from kubectl_gadget.session.run import run
-    from kubectl_gadget.session.run_options import Trigger
+    from kubectl_gadget.run.run import run
+    from kubectl_gadget.run.run_options import Trigger
 
     _check(what)
     purpose, trigger = what.purpose or "incident", Trigger()
@@ -107,7 +107,7 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     options = run_options(runs, pods, flags.with_output(output))
 
     def make_sink(gadgets: "Sequence[Gadget]", *_: object) -> "TakingSink":
-        from kubectl_gadget.events.filters.filter import compile_filter
+        from kubectl_gadget.filters.filter import compile_filter
         from kubectl_gadget.output.sink import TakingSink
 
         wanted = None if what.on_match is None else compile_filter(what.on_match, gadgets, "--on-match")
@@ -137,7 +137,7 @@ def _check(what: RecordFlags) -> None:
 def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":
     from kubectl_gadget.recording.outputs import Ring, Rotation
     from kubectl_gadget.recording.recording_places import place_of
-    from kubectl_gadget.session.run_options import RecordingOptions
+    from kubectl_gadget.run.run_options import RecordingOptions
 
     path = place_of(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")
     if what.keep is not None:
@@ -150,12 +150,12 @@ def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":
 
 def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":
     """The gadgets of a set, and the command that shows its recording."""
-    from kubectl_gadget.catalogue import load_gadget
-    from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
-    from kubectl_gadget.session.run_options import GadgetRun
+    from kubectl_gadget.flows.flow_gadgets import FlowGadgets
+    from kubectl_gadget.gadgets import load_gadget
+    from kubectl_gadget.run.run_options import GadgetRun
 
     if purpose in (_BEHAVIOR, _SYSCALLS):
-        from kubectl_gadget.session.recipes.behavior_gadgets import behavior_runs
+        from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
 
         found = behavior_runs(purpose == _SYSCALLS)
         return found, ("trace", "+".join(run.gadget.command[-1] for run in found))

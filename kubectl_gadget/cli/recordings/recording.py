@@ -11,7 +11,7 @@ from kubectl_gadget.cli.flags.flag_declaration import Text, format_flag
 from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.recordings.info import RecordingInfo
+    from kubectl_gadget.recording.info import RecordingInfo
 
 Format = Annotated[Text, format_flag(REPORTS)]
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
@@ -19,8 +19,8 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 def info(files: Files, output: Format = None) -> int:
     from kubectl_gadget.errors import UsageError
+    from kubectl_gadget.recording.info import read_info
     from kubectl_gadget.recording.recording_places import places_of
-    from kubectl_gadget.session.recordings.info import read_info
 
     if not files:
         raise UsageError("no recording was given", "kubectl gadget recording info FILE")

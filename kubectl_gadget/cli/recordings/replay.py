@@ -17,7 +17,7 @@ from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.help.help_pages import page_of
 from kubectl_gadget.cli.values import amounts, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.session.run_options import Moment, Replay
+from kubectl_gadget.run.run_options import Moment, Replay
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -138,8 +138,8 @@ def _read(reader: Callable[[str], T], name: str, text: str | bool | None) -> T |
 
 def _recorded_command(file: str) -> Sequence[str]:
     from kubectl_gadget.recording.reader import RecordingReader
+    from kubectl_gadget.recording.recorded_run import RecordedRun
     from kubectl_gadget.recording.recording_places import places_of
-    from kubectl_gadget.session.recordings.recorded_run import RecordedRun
 
     with RecordingReader(places_of([file])[0]) as reader:
         return RecordedRun.from_meta(reader.meta, file).command

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kubectl_gadget.session.run_options import Moment
+    from kubectl_gadget.run.run_options import Moment
 
 _NUMBER = r"[0-9]+(\.[0-9]*)?|\.[0-9]+"
 _DURATION = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
@@ -59,7 +59,7 @@ def duration_or_none(text: str) -> float | None:
 def duration_in(unit: str, size: int) -> Callable[[str], int]:
     """A reader of durations as a number of `unit`s, one of NANOSECONDS, in a C integer of `size` bytes. A plain number
     is in this unit."""
-    from kubectl_gadget.events.schema import NANOSECONDS
+    from kubectl_gadget.gadgets.schema import NANOSECONDS
 
     def read(text: str) -> int:
         units = counted(text)
@@ -82,7 +82,7 @@ def duration_in(unit: str, size: int) -> Callable[[str], int]:
 
 def duration_text(value: int, unit: str) -> str:
     """The shortest way to write `value` units in one unit; duration_in() reads it back."""
-    from kubectl_gadget.events.schema import NANOSECONDS
+    from kubectl_gadget.gadgets.schema import NANOSECONDS
 
     nanoseconds = value * NANOSECONDS[unit]
     found = next(name for name, each in reversed(NANOSECONDS.items()) if nanoseconds % each == 0)
@@ -154,7 +154,7 @@ def moment(text: str) -> "Moment":
     """A time before the end of a recording (10m), or a wall time in RFC 3339 (2026-05-01T10:00:00Z)."""
     from datetime import datetime
 
-    from kubectl_gadget.session.run_options import Moment  # not for --help
+    from kubectl_gadget.run.run_options import Moment  # not for --help
 
     try:
         return Moment(ago_ns=round(duration(text) * 1e9))

@@ -8,7 +8,7 @@ from kubectl_gadget.similar_names import meant
 
 def syscalls(text: str) -> str:
     """A list of system calls and classes of them: openat,read,%network. Raises UsageError."""
-    from kubectl_gadget.events.linux.syscall_table import select
+    from kubectl_gadget.linux.syscall_table import select
 
     select(text)
     return text
@@ -16,14 +16,14 @@ def syscalls(text: str) -> str:
 
 def pcap(text: str) -> str:
     """A tcpdump filter expression. Raises UsageError."""
-    from kubectl_gadget.events.filters.pcap_filter import compile_filter
+    from kubectl_gadget.filters.pcap_filter import compile_filter
 
     compile_filter(text)
     return text
 
 
 def paths(text: str) -> str:
-    from kubectl_gadget.events.filters.path_tails import read_paths
+    from kubectl_gadget.filters.path_tails import read_paths
 
     read_paths(text)
     return text
@@ -71,8 +71,8 @@ def names_of(kind: str) -> list[str]:
 
 def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
     """The optional prefix of a name, the function from number to name, and the range of numbers."""
-    from kubectl_gadget.events.linux.errno_and_open import ERRNO_NAMES
-    from kubectl_gadget.events.linux.process_constants import capability_name, signal_name
+    from kubectl_gadget.linux.errno_and_open import ERRNO_NAMES
+    from kubectl_gadget.linux.process_constants import capability_name, signal_name
 
     known: dict[str, tuple[str, Callable[[int], str], range]] = {
         "signal": ("SIG", signal_name, range(1, 65)),

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import filter_members
-from kubectl_gadget.events.columns.texts import CodedTexts, Memo, until_nul
-from kubectl_gadget.events.container_lookup import UNKNOWN, Container
-from kubectl_gadget.events.exec_id_field import read_exec_id
-from kubectl_gadget.events.linux.network import address_text
-from kubectl_gadget.events.vectors import Vector, exact
 from kubectl_gadget.flows.address_book import AddressBook, is_shared
 from kubectl_gadget.flows.flow import Who
 from kubectl_gadget.flows.joining.equal_rows import equal_rows
+from kubectl_gadget.linux.network import address_text
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.members import filter_members
+from kubectl_gadget.rows.columns.texts import CodedTexts, Memo, until_nul
+from kubectl_gadget.rows.container_lookup import UNKNOWN, Container
+from kubectl_gadget.rows.exec_id_field import read_exec_id
+from kubectl_gadget.rows.vectors import Vector, exact
 
 GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
 

@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.rounded_amounts import duration_text
-from kubectl_gadget.events.columns.wall_time import nanoseconds
 from kubectl_gadget.flows.address_book import AddressBook, is_shared
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
@@ -38,6 +35,9 @@ from kubectl_gadget.flows.joining.endpoint_rows import AddressPort, EndReader, F
 from kubectl_gadget.flows.joining.nat import Translated
 from kubectl_gadget.flows.joining.plain_flows import Changes, Chosen, Integers, Others, PlainConnections, Tables, choose
 from kubectl_gadget.flows.joining.service_backends import Clients
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.rounded_amounts import duration_text
+from kubectl_gadget.rows.columns.wall_time import nanoseconds
 
 Row = Mapping[str, Any]
 

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.vectors import different, pick
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import Flow, Party, PodFacts, Who, address_name
 from kubectl_gadget.flows.joining.endpoint_rows import (
@@ -32,6 +30,8 @@ from kubectl_gadget.flows.joining.endpoint_rows import (
     Key,
 )
 from kubectl_gadget.flows.joining.equal_rows import equal_rows
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.vectors import different, pick
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

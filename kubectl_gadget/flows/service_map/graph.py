@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from kubectl_gadget.counts import count
-from kubectl_gadget.events.columns.rounded_amounts import bytes_text
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.rows.columns.rounded_amounts import bytes_text
 
 
 @dataclass(slots=True)

@@ -22,13 +22,13 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.flow import FlowEvent, Party
 from kubectl_gadget.flows.flow_json import record
 from kubectl_gadget.flows.service_map.flow_processes import Processes
 from kubectl_gadget.flows.service_map.graph import Edge, FlowGraph, MapNode, place
 from kubectl_gadget.flows.service_map.process_tree import ProcessTree
-from kubectl_gadget.session.services import Surroundings
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.services import Surroundings
 
 _TICK_SECONDS = 0.25
 _LAST_EVENTS = 1000

@@ -5,12 +5,12 @@ The trap: connections of unknown processes, and the server's side of DNS, are sk
 
 from collections.abc import Sequence
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import member_values as values
-from kubectl_gadget.events.community_id import community_id
-from kubectl_gadget.events.exec_id_field import read_exec_id
 from kubectl_gadget.observe.decoders.process_records import numbers
 from kubectl_gadget.observe.happening import ConnectionEvent
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.members import member_values as values
+from kubectl_gadget.rows.community_id import community_id
+from kubectl_gadget.rows.exec_id_field import read_exec_id
 
 _UNKNOWN = (1 << 64) - 1
 _ENDS = ("local", "local_port", "remote", "remote_port")

@@ -7,20 +7,20 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from kubectl_gadget.events import stacks
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.stack_columns import STACK
-from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.linux.errno_and_open import errno_name
-from kubectl_gadget.events.linux.process_constants import signal_name
-from kubectl_gadget.events.schema import About, Field, Gadget, RecordLayout
-from kubectl_gadget.events.stacks import CallFrame, stack_of
+from kubectl_gadget.gadgets.schema import About, Field, Gadget, RecordLayout
+from kubectl_gadget.linux.errno_and_open import errno_name
+from kubectl_gadget.linux.process_constants import signal_name
 from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
 from kubectl_gadget.policies.compiler.matches import Match, matches
 from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
-from kubectl_gadget.policy_events.event import PolicyEvent, StackEntry, read_event
-from kubectl_gadget.policy_events.event_metadata import make_event
-from kubectl_gadget.policy_events.policy_record import (
+from kubectl_gadget.rows import stacks
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.stack_columns import STACK
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.stacks import CallFrame, stack_of
+from kubectl_gadget.wire.policy_events.event import PolicyEvent, StackEntry, read_event
+from kubectl_gadget.wire.policy_events.event_metadata import make_event
+from kubectl_gadget.wire.policy_events.policy_record import (
     HEAD,
     KERNEL_STACK_AT,
     RECORD,

@@ -6,13 +6,13 @@ The trap: batches are read by column, so each column that is needed is read once
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.events.batch import Batch
-from kubectl_gadget.events.columns.members import member_values as values
-from kubectl_gadget.events.exec_id_field import read_exec_id
-from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, ProcessEvent
-from kubectl_gadget.policy_events.event import Credentials
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.members import member_values as values
+from kubectl_gadget.rows.exec_id_field import read_exec_id
+from kubectl_gadget.wire.policy_events.event import Credentials
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 _CREDENTIALS = (
     *("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid", "securebits"),

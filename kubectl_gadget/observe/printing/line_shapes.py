@@ -6,10 +6,10 @@ The trap: the policy decides which arguments exist, so each shape finds them by 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.events.linux.process_constants import namespace_names
-from kubectl_gadget.events.linux.syscalls import syscall_name
+from kubectl_gadget.linux.process_constants import namespace_names
+from kubectl_gadget.linux.syscalls import syscall_name
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent
+from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent
 
 Shape = tuple[str, str, Sequence[str]]
 """Emoji, word, and the parts that follow the program."""

@@ -9,7 +9,7 @@ of these is one word, quoted where necessary: none can be confused with the othe
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.events.linux.process_constants import capability_name
+from kubectl_gadget.linux.process_constants import capability_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
 from kubectl_gadget.observe.printing.line_shapes import quoted, shape
@@ -19,9 +19,9 @@ from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.tables.widths import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color
-from kubectl_gadget.policy_events.body import rfc3339
-from kubectl_gadget.policy_events.event import PolicyEvent, StackEntry
-from kubectl_gadget.policy_events.policy_record import done_text
+from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events.event import PolicyEvent, StackEntry
+from kubectl_gadget.wire.policy_events.policy_record import done_text
 
 _WORD_WIDTH = 7
 _ADMIN_COLUMN = 120

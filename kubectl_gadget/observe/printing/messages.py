@@ -10,20 +10,20 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.linux.errno_and_open import open_flag_names
-from kubectl_gadget.events.linux.object_states import device_number_text
-from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS, signal_name
-from kubectl_gadget.events.vectors import exact
+from kubectl_gadget.linux.errno_and_open import open_flag_names
+from kubectl_gadget.linux.object_states import device_number_text
+from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS, signal_name
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.printing.strict_body import strict_body
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import StoryEvent
-from kubectl_gadget.policy_events import strict_names
-from kubectl_gadget.policy_events.body import Object, known, pod_body, policy_body, rfc3339
-from kubectl_gadget.policy_events.event import Credentials
-from kubectl_gadget.views.row_texts import LATE
+from kubectl_gadget.output.row_texts import LATE
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.vectors import exact
+from kubectl_gadget.wire.policy_events import strict_names
+from kubectl_gadget.wire.policy_events.body import Object, known, pod_body, policy_body, rfc3339
+from kubectl_gadget.wire.policy_events.event import Credentials
 
 _DOCKER_CHARACTERS = 31
 _MOST_ANCESTORS = 32

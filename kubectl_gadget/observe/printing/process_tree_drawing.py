@@ -13,14 +13,14 @@ process; the number of omitted ones is shown.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kubectl_gadget.events.linux.process_constants import signal_name
+from kubectl_gadget.linux.process_constants import signal_name
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.printing.lines import action, command_text
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events.event import PolicyEvent
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 MOST_ACTIONS = 1000
 """Per process."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TextIO
 
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.observe.printing.line_options import LineOptions
 from kubectl_gadget.observe.printing.lines import line
 from kubectl_gadget.observe.printing.messages import Details, gap_message, message
@@ -19,6 +18,7 @@ from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables.widths import cut
 from kubectl_gadget.output.terminal import Terminal, wants_color
+from kubectl_gadget.rows.rows import Rows
 
 
 class TextSink(StreamSink):

@@ -6,7 +6,7 @@ The trap: kinds differ without a reason (a tracepoint has no `data`), and 64-bit
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_gadget.policy_events.body import Object
+from kubectl_gadget.wire.policy_events.body import Object
 
 _ALL = ("process", "parent", "ancestors")
 _POLICY = (*_ALL, "policy_name", "message", "tags", "args", "action")

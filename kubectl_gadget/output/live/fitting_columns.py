@@ -7,9 +7,9 @@ keeps that status; otherwise columns would come and go.
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.output.shown_columns import Heading
 from kubectl_gadget.output.tables.widths import fitting
-from kubectl_gadget.views.shown_columns import Heading
+from kubectl_gadget.rows.rows import Rows
 
 _EMPTY = frozenset({"-", "", '""'})
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables.blocks import MakeTable, table_text
 from kubectl_gadget.output.tables.widths import cut, text_width
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.tables.aggregation import sort
-from kubectl_gadget.views.tables.arrangement import Arrangement
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.tables.aggregation import sort
+from kubectl_gadget.rows.tables.arrangement import Arrangement
 
 if TYPE_CHECKING:  # needed only for a filter
-    from kubectl_gadget.events.filters.filter import Filter
+    from kubectl_gadget.filters.filter import Filter
 
 _LINES_AROUND = 2
 """The header, and the line with the cursor."""
@@ -130,7 +130,7 @@ class LiveTable(StreamSink):
     def _type(self, key: str) -> None:
         assert self._typed is not None
         if key in _ENTER:
-            from kubectl_gadget.events.filters.filter import compile_filter
+            from kubectl_gadget.filters.filter import compile_filter
 
             try:
                 self._filter = compile_filter(self._typed, [self._gadget]) if self._typed.strip() else None

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.columns.rounded_amounts import bytes_text, duration_text
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.profiles import flame_drawing
 from kubectl_gadget.output.profiles.folded import Paths, ProfileSink, read_folded, step
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.call_paths import PathStep, unit_of
+from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.tables.call_paths import PathStep, unit_of
 
 _HERE = Path(__file__).parent
 _SPECIAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}

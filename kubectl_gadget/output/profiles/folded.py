@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.views.tables.call_paths import PathStep, Sample, has_stacks, samples
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.tables.call_paths import PathStep, Sample, has_stacks, samples
 
 Paths = dict[tuple[PathStep, ...], int]
 """The weight of each path."""

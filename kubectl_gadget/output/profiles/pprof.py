@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import BinaryIO, TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.profiles.folded import ProfileSink
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.tables.call_paths import PathStep, Sample, unit_of
+from kubectl_gadget.rows.tables.call_paths import PathStep, Sample, unit_of
 
 # Field numbers, https://github.com/google/pprof/blob/main/proto/profile.proto
 _SAMPLE_TYPE, _SAMPLE, _MAPPING, _LOCATION, _FUNCTION, _STRING, _TIME, _DEFAULT = 1, 2, 3, 4, 5, 6, 9, 14

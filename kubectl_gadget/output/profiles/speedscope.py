@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from kubectl_gadget import __version__
-from kubectl_gadget.events.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.profiles.folded import ProfileSink
-from kubectl_gadget.views.tables.call_paths import PathStep, unit_of
+from kubectl_gadget.rows.tables.call_paths import PathStep, unit_of
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 _UNITS = {"nanoseconds": "nanoseconds", "bytes": "bytes", "count": "none"}

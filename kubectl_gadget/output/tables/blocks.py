@@ -8,8 +8,8 @@ from collections.abc import Callable
 from io import StringIO
 from typing import TextIO
 
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.sink import Sink, StreamSink
+from kubectl_gadget.rows.rows import Rows
 
 MakeTable = Callable[[TextIO], Sink]
 

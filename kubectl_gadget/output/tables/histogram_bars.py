@@ -9,15 +9,15 @@ from typing import TextIO
 
 import numpy as np
 
-from kubectl_gadget.events.columns.histogram import Counts, octave_bounds, octaves
-from kubectl_gadget.events.columns.rounded_amounts import duration_text
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import Column, Gadget
+from kubectl_gadget.gadgets.schema import Column, Gadget
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.row_texts import cells
+from kubectl_gadget.output.shown_columns import find_column
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.tables.widths import cut
-from kubectl_gadget.views.row_texts import cells
-from kubectl_gadget.views.shown_columns import find_column
+from kubectl_gadget.rows.columns.histogram import Counts, octave_bounds, octaves
+from kubectl_gadget.rows.columns.rounded_amounts import duration_text
+from kubectl_gadget.rows.rows import Rows
 
 _WIDEST_BAR = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

@@ -12,15 +12,15 @@ from typing import Any, TextIO
 import numpy as np
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.columns.histogram import STARTS, Counts, percentiles, read_buckets
-from kubectl_gadget.events.columns.rounded_amounts import duration_text
-from kubectl_gadget.events.rows import Rows
-from kubectl_gadget.events.schema import PERCENTILES
+from kubectl_gadget.gadgets.schema import PERCENTILES
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.row_texts import MemberRows, cells
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables.histogram_bars import bars
 from kubectl_gadget.output.tables.widths import GAP, pad, text_width
-from kubectl_gadget.views.row_texts import MemberRows, cells
+from kubectl_gadget.rows.columns.histogram import STARTS, Counts, percentiles, read_buckets
+from kubectl_gadget.rows.columns.rounded_amounts import duration_text
+from kubectl_gadget.rows.rows import Rows
 
 Key = tuple[Any, ...]
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import NamedTuple, TextIO
 
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.row_texts import cells, pod_keys
+from kubectl_gadget.output.shown_columns import Heading
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables.widths import GAP, cut, fit, pad, text_width, widest
 from kubectl_gadget.output.terminal import RED, Terminal, paint, pod_color
-from kubectl_gadget.views.row_texts import cells, pod_keys
-from kubectl_gadget.views.shown_columns import Heading
+from kubectl_gadget.rows.rows import Rows
 
 Read = Callable[[Rows], list[Sequence[str]]]
 """Reads all columns of some rows, one list of texts per heading; they are not escaped yet."""

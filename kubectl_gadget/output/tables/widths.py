@@ -7,7 +7,7 @@ computing the width of each cell is slow, so the width of plain ASCII is its len
 
 from collections.abc import Collection, Sequence
 
-from kubectl_gadget.views.shown_columns import Heading
+from kubectl_gadget.output.shown_columns import Heading
 
 GAP = "  "
 ELLIPSIS = "…"

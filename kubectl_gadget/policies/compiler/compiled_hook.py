@@ -24,7 +24,7 @@ from kubectl_gadget.policies.compiler.selectors_at_hook import (
     selectors_at,
 )
 from kubectl_gadget.policies.model import Action, Hook, HookFilter
-from kubectl_gadget.policy_events.policy_record import Form, Type
+from kubectl_gadget.wire.policy_events.policy_record import Form, Type
 
 MASKS = (
     *("guard", "start", "post", "override", "signal", "limit", "none"),

@@ -12,7 +12,7 @@ from kubectl_gadget.policies.compiler.attach.hook_ways import OF_SYSCALLS, HookW
 from kubectl_gadget.policies.compiler.encoding.slots import Slot, SlotFlag, SlotSource, argument_slot
 from kubectl_gadget.policies.compiler.refusals import IN_PROGRAMS, check_program
 from kubectl_gadget.policies.model import Argument, Hook
-from kubectl_gadget.policy_events.policy_record import Type
+from kubectl_gadget.wire.policy_events.policy_record import Type
 
 _OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)
 """Types that need a second argument, `size_index`."""

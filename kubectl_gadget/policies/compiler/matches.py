@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
-from kubectl_gadget.policy_events import event_metadata
-from kubectl_gadget.policy_events.policy_record import read
+from kubectl_gadget.wire.policy_events import event_metadata
+from kubectl_gadget.wire.policy_events.policy_record import read
 
 Match = event_metadata.Match[SelectorAtHook]
 

@@ -11,7 +11,7 @@ from kubectl_gadget.policies.compiler.attach.hook_ways import HookWay
 from kubectl_gadget.policies.compiler.encoding.comparison_tables import Test, TestClass
 from kubectl_gadget.policies.compiler.encoding.slots import START, Slot, SlotSource
 from kubectl_gadget.policies.model import Hook
-from kubectl_gadget.policy_events.policy_record import Type
+from kubectl_gadget.wire.policy_events.policy_record import Type
 from kubectl_gadget.wire.policy_messages import Resolve
 
 _RESOLVED_FROM = {

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_gadget.events.linux.errno_and_open import errno_name
-from kubectl_gadget.events.linux.process_constants import signal_name
+from kubectl_gadget.linux.errno_and_open import errno_name
+from kubectl_gadget.linux.process_constants import signal_name
 from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
 from kubectl_gadget.policies.compiler.compiled_policies import target_name
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook
 from kubectl_gadget.policies.model import Action, Hook, Policy, UserProbe
-from kubectl_gadget.policy_events.event import Hook as Kind
-from kubectl_gadget.policy_events.event_metadata import EventMetadata
-from kubectl_gadget.policy_events.policy_record import OVERRIDDEN, REPLACED, blocks, done_text, verdict_text
+from kubectl_gadget.wire.policy_events.event import Hook as Kind
+from kubectl_gadget.wire.policy_events.event_metadata import EventMetadata
+from kubectl_gadget.wire.policy_events.policy_record import OVERRIDDEN, REPLACED, blocks, done_text, verdict_text
 
 _HOOKS: dict[str, Kind] = {"fentry": "kprobe", "raw_tracepoint": "tracepoint"}
 

@@ -11,7 +11,7 @@ from typing import Literal
 from kubectl_gadget.policies.compiler import file_following, refusals, socket_tracking
 from kubectl_gadget.policies.compiler.refusals import REQUESTS
 from kubectl_gadget.policies.model import Action, Argument, Hook, Policy, Scope, Selector
-from kubectl_gadget.policy_events.policy_record import OVERRIDDEN, REPLACED
+from kubectl_gadget.wire.policy_events.policy_record import OVERRIDDEN, REPLACED
 
 _EPERM = 1
 _SIGKILL = 9

@@ -14,7 +14,7 @@ from typing import Literal, NoReturn
 
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.filters import cel_syntax
+from kubectl_gadget.filters import cel_syntax
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument
 from kubectl_gadget.yaml_reader import Scalar, WrongYaml

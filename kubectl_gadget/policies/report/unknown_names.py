@@ -9,7 +9,7 @@ since a function that is merely absent on this machine is not a mistake.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kubectl_gadget.events.linux import tables
+from kubectl_gadget.linux import tables
 from kubectl_gadget.policies.language.linux_names import system_calls
 from kubectl_gadget.policies.model import Hook, Note, Policy
 from kubectl_gadget.similar_names import did_you_mean, meant

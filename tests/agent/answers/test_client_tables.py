@@ -11,8 +11,8 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.catalogue.load import object_bytes
 from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.gadgets.load import object_bytes
 from tests.bpf.tracer import MACHINE
 from tests.messages import update_of
 

@@ -13,9 +13,9 @@ import pytest
 from kubectl_gadget.agent.bpf import detached, libbpf
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.kernel import features
-from kubectl_gadget.catalogue.load import load_gadget, object_bytes
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets.load import load_gadget, object_bytes
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 from kubectl_gadget.wire.frames import FrameType
 from tests.agent.client import Client
 from tests.bpf import deeds

@@ -10,9 +10,9 @@ import pytest
 
 from kubectl_gadget.agent.bpf.object import BpfObject, program_info
 from kubectl_gadget.agent.bpf.own_objects import own_elf
-from kubectl_gadget.catalogue.load import load_gadget, object_bytes
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets.load import load_gadget, object_bytes
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 from tests.agent.client import Client
 from tests.bpf.tracer import MACHINE
 

@@ -10,10 +10,10 @@ from kubectl_gadget.agent.bpf import sampling
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.sources.top import TopSource
-from kubectl_gadget.catalogue import load_gadget, object_bytes
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets import load_gadget, object_bytes
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 from tests.agent.node import node_context
 
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from kubectl_gadget.agent.kernel.old_instructions import without_compare_and_swap
-from kubectl_gadget.catalogue.load import object_bytes
+from kubectl_gadget.gadgets.load import object_bytes
 from tests.bpf import deeds
 from tests.bpf.answers import Answers
 from tests.bpf.test_profile_syscall import CALL, FIFO

@@ -16,7 +16,7 @@ from kubectl_gadget.agent.kernel_types import stored_subsets
 from kubectl_gadget.agent.kernel_types.btf_records import STRUCT, BtfRecords
 from kubectl_gadget.agent.kernel_types.stored_subsets import open_subset
 from kubectl_gadget.agent.kernel_types.subset import NoSubsetError, ReadTypes, read_types, subset
-from kubectl_gadget.catalogue import object_bytes
+from kubectl_gadget.gadgets import object_bytes
 from tests.bpf.tracer import MACHINE
 
 pytestmark = pytest.mark.bpf

@@ -20,7 +20,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from kubectl_gadget.catalogue import pack_payload as building
+from kubectl_gadget.gadgets import pack_payload as building
 from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.message import parse
 

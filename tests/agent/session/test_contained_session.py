@@ -10,29 +10,29 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget import catalogue
+from kubectl_gadget import gadgets
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, ContainerSelection
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import contained_session
 from kubectl_gadget.agent.session.contained_session import Catalogue, take_place
-from kubectl_gadget.catalogue.contained_gadgets import LEFT_OUT
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets.contained_gadgets import LEFT_OUT
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 from kubectl_gadget.wire.client_messages import GadgetSpec, Run
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.client import PROJECT
 from tests.messages import filter_spec, gadget_spec
 
 MACHINE = os.uname().machine
-NAMES = [summary.name for summary in catalogue.load_index()]
+NAMES = [summary.name for summary in gadgets.load_index()]
 RUNNABLE = [name for name in NAMES if name not in LEFT_OUT]
 
 
 def asked(name: str, **parameters: Any) -> tuple[dict[str, Any], bytes]:
     """What the client asks of a gadget, as it comes out of JSON, and its object."""
-    run = GadgetRun(catalogue.load_gadget(name), parameters)
+    run = GadgetRun(gadgets.load_gadget(name), parameters)
     request = build([run], [{}], 4 << 20)
     return json.loads(json.dumps(request.gadgets[0].to_json())), request.object_bytes(0, MACHINE)
 
@@ -182,14 +182,14 @@ def test_a_session_for_one_namespace_runs_nothing_about_whole_nodes(catalogue_bu
 def test_only_gadgets_that_check_each_event_run_in_a_session_for_one_namespace(catalogue_built: Path) -> None:
     known = Catalogue(SessionCommand((), contained=True, namespace="shop"))
     for name in RUNNABLE:
-        gadget = catalogue.load_gadget(name)
+        gadget = gadgets.load_gadget(name)
         asks = "gadget_node_named_only" in gadget.agent.globals or gadget.agent.sampler == "mounts"
         if gadget.whole_nodes or not asks:
             with pytest.raises(AgentError, match="shows whole nodes"):
                 known.entry(name)
         else:
             assert known.entry(name)
-    assert [name for name in RUNNABLE if catalogue.load_gadget(name).whole_nodes] == ["top_bpf"]
+    assert [name for name in RUNNABLE if gadgets.load_gadget(name).whole_nodes] == ["top_bpf"]
 
 
 def container(namespace: str, kind: str = "container") -> ContainerIdentity:

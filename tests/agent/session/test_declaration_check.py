@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget import catalogue
+from kubectl_gadget import gadgets
 from kubectl_gadget.agent.session.declaration_check import check_declared
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.session.nodes.run_declaration import declared
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.run.nodes.run_declaration import declared
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, Library, Variable
 from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
@@ -26,10 +26,10 @@ NO_POLICIES = PolicySpec.from_json({"name": "policy", "kind": "policy", "scopes"
 
 
 def built(name: str, **parameters: Any) -> tuple[GadgetSpec, bytes]:
-    run = GadgetRun(catalogue.load_gadget(name), parameters)
+    run = GadgetRun(gadgets.load_gadget(name), parameters)
     (spec,) = build([run], [{}], 4 << 20).gadgets
     assert isinstance(spec, GadgetSpec)
-    return spec, catalogue.object_bytes(name, MACHINE)
+    return spec, gadgets.object_bytes(name, MACHINE)
 
 
 def check(spec: AnyGadget, elf: bytes, *, name: str = "", enforces: bool = False) -> None:
@@ -59,10 +59,10 @@ def test_run_has_to_be_what_the_command_declared(catalogue_built: Path) -> None:
 
 
 def test_each_gadget_passes_as_the_client_declares_it(catalogue_built: Path) -> None:
-    for summary in catalogue.load_index():
+    for summary in gadgets.load_index():
         parameters = {"function": "libc:getpid"} if summary.name == "profile_functions" else {}
         spec, elf = built(summary.name, **parameters)
-        command = declared(RunOptions(gadgets=(GadgetRun(catalogue.load_gadget(summary.name), parameters),)), None)
+        command = declared(RunOptions(gadgets=(GadgetRun(gadgets.load_gadget(summary.name), parameters),)), None)
         assert command.enforces == (summary.name == "network_policy")
         check_declared(command, [spec], [elf], in_pod=True)
 
@@ -74,12 +74,12 @@ def test_a_name_belongs_to_its_object(tmp_path: Path, catalogue_built: Path) -> 
     for enforces in (False, True):
         refused(spec, own, why, enforces=enforces)
         refused(spec, elf[:-1] + b"\1", why, enforces=enforces)
-        refused(spec, catalogue.object_bytes("policy", MACHINE), why, enforces=enforces)
-        refused(spec.replace(name="policy"), catalogue.object_bytes("policy", MACHINE), why, enforces=enforces)
+        refused(spec, gadgets.object_bytes("policy", MACHINE), why, enforces=enforces)
+        refused(spec.replace(name="policy"), gadgets.object_bytes("policy", MACHINE), why, enforces=enforces)
         refused(NO_POLICIES.replace(name="trace_open"), elf, why, enforces=enforces)
         refused(NO_POLICIES, own, why, enforces=enforces)
         refused(InstalledSpec(name="trace_open", kind="installed"), b"", why, enforces=enforces)
-    check(NO_POLICIES, catalogue.object_bytes("policy", MACHINE))
+    check(NO_POLICIES, gadgets.object_bytes("policy", MACHINE))
     check(InstalledSpec(name="installed", kind="installed"), b"")
 
 
@@ -122,7 +122,7 @@ def test_a_users_own_object_enforces_when_it_could(tmp_path: Path) -> None:
 
 
 def test_the_client_declares_what_a_users_own_object_could_do(tmp_path: Path) -> None:
-    gadget = catalogue.load_gadget("trace_open")
+    gadget = gadgets.load_gadget("trace_open")
     for code, enforces in (("", False), (KILLS, True)):
         for machine in ("aarch64", "x86_64"):
             (tmp_path / "objects" / machine).mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.host.cgroups import find_root
-from kubectl_gadget.cluster.agents import manifests
+from kubectl_gadget.agents import manifests
 from kubectl_gadget.demo import DemoPods
 from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.message import parse

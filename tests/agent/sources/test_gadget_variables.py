@@ -6,9 +6,9 @@ import pytest
 
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
-from kubectl_gadget.catalogue.load import load_gadget, object_bytes
-from kubectl_gadget.session.request import build
-from kubectl_gadget.session.run_options import GadgetRun
+from kubectl_gadget.gadgets.load import load_gadget, object_bytes
+from kubectl_gadget.run.request import build
+from kubectl_gadget.run.run_options import GadgetRun
 from tests.bpf.tracer import MACHINE
 
 pytestmark = pytest.mark.bpf

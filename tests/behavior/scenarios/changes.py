@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import indent
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.events.linux.syscalls import syscall_names
+from kubectl_gadget.linux.syscalls import syscall_names
 from tests.behavior.scenarios.stage import METADATA, OUTSIDE
 from tests.behavior.scenarios.workloads import API, CACHE, DB, FRONT, ORDERS, Workload
 

@@ -7,12 +7,12 @@ from typing import TextIO
 import pytest
 import yaml
 
-from kubectl_gadget import catalogue
+from kubectl_gadget import gadgets
+from kubectl_gadget.advise import advise_run
 from kubectl_gadget.advise.uses import SeenUses
 from kubectl_gadget.cli.main import run
 from kubectl_gadget.recording import layout
-from kubectl_gadget.session import advise_run
-from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.run.run_options import RunOptions
 from tests.advise import test_seccomp
 from tests.advise.flows import DB, WEB, flow, recording
 from tests.cli.sample_gadgets import TRACE_OPEN
@@ -37,7 +37,7 @@ class Kept:
             return 0
 
         patch.setattr(advise_run, "add_recordings", add)
-        patch.setattr(catalogue, "load_gadget", lambda _: TRACE_OPEN)
+        patch.setattr(gadgets, "load_gadget", lambda _: TRACE_OPEN)
 
     def write(self, made: SeenUses) -> str:
         path = self.folder / f"{len(self.made)}.kgr"

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kubectl_gadget.ci.assertions import parse_assertions
 from kubectl_gadget.cli.framework.command import Command, GadgetCommand, GadgetGroup
 from kubectl_gadget.cli.help.stored import PROGRAM
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.session.ci.assertions import parse_assertions
 from tests.gadget_run import PROJECT
 
 PAGES = sorted((PROJECT / "docs" / "ci").glob("*.md"))

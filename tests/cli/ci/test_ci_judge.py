@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli import main
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.session.recordings.recorder import meta_of
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
 pytestmark = pytest.mark.usefixtures("built_in")
 

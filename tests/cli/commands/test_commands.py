@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_gadget import __version__, catalogue, demo
+from kubectl_gadget import __version__, demo, gadgets
+from kubectl_gadget.agents import deployments, node_status, resident_agents
+from kubectl_gadget.agents.node_status import NodeStatus
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.commands import version
-from kubectl_gadget.cluster.agents import deployments, node_status, resident_agents
-from kubectl_gadget.cluster.agents.node_status import NodeStatus
-from kubectl_gadget.cluster.api.requests import Api
-from kubectl_gadget.cluster.cluster_options import AgentOptions, Selection
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
+from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube.cluster_options import AgentOptions, Selection
 from kubectl_gadget.yaml_files import safe_loader
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import TRACE_OPEN
@@ -253,7 +253,7 @@ def test_contained_agents_have_neither_all_rights_nor_policies(more: str, capsys
 
 
 def test_a_gadget_of_the_users_own_has_its_own_flags(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "load_own", lambda path: (TRACE_OPEN, path / "built"))
+    monkeypatch.setattr(gadgets, "load_own", lambda path: (TRACE_OPEN, path / "built"))
     assert main.run(shlex.split("run --timeout 3s ./mine xwing --failed -n default")) == 0
     (run,) = runs[0].gadgets
     assert (run.gadget, run.parameters, run.directory) == (TRACE_OPEN, {"failed": True}, Path("mine/built"))
@@ -266,7 +266,7 @@ def test_a_gadget_of_the_users_own_that_is_not_there_is_a_usage_error(
     def refuse(path: Path) -> None:
         raise UsageError(f"{path}: no such file or directory")
 
-    monkeypatch.setattr(catalogue, "load_own", refuse)
+    monkeypatch.setattr(gadgets, "load_own", refuse)
     assert main.run(["run", "./nope", "--help"]) == 2
     assert capsys.readouterr().err == "error: nope: no such file or directory\ntry: kubectl gadget run --help\n"
 
@@ -313,8 +313,8 @@ def test_the_demo_runs_the_gadget_that_was_named_with_its_own_flags(runs: Runs, 
 def test_the_demo_reports_the_story_of_its_pods(
     runs: Runs, steps: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = catalogue.load_gadget
-    monkeypatch.setattr(catalogue, "load_gadget", lambda name: find("trace_open"))
+    find = gadgets.load_gadget
+    monkeypatch.setattr(gadgets, "load_gadget", lambda name: find("trace_open"))
     assert main.run(["demo", "observe", "--tree"]) == 0
     assert runs[0].transform is not None
     assert runs[0].make_sink is not None
@@ -332,8 +332,8 @@ def test_the_demo_starts_no_pod_when_a_flag_is_wrong(steps: list[str]) -> None:
 @pytest.fixture
 def any_gadget(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """The catalogue of these tests has not all that commands run."""
-    find = catalogue.load_gadget
-    monkeypatch.setattr(catalogue, "load_gadget", lambda name: find("trace_open"))
+    find = gadgets.load_gadget
+    monkeypatch.setattr(gadgets, "load_gadget", lambda name: find("trace_open"))
 
 
 @pytest.mark.usefixtures("any_gadget")

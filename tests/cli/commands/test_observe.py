@@ -2,14 +2,14 @@
 
 import pytest
 
-from kubectl_gadget.catalogue.load import load_gadget
 from kubectl_gadget.cli import main
+from kubectl_gadget.gadgets.load import load_gadget
 from tests.cli.conftest import Runs
 
 
 @pytest.fixture(autouse=True)
 def _real_catalogue(catalogue_built: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_gadget.catalogue.load_gadget", load_gadget)
+    monkeypatch.setattr("kubectl_gadget.gadgets.load_gadget", load_gadget)
 
 
 def test_it_follows_processes_and_on_request_files(runs: Runs) -> None:

@@ -130,7 +130,7 @@ def test_a_namespace_that_is_not_the_policys_is_refused_as_kubectl_does(
 def test_network_policies_are_checked_for_the_same_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(
-        "kubectl_gadget.network_policies.evaluate.read_policies",
+        "kubectl_gadget.policies.network.evaluate.read_policies",
         lambda text, name, namespace: asked.append(namespace) or [],
     )
     monkeypatch.setattr("kubectl_gadget.cli.advise.advise_networkpolicy.watch", lambda *_: (None, 0))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.cli import main
-from kubectl_gadget.cluster.cluster_options import AgentOptions, KubeOptions, Selection
+from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.run.run_options import RunOptions
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import GADGETS, TOP_FILE
 

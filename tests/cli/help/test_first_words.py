@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.help.equivalents import COMMANDS
 from kubectl_gadget.cli.help.gadget_index import unknown_gadget
 from kubectl_gadget.cli.root import root
+from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.conftest import Runs
 
 ROOT = Path(__file__).parents[3]

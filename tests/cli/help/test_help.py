@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from kubectl_gadget import catalogue
-from kubectl_gadget.catalogue import GadgetSummary
+from kubectl_gadget import gadgets
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import all_flags
@@ -20,7 +19,8 @@ from kubectl_gadget.cli.help.rendering import MOST_LINES
 from kubectl_gadget.cli.help.stored import PROGRAM
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.schema import Parameter
+from kubectl_gadget.gadgets import GadgetSummary
+from kubectl_gadget.gadgets.schema import Parameter
 from tests.cli.sample_gadgets import TRACE_OPEN
 
 COMMANDS = [
@@ -164,7 +164,7 @@ def test_help_of_every_built_in_gadget_fits_two_screens_and_starts_with_examples
 
 def test_no_built_in_gadget_has_a_flag_that_is_taken(built_in: list[GadgetSummary]) -> None:
     for entry in built_in:
-        gadget = catalogue.load_gadget(entry.name)
+        gadget = gadgets.load_gadget(entry.name)
         flags = gadget_command(gadget, "x").flag_texts
         spellings = [text for flag in flags for text in [*flag.spellings, *flag.negations]]
         assert len(spellings) == len(set(spellings))

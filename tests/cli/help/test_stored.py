@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import complete
 from kubectl_gadget.cli.describe import commands, store, text_of
 from kubectl_gadget.cli.help import stored
 from kubectl_gadget.cli.help.stored import NotStored, StoredCommand, help_text
 from kubectl_gadget.cli.root import root
+from kubectl_gadget.gadgets import GadgetSummary
 
 
 @pytest.fixture(scope="module")

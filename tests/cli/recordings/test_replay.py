@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import FILES, complete
+from kubectl_gadget.flows.flow_gadgets import FlowGadgets
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.recording import layout
+from kubectl_gadget.recording.contents import DETACHED
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span
+from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.session.recipes.flow_gadgets import FlowGadgets
-from kubectl_gadget.session.recordings.contents import DETACHED
-from kubectl_gadget.session.recordings.recorded_frames import RecordedFrames, Span
-from kubectl_gadget.session.recordings.recorder import meta_of
-from kubectl_gadget.session.run_options import GadgetRun, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
 pytestmark = pytest.mark.usefixtures("built_in")
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_gadget.catalogue import GadgetSummary
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.flags.flag_declaration import Flag
 from kubectl_gadget.cli.framework.command import GadgetGroup
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.cli.settings import defaults
-from kubectl_gadget.session.run_options import RunOptions
+from kubectl_gadget.gadgets import GadgetSummary
+from kubectl_gadget.run.run_options import RunOptions
 
 Ask = Callable[[str], RunOptions]
 Write = Callable[[str], Path]

@@ -6,10 +6,6 @@ import io
 import numpy as np
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import Batch, decode, join
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows.address_book import AddressBook, Addresses, is_shared
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter
@@ -18,9 +14,13 @@ from kubectl_gadget.flows.joining import equal_rows as grouping
 from kubectl_gadget.flows.joining.endpoint_rows import GADGETS, EndReader, FlowEnd
 from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.views.row_texts import MemberRows
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch, decode, join
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.rows import Rows
 from tests.flows.rows import end_of
 from tests.messages import changes
 

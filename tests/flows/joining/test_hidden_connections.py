@@ -4,17 +4,17 @@ import io
 
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import transform
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS
 from kubectl_gadget.flows.flow_sink import make_flow_sink
 from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 OWN, OTHER = (bytes(10) + b"\xff\xff" + address for address in (b"\x0a\0\0\1", b"\x0a\0\0\2"))

@@ -8,11 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.merge import TimeMerge
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import flow_filter, transform
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts
@@ -23,9 +18,14 @@ from kubectl_gadget.flows.flow_sink import FlowSink
 from kubectl_gadget.flows.joining import nat
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.transform import FlowTransform
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.merge import TimeMerge
+from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.rows import Rows
 from tests.messages import changes
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

@@ -2,16 +2,16 @@
 
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import decode
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.flows import transform
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.joining.endpoint_rows import ACCEPT, CLOSE, SYN
 from kubectl_gadget.flows.joining.open_flows import FlowTable
 from kubectl_gadget.flows.transform import FlowTransform
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.rows import Rows
 from tests.flows.joining.test_plain_flows import identity_of
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

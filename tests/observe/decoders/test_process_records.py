@@ -4,11 +4,11 @@ import struct
 
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.batch import decode
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.observe.decoders.process_records import file_events, process_events
-from kubectl_gadget.policy_events.exec_id import ExecId
-from kubectl_gadget.views.row_writer import RowWriter, Value
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("catalogue_built")]
 PROCESS = struct.pack("<QI4x", 1000, 7)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.events.container_lookup import HOST
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
 from kubectl_gadget.observe.printing.lines import line
 from kubectl_gadget.observe.printing.messages import message
-from kubectl_gadget.policy_events.event import EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.container_lookup import HOST
+from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
 FILE = EventArgument("file", {"path": "/etc/passwd"})

@@ -5,13 +5,13 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.events.container_lookup import Container
-from kubectl_gadget.events.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.printing.messages import message
 from kubectl_gadget.observe.process import Process
-from kubectl_gadget.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.wire.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import ROOT, SHELL, XWING, Life, event, executed, vi
 
 ENVELOPE = {"node_name", "time", "aggregation_info", "cluster_name", "node_labels"}

@@ -8,8 +8,8 @@ from kubectl_gadget.observe.printing.process_tree_drawing import Tree
 from kubectl_gadget.observe.printing.story_formats import TreeSink
 from kubectl_gadget.output.tables.widths import text_width
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.policy_events.event import PolicyEvent
-from kubectl_gadget.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events.event import PolicyEvent
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
 

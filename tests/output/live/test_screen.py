@@ -7,24 +7,24 @@ from typing import TextIO
 import numpy as np
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
-from kubectl_gadget.events.container_lookup import Identity
-from kubectl_gadget.events.rows import Rows
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.live import screen
 from kubectl_gadget.output.live.fitting_columns import LiveColumns
 from kubectl_gadget.output.live.screen import LiveTable
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.shown_columns import Heading, choose_columns, headings
 from kubectl_gadget.output.tables.blocks import BlockTable
 from kubectl_gadget.output.tables.stream_table import TableSink
 from kubectl_gadget.output.tables.widths import fitting
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.views.shown_columns import Heading, choose_columns, headings
-from kubectl_gadget.views.tables.aggregation import arrange
-from kubectl_gadget.views.tables.arrangement import Arrangement
-from tests.events.test_no_rows import rows_of
+from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.tables.aggregation import arrange
+from kubectl_gadget.rows.tables.arrangement import Arrangement
 from tests.messages import changes
-from tests.views.tables.test_aggregation import TOP, part
+from tests.rows.tables.test_aggregation import TOP, part
+from tests.rows.test_no_rows import rows_of
 
 ABOUT = {
     "file": ("pod", "read_bytes", "written_bytes", "path"),

@@ -9,12 +9,12 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.stacks import CallFrame, number_of
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles.folded import read_folded
-from tests.views.profiles import PROFILE, batch, profile, stack, written
-from tests.views.tables.test_aggregation import TOP
+from kubectl_gadget.rows.stacks import CallFrame, number_of
+from tests.output.sampled import PROFILE, batch, profile, stack, written
+from tests.rows.tables.test_aggregation import TOP
 
 KERNEL = number_of((CallFrame("vfs_read", "", ""),))
 

@@ -1,7 +1,7 @@
 """Histograms below their table, as bars."""
 
 from kubectl_gadget.output.tables.histogram_bars import bars
-from tests.events.columns.test_histogram import counted
+from tests.rows.columns.test_histogram import counted
 
 
 def test_there_is_a_line_for_each_power_of_two_from_the_lowest_to_the_highest() -> None:

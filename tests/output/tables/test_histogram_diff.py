@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.catalogue import load_gadget
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.events.batch import Batch, decode
-from kubectl_gadget.events.columns.histogram import Buckets, read_buckets
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.tables.histogram_diff import DiffTable, SavedHistogram
-from kubectl_gadget.views.tables.aggregation import arrange
-from kubectl_gadget.views.tables.arrangement import Arrangement
-from tests.events.columns.test_histogram import counted
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.columns.histogram import Buckets, read_buckets
+from kubectl_gadget.rows.tables.aggregation import arrange
+from kubectl_gadget.rows.tables.arrangement import Arrangement
+from tests.rows.columns.test_histogram import counted
 
 KEYS = ("operation",)
 

@@ -3,12 +3,12 @@
 import io
 import re
 
-from kubectl_gadget.events.rows import Rows
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
-from tests.events.records import OPEN, record
+from kubectl_gadget.rows.rows import Rows
 from tests.output.test_output_formats import rows
+from tests.rows.records import OPEN, record
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubectl_gadget.output.shown_columns import Heading
 from kubectl_gadget.output.tables.widths import GAP, cut, fit, fitting, pad, text_width, widest
-from kubectl_gadget.views.shown_columns import Heading
 
 HEADINGS = [Heading("pid", "PID", 7, "right"), Heading("pod", "POD", 10), Heading("path", "PATH", 20, stretch=True)]
 

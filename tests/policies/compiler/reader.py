@@ -12,7 +12,7 @@ from typing import Any
 from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
 from kubectl_gadget.policies.compiler.hook_spec import hook_spec
 from kubectl_gadget.policies.read.expressions import signed
-from kubectl_gadget.policy_events.policy_record import Value
+from kubectl_gadget.wire.policy_events.policy_record import Value
 
 _TEST = struct.Struct("<BBHIII")
 _SLOT_BYTES = 40

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Filters as in tcpdump. The client compiles the expression with libpcap to classic BPF
- * (kubectl_gadget/events/filters/pcap_filter.py), and this code interprets it on a packet that begins with its IP
+ * (kubectl_gadget/filters/pcap_filter.py), and this code interprets it on a packet that begins with its IP
  * header.
  *
  * The traps: for the kernel, the instructions are data that it does not check, so all indexes are checked here; and a

@@ -12,7 +12,7 @@
 
 /* The bit that distinguishes the call numbers of x32. */
 #define GADGET_X32 (1U << 30)
-/* Defined by the client: call numbers of 32-bit programs have this bit (kubectl_gadget/events/linux/syscalls.py). */
+/* Defined by the client: call numbers of 32-bit programs have this bit (kubectl_gadget/linux/syscalls.py). */
 #define GADGET_COMPAT (1U << 29)
 
 static __always_inline bool gadget_is_compat_call(struct task_struct *task, struct pt_regs *registers)

@@ -31,7 +31,7 @@ from kubectl_gadget.policies.model import (
     Value,
 )
 from kubectl_gadget.policies.read.expressions import parse_expression
-from kubectl_gadget.policy_events.policy_record import WITH_ADDRESSES, Type
+from kubectl_gadget.wire.policy_events.policy_record import WITH_ADDRESSES, Type
 
 _CAPABILITY_PARTS = {"permitted": 8, "effective": 9, "inheritable": 10}
 _CHANGE_PARTS = {"permitted": 0, "effective": 1, "inheritable": 2}

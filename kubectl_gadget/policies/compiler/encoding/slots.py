@@ -10,7 +10,7 @@ from enum import IntEnum, IntFlag
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.model import Argument
-from kubectl_gadget.policy_events.policy_record import Form, Type
+from kubectl_gadget.wire.policy_events.policy_record import Form, Type
 from kubectl_gadget.yaml_files import Place
 
 MOST_SLOTS, MOST_STEPS = 24, 6

@@ -1,0 +1,152 @@
+"""A run whose rows are not shown: an advisor turns them into uses, beside a watch of the cluster's objects. A replay
+of a recording does the same with what is in it.
+
+The trap: the first Ctrl-C ends the watching, but what was seen until then is still wanted, so it is not a failure.
+"""
+
+import io
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TextIO
+
+from kubectl_gadget.advise.recipe import UsesOf
+from kubectl_gadget.advise.uses import SeenUses, WatchPeriod
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.kube.api import kubeconfig, read_turns
+from kubectl_gadget.kube.api.resources import NAMESPACES, PODS, Resource
+from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.output.sink import TakingSink
+from kubectl_gadget.recording.replay_run import replayed, seconds_of
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.live_run import LiveRun, begin
+from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import RunOptions
+
+_MISSING = "some peers are not known by name"
+INTERVAL = 5.0
+"""Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
+
+
+@dataclass(frozen=True)
+class AdviceOrder:
+    """What to watch for an advisor."""
+
+    recording: SeenUses
+    uses_of: UsesOf
+    whole_cluster: bool = False
+    """whether it refers to other pods than those watched, and to services and nodes"""
+
+    def sink(self, several: bool) -> TakingSink:
+        """Passes the uses that the advisor derives from rows, which also have their node's architecture, to the
+        recording. `several`: the rows are of several gadgets."""
+        members = MemberRows(event=several)
+
+        def take(rows: Rows) -> None:
+            for part in rows.parts:
+                for record in members.records_of(part):
+                    self.recording.add(self.uses_of({**record, "architecture": part.architecture}))
+
+        return TakingSink(take)
+
+
+def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
+    """Watches until the time is over or Ctrl-C, and adds what was seen to the recording. Returns the run's exit code, 0
+    for Ctrl-C. Raises GadgetError."""
+    progress = Progress(stderr, options.quiet, options.verbose)
+    recording, seen = order.recording, _seen(options, order.whole_cluster)
+    sink = order.sink(len(options.gadgets) > 1)
+    followers = () if options.local else (seen.follower(_MISSING),)
+    options = replace(options, make_sink=lambda *_: sink, followers=followers)
+    began = datetime.now(UTC)
+    try:
+        run, code, _ = run_to_end(options, progress, lambda run: bool(recording.uses))
+    finally:
+        recording.inventory.add(seen.inventory())
+    _note_watched(recording, run.watched)
+    if options.local:
+        _add_local(recording)
+    recording.runs.append(_period(began, run.seconds, run.states, run.lost))
+    return code
+
+
+def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
+    """Adds what the recordings of `options.replay` hold, as if it had been watched. Returns the exit code. Raises
+    GadgetError."""
+    recording, seen = order.recording, SeenInventory(_kinds(order.whole_cluster))
+    sink = order.sink(len(options.gadgets) > 1)
+    shown = replace(options, make_sink=lambda *_: sink, followers=(seen.follower(_MISSING),))
+    with replayed(shown, io.StringIO(), stderr) as run:
+        _note_watched(recording, run.pipeline.watched())
+        if any(reader.meta.get("local", True) for reader in run.readers):
+            _add_local(recording)
+        lost = run.lost()
+        for reader in run.readers:
+            began = datetime.fromtimestamp(next((item.first_ns for item in reader.segments()), 0) / 1e9, UTC)
+            # What was lost is known for all of them together.
+            recording.runs.append(_period(began, seconds_of(reader), run.frames.states, lost))
+            lost = 0
+    recording.inventory.add(seen.inventory())
+    return run.code
+
+
+def run_to_end(
+    options: RunOptions, progress: Progress, has_seen: Callable[[LiveRun], bool]
+) -> tuple[LiveRun, int, str]:
+    """Runs until the time is over or Ctrl-C. Returns the run, its exit code, 0 for Ctrl-C, and why it ended early, ""
+    if it did not. Raises GadgetError when it could not begin, or ended early and has seen nothing."""
+
+    async def main() -> tuple[LiveRun, int, str]:
+        async with begin(options, progress) as run:
+            try:
+                return run, await run.main(), ""
+            except GadgetError as error:
+                if not has_seen(run):
+                    raise
+                # What was seen until then may be hours of work.
+                early = f"watching ended early: {error}"
+                progress.warn(early)
+                return run, error.exit_code, early
+
+    run, code, early = read_turns.run(main())
+    return run, 0 if code == 128 + signal.SIGINT else code, early
+
+
+def _note_watched(recording: SeenUses, containers: Iterable[Container]) -> None:
+    for item in containers:
+        recording.watch((item.namespace, item.pod, item.container), item.earlier)
+
+
+def _period(began: datetime, seconds: float, states: Mapping[str, NodeState], lost: int) -> WatchPeriod:
+    return WatchPeriod(
+        began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=round(seconds, 1),
+        nodes=tuple(states),
+        lost=lost,
+        failed=tuple(name for name, state in states.items() if state.error is not None or state.gaps),
+    )
+
+
+def _seen(options: RunOptions, whole_cluster: bool) -> SeenInventory:
+    chosen, namespace = options.selection, None
+    if not (whole_cluster or options.local or chosen.all_namespaces):
+        namespace = chosen.namespace or kubeconfig.load(options.kube).namespace
+    return SeenInventory(_kinds(whole_cluster), namespace)
+
+
+def _kinds(whole_cluster: bool) -> Sequence[Resource]:
+    return (*WITH_ADDRESSES, NAMESPACES) if whole_cluster else (PODS,)
+
+
+def _add_local(recording: SeenUses) -> None:
+    """Adds pods from the names in rows, when there is no cluster."""
+    for namespace, pod, _ in recording.watched:
+        if pod:
+            recording.inventory.add_local(namespace, pod)
+    for use in recording.uses:
+        if use["pod"]:
+            recording.inventory.add_local(use["namespace"], use["pod"], use.get("local"))

@@ -1,0 +1,1 @@
+"""Agents in a cluster: their pods, images and payload; started on demand, deployed, contained, removed."""

@@ -1,0 +1,287 @@
+"""Agents that one run starts for itself: plain pods, each bound to its node, in a namespace that may be created for
+them.
+
+They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them. If the client is killed,
+the process of reaper.py does that; if the client's machine fails, too, the cluster does it soon after, except for the
+namespace. The trap: the namespace of an earlier run may still be terminating, for at least 5 s, and nothing can be
+created in it until it is gone. The run then uses a second namespace, and waits only if it cannot.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+from kubectl_gadget.agents import manifests, reaper, removal
+from kubectl_gadget.agents.pod_readiness import wait_running
+from kubectl_gadget.agents.reaper import Reaper
+from kubectl_gadget.agents.starting_pods import StartingPods
+from kubectl_gadget.background_tasks import Tasks, cancel
+from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
+from kubectl_gadget.kube.api.failure import Access, StatusError, is_denied_by_policy
+from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube.api.resources import JOBS, NAMESPACES, PODS, Object
+from kubectl_gadget.kube.api.threads import in_thread
+from kubectl_gadget.kube.cluster_options import AgentOptions
+
+Say = Callable[[str, str], None]
+"""Reports progress: (node, text)."""
+
+REMEDY = "ask for the role in manifests/rbac-deployer.yaml, or have someone run: kubectl gadget deploy"
+_BY_POLICY = (
+    "exclude the namespace from the policy, or let an administrator run kubectl gadget deploy; ephemeral containers do "
+    "not help (docs/platforms.md, Where policy forbids new pods)"
+)
+_ANCHOR_SECONDS = 20
+"""A run's objects are deleted this long after its client's last sign of life: nothing is left after 30 s."""
+_SIGN_SECONDS = 5.0
+_FRESH_SECONDS = 1.0
+"""How long it counts what was found ahead."""
+
+
+class _Found(NamedTuple):
+    """What has to be known before anything is created."""
+
+    namespace: Object | None
+    ends: bool
+    """it is being deleted"""
+    is_hidden: bool
+    """we may not see it"""
+    missing: Sequence[Access] = ()
+    """rights that we do not have"""
+
+
+class OnDemandAgents:
+    """All pods that one run started. Callers must await `close` at the end."""
+
+    def __init__(self, api: Api, options: AgentOptions, tasks: Tasks, run: str, say: Say) -> None:
+        """`tasks` owns the task that keeps the agents alive."""
+        self._tasks = tasks
+        self._api = api
+        self._options = options
+        self._run = run
+        self._say = say
+        self._lock = asyncio.Lock()
+        self._anchor: Object | None = None
+        self._anchored_at = 0.0
+        self._keeper: asyncio.Task[None] | None = None
+        self._second = "" if options.pins else manifests.second_namespace(options.namespace)
+        """the namespace that is used while that of an earlier run is being deleted; "" if it cannot be, as with pins,
+        which name the first one as their owner"""
+        self._used: set[str] = set()
+        """namespaces in which anything may have been created"""
+        self._reapers: dict[str, Reaper] = {}
+        """by namespace"""
+        self._ahead: asyncio.Task[None] | None = None
+        self._found: tuple[_Found, float] | None = None
+        """what was found ahead, and when (monotonic seconds)"""
+        self._starting: dict[str, StartingPods] = {}
+        """by namespace"""
+        self._starts = 0
+        """of agents that have not started yet"""
+
+    def look_ahead(self) -> None:
+        """Begins to find out what the first `start` has to know, without creating anything."""
+        self._ahead = self._tasks.start(self._look_ahead(), "rights to start agents")
+
+    async def start(self, node: str) -> Object:
+        """Returns a running agent pod on `node`. Raises ForbiddenError before anything is created, or DeployError."""
+        self._starts += 1
+        try:
+            return await self._start(node)
+        finally:
+            self._starts -= 1
+            if not self._starts:
+                for pods in self._starting.values():
+                    pods.end()
+                self._starting.clear()
+
+    async def _start(self, node: str) -> Object:
+        for last in (False, True):
+            anchor, starting = await self._prepare()
+            namespace = anchor["metadata"]["namespace"]
+            body = manifests.on_demand_pod(self._options_in(namespace), node, self._run, anchor)
+            try:
+                pod = await self._api.create(PODS, body, namespace)
+                break
+            except StatusError as error:
+                is_second = namespace == self._second
+                if last or not (is_second or _namespace_is_gone(error)):
+                    raise _refusal(error, namespace, node) from None
+                if is_second:
+                    self._second = ""  # a policy may allow agents in the first one only
+                if self._anchor is anchor:
+                    self._anchor = None  # an earlier run deleted its namespace meanwhile
+        name = pod["metadata"]["name"]
+        self._say(node, f"starting agent pod {namespace}/{name}")
+        seconds, states = self._options.start_timeout, starting.states(name)
+        return await wait_running(self._api, namespace, name, seconds, lambda text: self._say(node, text), states)
+
+    async def close(self) -> list[str]:
+        """Deletes everything that was created, and returns the names of what may remain. Never raises ClusterError."""
+        await cancel(*(task for task in (self._keeper, self._ahead) if task is not None))
+        async with self._lock:
+            self._anchor = None
+            remaining = await asyncio.gather(*map(self._remove, self._used | self._reapers.keys()))
+            return [name for names in remaining for name in names]
+
+    async def _remove(self, namespace: str) -> list[str]:
+        remaining = await removal.remove(self._api, namespace, self._run) if namespace in self._used else []
+        if (process := self._reapers.get(namespace)) is not None:
+            await in_thread(lambda: process.release(done=not remaining))
+        return remaining
+
+    def _options_in(self, namespace: str) -> AgentOptions:
+        return replace(self._options, namespace=namespace)
+
+    async def _prepare(self) -> tuple[Object, StartingPods]:
+        """Checks rights, then creates namespace and anchor; once for all nodes. Returns the anchor, and the states of
+        pods."""
+        async with self._lock:
+            if self._anchor is None:
+                self._anchor = await self._make_anchor()
+                self._anchored_at = time.monotonic()
+                if self._keeper is None:
+                    self._keeper = self._tasks.start(self._keep(), "anchor of the on-demand agents")
+            return self._anchor, self._follow(self._anchor["metadata"]["namespace"])
+
+    async def _make_anchor(self) -> Object:
+        name = self._options.namespace
+        ahead, self._found = self._found, None
+        found = ahead[0] if ahead and time.monotonic() - ahead[1] < _FRESH_SECONDS else await self._find(name)
+        if found.ends:
+            if (anchor := await self._make_second_anchor()) is not None:
+                return anchor
+            self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
+            await removal.until_gone(self._api, name, self._options.start_timeout)
+            found = found._replace(namespace=None)
+        return await self._make_anchor_in(name, found)
+
+    async def _make_second_anchor(self) -> Object | None:
+        """Returns an anchor in the second namespace; None if it is not ours to use."""
+        if not self._second:
+            return None
+        with suppress(ClusterError):
+            found = await self._find(self._second)
+            is_ours = found.namespace is None or manifests.is_on_demand(found.namespace)
+            if is_ours and not (found.ends or found.is_hidden or found.missing):
+                return await self._make_anchor_in(self._second, found)
+        return None
+
+    async def _make_anchor_in(self, namespace: str, found: _Found) -> Object:
+        if found.missing:
+            raise self._api.forbidden(found.missing, "start agents on demand", REMEDY)
+        await self._watch_over(namespace)
+        self._used.add(namespace)
+        self._follow(namespace)
+        options = self._options_in(namespace)
+        if found.namespace is None and not found.is_hidden:
+            await self._make_namespace(options)
+        try:
+            return await self._api.create(JOBS, manifests.anchor_job(options, self._run, _ANCHOR_SECONDS), namespace)
+        except StatusError as error:
+            raise _refusal(error, namespace, None) from None
+
+    def _follow(self, namespace: str) -> StartingPods:
+        if namespace not in self._starting:
+            self._starting[namespace] = StartingPods(self._api, self._tasks, namespace, self._run)
+        return self._starting[namespace]
+
+    async def _look_ahead(self) -> None:
+        namespace = self._options.namespace
+        async with self._lock:
+            with suppress(ClusterError):  # which `start` gets as well
+                found, _ = await asyncio.gather(self._find(namespace), self._watch_over(namespace))
+                self._found = found, time.monotonic()
+
+    async def _find(self, namespace: str) -> _Found:
+        """Looks for the namespace, and for missing rights."""
+        found, may_all = await asyncio.gather(self._find_namespace(namespace), self._api.has_all_rights())
+        if may_all:
+            return found
+        exists = found.is_hidden or (found.namespace is not None and not found.ends)
+        return found._replace(missing=await self._api.missing(_accesses(namespace, exists)))
+
+    async def _find_namespace(self, name: str) -> _Found:
+        try:
+            found = await self._api.get(NAMESPACES, name)
+        except ForbiddenError:
+            return _Found(None, False, True)  # creating the pods will show whether it exists
+        return _Found(found, found is not None and "deletionTimestamp" in found["metadata"], False)
+
+    async def _watch_over(self, namespace: str) -> None:
+        """Starts the process that removes everything if this client is killed."""
+        if namespace in self._reapers:
+            return
+        try:
+            process = await in_thread(lambda: reaper.start(self._api.cluster, namespace, self._run))
+        except OSError as error:
+            self._api.warn_once(
+                f"if this client is killed, an empty namespace may remain, since no process can watch for it: {error}"
+            )
+        else:
+            self._reapers[namespace] = process
+
+    async def missing(self) -> Sequence[Access]:
+        """Returns the rights for starting agents that we do not have. Raises ClusterError."""
+        return (await self._find(self._options.namespace)).missing
+
+    async def _make_namespace(self, options: AgentOptions) -> None:
+        try:
+            await self._api.create(NAMESPACES, manifests.namespace(options))
+        except StatusError as error:
+            if error.reason != "AlreadyExists":
+                raise
+
+    async def _keep(self) -> None:
+        """Postpones the anchor's deletion again and again, as long as this client lives."""
+        while True:
+            await asyncio.sleep(_SIGN_SECONDS)
+            if (anchor := self._anchor) is None:
+                continue
+            until = int(time.monotonic() - self._anchored_at) + _ANCHOR_SECONDS
+            try:
+                await self._api.patch(
+                    JOBS,
+                    anchor["metadata"]["name"],
+                    {"spec": {"ttlSecondsAfterFinished": until}},
+                    anchor["metadata"]["namespace"],
+                )
+            except StatusError as error:
+                if error.code == 404:
+                    self._anchor = None  # this machine slept longer than that; the next start creates a new one
+                else:
+                    self._api.warn_once(f"the agents may stop before the run ends: {error}")
+            except ClusterError as error:
+                self._api.warn_once(f"the agents may stop before the run ends: {error}")
+
+
+def _accesses(namespace: str, exists: bool) -> list[Access]:
+    wanted = [
+        Access("list", PODS.plural, namespace),
+        Access("watch", PODS.plural, namespace),
+        Access("create", PODS.plural, namespace),
+        Access("create", PODS.plural, namespace, "exec"),
+        *(Access(verb, JOBS.qualified, namespace) for verb in ("create", "list", "patch", "delete")),
+    ]
+    if not exists:
+        wanted.append(Access("create", NAMESPACES.plural))
+        wanted.append(Access("delete", NAMESPACES.plural, name=namespace))
+    return wanted
+
+
+def _namespace_is_gone(error: StatusError) -> bool:
+    return error.code in (403, 404, 409) and ("being terminated" in str(error) or error.code == 404)
+
+
+def _refusal(error: StatusError, namespace: str, node: str | None) -> ClusterError:
+    """Builds the error for a pod that the server refused, with a remedy."""
+    what = f"the agent pod for {node}" if node else f"the run's anchor job in namespace {namespace}"
+    if "PodSecurity" in str(error):
+        return DeployError(
+            f"{what} was refused: Pod Security of namespace {namespace} does not allow privileged pods: {error}",
+            f"kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce=privileged",
+        )
+    return DeployError(f"{what} was refused: {error}", _BY_POLICY if is_denied_by_policy(str(error)) else error.remedy)

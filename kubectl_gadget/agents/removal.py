@@ -1,0 +1,109 @@
+"""Removes what one run created in a cluster: its anchor Job with its pods, and the namespace if no other run uses it.
+
+A run uses the namespace as long as its anchor job exists. The job is created before the pods, and deleted before them.
+So of two runs that end at once, the later one finds no job, and removes the namespace. The trap: another user may
+`deploy` between a check and a deletion; that changes the namespace, so only the version that was checked is deleted.
+"""
+
+import asyncio
+import json
+from contextlib import aclosing, closing
+
+from kubectl_gadget.agents import manifests
+from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
+from kubectl_gadget.kube.api import kubeconfig
+from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube.api.resources import JOBS, NAMESPACES, PODS, Object
+from kubectl_gadget.kube.api.watch import Synced, WatchScope, follow
+from kubectl_gadget.kube.cluster_options import KubeOptions
+
+_SECONDS = 10.0
+_POLL_SECONDS = 0.2
+_LOOKS = 5
+_WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+"""Seconds before each try for a run whose client is gone. An API server that restarts is back by then."""
+
+
+async def remove_as_ordered(order: bytes) -> None:
+    """Carries out a reaper's order, if the kubeconfig still leads to the same server, and retries after failures.
+    Raises ClusterError, UsageError."""
+    what = json.loads(order)
+    cluster = kubeconfig.load(KubeOptions(**what["kube"]))
+    if cluster.server != what["server"]:
+        return
+    with closing(Api(cluster)) as api:
+        for seconds in _WAITS:
+            await asyncio.sleep(seconds)
+            if not await remove(api, what["namespace"], what["run"]):
+                return
+
+
+async def remove(api: Api, namespace: str, run: str) -> list[str]:
+    """Deletes everything that `run` created, and returns the names of what may remain. Never raises ClusterError."""
+    anchor = manifests.anchor_name(run)
+    try:
+        await api.delete(JOBS, anchor, namespace)
+        if await _remove_namespace(api, namespace):
+            return []
+        async with asyncio.timeout(_SECONDS):
+            return await _until_deleted(api, namespace, run)
+    except (ClusterError, TimeoutError):
+        return [f"job/{anchor} and its pods in namespace {namespace}"]
+
+
+async def _remove_namespace(api: Api, name: str) -> bool:
+    """Deletes the namespace if a run created it and none uses it. Returns whether it is deleted, or being deleted."""
+    for _ in range(_LOOKS):
+        try:
+            found = await api.get(NAMESPACES, name)
+        except ForbiddenError:
+            return False  # a client that may not see it did not create it
+        if found is None:
+            return True
+        metadata = found["metadata"]
+        if not manifests.is_on_demand(found) or await _is_used(api, name):
+            return False
+        if await api.delete(NAMESPACES, name, uid=metadata["uid"], version=metadata["resourceVersion"]):
+            return True
+    return False
+
+
+async def until_gone(api: Api, namespace: str, seconds: float) -> None:
+    """Waits until a namespace that is being deleted is gone, perhaps with a new one of the same name in its place.
+    Raises DeployError after this time."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                found = await api.get(NAMESPACES, namespace)
+                if found is None or "deletionTimestamp" not in found["metadata"]:
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise DeployError(
+            f"the namespace {namespace} is still being deleted", f"kubectl get namespace {namespace} -o yaml"
+        ) from None
+
+
+async def _is_used(api: Api, namespace: str) -> bool:
+    """Whether a run is in it, or a pod that belongs to no run."""
+    pods = (await api.find(PODS, namespace)).items
+    if any(manifests.RUN_LABEL not in (pod["metadata"].get("labels") or {}) for pod in pods):
+        return True
+    return bool((await api.find(JOBS, namespace)).items)
+
+
+async def _until_deleted(api: Api, namespace: str, run: str) -> list[str]:
+    """Waits until the cluster has started to delete every pod of this run."""
+    remaining: dict[str, Object] = {}
+    scope = WatchScope(PODS, namespace, labels=f"{manifests.RUN_LABEL}={run}")
+    async with aclosing(follow(api, scope)) as changes:
+        async for change in changes:
+            if isinstance(change, Synced):
+                remaining = {pod["metadata"]["name"]: pod for pod in change.items}
+            elif change.deleted:
+                remaining.pop(change.object["metadata"]["name"], None)
+            else:
+                remaining[change.object["metadata"]["name"]] = change.object
+            if all("deletionTimestamp" in pod["metadata"] for pod in remaining.values()):
+                return []
+    return sorted(remaining)

@@ -1,0 +1,287 @@
+"""The resident agents: deploys them on every node, and removes everything again.
+
+The trap: the API server accepts a DaemonSet whose pods Pod Security then refuses one by one, which only events show. A
+namespace that existed before is not ours, so it is neither labelled nor deleted. Observers' right to exec may exist
+only while the policy that confines it is in force (contained_agents.py), so it is created last and deleted first.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+
+from kubectl_gadget.agents import contained_agents, deployments, manifests
+from kubectl_gadget.agents.contained_agents import Say, delete_ours, is_ours
+from kubectl_gadget.agents.pod_readiness import is_running, recent_warnings, state, trouble
+from kubectl_gadget.agents.policy_removal import take_out_of_force
+from kubectl_gadget.agents.removal import until_gone
+from kubectl_gadget.errors import DeployError, ForbiddenError
+from kubectl_gadget.kube.api.failure import Access
+from kubectl_gadget.kube.api.requests import FIELD_MANAGER, Api
+from kubectl_gadget.kube.api.resources import (
+    BY_KIND,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    JOBS,
+    NAMESPACES,
+    PODS,
+    ROLE_BINDINGS,
+    ROLES,
+    Object,
+)
+from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.yaml_files import safe_dumper
+
+_POLL_SECONDS = 0.5
+_REMOVAL_SECONDS = 60.0
+
+
+def render(options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()) -> str:
+    """Returns what `deploy` would apply, as YAML for kubectl apply -f -."""
+    import yaml
+
+    objects = manifests.deployment(options, node_selector, contents)
+    text: str = yaml.dump_all(objects, Dumper=safe_dumper(), sort_keys=False, explicit_start=True)
+    return text
+
+
+async def deploy(
+    api: Api,
+    options: AgentOptions,
+    say: Say,
+    node_selector: Mapping[str, str] | None = None,
+    wait: bool = True,
+    contents: Sequence[str] = (),
+) -> None:
+    """Applies everything, then waits until an agent runs on each node. `contents` as in manifests.deployment().
+
+    Raises ForbiddenError before anything is changed, DeployError when an agent does not start.
+    """
+    await api.require(
+        _deploy_accesses(options), "deploy the agents", "ask for the role in manifests/rbac-deployer.yaml"
+    )
+    namespace = await api.get(NAMESPACES, options.namespace)
+    if namespace is not None and "deletionTimestamp" in namespace["metadata"]:
+        await _until_gone(api, options.namespace, say)
+        namespace = None
+    if options.contained:
+        await contained_agents.check_before(api, options)
+    else:
+        await contained_agents.leave(api, options, say)
+    foreign = namespace is not None and not is_ours(namespace)
+    objects = manifests.deployment(options, node_selector, contents)
+    rights = [found for found in objects if found["kind"] in contained_agents.RIGHTS] if options.contained else []
+    for found in objects:
+        if found["kind"] == "Namespace" and foreign:
+            say(f"namespace/{options.namespace} exists and is left as it is")
+        elif found not in rights:
+            # So that it does not remove what other deployments have written into an object that serves all of them.
+            manager = f"{FIELD_MANAGER}/{options.namespace}" if found["kind"] == CLUSTER_ROLES.kind else FIELD_MANAGER
+            await _apply(api, found, say, manager)
+    if options.contained:
+        await _contain(api, options, rights, say)
+    elif wait:
+        try:
+            await _wait(api, options, say)
+        except DeployError:
+            say("what was applied is kept; kubectl gadget undeploy removes it")
+            raise
+
+
+async def _contain(api: Api, options: AgentOptions, rights: Sequence[Object], say: Say) -> None:
+    """Grants observers their rights, once the policy was seen to confine them."""
+    try:
+        await _wait(api, options, say)
+        await contained_agents.confirm(api, options, say)
+    except DeployError:
+        say("observers get no rights; what was applied is kept, and kubectl gadget undeploy removes it")
+        raise
+    for found in rights:
+        await _apply(api, found, say)
+
+
+async def _apply(api: Api, found: Object, say: Say, manager: str = FIELD_MANAGER) -> None:
+    applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"), manager)
+    if found["kind"] == "Namespace":
+        await _keep(api, applied)
+    say(f"{found['kind'].lower()}/{applied['metadata']['name']} applied")
+
+
+async def _keep(api: Api, namespace: Object) -> None:
+    """Marks the namespace as permanent, so that no ending run deletes it, even before there are pods in it."""
+    if manifests.ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {}):
+        annotation = {"metadata": {"annotations": {manifests.ON_DEMAND_ANNOTATION: None}}}
+        await api.patch(NAMESPACES, namespace["metadata"]["name"], annotation)
+
+
+async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = False) -> None:
+    """Removes everything that `deploy` or a run created, including the namespace if it is ours, and pinned policies
+    without a deployment, with `all_nodes` also where no agent is. Raises ClusterError."""
+    name = options.namespace
+    await api.require(_undeploy_accesses(options), "remove the agents", "ask for the role in rbac-deployer.yaml")
+    removed = await contained_agents.remove_rights(api, options, say)
+    await take_out_of_force(api, options, say, all_nodes)
+    removed |= await delete_ours(api, CONFIG_MAPS, manifests.POLICIES, name, say)
+    removed |= await _leave_role(api, options, say)
+    for resource in (ROLE_BINDINGS, ROLES):
+        removed |= await delete_ours(api, resource, manifests.USER, name, say)
+    removed |= await delete_ours(api, DAEMON_SETS, manifests.NAME, name, say)
+    for found in manifests.agent_config_maps():
+        removed |= await delete_ours(api, CONFIG_MAPS, found["metadata"]["name"], name, say)
+    selector = f"{manifests.NAME_LABEL}={manifests.NAME}"
+    for job in (await api.find(JOBS, name, labels=selector)).items:
+        removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)
+    removed |= await _delete_namespace(api, await api.get(NAMESPACES, name), say)
+    removed |= await _delete_second_namespace(api, manifests.second_namespace(name), say)
+    removed |= await contained_agents.remove_policy(api, options, say)
+    if not removed:
+        say("nothing was deployed")
+
+
+async def _delete_namespace(api: Api, namespace: Object | None, say: Say) -> bool:
+    if namespace is None:
+        return False
+    name = namespace["metadata"]["name"]
+    others = [
+        pod["metadata"]["name"]
+        for pod in (await api.find(PODS, name)).items
+        if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
+    ]
+    if not is_ours(namespace) or others:
+        why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not created by kubectl gadget"
+        say(f"namespace/{name} is kept: {why}")
+        return False
+    await api.delete(NAMESPACES, name)
+    await _until_gone(api, name, say)
+    say(f"namespace/{name} deleted")
+    return True
+
+
+async def _delete_second_namespace(api: Api, name: str, say: Say) -> bool:
+    """Deletes what a run left there whose client's machine failed. Those who may not see it have not created it."""
+    try:
+        namespace = await api.get(NAMESPACES, name)
+    except ForbiddenError:
+        return False
+    if namespace is None or not manifests.is_on_demand(namespace):
+        return False
+    return await _delete_namespace(api, namespace, say)
+
+
+async def _leave_role(api: Api, options: AgentOptions, say: Say) -> bool:
+    """Deletes the users' ClusterRole, or only its records of this deployment and of deleted ones if there are others.
+    Returns whether it did either."""
+    others = await deployments.others(api, options)
+    if not others:
+        removed = [
+            await delete_ours(api, resource, manifests.USER, None, say)
+            for resource in (CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES)
+        ]
+        return any(removed)
+    role = await api.get(CLUSTER_ROLES, manifests.USER) or {"metadata": {}}
+    kept = {manifests.DEPLOYMENT_PREFIX + name for name in others}
+    named = {key for key in role["metadata"].get("annotations") or {} if key.startswith(manifests.DEPLOYMENT_PREFIX)}
+    if not named - kept:
+        return False
+    # Also those whose namespace was deleted: what they left was looked for, on every node.
+    await api.patch(CLUSTER_ROLES, manifests.USER, {"metadata": {"annotations": dict.fromkeys(named - kept)}})
+    say(f"clusterrole/{manifests.USER} is kept: namespace {', '.join(others)} has a deployment, too")
+    return True
+
+
+async def _until_gone(api: Api, namespace: str, say: Say) -> None:
+    say(f"waiting until namespace/{namespace} is gone")
+    await until_gone(api, namespace, _REMOVAL_SECONDS)
+
+
+async def _wait(api: Api, options: AgentOptions, say: Say) -> None:
+    """Waits until every pod of the DaemonSet runs. Fails as soon as none of the missing pods can start any more."""
+    shown = ""
+    pods: list[Object] = []
+    desired = 0
+    try:
+        async with asyncio.timeout(options.start_timeout):
+            while True:
+                daemon_set, pods, desired = await _look(api, options)
+                running = sum(map(is_running, pods))
+                text = f"agents running: {running}/{desired} nodes"
+                if daemon_set is not None and text != shown:
+                    shown = text
+                    say(text)
+                if daemon_set is not None:
+                    if running >= desired:
+                        return
+                    await _fail_early(api, options, pods, desired)
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        late = [f"{pod['spec'].get('nodeName', '?')}: {state(pod)}" for pod in pods if not is_running(pod)]
+        missing, seconds = desired - sum(map(is_running, pods)), options.start_timeout
+        raise DeployError(
+            f"{missing} of {desired} agents are not running after {seconds:.0f} s"
+            + "".join(f"\n  {line}" for line in late[:20]),
+            f"kubectl -n {options.namespace} describe pods",
+        ) from None
+
+
+async def _look(api: Api, options: AgentOptions) -> tuple[Object | None, list[Object], int]:
+    """Returns the DaemonSet (None until its controller has seen it), its newest pods, and how many there should be."""
+    daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
+    status = (daemon_set or {}).get("status", {})
+    if daemon_set is None or status.get("observedGeneration", 0) < daemon_set["metadata"].get("generation", 0):
+        return None, [], 0
+    listing = await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)
+    generation = str(daemon_set["metadata"].get("generation"))
+    pods = [
+        pod
+        for pod in listing.items
+        if "deletionTimestamp" not in pod["metadata"]
+        and (pod["metadata"].get("labels") or {}).get("pod-template-generation", generation) == generation
+    ]
+    return daemon_set, pods, int(status.get("desiredNumberScheduled", 0))
+
+
+async def _fail_early(api: Api, options: AgentOptions, pods: list[Object], desired: int) -> None:
+    errors = [error for pod in pods if not is_running(pod) and (error := trouble(pod)) is not None]
+    running = sum(map(is_running, pods))
+    if errors and len(errors) + running >= desired:
+        raise DeployError("\n".join(str(error) for error in errors[:10]), errors[0].remedy)
+    if pods:
+        return
+    refused = [line for line in await recent_warnings(api, options.namespace, manifests.NAME) if "FailedCreate" in line]
+    if refused:
+        remedy = None
+        if "PodSecurity" in refused[-1]:
+            label = "pod-security.kubernetes.io/enforce=privileged"
+            remedy = f"kubectl label --overwrite namespace {options.namespace} {label}"
+        raise DeployError(f"the agents' pods are refused: {refused[-1]}", remedy)
+
+
+def _deploy_accesses(options: AgentOptions) -> list[Access]:
+    wanted = [Access("list", PODS.plural, options.namespace)]
+    if options.contained:
+        wanted.append(Access("create", PODS.plural, options.namespace, "exec"))
+    return [*wanted, *_accesses(options, "create", "get", "patch")]
+
+
+def _undeploy_accesses(options: AgentOptions) -> list[Access]:
+    return [
+        Access("list", PODS.plural, options.namespace),
+        Access("list", JOBS.qualified, options.namespace),
+        Access("delete", JOBS.qualified, options.namespace),
+        Access("get", CONFIG_MAPS.plural, options.namespace, name=manifests.POLICIES),
+        Access("delete", CONFIG_MAPS.plural, options.namespace, name=manifests.POLICIES),
+        Access("list", DAEMON_SETS.qualified),
+        Access("list", NAMESPACES.plural),
+        # What other deployments need of it is kept.
+        Access("patch", CLUSTER_ROLES.qualified, name=manifests.USER),
+        *_accesses(options, "get", "delete"),
+    ]
+
+
+def _accesses(options: AgentOptions, *verbs: str) -> Iterator[Access]:
+    """To each object of the deployment; a right to create has no name."""
+    for found in manifests.deployment(options):
+        resource, metadata = BY_KIND[found["kind"]], found["metadata"]
+        for verb in verbs:
+            name = None if verb == "create" else metadata["name"]
+            yield Access(verb, resource.qualified, metadata.get("namespace"), name=name)

@@ -1,0 +1,1 @@
+"""CI runs: steps, assertions, the verdict, the findings and their reports."""

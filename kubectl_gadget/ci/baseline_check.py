@@ -1,0 +1,161 @@
+"""Facts of a CI run: compared with a baseline, counted by assertions, and written as a baseline.
+
+The trap: containers that ran before the job are compared, too, and do not make the run incomplete because their start
+was not seen. But a container of the baseline that did not run at all does: it is unknown what it would have done.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from kubectl_gadget.behavior.baseline import Baseline
+from kubectl_gadget.behavior.behavior_run import containers_of
+from kubectl_gadget.behavior.comparison import compare, doubts, paired
+from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
+from kubectl_gadget.behavior.from_rows import collection
+from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
+from kubectl_gadget.ci.assertions import Assertion, judged
+from kubectl_gadget.ci.finding import Check, Finding, SourceLocation, Where, cut, limited
+from kubectl_gadget.ci.from_changes import from_changes
+from kubectl_gadget.filters.filter import RowProgram
+from kubectl_gadget.kube.seen_inventory import SeenInventory
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.rows import Rows
+
+_COMMAND = "command"
+"""The name of the container in facts of COMMAND's own processes, which have none"""
+_HOST = "(host)"
+"""The same for processes of the machine; no real container can have this name"""
+_INCOMPLETE = ("something is missing in this run",)
+
+
+@dataclass(frozen=True)
+class BehaviorOrder:
+    """What is done with facts."""
+
+    baseline: Baseline | None = None
+    errors: Collection[FactKind] = ()
+    """kinds of facts that must not be new"""
+    assertions: tuple[Assertion, ...] = ()
+    of_command: bool = False
+    """the rows are of COMMAND's own processes"""
+    with_host: bool = False
+    """there are also rows of processes that are in no container"""
+
+    @property
+    def needs_names(self) -> bool:
+        """Whether only rows with the name of a container become facts."""
+        return not (self.of_command or self.with_host)
+
+
+class BehaviorCheck:
+    """Collects facts, and judges them at the end."""
+
+    def __init__(self, order: BehaviorOrder, events: Iterable[str]) -> None:
+        """`events`: the gadgets that run."""
+        self.seen = SeenInventory()
+        self._order = order
+        self._collection = collection.Collection(Generalizer(read_rules(None)), events)
+        self._members = MemberRows(COLUMNS, event=True)
+
+    def take(self, rows: Rows) -> None:
+        """Takes rows in order of time."""
+        if not (parts := [part for part in rows.parts if part.gadget.record.fields and part.gadget.name != "policy"]):
+            return
+        kept = rows if len(parts) == len(rows.parts) else Rows(parts)
+        records = self._members.records(kept)
+        if self._order.of_command:
+            for record in records:
+                record.update(namespace="", pod="", container=record["container"] or _COMMAND)
+        elif self._order.with_host:
+            for record in records:
+                record["container"] = record["container"] or _HOST
+        self._collection.add(records)
+
+    def behavior(self, watched: Sequence[Container], run: WatchedRun, incomplete: Sequence[str]) -> Behavior:
+        containers = [] if self._order.of_command else containers_of(watched)
+        if self._order.of_command:
+            containers.append(collection.Watched(("", "", _COMMAND), "", False))
+        elif self._order.with_host:
+            containers.append(collection.Watched(("", "", _HOST), "", True))
+        reasons = _INCOMPLETE if incomplete else ()
+        return self._collection.behavior(collection.RunEnd(self.seen.inventory(), containers, run, reasons))
+
+    def checks(self, found: Behavior, incomplete: Sequence[str]) -> list[Check]:
+        why = "events are missing" if incomplete else "; ".join(_gaps(found.coverage))
+        checks = [_assertion(each, found, why) for each in self._order.assertions]
+        if self._order.baseline is not None:
+            checks.append(_compared(self._order.baseline, found, self._order.errors, bool(incomplete)))
+        return checks
+
+
+def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind], lost: bool) -> Check:
+    old = paired(baseline.behavior, found)
+    renamed = baseline.with_workload_of(old)
+    findings = from_changes(compare(old, found), baseline.file, renamed.line_of, errors, lost)
+    reasons = doubts(replace(old, coverage=_judged(old.coverage)), replace(found, coverage=_judged(found.coverage)))
+    what, why = f"nothing that is not in {baseline.file}", cut("; ".join(reasons))
+    return Check("baseline", baseline.file, what, *limited(findings), why, SourceLocation(baseline.file))
+
+
+def _gaps(coverage: Mapping[Unit, Coverage]) -> Sequence[str]:
+    """Why there may be more facts, such as more of them than are kept."""
+    return tuple(dict.fromkeys(reason for each in _judged(coverage).values() for reason in each.incomplete))
+
+
+def _judged(coverage: Mapping[Unit, Coverage]) -> dict[Unit, Coverage]:
+    """The coverage, where a start that was not seen is no gap."""
+
+    def judged(each: Coverage) -> Coverage:
+        reasons = tuple(reason for reason in each.incomplete if reason != collection.ALREADY_RUNNING)
+        return each if reasons else replace(each, complete_runs=each.runs, incomplete=())
+
+    return {unit: judged(each) for unit, each in coverage.items()}
+
+
+def _assertion(assertion: Assertion, found: Behavior, incomplete: str) -> Check:
+    program = None if assertion.facts is None else RowProgram(assertion.facts)
+    matching = [
+        fact
+        for fact in found.facts
+        if fact.kind is assertion.kind and (program is None or program.matches(_members(fact)))
+    ]
+    total, lost, rule = len(matching), bool(incomplete), f"assertion/{assertion.name}"
+    said = assertion.message or f"expected: {assertion.describes}, but it is {total:,}"
+    otherwise = Finding(rule, assertion.level, said, count=total, source=assertion.source, lost=lost)
+    found_facts = [_finding(assertion, fact, lost) for fact in matching]
+    findings, undecided = judged(assertion, total, found_facts, otherwise, incomplete)
+    if program is not None and program.errors:
+        undecided = f"the condition could not be evaluated for some facts: {program.first_error}"
+    name, what = assertion.name, assertion.describes
+    return Check("assertion", name, what, *limited(findings), cut(undecided), assertion.source)
+
+
+def _members(fact: Fact) -> dict[str, object]:
+    return {
+        "namespace": fact.workload.namespace or "",
+        "workload": f"{fact.workload.kind}/{fact.workload.name}",
+        "container": fact.container,
+        "program": fact.program,
+        "value": fact.value,
+        "pods": fact.pods,
+        "count": fact.count,
+    }
+
+
+def _finding(assertion: Assertion, fact: Fact, lost: bool) -> Finding:
+    members = _members(fact)
+    return Finding(
+        f"assertion/{assertion.name}",
+        assertion.level,
+        f"{assertion.message}: {cut(fact.says)}" if assertion.message else cut(fact.says),
+        Where(str(members["namespace"]), str(members["workload"]), fact.container),
+        (fact.program, fact.value),
+        (cut(fact.evidence),) if fact.evidence else (),
+        fact.count,
+        fact.first_seen,
+        "",
+        assertion.source,
+        lost,
+    )

@@ -1,0 +1,276 @@
+"""What a run found, what was checked, and the verdict: the one list that all reports are made of.
+
+The trap: a fingerprint identifies a finding over runs, so it is made of `identity` alone, in which the names of pods,
+numbers and temporary names are replaced (`stable`). All texts come from programs and are hostile: reports escape them.
+"""
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget.ci.activity import Activity
+from kubectl_gadget.counts import count
+
+FINDINGS_CODE = 4
+INCONCLUSIVE_CODE = 5
+MOST_FINDINGS = 200
+"""of one check; further ones are counted"""
+LONGEST_TEXT = 500
+"""characters of a message or of a value in an evidence row"""
+
+_STABLE = (
+    # A pod of a Deployment, then one of a DaemonSet or a Job.
+    (re.compile(r"(?<=[a-z0-9])-[bcdf-hj-np-tv-z2456789]{6,10}-[bcdf-hj-np-tv-z2456789]{5}(?![A-Za-z0-9-])"), "-*"),
+    (re.compile(r"(?<=[a-z0-9])-(?=[a-z]*\d)[bcdf-hj-np-tv-z2456789]{5}(?![A-Za-z0-9-])"), "-*"),
+    (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "*"),
+    (re.compile(r"(?<![A-Za-z0-9])(?=[a-f]*\d)[0-9a-f]{12,}(?![A-Za-z0-9])"), "*"),
+    (re.compile(r"(?<=/tmp/)[^/\s]+"), "*"),
+    (re.compile(r"(?<=[./_-])(?=[A-Za-z0-9_]*[A-Z0-9])[A-Za-z0-9_]{6,8}(?=$|\s)"), "*"),
+    (re.compile(r"\d+"), "0"),
+)
+"""What differs between two runs of the same thing."""
+_ADDRESS = re.compile(
+    r"(?<![\w.:])(?P<address>\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*)\]?(?::(?P<port>\d{1,5})\b)?"
+)
+_EPHEMERAL_PORT = 32768
+"""Higher ports are often chosen by the kernel."""
+_KEPT = {ord("0") + digit: 0xE000 + digit for digit in range(10)}
+_BACK = {kept: digit for digit, kept in _KEPT.items()}
+
+
+class Level(StrEnum):
+    """How much a finding counts: errors alone make a run fail."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Status(StrEnum):
+    """The result of a check, or of the whole run."""
+
+    PASSED = "passed"
+    FINDINGS = "findings"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class SourceLocation:
+    """A place in a user's file. `column` 0: not known."""
+
+    file: str
+    line: int = 1
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def relative_to(self, folder: Path) -> str:
+        """The file as seen from a folder, with slashes; its full path when it is not in there."""
+        path = Path(self.file).absolute()
+        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.as_posix()
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a finding is about. Empty texts: does not apply."""
+
+    namespace: str = ""
+    workload: str = ""
+    """KIND/NAME, or the pod's name without what its controller added"""
+    container: str = ""
+    pod: str = ""
+    node: str = ""
+
+    def __str__(self) -> str:
+        names = [name for name in (self.namespace, self.workload or self.pod, self.container) if name]
+        return "/".join(names)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found."""
+
+    rule: str
+    """KIND/NAME of the check: assertion/no-shell"""
+    level: Level
+    message: str
+    where: Where = Where()
+    identity: tuple[str, ...] = ()
+    """with `rule` and `where`, identifies the same finding in the next run"""
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    """a few rows, as in JSON output"""
+    count: int = 1
+    first_seen: str = ""
+    """RFC 3339; empty: it is about something that was not seen"""
+    step: str = ""
+    """in which it was first seen"""
+    source: SourceLocation | None = None
+    lost: bool = False
+    """whether events were lost, so that it may have happened more often"""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal in all runs in which this is found, whatever pids, pods and times are."""
+        where = (self.where.namespace, stable(self.where.workload or self.where.pod), self.where.container)
+        text = "\0".join((self.rule, *where, *map(stable, self.identity)))
+        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def limited(findings: Sequence[Finding]) -> tuple[tuple[Finding, ...], int]:
+    """At most MOST_FINDINGS of them, and how many are left out."""
+    return tuple(findings[:MOST_FINDINGS]), max(0, len(findings) - MOST_FINDINGS)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something that was checked: an assertion, a policy, a baseline, an expression."""
+
+    kind: str
+    name: str
+    description: str = ""
+    findings: tuple[Finding, ...] = ()
+    left_out: int = 0
+    """findings that are not in the list"""
+    undecided: str = ""
+    """why the check has no result; empty if it has one"""
+    source: SourceLocation | None = None
+
+    @property
+    def rule(self) -> str:
+        """KIND/NAME, the `rule` of its findings."""
+        return f"{self.kind}/{self.name}"
+
+    @property
+    def status(self) -> Status:
+        """An error is an error, whatever else is missing."""
+        if any(finding.level is Level.ERROR for finding in self.findings):
+            return Status.FINDINGS
+        return Status.INCONCLUSIVE if self.undecided else Status.PASSED
+
+
+@dataclass(frozen=True)
+class JobStep:
+    """A mark that `ci step` made."""
+
+    name: str
+    time: str
+    """RFC 3339"""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """All that reports say about one run."""
+
+    version: str
+    where: str
+    """such as "this machine", or "namespace shop on 2/2 nodes\""""
+    began: str
+    """RFC 3339, when everything was attached"""
+    seconds: float
+    command: tuple[str, ...] = ()
+    """empty: no command was run"""
+    command_code: int | None = None
+    checks: tuple[Check, ...] = ()
+    incomplete: tuple[str, ...] = ()
+    """why the trace is incomplete: losses, failed nodes, late attaches"""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """events by cause"""
+    events: int = 0
+    nodes: tuple[str, ...] = ()
+    gadgets: tuple[str, ...] = ()
+    steps: tuple[JobStep, ...] = ()
+    activity: Activity = field(default_factory=Activity)
+    baseline: str = ""
+    """what was seen, as the text of a baseline file; empty: facts were not collected"""
+    warnings: tuple[str, ...] = ()
+    """what the verdict does not cover"""
+    failures: tuple[str, ...] = ()
+    """what could not be written during the run"""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Of all checks: errors first, then as the checks have them."""
+        found = [finding for check in self.checks for finding in check.findings]
+        order = {level: place for place, level in enumerate(Level)}
+        return sorted(found, key=lambda finding: order[finding.level])
+
+    @property
+    def left_out(self) -> int:
+        """Findings that are in no list."""
+        return sum(check.left_out for check in self.checks)
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Why the verdict is not known, if there is no finding."""
+        return (*self.incomplete, *(f"{check.rule}: {check.undecided}" for check in self.checks if check.undecided))
+
+    @property
+    def status(self) -> Status:
+        """The verdict. After losses, findings still count, but their absence proves nothing."""
+        if any(check.status is Status.FINDINGS for check in self.checks):
+            return Status.FINDINGS
+        return Status.INCONCLUSIVE if self.undecided else Status.PASSED
+
+    @property
+    def exit_code(self) -> int:
+        """The command's own when it is not 0."""
+        codes = {Status.PASSED: 0, Status.FINDINGS: FINDINGS_CODE, Status.INCONCLUSIVE: INCONCLUSIVE_CODE}
+        return self.command_code or codes[self.status]
+
+    def verdict(self) -> str:
+        """One line, without text that programs chose."""
+        failed = f"the command failed with exit code {self.command_code}; " if self.command_code else ""
+        errors = sum(finding.level is Level.ERROR for finding in self.findings)
+        others = len(self.findings) - errors + self.left_out
+        found = ", ".join(
+            count(number, noun) for number, noun in ((errors, "finding"), (others, "further observation")) if number
+        )
+        if self.status is Status.INCONCLUSIVE:
+            reasons = f"inconclusive: {count(len(self.undecided), 'reason')}"
+            return failed + "; ".join(filter(None, (reasons, found)))
+        checked = f"{count(len(self.checks), 'check')} passed" if self.checks else "nothing was checked"
+        return failed + (found if self.status is Status.FINDINGS else f"passed: {found or checked}")
+
+
+def stable(text: str) -> str:
+    """A text without what differs between two runs of the same thing: numbers, hashes, temporary names.
+
+    Addresses and ports stay: another peer is another thing."""
+    text = _ADDRESS.sub(_kept, text)
+    for pattern, replacement in _STABLE:
+        text = pattern.sub(replacement, text)
+    return text.translate(_BACK)
+
+
+def _kept(found: re.Match[str]) -> str:
+    """An address, with digits that no pattern matches."""
+    try:
+        ipaddress.ip_address(found["address"])
+    except ValueError:
+        return found[0]
+    if int(found["port"] or 0) < _EPHEMERAL_PORT:
+        return found[0].translate(_KEPT)
+    return found[0][: found.start("port") - found.start()].translate(_KEPT) + found["port"]
+
+
+def workload_of(pod: str) -> str:
+    """A pod's name without what its controller added, for findings that know no owner: web-7d4b9c6f5-x2x7k is web-*."""
+    name = pod
+    for pattern, replacement in _STABLE[:2]:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def cut(value: Any, most: int = LONGEST_TEXT) -> Any:
+    """A value of a row with all its texts cut to a size."""
+    if isinstance(value, str):
+        return value if len(value) <= most else f"{value[:most]}…"
+    if isinstance(value, Sequence):
+        return [cut(item, most) for item in value[:50]]
+    return {key: cut(item, most) for key, item in value.items()} if isinstance(value, Mapping) else value

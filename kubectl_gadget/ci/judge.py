@@ -1,0 +1,151 @@
+"""Judges recordings with checks that their runs did not have.
+
+The trap: only the run itself knows which of its events were not counted as lost, such as those of a node that came
+late. A CI run writes that at the end of its recording (job_end.py); of another run, it is what a replay can say.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TextIO
+
+from kubectl_gadget.behavior.behavior_gadgets import PARAMETERS, SYSCALLS
+from kubectl_gadget.behavior.behavior_run import MISSING
+from kubectl_gadget.behavior.from_rows.row_facts import KINDS
+from kubectl_gadget.ci.assertions import Assertion
+from kubectl_gadget.ci.finding import RunReport
+from kubectl_gadget.ci.job_end import JOB, JobEnd
+from kubectl_gadget.ci.job_run import not_seen_on
+from kubectl_gadget.ci.job_steps import Marks
+from kubectl_gadget.ci.run_checks import CheckOrder, RunChecks, TracedRun
+from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recorded_run import RecordedGadget, RecordedRun
+from kubectl_gadget.recording.recording_places import PathOrUrl
+from kubectl_gadget.recording.replay_run import open_recordings, replayed, seconds_of
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+
+_OF_COMMAND = frozenset({"pid", "descendants"})
+"""Parameters with which a CI run traces only what COMMAND starts"""
+_POLICY = "policy"
+
+
+@dataclass(frozen=True)
+class RecordedJob:
+    """What the beginning of a recording says."""
+
+    gadgets: tuple[GadgetRun, ...]
+    of_command: bool
+    """only a process and its descendants were traced"""
+    with_host: bool
+    """rows of processes of the machine are in it"""
+    unseen: tuple[str, ...]
+    """why the run did not see everything that its gadgets can see"""
+
+
+def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
+    """Describes the recordings of one job. Raises UsageError."""
+    with ExitStack() as stack:
+        readers = open_recordings(stack, files)
+        runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
+    shown = {
+        item.gadget.name: item
+        for run in runs
+        for item in run.gadgets
+        if item.gadget.kind == "stream" and item.gadget.name != _POLICY
+    }
+    if not shown:
+        commands = dict.fromkeys(" ".join(item.gadget.command) for run in runs for item in run.gadgets)
+        raise UsageError(
+            f"{files[0]}: ci judge needs a recording of trace, and this one is of {', '.join(commands)}",
+            "kubectl gadget replay FILE",
+        )
+    of_command = all(item.parameters.keys() >= _OF_COMMAND for item in shown.values())
+    return RecordedJob(
+        tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in shown.values()),
+        of_command,
+        any(run.host for run in runs) and not of_command,
+        tuple(dict.fromkeys(text for run in runs for text in _unseen(run, of_command, shown))),
+    )
+
+
+def _unseen(run: RecordedRun, of_command: bool, shown: Mapping[str, RecordedGadget]) -> Iterator[str]:
+    if run.filter is not None:
+        yield f"only rows with --filter {run.filter!r} were recorded"
+    for name in sorted(shown.keys() - {item.gadget.name for item in run.gadgets}):
+        yield f"one of the recordings has no events of {' '.join(shown[name].gadget.command)}"
+    for item in run.gadgets:
+        usual = {**PARAMETERS, **SYSCALLS}.get(item.gadget.name, {})
+        given = {name for name, value in item.parameters.items() if name not in usual or usual[name] != value}
+        if given := given - (_OF_COMMAND if of_command else set()):
+            flags = ", ".join(f"--{name}" for name in sorted(given))
+            yield f"{' '.join(item.gadget.command)} was recorded with {flags}"
+
+
+def require(job: RecordedJob, assertions: Sequence[Assertion]) -> None:
+    """Raises UsageError for an assertion about what was not recorded."""
+    known = {run.gadget.name for run in job.gadgets}
+    kinds = {kind for run in job.gadgets for kind in KINDS.get(run.gadget.event, ())}
+    for each in assertions:
+        if each.gadget is not None and each.gadget.name not in known:
+            what = f"events of {' '.join(each.gadget.command)}"
+            remedy = f"kubectl gadget ci run --trace {each.gadget.command[-1]}, for the next recording"
+        elif each.kind is not None and each.kind not in kinds:
+            what, remedy = f"facts of the kind {each.kind}", "kubectl gadget ci run --facts, for the next recording"
+        else:
+            continue
+        raise UsageError(f"{each.source}: the recording has no {what}", remedy)
+
+
+def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr: TextIO) -> RunReport:
+    """The report on the recordings of `options`; `unseen` is that of RecordedJob. Raises GadgetError."""
+    assert options.replay is not None
+    marks = Marks()
+    checks = RunChecks(order, [run.gadget.event for run in options.gadgets], marks)
+    followers = [checks.behavior.seen.follower(MISSING)] if checks.behavior is not None else []
+    asked = replace(
+        options,
+        make_sink=lambda gadgets, *_: checks.sink(gadgets),
+        followers=(*options.followers, *followers),
+    )
+    said = io.StringIO()
+    with replayed(asked, io.StringIO(), said, lambda mark: marks.add(mark.name, mark.wall_ns)) as run:
+        ends = [_end_of(reader) for reader in run.readers]
+        facts_need_names = order.behavior is not None and order.behavior.needs_names
+        named_only = facts_need_names or not all(end.has_unnamed for end in ends)
+        incomplete = (
+            *(text for end in ends for text in end.incomplete),
+            *not_seen_on(run.frames.states, 0.0),
+            *unseen,
+            *run.damages(),
+        )
+        where = "; ".join(f"{end.where}, from {reader.path}" for end, reader in zip(ends, run.readers, strict=True))
+        report = checks.report(
+            TracedRun(
+                where,
+                min(end.began_ns for end in ends),
+                sum(end.elapsed_ns for end in ends) / 1e9,
+                run.frames.states,
+                run.lost(named_only),
+                run.pipeline.watched(),
+                incomplete,
+                tuple(item.gadget.event for item in options.gadgets),
+            )
+        )
+    if run.code > 128:
+        raise KeyboardInterrupt
+    stderr.writelines(f"{line}\n" for line in said.getvalue().splitlines() if line not in report.incomplete)
+    return report
+
+
+def _end_of(reader: RecordingReader) -> JobEnd:
+    """How the run ended, also one that was no CI run."""
+    known = (reader.end or {}).get(JOB)
+    if known is not None:
+        try:
+            return JobEnd.from_json(known, JOB)
+        except FrameError as error:
+            raise UsageError(f"{reader.path}: how the run ended cannot be read: {error}") from None
+    run = RecordedRun.from_meta(reader.meta, str(reader.path))
+    return JobEnd(where=run.selection, began_ns=run.began_ns, elapsed_ns=int(seconds_of(reader) * 1e9))

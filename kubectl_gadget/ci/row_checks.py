@@ -1,0 +1,200 @@
+"""Checks of rows while they come: --fail-on, --expect, and assertions about a gadget.
+
+Conditions run on whole columns; only rows that match become Python objects. The trap: when events were lost, it is
+undecided whether something is absent, and certain that what was seen was there.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kubectl_gadget.ci.assertions import NONE, Amount, Assertion, judged
+from kubectl_gadget.ci.finding import Check, Finding, Where, cut, limited, stable, workload_of
+from kubectl_gadget.ci.job_steps import Marks
+from kubectl_gadget.filters.filter import Filter
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.wire.policy_events.body import rfc3339
+
+_EVIDENCE = 3
+_MOST_GROUPS = 10_000
+_NOT_EVIDENCE = ("cap_", "ns_", "container_mark", "securebits", "fs", "eg", "sg", "su", "auid", "links", "inode")
+_OBJECTS = ("path", "name", "remote", "address", "capability", "operation")
+"""Members that say what a row is about; the first that it has."""
+
+
+@dataclass
+class _Group:
+    """Rows that are one finding."""
+
+    where: Where
+    event: str
+    comm: str
+    object: str
+    count: int = 0
+    first_ns: int = 0
+    step: str = ""
+    evidence: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+class RowCheck:
+    """One check. `take` gets all rows of the run, from the pipeline's thread."""
+
+    def __init__(
+        self, asked: Assertion, marks: Marks, kind: str = "assertion", description: str = "", otherwise: str = ""
+    ) -> None:
+        """Without a gadget, `asked` is about the rows of all. `kind` and `description` are those of a flag.
+        `otherwise`: what was seen instead; else it is the number."""
+        self._asked, self._marks, self._kind = asked, marks, kind
+        self._description = description or asked.describes
+        self._otherwise = otherwise
+        self._members = MemberRows(event=True)
+        self._groups: dict[tuple[str, ...], _Group] = {}
+        self._others = 0
+        self._pods: Counter[tuple[str, str]] = Counter()
+        """matching rows by pod, with the pods that have none"""
+
+    def take(self, batch: Batch) -> None:
+        """Counts rows of one gadget."""
+        gadget, condition, step = self._asked.gadget, self._asked.rows, self._asked.step
+        if self._asked.per_pod and batch.owners is not None:
+            used = set(batch.owners.codes.tolist())
+            for code in used:
+                owner = batch.owners.containers[code]
+                self._pods[owner.namespace, owner.pod] += 0
+        if gadget is not None and batch.gadget.name != gadget.name:
+            return
+        mask = np.ones(len(batch), np.bool_) if condition is None else condition.mask(batch)
+        if not mask.any():
+            return
+        matching = batch.select(mask)
+        times = matching.wall_ns()
+        if step:
+            inside = np.fromiter((self._marks.at(ns) == step for ns in times.tolist()), np.bool_, len(times))
+            matching, times = matching.select(inside), times[inside]
+        if len(matching):
+            self._count(matching, times)
+
+    def _count(self, batch: Batch, times: npt.NDArray[np.int64]) -> None:
+        records = self._members.records(Rows([batch]))
+        for record, wall_ns in zip(records, times.tolist(), strict=True):
+            pod = str(record.get("pod") or "")
+            self._pods[str(record.get("namespace") or ""), pod] += 1
+            comm, event, of = str(record.get("comm")), str(record["event"]), _object_of(record)
+            where = Where(
+                str(record.get("namespace") or ""),
+                workload_of(pod),
+                str(record.get("container") or ""),
+                pod,
+                str(record.get("node") or ""),
+            )
+            key = (where.namespace, where.workload, where.container, event, stable(comm), stable(of))
+            group = self._groups.get(key)
+            if group is None:
+                if len(self._groups) >= _MOST_GROUPS:
+                    self._others += 1
+                    continue
+                group = self._groups[key] = _Group(where, event, comm, of, 0, wall_ns, self._marks.at(wall_ns))
+            group.count += 1
+            if len(group.evidence) < _EVIDENCE:
+                group.evidence.append(cut(_evidence(record)))
+
+    def check(self, incomplete: Sequence[str]) -> Check:
+        """The result. `incomplete`: why events are missing, if any are."""
+        findings, undecided = self._judge(bool(incomplete))
+        condition, step = self._asked.rows, self._asked.step
+        if condition is not None and condition.errors:
+            undecided = f"{condition.text} could not be evaluated for some rows: {condition.first_error}"
+        if step and step not in self._marks.names:
+            undecided = undecided or f"there was no step {step!r}"
+        shown, left_out = limited(findings)
+        left_out += self._others if findings else 0
+        return Check(self._kind, self._asked.name, self._description, shown, left_out, undecided, self._asked.source)
+
+    def _judge(self, incomplete: bool) -> tuple[list[Finding], str]:
+        """The findings, or why it cannot be said."""
+        total = self._pods.total()
+        if not self._asked.per_pod:
+            return self._judge_one(total, list(self._groups.values()), "", incomplete)
+        found, undecided = list[Finding](), ""
+        for (namespace, pod), number in sorted(self._pods.items()):
+            if pod:
+                owner = (namespace, workload_of(pod))
+                groups = [g for g in self._groups.values() if (g.where.namespace, g.where.workload) == owner]
+                each, why = self._judge_one(number, groups, f"in {namespace}/{pod}", incomplete)
+                found, undecided = found + each, undecided or why
+        if not any(pod for _, pod in self._pods):
+            undecided = "no pod was seen"
+        return list({finding.fingerprint: finding for finding in found}.values()), undecided
+
+    def _judge_one(self, total: int, groups: list[_Group], of: str, incomplete: bool) -> tuple[list[Finding], str]:
+        asked = self._asked
+        otherwise = self._otherwise or f"it is {total:,}{f' {of}' if of else ''}"
+        said = asked.message or f"expected: {self._description}, but {otherwise}"
+        evidence = tuple(row for group in groups for row in group.evidence)[:_EVIDENCE]
+        where = groups[0].where if of and groups else Where()
+        first = min((group.first_ns for group in groups), default=0)
+        expected = Finding(
+            f"{self._kind}/{asked.name}",
+            asked.level,
+            said,
+            where,
+            (stable(of),),
+            evidence,
+            total,
+            rfc3339(first) if first else "",
+            asked.step,
+            asked.source,
+            incomplete,
+        )
+        found = [self._finding(group, incomplete) for group in groups]
+        return judged(asked, total, found, expected, "events are missing" if incomplete else "")
+
+    def _finding(self, group: _Group, incomplete: bool) -> Finding:
+        said = f"{self._asked.message}: " if self._asked.message else ""
+        return Finding(
+            f"{self._kind}/{self._asked.name}",
+            self._asked.level,
+            f"{said}{group.event} by {group.comm}: {cut(group.object)}",
+            group.where,
+            (group.event, group.comm, group.object),
+            tuple(group.evidence),
+            group.count,
+            rfc3339(group.first_ns),
+            group.step,
+            self._asked.source,
+            incomplete,
+        )
+
+
+def _object_of(record: Mapping[str, Any]) -> str:
+    """What a row is about: a command line, a path, a peer."""
+    if arguments := record.get("args"):
+        return " ".join(map(str, arguments)) if isinstance(arguments, list) else str(arguments)
+    for name in _OBJECTS:
+        if value := record.get(name):
+            port = record.get("remote_port" if name == "remote" else "port") if name in ("remote", "address") else None
+            if not port:
+                return str(value)
+            return f"[{value}]:{port}" if ":" in str(value) else f"{value}:{port}"
+    return ""
+
+
+def _evidence(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that people want to see."""
+    shown = {name: value for name, value in record.items() if value not in (None, "", -1, [])}
+    hidden = [name for name in shown if name.endswith(("_raw", "_bytes")) or name.startswith(_NOT_EVIDENCE)]
+    return {name: value for name, value in shown.items() if name not in hidden}
+
+
+def expression_check(flag: str, condition: Filter, marks: Marks) -> RowCheck:
+    """The check of --fail-on (no row may match) or --expect (one must)."""
+    fails = flag == "fail-on"
+    description = f"{'no row matches' if fails else 'a row matches'} {condition.text}"
+    asked = Assertion(condition.text, NONE if fails else Amount(">=", 1), rows=condition)
+    return RowCheck(asked, marks, flag, description, otherwise="" if fails else "no row did")

@@ -1,1 +1,0 @@
-"""Kubernetes: choose nodes and pods, start and remove agents, open the exec stream to them."""

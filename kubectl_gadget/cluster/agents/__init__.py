@@ -1,1 +1,0 @@
-"""The agents in a cluster: their pods, images and payload; started on demand, deployed, contained, removed."""

@@ -1,1 +1,0 @@
-"""Turns a node's bytes into columns: schema, decoding, identity, filters, merge by time."""

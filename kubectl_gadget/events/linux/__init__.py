@@ -1,1 +1,0 @@
-"""Names for Linux's numeric constants."""

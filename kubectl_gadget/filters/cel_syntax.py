@@ -1,0 +1,167 @@
+"""Parses CEL text to a syntax tree, and answers questions about the tree for both ways of evaluating it.
+
+The grammar, the tree and the meaning of literals are cel-python's. Its tree has one level per rule of the grammar, so
+most nodes only wrap another one. The trap: importing cel-python takes 0.1 s, so it is imported when a filter is
+compiled.
+"""
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.filters.cel_types import MACROS
+
+Tree: TypeAlias = Any
+"""A lark.Tree of celpy's grammar, or a token of it."""
+
+TYPE_NAMES = frozenset(
+    {"int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "google", "dyn"}
+)
+
+_MOST_DIGITS = 1000
+"""More digits than any CEL number has; int() raises ValueError for very long numbers."""
+_WRAPPERS = frozenset(
+    {
+        "expr",
+        "conditionalor",
+        "conditionaland",
+        "relation",
+        "addition",
+        "multiplication",
+        "unary",
+        "member",
+        "primary",
+        "paren_expr",
+    }
+)
+
+
+def parse(text: str) -> Tree:
+    """The tree of an expression. Raises UsageError, which shows the place, if it does not parse."""
+    from celpy.celparser import CELParseError, CELParser
+
+    from kubectl_gadget.filters.cel_advice import unparsed
+
+    try:
+        return CELParser().parse(text)
+    except CELParseError as error:
+        token = getattr(error.__context__, "token", None)
+        if token is None or token.type != "$END":
+            line, column = error.line or 1, error.column or 1
+            offset = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
+            why, remedy = unparsed(text, offset)
+            failure = at(text, line, column, why)
+            failure.remedy = remedy
+            raise failure from None
+        lines = text.rstrip().splitlines() or [""]
+        raise at(text, len(lines), len(lines[-1]) + 1, "the expression ends too early") from None
+
+
+def parses(text: str) -> bool:
+    from celpy.celparser import CELParseError, CELParser
+
+    try:
+        return CELParser().parse(text) is not None
+    except CELParseError:
+        return False
+
+
+def at(text: str, line: int, column: int, why: str) -> UsageError:
+    """A UsageError that shows the line of the expression with a caret below the column. Both count from 1."""
+    lines = text.splitlines() or [""]
+    shown = lines[min(line, len(lines)) - 1].replace("\t", " ")
+    return UsageError(f"{why}\n  {shown}\n  {' ' * (column - 1)}^")
+
+
+def at_tree(text: str, tree: Tree, why: str) -> UsageError:
+    """A UsageError that shows the start of a part of the tree."""
+    place = getattr(tree, "meta", tree)
+    return at(text, getattr(place, "line", None) or 1, getattr(place, "column", None) or 1, why)
+
+
+def unwrap(tree: Tree) -> Tree:
+    """The first node at or below this one that is not a mere wrapper."""
+    while getattr(tree, "data", None) in _WRAPPERS and len(tree.children) == 1:
+        tree = tree.children[0]
+    return tree
+
+
+def evaluable(tree: Tree) -> Tree:
+    """A part in a form that cel-python can evaluate alone: some of its rules only exist below `primary`."""
+    from lark import Tree as Node
+
+    is_primary = tree.data in ("literal", "ident", "dot_ident", "ident_arg", "dot_ident_arg", "list_lit", "map_lit")
+    return Node("primary", [tree], tree.meta) if is_primary else tree
+
+
+def conjuncts(tree: Tree) -> list[Tree]:
+    """The parts that `&&` joins at the top, from left to right."""
+    tree = unwrap(tree)
+    if tree.data == "conditionaland":
+        return [*conjuncts(tree.children[0]), *conjuncts(tree.children[1])]
+    return [tree]
+
+
+def arguments(tree: Tree, at: int) -> list[Tree]:
+    """The expressions of the list that is the child `at` of a node; none if it has no list."""
+    return [expression for listed in tree.children[at:] for expression in listed.children]
+
+
+def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tree]:
+    """Tokens that refer to variables outside the expression: no functions and no variables of macros."""
+    tree = unwrap(tree)
+    if not hasattr(tree, "children"):
+        return
+    if tree.data in ("ident", "dot_ident"):
+        if tree.children[0].value not in bound:
+            yield tree.children[0]
+        return
+    if tree.data == "member_dot_arg" and tree.children[1].value in MACROS and len(tree.children) == 3:
+        yield from identifiers(tree.children[0], bound)
+        items = arguments(tree, 2)
+        names = {name.children[0].value for name in map(unwrap, items) if getattr(name, "data", "") == "ident"}
+        first = unwrap(items[0])
+        bound |= {first.children[0].value} if getattr(first, "data", "") == "ident" else frozenset(names)
+        for item in items:
+            yield from identifiers(item, bound)
+        return
+    for child in tree.children:
+        yield from identifiers(child, bound)
+
+
+def compile_pattern(pattern: str) -> Any:
+    """Compiles an RE2 pattern, as CEL requires: it runs in linear time. Raises ValueError with the reason if it is
+    invalid."""
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)) from None
+
+
+def is_null(tree: Tree) -> bool:
+    tree = unwrap(tree)
+    return bool(tree.data == "literal" and tree.children[0].type == "NULL_LIT")
+
+
+def literal(tree: Tree) -> Any:
+    """The Python value of a literal node: int, str, bool or None. Raises LookupError for uint, double and bytes."""
+    from celpy.evaluation import celstr
+
+    token = tree.children[0]
+    match token.type:
+        case "INT_LIT":
+            digits = token.value
+            if len(digits) > _MOST_DIGITS:
+                raise UsageError(f"a filter has a number of {len(digits)} digits", "64 bits hold at most 20")
+            return int(digits, 16) if "0x" in digits.lower() else int(digits)
+        case "STRING_LIT" | "MLSTRING_LIT":
+            return str(celstr(token))
+        case "BOOL_LIT":
+            return bool(token.value == "true")
+        case "NULL_LIT":
+            return None
+    raise LookupError(token.type)

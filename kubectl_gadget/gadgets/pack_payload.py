@@ -1,0 +1,282 @@
+"""Builds the agent that is sent to nodes: for each architecture a zip of its modules, some of them also compiled
+(compiled_modules.py), its objects and libbpf.
+
+The zip is preceded by the text that makes it importable (agent/payload/unpacking.py); readers of zips start at the end.
+Nothing in it is compressed, but the whole is, with xz: that takes a quarter less than compressing each file. What all
+architectures have in common comes first, as an xz stream of its own, so that the wheel has it once.
+
+    BUILT/libraries/ARCHITECTURE/     from Debian; fetched when missing
+    BUILT/payload/common.xz           what is sent first; equal sources and packages give equal bytes
+    BUILT/payload/ARCHITECTURE.xz     what is sent after it
+    BUILT/payload/index.json          the length of both, the hash of their content, and the texts that pods start with
+
+The trap: a payload older than the agent's sources would run without any warning, so tests build it first, and one test
+compares the two.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import lzma
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kubectl_gadget import __version__
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.gadgets.compiled_modules import compiled_modules
+from kubectl_gadget.gadgets.inputs import write, write_json
+from kubectl_gadget.gadgets.libraries import debian, zstd_stub
+from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
+
+# The parts of an agent are found by following its imports. All modules in kubectl_gadget/agent belong to it, since
+# some are imported by name at run time. The trap: imports inside functions count, since the agent imports late to
+# stay small; imports for type checkers only do not.
+_PACKAGE = "kubectl_gadget"
+TEXTS = ("bootstrap.py", "unpacking.py")
+"""Files of the agent that are run as text (pack_payload.py) and never imported."""
+_OWN_OBJECTS = ("own_elf", "own_object", "own_program")
+"""The functions that load the agent's own objects by name (agent/bpf/own_objects.py)."""
+
+
+class AgentParts(NamedTuple):
+    """Sorted paths and names, relative to kubectl_gadget."""
+
+    modules: tuple[str, ...]
+    """paths such as agent/session/session.py; also the tables beside modules, wire/policy_events/kernel_enums.txt"""
+    objects: tuple[str, ...]
+    """names of the agent's own BPF objects"""
+
+
+def find_parts(package: Path) -> AgentParts:
+    """The parts in `package`, which is the folder kubectl_gadget. Raises GadgetError when a module imports anything
+    outside of kubectl_gadget and the standard library."""
+    paths = [path for path in sorted((package / "agent").rglob("*.py")) if path.name not in TEXTS]
+    queue = [f"{_PACKAGE}.agent", *(".".join(path.relative_to(package.parent).with_suffix("").parts) for path in paths)]
+    found: dict[str, Path] = {}
+    objects: set[str] = set()
+    while queue:
+        name = queue.pop()
+        path = _file(package, name)
+        if path is None or name in found or path.name in TEXTS:
+            continue
+        found[name] = path
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text, str(path))
+        if any(f"{function}(" in text for function in _OWN_OBJECTS):  # few do, and calls are looked for everywhere
+            objects |= set(_objects(tree))
+        for wanted in _imports(tree):
+            first = wanted.partition(".")[0]
+            if first != _PACKAGE and first not in sys.stdlib_module_names:
+                raise GadgetError(f"{path} imports {wanted}, but the agent may import only the standard library")
+            if first == _PACKAGE:
+                queue += [wanted, *(wanted.rsplit(".", level)[0] for level in range(1, wanted.count(".") + 1))]
+    tables = [table for path in found.values() if (table := path.with_suffix(".txt")).is_file()]
+    modules = sorted(path.relative_to(package).as_posix() for path in (*found.values(), *tables))
+    return AgentParts(tuple(modules), tuple(sorted(objects)))
+
+
+def _file(package: Path, name: str) -> Path | None:
+    """The file of a module or a package; None when the name is that of a member of a module."""
+    place = package.parent.joinpath(*name.split("."))
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Names of imported modules, or of their members."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "relative imports are not used here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not isinstance(node, ast.expr):  # which has no statements
+            yield from _imports(node)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but expressions, which have no statements in them."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.expr):
+            yield node
+            yield from _statements(node)
+
+
+def _objects(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in _OWN_OBJECTS:
+            continue
+        if isinstance(name := node.args[0], ast.Constant):
+            yield str(name.value)
+
+
+_DATE = (1980, 1, 1, 0, 0, 0)
+"""The earliest date that a zip can hold."""
+_HEAD = "agent/payload/unpacking.py"
+COMMON = "common.xz"
+_ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand_main.py")
+"""Modules of an on-demand pod's main process; the last one is run."""
+
+
+def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequence[str] = ARCHITECTURES) -> Path:
+    """Builds the payloads of the agent in `package`, and their index, whose path it returns. Raises GadgetError."""
+    parts = find_parts(package)
+    folder = built / "payload"
+    payloads = {}
+    common = b""
+    modules = {path: _without_docstrings(package / path) for path in parts.modules} | compiled_modules(package)
+    for machine in architectures:
+        libraries = built / "libraries" / machine
+        if not libraries.is_dir():
+            debian.fetch(machine, libraries)
+        zipped, own = _zipped(*_files(package, parts.objects, modules, built, machine, libraries))
+        first = _compact(package / _HEAD).encode() + zipped
+        if first != (common := common or first):
+            raise GadgetError(f"Debian's packages for {machine} have other licences than those for {architectures[0]}")
+        length = len(_packed(common, folder / COMMON)) + len(_packed(own, folder / f"{machine}.xz"))
+        payloads[machine] = {"bytes": length, "sha256": hashlib.sha256(common + own).hexdigest()}
+    index = {
+        "version": __version__,
+        "payloads": payloads,
+        "modules": parts.modules,
+        "objects": parts.objects,
+        **texts(package),
+    }
+    write_json(folder / "index.json", index)
+    for path in folder.iterdir():  # what an earlier version has made would be packed into the wheel
+        if path.name not in _names(architectures):
+            path.unlink()
+    return folder / "index.json"
+
+
+def texts(package: Path = BUILT.parent) -> dict[str, str]:
+    """The programs that pods start with: one for a session, one for the main process of an on-demand pod."""
+    return {
+        "bootstrap": _compact(package / "agent" / "payload" / "bootstrap.py"),
+        "on_demand": _bundled(package),
+    }
+
+
+def is_built(built: Path) -> bool:
+    """Whether there is a payload for each architecture."""
+    return all((built / "payload" / name).is_file() for name in _names(ARCHITECTURES))
+
+
+def _names(architectures: Sequence[str]) -> list[str]:
+    return ["index.json", COMMON, *(f"{machine}.xz" for machine in architectures)]
+
+
+def _files(
+    package: Path, objects: Sequence[str], modules: dict[str, bytes], built: Path, machine: str, libraries: Path
+) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
+    """The content of the zip, by path: what all architectures have in common, and what is of this one."""
+    common = modules | {"built/contained.json": (built / "contained.json").read_bytes()}
+    own_licences = (package.parent / path for path in ("LICENSE", "bpf/LICENSE"))
+    common["licences/kubectl-gadget"] = b"\n".join(path.read_bytes() for path in own_licences)
+    own = {}
+    for name in objects:
+        own[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
+    versions = {one["soname"]: one["version"] for one in json.loads((libraries / "libraries.json").read_text())}
+    data = zstd_stub.make(machine)
+    own[f"built/libraries/{zstd_stub.SONAME}"] = data
+    entries = [_library(zstd_stub.SONAME, "kubectl-gadget", __version__, data)]
+    for soname, debian_package in debian.PACKAGES.items():
+        data = (libraries / soname).read_bytes()
+        own[f"built/libraries/{soname}"] = data
+        common[f"licences/{debian_package}"] = (libraries / f"{debian_package}.copyright").read_bytes()
+        entries.append(_library(soname, debian_package, versions[soname], data))
+    manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": entries}
+    manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted((common | own).items())}
+    own["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return common, own
+
+
+def _library(soname: str, package: str, version: str, data: bytes) -> dict[str, str]:
+    """An entry of the manifest."""
+    return {"soname": soname, "package": package, "version": version, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _packed(data: bytes, path: Path) -> bytes:
+    """Compresses data to a file, unless it contains them already: that takes a second. Returns the file's content."""
+    try:
+        packed = path.read_bytes()
+        if lzma.decompress(packed) == data:
+            return packed
+    except (OSError, lzma.LZMAError):
+        pass
+    packed = lzma.compress(data, preset=9)
+    write(path, packed)
+    return packed
+
+
+def _zipped(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> tuple[bytes, bytes]:
+    """Returns a zip in two pieces, of which the first has only the first files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for files in (first, second):
+            end = buffer.tell()
+            for path, data in sorted(files.items()):
+                info = zipfile.ZipInfo(f"kubectl_gadget/{path}", _DATE)
+                info.create_system, info.external_attr = 3, 0o100644 << 16
+                archive.writestr(info, data)
+    return buffer.getvalue()[:end], buffer.getvalue()[end:]
+
+
+class _Bare(ast.NodeTransformer):
+    """Removes whatever a program does not need to run: annotations and docstrings."""
+
+    def visit(self, node: ast.AST) -> Any:
+        self.generic_visit(node)
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            node.body = [one for one in node.body if not _is_text(one)] or [ast.Pass()]
+        return node
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _compact(path: Path) -> str:
+    """A module's text without docstrings, comments and annotations, indented by one space per level."""
+    lines = ast.unparse(_Bare().visit(ast.parse(path.read_text(encoding="utf-8")))).splitlines()
+    shorter = (" " * ((len(line) - len(line.lstrip())) // 4) + line.lstrip() for line in lines if line.strip())
+    return "\n".join(shorter) + "\n"
+
+
+def _without_docstrings(path: Path) -> bytes:
+    """A file's content; of a module, its docstrings are empty, and every line keeps its number, for tracebacks."""
+    content = path.read_bytes()
+    if path.suffix != ".py":
+        return content
+    lines = content.split(b"\n")
+    for node in _statements(ast.parse(content)):
+        match node:
+            case ast.Expr(lineno=first, end_lineno=int(last), col_offset=column, value=ast.Constant(value=str())):
+                lines[first - 1 : last] = [lines[first - 1][:column] + b'""', *[b""] * (last - first)]
+    return b"\n".join(lines)
+
+
+def _bundled(package: Path) -> str:
+    """The modules of _ON_DEMAND as one text, each as a module of its own name."""
+    *others, last = _ON_DEMAND
+    lines = ["import sys", "from types import ModuleType"]
+    texts = {"kubectl_gadget": "", "kubectl_gadget.agent": "", "kubectl_gadget.agent.pod": ""}
+    for path in others:
+        texts["kubectl_gadget." + path.removesuffix(".py").replace("/", ".")] = _compact(package / path)
+    for name, text in texts.items():
+        lines += [f"sys.modules[{name!r}] = module = ModuleType({name!r})"]
+        if text:
+            lines += ['exec(r"""', text.rstrip(), '""", module.__dict__)']
+    return "\n".join(lines) + "\n" + _compact(package / last)

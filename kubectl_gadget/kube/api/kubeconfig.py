@@ -1,0 +1,303 @@
+"""Finds the cluster and the user: from kubectl's flags, $KUBECONFIG and the files it names, or the pod we run in.
+
+The kubernetes library merges the files. The result is reduced to one context, with the flags applied; from it
+credentials.py makes a connection's settings. The trap: paths in a kubeconfig are relative to the file that contains
+them, which the library forgets when cluster and user are in different files, so they are made absolute first.
+"""
+
+import base64
+import copy
+import ipaddress
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from kubectl_gadget.errors import ClusterError, UsageError
+from kubectl_gadget.kube.api import credentials
+from kubectl_gadget.kube.api.library import import_library
+from kubectl_gadget.kube.cluster_options import KubeOptions
+from kubectl_gadget.light_dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from kubernetes.client import Configuration
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_ONLY = "selected"
+"""Name of the one remaining context, cluster and user."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One API server and our identity there."""
+
+    server: str
+    """URL, without a trailing slash"""
+    configure: Callable[[], "Configuration"]
+    """Returns how to connect, with freshly read or requested credentials. Blocks. Raises ClusterError"""
+    namespace: str = "default"
+    """the context's default"""
+    impersonate: tuple[tuple[str, str], ...] = ()
+    """headers, in order; a name may occur several times"""
+    request_timeout: float | None = None
+    """seconds, per API call"""
+    options: KubeOptions = field(default_factory=KubeOptions)
+    """with these, another process finds the same cluster, whichever context is current by then"""
+
+
+def has_kubeconfig(options: KubeOptions) -> bool:
+    """Whether a cluster was specified, or can be found. Reads no file."""
+    return bool(options.kubeconfig or options.server) or bool(_existing_files()) or _in_cluster()
+
+
+def load(options: KubeOptions) -> Cluster:
+    """Returns the cluster that kubectl would use with these flags; does not connect. Raises ClusterError,
+    UsageError."""
+    files = _files(options)
+    try:
+        return _load(files, options)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Some value in the files has another type than in kubectl's format.
+        raise ClusterError(f"{_listed(files)} is not a valid kubeconfig", "kubectl config view") from None
+
+
+def _load(files: list[Path], options: KubeOptions) -> Cluster:
+    if not files and not options.server:
+        if _in_cluster():
+            return _from_pod(options)
+        raise ClusterError(
+            "no kubeconfig was found", "set KUBECONFIG or --kubeconfig; gadgets can trace this machine with --local"
+        )
+    config = _Config(files)
+    name = options.context or config.current_context
+    if name is None and options.server is None and options.cluster is None:
+        known = ", ".join(config.names("contexts")) or "none"
+        raise ClusterError(
+            f"no context is selected in {_listed(files)}", f"kubectl config use-context NAME (there are: {known})"
+        )
+    context = config.entry("contexts", name, "context")
+    cluster = _with_cluster_flags(
+        config.entry("clusters", options.cluster or context.get("cluster"), "cluster"), options
+    )
+    user = _with_user_flags(config.entry("users", options.user or context.get("user"), "user"), options)
+    if not cluster.get("server"):
+        raise ClusterError(f"the cluster of context {name!r} has no server", f"check {_listed(files)}")
+    _check_data(cluster, "certificate-authority-data")
+    _check_data(user, "client-certificate-data", "client-key-data")
+    _check_user(user)
+    return Cluster(
+        server=cluster["server"],
+        configure=lambda: _configure(cluster, user, config.save),
+        namespace=str(context.get("namespace") or "default"),
+        impersonate=tuple(_impersonation(options, user)),
+        request_timeout=options.request_timeout,
+        options=replace(options, context=name),
+    )
+
+
+class _Config:
+    """All files, merged by the library: the first file that defines a name wins, as in kubectl."""
+
+    def __init__(self, files: list[Path]) -> None:
+        import yaml
+
+        import_library()
+        from kubernetes.config.kube_config import ConfigException, KubeConfigMerger
+
+        self._merger: KubeConfigMerger = KubeConfigMerger("")
+        for path in files:
+            try:
+                self._merger.load_config(str(path))
+            except OSError as error:
+                raise ClusterError(f"the kubeconfig {path} cannot be read: {error.strerror}") from None
+            except (AttributeError, KeyError, TypeError):
+                what = f"the kubeconfig {path} has an invalid structure"
+                raise ClusterError(what, "kubectl config view") from None
+            except RecursionError:
+                raise ClusterError(f"the kubeconfig {path} is nested too deeply") from None
+            except (ConfigException, ValueError, yaml.YAMLError) as error:
+                what = f"the kubeconfig {path} is not valid: {' '.join(str(error).split())}"
+                raise ClusterError(what, "kubectl config view") from None
+        # The library writes renewed tokens to these files, and detects from them that tokens are new.
+        self._merger.paths = [str(path) for path in files]
+        self._merger.config_saved = copy.deepcopy(self._merger.config_files)
+
+    @property
+    def current_context(self) -> str | None:
+        # The library uses the last file's current-context, kubectl the first's.
+        currents = (file.get("current-context") for file in self._merger.config_files.values())
+        return next((str(value) for value in currents if value), None)
+
+    def save(self) -> None:
+        """Writes the files that were changed."""
+        self._merger.save_changes()
+
+    def names(self, kind: str) -> list[str]:
+        """Returns the names of all contexts, clusters or users."""
+        return [str(node.value["name"]) for node in self._nodes(kind)]
+
+    def entry(self, kind: str, name: str | None, member: str) -> dict[str, Any]:
+        """Returns one of them, with absolute paths; {} when `name` is empty. Raises UsageError when it is missing."""
+        if not name:
+            return {}
+        for node in self._nodes(kind):
+            if str(node.value["name"]) == name:
+                return _absolute(node.value.get(member) or {}, Path(node.path).parent)
+        if not (known := self.names(kind)):
+            raise UsageError(f"{member} {name!r} is not in the kubeconfig, which has no {kind}")
+        raise UsageError(f"{member} {name!r} is not in the kubeconfig", f"one of: {', '.join(known)}")
+
+    def _nodes(self, kind: str) -> list[Any]:
+        return list(self._merger.config.value[kind]) if self._merger.config else []
+
+
+def _absolute(values: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Returns a copy without empty values, as kubectl reads it, and with absolute paths."""
+    found = {key: value for key, value in values.items() if value not in (None, "")}
+    for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
+        if key in found:
+            found[key] = str(directory / os.path.expanduser(str(found[key])))
+    if "exec" in found and os.sep in str(found["exec"].get("command", "")):
+        found["exec"] = found["exec"] | {"command": str(directory / found["exec"]["command"])}
+    return found
+
+
+def _with_cluster_flags(cluster: dict[str, Any], options: KubeOptions) -> dict[str, Any]:
+    flags = {
+        "server": options.server or cluster.get("server"),
+        "certificate-authority": options.certificate_authority,
+        "tls-server-name": options.tls_server_name,
+        "insecure-skip-tls-verify": options.insecure_skip_tls_verify,
+    }
+    found = _overridden(cluster, flags)
+    if server := found.get("server"):
+        # kubectl treats `--server host:port` as http.
+        found["server"] = (server if "://" in server else f"http://{server}").rstrip("/")
+    return found
+
+
+def _with_user_flags(user: dict[str, Any], options: KubeOptions) -> dict[str, Any]:
+    found = _overridden(user, {"client-certificate": options.client_certificate, "client-key": options.client_key})
+    if options.token:
+        for other in ("tokenFile", "exec", "auth-provider", "username"):
+            found.pop(other, None)
+        found["token"] = options.token
+    if "tokenFile" in found:
+        found.pop("token", None)  # the library prefers the token, kubectl the file
+    return found
+
+
+def _overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy in which flags replace the kubeconfig's files or data."""
+    given = {key: value for key, value in flags.items() if value}
+    kept = {key: value for key, value in values.items() if key.removesuffix("-data") not in given}
+    return kept | {key: os.path.expanduser(value) if isinstance(value, str) else value for key, value in given.items()}
+
+
+def _check_data(values: dict[str, Any], *names: str) -> None:
+    for name in names:
+        try:
+            base64.b64decode(values.get(name) or "")
+        except ValueError:
+            raise ClusterError(f"{name} in the kubeconfig is not base64", "kubectl config view --raw") from None
+
+
+def _check_user(user: dict[str, Any]) -> None:
+    halves = {part: any(key in user for key in (part, f"{part}-data")) for part in ("client-certificate", "client-key")}
+    if len(set(halves.values())) > 1:
+        missing = next(part for part, there in halves.items() if not there)
+        raise ClusterError(f"the kubeconfig's user has only half of a client certificate: {missing} is missing")
+
+
+def _configure(cluster: dict[str, Any], user: dict[str, Any], save: Callable[[], None]) -> "Configuration":
+    config = {
+        "current-context": _ONLY,
+        "contexts": [{"name": _ONLY, "context": {"cluster": _ONLY, "user": _ONLY}}],
+        "clusters": [{"name": _ONLY, "cluster": cluster}],
+        "users": [{"name": _ONLY, "user": user}],
+    }
+    configuration = credentials.configure(config, save)
+    # As in Go, and so in kubectl: the kubeconfig's proxy is always used, and the environment's never for this machine.
+    if "proxy-url" in cluster:
+        configuration.no_proxy = None
+    elif _is_this_machine(urlsplit(cluster["server"]).hostname or ""):
+        configuration.proxy = None
+    return configuration
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _impersonation(options: KubeOptions, user: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    name = options.as_user or user.get("as")
+    if name:
+        yield "Impersonate-User", str(name)
+    if not options.as_user and user.get("as-uid"):
+        yield "Impersonate-Uid", str(user["as-uid"])
+    for group in options.as_groups or user.get("as-groups") or ():
+        if not name:
+            raise UsageError("--as-group needs --as", "add --as USER")
+        yield "Impersonate-Group", str(group)
+    for key, extra in ({} if options.as_user else user.get("as-user-extra") or {}).items():
+        for value in extra:
+            yield f"Impersonate-Extra-{key}", str(value)
+
+
+def _files(options: KubeOptions) -> list[Path]:
+    if options.kubeconfig:
+        path = Path(options.kubeconfig).expanduser().absolute()
+        if not path.exists():
+            raise ClusterError(f"the kubeconfig {path} does not exist", "check --kubeconfig")
+        return [path]
+    return _existing_files()
+
+
+def _existing_files() -> list[Path]:
+    listed = os.environ.get("KUBECONFIG")
+    names = listed.split(os.pathsep) if listed else [str(Path.home() / ".kube" / "config")]
+    paths = [Path(name).expanduser().absolute() for name in names if name]
+    return [path for path in dict.fromkeys(paths) if path.is_file() and path.stat().st_size]
+
+
+def _listed(files: list[Path]) -> str:
+    return ", ".join(map(str, files)) or "no kubeconfig"
+
+
+def _in_cluster() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").is_file()
+
+
+def _from_pod(options: KubeOptions) -> Cluster:
+    def configure() -> "Configuration":
+        import_library()
+        from kubernetes.client import Configuration
+        from kubernetes.config.incluster_config import ConfigException, InClusterConfigLoader
+
+        configuration = Configuration()
+        try:
+            files = (str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
+            InClusterConfigLoader(*files).load_and_set(configuration)
+        except (ConfigException, OSError) as error:
+            raise ClusterError(f"the service account of this pod cannot be used: {error}") from None
+        if options.token:
+            configuration.refresh_api_key_hook = None
+            configuration.api_key["BearerToken"] = f"Bearer {options.token}"
+        configuration.verify_ssl = not options.insecure_skip_tls_verify
+        configuration.tls_server_name = options.tls_server_name
+        return configuration
+
+    namespace = SERVICE_ACCOUNT / "namespace"
+    return Cluster(
+        server=configure().host,
+        configure=configure,
+        namespace=namespace.read_text().strip() if namespace.is_file() else "default",
+        impersonate=tuple(_impersonation(options, {})),
+        request_timeout=options.request_timeout,
+        options=options,
+    )

@@ -1,0 +1,1 @@
+"""Names of Linux's numbers, as data: system calls, errors, flags, LSM hooks."""

@@ -1,0 +1,140 @@
+"""The gadgets of `observe` and `enforce`, and how their rows become a story.
+
+The trap: what closes at the end of a process has to be reported before that end when both use the same hook, so the
+process gadget comes after those of files and connections.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kubectl_gadget import gadgets
+from kubectl_gadget.policies.run.reactions import NO_REACTION, Reaction
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+
+if TYPE_CHECKING:  # modules that need numpy
+    from kubectl_gadget.kube.informer import Follower
+    from kubectl_gadget.observe.choice import Choice
+    from kubectl_gadget.observe.happening import Decoder
+    from kubectl_gadget.observe.printing.story_formats import StoryOutput
+    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.run.labels import PolicyLabels
+    from kubectl_gadget.run.recipes.pod_details import PodDetails
+
+
+@dataclass(frozen=True)
+class StoryGadgets:
+    """What is traced."""
+
+    file_paths: str | None = None
+    """what happens to these files is traced; None: no files"""
+    connections: bool = False
+    installed: bool = False
+    """events of installed policies"""
+    silent: GadgetRun | None = None
+    """runs as well, but its rows are not part of the story"""
+    policies: "CompiledPolicies | None" = None
+    recorded: "RecordedPolicies | None" = None
+    """policies that decide the calls for which rows of a recording stand"""
+
+    def command(self) -> tuple[str, ...]:
+        """Returns the words that a replay of a recording starts with."""
+        files = () if self.file_paths is None else ("--files", self.file_paths)
+        installed = ("--installed",) if self.installed else ()
+        return ("observe", *files, *(("--flows",) if self.connections else ()), *installed)
+
+    def shown(self) -> "dict[str, Decoder]":
+        """Returns decoders of the gadgets that a story knows, of those that are shown."""
+        from kubectl_gadget.observe.story import CONNECTIONS, DECODERS, FILES, NAMES, PROCESSES
+
+        wanted = {PROCESSES} | ({CONNECTIONS, NAMES} if self.connections else set())
+        return {name: DECODERS[name] for name in (wanted if self.file_paths is None else wanted | {FILES})}
+
+    def runs(self) -> tuple[GadgetRun, ...]:
+        """Returns the gadgets, in the order in which agents are asked for them; that of policies is the last."""
+        runs = [GadgetRun(gadgets.load_gadget(name)) for name in ("trace_tcp", "trace_dns") if self.connections]
+        if self.file_paths is not None:
+            runs.append(GadgetRun(gadgets.load_gadget("trace_fileuse"), {"path": self.file_paths}))
+        runs.append(GadgetRun(gadgets.load_gadget("trace_process")))
+        if self.installed:
+            from kubectl_gadget.observe.decoders.policy_records import INSTALLED
+
+            runs.append(GadgetRun(INSTALLED, installed=True))
+        if self.silent:
+            runs.append(self.silent)
+        if self.recorded:
+            names = {run.gadget.name for run in runs}
+            runs += [GadgetRun(gadgets.load_gadget(name)) for name in self.recorded.gadgets if name not in names]
+        if self.policies:
+            from kubectl_gadget.observe.decoders.policy_records import GADGET
+
+            runs.append(GadgetRun(GADGET, policies=self.policies))
+        return tuple(runs)
+
+
+@dataclass(frozen=True)
+class StoryRecipe:
+    """How rows become a story."""
+
+    gadgets: StoryGadgets
+    choice: "Choice"
+    output: "StoryOutput"
+    reaction: Reaction = NO_REACTION
+    labels: "PolicyLabels | None" = None
+    """labels of pods; None: no policy selects by labels"""
+    details: "PodDetails | None" = None
+    """what the output says about pods; None: only what agents report"""
+
+    def applied(self, options: RunOptions, follows: bool) -> RunOptions:
+        """Returns the options for running the gadgets, with their rows turned into a story. `follows`: labels and
+        details are kept up to date with the cluster, or with a recording."""
+        from kubectl_gadget.observe.story import Story
+
+        output = self.output
+        needs_columns = output.is_flat or any((options.filter, options.fail_on, options.expect))
+        recorded = self.gadgets.recorded
+        story = Story(
+            self._decoders(),
+            self.choice,
+            needs_columns=needs_columns,
+            on_event=self.reaction.on_event,
+            recorded=recorded,
+        )
+        return replace(
+            options,
+            gadgets=self.labels.attached_to(options.gadgets) if self.labels and not recorded else options.gadgets,
+            services=self.reaction.services,
+            followers=tuple(self._followers()) if follows else (),
+            transform=story,
+            doing="tracing processes",
+            command=self.gadgets.command(),
+            make_sink=None if output.is_flat else lambda _, stream, terminal: output.sink(stream, terminal),
+        )
+
+    def _followers(self) -> "Iterator[Follower]":
+        from kubectl_gadget.policies.run import labels
+        from kubectl_gadget.run.recipes import pod_details
+
+        if self.labels is not None:
+            yield labels.followed(self.labels)
+        if self.details is not None:
+            yield pod_details.followed(self.details)
+
+    def _decoders(self) -> "dict[str, Decoder]":
+        """Returns decoders for gadgets that a story does not know by itself, and for recorded calls."""
+        from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME, decoder, installed_events
+        from kubectl_gadget.observe.story import PROCESSES
+
+        found: dict[str, Decoder] = {}
+        if self.gadgets.silent:
+            found[self.gadgets.silent.gadget.name] = lambda batch: [()] * len(batch)
+        if self.gadgets.installed:
+            found[INSTALLED.name] = installed_events
+        if self.gadgets.policies:
+            found[NAME] = decoder(self.gadgets.policies.hooks, self.labels.is_for if self.labels else None)
+        if self.gadgets.recorded:
+            own = self.gadgets.shown()
+            for name in (*self.gadgets.recorded.gadgets, PROCESSES):
+                found[name] = self.gadgets.recorded.decoder(name, found.get(name) or own.get(name))
+        return found

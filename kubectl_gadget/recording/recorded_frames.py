@@ -1,0 +1,209 @@
+"""A recording as a source of frames: the steps of one or more files, for the gadgets that a replay shows.
+
+The trap: a gadget's number in a frame is its index in the recorded run, which may differ from its index here.
+"""
+
+import heapq
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_gadget.errors import FrameError, GadgetError
+from kubectl_gadget.recording.contents import from_frame, number
+from kubectl_gadget.recording.layout import GAP, STEP_MARK
+from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.recorded_objects import ReplayedObjects
+from kubectl_gadget.run.nodes.backlog import Content, Detached, Events, Item, StepMark
+from kubectl_gadget.run.nodes.coverage import Gap
+from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.steps.frame_sources import Step
+from kubectl_gadget.wire.agent_messages import Hello, StackNames, Stats
+from kubectl_gadget.wire.frames import Frame, FrameType, split_events
+
+_LONGEST_WAIT = 1e8
+"""In seconds. Times in a hostile recording may be centuries apart, which no wait accepts."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of the recordings to show, in wall time, and the speed."""
+
+    since_ns: int | None = None
+    until_ns: int | None = None
+    speed: float | None = None
+    """1: at the original speed; None: as fast as possible"""
+    most_ns: int | None = None
+    """how much of it, counted from when the first node has started"""
+
+
+class RecordedFrames:
+    """The steps of all files, ordered by wall time."""
+
+    def __init__(
+        self,
+        files: Sequence[tuple[RecordingReader, Mapping[int, int]]],
+        span: Span,
+        nodes: frozenset[str] = frozenset(),
+        unknown: bool | None = None,
+        objects: ReplayedObjects | None = None,
+    ) -> None:
+        """`files` pairs each file with a map from its gadgets' numbers to those here. `nodes`: only these, unless it is
+        empty. `unknown`: the answer of `wants` for pods that were not looked up during the recording. `objects` get
+        what the recording has of the cluster's objects."""
+        self.states: dict[str, NodeState] = {}
+        self.unreadable: Counter[str] = Counter()
+        """frames that docs/recording.md does not allow, by the reason"""
+        self._files = files
+        self._span = span
+        self._nodes = nodes
+        self._unknown = unknown
+        self._objects = objects or ReplayedObjects(())
+        self._hellos: dict[str, bytes] = {}
+        """of nodes that are attached"""
+        self._answers: dict[str, bool | None] = {}
+        self._stopped = threading.Event()
+        self._steps = self._merged()
+        self._begun: tuple[int, int] | None = None
+        self._started_ns: int | None = None
+        self._clock = 0
+
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
+        """Returns what the run's label selector answered for this pod at this time of the recording."""
+        return self._answers.get(f"{pod_uid}\n{pod_name}", self._unknown)
+
+    def stop(self) -> None:
+        """Ends the replay after this step. May be called from any thread, and from a signal handler."""
+        self._stopped.set()
+
+    def take(self, due_ns: int | None) -> Step | None:
+        """See FrameSource. A step is taken as late as in the run; `due_ns` is ignored."""
+        found = None if self._stopped.is_set() else next(self._steps, None)
+        if found is None or self._is_over(found[0]):
+            return None
+        step, places = found
+        self._keep_pace(step)
+        self._answers.update(step.answers)
+        try:
+            self._objects.apply(step.objects)
+        except (GadgetError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            self.unreadable[f"objects of the cluster: {error!r}"] += 1
+        items = list(self._items(step, places))
+        # With several files, each run has its own clock, and these are unrelated.
+        self._clock = step.now_ns if len(self._files) == 1 else max(self._clock, step.wall_ns)
+        return Step(items, self._clock)
+
+    def drain(self) -> None:
+        """See FrameSource."""
+        self.stop()
+
+    def _merged(self) -> Iterator[tuple[RecordedStep, Mapping[int, int]]]:
+        def of(reader: RecordingReader, places: Mapping[int, int]) -> Iterable[tuple[RecordedStep, Mapping[int, int]]]:
+            return ((step, places) for step in reader.steps(self._span.since_ns, self._span.until_ns))
+
+        return iter(heapq.merge(*(of(*file) for file in self._files), key=lambda found: found[0].wall_ns))
+
+    def _is_over(self, step: RecordedStep) -> bool:
+        most, since = self._span.most_ns, self._span.since_ns
+        if most is None or (since is not None and step.wall_ns < since):
+            return False
+        if self._started_ns is None and (
+            since is not None or any(frame.type == FrameType.STARTED for frame in step.frames)
+        ):
+            self._started_ns = step.wall_ns
+        return self._started_ns is not None and step.wall_ns > self._started_ns + most
+
+    def _keep_pace(self, step: RecordedStep) -> None:
+        """Waits until as much time has passed as had passed in the run."""
+        speed, since = self._span.speed, self._span.since_ns
+        if not speed or (since is not None and step.wall_ns < since):
+            return
+        if self._begun is None:
+            self._begun = (step.wall_ns, time.monotonic_ns())
+        due = self._begun[1] + (step.wall_ns - self._begun[0]) / speed
+        self._stopped.wait(min(max(0.0, (due - time.monotonic_ns()) / 1e9), _LONGEST_WAIT))
+
+    def _items(self, step: RecordedStep, places: Mapping[int, int]) -> Iterator[Item]:
+        early = self._span.since_ns is not None and step.wall_ns < self._span.since_ns
+        known = {node for node, hello in self._hellos.items() if step.is_state and _has(step, node, hello)}
+        for node in self._hellos.keys() - known if step.is_state else ():
+            yield Item(node, Detached())
+        for recorded in step.frames:
+            if recorded.node in known and recorded.type in (FrameType.HELLO, FrameType.STARTED):
+                continue
+            if self._nodes and recorded.node not in self._nodes and recorded.type != STEP_MARK:
+                continue
+            if recorded.type == GAP and early:
+                continue
+            try:
+                content = from_frame(Frame(recorded.type, recorded.payload))
+                content = None if content is None else _placed(content, places)
+            except FrameError as error:
+                self.unreadable[str(error)] += 1
+                continue
+            if isinstance(content, StepMark):
+                yield Item("", content)
+            elif content is not None:
+                if isinstance(content, Hello):
+                    self._hellos[recorded.node] = recorded.payload
+                elif isinstance(content, Detached):
+                    self._hellos.pop(recorded.node, None)
+                self._note(recorded.node, content)
+                yield Item(recorded.node, content)
+
+    def _note(self, node: str, content: Content) -> None:
+        """Keeps what the summary reports about the node."""
+        state = self.states.setdefault(node, NodeState(node, ever_attached=True))
+        match content:
+            case Stats():
+                state.stats = content
+            case Gap():
+                state.gaps += 1
+                state.gap_seconds += content.seconds
+            case Detached() if state.stats is not None:
+                state.past_stats.append(state.stats)
+                state.stats = None
+
+    def take_ends(self) -> None:
+        """After the last step: reads how the runs ended, which is more exact than the last statistics before."""
+        for reader, _ in self._files:
+            nodes = (reader.end or {}).get("nodes")
+            for name, known in nodes.items() if isinstance(nodes, dict) else ():
+                if name in self.states and isinstance(known, dict):
+                    try:
+                        _apply_end(self.states[name], known)
+                    except FrameError as error:
+                        self.unreadable[str(error)] += 1
+
+
+def _has(step: RecordedStep, node: str, hello: bytes) -> bool:
+    """Whether this state has the same session of a node."""
+    found = (frame.payload for frame in step.frames if frame.node == node and frame.type == FrameType.HELLO)
+    return next(found, None) == hello
+
+
+def _apply_end(state: NodeState, known: Mapping[str, object]) -> None:
+    """Raises FrameError when the statistics cannot be read."""
+    stats, gaps, seconds, error = (known.get(name) for name in ("stats", "gaps", "gap_seconds", "error"))
+    if isinstance(stats, list):
+        state.past_stats, state.stats = [Stats.from_json(item) for item in stats], None
+    if (count := number(gaps)) is not None and (length := number(seconds)) is not None:
+        state.gaps, state.gap_seconds = int(count), length
+    if isinstance(error, str):
+        state.error = GadgetError(error)
+
+
+def _placed(content: Content, places: Mapping[int, int]) -> Content | None:
+    """Returns the content with its gadget's number here; None: the gadget is not shown. Raises FrameError."""
+    match content:
+        case Events(payload):
+            head, data = split_events(payload)
+            place = places.get(head.gadget)
+            if place is None or place == head.gadget:
+                return None if place is None else content
+            return Events(head._replace(gadget=place).encode() + data)
+        case StackNames():
+            place = places.get(content.gadget)
+            return None if place is None else content.replace(gadget=place)
+    return content

@@ -1,0 +1,108 @@
+"""The cluster's objects in a recording: what the informer delivered, and when the run's views saw it.
+
+Views (`flows`, `observe`) replace what they know of the cluster when objects change. In a recorded run they do so
+between two steps, so that a replay has the same names for the same rows. The trap: a view goes by the order of objects
+where two had the same address, so both runs pass them in the order in which they were created.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
+from kubectl_gadget.kube.informer import Follower, Objects
+from kubectl_gadget.recording.segment_state import merge_objects
+
+KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES, NAMESPACES)
+_BY_PLURAL = {kind.plural: kind for kind in KINDS}
+_FIRST_SECONDS = 5.0
+_KEEP_SECONDS = 600.0
+Commit = Callable[[], object]
+
+
+class ObjectsRecorder:
+    """Stands between the informer and the followers of a recorded run."""
+
+    def __init__(
+        self, followers: Sequence[Follower], pods: Callable[[list[Object], list[str]], object] | None = None
+    ) -> None:
+        """`pods` gets the pods that are new or have changed, and the uids of those that are gone, in another thread."""
+        self._followers = [one for one in followers if set(one.resources) <= set(KINDS)]
+        self._others = [one for one in followers if one not in self._followers]
+        self._pods = pods
+        self._known: dict[Resource, dict[str, Object]] = {kind: {} for kind in KINDS}
+        self._lock = threading.Lock()
+        self._changes: list[dict[str, Any]] = []
+        self._commits: list[Commit] = []
+
+    def followers(self) -> tuple[Follower, ...]:
+        """Returns what the run has to follow: the objects for the recording, which are those of the views, too."""
+        of_views = self._followers
+        missing = "; ".join(dict.fromkeys(one.missing for one in of_views if one.missing))
+        every = Follower(
+            KINDS,
+            self._take,
+            max([_FIRST_SECONDS, *(one.first_seconds for one in of_views)]),
+            max([_KEEP_SECONDS, *(one.keep_seconds for one in of_views)]),
+            required=frozenset[Resource]().union(*(one.required for one in of_views)),
+            missing=missing or "a replay will lack some names",
+            unchanged="names of the cluster's objects are not updated",
+            listed=lambda: [one.listed() for one in of_views],
+        )
+        return (every, *self._others)
+
+    def begin_step(self) -> Sequence[Mapping[str, Any]]:
+        """Makes what has changed visible to the views, and returns it for the recording."""
+        with self._lock:
+            changes, self._changes = self._changes, []
+            commits, self._commits = self._commits, []
+        for commit in commits:
+            commit()
+        return changes
+
+    def _take(self, found: Objects) -> None:
+        kinds = {}
+        for kind, known in self._known.items():
+            now = {item["metadata"]["uid"]: item for item in found[kind]}
+            put = [item for uid, item in now.items() if known.get(uid) is not item and known.get(uid) != item]
+            gone = [uid for uid in known if uid not in now]
+            if put or gone:
+                kinds[kind.plural] = {"put": put, "gone": gone}
+            if kind is PODS and self._pods is not None:
+                self._pods(put, gone)
+            self._known[kind] = now
+        if not kinds:
+            return
+        commits = prepared(self._followers, self._known)
+        with self._lock:
+            self._changes.append({"kinds": kinds})
+            self._commits += commits
+
+
+class ReplayedObjects:
+    """The objects of a recording, as far as it was replayed."""
+
+    def __init__(self, followers: Sequence[Follower]) -> None:
+        self._followers = followers
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def apply(self, changes: Iterable[Mapping[str, Any]]) -> None:
+        """Takes the changes of one step. Raises DamagedError, and what a view raises about an object."""
+        several = list(changes)
+        for one in several:
+            merge_objects(self._known, one)
+        if several and self._followers:
+            found = {kind: self._known.get(plural, {}) for plural, kind in _BY_PLURAL.items()}
+            for commit in prepared(self._followers, found):
+                commit()
+
+
+def prepared(followers: Iterable[Follower], known: Mapping[Resource, Mapping[str, Object]]) -> list[Commit]:
+    """Has each follower take these objects, by kind and uid. Returns what makes the results visible."""
+    found = {kind: sorted(items.values(), key=_created) for kind, items in known.items()}
+    return [commit for one in followers if (commit := one.take(found)) is not None]
+
+
+def _created(found: Object) -> tuple[str, str]:
+    metadata = found["metadata"]
+    return str(metadata.get("creationTimestamp", "")), str(metadata["uid"])

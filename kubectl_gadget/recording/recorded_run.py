@@ -1,0 +1,132 @@
+"""The run that a recording holds, and a replay's options, built from it and from the user's input.
+
+The trap: a parameter of a gadget takes effect where events happen, so one that is given to a replay and was not given
+to the run cannot be obeyed. It is refused rather than ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.gadgets.consistency import check
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.recording.contents import number
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+
+_LAST_NS = 1 << 62
+"""Any later time is of a damaged or hostile file, and no calendar has it."""
+
+
+@dataclass(frozen=True)
+class RecordedGadget:
+    """One gadget of the run, as the recording program knew it."""
+
+    gadget: Gadget
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """META of a recording, parsed and checked."""
+
+    command: tuple[str, ...]
+    gadgets: tuple[RecordedGadget, ...]
+    interval: float
+    by_labels: bool
+    filter: str | None
+    selection: str
+    version: str
+    began_ns: int
+    """wall time, within what can be shown"""
+    local: bool = True
+    """a run on one machine, without a cluster"""
+    objects: bool = False
+    """the cluster's objects are in it"""
+    host: bool = False
+    """processes of the nodes are in it"""
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any], name: str) -> "RecordedRun":
+        """Parses META. Raises UsageError that names the file when META does not follow docs/recording.md."""
+        try:
+            gadgets = tuple(
+                RecordedGadget(_gadget(item["description"], name), dict(item["parameters"])) for item in meta["gadgets"]
+            )
+            if not gadgets:
+                raise ValueError("no gadgets")
+            interval = number(meta["interval"])
+            if interval is None:
+                raise ValueError(f"the interval is {meta['interval']!r}")
+            return cls(
+                tuple(map(str, meta["command"])),
+                gadgets,
+                interval,
+                bool(meta.get("by_labels")),
+                None if meta.get("filter") is None else str(meta["filter"]),
+                str(meta.get("selection", "")),
+                str(meta.get("version", "unknown")),
+                max(0, min(int(meta.get("began_ns", 0)), _LAST_NS)),
+                bool(meta.get("local", True)),
+                bool(meta.get("objects")),
+                bool(meta.get("host")),
+            )
+        except UsageError:
+            raise
+        except (AttributeError, GadgetError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise UsageError(f"{name}: its description of gadgets cannot be read: {error}") from None
+
+    def places(self, runs: Sequence[GadgetRun]) -> dict[int, int]:
+        """Maps a gadget's number in the recording to its number in these runs."""
+        names = [run.gadget.name for run in runs]
+        return {
+            number: names.index(item.gadget.name)
+            for number, item in enumerate(self.gadgets)
+            if item.gadget.name in names
+        }
+
+
+def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, list[str]]:
+    """Returns the replay's options with the gadgets as recorded, and messages for the user. Raises UsageError."""
+    by_name = {item.gadget.name: item for item in recorded.gadgets}
+    is_recipe = options.transform is not None or options.make_sink is not None
+    notes: list[str] = []
+    missing = [" ".join(run.gadget.command) for run in options.gadgets if run.gadget.name not in by_name]
+    if missing and (not is_recipe or len(missing) == len(options.gadgets)):
+        raise UsageError(
+            f"the recording has no events of {', '.join(missing)}",
+            f"one of those that it has: {', '.join(' '.join(item.gadget.command) for item in recorded.gadgets)}",
+        )
+    if missing:
+        notes.append(f"not in the recording, so not shown: {', '.join(missing)}")
+    runs = []
+    for run in options.gadgets:
+        if (item := by_name.get(run.gadget.name)) is None:
+            continue
+        if differing := sorted(_differing(run, item.parameters)):
+            flags = ", ".join(f"--{name}" for name in differing)
+            what = f"{' '.join(run.gadget.command)} was recorded with another value of {flags}"
+            if not is_recipe:
+                raise UsageError(f"{what}, and this cannot be changed in a replay", "--filter, which selects rows")
+            notes.append(what)
+        runs.append(replace(run, gadget=item.gadget, parameters=dict(item.parameters), directory=None, tables=None))
+    if recorded.filter is not None and recorded.filter != options.filter:
+        notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
+    if is_recipe and not (recorded.local or recorded.objects):
+        notes.append(
+            "it has no services, workloads and labels, which only the API server knows; --objects FILE supplies them"
+        )
+    arrangement = replace(options.arrangement, interval=recorded.interval)
+    return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes
+
+
+def _differing(run: GadgetRun, recorded: Mapping[str, Any]) -> set[str]:
+    """Returns the parameters that differ from the recording; those not given keep their recorded values."""
+    defaults = {parameter.name: parameter.default for parameter in run.gadget.parameters}
+    return {name for name, value in run.parameters.items() if recorded.get(name, defaults.get(name)) != value}
+
+
+def _gadget(description: Any, name: str) -> Gadget:
+    gadget = Gadget.from_json(description)
+    check(gadget, name)
+    return gadget

@@ -1,0 +1,219 @@
+"""Records what a run's pipeline works on: each step, with the label selector's answers about pods during the step.
+
+It stands between the frames and the pipeline. The trap: a step is written after the pipeline is done with it, since
+only then it is known which pods were looked up; within a step an answer does not change.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kubectl_gadget import __version__
+from kubectl_gadget.recording.bad_ends import BadEnds
+from kubectl_gadget.recording.contents import to_frame
+from kubectl_gadget.recording.recorded_objects import ObjectsRecorder
+from kubectl_gadget.recording.recording_places import PathOrUrl
+from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.run.nodes.backlog import Selected
+from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.steps.frame_sources import FrameSource, Step
+from kubectl_gadget.wire.client_messages import FilterSpec
+
+Wants = Callable[[str, str], bool | None]
+
+
+def meta_of(options: RunOptions) -> dict[str, Any]:
+    """Returns the description of the run for the file (docs/recording.md)."""
+    commands = [run.gadget.command for run in options.gadgets]
+    return {
+        "version": __version__,
+        "began_ns": time.time_ns(),
+        "command": [*(options.command or (*commands[0][:-1], "+".join(command[-1] for command in commands)))],
+        "gadgets": [
+            {"name": run.gadget.name, "parameters": run.parameters, "description": run.gadget.to_json()}
+            for run in options.gadgets
+        ],
+        "policies": next((run.policies.origin for run in options.gadgets if run.policies), None),
+        "interval": options.arrangement.interval,
+        "filter": options.filter,
+        "selection": options.selection.described(options.local),
+        "by_labels": bool(options.selection.selector) or bool(options.selection.workloads),
+        "run": uuid.uuid4().hex,
+        "local": options.local,
+        "host": options.selection.host,
+        "objects": not options.local,
+    }
+
+
+class Recorder:
+    """The recording of one run."""
+
+    writer: RecordingWriter
+    _source: FrameSource
+
+    def __init__(self, options: RunOptions) -> None:
+        assert options.record is not None
+        self._recording = options.record
+        self.has_failed = False
+        """whether the run shows nothing and its recording is not whole; known once it is closed"""
+        self.problem = ""
+        """what is wrong with the file; known once it is closed"""
+        self._filters: dict[str, FilterSpec] = {}
+        self._selector: Wants = lambda *_: None
+        ends = BadEnds(self._is_selected, self.keep) if options.record.ring else None
+        self._objects = None if options.local else ObjectsRecorder(options.followers, ends.take if ends else None)
+        self.options = options
+        """with what the recording needs from the cluster"""
+        if self._objects is not None:
+            self.options = replace(options, followers=self._objects.followers())
+        self._answers: dict[str, bool | None] = {}
+        self._known: dict[str, bool | None] = {}
+        self._pending: Step | None = None
+        self._is_over = False
+        self._stop: Callable[[], object] = lambda: None
+        self._taken_ns = 0
+        self._changes: Sequence[Mapping[str, Any]] = ()
+
+    def create(self, failed: Callable[[str], object]) -> None:
+        """Creates the file, if there is no ring. Raises UsageError."""
+        chosen = self._recording
+
+        def broke(why: str) -> None:
+            failed(why)
+            self._end()
+
+        def wrote(path: PathOrUrl, why: str) -> None:
+            failed(f"wrote {path}: {why}")
+            if chosen.ring is not None and self.writer.files >= chosen.ring.files:
+                failed(f"{self.writer.files} of {chosen.ring.files} files are written (--files), so the run ends")
+                self._end()
+
+        self.writer = RecordingWriter(
+            chosen.path,
+            meta_of(self.options),
+            broke,
+            chosen.rotation,
+            chosen.ring,
+            wrote,
+            "The run ends" if chosen.is_all else "The run continues",
+            failed,
+        )
+        if chosen.trigger is not None:
+            chosen.trigger.listener = self.keep
+
+    def stop_with(self, stop: Callable[[], object]) -> None:
+        """`stop` is called, in any thread, when a run that shows nothing has nothing more to record."""
+        self._stop = stop
+        if self._is_over:
+            stop()
+
+    def _end(self) -> None:
+        if self._recording.is_all:
+            self._is_over = True
+            self._stop()
+
+    @property
+    def has_ring(self) -> bool:
+        """Whether it is written only when something happens."""
+        return self._recording.ring is not None
+
+    def keep(self, why: str) -> None:
+        """Requests that what the ring holds is written. May be called from any thread."""
+        self.writer.keep(why)
+
+    def _is_selected(self, pod: Mapping[str, Any]) -> bool:
+        """Whether the run traces this pod, as far as is known."""
+        metadata, spec = pod["metadata"], self._filters.get((pod.get("spec") or {}).get("nodeName") or "")
+        if spec is None:
+            return False
+        name = f"{metadata['namespace']}/{metadata['name']}"
+        return (
+            (spec.namespaces is None or metadata["namespace"] in spec.namespaces)
+            and (spec.pods is None or metadata["name"] in spec.pods)
+            and not {name, metadata["uid"]} & {*spec.exclude_pods}
+            and self._selector(metadata["uid"], name) is not False
+        )
+
+    def frames(self, source: FrameSource) -> FrameSource:
+        """Becomes a source of the same steps; each is recorded when the pipeline takes the next one."""
+        self._source = source
+        return self
+
+    def take(self, due_ns: int | None) -> Step | None:
+        """See FrameSource."""
+        self._end_step()
+        step = self._source.take(due_ns)
+        if step is not None:
+            self._begin_step(step)
+        return step
+
+    def drain(self) -> None:
+        """See FrameSource. Frames after the pipeline's end are part of no row, and are not recorded."""
+        self._end_step()
+        self._source.drain()
+
+    def wants(self, wants: Wants) -> Wants:
+        """Returns a function with the same answers, which keeps each for the step in which it was given."""
+        self._selector = wants
+
+        def asked(pod_uid: str, pod_name: str) -> bool | None:
+            key = f"{pod_uid}\n{pod_name}"
+            if key not in self._answers:
+                self._answers[key] = wants(pod_uid, pod_name)
+            return self._answers[key]
+
+        return asked
+
+    def _begin_step(self, step: Step) -> None:
+        """The pipeline starts to work on this step."""
+        self._pending, self._taken_ns = step, time.time_ns()
+        self._filters.update(
+            {item.node: item.content.filter for item in step.items if isinstance(item.content, Selected)}
+        )
+        self._answers.clear()
+        self._changes = self._objects.begin_step() if self._objects else ()
+
+    def _end_step(self) -> None:
+        """The pipeline is done with the step."""
+        if self._pending is None:
+            return
+        step, self._pending = self._pending, None
+        answers = {key: value for key, value in self._answers.items() if self._known.get(key, ...) != value}
+        self._known |= answers
+        frames = (RecordedFrame(item.node, *to_frame(item.content)) for item in step.items)
+        self.writer.step(step.now_ns, self._taken_ns, frames, answers, self._changes)
+
+    def close(self, states: Mapping[str, NodeState], seconds: float) -> str:
+        """Ends the recording. Returns a message about it."""
+        nodes = {
+            name: {
+                "stats": [stats.to_json() for stats in state.connections],
+                "gaps": state.gaps,
+                "gap_seconds": state.gap_seconds,
+                "error": None if state.error is None else str(state.error),
+            }
+            for name, state in states.items()
+        }
+        ending = self.options.ending(states) if self.options.ending else {}
+        whole = self.writer.close({"seconds": seconds, "nodes": nodes, **ending})
+        self.has_failed = self._recording.is_all and not whole
+        if self._recording.ring is not None:
+            return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"
+        if whole and self._recording.rotation is not None:
+            return f"recorded in {self._pattern}; kubectl gadget replay {self._pattern} shows it again"
+        if whole:
+            return f"recorded in {self.writer.path}; kubectl gadget replay {self.writer.path} shows it again"
+        self.problem = f"the recording {self.writer.path} is incomplete"
+        if self.writer.dropped:
+            what = f"{self.writer.dropped:,} bytes of events are not in it: the disk or object store was too slow"
+            self.problem = f"recorded in {self.writer.path}, with gaps: {what}"
+        return self.problem
+
+    @property
+    def _pattern(self) -> str:
+        path = self.writer.path
+        return str(path.with_name(f"{path.stem}-*{path.suffix or '.kgr'}"))

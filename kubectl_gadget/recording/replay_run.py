@@ -1,0 +1,304 @@
+"""A run whose frames come from recordings: with the same preparation, pipeline and summary as a live run.
+
+The trap: nothing here may access a cluster or this machine's kernel; what the recordings do not hold is unknown.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import TextIO
+
+from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.errors import FrameError, GadgetError, UsageError
+from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.recording.contents import from_frame, number
+from kubectl_gadget.recording.layout import STEP_MARK
+from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
+from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span
+from kubectl_gadget.recording.recorded_objects import ReplayedObjects
+from kubectl_gadget.recording.recorded_run import RecordedRun, applied
+from kubectl_gadget.recording.recording_places import PathOrUrl
+from kubectl_gadget.rows.container_lookup import ContainerFilter
+from kubectl_gadget.run import summary
+from kubectl_gadget.run.nodes.backlog import StepMark
+from kubectl_gadget.run.nodes.local_request import local_filter
+from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
+from kubectl_gadget.run.preparation import prepare
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.services import Service, Surroundings
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wire.frames import Frame
+from kubectl_gadget.wire.policy_events.body import rfc3339
+
+
+@dataclass
+class Replayed:
+    """What was replayed, after its last row."""
+
+    frames: RecordedFrames
+    readers: Sequence[RecordingReader]
+    pipeline: Pipeline
+    code: int = 0
+    """the exit code; known once the summary has been written"""
+
+    def lost(self, with_unnamed: bool = True) -> int:
+        """How many events are missing; those of cgroups without a name count only `with_unnamed`."""
+        found = self.pipeline.attribution
+        return summary.missing(self.frames.states, found.unattributed) - (0 if with_unnamed else found.unnamed)
+
+    def damages(self) -> list[str]:
+        """What could not be read, one line each."""
+        unreadable = (f"{count} frames cannot be read: {why}" for why, count in self.frames.unreadable.items())
+        return [*(text for reader in self.readers for text in _damages(reader)), *unreadable]
+
+
+def replay(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
+    """Shows recordings and returns the exit code. Raises GadgetError."""
+    with replayed(options, stdout, stderr) as run:
+        pass
+    return run.code
+
+
+@contextmanager
+def replayed(
+    options: RunOptions, stdout: TextIO, stderr: TextIO, marked: Callable[[StepMark], object] | None = None
+) -> Iterator[Replayed]:
+    """Shows recordings. The block runs after the last row, while the files are open; the summary is written after it.
+    `marked` is called at each step of a CI job. Raises GadgetError."""
+    assert options.replay is not None
+    require_writable(stdout)
+    progress = Progress(stderr, options.quiet, options.verbose)
+    with ExitStack() as stack:
+        readers = open_recordings(stack, options.replay.files)
+        runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
+        _check_alike(runs, [reader.path for reader in readers])
+        shown, notes = applied(options, runs[0])
+        if options.replay.step is not None:
+            within = step_filter(readers, options.replay.step)
+            shown = replace(shown, filter=within if shown.filter is None else f"({within}) && ({shown.filter})")
+        for note in notes:
+            progress.warn(note)
+        frames = RecordedFrames(
+            [(reader, run.places(shown.gadgets)) for reader, run in zip(readers, runs, strict=True)],
+            _span(options, readers),
+            frozenset(options.selection.nodes),
+            unknown=None if any(run.by_labels for run in runs) else True,
+            objects=ReplayedObjects(shown.followers),
+        )
+        preparation = prepare(shown, stdout)
+        pipeline = preparation.pipeline(frames, frames.wants, _events(frames, progress, marked), _narrowed(options))
+        with _stopping(frames) as (signals, interrupted):
+            if options.services:
+                asyncio.run(_serve(pipeline, options.services, progress, interrupted))
+                signals.clear()  # the way to end it
+            else:
+                pipeline.run()
+        frames.take_ends()
+        run = Replayed(frames, readers, pipeline)
+        yield run
+        run.code = _conclude(options, run, progress, signals)
+
+
+async def _serve(
+    pipeline: Pipeline, services: Sequence[Service], progress: Progress, interrupted: threading.Event
+) -> None:
+    """Shows the recordings while services run, which then go on until a signal comes. Raises GadgetError."""
+    failures: list[GadgetError] = []
+
+    def failed(error: GadgetError) -> None:
+        failures.append(error)
+        interrupted.set()
+
+    async with Tasks(failed) as tasks, AsyncExitStack() as stack:
+        for service in services:
+            await stack.enter_async_context(service(Surroundings(tasks, None)))
+        await asyncio.to_thread(pipeline.run)
+        progress.say("all of it was replayed; Ctrl-C ends")
+        await asyncio.to_thread(interrupted.wait)
+    if failures:
+        raise failures[0]
+
+
+def open_recordings(stack: ExitStack, files: Sequence[PathOrUrl]) -> list[RecordingReader]:
+    """Opens recordings; files of one run (`record --rotate-size`) are one of them. Empty ones are left out, unless all
+    are. Raises UsageError."""
+    parts: dict[str, list[tuple[int, RecordingReader]]] = {}
+    empty: NoSegmentError | None = None
+    for path in dict.fromkeys(files):
+        try:
+            reader = stack.enter_context(RecordingReader(path))
+        except NoSegmentError as error:
+            empty = empty or error
+            continue
+        first = next((header.number for header in reader.segments()), 0)
+        parts.setdefault(str(reader.meta.get("run") or path), []).append((first, reader))
+    if empty is not None and not parts:
+        raise empty
+    ordered = [[reader for _, reader in sorted(found, key=itemgetter(0))] for found in parts.values()]
+    for first_part, *others in ordered:
+        for other in others:
+            first_part.extend(other)
+    return [found[0] for found in ordered]
+
+
+def _check_alike(runs: Sequence[RecordedRun], files: Sequence[PathOrUrl]) -> None:
+    """Checks that several recordings can be shown as one: their records must have the same layout."""
+    first = {item.gadget.name: item for item in runs[0].gadgets}
+    for run, path in zip(runs[1:], files[1:], strict=True):
+        for item in run.gadgets:
+            known = first.get(item.gadget.name)
+            if known is None or known.gadget.record != item.gadget.record or known.parameters != item.parameters:
+                command = " ".join(item.gadget.command)
+                raise UsageError(
+                    f"{path}: {command} was recorded with other settings than in {files[0]}",
+                    "replay one file at a time",
+                )
+
+
+def _span(options: RunOptions, readers: Sequence[RecordingReader]) -> Span:
+    """Converts times relative to the end of the recordings to absolute times."""
+    asked = options.replay
+    assert asked is not None
+    since, until = asked.since, asked.until
+    most_ns = None if options.timeout is None else round(options.timeout * 1e9)
+    if since is None and until is None:
+        return Span(speed=asked.speed, most_ns=most_ns)
+    _, last = _bounds(readers)
+    since_ns = None if since is None else since.absolute_ns if since.absolute_ns is not None else last - since.ago_ns
+    until_ns = None if until is None else until.absolute_ns if until.absolute_ns is not None else last - until.ago_ns
+    if since_ns is not None and until_ns is not None and since_ns > until_ns:
+        raise UsageError("--since is after --until")
+    if since_ns is not None and since_ns > last:
+        raise UsageError("--since is after the end of the recording")
+    return Span(since_ns, until_ns, asked.speed, most_ns)
+
+
+def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
+    headers = [header for reader in readers for header in reader.segments()]
+    return min(header.first_ns for header in headers), max(header.last_ns for header in headers)
+
+
+def seconds_of(reader: RecordingReader) -> float:
+    """Returns how long the run took: as it reported itself, or up to its last step."""
+    said = number((reader.end or {}).get("seconds"))
+    if said is not None:
+        return said
+    first, last = _bounds([reader])
+    return (last - first) / 1e9
+
+
+def _narrowed(options: RunOptions) -> ContainerFilter | None:
+    """Returns the selection of the replay, on top of that of the run; None: no selection."""
+    wanted = local_filter(options.selection)
+    everything = (wanted.namespaces, wanted.pods, wanted.containers) == (None, None, None)
+    return None if everything else ContainerFilter(wanted)
+
+
+def _events(frames: RecordedFrames, progress: Progress, marked: Callable[[StepMark], object] | None) -> PipelineEvents:
+    def broke(node: str, error: GadgetError) -> None:
+        progress.note(node, f"a frame of the recording cannot be read: {error}")
+
+    def step(mark: StepMark) -> None:
+        progress.say(f"step: {mark.name} (from {rfc3339(mark.wall_ns)})")
+
+    return PipelineEvents(stop=lambda _: frames.stop(), node_broke=broke, warn=progress.warn, step=marked or step)
+
+
+@contextmanager
+def _stopping(frames: RecordedFrames) -> Iterator[tuple[list[int], threading.Event]]:
+    """Inside the block, signals end the replay in order; the list then starts with the first one's number."""
+    signals: list[int] = []
+    interrupted = threading.Event()
+
+    def caught(number: int, _: object) -> None:
+        signals.append(number)
+        interrupted.set()
+        frames.stop()
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, caught) for number in numbers}
+    try:
+        yield signals, interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: Sequence[int]) -> int:
+    frames, readers, pipeline = run.frames, run.readers, run.pipeline
+    noun = summary.noun(options.gadgets[0].gadget)
+    seconds, unattributed = sum(map(seconds_of, readers)), pipeline.attribution.unattributed
+    for line in summary.lines(
+        frames.states, pipeline.verdict.shown, unattributed, pipeline.skew_ns, seconds, noun, pipeline.collector.late
+    ):
+        progress.say(line)
+    whole = True
+    for reader in readers:
+        for text in _damages(reader):
+            whole = False
+            progress.warn(text)
+    for reason, count in frames.unreadable.most_common(3):
+        whole = False
+        progress.warn(f"{count} frames of the recording cannot be read: {reason}")
+    for note in options.transform.notes() if options.transform else ():
+        progress.warn(note)
+    if reason := pipeline.verdict.reason:
+        progress.warn(reason)
+        return summary.EXPECTATION_FAILED
+    if signals:
+        return 128 + signals[0]
+    whole = whole and (options.transform is None or options.transform.is_complete)
+    if options.strict and not (whole and summary.is_complete(frames.states, unattributed)):
+        progress.warn("--strict: the recording is not complete")
+        return 1
+    return 0
+
+
+def _damages(reader: RecordingReader) -> Iterator[str]:
+    """Yields what is missing in a recording that was read, one line each."""
+    if reader.damage.segments:
+        reasons = "; ".join(f"{reason} ({count}x)" for reason, count in reader.damage.reasons.most_common(3))
+        yield f"{reader.path}: damaged segments left out: {reader.damage.segments}: {reasons}"
+    if reader.damage.missing:
+        yield f"{reader.path}: {reader.damage.missing} segments are missing: none of the files has them"
+    if reader.damage.is_cut:
+        yield f"{reader.path}: the file ends within a segment; its client may have been killed"
+    elif reader.was_read and reader.end is None:
+        yield f"{reader.path}: its end is missing; its client may have been killed, or the disk was full"
+    if reader.dropped:
+        why = "the disk or object store was too slow for them"
+        yield f"{reader.path}: {reader.dropped:,} bytes of events are missing: {why}"
+
+
+def step_filter(readers: Sequence[RecordingReader], name: str) -> str:
+    """A filter (CEL) for the rows of all steps of a CI job with this name: by their times, since rows of a step may
+    come after the mark of the next one. Raises UsageError if there is none."""
+    spans, known = list[str](), dict[str, None]()
+    for reader in readers:
+        marks = sorted(dict.fromkeys(_marks(reader)), key=lambda mark: mark.wall_ns)
+        known |= dict.fromkeys(mark.name for mark in marks)
+        for mark, following in zip(marks, [*marks, None][1:], strict=True):
+            if mark.name == name:
+                ends = f' && timestamp < "{rfc3339(following.wall_ns)}"' if following else ""
+                spans.append(f'timestamp >= "{rfc3339(mark.wall_ns)}"{ends}')
+    if not spans:
+        names = f"its steps: {', '.join(known)}" if known else "kubectl gadget ci step, while a run is recorded"
+        raise UsageError(f"--step: there is no step {name!r}{did_you_mean(name, list(known))}", names)
+    return " || ".join(f"({span})" for span in spans)
+
+
+def _marks(reader: RecordingReader) -> Iterator[StepMark]:
+    for step in reader.steps():
+        for frame in step.frames:
+            if frame.type == STEP_MARK:
+                try:
+                    mark = from_frame(Frame(frame.type, frame.payload))
+                except FrameError:
+                    continue  # the replay itself reports it
+                if isinstance(mark, StepMark):
+                    yield mark

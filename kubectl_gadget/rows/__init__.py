@@ -1,0 +1,1 @@
+"""Rows: a node's bytes become columns, with names, in order of time."""

@@ -1,0 +1,128 @@
+"""Writes rows in the format of the kernel's records, so that a view's rows are processed like those of all gadgets.
+
+The trap: a text's position has 16 bits and its length 15, so longer text is truncated and marked as such.
+"""
+
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubectl_gadget.gadgets.schema import STRING_TYPES, About, Column, Field, Gadget, RecordLayout
+from kubectl_gadget.rows.batch import Batch, Origins
+from kubectl_gadget.rows.container_lookup import UNKNOWN, Container, Owners
+from kubectl_gadget.yaml_files import own_data
+
+_CUT = 0x8000
+_MOST_BYTES = 0x7FFF
+_HEADER = struct.Struct("<II")
+_TEXT = struct.Struct("<HH")
+_CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | {
+    (1, True): "b",
+    (2, True): "h",
+    (4, True): "i",
+    (8, True): "q",
+}
+_SIZES = {"gadget_timestamp": 8, "gadget_cgroup": 8, "gadget_bytes": 8, "bool": 1}
+"""Of types that have not four bytes."""
+
+Value = int | bytes | str | list[str] | None
+
+
+class RowWriter:
+    """Rows of one record layout: `add` rows, then `take` them. `of_processes` drops rows without a process."""
+
+    def __init__(self, record: RecordLayout, of_processes: bool = False) -> None:
+        self._of_processes = of_processes
+        self._size = record.size
+        self._fields = {field.name: field for field in record.fields}
+        self._texts = [field for field in record.fields if field.type in STRING_TYPES]
+        self._rows: list[bytes] = []
+
+    def add(self, head: bytes, timestamp: int, values: dict[str, Value]) -> None:
+        """Adds a row. `head` is the struct gadget_record of a record that the row is about. Fields that are not named,
+        or None, are 0; such texts are absent."""
+        if self._of_processes and not has_process(head):
+            return
+        row = bytearray(self._size)
+        row[: len(head)] = head
+        struct.pack_into("<Q", row, self._fields["timestamp"].offset, timestamp)
+        for field in self._texts:
+            _TEXT.pack_into(row, field.offset, 0, 1)
+        for name, value in values.items():
+            if value is not None:
+                self._put(row, name, value)
+        self._rows.append(_HEADER.pack(len(row), 0) + row + bytes(-len(row) % 8))
+
+    def take(self) -> bytes:
+        """The rows since the last call, as ring buffer bytes."""
+        rows, self._rows = self._rows, []
+        return b"".join(rows)
+
+    def _put(self, row: bytearray, name: str, value: Value) -> None:
+        field = self._fields[name]
+        if field.type in STRING_TYPES:
+            data = _encode(value)
+            room = min(_MOST_BYTES, 0xFFFF - len(row))
+            cut = _CUT if len(data) > room else 0
+            _TEXT.pack_into(row, field.offset, len(row), min(len(data), room) | cut)
+            row += data[:room]
+        elif isinstance(value, int):
+            struct.pack_into("<" + _CODES[field.size, field.signed], row, field.offset, value)
+        elif isinstance(value, bytes):
+            row[field.offset : field.offset + field.size] = value[: field.size].ljust(field.size, b"\0")
+        else:
+            raise TypeError(f"{name} cannot be {value!r}")
+
+
+def has_process(head: bytes) -> bool:
+    """Whether a record's head (struct gadget_record) has a process; for a packet, that of its socket."""
+    return head[16:20] != b"\0\0\0\0"
+
+
+def asks_for_process(parameters: Mapping[str, Any]) -> bool:
+    """Whether the user selected processes. The kernel also passes packets of connections that no process has accepted
+    yet; a row that never gets a process belongs to none of the selected ones."""
+    return bool(parameters.get("pid") or parameters.get("comm"))
+
+
+def _encode(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    items: Iterable[str] = value
+    # NUL ends an element, so it cannot be part of one.
+    return b"".join(item.replace("\0", "\ufffd").encode("utf-8", "surrogateescape") + b"\0" for item in items)
+
+
+def made_gadget(path: Path) -> Gadget:
+    """The gadget of a YAML file of this package, whose record exists only in the client. Its columns are fields of the
+    record, or names of the container."""
+    written = own_data(path)
+    columns = tuple(
+        Column(name, column.pop("title", name.upper().replace("_", " ")), name, **column)
+        for name, column in written["columns"].items()
+    )
+    about, record = About(**written["about"]), _layout(written["name"], written["fields"])
+    return Gadget(written["name"], tuple(written["command"]), about, record, columns)
+
+
+def _layout(name: str, types: Mapping[str, str]) -> RecordLayout:
+    made, offset = list[Field](), 0
+    for field, type in types.items():
+        size = _SIZES.get(type, 4)
+        offset += -offset % size
+        made.append(Field(field, offset, size, type, type == "gadget_exit_code"))
+        offset += size
+    return RecordLayout(name, (offset + 7) // 8 * 8, tuple(made))
+
+
+def place(batch: Batch, nodes: Iterable[str], containers: Iterable[Container]) -> None:
+    """Gives such rows their nodes and containers. Their times are wall times already."""
+    of_node, node = np.unique(np.array(list(nodes), object), return_inverse=True)
+    known = {UNKNOWN: 0}
+    batch.owners = Owners(np.array([known.setdefault(item, len(known)) for item in containers], np.intp), list(known))
+    batch.origins = Origins(node, of_node.tolist(), np.zeros(len(batch), np.int64))

@@ -1,0 +1,450 @@
+"""A run on nodes from beginning to end: check, find nodes, stream, show, stop, clean up, summarize, exit code.
+
+The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), and the next exits at once. Nothing
+here may wait for long after the first one. The module is long, since each of these steps needs the state of the run.
+"""
+
+import asyncio
+import gc
+import io
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, TextIO
+
+from kubectl_gadget.background_tasks import Tasks, cancel
+from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.output.live.keys import reading_keys
+from kubectl_gadget.output.standard_streams import reader_is_gone
+from kubectl_gadget.run import summary
+from kubectl_gadget.run.interrupts import Interrupts, catch
+from kubectl_gadget.run.nodes.backlog import Backlog, Item, Selected, StepMark
+from kubectl_gadget.run.nodes.local_request import early_request
+from kubectl_gadget.run.nodes.node import NodeSession
+from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.nodes.participants import NodeChange, Nodes, choose_nodes
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_request import RunRequest
+from kubectl_gadget.run.services import Surroundings
+
+if TYPE_CHECKING:  # modules that need numpy
+    from kubectl_gadget.recording.recorder import Recorder
+    from kubectl_gadget.rows.container_lookup import Container
+    from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
+    from kubectl_gadget.run.preparation import Preparation
+    from kubectl_gadget.run.steps.frame_sources import FrameSource
+
+_STOP_SECONDS, _MOST_STOP_SECONDS = 8.0, 60.0
+"""Once the run stops, nodes are abandoned when none has sent anything for the first time, or after the second in any
+case. They are not abandoned at once, since they may still hold what they could not send before."""
+_READER_SECONDS = 0.5
+"""Time between two checks whether the output still has a reader."""
+_NEW_OBJECTS = 2_000
+"""So many are made before garbage is looked for, as is usual since Python 3.13; cli/main.py lets imports make more."""
+_FREEZE_CHANGES = 100
+"""While nodes attach, what there is after so many of their changes is not looked through for garbage again."""
+_ANSWER_SECONDS = 30.0
+"""Time limit for a node's snapshot, unless --timeout is given."""
+
+
+@asynccontextmanager
+async def begin(
+    options: RunOptions,
+    progress: Progress,
+    shown: TextIO | None = None,
+    creating_record: AbstractContextManager[object] | None = None,
+) -> "AsyncIterator[LiveRun]":
+    """Checks all of the user's input, and creates the recording, within `creating_record`. `shown` is where rows are
+    printed, and the run ends when its reader closes it; None: they are not printed. Background tasks of the run end
+    with the block. Raises GadgetError."""
+    gc.set_threshold(_NEW_OBJECTS)
+    recorder = None
+    if options.record is not None:
+        from kubectl_gadget.recording.recorder import Recorder
+
+        recorder = Recorder(options)
+        options = recorder.options
+    nodes = choose_nodes(options, progress)
+    run: LiveRun | None = None
+    early: list[GadgetError] = []
+    async with Tasks(lambda error: early.append(error) if run is None else run.fail(error)) as tasks:
+        try:
+            await nodes.begin(tasks)
+            preparing = asyncio.create_task(
+                asyncio.to_thread(_prepare, options, shown or io.StringIO()), name="prepare"
+            )
+            # Meanwhile nodes are found, and sessions of agents that already run are started. Where the request is all
+            # that is to be checked, they attach without waiting for numpy.
+            request = early_request(options) or (await preparing).request
+            if recorder is not None:
+                with creating_record or nullcontext():
+                    recorder.create(progress.warn)
+        except BaseException:
+            await nodes.close()
+            raise
+        run = LiveRun(options, nodes, tasks, request, preparing, progress, shown, recorder)
+        for error in early:
+            run.fail(error)
+        yield run
+
+
+def _prepare(options: RunOptions, shown: TextIO) -> "Preparation":
+    from kubectl_gadget.run.preparation import prepare  # takes 0.1 s, mostly for numpy
+
+    return prepare(options, shown)
+
+
+class LiveRun:
+    """Runs all nodes of one run in the current event loop. `main` may be called once."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        nodes: Nodes,
+        tasks: Tasks,
+        request: RunRequest,
+        preparing: "asyncio.Task[Preparation]",
+        progress: Progress,
+        stdout: TextIO | None = None,
+        recorder: "Recorder | None" = None,
+    ) -> None:
+        """`tasks` owns the run's background tasks. `preparing`: what shows rows, perhaps only after nodes are attached.
+        `stdout`: the run ends when its reader closes it, also when there is nothing to write."""
+        self._recorder = recorder
+        self._options = options
+        self._stdout = stdout
+        self._nodes = nodes
+        self._tasks = tasks
+        self._request = request
+        self._preparing = preparing
+        self._progress = progress
+        self._states: dict[str, NodeState] = {}
+        self._sessions: dict[str, NodeSession] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+        self._attached = asyncio.Event()
+        self._interrupts = Interrupts()
+        self._failure: GadgetError | None = None
+        self._watching = True
+        self._began = time.monotonic()
+        self._deadline_set = False
+        self._announced = False
+        self._pending: list[NodeState] = []
+        """nodes that were neither attached nor failed when last looked"""
+        self._changes = 0
+        """of nodes, until all are attached"""
+        self._reported: set[str] = set()
+        self._backlog: Backlog | None = None
+        self._once = options.gadgets[0].gadget.kind == "snapshot"
+        self._captures = options.gadgets[0].gadget.kind == "recorder"
+        """whether the gadget sends what came before a trigger or on request"""
+        self._has_keys = self._captures or bool(recorder and recorder.has_ring)
+        self._answered: set[str] = set()
+        self._asked: set[str] = set()
+        self.seconds = 0.0
+        """how long the run took; set when it is over, as are the next three"""
+        self.lost = self.unnamed = 0
+        """lost: events that are missing; unnamed: those of them that belong to no container that has a name"""
+        self.watched: list[Container] = []
+
+    @property
+    def record_problem(self) -> str:
+        """What is wrong with the recording, once the run is over; empty: nothing, or there is none."""
+        return self._recorder.problem if self._recorder is not None else ""
+
+    @property
+    def states(self) -> Mapping[str, NodeState]:
+        """The nodes that took part, by name."""
+        return self._states
+
+    async def main(self, keyboard: TextIO | None = None) -> int:
+        """Returns the exit code of the run. Keys are read from `keyboard` if it is a terminal. Raises GadgetError,
+        after cleaning up, when the run could not begin."""
+        self._loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as services:
+            try:
+                catch(self._interrupt, "SIGINT", "SIGTERM", "SIGHUP")
+                if self._has_keys and hasattr(signal, "SIGUSR1"):
+                    self._loop.add_signal_handler(signal.SIGUSR1, self._show)
+                if self._recorder is not None:
+                    self._recorder.stop_with(
+                        lambda: self._loop.call_soon_threadsafe(self._stop, "the recording has ended")
+                    )
+                for service in self._options.services:
+                    surroundings = Surroundings(self._tasks, self._nodes.api, self._attached, self._stop, self._mark)
+                    await services.enter_async_context(service(surroundings))
+            except BaseException:
+                await self._nodes.close()
+                raise
+            pipeline, seconds = await self._trace(keyboard)
+        return self._conclude(pipeline, seconds)
+
+    async def _trace(self, keyboard: TextIO | None) -> "tuple[Pipeline, float]":
+        """Returns the pipeline after its last row, and how long the run took in seconds."""
+        backlog, recorder = Backlog(self._options.buffer_bytes), self._recorder
+        self._backlog = backlog
+        showing = asyncio.create_task(self._show_rows(backlog, keyboard), name="pipeline")  # awaited below
+        try:
+            await self._stream(backlog)
+        finally:
+            backlog.close()
+            ended = time.monotonic()
+            results = await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+            if recorder is not None:
+                said = await asyncio.to_thread(recorder.close, self._states, ended - self._began)
+                self._progress.say(said)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return showing.result(), ended - self._began
+
+    async def _show_rows(self, backlog: Backlog, keyboard: TextIO | None) -> "Pipeline":
+        try:
+            preparation = await self._preparing
+            from kubectl_gadget.run.steps.frame_sources import LiveFrames  # needs numpy
+
+            frames: FrameSource = LiveFrames(backlog)
+            wants: Callable[[str, str], bool | None] = self._nodes.wants
+            if self._recorder is not None:
+                frames, wants = self._recorder.frames(frames), self._recorder.wants(wants)
+            pipeline = preparation.pipeline(frames, wants, self._events())
+            pressed = preparation.sink.take_keys(self.quit) or (self._key if self._has_keys else None)
+            with reading_keys(keyboard, pressed):
+                await asyncio.to_thread(pipeline.run)
+            return pipeline
+        finally:
+            self._stop("no more rows are shown")
+
+    def _mark(self, mark: StepMark) -> None:
+        if self._backlog is not None:
+            self._backlog.add(Item("", mark))
+
+    def quit(self) -> None:
+        """Ends the run as if its time were over. May be called from any thread."""
+        if self._running:
+            self._loop.call_soon_threadsafe(self._stop, "quit")
+
+    def fail(self, error: GadgetError) -> None:
+        """Ends the run with an error of one of its background tasks."""
+        self._failure = self._failure or error
+        self._stop("a background task failed")
+
+    def _key(self, key: str) -> None:
+        """Handles a key press. May be called from any thread."""
+        if key in ("s", "\n", "\r"):
+            self._loop.call_soon_threadsafe(self._show)
+        elif key == "q":
+            self.quit()
+
+    def _show(self) -> None:
+        if self._recorder is not None:
+            self._recorder.keep("asked for by a key or signal")
+        for session in self._sessions.values():
+            self._tasks.start(session.show(), "show what was recorded")
+
+    def _events(self) -> "PipelineEvents":
+        from kubectl_gadget.run.pipeline import PipelineEvents
+
+        call = self._loop.call_soon_threadsafe
+        return PipelineEvents(
+            stop=lambda why: call(self._stop, why),
+            node_broke=lambda node, error: call(self._break, node, error),
+            warn=lambda message: call(self._progress.warn, message),
+            answered=lambda node: call(self._has_answered, node),
+        )
+
+    async def _stream(self, backlog: Backlog) -> None:
+        """Runs until the run is stopped. All nodes are detached when it returns."""
+        watcher = self._tasks.start(self._watch(backlog), "nodes of the run")
+        reading = self._tasks.start(self._watch_reader(), "reader of the output")
+        try:
+            await self._stopped.wait()
+            await cancel(watcher, reading)
+            for session in self._sessions.values():
+                session.stop()
+            received, until = -1, time.monotonic() + _MOST_STOP_SECONDS
+            while self._running and received != backlog.received and time.monotonic() < until:
+                received = backlog.received
+                await asyncio.wait(self._running, timeout=_STOP_SECONDS)
+        finally:
+            await cancel(watcher, reading, *self._running)
+
+    async def _watch(self, backlog: Backlog) -> None:
+        async for change in self._nodes.watch(self._tasks):
+            for name, agent_filter in change.filters.items():
+                backlog.add(Item(name, Selected(agent_filter)))
+            await self._apply(change, backlog)
+        self._watching = False
+        self._check()
+
+    async def _watch_reader(self) -> None:
+        while self._stdout is not None:
+            if reader_is_gone(self._stdout):
+                self._stop("output ended")
+            await asyncio.sleep(_READER_SECONDS)
+
+    async def _apply(self, change: NodeChange, backlog: Backlog) -> None:
+        for name in change.remove:
+            if (leaving := self._sessions.pop(name, None)) is not None:
+                leaving.stop()
+        for name, agent_filter in change.filters.items():
+            if (known := self._sessions.get(name)) is not None:
+                await known.set_filter(agent_filter)
+        for name, open_stream in change.add.items():
+            state = self._states.setdefault(name, NodeState(name))
+            state.error = None
+            session = NodeSession(
+                state,
+                open_stream,
+                self._request,
+                change.filters[name],
+                backlog,
+                self._progress,
+                self._check,
+                self._nodes.reconnect,
+                late=self._announced and not self._once,
+                is_asked=self._nodes.is_asked,
+            )
+            self._sessions[name] = session
+            task = self._tasks.start(session.run(), f"session of {name}")
+            self._running.add(task)
+            task.add_done_callback(self._session_ended)
+        if not change.add and not self._sessions:
+            self._set_deadline()
+
+    def _session_ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._check()
+
+    def _check(self) -> None:
+        """After every change of a node, checks whether everything is attached, or everything is over."""
+        states = self._states.values()
+        if not self._announced:
+            self._changes += 1
+            if self._changes % _FREEZE_CHANGES == 0:
+                gc.freeze()
+        if not self._deadline_set and any(state.attached for state in states):
+            self._set_deadline()
+        if not self._announced and self._is_attached():
+            self._announced = True
+            self._attached.set()
+            attached = sum(state.attached for state in states)
+            if not self._once:
+                does = "shows what is recorded" if self._captures else "writes what is kept"
+                keys = f"s or kill -USR1 {os.getpid()} {does}, " if self._has_keys else ""
+                where = self._nodes.where(attached, len(states))
+                ends = "" if self._options.on_signal else f"; {keys}Ctrl-C ends"
+                self._progress.say(f"{summary.doing(self._options)} on {where}{ends}")
+        if self._announced:
+            self._report_failures()
+        over = not self._running and (not self._watching or (states and all(state.error for state in states)))
+        if self._once:
+            self._check_answers()
+        if over:
+            self._stop("no node is left")
+
+    def _is_attached(self) -> bool:
+        """Whether all nodes that did not fail are attached. Called for each of thousands of nodes, so it looks at all
+        of them only when those that were pending are no longer."""
+        states = self._states.values()
+        while self._pending and not self._pending[-1].is_pending:
+            self._pending.pop()
+        if not self._pending:
+            self._pending = [state for state in states if state.is_pending]
+        return not self._pending and any(state.attached for state in states)
+
+    def _has_answered(self, node: str) -> None:
+        self._answered.add(node)
+        self._check()
+
+    def _check_answers(self) -> None:
+        """Checks whether a snapshot is complete. Each node has the same time, counted from when it is attached."""
+        for name, state in self._states.items():
+            if state.attached and name not in self._asked:
+                self._asked.add(name)
+                self._loop.call_later(self._options.timeout or _ANSWER_SECONDS, self._give_up_waiting, name)
+        states = self._states.items()
+        if states and all(name in self._answered or state.error for name, state in states):
+            self._stop("all have answered")
+
+    def _give_up_waiting(self, name: str) -> None:
+        """Reports the node as failed, and shows the others' rows."""
+        state, seconds = self._states[name], self._options.timeout or _ANSWER_SECONDS
+        if name not in self._answered and state.error is None:
+            state.error = AgentError(f"no answer within {seconds:g} s", "--timeout with a longer time")
+            self._break(name, state.error)
+            self._check()
+
+    def _break(self, node: str, error: GadgetError) -> None:
+        if (session := self._sessions.get(node)) is not None:
+            session.fail(error)
+
+    def _report_failures(self) -> None:
+        """Reports nodes that were given up, once each. A failure of all nodes is reported at the end instead."""
+        for name, state in self._states.items():
+            if state.given_up and name not in self._reported:
+                self._reported.add(name)
+                self._progress.node(name, f"failed: {state.error}")
+
+    def _set_deadline(self) -> None:
+        if self._deadline_set:
+            return
+        self._deadline_set = True
+        self._began = time.monotonic()
+        if self._once:
+            if not self._sessions:
+                self._stop("there are no nodes")
+        elif self._options.timeout is not None:
+            self._loop.call_later(self._options.timeout, self._stop, "timeout")
+
+    def _stop(self, reason: str) -> None:
+        if not self._stopped.is_set():
+            self._progress.debug(f"stopping: {reason}")
+            self._stopped.set()
+
+    def _interrupt(self, number: int) -> None:
+        if self._options.on_signal is not None and self._options.on_signal(number):
+            return
+        if self._interrupts.take(number):
+            self._progress.warn("stopped at once; agents that were started end by themselves and remove their programs")
+            os._exit(128 + number)
+        self._stop("signal")
+
+    def _conclude(self, pipeline: "Pipeline", seconds: float) -> int:
+        states = self._states
+        self.watched = pipeline.watched()
+        self.seconds, self.lost = seconds, summary.missing(states, pipeline.attribution.unattributed)
+        self.unnamed = pipeline.attribution.unnamed
+        ran = any(state.ever_attached for state in states.values())
+        if self._failure is not None and not ran:
+            raise self._failure
+        if states and not ran and self._interrupts.signal is None:
+            raise summary.none_ran(states)
+        noun = summary.noun(self._options.gadgets[0].gadget)
+        unattributed, skew_ns, late = pipeline.attribution.unattributed, pipeline.skew_ns, pipeline.collector.late
+        for line in summary.lines(states, pipeline.verdict.shown, unattributed, skew_ns, seconds, noun, late):
+            self._progress.say(line)
+        if self._failure is not None:
+            raise self._failure
+        selection = self._options.selection
+        if self._options.local and not selection.host and not self.watched and not pipeline.verdict.shown.total():
+            self._progress.say(summary.why_nothing(selection))
+        if self._options.transform is not None:
+            for note in self._options.transform.notes():
+                self._progress.warn(note)
+        if reason := pipeline.verdict.reason:
+            self._progress.warn(reason)
+            return summary.EXPECTATION_FAILED
+        if self._interrupts.signal is not None:
+            return 128 + self._interrupts.signal
+        if any(state.error is not None for state in states.values()):
+            return 1
+        if self._recorder is not None and self._recorder.has_failed:
+            return 1
+        if self._options.strict and not summary.is_complete(states, pipeline.attribution.unattributed):
+            self._progress.warn("--strict: the trace is not complete")
+            return 1
+        return 0

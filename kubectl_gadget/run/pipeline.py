@@ -1,0 +1,241 @@
+"""Turns frames into output, one step per module, in this order:
+
+    frames → decode → names → filter → collector → transform → conditions → output
+
+    steps/frame_sources.py, steps/decoding.py, steps/attribution.py, filters/filter.py, a Collector
+    (rows/merge.py, rows/tables/intervals.py, rows/tables/captures.py), a RowTransform (observe/story.py; that of
+    flows is in their sink), steps/conditions.py, output/sink.py
+
+Runs in a thread of its own. The trap: writing may block as long as the reader of our output is slow; this may delay
+only this thread.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from kubectl_gadget.errors import FrameError, GadgetError, internal_error
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.light_dataclasses import dataclass
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.collector import Collector, RowTransform
+from kubectl_gadget.rows.container_lookup import Container, ContainerFilter
+from kubectl_gadget.rows.merge import TimeMerge
+from kubectl_gadget.rows.rows import NO_ROWS, Rows
+from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.run.nodes.backlog import Detached, Events, Item, Selected, StepMark
+from kubectl_gadget.run.nodes.coalesce import SmallFrame, together
+from kubectl_gadget.run.nodes.coverage import Gap
+from kubectl_gadget.run.steps.attribution import Attribution
+from kubectl_gadget.run.steps.conditions import Conditions, Verdict
+from kubectl_gadget.run.steps.decoding import Decoding, NodeDecoder, NodeFrame
+from kubectl_gadget.run.steps.frame_sources import FrameSource, Step
+from kubectl_gadget.wire.agent_messages import Hello, Started
+from kubectl_gadget.wire.frames import LAST, REST
+
+
+@dataclass(frozen=True)
+class PipelineEvents:
+    """The pipeline's callbacks. All are called from its thread."""
+
+    stop: Callable[[str], object]
+    """enough was shown, or the output is closed"""
+    node_broke: Callable[[str, GadgetError], object]
+    """what this node sends cannot be decoded"""
+    warn: Callable[[str], object]
+    """a message for the user"""
+    answered: Callable[[str], object] = lambda _node: None
+    """all gadgets of this node have delivered a complete answer: an interval, a snapshot"""
+    step: Callable[[StepMark], object] = lambda _mark: None
+    """a step of a CI job begins here in the stream; rows that are older may still come"""
+
+
+class Pipeline:
+    """`run` ends when the frames end, or when the output is closed; the attributes then hold its results."""
+
+    def __init__(
+        self,
+        frames: FrameSource,
+        gadgets: Sequence[Gadget],
+        conditions: Conditions,
+        collector: Collector,
+        sink: Sink,
+        events: PipelineEvents,
+        wants: Callable[[str, str], bool | None],
+        stages: Callable[[], Sequence[Stage | None]] = tuple,
+        transform: RowTransform | None = None,
+        narrowed: ContainerFilter | None = None,
+    ) -> None:
+        """`wants` and `narrowed` are those of steps.attribution.Attribution; `stages` creates a node's views."""
+        self._frames = frames
+        self._gadgets = gadgets
+        self.attribution = Attribution(wants, narrowed)
+        self._decoding = Decoding(gadgets, stages, self.attribution.selected)
+        self._filter = conditions.filter
+        self.collector = collector
+        self._transform = transform
+        self.verdict = Verdict(conditions)
+        self._sink = sink
+        self._events = events
+        self._over = False
+        self._started = False
+
+    @property
+    def skew_ns(self) -> dict[str, int]:
+        """How far each node's clock is ahead of ours, in ns, where that is certain."""
+        skews = {name: node.clock.skew for name, node in self._decoding.nodes.items()}
+        return {name: skew.ns for name, skew in skews.items() if skew is not None and skew.proven}
+
+    def watched(self) -> list[Container]:
+        """The traced containers that existed at the end."""
+        return [
+            container
+            for name, node in self._decoding.nodes.items()
+            for container in node.identity.containers()
+            if container.kind == "container" and self.attribution.wanted(name, container)
+        ]
+
+    def run(self) -> None:
+        """Works until the frames end. Raises GadgetError when the output cannot be written."""
+        try:
+            self._work()
+        except BrokenPipeError:
+            pass  # nobody reads the output any more
+        except OSError as error:
+            raise GadgetError(f"the output cannot be written: {error.strerror}") from None
+        finally:
+            self._over = True
+            self._events.stop("output ended")
+            self._frames.drain()
+
+    def _work(self) -> None:
+        now_ns = 0
+        while (step := self._frames.take(self.collector.next_release_ns())) is not None:
+            now_ns, is_idle = step.now_ns, not step.items
+            self._collect_all(step)
+            del step  # its frames need not be in memory while rows are printed
+            self._emit_all(partial(self.collector.release, now_ns))
+            if is_idle:
+                for text in self.verdict.undecided():
+                    self._events.warn(text)
+        self._collect_late(now_ns, at_end=True)
+        self._emit_all(self.collector.flush)
+        if self._started:
+            self._sink.close()
+
+    def _collect_all(self, step: Step) -> None:
+        """Adds the rows of one step to the collector. Raises GadgetError and OSError of the output."""
+        for found in together(step.items, self._can_join):
+            if isinstance(found, Item):
+                self._take(found, step.now_ns)
+            elif len(found) == 1 or not self._add_joined(found, step.now_ns):
+                for frame in found:
+                    self._take(frame.item, step.now_ns)
+        self._collect_late(step.now_ns)
+
+    def _take(self, item: Item, now_ns: int) -> None:
+        try:
+            self._handle(item, now_ns)
+        except FrameError as error:
+            self._events.node_broke(item.node, error)
+        except (GadgetError, OSError):
+            # Raised by the output, which all nodes share.
+            raise
+        except Exception as error:
+            # What one node sends may end only that node, even when it triggers a bug of ours.
+            self._events.node_broke(item.node, internal_error(error))
+
+    def _handle(self, item: Item, now_ns: int) -> None:
+        if isinstance(item.content, StepMark):
+            self._events.step(item.content)
+            return
+        node, content = self._decoding.node(item.node), item.content
+        if isinstance(content, Events):
+            self._add(node, content.payload, now_ns)
+            return
+        self._decoding.apply(node, content, now_ns)
+        sources = [(node.name, index) for index in range(len(self._gadgets))]
+        match content:
+            case Selected(filter):
+                self.attribution.choose(node.name, filter)
+            case Hello():
+                for source in sources:
+                    self.collector.expect(source, node.boot_ns + node.clock.offset_ns)
+            case Started():
+                if not self._started:
+                    self._started = True
+                    self._sink.start()
+                for source in sources:
+                    self.collector.join(source)
+            case Gap():
+                self._emit_all(lambda: self.collector.release(now_ns))
+                if self._started and not self._over:
+                    self._sink.gap(node.name, round(content.seconds, 3), content.until_ns)
+            case Detached():
+                for batch in self._decoding.rest(node):
+                    self._collect(batch, now_ns)
+                for source in sources:
+                    self.collector.leave(source)
+
+    def _can_join(self, node: str, gadget: int) -> bool:
+        return isinstance(self.collector, TimeMerge) and self._decoding.can_join(self._decoding.node(node), gadget)
+
+    def _add_joined(self, frames: Sequence[SmallFrame], now_ns: int) -> bool:
+        """Adds frames of one gadget on many nodes. Returns False, and does nothing, if one of them may be invalid."""
+        by_architecture: dict[str, list[NodeFrame]] = {}
+        for item, head, data in frames:
+            node = self._decoding.node(item.node)
+            by_architecture.setdefault(node.architecture, []).append((node, head, data))
+        try:
+            batches = [self._decoding.joined(some) for some in by_architecture.values()]
+        except Exception:
+            return False
+        for batch in batches:
+            self._collect(batch, now_ns)
+        for some in by_architecture.values():
+            for node, head, _ in some:
+                self.collector.complete((node.name, head.gadget), head.complete_until + node.clock.offset_ns)
+        return True
+
+    def _add(self, node: NodeDecoder, payload: bytes, now_ns: int) -> None:
+        head, batch = self._decoding.rows(node, payload)
+        self._collect(batch, now_ns)
+        source = (node.name, head.gadget)
+        self.collector.complete(source, head.complete_until + batch.clock_offset_ns)
+        if head.flags & LAST:
+            self.collector.end(source, now_ns, bool(head.flags & REST))
+            node.answered.add(head.gadget)
+            if len(node.answered) == len(self._gadgets):
+                self._events.answered(node.name)
+
+    def _collect(self, batch: Batch, now_ns: int) -> None:
+        """Applies selection, filter, labels and collector. A transform's rows are filtered later."""
+        if not len(batch):
+            return
+        self.attribution.count_unnamed(batch)
+        if self._filter is not None and self._transform is None:
+            batch = self._filter.select(batch)
+        if len(batch):
+            self.collector.add(self.attribution.judged(batch, now_ns), now_ns)
+
+    def _collect_late(self, now_ns: int, at_end: bool = False) -> None:
+        for batch in self.attribution.late(now_ns, at_end):
+            self.collector.add(batch, now_ns)
+
+    def _emit_all(self, take: Callable[[], Rows]) -> None:
+        while (rows := take()) is not NO_ROWS:
+            self._emit(rows)
+
+    def _emit(self, rows: Rows) -> None:
+        if self._transform is not None and len(rows):
+            rows = self._transform.apply(rows)
+            if self._filter is not None:
+                rows = Rows([self._filter.select(part) for part in rows.parts])
+        if self._over or not (len(rows) or rows.is_block):
+            return
+        write = self._sink.write_block if rows.is_block else self._sink.write
+        write(self.verdict.cut(rows))
+        self._sink.flush()
+        if self.verdict.is_final:
+            self._over = True
+            self._events.stop("enough")

@@ -1,0 +1,140 @@
+"""Checks the user's input and builds filters, output and request from it, before the first node is asked.
+
+The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore first starts sessions of
+agents that already run, and calls this in a thread meanwhile. In runs where nothing is left to check, agents even
+attach meanwhile (early_request() in nodes/local_request.py).
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kubectl_gadget.gadgets.schema import TABLES, Gadget
+from kubectl_gadget.light_dataclasses import dataclass
+from kubectl_gadget.output.output_formats import make_sink
+from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.shown_columns import column_names
+from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.terminal import find_terminal
+from kubectl_gadget.rows.collector import Collector
+from kubectl_gadget.rows.container_lookup import ContainerFilter
+from kubectl_gadget.rows.merge import TimeMerge
+from kubectl_gadget.rows.stage import Stage, make_stage
+from kubectl_gadget.rows.tables.aggregation import added_up_members, check, order_of, shown_columns
+from kubectl_gadget.rows.tables.captures import Captures
+from kubectl_gadget.rows.tables.intervals import Intervals
+from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
+from kubectl_gadget.run.request import of_run
+from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_request import RunRequest
+from kubectl_gadget.run.steps.conditions import Conditions
+from kubectl_gadget.run.steps.frame_sources import FrameSource
+
+if TYPE_CHECKING:  # needed only for a filter, and takes 20 ms
+    from kubectl_gadget.filters.filter import Filter
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that was checked and built."""
+
+    options: RunOptions
+    request: RunRequest
+    conditions: Conditions
+    sink: Sink
+
+    def pipeline(
+        self,
+        frames: FrameSource,
+        wants: Callable[[str, str], bool | None],
+        events: PipelineEvents,
+        narrowed: ContainerFilter | None = None,
+    ) -> Pipeline:
+        """Builds the run's pipeline. `narrowed`: conditions that containers must meet beside the run's selection."""
+        options = self.options
+        gadgets = [run.gadget for run in options.gadgets]
+
+        def make_stages() -> list[Stage | None]:
+            return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
+
+        return Pipeline(
+            frames,
+            gadgets,
+            self.conditions,
+            _collector(options, self.conditions),
+            self.sink,
+            events,
+            wants,
+            make_stages,
+            options.transform,
+            narrowed,
+        )
+
+
+def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
+    """Checks all of the user's input. Raises GadgetError."""
+    gadgets = [run.gadget for run in options.gadgets]
+    shown = [options.transform.gadget] if options.transform else gadgets
+
+    def compiled(text: str | None, flag: str) -> "Filter | None":
+        if text is None:
+            return None
+        from kubectl_gadget.filters.filter import compile_filter
+
+        return compile_filter(text, shown, flag)
+
+    filter = compiled(options.filter, "--filter")
+    first, of_sums = filter.divided(added_up_members(shown[0])) if filter else (None, None)
+    conditions = Conditions(
+        first, of_sums, compiled(options.fail_on, "--fail-on"), compiled(options.expect, "--expect"), options.max_events
+    )
+    options = _with_names(options, shown)
+    check(options.arrangement, gadgets)
+    terminal = find_terminal(stdout, os.environ)
+    if options.make_sink is not None:
+        sink = options.make_sink(shown, stdout, terminal)
+    else:
+        sink = make_sink(_output(options), shown, stdout, terminal=terminal)
+    pushed = _pushed(None if options.transform else filter, gadgets)
+    return Preparation(options, of_run(options, pushed), conditions, sink)
+
+
+def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str, Any]]:
+    """Returns what the kernel can decide of the filter, for each gadget."""
+    if filter is None:
+        return [{} for _ in gadgets]
+    from kubectl_gadget.filters.pushdown import kernel_parameters
+
+    return [kernel_parameters(filter, gadget) for gadget in gadgets]
+
+
+def _with_names(options: RunOptions, gadgets: Sequence[Gadget]) -> RunOptions:
+    """Replaces the headings that the user typed by names of columns."""
+    arrangement, output = options.arrangement, options.output
+    if options.make_sink is None:
+        output = replace(output, columns=column_names(gadgets, output.columns))
+    by, order = column_names(gadgets, arrangement.by), column_names(gadgets, arrangement.sort)
+    return replace(options, output=output, arrangement=replace(arrangement, by=by, sort=order))
+
+
+def _collector(options: RunOptions, conditions: Conditions) -> Collector:
+    """Returns what holds rows back, by the kind of the gadgets; several gadgets in one run are all streams."""
+    kind = options.gadgets[0].gadget.kind
+    if kind in TABLES:
+        return Intervals(options.arrangement, _is_once(options), conditions.of_sums)
+    return Captures() if kind == "recorder" else TimeMerge(int(options.sort_wait * 1e9), options.sort)
+
+
+def _is_once(options: RunOptions) -> bool:
+    """Whether there is only one table, at the end."""
+    return options.gadgets[0].gadget.kind == "snapshot" or options.arrangement.at_end
+
+
+def _output(options: RunOptions) -> OutputOptions:
+    """Adds the arrangement of tables to the output options."""
+    gadget, output, arrangement = options.gadgets[0].gadget, options.output, options.arrangement
+    with_time = output.format not in ("table", "wide")
+    columns = output.columns or shown_columns(arrangement, gadget, with_time)
+    arrangement = replace(arrangement, sort=order_of(arrangement, gadget))
+    return replace(output, columns=columns, once=_is_once(options), arrangement=arrangement)

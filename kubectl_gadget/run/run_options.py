@@ -1,0 +1,149 @@
+"""The options of one run, after the command line has been parsed and before anything is started.
+
+`cli` fills them in, `session.run` uses them. The trap: values are already checked here (a duration is a number of
+seconds), so that nothing is created in a cluster before a usage error is found.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
+from kubectl_gadget.light_dataclasses import dataclass
+from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.run.live_tables import LiveTables
+
+if TYPE_CHECKING:  # modules that need numpy, or a cluster
+    from kubectl_gadget.kube.informer import Follower
+    from kubectl_gadget.output.sink import Sink
+    from kubectl_gadget.output.terminal import Terminal
+    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.recording.outputs import Ring, Rotation
+    from kubectl_gadget.recording.recording_places import PathOrUrl
+    from kubectl_gadget.rows.collector import RowTransform
+    from kubectl_gadget.run.nodes.node_state import NodeState
+    from kubectl_gadget.run.services import Service
+
+
+@dataclass(frozen=True)
+class GadgetRun:
+    """One gadget with the values of its parameters (only those that the user gave)."""
+
+    gadget: Gadget
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """by Parameter.name"""
+    directory: Path | None = None
+    """where a user's own gadget was built; None: a built-in gadget"""
+    policies: "CompiledPolicies | None" = None
+    """what the policy engine is to do, when this is its gadget"""
+    installed: bool = False
+    """events of policies that are already in force"""
+    tables: LiveTables | None = None
+    """the contents of its tables while it runs"""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A wall time, or a time before the end of a recording."""
+
+    absolute_ns: int | None = None
+    ago_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Replays recordings instead of running on nodes."""
+
+    files: "tuple[PathOrUrl, ...]"
+    since: Moment | None = None
+    until: Moment | None = None
+    speed: float | None = None
+    """1: at the original speed; None: as fast as possible"""
+    step: str | None = None
+    """only what happened in this step of a CI job"""
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """What becomes of the run's recording."""
+
+    path: "PathOrUrl"
+    rotation: "Rotation | None" = None
+    ring: "Ring | None" = None
+    """kept in memory until something happens; None: written at once"""
+    trigger: "Trigger | None" = None
+    """what makes the ring be written"""
+    is_all: bool = False
+    """the run shows nothing, so it has failed if the recording has"""
+
+
+@dataclass
+class Trigger:
+    """Passes the reason on to the recording, once there is one. May be called from any thread."""
+
+    listener: Callable[[str], object] = lambda why: None
+
+    def __call__(self, why: str) -> None:
+        self.listener(why)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All options of one run."""
+
+    gadgets: tuple[GadgetRun, ...]
+    selection: Selection = field(default_factory=Selection)
+    kube: KubeOptions = field(default_factory=KubeOptions)
+    agent: AgentOptions = field(default_factory=AgentOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    local: bool = False
+    """run on this machine, without a cluster"""
+    followers: "tuple[Follower, ...]" = ()
+    """take cluster objects that some part of the run needs: from the cluster if there is one, or from a recording"""
+    services: "tuple[Service, ...]" = ()
+    """work in the run's event loop from before its first node until its last row"""
+    beforehand: Callable[[], object] | None = None
+    """with `local`: called after everything was checked, and before the agent gets its requests; may block"""
+    on_signal: Callable[[int], bool] | None = None
+    """gets signals first, from the run's event loop; with True the run goes on"""
+    local_by_default: bool = False
+    """`local` was chosen because there is no kubeconfig"""
+    make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
+    """makes the sink, if it shows something other than rows; None: as in `output`. The terminal: None for a pipe"""
+    transform: "RowTransform | None" = None
+    """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
+    command: tuple[str, ...] = ()
+    """the words that a replay of its recording starts with; empty: those of the gadgets"""
+    record: RecordingOptions | None = None
+    replay: Replay | None = None
+    """show recordings instead of a run"""
+    ending: "Callable[[Mapping[str, NodeState]], Mapping[str, Any]] | None" = None
+    """what the recording's end also holds, made when all nodes are detached"""
+    doing: str | None = None
+    """such as "tracing processes", where the names of the gadgets do not say it"""
+    arrangement: Arrangement = field(default_factory=Arrangement)
+    """for gadgets that are not streams"""
+    filter: str | None = None
+    fail_on: str | None = None
+    expect: str | None = None
+    timeout: float | None = None
+    """seconds"""
+    max_events: int | None = None
+    sort: bool = True
+    sort_wait: float = 0.2
+    """seconds that a row may be held back to sort it among rows of other nodes"""
+    rest_ms: int = 50
+    """milliseconds between two looks of an agent for events while nothing happens, 20 to 400"""
+    ring_bytes: int = 4 << 20
+    """a power of two"""
+    map_entries: int | None = None
+    """of hashes that pair starts with ends; None: as each gadget declares"""
+    buffer_bytes: int = 256 << 20
+    """undecoded batches that the client may hold, over all nodes"""
+    strict: bool = False
+    verbose: bool = False
+    quiet: bool = False
+    """no progress and no summary on stderr"""

@@ -1,0 +1,385 @@
+"""Turns the user's selection into nodes and their agents' filters, as pods and nodes come and go.
+
+Combines watches of pods and nodes, and for some workloads those of Jobs or services. The trap: an agent knows neither
+labels nor owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to be decided is
+traced, and `wants` decides later.
+"""
+
+import asyncio
+import difflib
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import field, replace
+from functools import partial
+from typing import Any
+
+from kubectl_gadget.agents.pod_readiness import no_agent_possible, not_ready
+from kubectl_gadget.background_tasks import Tasks, as_gadget_error, cancel
+from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
+from kubectl_gadget.kube import label_selectors
+from kubectl_gadget.kube.api.failure import Access
+from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube.api.resources import NAMESPACES, NODES, PODS, Object, Resource
+from kubectl_gadget.kube.api.watch import Change, Changed, Synced
+from kubectl_gadget.kube.cluster_options import Selection
+from kubectl_gadget.kube.informer import Informer, Subscription
+from kubectl_gadget.kube.pod_identity import PodValues, container_key
+from kubectl_gadget.light_dataclasses import dataclass
+from kubectl_gadget.run.selection.workloads import Controller, Workloads, facts
+from kubectl_gadget.wire.client_messages import FilterSpec
+
+Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
+"""Raises ForbiddenError when one of these rights, or another that the run needs, is missing."""
+
+_SETTLE_SECONDS = 0.1
+"""Changes within this time are reported together."""
+_LINGER_SECONDS = 60.0
+"""How long a node without selected pods is kept: a restarted pod often returns to the same node."""
+
+_KEEP_SECONDS = 600.0
+"""How long a deleted pod stays known."""
+
+
+@dataclass(frozen=True)
+class TargetChange:
+    """What to do: start nodes, leave nodes, and change the filter of nodes that stay."""
+
+    add: dict[str, FilterSpec] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+    update: dict[str, FilterSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Pod:
+    key: str
+    """by which agents find its containers"""
+    name: str
+    node: str
+    facts: tuple[Mapping[str, str], Controller] | None
+    """for workloads: labels and controller"""
+    matches: bool
+    """the pod matches the label selector, or one of the workloads and names"""
+    runs: bool
+    """it may have a selected container that runs"""
+
+    @property
+    def alive(self) -> bool:
+        return self.matches and self.runs
+
+
+class Targets:
+    """The nodes that take part in a run. `warn` is called with messages for the user."""
+
+    def __init__(
+        self,
+        api: Api,
+        informer: Informer,
+        tasks: Tasks,
+        selection: Selection,
+        warn: Callable[[str], None],
+        linger: float = _LINGER_SECONDS,
+        require: Require | None = None,
+        found: Callable[[Iterable[str]], object] = lambda _nodes: None,
+    ) -> None:
+        """`found` is called with the first nodes as soon as they are listed, while rights are still being checked."""
+        self._api = api
+        self._informer = informer
+        self._tasks = tasks
+        self._require = require or (lambda wanted: api.require(wanted, "choose nodes and pods"))
+        self._selection = selection
+        self._warn = warn
+        self._linger = linger
+        self._found = found
+        self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
+        self._labels = label_selectors.parse(selection.selector) if selection.selector else None
+        self._workloads = (
+            Workloads(api, selection.workloads, self.namespace) if selection.workloads and self.namespace else None
+        )
+        narrowed = bool(selection.pods or selection.workloads or selection.selector or selection.containers)
+        self._by_node = (
+            bool(selection.nodes)
+            or selection.host
+            or selection.every_node
+            or (selection.all_namespaces and not narrowed)
+        )
+        """whether nodes are chosen directly, not for the pods on them"""
+        self._excludes = self._labels is not None or self._workloads is not None
+        """whether agents get the pods to leave out"""
+        self._by_pod = not self._by_node or self._excludes
+        self._pods: dict[str, dict[str, _Pod]] = {}
+        """by node, then by uid"""
+        self._judged = PodValues[bool]()
+        self._listed: set[str] = set()
+        """uids of the pods that exist"""
+        self._gone: dict[str, float] = {}
+        """uids of deleted pods, and since when (monotonic seconds): their last events may still arrive"""
+        self._nodes: set[str] = set()
+        self._seen_nodes: set[str] = set()
+        self._leaving: dict[str, float] = {}
+        """when (monotonic seconds) nodes without selected pods are left"""
+        self._complained: set[str] = set()
+        self._current: dict[str, FilterSpec] = {}
+        self._refusal: GadgetError | None = None
+        """because of missing rights or workloads"""
+        self._queue: asyncio.Queue[tuple[Resource | None, Change | GadgetError]] = asyncio.Queue()
+
+    def wants(self, pod_uid: str, pod_name: str) -> bool | None:
+        """Whether the label selector or a workload wants this pod, by its UID and NAMESPACE/NAME as its containers have
+        them; None: not known yet. May be called from any thread."""
+        return self._judged.of(pod_uid, pod_name) if self._excludes else True
+
+    async def watch(self) -> AsyncGenerator[TargetChange, None]:
+        """Yields the present state first, which may be empty, then each change. Never ends by itself. Raises
+        ClusterError. Starts the informer.
+
+        Close it (contextlib.aclosing) when leaving early.
+        """
+        wanted = ([PODS] if self._by_pod else []) + ([NODES] if self._by_node else [])
+        wanted += self._workloads.watched if self._workloads else ()
+        for kind in wanted:
+            self._informer.subscribe(Subscription(kind, partial(self._put, kind), self.namespace, self.fail))
+        self._informer.start()
+        # Runs while the lists are being fetched, so that it adds no time.
+        checks = self._tasks.start(self._check(self._accesses(wanted)), "rights and workloads")
+        try:
+            missing = set(wanted)
+            while missing:
+                try:
+                    missing.discard(await self._take())
+                except ForbiddenError as error:
+                    await checks  # lists all missing rights, not only this one
+                    raise self._refusal or error from None
+            self._found(self._choose())
+            await checks
+            if self._refusal is not None:
+                raise self._refusal
+            await self._complain()
+            yield self._change()
+            while True:
+                await self._settle()
+                change = self._change()
+                if change != TargetChange():
+                    yield change
+        finally:
+            await cancel(checks)
+
+    def fail(self, error: GadgetError) -> None:
+        """Ends `watch` with an error that the caller found elsewhere."""
+        self._queue.put_nowait((None, error))
+
+    def _accesses(self, wanted: Sequence[Resource]) -> list[Access]:
+        listed = [
+            Access(verb, kind.qualified, self.namespace if kind.namespaced else None)
+            for kind in wanted
+            for verb in ("list", "watch")
+        ]
+        return listed + (self._workloads.accesses() if self._workloads else [])
+
+    def _put(self, kind: Resource, change: Change) -> None:
+        self._queue.put_nowait((kind, change))
+
+    async def _check(self, accesses: Sequence[Access]) -> None:
+        """Fails when rights that the run needs are missing, or otherwise when workloads are."""
+        checks = self._require(accesses), self._check_workloads()
+        for result in await asyncio.gather(*checks, return_exceptions=True):
+            if isinstance(result, Exception):
+                self._refusal = as_gadget_error(result)
+                self.fail(self._refusal)
+                return
+
+    async def _check_workloads(self) -> None:
+        if self._workloads:
+            await self._check_namespace()
+            await self._workloads.check()
+
+    async def _settle(self) -> None:
+        """Waits for changes, or for the time at which a node is to be left."""
+        until = min(self._leaving.values(), default=None)
+        try:
+            async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0)):
+                await self._take()
+        except TimeoutError:
+            return
+        await asyncio.sleep(_SETTLE_SECONDS)
+        while not self._queue.empty():
+            await self._take()
+
+    async def _take(self) -> Resource:
+        kind, change = await self._queue.get()
+        if isinstance(change, GadgetError):
+            raise change
+        assert kind is not None
+        if kind is PODS:
+            self._see_pods(change)
+        elif kind is NODES:
+            self._see_nodes(change)
+        elif self._workloads:
+            self._workloads.see(kind, change)
+            self._judge_again()
+        return kind
+
+    def _judge_again(self) -> None:
+        for pods in self._pods.values():
+            for uid, pod in pods.items():
+                matches = self._matches(pod.name, pod.facts)
+                if matches != pod.matches:
+                    pods[uid] = replace(pod, matches=matches)
+                    self._judged.change(uid, matches)
+
+    def _see_pods(self, change: Synced | Changed) -> None:
+        if isinstance(change, Synced):
+            there = {found["metadata"]["uid"] for found in change.items}
+            self._gone |= dict.fromkeys(self._listed - there, time.monotonic())
+            self._listed.clear()
+            self._pods.clear()
+            for found in change.items:
+                self._see_pod(found, deleted=False)
+        else:
+            self._see_pod(change.object, change.deleted)
+        self._forget_gone()
+
+    def _see_pod(self, found: Object, deleted: bool) -> None:
+        pod, uid = self._judge(found), found["metadata"]["uid"]
+        self._judged.put(found, pod.matches)
+        pods = self._pods.setdefault(pod.node, {}) if pod.node else {}
+        if deleted:
+            pods.pop(uid, None)
+            self._listed.discard(uid)
+            self._gone[uid] = time.monotonic()
+        else:
+            pods[uid] = pod
+            self._listed.add(uid)
+
+    def _forget_gone(self) -> None:
+        limit = time.monotonic() - _KEEP_SECONDS
+        while self._gone and (oldest := next(iter(self._gone.items())))[1] < limit:
+            del self._gone[oldest[0]]
+            self._judged.forget(oldest[0])
+
+    def _judge(self, found: Object) -> _Pod:
+        metadata, spec = found["metadata"], found.get("spec", {})
+        chosen = self._selection
+        kinds = ("initContainers", "containers", "ephemeralContainers")
+        containers = {container["name"] for kind in kinds for container in spec.get(kind) or []}
+        known = facts(found) if self._workloads else None
+        if self._labels is not None:
+            matches = self._labels.accepts(metadata.get("labels") or {})
+        else:
+            matches = self._matches(metadata["name"], known)
+        selected = (self._workloads is not None or not chosen.pods or metadata["name"] in chosen.pods) and (
+            not chosen.containers or not containers.isdisjoint(chosen.containers)
+        )
+        return _Pod(
+            key=container_key(found),
+            name=metadata["name"],
+            node=spec.get("nodeName") or "",
+            facts=known,
+            matches=matches,
+            runs=selected and found.get("status", {}).get("phase") not in ("Succeeded", "Failed"),
+        )
+
+    def _matches(self, name: str, known: tuple[Mapping[str, str], Controller] | None) -> bool:
+        """Whether a pod belongs to one of the workloads, or is named beside them. True without workloads."""
+        if self._workloads is None or known is None:
+            return True
+        return name in self._selection.pods or self._workloads.accepts(*known)
+
+    def _see_nodes(self, change: Synced | Changed) -> None:
+        if isinstance(change, Synced):
+            self._nodes.clear()
+        for node in change.items if isinstance(change, Synced) else [change.object]:
+            name = node["metadata"]["name"]
+            self._seen_nodes.add(name)
+            wanted = not self._selection.nodes or name in self._selection.nodes
+            deleted = isinstance(change, Changed) and change.deleted
+            problem = _why_skipped(node) if wanted and not deleted else None
+            if problem is not None and problem not in self._complained:
+                self._complained.add(problem)
+                self._warn(problem)
+            if wanted and not deleted and problem is None:
+                self._nodes.add(name)
+            elif deleted or name not in self._current:
+                # A traced node that becomes unready keeps its session; its stream shows whether it is lost.
+                self._nodes.discard(name)
+
+    def _change(self) -> TargetChange:
+        """Returns what changed since the last call."""
+        new = {node: self._filter(node) for node in sorted(self._choose())}
+        old, self._current = self._current, new
+        return TargetChange(
+            add={node: found for node, found in new.items() if node not in old},
+            remove=tuple(node for node in old if node not in new),
+            update={node: found for node, found in new.items() if node in old and old[node] != found},
+        )
+
+    def _choose(self) -> Iterable[str]:
+        if self._by_node:
+            return self._nodes
+        hosting = {node for node, pods in self._pods.items() if any(pod.alive for pod in pods.values())}
+        now = time.monotonic()
+        left = self._current.keys() - hosting
+        self._leaving = {node: self._leaving.get(node, now + self._linger) for node in left}
+        self._leaving = {node: until for node, until in self._leaving.items() if until > now}
+        return hosting | self._leaving.keys()
+
+    def _filter(self, node: str) -> FilterSpec:
+        excluded: list[str] = []
+        if self._excludes:
+            pods = self._pods.get(node, {}).values()
+            excluded = sorted(pod.key for pod in pods if not pod.matches)
+        return FilterSpec(
+            namespaces=None if self.namespace is None else (self.namespace,),
+            pods=None if self._workloads else self._selection.pods or None,
+            containers=self._selection.containers or None,
+            exclude_pods=tuple(excluded),
+            host=self._selection.host,
+            own_processes=self._selection.own_processes,
+        )
+
+    async def _complain(self) -> None:
+        """Reports selected objects that do not exist. Raises ClusterError for those that waiting will not bring."""
+        unknown = [name for name in self._selection.nodes if name not in self._seen_nodes]
+        if unknown:
+            there = ", ".join(sorted(self._seen_nodes)[:20])
+            raise ClusterError(f'nodes "{", ".join(unknown)}" not found', f"one of: {there}")
+        if self._workloads:
+            await self._workloads.check_listed()
+        pods = {pod.name: pod for found in self._pods.values() for pod in found.values()}
+        where = f"in {self.namespace} namespace" if self.namespace else "in any namespace"
+        if self._by_pod:
+            for name in self._selection.pods:
+                if name not in pods:
+                    self._warn(f'pods "{name}" not found {where}; waiting for it.{_nearest(name, pods)}')
+        if self._by_pod and not self._by_node and not any(pod.alive for pod in pods.values()):
+            await self._check_namespace()
+            if self._workloads or not self._selection.pods:
+                self._warn(f"No running pods found {where}{self._described()}; waiting for them.")
+
+    def _described(self) -> str:
+        chosen = self._selection
+        words = [f" of {self._workloads}"] if self._workloads else []
+        words += [f" with labels {chosen.selector}"] if chosen.selector else []
+        words += [f" with container {', '.join(chosen.containers)}"] if chosen.containers else []
+        return "".join(words)
+
+    async def _check_namespace(self) -> None:
+        if self.namespace is None:
+            return
+        try:
+            found = await self._api.get(NAMESPACES, self.namespace)
+        except ForbiddenError:
+            return  # without the right, it is unknown whether it exists
+        if found is None:
+            raise ClusterError(f'namespaces "{self.namespace}" not found', "kubectl get namespaces")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 3, 0.5)
+    return f" Running there: {', '.join(near)}" if near else ""
+
+
+def _why_skipped(node: Object) -> str | None:
+    if why := no_agent_possible(node):
+        return f"{why}; it is skipped"
+    why = not_ready(node)
+    return why and f"{why}; it is skipped until it is ready"

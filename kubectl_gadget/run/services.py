@@ -1,0 +1,36 @@
+"""Work beside a run, in its event loop: it starts before the first node is asked and ends after the last row.
+
+The trap: rows are shown in a thread of their own, so reactions to them have to be passed into the event loop.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import field
+from typing import TYPE_CHECKING
+
+from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.light_dataclasses import dataclass
+
+if TYPE_CHECKING:
+    from kubectl_gadget.kube.api.requests import Api
+    from kubectl_gadget.run.nodes.backlog import StepMark
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run provides to its services."""
+
+    tasks: Tasks
+    api: "Api | None"
+    """None without a cluster"""
+    attached: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when all nodes are attached that did not fail"""
+    stop: Callable[[str], object] = lambda why: None
+    """ends the run, for this reason"""
+    mark: "Callable[[StepMark], object]" = lambda mark: None
+    """puts a mark into the stream, and so into the recording"""
+
+
+Service = Callable[[Surroundings], AbstractAsyncContextManager[object]]
+"""The block is the run. An error that it raises at its start ends the run."""

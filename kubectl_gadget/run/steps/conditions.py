@@ -1,0 +1,78 @@
+"""The filters of a run, and its last step before output: how many rows are shown, and which decide the exit code.
+
+The trap: --max-events and --fail-on may cut a batch in the middle, and no row may be shown after that.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kubectl_gadget.light_dataclasses import dataclass
+from kubectl_gadget.rows.rows import Rows
+
+if TYPE_CHECKING:  # needed only for a filter
+    from kubectl_gadget.filters.filter import Filter
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The conditions on rows, compiled and checked."""
+
+    filter: "Filter | None" = None
+    """for rows as they arrive"""
+    of_sums: "Filter | None" = None
+    """for rows that were summed up"""
+    fail_on: "Filter | None" = None
+    expect: "Filter | None" = None
+    max_events: int | None = None
+
+
+class Verdict:
+    """Counts rows and decides when there are enough."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.shown: Counter[str] = Counter()
+        """rows by node"""
+        self.failed_on = False
+        self.expectation_missed = conditions.expect is not None
+        self._conditions = conditions
+        self._reported: set[int] = set()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no more rows are to be shown."""
+        most = self._conditions.max_events
+        return self.failed_on or (most is not None and self.shown.total() >= most)
+
+    @property
+    def reason(self) -> str:
+        """Why the run's expectation failed, as a message; empty: it did not."""
+        if self.failed_on and self._conditions.fail_on is not None:
+            return f"--fail-on: the last row matches {self._conditions.fail_on.text}"
+        if self.expectation_missed and self._conditions.expect is not None:
+            return f"--expect: no row matched {self._conditions.expect.text}"
+        return ""
+
+    def cut(self, rows: Rows) -> Rows:
+        """Returns those of the rows that are to be shown."""
+        conditions = self._conditions
+        if conditions.max_events is not None:
+            rows = rows.head(conditions.max_events - self.shown.total())
+        if conditions.fail_on is not None and (failing := rows.mask(conditions.fail_on.mask)).any():
+            rows = rows.head(int(np.argmax(failing)) + 1)
+            self.failed_on = True
+        if self.expectation_missed and conditions.expect is not None:
+            self.expectation_missed = not rows.mask(conditions.expect.mask).any()
+        for part in rows.parts:
+            self.shown.update({part.node: len(part)} if part.origins is None else Counter(part.nodes()))
+        return rows
+
+    def undecided(self) -> Iterator[str]:
+        """Yields the filters that had errors on some rows, each once."""
+        conditions = self._conditions
+        for condition in (conditions.filter, conditions.of_sums, conditions.fail_on, conditions.expect):
+            if condition is not None and condition.errors and id(condition) not in self._reported:
+                self._reported.add(id(condition))
+                yield f"{condition.text!r} could not be evaluated for some rows: {condition.first_error}"

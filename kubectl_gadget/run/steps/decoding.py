@@ -1,0 +1,163 @@
+"""Step 2 of the pipeline: turns the frames of each node into batches of its rows.
+
+Keeps the state that a node's frames refer to: its containers, clock, call stacks, and the views of its gadgets
+(rows/stage.py). The trap: when a frame refers to something that no other frame announced (a gadget or a stack that
+does not exist), the node is at fault and it is a FrameError; any other error is ours.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.rows.batch import Batch, Origins, decode
+from kubectl_gadget.rows.clock import NodeClock
+from kubectl_gadget.rows.columns.stack_columns import STACK
+from kubectl_gadget.rows.container_lookup import Identity, owners_on
+from kubectl_gadget.rows.stacks import NodeStacks
+from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.rows.tables.aggregation import fill_in_quotients
+from kubectl_gadget.run.nodes.backlog import Content, RoundTrip
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
+from kubectl_gadget.wire.frames import EventsHeader, split_events
+
+
+@dataclass
+class NodeDecoder:
+    """The decoding state of one node."""
+
+    name: str
+    identity: Identity
+    clock: NodeClock = field(default_factory=NodeClock)
+    architecture: str = "x86_64"
+    boot_ns: int = 0
+    """when its agent said HELLO"""
+    stages: Sequence[Stage | None] = ()
+    stacks: defaultdict[int, NodeStacks] = field(default_factory=lambda: defaultdict(NodeStacks))
+    """by gadget"""
+    answered: set[int] = field(default_factory=set)
+    """gadgets whose answer is complete"""
+
+
+NodeFrame = tuple[NodeDecoder, EventsHeader, memoryview]
+"""Head and ring buffer bytes of an EVENTS frame."""
+
+
+class Decoding:
+    """`select` returns the rows that a view may see, with their names."""
+
+    def __init__(
+        self,
+        gadgets: Sequence[Gadget],
+        make_stages: Callable[[], Sequence[Stage | None]],
+        select: Callable[[Batch], Batch],
+    ) -> None:
+        self.nodes: dict[str, NodeDecoder] = {}
+        self._gadgets = gadgets
+        self._sent = [gadget.as_sent() for gadget in gadgets]
+        self._has_stacks = [any(field.type == STACK for field in gadget.record.fields) for gadget in self._sent]
+        self._make_stages = make_stages
+        self._select = select
+
+    def node(self, name: str) -> NodeDecoder:
+        """Returns the state of this node; creates it at first use."""
+        found = self.nodes.get(name)
+        if found is None:
+            found = self.nodes[name] = NodeDecoder(name, Identity(name))
+        return found
+
+    def apply(self, node: NodeDecoder, content: Content, now_ns: int) -> None:
+        """Applies a frame other than EVENTS. Raises FrameError."""
+        match content:
+            case ContainerChanges():
+                node.identity.apply(content, now_ns / 1e9)
+            case StackNames():
+                if not 0 <= content.gadget < len(self._gadgets):
+                    raise FrameError(f"STACKS: `gadget` is {content.gadget}, of {len(self._gadgets)}")
+                node.stacks[content.gadget].apply(content)
+            case Hello():
+                node.stacks.clear()
+                node.architecture = content.architecture or node.architecture
+                node.boot_ns = content.boot_ns or 0
+                _observe(node.clock, content)
+            case Started():
+                node.stages = self._make_stages()
+                _observe(node.clock, content)
+            case Stats():
+                _observe(node.clock, content)
+            case RoundTrip():
+                node.clock.round_trip(*content)
+
+    def rows(self, node: NodeDecoder, payload: bytes) -> tuple[EventsHeader, Batch]:
+        """Returns the rows of an EVENTS frame. Raises FrameError."""
+        head, data = split_events(payload)
+        if head.gadget >= len(self._gadgets):
+            raise FrameError(f"{node.name}: events of a gadget that was not asked for ({head.gadget})")
+        batch = self._decode(node, self._sent[head.gadget], data)
+        for place in batch.gadget.record.fields:
+            if place.type == STACK:
+                batch.give(place.name, node.stacks[head.gadget].numbers(batch.raw(place)))
+        stage = node.stages[head.gadget] if head.gadget < len(node.stages) else None
+        if stage is not None:
+            batch.name_owners(node.identity.lookup)
+            made = stage.rows(self._select(batch), head.complete_until)
+            batch = self._decode(node, self._gadgets[head.gadget], made)
+        if len(batch):
+            batch.name_owners(node.identity.lookup)
+        return head, batch
+
+    def can_join(self, node: NodeDecoder, gadget: int) -> bool:
+        """Whether frames of this gadget on several nodes can be decoded together: neither views nor stacks are of one
+        node."""
+        return (
+            gadget < len(self._gadgets)
+            and not self._has_stacks[gadget]
+            and (gadget >= len(node.stages) or node.stages[gadget] is None)
+        )
+
+    def joined(self, frames: Sequence[NodeFrame]) -> Batch:
+        """Returns the rows of small frames of one gadget on many nodes of one architecture, which costs hardly more
+        than those of one. Raises FrameError, which does not name the node."""
+        nodes = [node for node, _, _ in frames]
+        ends = np.cumsum([len(data) for _, _, data in frames])
+        bounds = np.concatenate([[0], ends[:-1]])
+        if (bounds % 8).any():
+            raise FrameError("a frame does not end at a record")
+        data = b"".join(data for _, _, data in frames)
+        gadget = self._sent[frames[0][1].gadget]
+        batch = decode(gadget, "", data, architecture=nodes[0].architecture, bounds=bounds)
+        places = np.searchsorted(ends, batch.starts, side="right")
+        offsets = np.array([node.clock.offset_ns for node in nodes], np.int64)
+        batch.origins = Origins(places, [node.name for node in nodes], offsets[places])
+        identities = [node.identity for node in nodes]
+        batch.name_owners(partial(owners_on, identities, places))
+        fill_in_quotients(batch)
+        return batch
+
+    def rest(self, node: NodeDecoder) -> list[Batch]:
+        """Returns rows that the node's views still hold back, when its connection has ended."""
+        stages, node.stages = node.stages, ()
+        batches = [
+            self._decode(node, gadget, stage.rest())
+            for gadget, stage in zip(self._gadgets, stages, strict=False)
+            if stage is not None
+        ]
+        batches = [batch for batch in batches if len(batch)]
+        for batch in batches:
+            batch.name_owners(node.identity.lookup)
+        return batches
+
+    def _decode(self, node: NodeDecoder, gadget: Gadget, data: bytes | memoryview) -> Batch:
+        batch = decode(gadget, node.name, data, architecture=node.architecture)
+        batch.clock_offset_ns = node.clock.offset_ns
+        fill_in_quotients(batch)
+        return batch
+
+
+def _observe(clock: NodeClock, message: Hello | Started | Stats) -> None:
+    if message.boot_ns is not None and message.realtime_ns is not None:
+        clock.observe(message.boot_ns, message.realtime_ns)

@@ -1,1 +1,0 @@
-"""Turns columns into output units: rows of cells, JSON lines, records."""

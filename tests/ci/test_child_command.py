@@ -1,0 +1,107 @@
+"""COMMAND: it waits, runs with our streams, and ends as a shell would say."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget import python_process
+from kubectl_gadget.ci.child_command import Command, user, writing_as
+from kubectl_gadget.ci.reports import report_files
+from tests.ci.sample import report
+
+
+def ended(command: Command) -> int:
+    command.start()
+    return asyncio.run(command.wait())
+
+
+def test_nothing_runs_before_the_start(tmp_path: Path) -> None:
+    command = Command(["touch", str(tmp_path / "ran")], {})
+    assert Path(f"/proc/{command.pid}/status").exists()
+    assert not (tmp_path / "ran").exists()
+    assert ended(command) == 0
+    assert (tmp_path / "ran").exists()
+
+
+def test_the_command_gets_the_users_environment_and_not_what_is_for_our_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setattr(python_process, "_added", set())
+    python_process.keep_numpy_single()
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+    words = ["sh", "-c", f'echo "$OPENBLAS_NUM_THREADS" "$OURS" >{tmp_path}/seen']
+    assert ended(Command(words, {"OURS": "x"})) == 0
+    assert (tmp_path / "seen").read_text() == " x\n"
+    monkeypatch.setattr(python_process, "_added", set())
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    python_process.keep_numpy_single()
+    assert ended(Command(words, {})) == 0
+    assert (tmp_path / "seen").read_text() == "2 \n"
+
+
+def test_an_abandoned_command_never_runs(tmp_path: Path) -> None:
+    command = Command(["touch", str(tmp_path / "ran")], {})
+    command.abandon()
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(command.pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "problem"),
+    [
+        (["sh", "-c", "exit 7"], 7, ""),
+        (["sh", "-c", "kill -TERM $$"], 143, ""),
+        (["/no/such"], 127, "/no/such: No such file or directory"),
+        (["/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        (["sh", "-c", 'test "$OURS" = yes'], 0, ""),
+    ],
+)
+def test_exit_codes(words: list[str], code: int, problem: str) -> None:
+    command = Command(words, {"OURS": "yes"})
+    assert (ended(command), command.problem) == (code, problem)
+
+
+@pytest.fixture
+def everyones() -> Iterator[Path]:
+    """A folder that every user can write; pytest's own are root's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.root
+def test_a_report_does_not_follow_a_link_that_its_user_must_not_write(everyones: Path) -> None:
+    secret = everyones / "secret"
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    (everyones / "report.json").symlink_to(secret)
+    nobody = user("nobody")
+    with writing_as(nobody):
+        (failure,) = report_files.write(
+            report(checks=()), [report_files.Wanted("json", str(everyones / "report.json"))]
+        )
+        report_files.write(report(checks=()), [report_files.Wanted("json", str(everyones / "new.json"))])
+    assert "Permission denied" in failure
+    assert secret.read_text() == "of root"
+    assert (everyones / "new.json").stat().st_uid == nobody.uid
+    assert os.geteuid() == 0
+
+
+@pytest.mark.root
+def test_a_command_runs_as_another_user_with_that_users_groups() -> None:
+    nobody = user("nobody")
+    script = 'test "$(id -u):$(id -G):$USER" = "$WANTED"'
+    command = Command(["sh", "-c", script], {"WANTED": f"{nobody.uid}:{nobody.gid}:nobody"}, nobody)
+    assert ended(command) == 0
+
+
+def test_sigpipe_is_the_default_again() -> None:
+    # SIGPIPE is the thirteenth bit of SigIgn.
+    command = Command(["sh", "-c", "set -- $(grep SigIgn /proc/$$/status); [ $((0x$2 & 0x1000)) = 0 ]"], {})
+    assert ended(command) == 0

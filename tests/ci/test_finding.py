@@ -1,0 +1,105 @@
+"""The verdict, and fingerprints that are equal in the next run."""
+
+import pytest
+
+from kubectl_gadget.ci.finding import Check, Finding, Level, RunReport, Status, Where, stable, workload_of
+
+
+def run(*checks: Check, incomplete: tuple[str, ...] = (), code: int | None = 0) -> RunReport:
+    """A report with these checks."""
+    return RunReport("1", "here", "", 1, ("make",), code, checks, incomplete)
+
+
+ERROR = Check("assertion", "a", findings=(Finding("assertion/a", Level.ERROR, "no"),))
+WARNING = Check("baseline", "b", findings=(Finding("baseline/b", Level.WARNING, "new"),))
+PASSED = Check("assertion", "c")
+UNDECIDED = Check("assertion", "d", undecided="events were lost")
+
+
+@pytest.mark.parametrize(
+    ("report", "status", "code"),
+    [
+        (run(PASSED), Status.PASSED, 0),
+        (run(), Status.PASSED, 0),
+        (run(WARNING), Status.PASSED, 0),
+        (run(ERROR), Status.FINDINGS, 4),
+        (run(UNDECIDED), Status.INCONCLUSIVE, 5),
+        (run(PASSED, incomplete=("7 events were lost",)), Status.INCONCLUSIVE, 5),
+        (run(incomplete=("node n failed",)), Status.INCONCLUSIVE, 5),
+        (run(ERROR, incomplete=("7 events were lost",)), Status.FINDINGS, 4),
+        (run(ERROR, code=3), Status.FINDINGS, 3),
+        (run(PASSED, code=3, incomplete=("lost",)), Status.INCONCLUSIVE, 3),
+    ],
+)
+def test_the_verdict_and_the_exit_code(report: RunReport, status: Status, code: int) -> None:
+    assert (report.status, report.exit_code) == (status, code)
+
+
+def test_a_command_that_failed_is_in_the_verdict() -> None:
+    assert run(PASSED, code=3).verdict() == "the command failed with exit code 3; passed: 1 check passed"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("/tmp/tmp.Ab12Cd34Ef/x", "/tmp/tmp.Zz98Yy76Xx/x"),
+        ("/proc/1234/status", "/proc/99/status"),
+        ("web-7d4b9c6f5b-x2x7k", "web-5f6d8c9b4b-zz9kw"),
+        ("/run/3f2504e0-4f89-41d3-9a0c-0305e82c3301", "/run/9b2504e0-4f89-41d3-9a0c-0305e82c33ff"),
+        (
+            "/var/lib/docker/4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+            "/var/lib/docker/0123456789abcdef0123456789abcdef01234567",
+        ),
+        ("cc1 /tmp/ccAb12Cd.s", "cc1 /tmp/ccXy98Zw.s"),
+        ("2026-01-02T03:04:05", "2027-11-12T13:14:15"),
+        ("10.0.0.1:40001", "10.0.0.1:50002"),
+        ("[2001:db8::1]:40001", "[2001:db8::1]:50002"),
+    ],
+)
+def test_what_differs_between_runs_is_not_in_a_fingerprint(one: str, other: str) -> None:
+    assert stable(one) == stable(other)
+    assert fingerprint(one) == fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("/etc/shadow", "/etc/passwd"),
+        ("/usr/bin/curl", "/usr/bin/wget"),
+        ("kube-proxy", "kube-scheduler"),
+        ("1.2.3.4:443", "66.6.6.66:443"),
+        ("1.2.3.4:443", "1.2.3.4:4444"),
+        ("1.2.3.4:40000", "66.6.6.66:40000"),
+        ("curl http://1.2.3.4/x", "curl http://66.6.6.66/x"),
+        ("2001:db8::1", "2001:db8::2"),
+        ("[2001:db8::1]:443", "[2001:db8::1]:444"),
+        ("[::ffff:1.2.3.4]:443", "[::ffff:1.2.3.5]:443"),
+        ("[fe80:0:0:0:1:2:3:4]:443", "[fe80:0:0:0:1:2:3:5]:443"),
+    ],
+)
+def test_what_is_another_thing_has_another_fingerprint(one: str, other: str) -> None:
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_a_fingerprint_has_no_pod_node_count_or_time() -> None:
+    one = Finding("r", Level.ERROR, "m", Where("ns", "web-*", "c", "web-7d4b9c6f5b-x2x7k", "n1"), ("x",), (), 1, "t")
+    other = Finding("r", Level.NOTE, "n", Where("ns", "web-*", "c", "web-5f6d8c9b4b-zz9kw", "n2"), ("x",), (), 9, "u")
+    assert one.fingerprint == other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("pod", "workload"),
+    [
+        ("web-7d4b9c6f5b-x2x7k", "web-*"),
+        ("agent-x2x7k", "agent-*"),
+        ("db-0", "db-0"),
+        ("xwing", "xwing"),
+        ("my-service", "my-service"),
+    ],
+)
+def test_the_workload_of_a_pod(pod: str, workload: str) -> None:
+    assert workload_of(pod) == workload
+
+
+def fingerprint(text: str) -> str:
+    return Finding("rule", Level.ERROR, "", Where("ns", "w", "c"), (text,)).fingerprint

@@ -1,0 +1,27 @@
+"""Names of the flags that calls which mount have."""
+
+import pytest
+
+from kubectl_gadget.linux.mount import mount_flag_names
+
+
+@pytest.mark.parametrize(
+    ("call", "flags", "names"),
+    [
+        (0, 0, ""),
+        (1, 0, ""),
+        (1, 1 | 4096 | 16384, "MS_RDONLY|MS_BIND|MS_REC"),
+        (1, 0xC0ED0000 | 2, "MS_NOSUID"),
+        (2, 2, "MNT_DETACH"),
+        (5, 0, "FSCONFIG_SET_FLAG"),
+        (5, 6, "FSCONFIG_CMD_CREATE"),
+        (5, 77, "77"),
+        (6, 0x10 | 1, "MOUNT_ATTR_RDONLY|MOUNT_ATTR_NOATIME"),
+        (6, 0x70, "MOUNT_ATTR__ATIME"),
+        (7, 0x44, "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH"),
+        (8, 0x80001, "OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC"),
+        (8, 1 << 30, "0x40000000"),
+    ],
+)
+def test_flags_mean_what_they_do_in_their_call(call: int, flags: int, names: str) -> None:
+    assert mount_flag_names(call << 32 | flags) == names

@@ -1,0 +1,156 @@
+"""live_run.py with an agent that follows a script: what a run does before its rows can be shown."""
+
+import gc
+import io
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.run import live_run
+from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.nodes.participants import LocalNodes, NodeChange
+from kubectl_gadget.run.preparation import Preparation, prepare
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+from kubectl_gadget.wire.client_messages import FilterSpec
+from tests.run.scripted import ScriptedStream, obedient
+
+OPENS = RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)
+
+
+class ScriptedNodes(LocalNodes):
+    """This machine, with an agent that follows a script."""
+
+    def __init__(self) -> None:
+        super().__init__(OPENS.selection, True)
+        self.stream = ScriptedStream(obedient)
+
+    async def begin(self, tasks: Tasks) -> None:
+        """The agent runs already."""
+
+    async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
+        async def opened() -> ScriptedStream:
+            return self.stream
+
+        yield NodeChange(add={"n1": opened}, filters={"n1": FilterSpec()})
+
+
+class ManyNodes(ScriptedNodes):
+    """So many nodes, whose agents follow one script."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+        self.streams: list[ScriptedStream] = []
+
+    async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
+        async def opened() -> ScriptedStream:
+            self.streams.append(ScriptedStream(obedient))
+            return self.streams[-1]
+
+        names = [f"n{number}" for number in range(self._count)]
+        yield NodeChange(add=dict.fromkeys(names, opened), filters=dict.fromkeys(names, FilterSpec()))
+
+
+class Said(Progress):
+    """Sets an event once everything is attached."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.attached = threading.Event()
+
+    def say(self, message: str) -> None:
+        if message.startswith("tracing"):
+            self.attached.set()
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> ScriptedNodes:
+    nodes = ScriptedNodes()
+    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: nodes)
+    return nodes
+
+
+async def test_nodes_attach_before_rows_can_be_shown(nodes: ScriptedNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said()
+
+    def slow(options: RunOptions, shown: io.StringIO) -> Preparation:
+        assert said.attached.wait(60)
+        return prepare(options, shown)
+
+    monkeypatch.setattr(live_run, "_prepare", slow)
+    async with live_run.begin(replace(OPENS, timeout=0.01), said, io.StringIO()) as run:
+        assert await run.main() == 0
+    assert nodes.stream.closed
+
+
+async def test_a_run_whose_rows_cannot_be_shown_ends(nodes: ScriptedNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said()
+
+    def broken(options: RunOptions, shown: io.StringIO) -> Preparation:
+        assert said.attached.wait(60)
+        raise GadgetError("no terminal")
+
+    monkeypatch.setattr(live_run, "_prepare", broken)
+    async with live_run.begin(OPENS, said, io.StringIO()) as run:
+        with pytest.raises(GadgetError, match="no terminal"):
+            await run.main()
+    assert nodes.stream.closed
+
+
+async def test_what_the_user_gave_is_checked_before_an_agent_is_asked(nodes: ScriptedNodes) -> None:
+    with pytest.raises(GadgetError, match="nothing_like_this"):
+        async with live_run.begin(replace(OPENS, filter="nothing_like_this == 1"), Said(), io.StringIO()):
+            pass
+    assert nodes.stream.received == []
+
+
+async def test_a_run_looks_for_garbage_as_often_as_usual(nodes: ScriptedNodes) -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(100_000)
+    try:
+        async with live_run.begin(replace(OPENS, timeout=0.01), Said(), io.StringIO()) as run:
+            assert gc.get_threshold()[0] < 10_000
+            await run.main()
+    finally:
+        gc.set_threshold(*before)
+
+
+async def test_each_of_many_nodes_is_looked_at_a_few_times_until_all_are_attached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = 0
+
+    def is_pending(state: NodeState) -> bool:
+        nonlocal looked
+        looked += 1
+        return not state.attached and state.error is None
+
+    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: ManyNodes(100))
+    monkeypatch.setattr(NodeState, "is_pending", property(is_pending))
+    said = Said()
+    async with live_run.begin(replace(OPENS, timeout=0.5), said, io.StringIO()) as run:
+        assert await run.main() == 0
+    assert said.attached.is_set()
+    assert looked < 1000
+
+
+async def test_nodes_that_are_attached_are_not_looked_through_for_garbage_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = ManyNodes(250)
+    monkeypatch.setattr(live_run, "choose_nodes", lambda *_: many)
+    gc.unfreeze()
+    try:
+        async with live_run.begin(replace(OPENS, timeout=0.1), Said(), io.StringIO()) as run:
+            assert await run.main() == 0
+            streams = {id(stream) for stream in many.streams}
+            left = {id(one) for one in gc.get_objects() if id(one) in streams}
+            assert len(left) < 150
+    finally:
+        gc.unfreeze()
