@@ -5,6 +5,7 @@
     docs/observe-flags.md    the flags and flat columns of observe
     docs/gadgets/README.md   the gadgets
     docs/gadgets/NAME.md     one gadget: examples, flags, columns, JSON
+    docs/design/packages.md  the packages of the code, by floor
 
 With --check nothing is written, and stale pages are an error; a test and CI use it.
 """
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from kubectl_gadget.catalogue.consistency import field_of
+from docs.packages import floors
 from kubectl_gadget.cli.commands import observe
 from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.cli.commands.shared_flags import TARGETS, shared
@@ -28,8 +29,9 @@ from kubectl_gadget.cli.help.command_text import FlagText
 from kubectl_gadget.cli.help.gadget_index import index
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.root import root
-from kubectl_gadget.events.columns.members import column_members, row_members
-from kubectl_gadget.events.schema import Column, Field, Gadget
+from kubectl_gadget.gadgets.consistency import field_of
+from kubectl_gadget.gadgets.schema import Column, Field, Gadget
+from kubectl_gadget.rows.columns.members import column_members, row_members
 
 DOCS = Path(__file__).parent
 _NOTE = "<!-- Written by python -m docs.reference, which a test compares with this file. -->\n"
@@ -66,13 +68,14 @@ class Kernel(TypedDict):
 
 def pages() -> dict[str, str]:
     """The text of every page, by its path below docs/."""
-    from kubectl_gadget.catalogue import load_gadget
+    from kubectl_gadget.gadgets import load_gadget
 
     found = {
         "flags.md": _flags_page(),
         "advise-flags.md": _advise_page(),
         "observe-flags.md": _observe_page(),
         "gadgets/README.md": _list_page(),
+        "design/packages.md": _packages_page(),
     }
     for entry in index():
         found[f"gadgets/{entry.name}.md"] = _gadget_page(load_gadget(entry.name))
@@ -90,7 +93,8 @@ def stale(folder: Path = DOCS) -> list[str]:
 def write(folder: Path = DOCS) -> None:
     """Writes all pages, and deletes those of removed gadgets."""
     wanted = pages()
-    (folder / "gadgets").mkdir(parents=True, exist_ok=True)
+    for part in ("gadgets", "design"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
     for name in stale(folder):
         if name in wanted:
             (folder / name).write_text(wanted[name])
@@ -155,6 +159,18 @@ def _list_page() -> str:
     rows = [(f"[{' '.join(entry.command)}]({entry.name}.md)", entry.group, entry.summary) for entry in index()]
     parts = ["# Gadgets", "`kubectl gadget list` prints these too.", _table(("gadget", "group", "shows"), rows)]
     return _page(parts + _tested())
+
+
+def _packages_page() -> str:
+    parts = [
+        "# Packages",
+        "The packages of `kubectl_gadget/`, from top to bottom. `lint-imports` checks that a package imports only from "
+        "those below it. `kubectl_gadget/built/` has the output of the build: objects, gadgets as JSON, the payload. "
+        "Modules beside the packages (`errors.py`, …) are left out.",
+    ]
+    for title, rows in floors():
+        parts += [f"## {title}", _table(("package", "contents", "imports"), rows)]
+    return _page(parts)
 
 
 def _tested() -> list[str]:

@@ -1,10 +1,7 @@
 """Statements about files in docs/design.md and its pages are true."""
 
 import re
-import tomllib
 from pathlib import Path
-
-import grimp
 
 ROOT = Path(__file__).parents[1]
 MAP = ROOT / "docs" / "design.md"
@@ -43,20 +40,3 @@ def test_the_map_leads_to_every_page() -> None:
     text = MAP.read_text()
     assert [page.name for page in PAGES[1:] if f"(design/{page.name})" not in text] == []
     assert len(text) < 16000, "three pages: the rest belongs in docs/design/"
-
-
-def test_the_table_of_packages_has_their_layers_and_imports() -> None:
-    rows = re.findall(r"^\| `(\w+)/` \| [^|]+ \| ([^|]+) \|$", MAP.read_text(), re.MULTILINE)
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = [name for layer in contracts[0]["layers"] for name in re.findall(r"\w+", layer)]
-    packages = [name for name in layers if (ROOT / "kubectl_gadget" / name).is_dir()]
-    # What lint-imports asks, which parses in a tenth of the time that ast.parse() takes.
-    graph = grimp.build_graph("kubectl_gadget", exclude_type_checking_imports=True, cache_dir=None)
-    for module in graph.find_children("kubectl_gadget"):
-        graph.squash_module(module)
-    imported = {name: graph.find_modules_directly_imported_by(f"kubectl_gadget.{name}") for name in packages}
-    found = {
-        name: [other for other in packages if other != name and f"kubectl_gadget.{other}" in imported[name]]
-        for name in packages
-    }
-    assert rows == [(name, ", ".join(found[name]) or "none") for name in packages]
