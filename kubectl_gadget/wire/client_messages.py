@@ -155,7 +155,7 @@ class PodTable(Message):
     table: str
     """`pods` is the map `gadget_table_pods`"""
     pods: Mapping[str, Hex | None] = NONE
-    """by NAMESPACE/NAME or UID: values that are added; null: removed"""
+    """by NAMESPACE/NAME or UID, and the name wins: values that are added; null: removed"""
     namespaces: Mapping[str, Hex | None] = NONE
     """the same for pods that are not in `pods`, by namespace"""
     other: Hex

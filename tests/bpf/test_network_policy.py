@@ -202,7 +202,7 @@ def test_a_pod_that_is_cut_off_loses_the_connections_that_it_has(pods: list[Pod]
         db.run(accept, "server", "taken")
         assert web.run(send, "kept", b"before") == "sent"
         assert db.run(receive, "taken")[0] == b"before"
-        isolation.isolate("shop", "web", "uid", "broken")
+        isolation.isolate("shop", "web", "", "broken")
         policies.fill(isolation.tables.of("here"))
         web.run(send, "kept", b"after")
         db.run(send, "taken", b"answer")

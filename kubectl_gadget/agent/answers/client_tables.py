@@ -93,9 +93,11 @@ class _ByContainer:
     def _entry(self, container: ContainerIdentity | None, wanted: bool) -> bytes:
         if container is None or not (container.pod or container.pod_uid):
             return self._host
-        # Of a container without names only the pod's UID is known, from its cgroup's path, and not the namespace.
-        name = f"{container.namespace}/{container.pod}" if container.pod else container.pod_uid
-        value = self._pods.get(name) or self._namespaces.get(container.namespace)
+        # Pods that the client isolates are in the table by UID only, since a name outlives its pod. Of a container
+        # without names, only the UID is known, from its cgroup's path. A name comes first because a static pod's UID
+        # stands in the API server only in an annotation, which anyone who may create pods can write.
+        name = f"{container.namespace}/{container.pod}" if container.pod else ""
+        value = self._pods.get(name) or self._pods.get(container.pod_uid) or self._namespaces.get(container.namespace)
         return value if value and wanted else self._other
 
 

@@ -1,8 +1,9 @@
 """Cuts pods off the network during a run: the client's reaction to events of policies that keeps a pod alive.
 
-The node's kernel drops everything that the pod's sockets send and receive, by the programs of network policies. The
-traps: they know only the tables of this run, so no other pod is affected; and agents identify a pod by its name where
-they know it, so a later pod of the same name is cut off, too.
+The node's kernel drops everything that the pod's sockets send and receive, by the programs of network policies. They
+know only the tables of this run, so no other pod is affected. A pod is identified by its UID, so a later pod of the
+same name, such as the next one of a StatefulSet, has its network. The trap: a runtime without CRI reports no UID; only
+then the name has to do.
 """
 
 from collections.abc import Callable
@@ -22,17 +23,19 @@ class PodIsolation:
         self._policies: dict[str, int] = {}
         """the number of each violated policy, as a subject"""
         self._cut_off: dict[str, int] = {}
-        """by the pod's uid, and by NAMESPACE/NAME"""
+        """by the pod's UID; by NAMESPACE/NAME if it has none"""
         self._show()
 
     def isolate(self, namespace: str, pod: str, uid: str, policy: str) -> None:
         """Cuts a pod off, unless it already is."""
         name = f"{namespace}/{pod}"
-        if uid in self._cut_off:
+        key = uid or name
+        if key in self._cut_off:
             return
-        self._cut_off[uid] = self._cut_off[name] = self._policies.setdefault(policy, len(self._policies) + 1)
+        self._cut_off[key] = self._policies.setdefault(policy, len(self._policies) + 1)
         self._show()
-        self._say(f"{name} is cut off from the network: policy {policy}")
+        later = "" if uid else " (by its name, since its UID is not known: later pods of this name are cut off too)"
+        self._say(f"{name} is cut off from the network: policy {policy}{later}")
 
     def _show(self) -> None:
         made = PolicyTables()

@@ -105,6 +105,17 @@ def test_a_container_without_a_name_gets_the_entry_of_the_uid_in_its_cgroups_pat
     assert [of_cgroup(object, cgroup) for cgroup in (5, 6, 7)] == [POD, OTHER, HOST]
 
 
+def test_a_pod_that_is_named_by_uid_leaves_no_entry_for_the_next_one_of_its_name(object: BpfObject) -> None:
+    node = Node()
+    tables: Any = ClientTables("g", object, node)  # type: ignore[arg-type]
+    fixed = {"table": "pods", "other": OTHER.hex(), "host": HOST.hex()}
+    tables.update(update_of({"gadget": 0, "containers": {**fixed, "pods": {"uid": POD.hex()}}}))
+    (follower,) = node.followers
+    follower.set_owner(5, container(5, "web"), True)
+    follower.set_owner(6, container(6, "web")._replace(pod_uid="later"), True)
+    assert [of_cgroup(object, cgroup) for cgroup in (5, 6)] == [POD, OTHER]
+
+
 @pytest.mark.parametrize(
     ("update", "error"),
     [

@@ -42,6 +42,7 @@ def test_the_pod_that_did_it_is_cut_off_until_the_command_ends_and_no_other(pods
         until_under_way(process)
         assert exit_code(pods, "breaks", BREAKS) == 0
         assert exit_code(pods, "other", CALL) == 1
+        assert exit_code(pods, "breaks", CALL) == 1, "a later pod of the same name is cut off as well"
         process.send_signal(signal.SIGINT)
         told, said = process.communicate(timeout=SECONDS)
     assert said.count("shop/breaks is cut off from the network: policy secrets") == 1
