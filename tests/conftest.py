@@ -26,10 +26,12 @@ from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.gadgets.compiler import find_clang
 from tests.leftovers import unmount_what_dead_runs_left
 from tests.needs import MachineAndOthers, has_no_unit_test, is_unit, mark_all, order
+from tests.signals import set_defaults_for_children
 from tests.vm.results import AT_THE_END
 
 # What is imported and collected stays: until pytest_runtestloop() no garbage is looked for, and then not in that.
 gc.disable()
+set_defaults_for_children()
 
 # The time that an example takes depends on the machine, not on our code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.python_process import given_environment
+from kubectl_gadget.run.interrupts import heeded
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 """Exit codes as in a shell."""
@@ -146,8 +147,8 @@ def _become(gate: int, failure: int, words: Sequence[str], environment: dict[str
     """In the child: waits, and becomes the command. Never returns."""
     code = _NOT_EXECUTABLE
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for number in (*heeded("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"), signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)  # Python ignores the last two
         if os.read(gate, 1) != b"x":
             os._exit(0)
         if run_as is not None and run_as.uid != os.geteuid():

@@ -14,7 +14,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.run.interrupts import Interrupts, catch, release
+from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end, release
 from kubectl_gadget.run.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.run.nodes.local_node import open_local
 from kubectl_gadget.run.nodes.local_request import local_filter
@@ -146,7 +146,7 @@ class BccRun:
     async def run(self, seconds: float | None, tool: str, whom: str = "") -> int:
         """Runs until the tool has ended on all nodes. Exit code: 0, 1 when it failed on a node, 130 after Ctrl-C.
         `tool` and `whom` are only for the message at the start."""
-        self._progress.say(f"running {tool} on {count(len(self._nodes), 'node')}{whom}; Ctrl-C ends")
+        self._progress.say(f"running {tool} on {count(len(self._nodes), 'node')}{whom}; {how_to_end()}")
         loop = asyncio.get_running_loop()
         catch(self._interrupt, "SIGINT", "SIGTERM")
         if seconds is not None:

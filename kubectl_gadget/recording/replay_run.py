@@ -24,6 +24,7 @@ from kubectl_gadget.recording.recorded_run import RecordedRun, applied
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.rows.container_lookup import ContainerFilter
 from kubectl_gadget.run import summary
+from kubectl_gadget.run.interrupts import heeded, how_to_end
 from kubectl_gadget.run.nodes.backlog import StepMark
 from kubectl_gadget.run.nodes.local_request import local_filter
 from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
@@ -118,7 +119,7 @@ async def _serve(
         for service in services:
             await stack.enter_async_context(service(Surroundings(tasks, None)))
         await asyncio.to_thread(pipeline.run)
-        progress.say("all of it was replayed; Ctrl-C ends")
+        progress.say(f"all of it was replayed; {how_to_end()}")
         await asyncio.to_thread(interrupted.wait)
     if failures:
         raise failures[0]
@@ -220,8 +221,7 @@ def _stopping(frames: RecordedFrames) -> Iterator[tuple[list[int], threading.Eve
         interrupted.set()
         frames.stop()
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, caught) for number in numbers}
+    before = {number: signal.signal(number, caught) for number in heeded("SIGINT", "SIGTERM", "SIGHUP")}
     try:
         yield signals, interrupted
     finally:

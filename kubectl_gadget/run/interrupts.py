@@ -1,10 +1,13 @@
 """How a run reacts to signals: the first one ends it in order, a later one exits at once.
 
 The trap: one request may arrive as several signals. `timeout` signals the process and then its process group, and a
-shell or terminal may add SIGHUP, so all signals within a second of the first count as the first.
+shell or terminal may add SIGHUP, so all signals within a second of the first count as the first. Another one: `nohup`
+ignores SIGHUP for the program that it starts, and a shell script ignores SIGINT for what it starts with `&`, since a
+Ctrl-C is not meant for that. Python leaves such signals ignored, and so do we; SIGTERM always ends a run.
 """
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -12,10 +15,22 @@ from collections.abc import Callable
 ONE_REQUEST_SECONDS = 1.0
 
 
+def heeded(*names: str) -> list[signal.Signals]:
+    """Returns the signals with these names that end a run: those that the system has and the program's parent did not
+    tell it to ignore."""
+    numbers = [signal.Signals[name] for name in names if hasattr(signal, name)]
+    return [number for number in numbers if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN]
+
+
+def how_to_end() -> str:
+    """Returns a clause that tells the user how to end the run."""
+    return "Ctrl-C ends" if heeded("SIGINT") else f"kill {os.getpid()} ends"
+
+
 def catch(interrupted: Callable[[int], object], *names: str) -> None:
-    """Calls `interrupted` in the running event loop for each signal with one of these names, if the system has it."""
+    """Calls `interrupted` in the running event loop for each signal with one of these names that is heeded."""
     loop = asyncio.get_running_loop()
-    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+    for number in heeded(*names):
         try:
             loop.add_signal_handler(number, interrupted, number)
         except NotImplementedError:  # Windows' event loop; there a handler runs between two steps of the loop
@@ -25,7 +40,7 @@ def catch(interrupted: Callable[[int], object], *names: str) -> None:
 def release(*names: str) -> None:
     """Ends what catch() began."""
     loop = asyncio.get_running_loop()
-    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+    for number in heeded(*names):
         try:
             loop.remove_signal_handler(number)
         except NotImplementedError:

@@ -19,7 +19,7 @@ from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.live.keys import reading_keys
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.run import summary
-from kubectl_gadget.run.interrupts import Interrupts, catch
+from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end
 from kubectl_gadget.run.nodes.backlog import Backlog, Item, Selected, StepMark
 from kubectl_gadget.run.nodes.local_request import early_request
 from kubectl_gadget.run.nodes.node import NodeSession
@@ -336,7 +336,7 @@ class LiveRun:
                 does = "shows what is recorded" if self._captures else "writes what is kept"
                 keys = f"s or kill -USR1 {os.getpid()} {does}, " if self._has_keys else ""
                 where = self._nodes.where(attached, len(states))
-                ends = "" if self._options.on_signal else f"; {keys}Ctrl-C ends"
+                ends = "" if self._options.on_signal else f"; {keys}{how_to_end()}"
                 self._progress.say(f"{summary.doing(self._options)} on {where}{ends}")
         if self._announced:
             self._report_failures()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_the_command_gets_the_users_environment_and_not_what_is_for_our_numpy(
     python_process.keep_numpy_single()
     assert ended(Command(words, {})) == 0
     assert (tmp_path / "seen").read_text() == "2 \n"
+
+
+def test_what_nohup_ignores_the_command_ignores_as_well() -> None:
+    hangup = ["sh", "-c", "kill -HUP $$; exit 7"]
+    assert ended(Command(hangup, {})) == 128 + signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ended(Command(hangup, {})) == 7
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_abandoned_command_never_runs(tmp_path: Path) -> None:

@@ -53,6 +53,22 @@ def test_a_closed_terminal_ends_the_run(tmp_path: Path) -> None:
     until_freed(held)
 
 
+def test_in_the_background_a_hangup_and_ctrl_c_change_nothing_and_sigterm_ends_the_run(tmp_path: Path) -> None:
+    """As a script starts it with `nohup … &`."""
+    file = f"/{uuid.uuid4().hex}"
+    started = ("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *GADGET, *TRACE, "--path", file, "--local")
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("wb") as rows, err.open("wb") as said, subprocess.Popen(started, stdout=rows, stderr=said) as run:
+        until(lambda: f"; kill {run.pid} ends" in err.read_text(), "the start")
+        for number in (signal.SIGHUP, signal.SIGINT):
+            run.send_signal(number)
+        _open(file)
+        until(lambda: file in out.read_text(), "the row")
+        run.terminate()
+        assert run.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert re.search("^1 event in .*lost: 0$", err.read_text(), re.MULTILINE), err.read_text()
+
+
 def test_a_killed_agent_ends_a_local_run_with_an_error(tmp_path: Path) -> None:
     with LocalRun(tmp_path, *TRACE) as run:
         os.kill(run.agent, signal.SIGKILL)

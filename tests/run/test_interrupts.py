@@ -1,9 +1,11 @@
 import asyncio
+import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from kubectl_gadget.run.interrupts import ONE_REQUEST_SECONDS, Interrupts, catch, release
+from kubectl_gadget.run.interrupts import ONE_REQUEST_SECONDS, Interrupts, catch, how_to_end, release
 
 
 class Clock:
@@ -55,3 +57,41 @@ async def test_signals_are_caught_also_where_the_event_loop_takes_none(
     finally:
         release("SIGTERM", "SIGNOWHERE")
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture
+def ignored(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal that this process ignores, as one that nohup or a shell's `&` has started."""
+    number = signal.Signals[request.param]
+    before = signal.signal(number, signal.SIG_IGN)
+    yield number
+    signal.signal(number, before)
+
+
+@pytest.mark.parametrize("ignored", ["SIGINT", "SIGHUP"], indirect=True)
+async def test_a_signal_that_the_program_was_started_to_ignore_stays_ignored(ignored: signal.Signals) -> None:
+    caught = asyncio.Queue[int]()
+    catch(caught.put_nowait, "SIGINT", "SIGHUP", "SIGTERM")
+    try:
+        signal.raise_signal(ignored)
+        signal.raise_signal(signal.SIGTERM)
+        assert await caught.get() == signal.SIGTERM
+    finally:
+        release("SIGINT", "SIGHUP", "SIGTERM")
+    assert signal.getsignal(ignored) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("ignored", ["SIGTERM"], indirect=True)
+async def test_sigterm_ends_a_run_even_if_it_was_ignored(ignored: signal.Signals) -> None:
+    caught = asyncio.Queue[int]()
+    catch(caught.put_nowait, "SIGTERM")
+    try:
+        signal.raise_signal(ignored)
+        assert await caught.get() == signal.SIGTERM
+    finally:
+        release("SIGTERM")
+
+
+@pytest.mark.parametrize("ignored", ["SIGINT"], indirect=True)
+def test_where_ctrl_c_does_nothing_another_way_is_named(ignored: signal.Signals) -> None:
+    assert how_to_end() == f"kill {os.getpid()} ends"
