@@ -31,7 +31,8 @@ class SessionCommand(NamedTuple):
     enforces: bool = False
     """whether it may refuse calls, change them, or signal processes"""
     contained: bool = False
-    """whether it may run only gadgets of the agent's own catalogue, with checked values"""
+    """whether it may run only gadgets of the agent's own catalogue, with checked values. It declares at least one,
+    since the user's right is checked by their names, and a session names containers"""
     namespace: str | None = None
     """the only namespace whose containers it may see"""
 
@@ -61,7 +62,7 @@ class SessionCommand(NamedTuple):
             len(names) <= MOST_GADGETS
             and all(re.fullmatch(_NAME, name) for name in names)
             and (self.namespace is None or re.fullmatch(_LABEL, self.namespace) is not None)
-            and not (self.contained and (self.enforces or self.gadgets is None))
+            and not (self.contained and (self.enforces or not names or any(name.startswith(OWN) for name in names)))
         )
 
 
@@ -72,6 +73,8 @@ _ACTIONS = ("policy_signals", "policy_sets", "policy_overrides")
 UNDECLARED = SessionCommand()
 NO_GADGETS = SessionCommand(())
 """For sessions that only read a node's HELLO and HOOKS."""
+STATUS = SessionCommand(("status",))
+"""For sessions that only read a contained agent's HELLO. No gadget is called so, so its RUN is always refused."""
 
 
 def declared_name(spec: AnyGadget) -> str:

@@ -120,6 +120,8 @@ class Catalogue:
                 free[key] = _recorder(name, value, entry["recorder_offset"])
             elif key not in _FREE:
                 raise AgentError(f"{name}: contained agents do not take `{key}`")
+        if entry["programs"] and not spec.programs:
+            raise AgentError(f"{name}: RUN asks for none of its programs", "a client of the agent's version")
         free["programs"] = tuple(_programs(name, wanted, entry["programs"]) for wanted in spec.programs)
         free["parameters"] = {
             key: _parameter(name, key, value, entry["parameters"]) for key, value in spec.parameters.items()

@@ -192,6 +192,12 @@ def test_only_gadgets_that_check_each_event_run_in_a_session_for_one_namespace(c
     assert [name for name in RUNNABLE if gadgets.load_gadget(name).whole_nodes] == ["top_bpf"]
 
 
+def test_a_gadget_without_any_of_its_programs_is_refused(catalogue_built: Path) -> None:
+    spec, elf = asked("trace_open")
+    with pytest.raises(AgentError, match="none of its programs"):
+        checked(spec | {"programs": []}, elf)
+
+
 def container(namespace: str, kind: str = "container") -> ContainerIdentity:
     return ContainerIdentity("0" * 64, 1, namespace, "pod", "uid", "main", "image", "containerd", kind)
 

@@ -132,3 +132,24 @@ def test_another_object_is_refused_before_anything_is_loaded(tmp_path: Path, cat
         end = client.finish()
     assert "differs from this agent's catalogue" in end["error"]["what"]
     assert "STARTED" not in client.types()
+
+
+def test_a_session_without_a_gadget_does_not_begin(tmp_path: Path, pods: DemoPods, catalogue_built: Path) -> None:
+    """It would name all containers, and no right is checked for it."""
+    pods.start_pod("bank", "vault", {"main": OPENS})
+    with observer(tmp_path, namespace=None) as client, suppress(BrokenPipeError, ConnectionError):
+        client.send(FrameType.RUN, {"gadgets": []})
+        while client.read():
+            pass
+    assert client.frames == []
+
+
+def test_a_session_for_the_status_names_nothing(tmp_path: Path, pods: DemoPods, catalogue_built: Path) -> None:
+    pods.start_pod("bank", "vault", {"main": OPENS})
+    spec, elf = asked("trace_open")
+    for request in ({"gadgets": []}, {"gadgets": [spec]}, {"gadgets": [spec | {"name": "status"}]}):
+        with observer(tmp_path, "status", namespace=None) as client:
+            client.send(FrameType.RUN, request)
+            end = client.finish()
+        assert end["reason"] == "error"
+        assert client.types() == ["HELLO", "END"]
