@@ -2,7 +2,8 @@
 
 A record has the agent's number of a stack. `NodeStacks.numbers` replaces it with the client's, which is the same for
 equal stacks from all nodes, so that rows of several nodes can be joined and aggregated by it. The trap: an agent's data
-comes from containers, so anybody may have chosen the names in it.
+comes from containers, so anybody may have chosen the names in it, and any number of them. So the memory for stacks is
+limited, and stacks that no row has used for long are forgotten; they count as lost.
 """
 
 import re
@@ -23,6 +24,10 @@ UNKNOWN = "[unknown]"
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _MANGLED = ("_Z", "_R", "__Z", "$s", "_$s", "$S")
 _MOST_STACKS = 1 << 20
+_MOST_BYTES = 128 << 20
+"""About the memory for the stacks of all nodes. Half of it is for those of the last time."""
+_FRAME_BYTES, _STACK_BYTES, _PLACE_BYTES = 300, 300, 8
+"""About the memory of a frame without its names, of a stack without its frames, and of each place in a stack."""
 
 
 class CallFrame(NamedTuple):
@@ -63,32 +68,111 @@ class CallFrame(NamedTuple):
 Stack = tuple[CallFrame, ...]
 """Innermost call first."""
 
-_frames: dict[str, CallFrame] = {}
-_numbers: dict[Stack | None, int] = {(): NONE, None: LOST}
-_stacks: list[Stack | None] = [(), None]
+
+class _Generation:
+    """Stacks and frames that were used at the same time, and how much memory they take."""
+
+    def __init__(self) -> None:
+        self.frames: dict[str, CallFrame] = {}
+        self.numbers: dict[Stack, int] = {}
+        self.stacks: dict[int, Stack] = {}
+        self.bytes = 0
+        self._distinct: dict[CallFrame, CallFrame] = {}
+
+    def add_frame(self, text: str, frame: CallFrame) -> None:
+        self.frames[text] = frame
+        self.bytes += len(text) + _STACK_BYTES
+
+    def add_stack(self, number: int, stack: Stack) -> None:
+        self.bytes += _STACK_BYTES + len(stack) * _PLACE_BYTES
+        stack = tuple(self._distinct.get(frame) or self._new(frame) for frame in stack)
+        self.numbers[stack] = number
+        self.stacks[number] = stack
+
+    def _new(self, frame: CallFrame) -> CallFrame:
+        self._distinct[frame] = frame
+        self.bytes += _FRAME_BYTES + sum(map(len, frame))
+        return frame
+
+
+class StackTable:
+    """Numbers of stacks, with at most about `most_bytes` of memory. A stack that is forgotten never gets its number
+    again."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._now, self._before = _Generation(), _Generation()
+        self._next = LOST + 1
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        return self._now.bytes + self._before.bytes
+
+    def stack_of(self, number: int) -> Stack | None:
+        """Return the stack of a number; None: it was lost or forgotten."""
+        if number == NONE:
+            return ()
+        found = self._now.stacks.get(number)
+        return self._before.stacks.get(number) if found is None else found
+
+    def number_of(self, stack: Stack) -> int:
+        """Return the stack's number, the same for equal stacks."""
+        if not stack:
+            return NONE
+        number = self._now.numbers.get(stack)
+        if number is None:
+            number = self._before.numbers.get(stack)
+            if number is None:
+                number, self._next = self._next, self._next + 1
+            self._make_room()
+            self._now.add_stack(number, stack)
+        return number
+
+    def keep(self, number: int) -> int:
+        """Note that a row uses this number. Return LOST if its stack is forgotten, else the number."""
+        if number <= LOST or number in self._now.stacks:
+            return number
+        stack = self._before.stacks.get(number)
+        if stack is None:
+            return LOST
+        self._make_room()
+        self._now.add_stack(number, stack)
+        return number
+
+    def read_frame(self, text: str) -> CallFrame:
+        """Parse one element of `frames` in a STACKS frame."""
+        found = self._now.frames.get(text)
+        if found is None:
+            found = self._before.frames.get(text)
+            if found is None:
+                function, module, offset = (*text.split("\t"), "", "")[:3]
+                found = CallFrame(demangle(function), module, offset)
+            self._make_room()
+            self._now.add_frame(text, found)
+        return found
+
+    def _make_room(self) -> None:
+        if 2 * self._now.bytes > self._most_bytes:
+            self._now, self._before = _Generation(), self._now
+
+
+_table = StackTable(_MOST_BYTES)
 
 
 def stack_of(number: int) -> Stack | None:
-    """The stack for a number in a batch; None: it was lost."""
-    return _stacks[number]
+    """Return the stack for a number in a batch; None: it was lost."""
+    return _table.stack_of(number)
 
 
 def number_of(stack: Stack) -> int:
-    """The stack's number, the same for equal stacks."""
-    number = _numbers.get(stack)
-    if number is None:
-        number = _numbers[stack] = len(_stacks)
-        _stacks.append(stack)
-    return number
+    """Return the stack's number, the same for equal stacks."""
+    return _table.number_of(stack)
 
 
 def read_frame(text: str) -> CallFrame:
-    """Parses one element of `frames` in a STACKS frame."""
-    found = _frames.get(text)
-    if found is None:
-        function, module, offset = (*text.split("\t"), "", "")[:3]
-        found = _frames[text] = CallFrame(demangle(function), module, offset)
-    return found
+    """Parse one element of `frames` in a STACKS frame."""
+    return _table.read_frame(text)
 
 
 def demangle(name: str) -> str:
@@ -124,7 +208,7 @@ class NodeStacks:
     def numbers(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
         """The client's numbers for the agent's. Stacks that were not reported count as lost."""
         known, places = np.unique(ids, return_inverse=True)
-        found = [self._numbers.get(id, LOST) for id in known.tolist()]
+        found = [_table.keep(self._numbers.get(id, LOST)) for id in known.tolist()]
         return np.array(found, np.uint64)[places] if found else ids.astype(np.uint64)
 
 

@@ -1,10 +1,12 @@
 """Stacks as agents tell them, and the numbers that stand for them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.rows.stacks import LOST, NONE, CallFrame, NodeStacks, demangle, innermost, read_frame, stack_of
+from kubectl_gadget.events.stacks import LOST, NONE, CallFrame, NodeStacks, StackTable, demangle, innermost, read_frame, stack_of
 from kubectl_gadget.wire.agent_messages import StackNames
 
 A, B = "read\t/usr/lib/libc.so.6\t0x1f", "main\t/bin/x\t"
@@ -73,3 +75,29 @@ def test_the_kernels_part_is_the_innermost() -> None:
     assert innermost([(), user]) == "main"
     assert innermost([None, user]) == "[lost]"
     assert innermost([(), ()]) == ""
+
+
+def test_memory_for_stacks_is_limited_however_many_names_containers_choose() -> None:
+    table = StackTable(1 << 20)
+    tracemalloc.start()
+    for number in range(30_000):
+        table.number_of((table.read_frame(f"function_{number}_{'x' * 100}\t/bin/x\t"), table.read_frame(A)))
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert table.bytes <= 1 << 20
+    assert used < 2 << 20
+    # Without a limit, the names alone take 3 MB.
+
+
+def test_a_stack_that_rows_use_is_kept_and_one_that_none_uses_is_forgotten() -> None:
+    table = StackTable(1 << 17)
+    used, unused = ((CallFrame(name, "/bin/x", ""),) for name in ("used", "unused"))
+    kept, forgotten = table.number_of(used), table.number_of(unused)
+    for number in range(2000):
+        table.number_of((CallFrame(f"other_{number}", "/bin/x", ""),))
+        assert table.keep(kept) == kept
+    assert table.stack_of(kept) == used
+    assert table.number_of(used) == kept
+    assert table.stack_of(forgotten) is None
+    assert table.keep(forgotten) == LOST
+    assert table.number_of(unused) not in (forgotten, kept, LOST, NONE)

@@ -14,6 +14,11 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.rows.columns.rounded_amounts import bytes_text
 
 
+_MOST_PORTS, _MOST_PROCESSES = 1000, 100
+"""On one edge. Containers choose ports and names."""
+_OTHER_PORTS = "other ports"
+
+
 @dataclass(slots=True)
 class PortCounts:
     """The counts of one port of an edge."""
@@ -42,14 +47,25 @@ class Edge:
     processes: set[str] = field(default_factory=set)
     """names of the client's processes"""
 
+    def port(self, name: str) -> PortCounts:
+        """Return the counts of a port, or of all further ones if there are too many."""
+        if name not in self.ports and len(self.ports) >= _MOST_PORTS:
+            name = _OTHER_PORTS
+        return self.ports.setdefault(name, PortCounts())
+
+    def note_process(self, name: str) -> None:
+        if len(self.processes) < _MOST_PROCESSES:
+            self.processes.add(name)
+
     def take(self, other: "Edge") -> None:
         """Adds the remaining counts of an edge that is removed."""
         self.dropped += other.dropped
         self.failed += other.failed
         self.requests += other.requests
-        self.processes |= other.processes
+        for process in other.processes:
+            self.note_process(process)
         for name, counts in other.ports.items():
-            own = self.ports.setdefault(name, PortCounts())
+            own = self.port(name)
             own.dropped += counts.dropped
             own.failed += counts.failed
 
@@ -168,13 +184,13 @@ class FlowGraph:
             edge = self.edges[ends] = Edge()
         edge.flows += shown is None
         if flow.client.who.comm:
-            edge.processes.add(flow.client.who.comm)
+            edge.note_process(flow.client.who.comm)
         front, server = flow.server, flow.backend or flow.server
         if shown is None or shown.front is not front:
             if shown is not None:
                 _leave_port(shown)
             name = f"{front.port}/{flow.protocol}" if front.port else flow.protocol
-            port = edge.ports.setdefault(name, PortCounts())
+            port = edge.port(name)
             port.flows += 1
         else:
             port = shown.port

@@ -42,9 +42,9 @@ _MOST_PORTS = 20
 class LivePage:
     """The content of the page. `add_all` may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_edges: int = 10_000) -> None:
         self._lock = threading.Lock()
-        self._graph = FlowGraph()
+        self.graph = FlowGraph(most_edges)
         self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_EVENTS)
         self._new: list[dict[str, Any]] = []
         self._changed: set[tuple[MapNode, MapNode]] = set()
@@ -56,6 +56,11 @@ class LivePage:
         self._passed_over = 0
         self._count = 0
 
+    @property
+    def places(self) -> int:
+        """How many places it keeps processes of."""
+        return len(self._processes.keys() | self._trees.keys())
+
     def add_rows(self, rows: Rows) -> None:
         """Takes rows of gadgets; those of trace process show which process started which."""
         with self._lock:
@@ -65,13 +70,12 @@ class LivePage:
         """Takes events. The map counts all of them; only events that are shown become rows."""
         with self._lock:
             for event in events:
-                edge, vanished = self._graph.add(event)
-                self._changed.add(edge)
-                if vanished is not None:
-                    self._vanished.append(vanished)
+                edge, vanished = self.graph.add(event)
+                self._note_change(edge, vanished)
                 flow = event.flow
                 ends = (flow.client, flow.backend or flow.server)
-                for party, other in (ends, ends[::-1]):
+                # Places that are not on the map have no box, and there may be any number of them.
+                for party, other in (ends, ends[::-1]) if edge in self.graph.edges else ():
                     self._note_process(party)
                     if party.who.exec_id:
                         self._trees[place(party)].add(event, party, other)
@@ -80,6 +84,12 @@ class LivePage:
                     self._show(event)
                 else:
                     self._passed_over += 1
+
+    def _note_change(self, edge: tuple[MapNode, MapNode], vanished: tuple[MapNode, MapNode] | None) -> None:
+        if edge in self.graph.edges:
+            self._changed.add(edge)
+        if vanished is not None:
+            self._vanished.append(vanished)
 
     def _show(self, event: FlowEvent) -> None:
         flow = event.flow
@@ -91,15 +101,13 @@ class LivePage:
     def updates(self) -> str | None:
         """A message with the changes since the last call; None when there are none."""
         with self._lock:
-            for edge, vanished in self._graph.settle():
-                self._changed.add(edge)
-                if vanished is not None:
-                    self._vanished.append(vanished)
+            for edge, vanished in self.graph.settle():
+                self._note_change(edge, vanished)
             if not self._new and not self._changed:
                 return None
-            message = self._message([ends for ends in self._changed if ends in self._graph.edges], self._new)
+            message = self._message([ends for ends in self._changed if ends in self.graph.edges], self._new)
             message["vanished"] = [
-                " ".join(map(_identity, ends)) for ends in self._vanished if ends not in self._graph.edges
+                " ".join(map(_identity, ends)) for ends in self._vanished if ends not in self.graph.edges
             ]
             self._new, self._changed, self._vanished, self._passed_over = [], set(), [], 0
         return json.dumps(message)
@@ -107,13 +115,13 @@ class LivePage:
     def all(self) -> str:
         """A message with everything, for a page that was just opened."""
         with self._lock:
-            return json.dumps({"whole": True} | self._message(self._graph.edges.keys(), list(self._last)))
+            return json.dumps({"whole": True} | self._message(self.graph.edges.keys(), list(self._last)))
 
     def _message(self, edges: Collection[tuple[MapNode, MapNode]], events: list[dict[str, Any]]) -> dict[str, Any]:
         places = dict.fromkeys(end for ends in edges for end in ends)
         return {
             "places": {_identity(found): found._asdict() for found in places},
-            "edges": [_edge(ends, self._graph.edges[ends]) for ends in edges],
+            "edges": [_edge(ends, self.graph.edges[ends]) for ends in edges],
             "processes": {
                 _identity(found): [{"pod": pod, "comm": comm, "flows": count} for (pod, comm), count in known.items()]
                 for found, known in self._processes.items()
@@ -122,7 +130,7 @@ class LivePage:
             "trees": {_identity(found): tree.nodes() for found, tree in self._trees.items() if found in places},
             "events": events,
             "passed_over": self._passed_over,
-            "left_out": self._graph.left_out,
+            "left_out": self.graph.left_out,
         }
 
     def _note_process(self, party: Party) -> None:

@@ -5,7 +5,7 @@ IPv4 is stored in IPv6 as ::ffff:1.2.3.4. The trap: ::/0 stands for IPv6 only, t
 
 import ipaddress
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 ADDRESS_BITS, PORT_BITS = 128, 16
@@ -38,7 +38,7 @@ ALL = (AddressBlock(_MAPPED, 96, True), AddressBlock(0, 0, False))
 """All of IPv4 and all of IPv6."""
 
 
-@cache
+@lru_cache(65536)
 def block(cidr: str) -> AddressBlock:
     """The block for a CIDR or a single address. Raises ValueError."""
     network = ipaddress.ip_network(cidr, strict=False)

@@ -16,7 +16,7 @@ from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.service_map.map_page import LivePage
 from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.flows.browser import CHROMIUM, Page, empty_page
-from tests.flows.rows import DEATHSTAR, SERVER, RowTable, accepted, drop, tcp
+from tests.flows.rows import CLIENT, DEATHSTAR, SERVER, RowTable, accepted, drop, tcp
 from tests.flows.rows import XWING as XWING_ROW
 from tests.flows.serving import served
 from tests.observe.lives import NOON, SHELL, XWING, executed
@@ -305,3 +305,23 @@ def test_each_word_of_the_filter_has_to_fit_and_the_list_follows(tab: Page) -> N
         tab.wait(f"({shown}).length === 3")
         tab.press("t")
         tab.wait(f"({shown}).length === 1")
+
+
+def test_what_the_page_keeps_is_limited_however_many_names_and_ports_pods_choose() -> None:
+    page, table = LivePage(), RowTable(AddressBook())
+    for number in range(1500):
+        ends = {"local": (CLIENT[0], 1024 + number), "remote": (SERVER[0], 1 + number)}
+        page.add_all(table.add(tcp("syn", number / 100, comm=f"c{number}", **ends)))
+    (edge,) = page.graph.edges.values()
+    assert (len(edge.ports), len(edge.processes)) == (1001, 100)
+    assert sum(counts.flows for counts in edge.ports.values()) == edge.flows == 1500
+
+
+def test_places_that_are_not_on_the_map_take_no_memory() -> None:
+    page, table = LivePage(most_edges=5), RowTable(AddressBook())
+    for number in range(97):
+        ends = {"local": (CLIENT[0], 1024 + number), "remote": (f"198.51.100.{number}", 80)}
+        page.add_all(table.add(tcp("syn", number / 100, exec_id=ExecId(number, 1).text("node-1"), **ends)))
+    assert json.loads(page.all())["left_out"] == page.graph.left_out == 92
+    assert len(page.graph.edges) == 5
+    assert page.places <= 6
