@@ -3,6 +3,7 @@ count."""
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,17 @@ import pytest
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
 from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.catalogue.gadget import build_gadget
+from kubectl_gadget.catalogue.inputs import Inputs
 from kubectl_gadget.wire.agent_messages import Loser
 from tests.bpf import deeds, map_shares
 from tests.bpf.answers import Answers
-from tests.bpf.tracer import Tracer
+from tests.bpf.tracer import MACHINE, Tracer
 from tests.bpf.uring import HERE, OP_READ, Uring
 
 pytestmark = pytest.mark.bpf
+PROGRAMS = Path(__file__).parent / "programs"
+RACES = 300_000
 THREADS = 50
 """More than other processes have that make such calls."""
 UMOUNT2 = 166 if deeds.X86 else 39
@@ -94,3 +99,31 @@ def test_a_container_that_found_no_room_is_named() -> None:
     [loser] = stats.lost_by
     assert loser.lost == sum(stats.lost["map_full"].values()) >= 1
     assert loser == Loser(namespace="default", pod="full", container="app", lost=loser.lost)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_an_entry_that_another_cpu_removes_at_once_is_given_back_to_its_own_share(tmp_path: Path) -> None:
+    source = PROGRAMS / "shared.bpf.c"
+    build_gadget(PROGRAMS / "shared.yaml", source, tmp_path, [MACHINE], Inputs(tmp_path))
+    with Tracer("trace_mount") as tracer:
+        pid, _ = deeds.in_child(umount_nothing)
+        cgroup = of(tracer, pid)[0]["cgroup"]
+
+    def calls(cpu: int) -> None:
+        os.sched_setaffinity(0, {cpu})
+        for _ in range(RACES):
+            os.getppid()
+
+    allowed = os.sched_getaffinity(0)
+    first, second, *_ = allowed
+    with Tracer("shared", built=tmp_path, verdicts={cgroup: _WANTED | 7 << _SHARE_SHIFT}) as tracer:
+        other = os.fork()
+        if other == 0:
+            calls(first)
+            os._exit(0)
+        calls(second)
+        os.sched_setaffinity(0, allowed)
+        os.waitpid(other, 0)
+        assert tracer.lost == 0
+        left = [map_shares.entries(tracer, "turn_shares", share) for share in (0, 7, 2048)]
+    assert left == [0, 0, 0]

@@ -12,6 +12,7 @@
 #include <linux/errno.h>
 
 #include <gadget/fairness.h>
+#include <gadget/slots.h>
 
 /* The agent sets it if it has set the number of entries of all maps. 0: each map has its own. */
 const volatile __u64 gadget_node_map_entries = 0;
@@ -92,7 +93,8 @@ static __always_inline void gadget_remove_entry(void *map, const void *key, void
 		__type(value, struct NAME##_entry);                                                                    \
 	} NAME##_states SEC(".maps");                                                                                  \
 	GADGET_MAP_SHARES(NAME##_shares);                                                                              \
-	static const struct NAME##_entry NAME##_zeros = {};                                                            \
+	/* New entries, of which only the share is ever written. */                                                    \
+	GADGET_SLOTS(NAME##_new, sizeof(struct NAME##_entry));                                                         \
                                                                                                                        \
 	/* NULL: there is none. */                                                                                     \
 	static __always_inline struct STATE *NAME##_state_of(__u64 key)                                                \
@@ -104,22 +106,22 @@ static __always_inline void gadget_remove_entry(void *map, const void *key, void
 	 * counted. */                                                                                                 \
 	static __always_inline struct STATE *NAME##_make_state(__u64 key, __u64 cgroup)                                \
 	{                                                                                                              \
-		struct NAME##_entry *entry = bpf_map_lookup_elem(&NAME##_states, &key);                                \
-		__u32 share;                                                                                           \
+		struct NAME##_entry *entry = bpf_map_lookup_elem(&NAME##_states, &key), *new;                          \
 		long error;                                                                                            \
                                                                                                                        \
 		if (entry)                                                                                             \
 			return &entry->state;                                                                          \
-		share = gadget_share_number(cgroup);                                                                   \
-		error = gadget_add_entry(&NAME##_states, &key, &NAME##_zeros, &NAME##_shares, share, ENTRIES);         \
+		new = gadget_take_slot(&NAME##_new);                                                                   \
+		if (!new)                                                                                              \
+			return NULL;                                                                                   \
+		/* Before the entry is added: another CPU may remove it at once, and gives back what it reads here. */ \
+		new->share = gadget_share_number(cgroup);                                                              \
+		error = gadget_add_entry(&NAME##_states, &key, new, &NAME##_shares, new->share, ENTRIES);              \
+		gadget_give_back(new);                                                                                 \
 		if (error && error != -EEXIST)                                                                         \
 			return NULL;                                                                                   \
 		entry = bpf_map_lookup_elem(&NAME##_states, &key);                                                     \
-		if (!entry)                                                                                            \
-			return NULL;                                                                                   \
-		if (!error)                                                                                            \
-			entry->share = share;                                                                          \
-		return &entry->state;                                                                                  \
+		return entry ? &entry->state : NULL;                                                                   \
 	}                                                                                                              \
                                                                                                                        \
 	static __always_inline void NAME##_remove_state(__u64 key)                                                     \
