@@ -92,7 +92,7 @@ static __noinline enum argument append_argument(struct argument_list *list, void
 		return ARGUMENT_CUT;
 	if (!argument)
 		return ARGUMENT_WAS_LAST;
-	if (end - list->start > ARGUMENT_BYTES - ARGUMENT_LENGTH - 1 || end > EXEC_BYTES - ARGUMENT_LENGTH - 1)
+	if (index == ARGUMENTS || end - list->start > ARGUMENT_BYTES - ARGUMENT_LENGTH - 1 || end > EXEC_BYTES - ARGUMENT_LENGTH - 1)
 		return ARGUMENT_CUT;
 	read = gadget_read_user_string(record + end, ARGUMENT_LENGTH + 1, argument);
 	if (read <= 0)
@@ -112,6 +112,7 @@ static __always_inline void append_arguments(struct gadget_writer *writer, struc
 
 	gadget_unread(text);
 	list->start = list->end = writer->progress->length;
+	/* The last turn only finds out whether there are more. */
 	for (int i = 0; i <= ARGUMENTS; i++) {
 		last = append_argument(list, writer->record, arguments, i, pointer_bytes);
 		if (last != ARGUMENT_READ)
