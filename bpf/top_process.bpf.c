@@ -35,7 +35,7 @@ struct process_value {
 	gadget_pid container_pid;
 	gadget_uid uid;
 	__u32 threads;
-	/* The state of the thread that ran last. */
+	/* The state of the thread that ran last, of those that have not ended while the process lives. */
 	gadget_task_state state;
 	/* The niceness of the first thread. */
 	__s32 nice;
@@ -70,6 +70,19 @@ static __always_inline void describe(struct process_value *value, const struct g
 	value->priority = gadget_priority_of(gadget_read(task, group_leader));
 }
 
+/* A thread that ends says nothing about its process, unless it is the last one. */
+static __always_inline void set_state(struct process_value *value, struct task_struct *task)
+{
+	__u32 state = gadget_state_of(task);
+
+	if (state & GADGET_STATES_OF_ENDED && gadget_process_lives(task)) {
+		if (value->cpu_time)
+			return;
+		state = gadget_state_of(gadget_read(task, group_leader)) & ~GADGET_STATES_OF_ENDED;
+	}
+	value->state = state;
+}
+
 SEC("tp_btf/sched_stat_runtime")
 int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
 {
@@ -88,7 +101,7 @@ int BPF_PROG(runs, struct task_struct *task, __u64 runtime)
 		return 0;
 	if (!value->cpu_time)
 		describe(value, &record, task);
-	value->state = gadget_state_of(task);
+	set_state(value, task);
 	gadget_add(value->cpu_time, runtime);
 	return 0;
 }

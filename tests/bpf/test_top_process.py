@@ -1,6 +1,7 @@
 """top process: CPU time that the kernel accounts to a process in other ways, too."""
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from tests.bpf import deeds
 from tests.bpf.answers import Answers
 
 pytestmark = pytest.mark.bpf
+ENDED = 0x10 | 0x20 | 0x80
+"""EXIT_DEAD, EXIT_ZOMBIE, TASK_DEAD"""
 
 
 def test_cpu_time_is_what_the_process_used() -> None:
@@ -59,6 +62,33 @@ def test_a_process_that_never_sleeps_is_in_each_interval() -> None:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     assert all(sums)
+
+
+def test_a_process_whose_threads_end_is_not_dead() -> None:
+    """Each thread that ends has run last, for a moment, while the first one sleeps."""
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            ended = threading.Thread(target=sum, args=(range(50_000),))
+            ended.start()
+            ended.join()
+    try:
+        with Answers("top_process", pid=pid) as top:
+            states = set()
+            for _ in range(11):
+                until_it_ran(pid)
+                states |= {record["state"] & ENDED for record in top.take()}
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    assert states == {0}
+
+
+def test_the_last_thread_of_a_process_is_dead() -> None:
+    with Answers("top_process") as top:
+        pid, _ = deeds.in_child(lambda: None)
+        (record,) = [record for record in top.take() if record["pid"] == pid]
+    assert record["state"] & ENDED
 
 
 def test_nice_and_priority_are_those_of_proc() -> None:

@@ -24,6 +24,15 @@ static __always_inline __u32 gadget_state_of(struct task_struct *task)
 	return state | BPF_CORE_READ(task, exit_state);
 }
 
+/* Bits of the state of a thread that has ended, or is about to: EXIT_DEAD, EXIT_ZOMBIE, TASK_DEAD. */
+#define GADGET_STATES_OF_ENDED (0x10 | 0x20 | 0x80)
+
+/* Whether any thread of the task's process still runs. */
+static __always_inline bool gadget_process_lives(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, signal, live.counter) > 0;
+}
+
 /* The memory of a process, in bytes. Unknown for kernel threads, and for processes that have ended. */
 static __always_inline __u64 gadget_memory_of(struct task_struct *task)
 {
