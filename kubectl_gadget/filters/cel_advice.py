@@ -23,20 +23,42 @@ _METHOD_NAMES = {
     "startswith": "startsWith", "starts_with": "startsWith", "hasprefix": "startsWith", "prefix": "startsWith",
     "endswith": "endsWith", "ends_with": "endsWith", "hassuffix": "endsWith", "suffix": "endsWith",
     "contains": "contains", "includes": "contains", "include": "contains", "has": "contains", "icontains": "contains",
-    "match": "matches", "matches": "matches", "regex": "matches", "regexp": "matches", "like": "matches",
+    "match": "matches", "matches": "matches", "regex": "matches", "regexp": "matches", "like": "matches", "ilike": "matches",
     "glob": "matches", "test": "matches", "search": "matches", "len": "size", "length": "size", "count": "size",
     "any": "exists", "some": "exists", "every": "all", "str": "string", "tostring": "string", "float": "double",
 }  # fmt: skip
 """Names that other languages have for CEL's functions, in lower case."""
+
+_WILDCARDS = {"like": ("%", "_"), "ilike": ("%", "_"), "glob": ("*", "?")}
+"""Of words with a pattern: what stands for any text, and for any character."""
 
 Fix = tuple[re.Pattern[str], "str | Callable[[re.Match[str]], str]", str]
 
 
 def _infix(match: re.Match[str]) -> str:
     column, word, literal = match["left"], match["word"].lower(), match["right"]
-    if word == "like":
-        literal = '"' + re.escape(literal.strip("\"'")).replace("%", ".*").replace("_", ".") + '"'
-    return f"{column}.{_METHOD_NAMES[word]}({literal})"
+    return _wildcards(column, word, literal) or f"{column}.{_METHOD_NAMES[word]}({literal})"
+
+
+def _wildcards(column: str, word: str, literal: str) -> str | None:
+    """Return the condition for SQL's LIKE, or for a glob, which compare the whole text; None: `word` is neither."""
+    if word not in _WILDCARDS:
+        return None
+    many, one = _WILDCARDS[word]
+    raw = literal[:1] in "rR"
+    text = literal[2:-1] if raw else literal[1:-1]
+    if not raw and "\\" in text:
+        return None
+    inner = text.strip(many)
+    if not any(mark in inner for mark in (many, one, '"')):
+        begins, ends = not text.startswith(many), not text.endswith(many)
+        if begins and ends:
+            return f'{column} == "{inner}"'
+        method = "startsWith" if begins else "endsWith" if ends else "contains"
+        return f'{column}.{method}("{inner}")'
+    pattern = "".join(".*" if mark == many else "." if mark == one else re.escape(mark) for mark in text)
+    quote = "'" if '"' in pattern else '"'
+    return f"{column}.matches(r{quote}^{pattern}${quote})" if quote not in pattern else None
 
 
 def _fix(pattern: str, replacement: "str | Callable[[re.Match[str]], str]", why: str) -> Fix:
@@ -215,6 +237,8 @@ def function(text: str, tree: cel_syntax.Tree, name: str, is_method: bool) -> st
     """Suggests a replacement for a function that CEL does not have."""
     known = METHODS | set(MACROS) if is_method else (set(FUNCTIONS) | {"has"})
     token: cel_syntax.Tree = tree.children[1] if is_method else tree.children[0]
+    if is_method and name.lower() in _WILDCARDS and (fixed := _wildcard_method(text, tree, name.lower())):
+        return fixed
     found = _METHOD_NAMES.get(name.lower())
     if found is None or (found not in known and is_method):
         found = nearest(name, known, most=1)
@@ -222,6 +246,15 @@ def function(text: str, tree: cel_syntax.Tree, name: str, is_method: bool) -> st
         words = [*sorted(METHODS), "exists", "all"] if is_method else sorted(known)
         return f"one of {', '.join(f'{word}()' for word in words)}"
     return _changed(text, [(token.start_pos, token.end_pos, found)]) or f"{found}()?"
+
+
+def _wildcard_method(text: str, tree: cel_syntax.Tree, name: str) -> str | None:
+    arguments = cel_syntax.arguments(tree, 2)
+    literal = _written(text, arguments[0]) if len(arguments) == 1 else ""
+    if not re.fullmatch(_TEXT, literal):
+        return None
+    condition = _wildcards(_written(text, tree.children[0]), name, literal)
+    return _changed(text, [(*_span(tree), condition)]) if condition else None
 
 
 def called(text: str, name: cel_syntax.Tree) -> str | None:
