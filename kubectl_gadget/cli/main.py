@@ -80,9 +80,6 @@ def _dispatch(words: list[str], as_stored: bool) -> int:
         words = [*words[1:], "--help"]
     if words in (["--version"], ["-V"]):
         words = ["version", "--client"]
-    if words[:2] == ["observe", "flows"]:
-        # A habit from other tools. A pod with that name is written as pod/flows.
-        words = words[1:]
     if as_stored and (text := help_text(words)) is not None:
         sys.stdout.write(text)
         return 0

@@ -197,11 +197,15 @@ def test_what_a_gadget_does_not_know_is_refused_before_anything_runs(
     assert error in capsys.readouterr().err
 
 
-def test_observe_flows_is_flows(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["observe", "flows", "--help"]) == 0
-    observed = capsys.readouterr().out
-    assert main.run(["flows", "--help"]) == 0
-    assert observed == capsys.readouterr().out
+@pytest.mark.parametrize(("words", "hinted"), [("observe flows", True), ("observe web", False)])
+def test_observe_flows_is_about_a_pod_and_names_the_other_command(
+    capsys: pytest.CaptureFixture[str], words: str, hinted: bool
+) -> None:
+    # A flag of observe; it has to be refused only after the command was found.
+    assert main.run([*words.split(), "--local", "--timestamps", "-o", "json"]) == 2
+    said = capsys.readouterr().err
+    assert "--timestamps and --show are only for lines" in said
+    assert ("for network flows: kubectl gadget flows" in said) is hinted
 
 
 INTERRUPTED = """

@@ -113,6 +113,8 @@ class StoryFlags:
 
 def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: PolicyFlags) -> int:
     """Traces processes, joins them with their actions, and prints the story."""
+    if "flows" in pods:  # another tool's command for what is `flows` here
+        say("`flows` is the name of a pod here; for network flows: kubectl gadget flows")
     own = partial(own_namespace, flags.scope, flags.cluster, flags.target.local)
     compiled = engine_of(policies, own) if policies.named else None
     if (asked := replaying.get()) is None:
