@@ -1,6 +1,6 @@
 """The admission policy of contained agents, its CEL evaluated for whole commands: who gets which session.
 
-The API server's functions that cel-python lacks (split, substring, the authorizer) are defined here. The real API server
+Functions of the API server that cel-python lacks (split, substring, the authorizer) are defined here. The real server
 evaluates the same policy in tests/cluster/test_real_cluster_contained.py.
 """
 
@@ -61,7 +61,9 @@ class Policy:
 
         for variable in self._spec["variables"]:
             found = evaluate(variable["expression"])
-            values["variables"][variable["name"]] = [str(word) for word in found] if isinstance(found, list) else str(found)
+            values["variables"][variable["name"]] = (
+                [str(word) for word in found] if isinstance(found, list) else str(found)
+            )
         return not all(evaluate(validation["expression"]) for validation in self._spec["validations"])
 
 

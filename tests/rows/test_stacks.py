@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.events.stacks import LOST, NONE, CallFrame, NodeStacks, StackTable, demangle, innermost, read_frame, stack_of
+from kubectl_gadget.events.stacks import (
+    LOST,
+    NONE,
+    CallFrame,
+    NodeStacks,
+    StackTable,
+    demangle,
+    innermost,
+    read_frame,
+    stack_of,
+)
 from kubectl_gadget.wire.agent_messages import StackNames
 
 A, B = "read\t/usr/lib/libc.so.6\t0x1f", "main\t/bin/x\t"

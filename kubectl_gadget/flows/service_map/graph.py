@@ -13,7 +13,6 @@ from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.rows.columns.rounded_amounts import bytes_text
 
-
 _MOST_PORTS, _MOST_PROCESSES = 1000, 100
 """On one edge. Containers choose ports and names."""
 _OTHER_PORTS = "other ports"

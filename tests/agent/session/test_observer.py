@@ -146,7 +146,7 @@ def test_a_session_without_a_gadget_does_not_begin(tmp_path: Path, pods: DemoPod
 
 def test_a_session_for_the_status_names_nothing(tmp_path: Path, pods: DemoPods, catalogue_built: Path) -> None:
     pods.start_pod("bank", "vault", {"main": OPENS})
-    spec, elf = asked("trace_open")
+    spec, _ = asked("trace_open")
     for request in ({"gadgets": []}, {"gadgets": [spec]}, {"gadgets": [spec | {"name": "status"}]}):
         with observer(tmp_path, "status", namespace=None) as client:
             client.send(FrameType.RUN, request)
