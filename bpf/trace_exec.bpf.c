@@ -92,7 +92,8 @@ static __noinline enum argument append_argument(struct argument_list *list, void
 		return ARGUMENT_CUT;
 	if (!argument)
 		return ARGUMENT_WAS_LAST;
-	if (index == ARGUMENTS || end - list->start > ARGUMENT_BYTES - ARGUMENT_LENGTH - 1 || end > EXEC_BYTES - ARGUMENT_LENGTH - 1)
+	if (index == ARGUMENTS || end - list->start > ARGUMENT_BYTES - ARGUMENT_LENGTH - 1 ||
+	    end > EXEC_BYTES - ARGUMENT_LENGTH - 1)
 		return ARGUMENT_CUT;
 	read = gadget_read_user_string(record + end, ARGUMENT_LENGTH + 1, argument);
 	if (read <= 0)

@@ -24,7 +24,8 @@ _METHOD_NAMES = {
     "endswith": "endsWith", "ends_with": "endsWith", "hassuffix": "endsWith", "suffix": "endsWith",
     "contains": "contains", "includes": "contains", "include": "contains", "has": "contains", "icontains": "contains",
     "match": "matches", "matches": "matches", "regex": "matches", "regexp": "matches", "like": "matches",
-    "ilike": "matches", "glob": "matches", "test": "matches", "search": "matches", "len": "size", "length": "size", "count": "size",
+    "ilike": "matches", "glob": "matches", "test": "matches", "search": "matches", "len": "size",
+    "length": "size", "count": "size",
     "any": "exists", "some": "exists", "every": "all", "str": "string", "tostring": "string", "float": "double",
 }  # fmt: skip
 """Names that other languages have for CEL's functions, in lower case."""

@@ -1,7 +1,7 @@
 """The admission policy of contained agents, its CEL evaluated for whole commands: who gets which session.
 
 Functions of the API server that cel-python lacks (split, substring, the authorizer) are defined here. The real server
-evaluates the same policy in tests/cluster/test_real_cluster_contained.py.
+evaluates the same policy in tests/real_cluster/test_contained.py.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import pytest
 from celpy.adapter import json_to_cel
 from celpy.celtypes import BoolType, ListType, StringType
 
-from kubectl_gadget.cluster.agents import manifests
-from kubectl_gadget.cluster.agents.payload import payload
-from kubectl_gadget.cluster.cluster_options import AgentOptions
+from kubectl_gadget.agents import manifests
+from kubectl_gadget.agents.payload import payload
+from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.wire.session_command import SessionCommand
 
 CONTENTS = ("trace_ssl", "tcpdump")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.events.stacks import (
+from kubectl_gadget.rows.stacks import (
     LOST,
     NONE,
     CallFrame,
