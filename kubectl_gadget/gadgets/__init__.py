@@ -16,6 +16,6 @@ __all__ = ["GadgetSummary", "load_gadget", "load_index", "load_own", "object_byt
 
 def load_own(path: Path) -> "tuple[Gadget, Path]":
     """A user's own gadget, built when necessary, and the directory for object_bytes. See own.load_own."""
-    from kubectl_gadget.gadgets import own
+    from kubectl_gadget.gadgets.own import load_own as load
 
-    return own.load_own(path)
+    return load(path)
