@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_gadget.agents.image import image_of
 from kubectl_gadget.agents.payload import KEY, PYTHON, config_map, payload
-from kubectl_gadget.kube.api.resources import CONFIG_MAPS, JOBS, PODS, Object
+from kubectl_gadget.kube.api.resources import CONFIG_MAPS, JOBS, PODS, SERVICES, Object, Resource
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.wire.session_command import NO_GADGETS, STATUS, SessionCommand
 from kubectl_gadget.yaml_files import safe_loader
@@ -25,12 +25,17 @@ RUN_LABEL = "kubectl-gadget/run"
 NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
 """Has the name of each namespace; the API server sets it."""
 ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
-"""On a namespace: a run created it, and the last run that uses it deletes it."""
+"""On a namespace: a run created it, and it is deleted when no run uses it any more."""
+LATEST_ANNOTATION = "kubectl-gadget/latest-run"
+"""On a namespace: the run that began last. Each run changes it, so that nobody deletes what they saw before."""
+EXPIRY = "kubectl-gadget-expiry"
+"""The Job and the Service through which a namespace expires (shared_namespace.py)."""
 DEPLOYMENT_PREFIX = "deployment.kubectl-gadget/"
 """On the ClusterRole, followed by the namespace of each deployment: the image of its agents."""
 PULL_ANNOTATION = "kubectl-gadget/image-pull-policy"
 """On the ClusterRole: the image pull policy of the deployment's agents; empty: Kubernetes chooses."""
 RESIDENT_SELECTOR = f"{NAME_LABEL}={NAME},{COMPONENT_LABEL}=agent"
+_EXPIRY_LABELS = {NAME_LABEL: NAME, COMPONENT_LABEL: "expiry"}
 OWN_LABELS = {NAME_LABEL: NAME}
 """On everything that deploy, a run or policy install created."""
 POLICIES = "kubectl-gadget-policies"
@@ -163,7 +168,7 @@ def namespace(options: AgentOptions) -> Object:
 
 
 def second_namespace(namespace: str) -> str:
-    """Returns the namespace of runs on demand that begin while `namespace` is still being deleted, which takes at least
+    """Returns the namespace of runs on demand that begin while `namespace` is being deleted, which takes at least
     5 s."""
     return f"{namespace}-2"
 
@@ -185,12 +190,11 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
     del pod["nodeSelector"], pod["affinity"]
     pod |= {"nodeName": node, "restartPolicy": "Never"}
-    reference = {key: owner["metadata"][key] for key in ("name", "uid")}
     metadata = {
         "generateName": f"agent-{run}-",
         "namespace": options.namespace,
         "labels": run_labels(run),
-        "ownerReferences": [{"apiVersion": JOBS.api_version, "kind": JOBS.kind, **reference}],
+        "ownerReferences": [owner_reference(JOBS, owner)],
     }
     return {"apiVersion": PODS.api_version, "kind": PODS.kind, "metadata": metadata, "spec": pod}
 
@@ -200,11 +204,38 @@ def anchor_job(options: AgentOptions, run: str, seconds: int) -> Object:
     after `seconds`. The client postpones that while it lives, so a run's objects are deleted even when its client was
     killed.
     """
+    return _timer({"name": anchor_name(run), "namespace": options.namespace, "labels": run_labels(run)}, seconds)
+
+
+def expiry_job(namespace: str, seconds: int) -> Object:
+    """Returns the job whose end is that of `namespace`, `seconds` from now unless runs postpone it."""
+    return _timer({"name": EXPIRY, "namespace": namespace, "labels": _EXPIRY_LABELS}, seconds)
+
+
+def expiry_service(namespace: str, owner: Object) -> Object:
+    """Returns a service that serves nothing. It belongs to `owner`, an `expiry_job`, and its IPAddress to it."""
+    metadata = {
+        "name": EXPIRY,
+        "namespace": namespace,
+        "labels": _EXPIRY_LABELS,
+        "ownerReferences": [owner_reference(JOBS, owner)],
+    }
+    spec = {"type": "ClusterIP", "ports": [{"name": "none", "port": 9}]}
+    return {"apiVersion": SERVICES.api_version, "kind": SERVICES.kind, "metadata": metadata, "spec": spec}
+
+
+def owner_reference(resource: Resource, owner: Object) -> dict[str, str]:
+    """Returns the reference with which an object names its owner."""
+    names = {key: str(owner["metadata"][key]) for key in ("name", "uid")}
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **names}
+
+
+def _timer(metadata: Object, seconds: int) -> Object:
     template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "none", "image": "none"}]}}
     return {
         "apiVersion": JOBS.api_version,
         "kind": JOBS.kind,
-        "metadata": {"name": anchor_name(run), "namespace": options.namespace, "labels": run_labels(run)},
+        "metadata": metadata,
         "spec": {"completions": 0, "parallelism": 0, "ttlSecondsAfterFinished": seconds, "template": template},
     }
 

@@ -2,9 +2,9 @@
 them.
 
 They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them. If the client is killed,
-the process of reaper.py does that; if the client's machine fails, too, the cluster does it soon after, except for the
-namespace. The trap: the namespace of an earlier run may still be terminating, for at least 5 s, and nothing can be
-created in it until it is gone. The run then uses a second namespace, and waits only if it cannot.
+the process of reaper.py does that; if the client's machine fails, too, the cluster does it soon after. The namespace is
+shared by all runs (shared_namespace.py). The trap: it may be terminating, for at least 5 s, and nothing can be created
+in it until it is gone. The run then uses a second namespace, and waits only if it cannot.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from kubectl_gadget.agents import manifests, reaper, removal
 from kubectl_gadget.agents.pod_readiness import wait_running
 from kubectl_gadget.agents.reaper import Reaper
+from kubectl_gadget.agents.shared_namespace import SharedNamespace, is_ending, until_gone
 from kubectl_gadget.agents.starting_pods import StartingPods
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
@@ -37,6 +38,7 @@ _BY_POLICY = (
 _ANCHOR_SECONDS = 20
 """A run's objects are deleted this long after its client's last sign of life: nothing is left after 30 s."""
 _SIGN_SECONDS = 5.0
+_POLL_SECONDS = 0.2
 _FRESH_SECONDS = 1.0
 """How long it counts what was found ahead."""
 
@@ -46,7 +48,7 @@ class _Found(NamedTuple):
 
     namespace: Object | None
     ends: bool
-    """it is being deleted"""
+    """it is being deleted, or about to be"""
     is_hidden: bool
     """we may not see it"""
     missing: Sequence[Access] = ()
@@ -67,6 +69,7 @@ class OnDemandAgents:
         self._anchor: Object | None = None
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
+        self._holds: list[tuple[SharedNamespace, asyncio.Task[None]]] = []
         self._second = "" if options.pins else manifests.second_namespace(options.namespace)
         """the namespace that is used while that of an earlier run is being deleted; "" if it cannot be, as with pins,
         which name the first one as their owner"""
@@ -121,7 +124,10 @@ class OnDemandAgents:
 
     async def close(self) -> list[str]:
         """Deletes everything that was created, and returns the names of what may remain. Never raises ClusterError."""
-        await cancel(*(task for task in (self._keeper, self._ahead) if task is not None))
+        for hold, _ in self._holds:
+            await hold.settle()
+        tasks = (self._keeper, self._ahead, *(task for _, task in self._holds))
+        await cancel(*(task for task in tasks if task is not None))
         async with self._lock:
             self._anchor = None
             remaining = await asyncio.gather(*map(self._remove, self._used | self._reapers.keys()))
@@ -151,13 +157,15 @@ class OnDemandAgents:
         name = self._options.namespace
         ahead, self._found = self._found, None
         found = ahead[0] if ahead and time.monotonic() - ahead[1] < _FRESH_SECONDS else await self._find(name)
-        if found.ends:
-            if (anchor := await self._make_second_anchor()) is not None:
+        until = time.monotonic() + self._options.start_timeout
+        while True:
+            anchor = await self._make_anchor_in(name, found) or await self._make_second_anchor()
+            if anchor is not None:
                 return anchor
-            self._api.warn_once(f"waiting until the namespace {name} of an earlier run is gone")
-            await removal.until_gone(self._api, name, self._options.start_timeout)
-            found = found._replace(namespace=None)
-        return await self._make_anchor_in(name, found)
+            self._api.warn_once(f"waiting until Kubernetes has deleted the namespace {name} of earlier runs")
+            await asyncio.sleep(_POLL_SECONDS)
+            await until_gone(self._api, name, max(until - time.monotonic(), 0))
+            found = await self._find(name)
 
     async def _make_second_anchor(self) -> Object | None:
         """Returns an anchor in the second namespace; None if it is not ours to use."""
@@ -166,23 +174,37 @@ class OnDemandAgents:
         with suppress(ClusterError):
             found = await self._find(self._second)
             is_ours = found.namespace is None or manifests.is_on_demand(found.namespace)
-            if is_ours and not (found.ends or found.is_hidden or found.missing):
+            if is_ours and not (found.is_hidden or found.missing):
                 return await self._make_anchor_in(self._second, found)
         return None
 
-    async def _make_anchor_in(self, namespace: str, found: _Found) -> Object:
+    async def _make_anchor_in(self, namespace: str, found: _Found) -> Object | None:
+        """Returns an anchor in the namespace; None if that is being deleted, or about to be."""
+        if found.ends:
+            return None
         if found.missing:
             raise self._api.forbidden(found.missing, "start agents on demand", REMEDY)
         await self._watch_over(namespace)
         self._used.add(namespace)
         self._follow(namespace)
         options = self._options_in(namespace)
-        if found.namespace is None and not found.is_hidden:
+        is_new = found.namespace is None and not found.is_hidden
+        if is_new:
             await self._make_namespace(options)
         try:
-            return await self._api.create(JOBS, manifests.anchor_job(options, self._run, _ANCHOR_SECONDS), namespace)
+            anchor = await self._api.create(JOBS, manifests.anchor_job(options, self._run, _ANCHOR_SECONDS), namespace)
         except StatusError as error:
+            if _namespace_is_gone(error):
+                return None
             raise _refusal(error, namespace, None) from None
+        if not is_new and (found.namespace is None or not manifests.is_on_demand(found.namespace)):
+            return anchor
+        hold = SharedNamespace(self._api, namespace, anchor)
+        if not await hold.hold():
+            await self._api.delete(JOBS, anchor["metadata"]["name"], namespace)
+            return None
+        self._holds.append((hold, self._tasks.start(hold.keep(), f"namespace {namespace}")))
+        return anchor
 
     def _follow(self, namespace: str) -> StartingPods:
         if namespace not in self._starting:
@@ -209,7 +231,7 @@ class OnDemandAgents:
             found = await self._api.get(NAMESPACES, name)
         except ForbiddenError:
             return _Found(None, False, True)  # creating the pods will show whether it exists
-        return _Found(found, found is not None and "deletionTimestamp" in found["metadata"], False)
+        return _Found(found, found is not None and is_ending(found), False)
 
     async def _watch_over(self, namespace: str) -> None:
         """Starts the process that removes everything if this client is killed."""

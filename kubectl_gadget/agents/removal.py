@@ -1,8 +1,10 @@
-"""Removes what one run created in a cluster: its anchor Job with its pods, and the namespace if no other run uses it.
+"""Removes what one run created in a cluster: its anchor Job with its pods; and where namespaces cannot expire
+(shared_namespace.py), also the namespace if no other run uses it.
 
 A run uses the namespace as long as its anchor job exists. The job is created before the pods, and deleted before them.
-So of two runs that end at once, the later one finds no job, and removes the namespace. The trap: another user may
-`deploy` between a check and a deletion; that changes the namespace, so only the version that was checked is deleted.
+So of two runs that end at once, the later one finds no job, and removes the namespace. The trap: another user may begin
+a run, or `deploy`, between a check and a deletion. Both change the namespace, so only the version that was checked is
+deleted.
 """
 
 import asyncio
@@ -10,7 +12,8 @@ import json
 from contextlib import aclosing, closing
 
 from kubectl_gadget.agents import manifests
-from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
+from kubectl_gadget.agents.shared_namespace import expires, is_ending
+from kubectl_gadget.errors import ClusterError, ForbiddenError
 from kubectl_gadget.kube.api import kubeconfig
 from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.api.resources import JOBS, NAMESPACES, PODS, Object
@@ -18,7 +21,6 @@ from kubectl_gadget.kube.api.watch import Synced, WatchScope, follow
 from kubectl_gadget.kube.cluster_options import KubeOptions
 
 _SECONDS = 10.0
-_POLL_SECONDS = 0.2
 _LOOKS = 5
 _WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Seconds before each try for a run whose client is gone. An API server that restarts is back by then."""
@@ -52,36 +54,21 @@ async def remove(api: Api, namespace: str, run: str) -> list[str]:
 
 
 async def _remove_namespace(api: Api, name: str) -> bool:
-    """Deletes the namespace if a run created it and none uses it. Returns whether it is deleted, or being deleted."""
+    """Deletes the namespace if a run created it, none uses it, and it does not expire. Returns True if it is gone or
+    being deleted."""
     for _ in range(_LOOKS):
         try:
             found = await api.get(NAMESPACES, name)
         except ForbiddenError:
             return False  # a client that may not see it did not create it
-        if found is None:
+        if found is None or is_ending(found):
             return True
         metadata = found["metadata"]
-        if not manifests.is_on_demand(found) or await _is_used(api, name):
+        if not manifests.is_on_demand(found) or expires(found) or await _is_used(api, name):
             return False
         if await api.delete(NAMESPACES, name, uid=metadata["uid"], version=metadata["resourceVersion"]):
             return True
     return False
-
-
-async def until_gone(api: Api, namespace: str, seconds: float) -> None:
-    """Waits until a namespace that is being deleted is gone, perhaps with a new one of the same name in its place.
-    Raises DeployError after this time."""
-    try:
-        async with asyncio.timeout(seconds):
-            while True:
-                found = await api.get(NAMESPACES, namespace)
-                if found is None or "deletionTimestamp" not in found["metadata"]:
-                    return
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError:
-        raise DeployError(
-            f"the namespace {namespace} is still being deleted", f"kubectl get namespace {namespace} -o yaml"
-        ) from None
 
 
 async def _is_used(api: Api, namespace: str) -> bool:
@@ -89,7 +76,8 @@ async def _is_used(api: Api, namespace: str) -> bool:
     pods = (await api.find(PODS, namespace)).items
     if any(manifests.RUN_LABEL not in (pod["metadata"].get("labels") or {}) for pod in pods):
         return True
-    return bool((await api.find(JOBS, namespace)).items)
+    jobs = (await api.find(JOBS, namespace)).items
+    return any(job["metadata"]["name"] != manifests.EXPIRY for job in jobs)
 
 
 async def _until_deleted(api: Api, namespace: str, run: str) -> list[str]:

@@ -12,7 +12,7 @@ from kubectl_gadget.agents import contained_agents, deployments, manifests
 from kubectl_gadget.agents.contained_agents import Say, delete_ours, is_ours
 from kubectl_gadget.agents.pod_readiness import is_running, recent_warnings, state, trouble
 from kubectl_gadget.agents.policy_removal import take_out_of_force
-from kubectl_gadget.agents.removal import until_gone
+from kubectl_gadget.agents.shared_namespace import is_ending, make_permanent, until_gone
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.kube.api.failure import Access
 from kubectl_gadget.kube.api.requests import FIELD_MANAGER, Api
@@ -61,7 +61,7 @@ async def deploy(
         _deploy_accesses(options), "deploy the agents", "ask for the role in manifests/rbac-deployer.yaml"
     )
     namespace = await api.get(NAMESPACES, options.namespace)
-    if namespace is not None and "deletionTimestamp" in namespace["metadata"]:
+    if namespace is not None and is_ending(namespace):
         await _until_gone(api, options.namespace, say)
         namespace = None
     if options.contained:
@@ -102,16 +102,17 @@ async def _contain(api: Api, options: AgentOptions, rights: Sequence[Object], sa
 
 async def _apply(api: Api, found: Object, say: Say, manager: str = FIELD_MANAGER) -> None:
     applied = await api.apply(BY_KIND[found["kind"]], found, found["metadata"].get("namespace"), manager)
-    if found["kind"] == "Namespace":
-        await _keep(api, applied)
+    if found["kind"] == NAMESPACES.kind and not await _stays(api, applied):
+        await _until_gone(api, applied["metadata"]["name"], say)
+        await api.apply(NAMESPACES, found)
     say(f"{found['kind'].lower()}/{applied['metadata']['name']} applied")
 
 
-async def _keep(api: Api, namespace: Object) -> None:
-    """Marks the namespace as permanent, so that no ending run deletes it, even before there are pods in it."""
-    if manifests.ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {}):
-        annotation = {"metadata": {"annotations": {manifests.ON_DEMAND_ANNOTATION: None}}}
-        await api.patch(NAMESPACES, namespace["metadata"]["name"], annotation)
+async def _stays(api: Api, namespace: Object) -> bool:
+    """Makes a namespace of runs permanent, even before there are pods in it. Returns False if it is being deleted."""
+    if manifests.is_on_demand(namespace):
+        namespace = await make_permanent(api, namespace)
+    return not is_ending(namespace)
 
 
 async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = False) -> None:

@@ -19,7 +19,7 @@ from kubectl_gadget.kube.api.kubeconfig import load
 from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.kube.waiting import left, until
 
 NAMESPACE = "kubectl-gadget"
 CLIENT = """
@@ -87,7 +87,7 @@ async def test_nothing_remains_of_a_client_that_ends_without_a_word(
     async with client(kubeconfig) as (process, pid):
         assert cluster.pods(NAMESPACE)
         process.send_signal(kind)
-        await until(lambda: set(cluster.store.objects) == before)
+        await until(lambda: not left(cluster, before))
         await until(lambda: has_ended(pid))
 
 
@@ -107,12 +107,13 @@ async def test_what_is_sent_to_all_processes_of_the_user_does_not_end_the_one_th
 
         await until(ignores)
         process.kill()
-        await until(lambda: set(cluster.store.objects) == before)
+        await until(lambda: not left(cluster, before))
 
 
-async def test_the_namespace_stays_as_long_as_another_run_uses_it(
+async def test_where_namespaces_cannot_expire_it_stays_as_long_as_another_run_uses_it(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, kubeconfig: Path
 ) -> None:
+    cluster.faults.no_addresses = True
     other = OnDemandAgents(api, agent_options, tasks, "other", lambda _node, _text: None)
     async with client(kubeconfig) as (process, _):
         await other.start("node-2")
@@ -140,9 +141,11 @@ async def test_what_a_run_could_not_remove_is_tried_on_after_its_end(
     before = set(cluster.store.objects)
     agents = OnDemandAgents(api, agent_options, tasks, "ended", lambda _node, _text: None)
     await agents.start("node-1")
+    await until(lambda: ("get", "ipaddresses") in cluster.server.requests)
+    await asyncio.gather(*(hold.settle() for hold, _ in agents._holds))
     cluster.faults.starting = 1
     assert await agents.close() == [f"job/run-ended and its pods in namespace {NAMESPACE}"]
-    await until(lambda: set(cluster.store.objects) == before)
+    await until(lambda: not left(cluster, before))
     await asyncio.to_thread(agents._reapers[NAMESPACE].process.wait, 60)
 
 

@@ -89,15 +89,3 @@ async def test_a_namespace_that_changes_at_the_same_time_is_examined_again(
     monkeypatch.setattr(api, "find", find)
     assert await removal.remove(api, NAMESPACE, "one") == []
     await until(lambda: not is_there(cluster))
-
-
-async def test_a_namespace_that_another_run_has_made_anew_is_not_waited_for(cluster: FakeCluster, api: Api) -> None:
-    cluster.faults.slow_namespaces = 60.0
-    cluster.add_namespace("other")
-    await api.delete(NAMESPACES, "other")
-    waiting = asyncio.create_task(removal.until_gone(api, "other", 20.0))
-    await asyncio.sleep(0.1)
-    assert not waiting.done()
-    cluster.store.remove("namespaces", "", "other")
-    cluster.add_namespace("other")
-    await waiting

@@ -15,21 +15,20 @@ from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.api.resources import NAMESPACES
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.kube.waiting import left, until
 
 FIRST, SECOND = "kubectl-gadget", "kubectl-gadget-2"
-WAITING = ["waiting until the namespace kubectl-gadget of an earlier run is gone"]
+WAITING = ["waiting until Kubernetes has deleted the namespace kubectl-gadget of earlier runs"]
 
 
 @pytest.fixture
 async def before(cluster: FakeCluster, api: Api, agent_options: AgentOptions) -> set[tuple[str, str, str]]:
-    """What there was before an earlier run, whose namespace is being deleted for 60 s."""
-    before = set(cluster.store.objects)
+    """What there is while the namespace of an earlier run is being deleted for 60 s."""
     await api.create(NAMESPACES, manifests.namespace(agent_options))
     cluster.faults.slow_namespaces = 60.0
     await api.delete(NAMESPACES, FIRST)
     cluster.faults.slow_namespaces = 0.0
-    return before
+    return set(cluster.store.objects)
 
 
 @pytest.fixture
@@ -63,8 +62,7 @@ async def test_runs_one_after_the_other_do_not_wait(
     assert cluster.pods(FIRST) == []
     await (await agents.open("node-1")).close()
     assert await agents.close() == []
-    await until(lambda: ("namespaces", "", SECOND) not in cluster.store.objects)
-    assert set(cluster.store.objects) - before == {("namespaces", "", FIRST)}
+    await until(lambda: not left(cluster, before))
     assert warnings == []
 
 
@@ -106,7 +104,7 @@ async def test_a_policy_that_refuses_agents_in_the_second_makes_the_run_wait(
     cluster.faults.admission, cluster.faults.admission_namespaces = "denied the request", {SECOND}
     await starts_when_the_first_is_gone(cluster, agents, warnings)
     assert await agents.close() == []
-    await until(lambda: set(cluster.store.objects) == before)
+    await until(lambda: not left(cluster, before))
 
 
 @pytest.mark.usefixtures("before")
@@ -126,10 +124,12 @@ async def test_a_policy_that_refuses_agents_everywhere_is_reported(
 async def test_two_runs_share_the_second_and_the_last_one_removes_it(
     cluster: FakeCluster, api: Api, tasks: Tasks, agents: OnDemandAgents, agent_options: AgentOptions
 ) -> None:
+    cluster.faults.no_addresses = True
     other = OnDemandAgents(api, agent_options, tasks, "other", lambda _node, _text: None)
     await asyncio.gather(agents.start("node-1"), other.start("node-2"))
     assert await agents.close() == []
     await until(lambda: [pod["spec"]["nodeName"] for pod in cluster.pods(SECOND)] == ["node-2"])
+    assert ("namespaces", "", SECOND) in cluster.store.objects
     assert await other.close() == []
     await until(lambda: ("namespaces", "", SECOND) not in cluster.store.objects)
 
@@ -140,14 +140,15 @@ async def test_a_living_client_puts_the_end_of_its_pods_off_there_too(
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.agents.on_demand._SIGN_SECONDS", 0.01)
     await agents.start("node-1")
-    (job,) = cluster.store.list("jobs", SECOND)
-    version = job["metadata"]["resourceVersion"]
-    await until(lambda: cluster.store.list("jobs", SECOND)[0]["metadata"]["resourceVersion"] != version)
+    (key,) = [key for key in cluster.store.objects if key[:2] == ("jobs", SECOND) and key[2].startswith("run-")]
+    version = cluster.store.objects[key]["metadata"]["resourceVersion"]
+    await until(lambda: cluster.store.objects[key]["metadata"]["resourceVersion"] != version)
     await agents.close()
 
 
 @pytest.mark.usefixtures("before")
 async def test_the_cleanup_process_knows_the_second(cluster: FakeCluster, agents: OnDemandAgents) -> None:
+    cluster.faults.no_addresses = True
     await agents.start("node-1")
     process = agents._reapers[SECOND].process
     assert process.stdin is not None

@@ -61,3 +61,5 @@ class Faults:
     """this many watches start with something that is not a watch message"""
     slow_namespaces: float = 0.0
     """seconds for which a deleted namespace stays in Terminating"""
+    no_addresses: bool = False
+    """the cluster has no objects for the addresses of services, as before Kubernetes 1.33"""

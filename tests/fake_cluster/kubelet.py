@@ -5,6 +5,7 @@ for it.
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -21,6 +22,7 @@ class Kubelet:
         self._store = store
         self._faults = faults
         self._tasks: set[asyncio.Task[None]] = set()
+        store.delete_namespace = lambda name: self.deleted("namespaces", "", name)
 
     async def close(self) -> None:
         """Cancels running tasks. Raises an error that occurred in one of them."""
@@ -40,6 +42,8 @@ class Kubelet:
             self._later(self._start_pod(found))
         elif plural == "daemonsets":
             self._later(self._start_daemon_set(found))
+        elif plural == "jobs" and found["spec"].get("completions") == 0:
+            self._later(self._expire(found))
 
     def deleted(self, plural: str, namespace: str, name: str) -> None:
         """Call this when a client deletes an object; removes it now or later."""
@@ -58,6 +62,17 @@ class Kubelet:
     async def _remove(self, plural: str, namespace: str, name: str) -> None:
         await asyncio.sleep(self._faults.slow_namespaces if plural == "namespaces" else _SOON)
         self._store.remove(plural, namespace, name)
+
+    async def _expire(self, job: Object) -> None:
+        """The TTL controller: a job without work is complete at once, and is removed some time after that."""
+        complete = time.monotonic()
+        key = ("jobs", job["metadata"]["namespace"], job["metadata"]["name"])
+        while (found := self._store.get(*key)) and found["metadata"]["uid"] == job["metadata"]["uid"]:
+            seconds = found["spec"].get("ttlSecondsAfterFinished")
+            if seconds is not None and time.monotonic() - complete >= seconds:
+                self._store.remove(*key)
+                return
+            await asyncio.sleep(_SOON)
 
     async def _start_pod(self, pod: Object) -> None:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]

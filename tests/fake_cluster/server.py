@@ -6,6 +6,7 @@ The trap: a watch is requested over HTTP (by kubectl) or over a websocket (by us
 import asyncio
 import contextlib
 import copy
+import itertools
 import json
 import os
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from tests.fake_cluster.store import InvalidObject, Object, Store, matcher
 RESOURCES = {
     "pods": ("Pod", True),
     "services": ("Service", True),
+    "ipaddresses": ("IPAddress", False),
     "endpointslices": ("EndpointSlice", True),
     "networkpolicies": ("NetworkPolicy", True),
     "events": ("Event", True),
@@ -88,6 +90,7 @@ class Server:
         self.requests: list[tuple[str, str]] = []
         """(verb, resource) of each request, in order"""
         self._watches: set[asyncio.BaseTransport] = set()
+        self._addresses = itertools.count(2)
         self.headers: list[dict[str, str]] = []
         """headers of each request"""
         self.app = web.Application(client_max_size=64 << 20)
@@ -121,7 +124,7 @@ class Server:
         info = request.match_info
         plural, name, sub = info["plural"], info.get("name"), info.get("sub")
         namespace = info.get("namespace")
-        if plural not in RESOURCES:
+        if plural not in RESOURCES or (plural == "ipaddresses" and self._faults.no_addresses):
             raise Refused(404, "NotFound", "the server could not find the requested resource")
         if RESOURCES[plural][1] and namespace is None and (name is not None or request.method == "POST"):
             raise Refused(404, "NotFound", "the server could not find the requested resource")
@@ -213,8 +216,25 @@ class Server:
             found = self._store.add(plural, namespace, body)
         except KeyError as error:
             raise Refused(409, "AlreadyExists", f"{plural} {error} already exists") from None
+        if plural == "services":
+            self._give_address(found)
         self._kubelet.created(plural, found)
         return found
+
+    def _give_address(self, service: Object) -> None:
+        """Gives a service an address and, as since Kubernetes 1.33, the object that stands for it."""
+        address = f"10.96.0.{next(self._addresses)}"
+        service["spec"] |= {"clusterIP": address, "clusterIPs": [address]}
+        if self._faults.no_addresses:
+            return
+        parent = {"resource": "services", **{key: service["metadata"][key] for key in ("namespace", "name")}}
+        body = {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "IPAddress",
+            "metadata": {"name": address},
+            "spec": {"parentRef": parent},
+        }
+        self._store.add("ipaddresses", "", body)
 
     def _review(self, body: Object) -> Object:
         asked = body["spec"]["resourceAttributes"]

@@ -34,6 +34,8 @@ class Store:
         self._log: list[tuple[int, str, str, str, Object]] = []
         self._news = asyncio.Event()
         self._names = itertools.count(1)
+        self.delete_namespace: Callable[[str], None] = lambda name: self.remove("namespaces", "", name)
+        """called for a namespace whose owner is gone"""
 
     def get(self, plural: str, namespace: str, name: str) -> Object | None:
         return self.objects.get((plural, namespace, name))
@@ -84,13 +86,19 @@ class Store:
         if found is None:
             return
         self._tell("DELETED", plural, namespace, found)
+        if plural == "services":  # the API server removes a service's addresses with it
+            for address in self.list("ipaddresses"):
+                if address["spec"]["parentRef"] == {"resource": "services", "namespace": namespace, "name": name}:
+                    self.remove("ipaddresses", "", address["metadata"]["name"])
         uid = found["metadata"]["uid"]
         left = {other["metadata"]["uid"] for other in self.objects.values()}
         for key, other in list(self.objects.items()):
             owners = {owner["uid"] for owner in other["metadata"].get("ownerReferences") or []}
             # Like the garbage collector: an object is removed with the last of its owners.
             orphaned = uid in owners and left.isdisjoint(owners)
-            if orphaned or (plural == "namespaces" and key[1] == name):
+            if orphaned and key[0] == "namespaces":
+                self.delete_namespace(key[2])
+            elif orphaned or (plural == "namespaces" and key[1] == name):
                 self.remove(*key)
 
     async def follow(

@@ -6,6 +6,9 @@ The trap: a condition that never comes must fail the test, so there is a limit, 
 import asyncio
 from collections.abc import Callable
 
+from kubectl_gadget.agents.manifests import EXPIRY
+from tests.fake_cluster import FakeCluster
+
 _SECONDS = 120.0
 
 
@@ -16,3 +19,15 @@ async def until(condition: Callable[[], bool]) -> None:
             if condition():
                 return
             await asyncio.sleep(0.01)
+
+
+def left(cluster: FakeCluster, before: set[tuple[str, str, str]]) -> set[tuple[str, str, str]]:
+    """What there is that was not there before, without namespaces that expire by themselves."""
+    found = set(cluster.store.objects) - before
+    for namespace in cluster.store.list("namespaces"):
+        name = namespace["metadata"]["name"]
+        owners = namespace["metadata"].get("ownerReferences", ())
+        if any(("ipaddresses", "", owner["name"]) in cluster.store.objects for owner in owners):
+            found -= {("namespaces", "", name), ("jobs", name, EXPIRY), ("services", name, EXPIRY)}
+            found -= {("ipaddresses", "", owner["name"]) for owner in owners}
+    return found

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.agents.image import OUR_IMAGE
+from kubectl_gadget.agents.manifests import EXPIRY
+from kubectl_gadget.agents.shared_namespace import expires
 from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
 IMAGE = os.environ.get("KUBECTL_GADGET_TEST_IMAGE", OUR_IMAGE)
@@ -66,7 +68,21 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def leftovers() -> str:
-    """All that we ever make in a cluster, in one text."""
+    """All that we ever make in a cluster, in one text, without namespaces of runs that expire by themselves."""
+    label = "app.kubernetes.io/name=kubectl-gadget"
+    kinds = "all,roles,rolebindings,clusterroles,clusterrolebindings"
+    found = listed(kinds, "-A", "-l", label)
+    expiring = {one["metadata"]["name"] for one in listed("namespaces", "-l", label) if expires(one)}
+    names = [
+        f"{one['kind']} {one['metadata'].get('namespace', '')}/{one['metadata']['name']}"
+        for one in [*found, *listed("namespaces", "-l", label)]
+        if one["metadata"]["name"] not in (EXPIRY, *expiring)
+    ]
+    return "\n".join(names)
+
+
+def really_everything() -> str:
+    """Like leftovers(), with those namespaces."""
     kinds = "all,roles,rolebindings,clusterroles,clusterrolebindings,namespaces"
     return kubectl("get", kinds, "-A", "-l", "app.kubernetes.io/name=kubectl-gadget", "-o", "name").strip()
 
