@@ -37,6 +37,9 @@ Show = Literal["default", "wide", "json"]
 """Where a column is shown: in all tables, with -o wide, or only in machine-readable formats, which have all columns."""
 
 
+UNKNOWN = (1 << 64) - 1
+"""In a record: the number is unknown (bpf/include/gadget/record.h)."""
+
 STRING_TYPES = frozenset(
     {"gadget_string", "gadget_strings", "gadget_path", "gadget_path_at", "gadget_data", "gadget_terminal_text"}
 )

@@ -6,7 +6,7 @@ unknown once the process changes them.
 
 from collections.abc import Callable, Iterator, Mapping
 
-from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable

@@ -65,7 +65,7 @@ def detail(entry: "StoryEvent") -> str:
 
 def ending(event: ProcessEvent) -> str:
     """The exit status `0`, or the signal `SIGKILL`."""
-    from kubectl_gadget.linux.process_constants import signal_name
+    from kubectl_gadget.linux.processes import signal_name
 
     return signal_name(event.signal) if event.signal else str(event.code)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
 from kubectl_gadget.observe.decoders.connection_records import connection_events, dns_events
 from kubectl_gadget.observe.decoders.process_records import file_events, process_events

@@ -11,16 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from kubectl_gadget.gadgets.schema import UNKNOWN
+
 Mask = npt.NDArray[np.bool_]
 Type = Literal["int", "text", "texts", "bool", "buckets"]
 Pieces = tuple[str, tuple[list[Any], ...]]
 """A %-template for one row's JSON value, and one list for each of its placeholders."""
 Few = tuple[npt.NDArray[np.integer[Any]], Sequence[str]]
 """Few different JSON values of many rows: that of a row is `words[codes[row]]`."""
-
-
-UNKNOWN = (1 << 64) - 1
-"""In a record: the number is unknown (bpf/include/gadget/record.h)."""
 
 
 _NEAR = 1 << 16

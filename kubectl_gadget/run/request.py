@@ -14,7 +14,7 @@ from kubectl_gadget import gadgets
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import path_tails
 from kubectl_gadget.gadgets.schema import ARCHITECTURES, Gadget, Parameter
-from kubectl_gadget.linux import syscall_table
+from kubectl_gadget.linux import syscalls
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.run.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import (
@@ -215,6 +215,6 @@ def packed_address(text: str) -> bytes:
 
 def _tables(parameter: Parameter, wanted: str | None) -> dict[str, Any]:
     """Returns tables for each architecture, since the one where the gadget will run is not known yet."""
-    calls = syscall_table.select(wanted) if wanted else None
-    tables = [syscall_table.kernel_table(architecture, calls) for architecture in ARCHITECTURES]
+    calls = syscalls.select(wanted) if wanted else None
+    tables = [syscalls.kernel_table(architecture, calls) for architecture in ARCHITECTURES]
     return dict(zip(parameter.variables, tables, strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.linux import syscall_table
+from kubectl_gadget.linux import syscalls
 from tests.bpf import deeds, map_shares
 from tests.bpf.answers import Answers
 from tests.bpf.tracer import MACHINE
@@ -17,12 +17,12 @@ TIMES, SLEEPS = 10_007, 7
 CALL = 147 if deeds.X86 else 126
 """sched_get_priority_min"""
 FIFO = 1
-NAMES = {number: name for number, name in syscall_table.syscall_names(MACHINE).items()}
+NAMES = {number: name for number, name in syscalls.syscall_names(MACHINE).items()}
 
 
 def only(calls: str) -> dict[str, Any]:
     """What the client puts into the table for --syscalls."""
-    table = syscall_table.kernel_table(MACHINE, syscall_table.select(calls))
+    table = syscalls.kernel_table(MACHINE, syscalls.select(calls))
     return {"variables": {f"syscall_table_{MACHINE}": table}}
 
 

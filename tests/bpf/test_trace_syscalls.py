@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_gadget.gadgets.load import load_gadget
 from kubectl_gadget.gadgets.schema import ARCHITECTURES
-from kubectl_gadget.linux.syscall_table import kernel_table, select
+from kubectl_gadget.linux.syscalls import kernel_table, select
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.rows import Rows

@@ -27,7 +27,7 @@ from kubectl_gadget.agent.bpf.syscall_programs import ALL, NATIVE, SyscallDispat
 from kubectl_gadget.agent.kernel.refusal import failed_program
 from kubectl_gadget.gadgets.load import BUILT, object_bytes, read_gadget
 from kubectl_gadget.gadgets.schema import ARCHITECTURES, Field, Gadget
-from kubectl_gadget.linux import syscall_table
+from kubectl_gadget.linux import syscalls
 from kubectl_gadget.run.request import packed_address
 
 HEADER = 8
@@ -72,8 +72,8 @@ class Tracer:
         for packed in (item for item in self.gadget.parameters if item.type == "address" and item.name in given):
             self._values[packed.variable] = packed_address(given[packed.name])
         for listed in lists & given.keys():
-            calls = syscall_table.select(given[listed])
-            self._values |= {f"{by_name[listed]}_{m}": syscall_table.kernel_table(m, calls) for m in ARCHITECTURES}
+            calls = syscalls.select(given[listed])
+            self._values |= {f"{by_name[listed]}_{m}": syscalls.kernel_table(m, calls) for m in ARCHITECTURES}
         self._verdicts = HashMap("verdicts", 65536)
         for cgroup, verdict in (verdicts or {}).items():
             self._verdicts.add(cgroup, verdict)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable

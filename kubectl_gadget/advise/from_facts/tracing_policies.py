@@ -12,7 +12,7 @@ from kubectl_gadget.advise.from_facts.baselines import by_workload, gaps
 from kubectl_gadget.advise.from_facts.fact_paths import interpreter, is_path, target, without_applet
 from kubectl_gadget.behavior.facts import WRITE, Behavior, Fact, FactKind, Unit
 from kubectl_gadget.kube.inventory import LOCAL_LABEL
-from kubectl_gadget.linux.usual_devices import USUAL_DEVICES
+from kubectl_gadget.linux.files import USUAL_DEVICES
 
 _OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
 """What facts leave out: terminals, and files of processes in /proc."""

@@ -8,7 +8,7 @@ from kubectl_gadget.similar_names import meant
 
 def syscalls(text: str) -> str:
     """A list of system calls and classes of them: openat,read,%network. Raises UsageError."""
-    from kubectl_gadget.linux.syscall_table import select
+    from kubectl_gadget.linux.syscalls import select
 
     select(text)
     return text
@@ -71,8 +71,8 @@ def names_of(kind: str) -> list[str]:
 
 def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
     """The optional prefix of a name, the function from number to name, and the range of numbers."""
-    from kubectl_gadget.linux.errno_and_open import ERRNO_NAMES
-    from kubectl_gadget.linux.process_constants import capability_name, signal_name
+    from kubectl_gadget.linux.files import ERRNO_NAMES
+    from kubectl_gadget.linux.processes import capability_name, signal_name
 
     known: dict[str, tuple[str, Callable[[int], str], range]] = {
         "signal": ("SIG", signal_name, range(1, 65)),

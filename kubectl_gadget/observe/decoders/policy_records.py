@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from kubectl_gadget.gadgets.schema import About, Field, Gadget, RecordLayout
-from kubectl_gadget.linux.errno_and_open import errno_name
-from kubectl_gadget.linux.process_constants import signal_name
+from kubectl_gadget.linux.files import errno_name
+from kubectl_gadget.linux.processes import signal_name
 from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
 from kubectl_gadget.policies.compiler.matches import Match, matches
 from kubectl_gadget.policies.compiler.selector_metadata import metadata_of

@@ -6,7 +6,7 @@ The trap: batches are read by column, so each column that is needed is read once
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, ProcessEvent
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.members import member_values as values

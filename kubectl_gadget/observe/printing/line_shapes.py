@@ -6,7 +6,7 @@ The trap: the policy decides which arguments exist, so each shape finds them by 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.linux.process_constants import namespace_names
+from kubectl_gadget.linux.processes import namespace_names
 from kubectl_gadget.linux.syscalls import syscall_name
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent

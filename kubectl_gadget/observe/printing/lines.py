@@ -9,7 +9,7 @@ of these is one word, quoted where necessary: none can be confused with the othe
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.linux.process_constants import capability_name
+from kubectl_gadget.linux.processes import capability_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
 from kubectl_gadget.observe.printing.line_shapes import quoted, shape

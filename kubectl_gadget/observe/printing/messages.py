@@ -10,9 +10,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from kubectl_gadget.linux.errno_and_open import open_flag_names
-from kubectl_gadget.linux.object_states import device_number_text
-from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS, signal_name
+from kubectl_gadget.linux.files import open_flag_names
+from kubectl_gadget.linux.processes import NAMESPACE_KINDS, device_number_text, signal_name
 from kubectl_gadget.observe.choice import event_type
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.printing.strict_body import strict_body

@@ -13,7 +13,7 @@ process; the number of omitted ones is shown.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kubectl_gadget.linux.process_constants import signal_name
+from kubectl_gadget.linux.processes import signal_name
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.printing.lines import action, command_text
 from kubectl_gadget.observe.process import Process

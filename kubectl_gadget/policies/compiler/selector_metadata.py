@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_gadget.linux.errno_and_open import errno_name
-from kubectl_gadget.linux.process_constants import signal_name
+from kubectl_gadget.linux.files import errno_name
+from kubectl_gadget.linux.processes import signal_name
 from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
 from kubectl_gadget.policies.compiler.compiled_policies import target_name
 from kubectl_gadget.policies.compiler.selectors_at_hook import SelectorAtHook

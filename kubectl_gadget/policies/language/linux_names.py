@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from functools import cache
 
 from kubectl_gadget.linux.bpf import bpf_command_name
-from kubectl_gadget.linux.errno_and_open import ERRNO_NAMES
+from kubectl_gadget.linux.files import ERRNO_NAMES
 from kubectl_gadget.linux.network import protocol_name, tcp_state_name
-from kubectl_gadget.linux.process_constants import capability_name, signal_name
+from kubectl_gadget.linux.processes import capability_name, signal_name
 from kubectl_gadget.linux.syscalls import syscall_names
 from kubectl_gadget.policies.model import SystemCall
 

@@ -10,11 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kubectl_gadget.gadgets.schema import Field
-from kubectl_gadget.linux.errno_and_open import errno_name, open_flag_names
-from kubectl_gadget.linux.fsnotify import fsnotify_mask_names
-from kubectl_gadget.linux.mount import mount_flag_names
-from kubectl_gadget.linux.object_states import device_number_text, file_type_name, protection_text
+from kubectl_gadget.gadgets.schema import UNKNOWN, Field
+from kubectl_gadget.linux.files import errno_name, fsnotify_mask_names, mount_flag_names, open_flag_names
+from kubectl_gadget.linux.processes import device_number_text, file_type_name, protection_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.kind import (
     NUMBER,
@@ -32,7 +30,7 @@ from kubectl_gadget.rows.columns.kind import (
 )
 from kubectl_gadget.rows.columns.text_kinds import join_path, paths, span_texts
 from kubectl_gadget.rows.columns.texts import CodedTexts, Inputs, Nulls, SpeltTexts, Texts
-from kubectl_gadget.rows.vectors import UNKNOWN, Numbers, SomeNumbers
+from kubectl_gadget.rows.vectors import Numbers, SomeNumbers
 
 NO_OPEN_FLAGS = 0xFFFFFFFF
 """The file's open flags were not read, or could not be read."""

@@ -7,12 +7,15 @@ the machine's architecture, or a member with the raw number. The trap: some read
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Field
-from kubectl_gadget.linux.bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name
-from kubectl_gadget.linux.lsm import lsm_argument_texts
-from kubectl_gadget.linux.object_states import socket_state_name, task_state_name
-from kubectl_gadget.linux.process_constants import prctl_option_name, ptrace_request_name, signal_code_name
-from kubectl_gadget.linux.syscall_text import KILLED
-from kubectl_gadget.linux.syscalls import syscall_name
+from kubectl_gadget.linux.bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name, lsm_argument_texts
+from kubectl_gadget.linux.processes import (
+    prctl_option_name,
+    ptrace_request_name,
+    signal_code_name,
+    socket_state_name,
+    task_state_name,
+)
+from kubectl_gadget.linux.syscalls import KILLED, syscall_name
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.kind import (
     UNREAD,

@@ -6,7 +6,7 @@ its C type. The trap: names from the YAML or from a C enum take precedence over 
 
 from kubectl_gadget.gadgets.schema import Field
 from kubectl_gadget.linux.network import family_name, icmp_type_name, protocol_name, tcp_flag_names, tcp_state_name
-from kubectl_gadget.linux.process_constants import (
+from kubectl_gadget.linux.processes import (
     SIGNAL_NAMES,
     capability_name,
     capability_names,

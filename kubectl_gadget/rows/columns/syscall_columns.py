@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 
 from kubectl_gadget.gadgets.schema import Field
-from kubectl_gadget.linux.syscall_text import ARGUMENTS, Data, argument_texts, result_text
+from kubectl_gadget.linux.syscalls import ARGUMENTS, Data, argument_texts, result_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.texts import TextLists
 from kubectl_gadget.rows.vectors import SomeNumbers

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.linux.process_constants import NAMESPACE_KINDS
+from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.printing.messages import message
 from kubectl_gadget.observe.process import Process

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.linux.errno_and_open import ERRNO_NAMES, errno_name, open_flag_names
+from kubectl_gadget.linux.files import ERRNO_NAMES, errno_name, open_flag_names
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.columns.kinds import kind_of
 from kubectl_gadget.rows.columns.members import filter_members, row_members, shown

@@ -5,7 +5,7 @@
  * file, a gadget defines the name of the record's struct (CALL), its further members (CALL_FIELDS), the maximum sizes
  * of texts and, if it has --unique, UNIQUE_CALLS; after that, it defines deliver(), which gets the records.
  *
- * Hooks: the raw tracepoints of all system calls. The client's table (kubectl_gadget/linux/syscall_table.py)
+ * Hooks: the raw tracepoints of all system calls. The client's table (kubectl_gadget/linux/syscalls.py)
  * says, by number, which calls are wanted and what their arguments point to. The trap: after execve, the caller's
  * memory is gone, so the record of such a call is made when the call begins, and stored.
  */

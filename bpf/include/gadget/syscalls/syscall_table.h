@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The client's table of system calls (kubectl_gadget/linux/syscall_table.py): which calls are wanted, and what
+ * The client's table of system calls (kubectl_gadget/linux/syscalls.py): which calls are wanted, and what
  * their arguments point to. A gadget gets it through a parameter of the type `syscalls` for the variable syscall_table.
  */
 #pragma once

@@ -4,13 +4,14 @@ import signal
 
 import pytest
 
-from kubectl_gadget.linux.process_constants import (
+from kubectl_gadget.linux.processes import (
     capability_name,
     capability_names,
     capability_summary,
     namespace_kind_names,
     namespace_names,
     prctl_option_name,
+    protection_text,
     ptrace_request_name,
     signal_code_name,
     signal_name,
@@ -82,3 +83,7 @@ def test_requests_and_options() -> None:
 
 def test_kinds_of_namespaces() -> None:
     assert [namespace_kind_names(bits) for bits in (0, 1, 1 | 1 << 9, 0xFFFFFFFF)] == ["", "uts", "uts|user", ""]
+
+
+def test_protections_are_written_as_in_proc_maps() -> None:
+    assert [protection_text(bits) for bits in (0, 1, 3, 5, 7, 0xFFFFFFFF)] == ["---", "r--", "rw-", "r-x", "rwx", ""]

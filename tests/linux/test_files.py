@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.linux.mount import mount_flag_names
+from kubectl_gadget.linux.files import fsnotify_mask_names, mount_flag_names
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,12 @@ from kubectl_gadget.linux.mount import mount_flag_names
 )
 def test_flags_mean_what_they_do_in_their_call(call: int, flags: int, names: str) -> None:
     assert mount_flag_names(call << 32 | flags) == names
+
+
+def test_a_bit_means_what_its_own_interface_says() -> None:
+    assert fsnotify_mask_names(0x102 | 0x40000000) == "MODIFY|CREATE|ISDIR"
+    assert fsnotify_mask_names(1 << 63 | 0x20 | 0x40000000) == "OPEN|ONDIR"
+    assert fsnotify_mask_names(0x8000) == "IGNORED"
+    assert fsnotify_mask_names(1 << 63 | 0x8000) == "FS_ERROR"
+    assert fsnotify_mask_names(1 << 63 | 1 << 40) == hex(1 << 40)
+    assert fsnotify_mask_names(0) == ""

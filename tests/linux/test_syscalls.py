@@ -8,9 +8,16 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import ARCHITECTURES
-from kubectl_gadget.linux.syscall_table import arguments, kernel_table, select
-from kubectl_gadget.linux.syscall_text import KILLED, argument_texts, result_text
-from kubectl_gadget.linux.syscalls import syscall_name, syscall_names
+from kubectl_gadget.linux.syscalls import (
+    KILLED,
+    argument_texts,
+    arguments,
+    kernel_table,
+    result_text,
+    select,
+    syscall_name,
+    syscall_names,
+)
 
 HEADER = Path(__file__).parents[2] / "bpf" / "include" / "kernel" / "syscalls.h"
 RENAMED = {"newstat": "stat", "newfstat": "fstat", "newlstat": "lstat", "sendfile64": "sendfile", "umount": "umount2"}
