@@ -2,7 +2,7 @@
 /*
  * trace sni: emits the first packets of TLS connections as `struct gadget_packet`: over TCP, the segments of the
  * ClientHello, on any port; over UDP, the Initial packets of QUIC. From these, the client makes one `struct trace_sni`
- * for each hello: kubectl_gadget/protocols/sni.py.
+ * for each hello: kubectl_gadget/protocols/tls.py.
  *
  * Hooks: cgroup_skb at the node's root. Not seen: over TCP, a hello whose segments arrive out of order, or that does
  * not begin at the start of a segment.

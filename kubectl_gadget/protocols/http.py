@@ -8,11 +8,9 @@ from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.protocols.http1 import Http1
-from kubectl_gadget.protocols.http2 import Http2
-from kubectl_gadget.protocols.http2_frames import PREFACE, looks_like_frames
+from kubectl_gadget.protocols.http2 import PREFACE, Http2, looks_like_frames
 from kubectl_gadget.protocols.http_exchange import HttpRows
-from kubectl_gadget.protocols.packets import FIN, RST, Packet, packets
-from kubectl_gadget.protocols.tcp import Connections, Stream
+from kubectl_gadget.protocols.tcp import FIN, RST, Connections, Packet, Stream, packets
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.row_writer import asks_for_process
 from kubectl_gadget.rows.stage import Stage

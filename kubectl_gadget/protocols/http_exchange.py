@@ -3,18 +3,47 @@
 The trap: a row may be written when the response comes, when waiting for it has ended, and again if it comes after that.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.protocols.http_message import Head
-from kubectl_gadget.protocols.packets import Packet
 from kubectl_gadget.protocols.pending import PendingItems
+from kubectl_gadget.protocols.tcp import Packet
 from kubectl_gadget.rows.row_writer import RowWriter, Value, has_process
 
 _UNKNOWN = (1 << 64) - 1
 _UNKNOWN_STATUS = (1 << 32) - 1
 _CLIENT, _SERVER = 1, 2
+
+
+@dataclass
+class Head:
+    """The head of a request or a response. `method` is empty in a response, `status` is 0 in a request; either may be
+    unknown."""
+
+    method: str = ""
+    target: str = ""
+    status: int = 0
+    version: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """by lower-case name; of repeated headers only the last"""
+    after_gap: bool = False
+    """earlier messages may have been missed"""
+    is_whole: bool = True
+    """all of its headers are known"""
+
+    def text(self, name: str) -> str | None:
+        return self.headers.get(name)
+
+    @property
+    def length(self) -> int | None:
+        """Length of the body in bytes; None if the head does not give it."""
+        value = self.headers.get("content-length", "")
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
+
+    @property
+    def is_chunked(self) -> bool:
+        return self.headers.get("transfer-encoding", "").lower().endswith("chunked")
 
 
 class Waits(Protocol):

@@ -37,7 +37,7 @@ _STAGES = {
     "deadlock": "deadlock:Deadlock",
     "dns": "protocols.dns:Dns",
     "http": "protocols.http:Http",
-    "sni": "protocols.sni:Sni",
+    "sni": "protocols.tls:Sni",
     "tty": "tty:Tty",
 }
 """Module and class of each view; its arguments are the gadget and the values of all its parameters."""

@@ -12,9 +12,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamEnded
 
-from kubectl_gadget.protocols.http2_frames import PREFACE
-from kubectl_gadget.protocols.packets import packets
-from kubectl_gadget.protocols.tcp import Stream
+from kubectl_gadget.protocols.http2 import PREFACE
+from kubectl_gadget.protocols.tcp import Stream, packets
 from kubectl_gadget.rows.batch import decode
 from tests.bpf import network
 from tests.bpf.network import in_namespace

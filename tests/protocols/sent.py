@@ -4,7 +4,7 @@ from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.row_texts import MemberRows
-from kubectl_gadget.protocols.packets import TCP, UDP
+from kubectl_gadget.protocols.tcp import TCP, UDP
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.row_writer import RowWriter
 from kubectl_gadget.rows.rows import Rows

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.gadgets.load import read_gadget
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.protocols.dns import Dns
-from kubectl_gadget.protocols.dns_message import MALFORMED, read_message
+from kubectl_gadget.protocols.dns import MALFORMED, Dns, read_message
 from tests.protocols.sent import CLIENT, SERVER, TCP, read, sent
 
 SECOND = 1_000_000_000

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.gadgets.load import read_gadget
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.protocols.http import Http
-from kubectl_gadget.protocols.packets import FIN, RST
+from kubectl_gadget.protocols.tcp import FIN, RST
 from tests.protocols.sent import TCP, read, sent
 
 SECOND, MILLISECOND = 1_000_000_000, 1_000_000

@@ -8,8 +8,8 @@ from aioquic.quic.connection import QuicConnection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.protocols.client_hello import from_handshake
 from kubectl_gadget.protocols.quic import _VERSIONS, NotQuicError, QuicHello, _client_keys, _crypto_frames
+from kubectl_gadget.protocols.tls import from_handshake
 
 NAME = "ship.rebels.example"
 VERSION_2 = 0x6B3343CF

@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.protocols.packets import ACK, SYN, TCP, Packet
-from kubectl_gadget.protocols.tcp import Connections, Stream
+from kubectl_gadget.protocols.tcp import ACK, SYN, TCP, Connections, Packet, Stream
 
 
 def packet(sequence: int, payload: bytes = b"", missing: int = 0, flags: int = 0, **more: Any) -> Packet:
