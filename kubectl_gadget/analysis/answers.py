@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from kubectl_gadget.analysis.queries import QueryResult
 from kubectl_gadget.output.escape import csv_line, escape, json_line
 from kubectl_gadget.output.machine import csv_cell, yaml_text
-from kubectl_gadget.output.tables.widths import text_width
+from kubectl_gadget.output.tables import text_width
 
 _WIDEST = 60
 """Cells are padded to this width at most; a longer one moves only the rest of its own line."""

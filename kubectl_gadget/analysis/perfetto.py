@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.output.columns import EVENT
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.row_texts import MemberRows
-from kubectl_gadget.output.shown_columns import EVENT
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.rows.columns.wall_time import nanoseconds
 from kubectl_gadget.rows.rows import Rows

@@ -12,7 +12,7 @@ from typing import Any
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import FactKind, Unit
 from kubectl_gadget.counts import count
-from kubectl_gadget.output.markup import for_html, for_markdown, markdown_table
+from kubectl_gadget.output.escape import for_html, for_markdown, markdown_table
 
 _MOST_ROWS = 20
 _HEAD = ("change", "level", "container", "what", "ATT&CK")

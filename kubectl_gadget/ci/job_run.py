@@ -25,7 +25,7 @@ from kubectl_gadget.ci.run_checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.output.markup import for_log, printable
+from kubectl_gadget.output.escape import for_log, printable
 from kubectl_gadget.run.nodes.backlog import StepMark
 from kubectl_gadget.run.nodes.local_request import local_filter
 from kubectl_gadget.run.nodes.node_state import NodeState

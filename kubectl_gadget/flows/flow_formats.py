@@ -13,13 +13,13 @@ from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_columns import csv_blocks, csv_header, json_blocks
 from kubectl_gadget.flows.flow_json import MEMBERS, hubble, record
 from kubectl_gadget.flows.service_map import graph
+from kubectl_gadget.output.columns import Heading, names_of
 from kubectl_gadget.output.escape import escape, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
 from kubectl_gadget.output.machine import yaml_text
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS
-from kubectl_gadget.output.shown_columns import Heading, names_of
-from kubectl_gadget.output.tables.stream_table import TableSink
+from kubectl_gadget.output.tables import TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.similar_names import suggested
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party, Who, address_name
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.joining.plain_flows import Objects
+from kubectl_gadget.output.columns import Heading
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.shown_columns import Heading
 from kubectl_gadget.output.terminal import RED
 from kubectl_gadget.rows.columns.members import LATE_MARK
 from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text

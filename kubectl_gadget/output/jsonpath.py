@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.columns import EVENT, Heading, JoinedColumns
 from kubectl_gadget.output.escape import escape, escape_all
-from kubectl_gadget.output.joined_columns import JoinedColumns
 from kubectl_gadget.output.row_texts import MemberRows
-from kubectl_gadget.output.shown_columns import EVENT, Heading
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.texts import CodedTexts

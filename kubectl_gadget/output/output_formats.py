@@ -5,29 +5,24 @@ The trap: every mistake in the user's options must be found here, before anythin
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import Literal, TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.light_dataclasses import dataclass
+from kubectl_gadget.output.columns import DETAILS, EVENT, Heading, choose_columns, headings
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.histograms import DiffTable, SavedHistogram, TableWithBars, key_columns
+from kubectl_gadget.output.live import LiveColumns, LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import ROWS
 from kubectl_gadget.output.row_texts import MemberRows, cells, detail_cells, object_names
-from kubectl_gadget.output.shown_columns import DETAILS, EVENT, Heading, choose_columns, headings
 from kubectl_gadget.output.sink import Sink, StreamSink
-from kubectl_gadget.output.tables.blocks import BlockTable
-from kubectl_gadget.output.tables.histogram_bars import TableWithBars, key_columns
-from kubectl_gadget.output.tables.histogram_diff import DiffTable, SavedHistogram
-from kubectl_gadget.output.tables.stream_table import TableSink
+from kubectl_gadget.output.tables import BlockTable, TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.rows.columns.members import filter_members
 from kubectl_gadget.rows.rows import Rows
-
-if TYPE_CHECKING:
-    from kubectl_gadget.output.live.fitting_columns import LiveColumns
-    from kubectl_gadget.output.live.screen import LiveTable
 
 
 class NameSink(StreamSink):
@@ -84,7 +79,7 @@ def make_sink(
     sink = make(SinkRequest(options, gadgets, stream, terminal, template, chosen))
     if not arrangement.flame_graph:
         return sink
-    from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink
+    from kubectl_gadget.output.flame_graph import FlameGraphSink
 
     return FlameGraphSink(arrangement.flame_graph, gadgets, sink, arrangement.diff, options.selection)
 
@@ -130,10 +125,8 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
         return TableWithBars(plain(stream), stream, gadgets[0], shown, arrangement.bars)
 
     if live and terminal:
-        from kubectl_gadget.output.live import fitting_columns, screen
-
-        live_columns = fitting_columns.LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
-        live_table = screen.LiveTable(stream, table, terminal, gadgets[0], shown, arrangement)
+        live_columns = LiveColumns(titles, keys, gadgets[0].table.narrow, cells)
+        live_table = LiveTable(stream, table, terminal, gadgets[0], shown, arrangement)
         live_table.look = live_columns.look
         live_table.hidden = lambda: len(titles) - len(fit_titles())
         return live_table
@@ -181,19 +174,19 @@ def _pcapng(request: SinkRequest) -> Sink:
 
 
 def _folded(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.profiles.folded import FoldedSink
+    from kubectl_gadget.output.profiles import FoldedSink
 
     return FoldedSink(request.stream, request.gadgets)
 
 
 def _speedscope(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.profiles.speedscope import SpeedscopeSink
+    from kubectl_gadget.output.profiles import SpeedscopeSink
 
     return SpeedscopeSink(request.stream, request.gadgets)
 
 
 def _pprof(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.profiles.pprof import PprofSink
+    from kubectl_gadget.output.profiles import PprofSink
 
     return PprofSink(request.stream, request.gadgets, request.terminal)
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.output.joined_columns import JoinedColumns
-from kubectl_gadget.output.shown_columns import EVENT, details, find_column, member_names
+from kubectl_gadget.output.columns import EVENT, JoinedColumns, details, find_column, member_names
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.kind import Member
 from kubectl_gadget.rows.columns.members import filter_members, owner_texts, shown

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import AgentError, GadgetError
-from kubectl_gadget.output.live.keys import reading_keys
+from kubectl_gadget.output.live import reading_keys
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.run import summary
 from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.light_dataclasses import dataclass
+from kubectl_gadget.output.columns import column_names
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.shown_columns import column_names
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.rows.collector import Collector

@@ -12,7 +12,7 @@ from kubectl_gadget.ci.activity import Activity
 from kubectl_gadget.ci.finding import Finding, RunReport
 from kubectl_gadget.ci.reports.markdown import process_line
 from kubectl_gadget.counts import count
-from kubectl_gadget.output.markup import for_html as _text
+from kubectl_gadget.output.escape import for_html as _text
 
 _MOST_PROCESSES = 5000
 _MOST_ROWS = 1000

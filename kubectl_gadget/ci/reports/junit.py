@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from kubectl_gadget.ci.finding import Check, Finding, Level, RunReport, Status
 from kubectl_gadget.counts import count
-from kubectl_gadget.output.markup import for_xml
+from kubectl_gadget.output.escape import for_xml
 
 _SUITE = "kubectl gadget"
 _MOST = 50

@@ -10,7 +10,7 @@ from typing import TypeVar
 from kubectl_gadget.ci.activity import Activity, RemoteEnd, SeenProcess
 from kubectl_gadget.ci.finding import Finding, Level, RunReport, Status
 from kubectl_gadget.counts import count
-from kubectl_gadget.output.markup import for_html, for_markdown, markdown_code, markdown_table
+from kubectl_gadget.output.escape import for_html, for_markdown, markdown_code, markdown_table
 
 _Key = TypeVar("_Key")
 _MOST_FINDINGS = 20

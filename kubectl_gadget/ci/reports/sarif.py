@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from kubectl_gadget.ci.finding import Check, Finding, RunReport, SourceLocation, Status
 from kubectl_gadget.ci.reports.json_report import valid
-from kubectl_gadget.output.markup import for_log
+from kubectl_gadget.output.escape import for_log
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 _ROOT = "%SRCROOT%"

@@ -79,7 +79,7 @@ def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 
 def _print(changes: "tuple[Change, ...]", reasons: tuple[str, ...], output: str) -> None:
     from kubectl_gadget.behavior import change_report
-    from kubectl_gadget.output.markup import for_log
+    from kubectl_gadget.output.escape import for_log
 
     if output == "json":
         sys.stdout.write(change_report.json_report(changes, reasons))

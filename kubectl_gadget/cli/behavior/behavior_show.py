@@ -79,7 +79,7 @@ def fact_json(fact: "Fact", of: "Behavior") -> dict[str, object]:
 
 
 def _print(found: "Behavior") -> None:
-    from kubectl_gadget.output.markup import for_log
+    from kubectl_gadget.output.escape import for_log
 
     for unit, coverage in sorted(found.coverage.items(), key=lambda item: str(item[0])):
         lines = [str(unit), *(f"  {line}" for line in _coverage_lines(coverage))]

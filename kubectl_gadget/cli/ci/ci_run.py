@@ -79,7 +79,7 @@ def conclude(
 ) -> int:
     """Writes the reports, as this user, prints the verdict, and returns the exit code."""
     from kubectl_gadget.ci.child_command import writing_as
-    from kubectl_gadget.output.markup import for_log
+    from kubectl_gadget.output.escape import for_log
 
     for line in text.lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")

@@ -32,7 +32,7 @@ def print_json(answer: object) -> None:
 def _widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
     """Widths of the columns so that all fit into `room` cells: the widest shrinks first. None: words would have to
     break."""
-    from kubectl_gadget.output.tables.widths import text_width
+    from kubectl_gadget.output.tables import text_width
 
     columns = list(zip(*cells, strict=True))
     widths = [max(map(text_width, column)) for column in columns]

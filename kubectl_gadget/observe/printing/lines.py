@@ -17,7 +17,7 @@ from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.row import ending
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.output.tables.widths import text_width
+from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color
 from kubectl_gadget.wire.policy_events.body import rfc3339
 from kubectl_gadget.wire.policy_events.event import PolicyEvent, StackEntry

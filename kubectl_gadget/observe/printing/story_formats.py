@@ -16,7 +16,7 @@ from kubectl_gadget.observe.printing.process_tree_drawing import Tree
 from kubectl_gadget.observe.row import entries_of
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.sink import Sink, StreamSink
-from kubectl_gadget.output.tables.widths import cut
+from kubectl_gadget.output.tables import cut
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.rows.rows import Rows
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import HISTOGRAM_MAXIMA, PERCENTILES, Gadget
-from kubectl_gadget.output.shown_columns import find_column
+from kubectl_gadget.output.columns import find_column
 from kubectl_gadget.rows.batch import Batch, join
 from kubectl_gadget.rows.columns.histogram import percentiles
 from kubectl_gadget.rows.columns.members import column_members

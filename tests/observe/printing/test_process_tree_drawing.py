@@ -6,7 +6,7 @@ from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.printing import process_tree_drawing
 from kubectl_gadget.observe.printing.process_tree_drawing import Tree
 from kubectl_gadget.observe.printing.story_formats import TreeSink
-from kubectl_gadget.output.tables.widths import text_width
+from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.wire.policy_events.event import PolicyEvent
 from kubectl_gadget.wire.policy_events.exec_id import ExecId

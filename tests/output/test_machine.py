@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from kubectl_gadget.output import text_cells
+from kubectl_gadget.output import machine
 from kubectl_gadget.output.escape import csv_line, is_printable
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.row_texts import MemberRows
@@ -129,18 +129,18 @@ def test_ends_of_lines_are_quoted_whatever_the_library_quotes(monkeypatch: pytes
     monkeypatch.setattr(csv, "writer", writer)
     for text in ("a\rb", "a\nb", "a\r\nb"):
         assert csv_line([text, "c"]) == f'"{text}",c\n'
-        assert text_cells.csv_cells(str)[json.dumps(text)] == f'"{text}"'
+        assert machine.csv_cells(str)[json.dumps(text)] == f'"{text}"'
 
 
 def test_cells_of_any_number_of_words_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_cells, "_MOST", 10)
-    cells = text_cells.csv_cells(str)
+    monkeypatch.setattr(machine, "_MOST", 10)
+    cells = machine.csv_cells(str)
     assert [cells[json.dumps(f"word {number}")] for number in range(100)] == [f"word {number}" for number in range(100)]
     assert len(cells) <= 10
 
 
 def test_long_texts_are_not_kept() -> None:
-    cells = text_cells.yaml_cells(yaml.safe_dump)
+    cells = machine.yaml_cells(yaml.safe_dump)
     text = json.dumps("\x1b" * 4096)
     assert yaml.safe_load("k:" + cells[text]) == {"k": "\x1b" * 4096}
     assert not cells

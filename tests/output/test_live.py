@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.output.live import screen
-from kubectl_gadget.output.live.fitting_columns import LiveColumns
-from kubectl_gadget.output.live.screen import LiveTable
+from kubectl_gadget.output import live
+from kubectl_gadget.output.columns import Heading, choose_columns, headings
+from kubectl_gadget.output.live import LiveColumns, LiveTable
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.shown_columns import Heading, choose_columns, headings
-from kubectl_gadget.output.tables.blocks import BlockTable
-from kubectl_gadget.output.tables.stream_table import TableSink
-from kubectl_gadget.output.tables.widths import fitting
+from kubectl_gadget.output.tables import BlockTable, TableSink, fitting
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.container_lookup import Identity
 from kubectl_gadget.rows.rows import Rows
@@ -49,7 +46,7 @@ def block(counts: Sequence[int]) -> Rows:
     return arrange([part("a", [(5, number, count, 1) for number, count in enumerate(counts)])], Arrangement())
 
 
-def live(stream: TextIO, max_rows: int | None = None) -> LiveTable:
+def live_table(stream: TextIO, max_rows: int | None = None) -> LiveTable:
     return LiveTable(stream, table, TERMINAL, TOP, NAMES, Arrangement(sort=("-count",), max_rows=max_rows))
 
 
@@ -60,7 +57,7 @@ def numbers(stream: StringIO) -> list[int]:
 
 def test_each_block_is_drawn_over_the_one_before() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3, 5]))
     assert "\x1b[?1049h" not in stream.getvalue()
     assert "A\r" not in stream.getvalue()
@@ -73,13 +70,13 @@ def test_each_block_is_drawn_over_the_one_before() -> None:
 
 def test_no_more_rows_are_drawn_than_the_terminal_has_room_for() -> None:
     stream = StringIO()
-    live(stream).write_block(block(list(range(1, 40))))
+    live_table(stream).write_block(block(list(range(1, 40))))
     assert numbers(stream) == [39, 38, 37, 36, 35, 34]
 
 
 def test_keys_turn_the_order_and_change_what_is_sorted_by() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3, 5, 4]))
     assert numbers(stream) == [5, 4, 3]
     sink.key("r")
@@ -90,7 +87,7 @@ def test_keys_turn_the_order_and_change_what_is_sorted_by() -> None:
 
 def test_a_filter_is_typed_and_taken_back() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3, 5, 4]))
     for key in "fcount > 3x\x7f\r":
         sink.key(key)
@@ -102,7 +99,7 @@ def test_a_filter_is_typed_and_taken_back() -> None:
 
 def test_a_wrong_filter_is_reported_and_can_be_corrected() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3, 5]))
     for key in "fcuont > 3\r":
         sink.key(key)
@@ -113,7 +110,7 @@ def test_a_wrong_filter_is_reported_and_can_be_corrected() -> None:
 
 def test_nothing_moves_while_it_is_paused() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3]))
     sink.key("p")
     sink.write_block(block([8]))
@@ -125,7 +122,7 @@ def test_nothing_moves_while_it_is_paused() -> None:
 
 def test_q_ends_the_run() -> None:
     ended: list[bool] = []
-    sink = live(StringIO())
+    sink = live_table(StringIO())
     sink.quit = lambda: ended.append(True)
     sink.key("q")
     assert ended == [True]
@@ -191,7 +188,7 @@ def last_drawn(stream: StringIO) -> str:
 
 def test_a_filter_is_edited_as_in_a_shell() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3, 5]))
     typed(sink, "fcount > 3 && nope")
     assert "filter: count > 3 && nope_" in last_drawn(stream)
@@ -208,19 +205,19 @@ def test_a_filter_is_edited_as_in_a_shell() -> None:
 
 def test_a_wrong_filter_says_what_was_meant() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3]))
     typed(sink, "fcount = 3\r")
     assert "CEL writes == for equal. try: 'count == 3'" in last_drawn(stream)
 
 
 def test_the_help_of_the_keys_fits_80_columns() -> None:
-    assert max(map(len, screen._HELP_LINES)) <= 80
+    assert max(map(len, live._HELP_LINES)) <= 80
 
 
 def test_h_explains_the_keys_until_the_next_one() -> None:
     stream = StringIO()
-    sink = live(stream)
+    sink = live_table(stream)
     sink.write_block(block([3]))
     for key in "h?":
         sink.key(key)

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.profiles.folded import read_folded
+from kubectl_gadget.output.profiles import read_folded
 from kubectl_gadget.rows.stacks import CallFrame, number_of
 from tests.output.sampled import PROFILE, batch, profile, stack, written
 from tests.rows.tables.test_aggregation import TOP

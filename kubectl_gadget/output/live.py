@@ -1,27 +1,144 @@
-"""A table that is redrawn in place at each interval; keys sort, filter, pause and end it.
+"""Chooses the columns of a live table when the terminal is too narrow for all of them.
 
-It does not use the alternate screen: earlier output stays above, and the last table stays when the run ends. The trap:
-keys come from another thread than rows, so everything that draws holds the lock.
+Columns that were empty in all rows so far are dropped first; columns that distinguish the rows on the screen are
+dropped last. The trap: rows change every second, so a column that once had a value, or once distinguished two rows,
+keeps that status; otherwise columns would come and go.
 """
 
+import os
+import select
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
 
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.output.columns import Heading
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import StreamSink
-from kubectl_gadget.output.tables.blocks import MakeTable, table_text
-from kubectl_gadget.output.tables.widths import cut, text_width
+from kubectl_gadget.output.tables import MakeTable, cut, fitting, table_text, text_width
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.tables.aggregation import sort
 from kubectl_gadget.rows.tables.arrangement import Arrangement
 
-if TYPE_CHECKING:  # needed only for a filter
+if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter
+
+
+_EMPTY = frozenset({"-", "", '""'})
+
+
+class LiveColumns:
+    """The columns of one table. `keys` are the columns that identify a row; those in `narrow` are dropped first."""
+
+    def __init__(
+        self,
+        headings: Sequence[Heading],
+        keys: Sequence[str],
+        narrow: Sequence[str],
+        read: Callable[[Rows, str], Sequence[str]],
+    ) -> None:
+        self._headings = headings
+        self._keys = keys
+        self._narrow = narrow
+        self._read = read
+        self._full: set[str] = set()
+        self._distinguishing: set[str] = set()
+
+    def look(self, rows: Rows) -> None:
+        """Takes the rows that are on the screen now."""
+        if not len(rows):
+            return
+        cells = {heading.name: self._read(rows, heading.name) for heading in self._headings}
+        self._full |= {name for name, column in cells.items() if not _EMPTY.issuperset(column)}
+        kept = [name for name in self._keys if name in cells]
+        different = len(set(zip(*(cells[name] for name in kept), strict=True)))
+        for name in (*self._narrow, *reversed(self._keys)):
+            if name not in kept:
+                continue
+            others = [other for other in kept if other != name]
+            if others and len(set(zip(*(cells[other] for other in others), strict=True))) == different:
+                kept = others
+        if len(rows) > 1:
+            self._distinguishing |= set(kept)
+
+    def fitting(self, available: int, sorted_by: str) -> list[Heading]:
+        """The columns for a terminal of `available` columns."""
+        empty = [heading.name for heading in self._headings if self._full and heading.name not in self._full]
+        return fitting(
+            self._headings, available, self._narrow, sorted_by, empty=empty, distinguishing=self._distinguishing
+        )
+
+
+# Reads keys from a terminal while something else prints.
+
+
+_LOOK_SECONDS = 0.1
+
+
+class Keys:
+    """Calls `pressed` with each key, from its own thread."""
+
+    def __init__(self, descriptor: int, pressed: Callable[[str], object]) -> None:
+        self._descriptor = descriptor
+        self._pressed = pressed
+        self._before: list[int | list[bytes | int]] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="keys", daemon=True)
+
+    def __enter__(self) -> Self:
+        import termios  # Windows has none, and no terminal that can_read_keys finds
+        import tty
+
+        self._before = termios.tcgetattr(self._descriptor)
+        tty.setcbreak(self._descriptor, termios.TCSANOW)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        import termios
+
+        self._over.set()
+        self._thread.join()
+        termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)
+
+    def _read(self) -> None:
+        while not self._over.is_set():
+            if not select.select([self._descriptor], [], [], _LOOK_SECONDS)[0]:
+                continue
+            data = os.read(self._descriptor, 64)
+            if not data:
+                return
+            text = data.decode(errors="ignore")
+            # Arrow keys and similar send an escape sequence; they are ignored.
+            for key in text if not text.startswith("\x1b") or text == "\x1b" else "":
+                self._pressed(key)
+
+
+def reading_keys(stream: object, pressed: Callable[[str], object] | None) -> AbstractContextManager[object]:
+    """Reads keys in a with statement, unless nothing handles them, or `stream` is not a terminal, or another job has
+    it."""
+    descriptor = None if pressed is None else _terminal(stream)
+    return nullcontext() if descriptor is None or pressed is None else Keys(descriptor, pressed)
+
+
+def _terminal(stream: object) -> int | None:
+    """Returns the file descriptor of a terminal whose foreground is this job, or None."""
+    try:
+        descriptor: int = stream.fileno()  # type: ignore[attr-defined]
+        if os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp():
+            return descriptor
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None
+
+
+# A table that is redrawn in place at each interval; keys sort, filter, pause and end it.
+
 
 _LINES_AROUND = 2
 """The header, and the line with the cursor."""

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.flame_graph import FlameGraphSink, tree
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.profiles.flame_graph import FlameGraphSink, tree
 from kubectl_gadget.rows.tables.arrangement import Arrangement
 from kubectl_gadget.rows.tables.call_paths import PathStep
 from tests.flows.browser import CHROMIUM, Page, empty_page

@@ -1,1 +1,0 @@
-"""A table that is redrawn in place, and the keys that control it."""

@@ -1,1 +1,0 @@
-"""Formats for profiles: folded stacks, flame graphs, pprof, speedscope."""

@@ -1,1 +1,0 @@
-"""Tables as text: streams, intervals, histograms, and column widths."""
