@@ -16,6 +16,7 @@ from bench.rounds import Discard, alternate, arguments, describe_machine, print_
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.recording.recorder import Recorder
+from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.nodes.backlog import Events, Item
 from kubectl_gadget.run.pipeline import PipelineEvents
 from kubectl_gadget.run.preparation import prepare
@@ -82,7 +83,7 @@ def write(source: OpensOfRun, path: Path | None, rows: bool = True) -> tuple[flo
     while frames.take(None) is not None:
         if recorder.writer._waiting_bytes > _MOST_WAITING:
             time.sleep(0.001)  # a run is never faster than this
-    recorder.close({}, 1.0)
+    recorder.close({}, Coverage())
     spent, size = time.process_time() - began, path.stat().st_size
     path.unlink()
     return spent / source.events * 1e6, size, recorder.writer.dropped

@@ -30,6 +30,7 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorder import Recorder
 from kubectl_gadget.recording.replay_run import replay
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.pipeline import PipelineEvents
 from kubectl_gadget.run.preparation import prepare
 from kubectl_gadget.run.run_options import GadgetRun, Moment, RecordingOptions, Replay, RunOptions
@@ -75,7 +76,7 @@ def make(source: OpensOfRun, path: Path) -> list[int]:
             time.sleep(0.001)
         if taken % (len(source.steps) // 10) == 0:
             sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20)
-    recorder.close({}, 1.0)
+    recorder.close({}, Coverage())
     assert not recorder.writer.dropped
     return sizes
 

@@ -29,7 +29,7 @@ from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.replay_run import Replayed, replay, replayed
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.run import summary
+from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay, RunOptions
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", st
     try:
         with replayed(replace(options, make_sink=lambda *_: sink, sort=False), io.StringIO(), stderr) as shown:
             states = shown.frames.states
-            if options.quiet and not summary.is_complete(states, 0):
+            if options.quiet and coverage.doubts(shown.covered()):
                 gaps = sum(state.gap_seconds for state in states.values())
                 what = f"{summary.missing(states, 0):,} events lost in the run, {gaps:.1f} s without a connection"
                 stderr.write(escape(f"{shown.readers[0].path}: rows are missing: {what}") + "\n")

@@ -31,6 +31,7 @@ from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.run import summary
+from kubectl_gadget.run.coverage import CAUSES
 from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import Replay, RunOptions
@@ -142,9 +143,7 @@ def _losses(states: Mapping[str, NodeState], lost: int) -> Iterator[str]:
     """Why every container of a run is incomplete. The texts have no numbers that differ from run to run."""
     if lost:
         causes: Counter[str] = sum((summary.lost(state) for state in states.values()), Counter())
-        named = [
-            summary.CAUSES.get(cause, cause) for cause in sorted(causes) if causes[cause] and cause != "cut_strings"
-        ]
+        named = [CAUSES.get(cause, cause) for cause in sorted(causes) if causes[cause] and cause != "cut_strings"]
         yield f"events were lost ({', '.join(named) or 'of unknown containers'})"
     if any(state.gaps for state in states.values()):
         yield "a node could not be reached for some time"

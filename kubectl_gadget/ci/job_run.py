@@ -26,9 +26,9 @@ from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.escape import for_log, printable
+from kubectl_gadget.run.coverage import Coverage, Doubt, doubts, where
 from kubectl_gadget.run.nodes.backlog import StepMark
 from kubectl_gadget.run.nodes.local_request import local_filter
-from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.run.services import Surroundings
@@ -240,12 +240,14 @@ class CiRun:
         return has_unnamed(self._options.local, self._options.selection, self._order.checks.behavior)
 
     def _report(self, run: "LiveRun", lost: int, failure: GadgetError | None) -> RunReport:
-        command, states = self._order.command, run.states
+        command = self._order.command
         seconds = (self._ended or time.monotonic()) - self._began
-        incomplete = self._incomplete(states, failure)
+        incomplete = self._incomplete(run.coverage, failure)
         gadgets = [run.gadget.event for run in self._options.gadgets]
-        where = _where(self._order, self._options, states)
-        seen = TracedRun(where, self._began_ns, seconds, states, lost, run.watched, tuple(incomplete), tuple(gadgets))
+        where = _where(self._order, self._options, run.coverage)
+        seen = TracedRun(
+            where, self._began_ns, seconds, run.states, lost, run.watched, tuple(incomplete), tuple(gadgets)
+        )
         return replace(
             self._checks.report(seen),
             command=command.words if command else (),
@@ -253,20 +255,20 @@ class CiRun:
             warnings=self._warnings(),
         )
 
-    def _ending(self, states: Mapping[str, NodeState]) -> Mapping[str, Any]:
+    def _ending(self, coverage: Coverage) -> Mapping[str, Any]:
         """What the recording keeps of the run, for `ci judge`."""
         if not self._began:
             return {}
         command = self._order.command
         unfinished = command is not None and not self._over.is_set()
         ended = JobEnd(
-            where=_where(self._order, self._options, states),
+            where=_where(self._order, self._options, coverage),
             began_ns=self._began_ns,
             elapsed_ns=int(((self._ended or time.monotonic()) - self._began) * 1e9),
             incomplete=(
                 *(["the tracing ended before COMMAND"] if unfinished else []),
                 *([_left_running(self._left)] if self._left and not self._order.checks.judges else []),
-                *self._incomplete(states, None),
+                *self._incomplete(coverage, None),
             ),
             has_unnamed=self._has_unnamed,
         )
@@ -276,7 +278,7 @@ class CiRun:
         of_command = self._order.checks.pid is not None
         return tuple(not_followed(self._checks.activity.processes.values())) if of_command else ()
 
-    def _incomplete(self, states: Mapping[str, NodeState], failure: GadgetError | None) -> Iterator[str]:
+    def _incomplete(self, coverage: Coverage, failure: GadgetError | None) -> Iterator[str]:
         """Why events are missing that agents did not count as lost."""
         if failure is not None:
             yield f"the tracing failed: {failure}"
@@ -286,7 +288,7 @@ class CiRun:
             yield "the tracing ended before kubectl gadget ci stop"
         if self._left and self._order.checks.judges:
             yield _left_running(self._left)
-        yield from not_seen_on(states, self._began)
+        yield from uncounted(coverage, self._began_ns)
         yield from self._progress.missing
 
 
@@ -305,27 +307,18 @@ def _left_running(number: int) -> str:
     )
 
 
-def not_seen_on(states: Mapping[str, NodeState], began: float) -> Iterator[str]:
-    """Why events of nodes are missing: `began` is when COMMAND did, in monotonic seconds."""
-    for name, state in states.items():
-        late = 0.0 if state.attached_at is None else state.attached_at - began
-        if late > 0:
-            yield f"{name} was attached {late:.1f} s late: it joined while COMMAND ran"
-        elif not state.ever_attached:
-            yield f"{name} was not traced: {state.error or 'its agent did not start in time'}"
-        elif state.error is not None:
-            yield f"{name} failed: {state.error}"
-        if state.gaps:
-            yield f"{name}: the connection was lost, {state.gap_seconds:.1f} s are missing"
+def uncounted(coverage: Coverage, since_ns: int = 0) -> Iterator[str]:
+    """Yield why events are missing that were not counted as lost: `since_ns` is when COMMAND began."""
+    return (reason.text for reason in doubts(coverage, since_ns) if reason.doubt is not Doubt.LOST)
 
 
-def _where(order: CiOrder, options: RunOptions, states: Mapping[str, NodeState]) -> str:
+def _where(order: CiOrder, options: RunOptions, coverage: Coverage) -> str:
     if not options.local:
-        return f"{options.selection.described()} on {count(len(states), 'node')}"
+        return f"{options.selection.described()} on {where(coverage)}"
     what = "all processes" if options.selection.host else options.selection.described()
     if (pid := order.checks.pid) is not None:
         what = "the processes that the command started" if order.command else f"the descendants of {pid}"
-    return f"{what} on {', '.join(states)}"
+    return f"{what} on {', '.join(node.name for node in coverage.traced)}"
 
 
 def not_followed(processes: Iterable[SeenProcess]) -> Iterator[str]:

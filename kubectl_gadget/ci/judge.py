@@ -16,7 +16,7 @@ from kubectl_gadget.behavior.from_rows.row_facts import KINDS
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.finding import RunReport
 from kubectl_gadget.ci.job_end import JOB, JobEnd
-from kubectl_gadget.ci.job_run import not_seen_on
+from kubectl_gadget.ci.job_run import uncounted
 from kubectl_gadget.ci.job_steps import Marks
 from kubectl_gadget.ci.run_checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.errors import FrameError, UsageError
@@ -116,7 +116,7 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
         named_only = facts_need_names or not all(end.has_unnamed for end in ends)
         incomplete = (
             *(text for end in ends for text in end.incomplete),
-            *not_seen_on(run.frames.states, 0.0),
+            *uncounted(run.covered()),
             *unseen,
             *run.damages(),
         )

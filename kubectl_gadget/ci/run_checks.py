@@ -16,6 +16,7 @@ from kubectl_gadget.ci.job_steps import Marks
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.run import summary
+from kubectl_gadget.run.coverage import CAUSES
 from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.wire.policy_events.body import rfc3339
 
@@ -153,6 +154,6 @@ def _behavior_check(order: CheckOrder, events: Sequence[str]) -> "BehaviorCheck 
 
 def _causes(run: TracedRun) -> dict[str, int]:
     causes = sum((summary.lost(state) for state in run.states.values()), start=Counter[str]())
-    found = {summary.CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
+    found = {CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
     unnamed = run.lost - sum(number for cause, number in causes.items() if cause != "cut_strings")
-    return found | ({summary.CAUSES["unattributed"]: unnamed} if unnamed > 0 else {})
+    return found | ({CAUSES["unattributed"]: unnamed} if unnamed > 0 else {})

@@ -17,6 +17,7 @@ from kubectl_gadget.recording.recorded_objects import ObjectsRecorder
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.nodes.backlog import Selected
 from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.run_options import RunOptions
@@ -187,7 +188,7 @@ class Recorder:
         frames = (RecordedFrame(item.node, *to_frame(item.content)) for item in step.items)
         self.writer.step(step.now_ns, self._taken_ns, frames, answers, self._changes)
 
-    def close(self, states: Mapping[str, NodeState], seconds: float) -> str:
+    def close(self, states: Mapping[str, NodeState], coverage: Coverage) -> str:
         """Ends the recording. Returns a message about it."""
         nodes = {
             name: {
@@ -198,8 +199,8 @@ class Recorder:
             }
             for name, state in states.items()
         }
-        ending = self.options.ending(states) if self.options.ending else {}
-        whole = self.writer.close({"seconds": seconds, "nodes": nodes, **ending})
+        ending = self.options.ending(coverage) if self.options.ending else {}
+        whole = self.writer.close({"seconds": coverage.seconds, "nodes": nodes, **ending})
         self.has_failed = self._recording.is_all and not whole
         if self._recording.ring is not None:
             return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"

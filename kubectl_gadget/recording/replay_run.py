@@ -23,10 +23,12 @@ from kubectl_gadget.recording.recorded_objects import ReplayedObjects
 from kubectl_gadget.recording.recorded_run import RecordedRun, applied
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.rows.container_lookup import ContainerFilter
-from kubectl_gadget.run import summary
+from kubectl_gadget.run import coverage, summary
+from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage
 from kubectl_gadget.run.interrupts import heeded, how_to_end
 from kubectl_gadget.run.nodes.backlog import StepMark
 from kubectl_gadget.run.nodes.local_request import local_filter
+from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.run.preparation import prepare
 from kubectl_gadget.run.progress import Progress
@@ -35,6 +37,8 @@ from kubectl_gadget.run.services import Service, Surroundings
 from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.wire.frames import Frame
 from kubectl_gadget.wire.policy_events.body import rfc3339
+
+_MOST_GAPS = 1_000
 
 
 @dataclass
@@ -51,6 +55,28 @@ class Replayed:
         """How many events are missing; those of cgroups without a name count only `with_unnamed`."""
         found = self.pipeline.attribution
         return summary.missing(self.frames.states, found.unattributed) - (0 if with_unnamed else found.unnamed)
+
+    def covered(self) -> Coverage:
+        """Return who was traced, from when, to when."""
+        first, last = _bounds(self.readers)
+        nodes = (
+            NodeCoverage(
+                name=name,
+                attached_ns=first,
+                until_ns=last,
+                gaps=_gaps(state),
+                cause="" if state.error is None else Cause.FAILED,
+                why="" if state.error is None else str(state.error),
+                lost={cause: number for cause, number in summary.lost(state).items() if number},
+            )
+            for name, state in self.frames.states.items()
+        )
+        return Coverage(
+            complete_ns=first,
+            ended_ns=first + round(sum(map(seconds_of, self.readers)) * 1e9),
+            nodes=tuple(nodes),
+            unattributed=self.pipeline.attribution.unattributed,
+        )
 
     def damages(self) -> list[str]:
         """What could not be read, one line each."""
@@ -232,9 +258,9 @@ def _stopping(frames: RecordedFrames) -> Iterator[tuple[list[int], threading.Eve
 def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: Sequence[int]) -> int:
     frames, readers, pipeline = run.frames, run.readers, run.pipeline
     noun = summary.noun(options.gadgets[0].gadget)
-    seconds, unattributed = sum(map(seconds_of, readers)), pipeline.attribution.unattributed
+    covered = run.covered()
     for line in summary.lines(
-        frames.states, pipeline.verdict.shown, unattributed, pipeline.skew_ns, seconds, noun, pipeline.collector.late
+        covered, frames.states, pipeline.verdict.shown, pipeline.skew_ns, noun, pipeline.collector.late
     ):
         progress.say(line)
     whole = True
@@ -247,16 +273,27 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
         progress.warn(f"{count} frames of the recording cannot be read: {reason}")
     for note in options.transform.notes() if options.transform else ():
         progress.warn(note)
-    if reason := pipeline.verdict.reason:
+    whole = whole and (options.transform is None or options.transform.is_complete)
+    reasons = (*coverage.texts(coverage.doubts(covered)), *(() if whole else ("the recording is damaged",)))
+    reason, code = pipeline.verdict.outcome(reasons)
+    if reason:
         progress.warn(reason)
-        return summary.EXPECTATION_FAILED
+    if code == coverage.EXPECTATION_FAILED:
+        return code
     if signals:
         return 128 + signals[0]
-    whole = whole and (options.transform is None or options.transform.is_complete)
-    if options.strict and not (whole and summary.is_complete(frames.states, unattributed)):
+    if code:
+        return code
+    if options.strict and reasons:
         progress.warn("--strict: the recording is not complete")
         return 1
     return 0
+
+
+def _gaps(state: NodeState) -> tuple[MissingSpan, ...]:
+    """Return spans with the same number and sum as those of the run, up to a number that a run can have."""
+    first = (MissingSpan(since_ns=0, until_ns=round(state.gap_seconds * 1e9)),) if state.gaps else ()
+    return first + (MissingSpan(since_ns=0, until_ns=0),) * min(state.gaps - 1, _MOST_GAPS)
 
 
 def _damages(reader: RecordingReader) -> Iterator[str]:

@@ -18,9 +18,11 @@ from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.live import reading_keys
 from kubectl_gadget.output.standard_streams import reader_is_gone
-from kubectl_gadget.run import summary
+from kubectl_gadget.run import coverage, summary
+from kubectl_gadget.run.coverage import EXPECTATION_FAILED, Cause, Coverage, NodeCoverage
 from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end
 from kubectl_gadget.run.nodes.backlog import Backlog, Item, Selected, StepMark
+from kubectl_gadget.run.nodes.coverage import awake_or_not_ns
 from kubectl_gadget.run.nodes.local_request import early_request
 from kubectl_gadget.run.nodes.node import NodeSession
 from kubectl_gadget.run.nodes.node_state import NodeState
@@ -48,6 +50,8 @@ _FREEZE_CHANGES = 100
 """While nodes attach, what there is after so many of their changes is not looked through for garbage again."""
 _ANSWER_SECONDS = 30.0
 """Time limit for a node's snapshot, unless --timeout is given."""
+_WAIT_SECONDS = 5.0
+"""Time between two messages about nodes that are not attached yet."""
 
 
 @asynccontextmanager
@@ -129,8 +133,15 @@ class LiveRun:
         self._interrupts = Interrupts()
         self._failure: GadgetError | None = None
         self._watching = True
-        self._began = time.monotonic()
-        self._deadline_set = False
+        self._began_ns = awake_or_not_ns()
+        self._wall_ns = time.time_ns() - self._began_ns
+        """what that clock is advanced by to show wall time; not read again, so that all times have one order"""
+        self._complete_ns = self._ended_ns = 0
+        """when all nodes of the first selection were attached or had failed, or --start-timeout was over; and when the
+        run was to stop. 0: not yet"""
+        self._starts_until: float | None = None
+        """when --start-timeout is over (monotonic seconds), while that is awaited"""
+        self._gave_up_waiting = False
         self._announced = False
         self._pending: list[NodeState] = []
         """nodes that were neither attached nor failed when last looked"""
@@ -144,8 +155,10 @@ class LiveRun:
         self._has_keys = self._captures or bool(recorder and recorder.has_ring)
         self._answered: set[str] = set()
         self._asked: set[str] = set()
+        self.coverage = Coverage()
+        """who was traced, from when, to when; set when the run is over, as are the next four"""
         self.seconds = 0.0
-        """how long the run took; set when it is over, as are the next three"""
+        """how long everything was traced"""
         self.lost = self.unnamed = 0
         """lost: events that are missing; unnamed: those of them that belong to no container that has a name"""
         self.watched: list[Container] = []
@@ -179,11 +192,11 @@ class LiveRun:
             except BaseException:
                 await self._nodes.close()
                 raise
-            pipeline, seconds = await self._trace(keyboard)
-        return self._conclude(pipeline, seconds)
+            pipeline = await self._trace(keyboard)
+        return self._conclude(pipeline)
 
-    async def _trace(self, keyboard: TextIO | None) -> "tuple[Pipeline, float]":
-        """Returns the pipeline after its last row, and how long the run took in seconds."""
+    async def _trace(self, keyboard: TextIO | None) -> "Pipeline":
+        """Returns the pipeline after its last row."""
         backlog, recorder = Backlog(self._options.buffer_bytes), self._recorder
         self._backlog = backlog
         showing = asyncio.create_task(self._show_rows(backlog, keyboard), name="pipeline")  # awaited below
@@ -191,15 +204,40 @@ class LiveRun:
             await self._stream(backlog)
         finally:
             backlog.close()
-            ended = time.monotonic()
-            results = await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+            pipeline, _ = results = await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+            unattributed = 0 if isinstance(pipeline, BaseException) else pipeline.attribution.unattributed
+            self.coverage = self._covered(unattributed)
+            self.seconds = self.coverage.seconds
             if recorder is not None:
-                said = await asyncio.to_thread(recorder.close, self._states, ended - self._began)
+                said = await asyncio.to_thread(recorder.close, self._states, self.coverage)
                 self._progress.say(said)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return showing.result(), ended - self._began
+        return showing.result()
+
+    def _covered(self, unattributed: int) -> Coverage:
+        """Return who was traced, from when, to when, once all nodes are detached."""
+        wall, options = self._wall_ns, self._options
+        skipped = self._nodes.skipped().items()
+        return Coverage(
+            selected=options.selection.described(options.local),
+            absent=self._nodes.absent(),
+            gadgets=tuple(run.gadget.name for run in options.gadgets),
+            began_ns=self._began_ns + wall,
+            complete_ns=self._complete_ns and self._complete_ns + wall,
+            ended_ns=(self._ended_ns or awake_or_not_ns()) + wall,
+            interrupted=self._interrupts.signal is not None,
+            nodes=(
+                *(state.covered(wall, summary.lost(state)) for state in self._states.values()),
+                *(
+                    NodeCoverage(name=name, cause=Cause.SKIPPED, why=why)
+                    for name, why in skipped
+                    if name not in self._states
+                ),
+            ),
+            unattributed=unattributed,
+        )
 
     async def _show_rows(self, backlog: Backlog, keyboard: TextIO | None) -> "Pipeline":
         try:
@@ -289,13 +327,14 @@ class LiveRun:
     async def _apply(self, change: NodeChange, backlog: Backlog) -> None:
         for name in change.remove:
             if (leaving := self._sessions.pop(name, None)) is not None:
+                self._states[name].left = True
                 leaving.stop()
         for name, agent_filter in change.filters.items():
             if (known := self._sessions.get(name)) is not None:
                 await known.set_filter(agent_filter)
         for name, open_stream in change.add.items():
             state = self._states.setdefault(name, NodeState(name))
-            state.error = None
+            state.error, state.left = None, False
             session = NodeSession(
                 state,
                 open_stream,
@@ -312,8 +351,40 @@ class LiveRun:
             task = self._tasks.start(session.run(), f"session of {name}")
             self._running.add(task)
             task.add_done_callback(self._session_ended)
-        if not change.add and not self._sessions:
-            self._set_deadline()
+        if not self._sessions:
+            self._set_complete()
+        elif self._starts_until is None and not self._complete_ns:
+            seconds = self._options.agent.start_timeout
+            self._starts_until = time.monotonic() + seconds
+            self._tasks.start(self._await_starts(seconds), "start of the nodes' agents")
+
+    async def _await_starts(self, seconds: float) -> None:
+        """Say every few seconds what the run waits for, until all nodes are attached or have failed, or time is over.
+        Then what is attached is traced, and the others may still join."""
+        assert self._starts_until is not None
+        while not self._complete_ns and (left := self._starts_until - time.monotonic()) > 0:
+            await asyncio.sleep(min(_WAIT_SECONDS, left))
+            if not self._complete_ns and (left := self._starts_until - time.monotonic()) > 0:
+                self._progress.say(f"waiting for {self._waited_for()}; {left:.0f} s left (--start-timeout)")
+        if self._complete_ns:
+            return
+        for state in self._states.values():
+            if state.is_pending:
+                state.late_by = seconds
+        self._gave_up_waiting = True
+        if any(state.attached for state in self._states.values()):
+            self._progress.warn(f"not waiting any longer for {self._waited_for()}")
+            self._check()
+        else:
+            self._stop("no agent has started in time")
+
+    def _waited_for(self) -> str:
+        """Return which nodes are neither attached nor failed, and what they do."""
+        phases: dict[str, list[str]] = {}
+        for state in self._states.values():
+            if state.is_pending:
+                phases.setdefault(state.phase, []).append(state.name)
+        return "; ".join(f"{coverage.listed(names)}: {phase}" for phase, names in phases.items())
 
     def _session_ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -326,9 +397,9 @@ class LiveRun:
             self._changes += 1
             if self._changes % _FREEZE_CHANGES == 0:
                 gc.freeze()
-        if not self._deadline_set and any(state.attached for state in states):
-            self._set_deadline()
-        if not self._announced and self._is_attached():
+        if not self._complete_ns and self._is_settled():
+            self._set_complete()
+        if not self._announced and self._complete_ns and any(state.attached for state in states):
             self._announced = True
             self._attached.set()
             attached = sum(state.attached for state in states)
@@ -346,15 +417,17 @@ class LiveRun:
         if over:
             self._stop("no node is left")
 
-    def _is_attached(self) -> bool:
-        """Whether all nodes that did not fail are attached. Called for each of thousands of nodes, so it looks at all
-        of them only when those that were pending are no longer."""
+    def _is_settled(self) -> bool:
+        """Return whether each node is attached or has failed, or time is over. Called for each of thousands of nodes,
+        so it looks at all of them only when those that were pending are no longer."""
+        if self._gave_up_waiting:
+            return True
         states = self._states.values()
         while self._pending and not self._pending[-1].is_pending:
             self._pending.pop()
         if not self._pending:
             self._pending = [state for state in states if state.is_pending]
-        return not self._pending and any(state.attached for state in states)
+        return not self._pending and bool(states)
 
     def _has_answered(self, node: str) -> None:
         self._answered.add(node)
@@ -367,7 +440,10 @@ class LiveRun:
                 self._asked.add(name)
                 self._loop.call_later(self._options.timeout or _ANSWER_SECONDS, self._give_up_waiting, name)
         states = self._states.items()
-        if states and all(name in self._answered or state.error for name, state in states):
+        if states and all(
+            name in self._answered or state.error or (state.is_pending and state.late_by is not None)
+            for name, state in states
+        ):
             self._stop("all have answered")
 
     def _give_up_waiting(self, name: str) -> None:
@@ -389,11 +465,11 @@ class LiveRun:
                 self._reported.add(name)
                 self._progress.node(name, f"failed: {state.error}")
 
-    def _set_deadline(self) -> None:
-        if self._deadline_set:
+    def _set_complete(self) -> None:
+        """All that can be traced now is traced: --timeout counts from here."""
+        if self._complete_ns:
             return
-        self._deadline_set = True
-        self._began = time.monotonic()
+        self._complete_ns = awake_or_not_ns()
         if self._once:
             if not self._sessions:
                 self._stop("there are no nodes")
@@ -403,6 +479,7 @@ class LiveRun:
     def _stop(self, reason: str) -> None:
         if not self._stopped.is_set():
             self._progress.debug(f"stopping: {reason}")
+            self._ended_ns = awake_or_not_ns()
             self._stopped.set()
 
     def _interrupt(self, number: int) -> None:
@@ -413,38 +490,37 @@ class LiveRun:
             os._exit(128 + number)
         self._stop("signal")
 
-    def _conclude(self, pipeline: "Pipeline", seconds: float) -> int:
-        states = self._states
+    def _conclude(self, pipeline: "Pipeline") -> int:
+        states, covered, attribution = self._states, self.coverage, pipeline.attribution
         self.watched = pipeline.watched()
-        self.seconds, self.lost = seconds, summary.missing(states, pipeline.attribution.unattributed)
-        self.unnamed = pipeline.attribution.unnamed
-        ran = any(state.ever_attached for state in states.values())
-        if self._failure is not None and not ran:
+        self.lost, self.unnamed = summary.missing(states, attribution.unattributed), attribution.unnamed
+        is_traced, interrupted = bool(covered.traced), self._interrupts.signal
+        if self._failure is not None and not is_traced:
             raise self._failure
-        if states and not ran and self._interrupts.signal is None:
-            raise summary.none_ran(states)
-        noun = summary.noun(self._options.gadgets[0].gadget)
-        unattributed, skew_ns, late = pipeline.attribution.unattributed, pipeline.skew_ns, pipeline.collector.late
-        for line in summary.lines(states, pipeline.verdict.shown, unattributed, skew_ns, seconds, noun, late):
+        if covered.nodes and not is_traced and interrupted is None:
+            raise summary.none_ran(covered)
+        noun, verdict = summary.noun(self._options.gadgets[0].gadget), pipeline.verdict
+        for line in summary.lines(covered, states, verdict.shown, pipeline.skew_ns, noun, pipeline.collector.late):
             self._progress.say(line)
         if self._failure is not None:
             raise self._failure
         selection = self._options.selection
-        if self._options.local and not selection.host and not self.watched and not pipeline.verdict.shown.total():
+        if self._options.local and not selection.host and not self.watched and not verdict.shown.total():
             self._progress.say(summary.why_nothing(selection))
         if self._options.transform is not None:
             for note in self._options.transform.notes():
                 self._progress.warn(note)
-        if reason := pipeline.verdict.reason:
+        reasons = coverage.texts(coverage.doubts(covered))
+        reason, code = verdict.outcome(reasons)
+        if reason:
             self._progress.warn(reason)
-            return summary.EXPECTATION_FAILED
-        if self._interrupts.signal is not None:
-            return 128 + self._interrupts.signal
-        if any(state.error is not None for state in states.values()):
+        if code == EXPECTATION_FAILED:
+            return code
+        if interrupted is not None:
+            return 128 + interrupted
+        if code:
+            return code
+        if self._options.strict and reasons:
+            self._progress.warn(f"--strict: the trace is not complete: {coverage.some(reasons)}")
             return 1
-        if self._recorder is not None and self._recorder.has_failed:
-            return 1
-        if self._options.strict and not summary.is_complete(states, pipeline.attribution.unattributed):
-            self._progress.warn("--strict: the trace is not complete")
-            return 1
-        return 0
+        return int(coverage.has_failed(covered) or bool(self._recorder and self._recorder.has_failed))

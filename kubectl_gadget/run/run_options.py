@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.recording.outputs import Ring, Rotation
     from kubectl_gadget.recording.recording_places import PathOrUrl
     from kubectl_gadget.rows.collector import RowTransform
-    from kubectl_gadget.run.nodes.node_state import NodeState
+    from kubectl_gadget.run.coverage import Coverage
     from kubectl_gadget.run.services import Service
 
 
@@ -120,7 +120,7 @@ class RunOptions:
     record: RecordingOptions | None = None
     replay: Replay | None = None
     """show recordings instead of a run"""
-    ending: "Callable[[Mapping[str, NodeState]], Mapping[str, Any]] | None" = None
+    ending: "Callable[[Coverage], Mapping[str, Any]] | None" = None
     """what the recording's end also holds, made when all nodes are detached"""
     doing: str | None = None
     """such as "tracing processes", where the names of the gadgets do not say it"""

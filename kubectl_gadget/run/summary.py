@@ -1,34 +1,22 @@
 """The summary of a run: how much was seen, on which nodes, and what was lost, by STATS of docs/protocol.md. A loss of 0
 is reported too.
 
-The traps: truncated strings and events of unknown containers are in the output, so they are listed but do not count as
-lost; and counts start with each connection, so those of lost connections are added.
+Who was traced, and when, is said by run/coverage.py. The trap: counts start with each connection, so those of lost
+connections are added.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.cluster_options import Selection
+from kubectl_gadget.run import coverage
+from kubectl_gadget.run.coverage import Cause, Coverage
 from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
-
-EXPECTATION_FAILED = 4
-"""The exit code of --fail-on and --expect."""
-CAUSES = {
-    "ring_full": "ring buffer full",
-    "map_full": "map full",
-    "unexamined": "parts of a call not examined",
-    "recursion": "a program already running",
-    "detached": "programs stopped by others",
-    "cut_strings": "strings cut",
-    "unattributed": "of unknown containers",
-}
-"""Names of the counters in messages. Truncated strings and unknown containers are in the output; the rest is lost."""
 
 _REPORTED = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
 """The counts of a policy's hook that are reported, by their names in the report."""
@@ -72,37 +60,23 @@ def events(state: NodeState) -> int:
     return sum(gadget.events for gadget in _counts(state))
 
 
-def is_complete(states: Mapping[str, NodeState], unattributed: int) -> bool:
-    """Whether nothing is missing, as --strict requires."""
-    return unattributed == 0 and all(
-        state.error is None and state.gaps == 0 and not _missing(lost(state)) for state in states.values()
-    )
-
-
 def missing(states: Mapping[str, NodeState], unattributed: int) -> int:
     """Returns how many events are missing, including those of containers that no agent could name."""
-    return unattributed + sum(_missing(lost(state)) for state in states.values())
+    return unattributed + sum(coverage.missing(lost(state)) for state in states.values())
 
 
 def lines(
+    covered: Coverage,
     states: Mapping[str, NodeState],
     shown: Counter[str],
-    unattributed: int,
     skew_ns: Mapping[str, int],
-    seconds: float,
     noun: str = "event",
     late: int = 0,
 ) -> Iterator[str]:
     """Yields the lines of the summary. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of
     ours. Rows that are not events may be sums over several nodes, so they are not counted by node. `late` rows came
     after a younger row had been shown."""
-    total: Counter[str] = Counter(unattributed=unattributed)
-    for state in states.values():
-        total += lost(state)
-    yield (
-        f"{count(sum(shown.values()), noun)} in {seconds:.1f} s from {count(len(states), 'node')}; "
-        f"lost: {_causes(total)}"
-    )
+    yield coverage.first_line(covered, count(sum(shown.values()), noun))
     if late:
         yield f"  {count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
@@ -113,39 +87,32 @@ def lines(
     for what, numbers in (("requests of policies", requests), ("by agents", reactions)):
         if numbers:
             yield f"  {what}: " + ", ".join(f"{number:,} {name}" for name, number in numbers.items())
-    if len(states) > 1:
-        busiest = sorted(states.values(), key=lambda state: (-shown[state.name], state.name))
-        for state in busiest[:_NODES_LISTED]:
-            own = f"{count(shown[state.name], noun)}; " if noun == "event" else ""
-            yield f"  {state.name}: {own}lost: {_causes(lost(state))}"
+    if len(covered.nodes) > 1:
+        busiest = sorted(covered.traced, key=lambda node: (-shown[node.name], node.name))
+        for node in busiest[:_NODES_LISTED]:
+            own = f"{count(shown[node.name], noun)}; " if noun == "event" else ""
+            yield f"  {node.name}: {own}lost: {coverage.lost_text(node.lost)}"
         if len(busiest) > _NODES_LISTED:
             yield f"  and {len(busiest) - _NODES_LISTED} more nodes"
-    for name, state in states.items():
-        if state.gaps:
-            times = "once" if state.gaps == 1 else f"{state.gaps} times"
-            yield f"  {name}: the connection was lost {times}, {state.gap_seconds:.1f} s are missing"
-        if abs(skew_ns.get(name, 0)) >= 50_000_000:
-            skew = skew_ns[name] / 1e9
-            yield f"  {name}: its clock is {abs(skew):.2f} s {'ahead' if skew > 0 else 'behind'}; times are corrected"
-    for name, state in states.items():
-        if state.error is not None:
-            yield f"failed: {name}: {state.error}"
-            if state.error.remedy:
-                yield f"  try: {state.error.remedy}"
+    for name, ns in skew_ns.items():
+        if abs(ns) >= 50_000_000:
+            yield f"  {name}: its clock is {abs(ns) / 1e9:.2f} s {'ahead' if ns > 0 else 'behind'}; times are corrected"
+    yield from coverage.node_lines(covered)
 
 
-def none_ran(states: Mapping[str, NodeState]) -> AgentError:
+def none_ran(covered: Coverage) -> AgentError:
     """Returns one error for all nodes; a reason that several nodes share is stated once."""
-    errors = [(name, state.error) for name, state in states.items() if state.error is not None]
     by_text: dict[str, list[str]] = {}
-    for name, error in errors:
-        by_text.setdefault(str(error), []).append(name)
-    remedy = next((error.remedy for _, error in errors if error.remedy), None)
+    for node in covered.nodes:
+        by_text.setdefault(node.why, []).append(node.name)
+    remedy = next((node.remedy for node in covered.nodes if node.remedy), None)
+    if remedy is None and any(node.cause == Cause.NOT_IN_TIME for node in covered.nodes):
+        remedy = "--start-timeout with a longer time"
     if len(by_text) == 1:
         ((text, names),) = by_text.items()
         where = names[0] if len(names) == 1 else f"all {len(names)} nodes"
         return AgentError(f"{where}: {text}", remedy)
-    text = "\n".join(f"  {', '.join(names)}: {text}" for text, names in by_text.items())
+    text = "\n".join(f"  {coverage.listed(names)}: {text}" for text, names in by_text.items())
     return AgentError(f"no node could be traced\n{text}", remedy)
 
 
@@ -184,15 +151,3 @@ def _requests_and_reactions(states: Mapping[str, NodeState]) -> tuple[Counter[st
         requests.update({"answered": counts.answered, "failed": counts.failed, "left out": counts.left_out})
         reactions.update({"killed": gadget.killed, "had ended already": gadget.gone})
     return +requests, +reactions
-
-
-def _missing(causes: Mapping[str, Any]) -> int:
-    return sum(count for cause, count in causes.items() if cause != "cut_strings")
-
-
-def _causes(causes: Counter[str]) -> str:
-    lost_events = _missing({cause: n for cause, n in causes.items() if cause not in ("unattributed", "detached")})
-    # How many events a program would have seen is not known.
-    at_least = "at least " if causes["detached"] else ""
-    named = [f"{CAUSES.get(cause, cause)} {count:,}" for cause, count in sorted(causes.items()) if count]
-    return f"{at_least}{lost_events:,}" + (f" ({', '.join(named)})" if named else "")

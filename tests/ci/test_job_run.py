@@ -3,31 +3,28 @@
 import pytest
 
 from kubectl_gadget.ci.baseline_check import BehaviorOrder
-from kubectl_gadget.ci.job_run import has_unnamed, not_seen_on
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.ci.job_run import has_unnamed, uncounted
 from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage
+
+S = 1_000_000_000
 
 
-@pytest.mark.parametrize(
-    ("state", "reasons"),
-    [
-        (NodeState("n", ever_attached=True, attached_at=99.0), []),
-        (
-            NodeState("n", ever_attached=True, attached_at=103.5),
-            ["n was attached 3.5 s late: it joined while COMMAND ran"],
-        ),
-        (NodeState("n", error=AgentError("no BTF")), ["n was not traced: no BTF"]),
-        (NodeState("n"), ["n was not traced: its agent did not start in time"]),
-        (NodeState("n", ever_attached=True, attached_at=99.0, error=AgentError("ended")), ["n failed: ended"]),
-        (
-            NodeState("n", ever_attached=True, attached_at=99.0, gaps=1, gap_seconds=2.0),
-            ["n: the connection was lost, 2.0 s are missing"],
-        ),
-    ],
-)
-def test_a_node_that_was_late_or_failed_leaves_a_reason(state: NodeState, reasons: list[str]) -> None:
-    assert list(not_seen_on({"n": state}, 100.0)) == reasons
+def test_each_reason_but_counted_losses_is_reported() -> None:
+    """Counted losses are reported with their number, by cause."""
+    gap = MissingSpan(since_ns=105 * S, until_ns=107 * S)
+    nodes = (
+        NodeCoverage(name="fine", attached_ns=99 * S),
+        NodeCoverage(name="lossy", attached_ns=99 * S, lost={"ring_full": 3}),
+        NodeCoverage(name="late", attached_ns=103_500_000_000, selected_ns=103 * S),
+        NodeCoverage(name="cut", attached_ns=99 * S, gaps=(gap,)),
+        NodeCoverage(name="never", cause=Cause.FAILED, why="no BTF"),
+    )
+    assert list(uncounted(Coverage(nodes=nodes, complete_ns=100 * S, ended_ns=110 * S), 100 * S)) == [
+        "late was attached 3.5 s late: it joined during the run",
+        "cut: the connection was lost, 2.0 s are missing",
+        "never was not traced: no BTF",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def delete_an_agent(run: ClusterRun, broken: str, well: str) -> None:
         kubectl("delete", "pod", "-n", found["metadata"]["namespace"], found["metadata"]["name"], "--wait=false")
     run.until_said(f"{broken}: connection lost")
     until_more(run, f"on-{well}")
-    run.until_said(f"{broken}: connected again; what happened in")
+    run.until_said(f"{broken}: reconnected;")
     for node in (broken, well):
         until_more(run, f"on-{node}")
 

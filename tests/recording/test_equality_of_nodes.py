@@ -76,7 +76,7 @@ async def test_a_replay_prints_what_the_run_printed(
     await runner.until_said("/1 nodes" if "-l" in words else "on 2/2 nodes")
     await act()
     cluster.faults.cut_after["node-1"] = 0
-    await runner.until_said("node-1: connected again")
+    await runner.until_said("node-1: reconnected")
 
     def relabel(pod: dict[str, Any]) -> None:
         pod["metadata"]["labels"] = {"app": "web", "color": "red"}
@@ -101,7 +101,7 @@ async def test_a_replay_of_six_nodes_of_which_one_reconnects_prints_what_the_run
         await runner.until_said("on 6/6 nodes")
         await act()
         cluster.faults.cut_after["node-4"] = 0
-        await runner.until_said("node-4: connected again")
+        await runner.until_said("node-4: reconnected")
         await act()
         _, output, _ = await runner.end()
     nodes = {json.loads(line)["node"] for line in output.splitlines()}

@@ -70,20 +70,20 @@ async def stop_the_client(stage: Stage) -> None:
     stage.client.send_signal(signal.SIGSTOP)
     await asyncio.sleep(6)
     stage.client.send_signal(signal.SIGCONT)
-    await stage.until_said("node-2: connected again")
-    await stage.until_said("node-1: connected again")
+    await stage.until_said("node-2: reconnected")
+    await stage.until_said("node-1: reconnected")
 
 
 async def stop_the_agent(stage: Stage) -> None:
     agent = stage.agent("node-1")
     os.kill(agent, signal.SIGSTOP)
-    await stage.until_said("node-1: connected again")
+    await stage.until_said("node-1: reconnected")
     os.kill(agent, signal.SIGCONT)
 
 
 async def kill_the_agent(stage: Stage) -> None:
     os.kill(stage.agent("node-1"), signal.SIGKILL)
-    await stage.until_said("node-1: connected again")
+    await stage.until_said("node-1: reconnected")
 
 
 async def cut_the_network(stage: Stage) -> None:
@@ -91,7 +91,7 @@ async def cut_the_network(stage: Stage) -> None:
     await stage.until_said("node-1: connection lost")
     await asyncio.sleep(2)
     stage.cluster.faults.frozen.clear()
-    await stage.until_said("node-1: connected again")
+    await stage.until_said("node-1: reconnected")
 
 
 async def cut_the_network_until_the_end(stage: Stage) -> None:

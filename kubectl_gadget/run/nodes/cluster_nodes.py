@@ -5,7 +5,7 @@ The trap: `close` must run even when `watch` failed half way, since pods may hav
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from functools import partial
 
 from kubectl_gadget.agents.per_node import Agents
@@ -74,6 +74,14 @@ class ClusterNodes:
         """Returns a phrase like "2/3 nodes"."""
         return f"{attached}/{known} nodes"
 
+    def absent(self) -> tuple[str, ...]:
+        """Return which selected pods have not existed so far."""
+        return () if self._targets is None else self._targets.absent()
+
+    def skipped(self) -> Mapping[str, str]:
+        """Return why nodes are skipped, such as those that are not ready."""
+        return {} if self._targets is None else self._targets.skipped
+
     async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
         """Yields the present nodes first, then changes. Never ends by itself. Raises GadgetError."""
         if self._first is None:
@@ -96,8 +104,9 @@ class ClusterNodes:
 
     async def _open(self, node: str) -> NodeStream:
         assert self._agents is not None
-        early = self._early.pop(node, None)
-        stream = None if early is None else await early
+        # Shielded, and kept until it is taken: whoever is cancelled meanwhile leaves it to `close`.
+        stream = await asyncio.shield(early) if (early := self._early.get(node)) is not None else None
+        self._early.pop(node, None)
         return await self._agents.open(node) if stream is None else stream
 
     def _report_start(self, node: str, message: str) -> None:

@@ -1,4 +1,5 @@
-"""Tracks for which time a node's events are complete, and which spans are missing, over all connections.
+"""Tracks for which time a node's events are complete, and which spans are missing, over all connections. What comes
+out of it is run/coverage.py's record.
 
 With each EVENTS frame an agent reports until when (in its own boot time) everything has been sent. So a missing span
 lasts from there until the next connection's programs were attached. The trap: the time when a frame is read proves
@@ -32,11 +33,19 @@ def awake_or_not_ns() -> int:
     return time.monotonic_ns()
 
 
-class NodeCoverage:
+class CoverageTracker:
     """The coverage of one node. Times of the node are boot time in ns; those of this machine come from `clock`."""
 
     def __init__(self, clock: Callable[[], int] = awake_or_not_ns) -> None:
         self._clock = clock
+        self._first = clock()
+        """before this, the run knew nothing of the node, whatever its agent says"""
+        self.attached_ns = 0
+        """when all gadgets were attached for the first time, in our clock, at the latest; 0: never"""
+        self.until_ns = 0
+        """until when events are complete, in our clock, once the connection has ended"""
+        self.missing: list[tuple[int, int]] = []
+        """spans within which events are missing, in our clock"""
         self._boot_id: str | None = None
         self._offset = 0
         """from boot time to wall time, as the node last reported"""
@@ -66,6 +75,7 @@ class NodeCoverage:
         self.clocks(started)
         now = self._node_now() if started.boot_ns is None else started.boot_ns
         self._complete = dict.fromkeys(range(gadgets), now)
+        self.attached_ns = self.attached_ns or self._ours(now)
         return self._end_gap(now)
 
     def complete(self, gadget: int, until: int) -> None:
@@ -77,7 +87,15 @@ class NodeCoverage:
     def lost(self) -> None:
         """The connection is lost. If programs ran on it, a missing span begins."""
         if self._complete:
-            self._lost = (self._boot_id, min(self._complete.values()), self._offset)
+            since = min(self._complete.values())
+            self._lost = (self._boot_id, since, self._offset)
+            self.until_ns = self._ours(since)
+        self._complete = {}
+
+    def stopped(self, at_ns: int) -> None:
+        """The connection has ended as the run asked at `at_ns` (our clock): until then, nothing is missing."""
+        if self._complete:
+            self.until_ns = at_ns
         self._complete = {}
 
     def end(self) -> Gap | None:
@@ -90,7 +108,10 @@ class NodeCoverage:
         (boot_id, since, offset), self._lost = self._lost, None
         if boot_id != self._boot_id or now < since:
             since += offset - self._offset  # the node restarted, and its boot time began again
-        return Gap(max(0, now - since) / 1e9, now + self._offset)
+        until = self._ours(now)
+        ns = min(max(0, now - since), until - self._first)
+        self.missing.append((until - ns, until))
+        return Gap(ns / 1e9, now + self._offset)
 
     def _seen(self, boot: int) -> None:
         """Applies a node time `boot` that has arrived: our clock leads by at most the difference, with transfer
@@ -99,6 +120,10 @@ class NodeCoverage:
         known = None if self._ahead is None else self._ahead + int((now - self._ahead_at) * _DRIFT)
         self._ahead = now - boot if known is None else min(known, now - boot)
         self._ahead_at = now
+
+    def _ours(self, boot: int) -> int:
+        """Estimates our time of a node's boot time; rather later than earlier, and within the run."""
+        return min(max(boot + (self._ahead or 0), self._first), self._clock())
 
     def _node_now(self) -> int:
         """Estimates the node's boot time now from the frames received."""

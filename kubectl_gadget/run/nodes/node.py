@@ -16,8 +16,16 @@ from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, Gadget
 from kubectl_gadget.run.live_tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.run.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.run.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip
-from kubectl_gadget.run.nodes.coverage import Gap, NodeCoverage
-from kubectl_gadget.run.nodes.node_state import NodeState, hook_lines, method_lines
+from kubectl_gadget.run.nodes.coverage import Gap, awake_or_not_ns
+from kubectl_gadget.run.nodes.node_state import (
+    ATTACHING,
+    CONNECTING,
+    STARTING,
+    NodeState,
+    hook_lines,
+    method_lines,
+    refused,
+)
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_request import RunRequest
 from kubectl_gadget.wire.agent_messages import (
@@ -82,7 +90,9 @@ class NodeSession:
         self._sent: dict[int, int] = {}
         self._beats = 0
         self._failure: GadgetError | None = None
-        self._coverage = NodeCoverage()
+        self._coverage = state.tracker
+        self._stop_sent_ns = 0
+        """when STOP was sent, in the clock of `_coverage`"""
         self._waiting_since = math.inf
         """when the last bytes came; monotonic seconds"""
         self._silent_for = 0.0
@@ -138,6 +148,7 @@ class NodeSession:
         while not self._stopped.done():
             try:
                 if await self._connect():
+                    self._coverage.stopped(self._stop_sent_ns or awake_or_not_ns())
                     await self._detached(self._failure)
                 return
             except Exception as caught:
@@ -196,9 +207,11 @@ class NodeSession:
 
     async def _connect(self) -> bool:
         """Runs one connection from beginning to end. Returns False when the run was over before it began."""
+        self.state.phase = STARTING
         stream = await self._open_unless_stopped()
         if stream is None:
             return False
+        self.state.phase = CONNECTING
         self._stream = stream
         try:
             decoder = FrameDecoder()
@@ -211,14 +224,17 @@ class NodeSession:
         return True
 
     async def _open_unless_stopped(self) -> NodeStream | None:
-        """Returns None when the run ends first: an agent may take long to start."""
+        """Return None when the run ends first: an agent may take long to start. A stream that opens just when the run
+        ends, or this is cancelled, is closed again: its agent would wait for a client that does not come."""
         opening = asyncio.ensure_future(self._open())
+        is_taken = False
         try:
             await asyncio.wait((opening, self._stopped), return_when=asyncio.FIRST_COMPLETED)
-            return await opening if opening.done() else None
+            is_taken = opening.done()
+            return opening.result() if is_taken else None
         finally:
-            opening.cancel()
-            await asyncio.gather(opening, return_exceptions=True)
+            if not is_taken:
+                await _close_unused(opening)
 
     async def _converse(self, stream: NodeStream, decoder: FrameDecoder) -> None:
         error: GadgetError | None = None
@@ -337,6 +353,7 @@ class NodeSession:
                 self._progress.note(self.state.name, f"{what}; {remedy}")
         asked = b"" if self._is_asked else self._request.frames(self._gadgets(), self._filter, hello.architecture)
         await stream.send(self._next_beat() + asked)
+        self.state.phase = ATTACHING
         if not self._asked.done():
             self._asked.set_result(None)
 
@@ -380,15 +397,15 @@ class NodeSession:
                 raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
 
     def _start(self, started: Started) -> None:
+        is_first = not self._coverage.attached_ns
         gap = self._coverage.attached(len(self._request.gadgets), started)
         self.state.attached = self.state.ever_attached = True
-        if self.state.attached_at is None:
-            self.state.attached_at = time.monotonic()
-            if self._late:
-                self._progress.node(self.state.name, "joined; it is traced from now on")
+        self.state.without = refused(started)
+        if is_first and self._late:
+            self._progress.node(self.state.name, "joined; tracing starts now")
         self.state.error = None
         if gap is not None:
-            self._progress.node(self.state.name, f"connected again; what happened in {gap.seconds:.1f} s is missing")
+            self._progress.node(self.state.name, f"reconnected; {gap.seconds:.1f} s of events are missing")
             self._end_gap(gap)
         for line in hook_lines(started):
             self._progress.detail(self.state.name, line)
@@ -425,6 +442,7 @@ class NodeSession:
                     return
                 if not self._stopped.done() and self.state.hello is not None:
                     await stream.send(self._next_beat())
+            self._stop_sent_ns = awake_or_not_ns()
             await stream.send(encode(FrameType.STOP, b"{}"))
             since = None
             # An agent may hold much that it could not send before. Infinite: this client is not reading now.
@@ -452,6 +470,14 @@ class NodeSession:
         self._beats += 1
         self._sent[self._beats] = time.time_ns()
         return encode(FrameType.HEARTBEAT, Heartbeat(id=self._beats).to_bytes())
+
+
+async def _close_unused(opening: asyncio.Future[NodeStream]) -> None:
+    """Cancel the opening of a stream, and close the stream if it is too late for that."""
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    if not opening.cancelled() and opening.exception() is None:
+        await opening.result().close()
 
 
 def _settle(future: asyncio.Future[None], _: object = None) -> None:

@@ -6,7 +6,7 @@ The trap: nothing may be created before all of the user's input has been checked
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,6 +56,12 @@ class Nodes(Protocol):
     def where(self, attached: int, known: int) -> str:
         """Returns a phrase that says where the run takes place; `attached` of the `known` nodes take part."""
 
+    def absent(self) -> tuple[str, ...]:
+        """Return what was selected and has not existed so far, as clauses."""
+
+    def skipped(self) -> Mapping[str, str]:
+        """Return why nodes that were selected were not tried, by node."""
+
     def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
         """Yields the present nodes first, then changes, until cancelled; may end when no change is possible. Raises
         GadgetError. `tasks` are the run's."""
@@ -100,6 +106,14 @@ class LocalNodes:
     def where(self, attached: int, known: int) -> str:
         """Also gives the reason to users who may have expected a cluster."""
         return "this machine" if self._chosen else "this machine (no kubeconfig was found)"
+
+    def absent(self) -> tuple[str, ...]:
+        """Return (): only the agent knows this machine's containers."""
+        return ()
+
+    def skipped(self) -> Mapping[str, str]:
+        """Return nothing: this machine is always tried."""
+        return {}
 
     async def watch(self, tasks: Tasks) -> AsyncIterator[NodeChange]:
         """Yields one change: this machine, under the name that its agent reports."""

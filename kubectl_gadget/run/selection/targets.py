@@ -117,6 +117,14 @@ class Targets:
         self._seen_nodes: set[str] = set()
         self._leaving: dict[str, float] = {}
         """when (monotonic seconds) nodes without selected pods are left"""
+        self.skipped: dict[str, str] = {}
+        """why nodes that are selected do not take part, by node"""
+        self._named: set[str] = set()
+        """those of the selection's pods that have existed"""
+        self._is_known = False
+        """whether the first pods and nodes were listed"""
+        self._has_run = False
+        """whether any selected pod has run so far"""
         self._complained: set[str] = set()
         self._current: dict[str, FilterSpec] = {}
         self._refusal: GadgetError | None = None
@@ -149,6 +157,7 @@ class Targets:
                 except ForbiddenError as error:
                     await checks  # lists all missing rights, not only this one
                     raise self._refusal or error from None
+            self._is_known = True
             self._found(self._choose())
             await checks
             if self._refusal is not None:
@@ -162,6 +171,17 @@ class Targets:
                     yield change
         finally:
             await cancel(checks)
+
+    def absent(self) -> tuple[str, ...]:
+        """Return which selected pods have not existed so far, as clauses."""
+        if not self._by_pod or not self._is_known:
+            return ()
+        where = self._where()
+        names = [name for name in self._selection.pods if name not in self._named]
+        found = [f'pod "{name}" did not exist {where}' for name in names]
+        if not self._by_node and not self._has_run and not found:
+            found.append(f"no running pods were found {where}{self._described()}")
+        return tuple(found)
 
     def fail(self, error: GadgetError) -> None:
         """Ends `watch` with an error that the caller found elsewhere."""
@@ -240,6 +260,8 @@ class Targets:
 
     def _see_pod(self, found: Object, deleted: bool) -> None:
         pod, uid = self._judge(found), found["metadata"]["uid"]
+        if not deleted and pod.name in self._selection.pods:
+            self._named.add(pod.name)
         self._judged.put(found, pod.matches)
         pods = self._pods.setdefault(pod.node, {}) if pod.node else {}
         if deleted:
@@ -293,6 +315,10 @@ class Targets:
             wanted = not self._selection.nodes or name in self._selection.nodes
             deleted = isinstance(change, Changed) and change.deleted
             problem = _why_skipped(node) if wanted and not deleted else None
+            if problem is not None and name not in self._current:
+                self.skipped[name] = problem
+            else:
+                self.skipped.pop(name, None)
             if problem is not None and problem not in self._complained:
                 self._complained.add(problem)
                 self._warn(problem)
@@ -316,6 +342,7 @@ class Targets:
         if self._by_node:
             return self._nodes
         hosting = {node for node, pods in self._pods.items() if any(pod.alive for pod in pods.values())}
+        self._has_run = self._has_run or bool(hosting)
         now = time.monotonic()
         left = self._current.keys() - hosting
         self._leaving = {node: self._leaving.get(node, now + self._linger) for node in left}
@@ -345,7 +372,7 @@ class Targets:
         if self._workloads:
             await self._workloads.check_listed()
         pods = {pod.name: pod for found in self._pods.values() for pod in found.values()}
-        where = f"in {self.namespace} namespace" if self.namespace else "in any namespace"
+        where = self._where()
         if self._by_pod:
             for name in self._selection.pods:
                 if name not in pods:
@@ -354,6 +381,9 @@ class Targets:
             await self._check_namespace()
             if self._workloads or not self._selection.pods:
                 self._warn(f"No running pods found {where}{self._described()}; waiting for them.")
+
+    def _where(self) -> str:
+        return f"in {self.namespace} namespace" if self.namespace else "in any namespace"
 
     def _described(self) -> str:
         chosen = self._selection

@@ -4,13 +4,14 @@ The trap: --max-events and --fail-on may cut a batch in the middle, and no row m
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.coverage import EXPECTATION_FAILED, INCONCLUSIVE, some
 
 if TYPE_CHECKING:  # needed only for a filter
     from kubectl_gadget.filters.filter import Filter
@@ -46,14 +47,27 @@ class Verdict:
         most = self._conditions.max_events
         return self.failed_on or (most is not None and self.shown.total() >= most)
 
-    @property
-    def reason(self) -> str:
-        """Why the run's expectation failed, as a message; empty: it did not."""
-        if self.failed_on and self._conditions.fail_on is not None:
-            return f"--fail-on: the last row matches {self._conditions.fail_on.text}"
-        if self.expectation_missed and self._conditions.expect is not None:
-            return f"--expect: no row matched {self._conditions.expect.text}"
-        return ""
+    def outcome(self, doubts: Sequence[str] = ()) -> tuple[str, int]:
+        """Return what became of --fail-on and --expect, as a message and an exit code; "" and 0: all is well.
+
+        `doubts`: why the run may not have seen everything (run/coverage.py). A row that matched is certain; after
+        that the absence of one proves nothing, and the exit code is that of an inconclusive result."""
+        fail_on, expect = self._conditions.fail_on, self._conditions.expect
+        if self.failed_on and fail_on is not None:
+            return f"--fail-on: the last row matches {fail_on.text}", EXPECTATION_FAILED
+        missed = expect if self.expectation_missed else None
+        for flag, condition in (("--expect", missed), ("--fail-on", fail_on)):
+            if condition is None:
+                continue
+            reasons = [*doubts, *([f"for some rows, {condition.first_error}"] if condition.errors else [])]
+            if reasons:
+                return (
+                    f"{flag}: no row matched {condition.text}, but this is inconclusive: {some(reasons)}",
+                    INCONCLUSIVE,
+                )
+            if condition is missed:
+                return f"--expect: no row matched {condition.text}", EXPECTATION_FAILED
+        return "", 0
 
     def cut(self, rows: Rows) -> Rows:
         """Returns those of the rows that are to be shown."""

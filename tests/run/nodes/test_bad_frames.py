@@ -1,6 +1,7 @@
 """Whatever a node sends ends that node at most: the others go on, and the summary is written."""
 
 import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.run import summary
+from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.nodes import node as node_module
 from kubectl_gadget.run.nodes.backlog import Content, Events
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
@@ -69,7 +71,10 @@ def test_no_frame_ends_more_than_its_nodes_connection(frame: Frame) -> None:
         return bench
 
     bench = asyncio.run(session())
-    assert list(summary.lines({"n1": bench.state}, Counter(), 0, {}, 1.0))
+    node = bench.state.covered(time.time_ns(), summary.lost(bench.state))
+    said = list(summary.lines(Coverage(nodes=(node,)), {"n1": bench.state}, Counter(), {}))
+    assert said
+    assert Coverage.from_json(Coverage(nodes=(node,)).to_json()).nodes == (node,)
 
 
 def read(frame: Frame) -> Content | None:

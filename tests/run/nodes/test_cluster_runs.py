@@ -169,7 +169,7 @@ async def test_a_cut_stream_is_opened_again_and_the_gap_is_reported(
     await runner.start(*TRACE)
     await runner.until_said("on 2/2 nodes")
     cluster.faults.cut_after["node-1"] = 0
-    await runner.until_said("node-1: connection lost", "node-1: connected again")
+    await runner.until_said("node-1: connection lost", "node-1: reconnected")
     await open_files(pods)
     outcome = await runner.finish()
     assert len(opens(outcome, "node-1")) == OPENS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.run.nodes.coverage import NodeCoverage
+from kubectl_gadget.run.nodes.coverage import CoverageTracker
 from kubectl_gadget.wire.agent_messages import Hello, Started
 
 S = 1_000_000_000
@@ -14,7 +14,7 @@ class World:
     def __init__(self) -> None:
         self.now = 100.0
         self.booted = 0.0
-        self.coverage = NodeCoverage(lambda: int((self.now + 1_000) * S))
+        self.coverage = CoverageTracker(lambda: int((self.now + 1_000) * S))
 
     def clocks(self, at: float | None = None, boot_id: str | None = None) -> Hello:
         """What the node says at a time, which may be read later."""
@@ -63,6 +63,7 @@ def test_several_gadgets_are_as_complete_as_the_least_complete_one() -> None:
     clocks = world.clocks(boot_id="a")
     world.coverage.greeted(clocks)
     world.coverage.attached(2, clocks)
+    world.now = 109.0
     world.coverage.complete(0, 109 * S)
     world.coverage.complete(1, 108 * S)
     world.coverage.lost()

@@ -122,7 +122,7 @@ async def test_a_lost_connection_is_opened_again_and_counted_as_a_gap() -> None:
     await bench.until(lambda: len(bench.streams) == 2 and bench.state.attached)
     assert bench.state.gaps == 1
     assert any("connection lost" in line for line in bench.said)
-    assert any("is missing" in line for line in bench.said)
+    assert any("of events are missing" in line for line in bench.said)
     bench.session.stop()
     await task
 
@@ -186,7 +186,7 @@ async def test_a_node_that_joined_a_run_is_tried_again_until_it_works() -> None:
     bench = Bench(GadgetError("no image yet"), obedient, late=True)
     task = asyncio.create_task(bench.session.run())
     await bench.until(lambda: bench.state.attached)
-    assert bench.said == ["n1: not ready (no image yet); retrying", "n1: joined; it is traced from now on"]
+    assert bench.said == ["n1: not ready (no image yet); retrying", "n1: joined; tracing starts now"]
     bench.session.stop()
     await task
     assert bench.state.error is None

@@ -1,0 +1,145 @@
+"""Who was traced, from when, to when: what is in doubt, and how it is said."""
+
+import json
+from typing import Any
+
+import pytest
+
+from kubectl_gadget.errors import FrameError
+from kubectl_gadget.run.coverage import (
+    Cause,
+    Coverage,
+    Doubt,
+    MissingSpan,
+    NodeCoverage,
+    doubts,
+    first_line,
+    has_failed,
+    joined,
+    node_lines,
+)
+
+S = 1_000_000_000
+FINE = NodeCoverage(name="node-1", selected_ns=S, attached_ns=2 * S, until_ns=10 * S)
+STARTING = NodeCoverage(name="node-2", cause=Cause.STARTING, why="its agent is starting, and the run ended")
+LATE = NodeCoverage(name="node-3", selected_ns=S, attached_ns=6 * S, until_ns=10 * S)
+JOINED = NodeCoverage(name="node-4", selected_ns=4 * S, attached_ns=6 * S, until_ns=10 * S)
+
+
+def run(*nodes: NodeCoverage, **members: Any) -> Coverage:
+    return Coverage(**{"began_ns": S, "complete_ns": 2 * S, "ended_ns": 10 * S, "nodes": nodes, **members})
+
+
+def kinds(coverage: Coverage) -> list[Doubt]:
+    return [reason.doubt for reason in doubts(coverage)]
+
+
+def test_a_run_that_saw_everything_leaves_no_doubt() -> None:
+    whole = run(FINE)
+    assert not doubts(whole)
+    assert not has_failed(whole)
+    assert first_line(whole, "4 events") == "4 events in 8.0 s from 1 node; lost: 0"
+    assert list(node_lines(whole)) == []
+
+
+def test_no_count_of_losses_is_claimed_for_a_node_that_was_never_attached() -> None:
+    partial = run(FINE, STARTING)
+    assert first_line(partial, "4 events") == "4 events in 8.0 s from 1 of 2 nodes; lost there: 0"
+    assert list(node_lines(partial)) == ["not traced: node-2: its agent is starting, and the run ended"]
+    assert kinds(partial) == [Doubt.NOT_TRACED]
+    assert has_failed(partial)
+
+
+def test_a_node_that_was_late_is_named_with_the_time_that_is_covered() -> None:
+    late = run(FINE, LATE)
+    assert list(node_lines(late)) == ["  node-3: 4.0 s late: traced for the last 4.0 s only"]
+    assert kinds(late) == [Doubt.LATE]
+    assert has_failed(late)
+
+
+def test_a_node_that_joined_leaves_doubt_and_is_no_failure() -> None:
+    assert kinds(run(FINE, JOINED)) == [Doubt.JOINED]
+    assert not has_failed(run(FINE, JOINED))
+
+
+def test_nodes_with_the_same_reason_share_a_line_however_many_there_are() -> None:
+    many = [STARTING.replace(name=f"node-{number}") for number in range(1_000)]
+    (line,) = node_lines(run(FINE, *many))
+    assert line.startswith("not traced: node-0, node-1, node-2, node-3, node-4 and 995 more: its agent")
+
+
+@pytest.mark.parametrize(
+    ("coverage", "says"),
+    [
+        (
+            run(STARTING, STARTING.replace(name="node-1"), interrupted=True, complete_ns=0),
+            "nothing was traced: interrupted before any of 2 nodes was attached",
+        ),
+        (run(STARTING, complete_ns=0), "nothing was traced: the run ended before node-2 was attached"),
+        (run(interrupted=True, complete_ns=0), "nothing was traced: interrupted before its nodes were known"),
+        (
+            run(absent=("no running pods were found in x namespace",)),
+            "nothing was traced: no running pods were found in x namespace",
+        ),
+        (
+            run(NodeCoverage(name="n", cause=Cause.FAILED, why="x")),
+            "nothing was traced: no agent could be started on n",
+        ),
+    ],
+)
+def test_an_empty_answer_is_never_taken_for_nothing_happened(coverage: Coverage, says: str) -> None:
+    assert first_line(coverage, "0 events") == says
+    assert Doubt.NOTHING in kinds(coverage)
+    assert "lost" not in first_line(coverage, "0 events")
+
+
+def test_everything_else_that_may_be_missing_is_in_doubt() -> None:
+    gap = FINE.replace(gaps=(MissingSpan(since_ns=3 * S, until_ns=5 * S),))
+    assert kinds(run(gap)) == [Doubt.GAP]
+    assert not has_failed(run(gap))
+    ended = FINE.replace(cause=Cause.FAILED, why="killed")
+    assert kinds(run(ended)) == [Doubt.ENDED]
+    assert has_failed(run(ended))
+    assert kinds(run(FINE.replace(lost={"ring_full": 3}))) == [Doubt.LOST]
+    assert kinds(run(FINE.replace(lost={"detached": 1}))) == [Doubt.LOST]
+    assert kinds(run(FINE.replace(lost={"cut_strings": 3}))) == []
+    assert kinds(run(FINE, unattributed=1)) == [Doubt.LOST]
+    assert kinds(run(FINE, absent=('pod "x" did not exist',))) == [Doubt.ABSENT]
+    skipped = NodeCoverage(name="n", cause=Cause.SKIPPED, why="node n is not ready")
+    assert kinds(run(FINE, skipped)) == [Doubt.NOT_TRACED]
+    assert not has_failed(run(FINE, skipped))
+    assert has_failed(run(skipped))
+
+
+def test_what_matters_may_begin_later_than_the_run() -> None:
+    assert kinds(run(FINE, LATE)) == [Doubt.LATE]
+    assert not doubts(run(FINE, LATE), since_ns=7 * S)
+
+
+def test_it_survives_a_recording() -> None:
+    gap = MissingSpan(since_ns=3 * S, until_ns=5 * S)
+    whole = run(
+        FINE.replace(gaps=(gap,), without={"trace_open": ("creat",)}, lost={"ring_full": 7}),
+        STARTING,
+        LATE.replace(left=True),
+        selected="namespace default",
+        absent=("pod x did not exist",),
+        gadgets=("trace_open",),
+        unattributed=3,
+        interrupted=True,
+    )
+    assert Coverage.from_json(json.loads(json.dumps(whole.to_json())), "coverage") == whole
+
+
+@pytest.mark.parametrize("time", [-1, 1 << 62, 1.5, "1", True])
+def test_times_that_no_calendar_has_are_refused(time: object) -> None:
+    with pytest.raises(FrameError, match=r"coverage: `nodes\[0\]\.attached_ns` is not a time in ns"):
+        Coverage.from_json({"nodes": [{"name": "n", "attached_ns": time}]}, "coverage")
+
+
+def test_runs_are_joined_with_the_nodes_of_each() -> None:
+    one, other = run(FINE, selected="a"), run(STARTING, selected="b", ended_ns=20 * S, unattributed=2)
+    both = joined([one, other])
+    assert [node.name for node in both.nodes] == ["node-1", "node-2"]
+    assert (both.selected, both.ended_ns, both.unattributed) == ("a; b", 20 * S, 2)
+    assert joined([one]) is one
