@@ -79,6 +79,7 @@ class Pipeline:
         self._events = events
         self._over = False
         self._started = False
+        self._warned: set[str] = set()
 
     @property
     def skew_ns(self) -> dict[str, int]:
@@ -111,26 +112,36 @@ class Pipeline:
     def _work(self) -> None:
         now_ns = 0
         while (step := self._frames.take(self.collector.next_release_ns())) is not None:
-            now_ns, is_idle = step.now_ns, not step.items
+            now_ns = step.now_ns
             self._collect_all(step)
             del step  # its frames need not be in memory while rows are printed
             self._emit_all(partial(self.collector.release, now_ns))
-            if is_idle:
-                for text in self.verdict.undecided():
-                    self._events.warn(text)
+            self._warn()
         self._collect_late(now_ns, at_end=True)
         self._emit_all(self.collector.flush)
+        self._warn()
         if self._started:
             self._sink.close()
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._events.warn(text)
+
+    def _warn(self) -> None:
+        """Says which filters failed on rows, each once: also on a busy stream, and on one that shows nothing."""
+        for text in self.verdict.undecided():
+            self._events.warn(text)
 
     def _collect_all(self, step: Step) -> None:
         """Adds the rows of one step to the collector. Raises GadgetError and OSError of the output."""
         for found in together(step.items, self._can_join):
             if isinstance(found, Item):
                 self._take(found, step.now_ns)
-            elif len(found) == 1 or not self._add_joined(found, step.now_ns):
-                for frame in found:
-                    self._take(frame.item, step.now_ns)
+            elif len(found) == 1:
+                self._take(found[0].item, step.now_ns)
+            else:
+                self._take_joined(found, step.now_ns)
         self._collect_late(step.now_ns)
 
     def _take(self, item: Item, now_ns: int) -> None:
@@ -180,22 +191,31 @@ class Pipeline:
     def _can_join(self, node: str, gadget: int) -> bool:
         return isinstance(self.collector, TimeMerge) and self._decoding.can_join(self._decoding.node(node), gadget)
 
-    def _add_joined(self, frames: Sequence[SmallFrame], now_ns: int) -> bool:
-        """Adds frames of one gadget on many nodes. Returns False, and does nothing, if one of them may be invalid."""
-        by_architecture: dict[str, list[NodeFrame]] = {}
+    def _take_joined(self, frames: Sequence[SmallFrame], now_ns: int) -> None:
+        """Adds frames of one gadget on many nodes."""
+        by_architecture: dict[str, list[tuple[Item, NodeFrame]]] = {}
         for item, head, data in frames:
             node = self._decoding.node(item.node)
-            by_architecture.setdefault(node.architecture, []).append((node, head, data))
-        try:
-            batches = [self._decoding.joined(some) for some in by_architecture.values()]
-        except Exception:
-            return False
-        for batch in batches:
-            self._collect(batch, now_ns)
-        for some in by_architecture.values():
-            for node, head, _ in some:
-                self.collector.complete((node.name, head.gadget), head.complete_until + node.clock.offset_ns)
-        return True
+            by_architecture.setdefault(node.architecture, []).append((item, (node, head, data)))
+        for group in by_architecture.values():
+            try:
+                batch = self._decoding.joined([frame for _, frame in group])
+                chosen = self._chosen(batch, now_ns)
+            except FrameError:
+                self._take_each(group, now_ns)
+            except Exception as error:
+                # A bug of ours, which must neither end the run nor stay unknown. Alone, a frame ends its node at most.
+                self._warn_once(str(internal_error(error)))
+                self._take_each(group, now_ns)
+            else:
+                self._add_chosen(batch, chosen, now_ns)
+                for _, (node, head, _) in group:
+                    self.collector.complete((node.name, head.gadget), head.complete_until + node.clock.offset_ns)
+
+    def _take_each(self, group: Sequence[tuple[Item, NodeFrame]], now_ns: int) -> None:
+        """Takes the frames one by one, so that the one that is at fault ends its own node only."""
+        for item, _ in group:
+            self._take(item, now_ns)
 
     def _add(self, node: NodeDecoder, payload: bytes, now_ns: int) -> None:
         head, batch = self._decoding.rows(node, payload)
@@ -210,13 +230,20 @@ class Pipeline:
 
     def _collect(self, batch: Batch, now_ns: int) -> None:
         """Applies selection, filter, labels and collector. A transform's rows are filtered later."""
-        if not len(batch):
-            return
-        self.attribution.count_unnamed(batch)
+        if len(batch):
+            self._add_chosen(batch, self._chosen(batch, now_ns), now_ns)
+
+    def _chosen(self, batch: Batch, now_ns: int) -> Batch:
+        """Returns the rows that are selected and match the filter."""
         if self._filter is not None and self._transform is None:
             batch = self._filter.select(batch)
+        return self.attribution.judged(batch, now_ns) if len(batch) else batch
+
+    def _add_chosen(self, batch: Batch, chosen: Batch, now_ns: int) -> None:
         if len(batch):
-            self.collector.add(self.attribution.judged(batch, now_ns), now_ns)
+            self.attribution.count_unnamed(batch)
+        if len(chosen):
+            self.collector.add(chosen, now_ns)
 
     def _collect_late(self, now_ns: int, at_end: bool = False) -> None:
         for batch in self.attribution.late(now_ns, at_end):
