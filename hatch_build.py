@@ -61,7 +61,7 @@ def second_objects(root: Path, of_agent: Collection[str]) -> dict[str, str]:
     that only gadgets.object_bytes() reads."""
     from kubectl_gadget.gadgets.load import ARCHITECTURES, PATCH
     from kubectl_gadget.gadgets.object_patches import make
-    from kubectl_gadget.gadgets.single_file import LINKED
+    from kubectl_gadget.gadgets.own import LINKED
 
     found = {}
     first, second = (root / BUILT / "objects" / machine for machine in ARCHITECTURES)

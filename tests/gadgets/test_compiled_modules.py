@@ -10,8 +10,8 @@ import pytest
 
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets import pack_payload
-from kubectl_gadget.gadgets.compiled_modules import compiled_modules
 from kubectl_gadget.gadgets.load import BUILT
+from kubectl_gadget.gadgets.pack_payload import compiled_modules
 
 PACKAGE = BUILT.parent
 SESSION = "import kubectl_gadget.agent.session.session, kubectl_gadget.agent.sources.stream"

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.gadgets import pack_payload
-from kubectl_gadget.gadgets.libraries import zstd_stub
-from kubectl_gadget.gadgets.libraries.debian import PACKAGES
+from kubectl_gadget.gadgets import pack_payload, zstd_stub
+from kubectl_gadget.gadgets.debian import PACKAGES
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
 
 pytestmark = pytest.mark.compiled

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.gadgets import load_own, object_bytes, single_file
+from kubectl_gadget.gadgets import load_own, object_bytes, own
 from kubectl_gadget.gadgets.compiler import find_clang
 
 pytestmark = [
@@ -68,14 +68,14 @@ def test_a_program_is_built_once_and_runs_without_a_compiler_then(
     gadget, built = load_own(path)
     for machine in ("x86_64", "aarch64"):
         assert object_bytes(gadget.name, machine, built).startswith(b"\x7fELF")
-    monkeypatch.setattr(single_file, "compile_object", None)
+    monkeypatch.setattr(own, "compile_object", None)
     assert load_own(path) == (gadget, built)
-    monkeypatch.setattr(single_file, "find_clang", lambda: None)
+    monkeypatch.setattr(own, "find_clang", lambda: None)
     assert load_own(path) == (gadget, built)
 
 
 def test_without_a_compiler_what_was_not_built_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(single_file, "find_clang", lambda: None)
+    monkeypatch.setattr(own, "find_clang", lambda: None)
     with pytest.raises(GadgetError, match=r"clang, which compiles .*, is not installed"):
         load_own(written(tmp_path, HELLO))
 

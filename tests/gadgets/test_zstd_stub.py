@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.gadgets.libraries import zstd_stub
-from kubectl_gadget.gadgets.libraries.debian import PACKAGES
+from kubectl_gadget.gadgets import zstd_stub
+from kubectl_gadget.gadgets.debian import PACKAGES
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
 
 LOAD = """

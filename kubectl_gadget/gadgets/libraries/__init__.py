@@ -1,1 +1,0 @@
-"""Where the shared libraries that travel with the agent come from."""
