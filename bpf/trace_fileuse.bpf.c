@@ -62,7 +62,7 @@ struct wanted_path {
 	char tail[PATH_BYTES];
 };
 
-/* Set by the client (kubectl_gadget/filters/path_tails.py). None: any. */
+/* Set by the client (kubectl_gadget/filters/pushdown.py). None: any. */
 const volatile struct wanted_path wanted_paths[PATHS] = {};
 
 #define BYTES GADGET_ROOM(sizeof(struct trace_fileuse) + GADGET_PATH_BYTES)

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.filters.cel_syntax import compile_pattern
+from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField

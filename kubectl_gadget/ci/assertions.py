@@ -19,8 +19,8 @@ from pathlib import Path
 from kubectl_gadget.behavior.facts import FactKind
 from kubectl_gadget.ci.finding import Finding, Level, SourceLocation
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters import cel_syntax
-from kubectl_gadget.filters.cel_check import check, column_shapes
+from kubectl_gadget.filters import cel
+from kubectl_gadget.filters.check import check, column_shapes
 from kubectl_gadget.filters.filter import Filter, compile_filter
 from kubectl_gadget.gadgets import load_gadget, load_index
 from kubectl_gadget.gadgets.schema import Gadget
@@ -114,7 +114,7 @@ class Assertion:
     rows: Filter | None = None
     """None: all rows of the gadget"""
     kind: FactKind | None = None
-    facts: cel_syntax.Tree | None = None
+    facts: cel.Tree | None = None
     """None: all facts of the kind"""
     text: str = ""
     per_pod: bool = False
@@ -172,7 +172,7 @@ def _assertion(part: Part) -> Assertion:
         if what.startswith(_FACT):
             kind = _kind(part, what.removeprefix(_FACT).strip())
             if text:
-                facts = cel_syntax.parse(text)
+                facts = cel.parse(text)
                 check(text, facts, column_shapes(FACT_MEMBERS))
         else:
             gadget = _gadget(part, what)

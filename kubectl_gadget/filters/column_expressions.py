@@ -2,39 +2,159 @@
 
 `compile_condition` turns a part of a syntax tree into a function from a batch to a ThreeValued. Its results equal those
 of cel-python row by row; it raises NotVectorized for what it cannot do, and filter.py uses cel-python instead. Names
-and types have been checked before (cel_check.py), so types that do not fit are no error here. The trap: CEL has errors
+and types have been checked before (check.py), so types that do not fit are no error here. The trap: CEL has errors
 as a third result (null.startsWith(…), 1/0), which `false && …` and `true || …` absorb; so a ThreeValued holds where it
 is true and where it is false, and an error is neither.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from kubectl_gadget.filters import cel_syntax
-from kubectl_gadget.filters.cel_logic import (
-    Integers,
-    ThreeValued,
-    any_equal,
-    any_mask,
-    arithmetic,
-    compare_integers,
-    contained,
-    decided,
-    error,
-    is_null,
-    negated,
-    numbers,
-    same_answers,
-    sizes,
-)
+from kubectl_gadget.filters import cel
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.kind import Member
 from kubectl_gadget.rows.columns.texts import Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers
+
+# Conditions and numbers for whole columns: CEL's logic with errors as a third result, and its arithmetic.
+
+
+LIMIT = 1 << 63
+"""CEL's integers have 64 bits including the sign."""
+
+
+class ThreeValued(NamedTuple):
+    """Masks of where a condition is true and where it is false; None: false wherever it is not true."""
+
+    yes: Mask
+    no: Mask | None = None
+
+    def false(self) -> Mask:
+        """The mask of where the condition is false."""
+        return ~self.yes if self.no is None else self.no
+
+
+class Integers(NamedTuple):
+    """Numbers, and a mask of the rows that have one; None: all. Rows without a number are null or an error."""
+
+    array: npt.NDArray[np.int64]
+    valid: Mask | None = None
+    null: Mask | None = None
+
+
+_INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+
+
+def any_mask(masks: Iterable[Mask], batch: Batch) -> Mask:
+    """Where at least one of the masks is true."""
+    found = np.zeros(len(batch), np.bool_)
+    for mask in masks:
+        found |= mask
+    return found
+
+
+def error(batch: Batch) -> ThreeValued:
+    nowhere = np.zeros(len(batch), np.bool_)
+    return ThreeValued(nowhere, nowhere)
+
+
+def decided(yes: Mask, valid: Mask | None) -> ThreeValued:
+    return ThreeValued(yes) if valid is None else ThreeValued(yes & valid, ~yes & valid)
+
+
+def negated(name: str, condition: ThreeValued) -> ThreeValued:
+    return ThreeValued(condition.false(), condition.yes) if name == "ne" else condition
+
+
+def same_answers(left: ThreeValued, right: ThreeValued) -> ThreeValued:
+    yes = (left.yes & right.yes) | (left.false() & right.false())
+    return ThreeValued(yes, (left.yes & right.false()) | (left.false() & right.yes))
+
+
+def is_null(value: Any) -> ThreeValued:
+    if isinstance(value, Integers):
+        return ThreeValued(np.zeros(len(value.array), np.bool_) if value.null is None else value.null)
+    count = len(value.yes if isinstance(value, ThreeValued) else value)
+    valid = None if isinstance(value, ThreeValued) else value.valid()
+    return ThreeValued(np.zeros(count, np.bool_) if valid is None else ~valid)
+
+
+def any_equal(texts: Texts, wanted: list[str]) -> ThreeValued:
+    yes = np.zeros(len(texts), np.bool_)
+    for literal in wanted:
+        yes |= texts.equals(literal)
+    return ThreeValued(yes)
+
+
+def contained(literal: str, lists: list[list[str] | None]) -> ThreeValued:
+    count = len(lists)
+    yes = np.fromiter((items is not None and literal in items for items in lists), np.bool_, count)
+    return decided(yes, np.fromiter((items is not None for items in lists), np.bool_, count))
+
+
+def sizes(vector: Any) -> Integers:
+    sizes = [-1 if value is None else len(value) for value in vector.values()]
+    return Integers(np.array(sizes, np.int64), vector.valid())
+
+
+def _both(left: Integers, right: Integers) -> Mask | None:
+    if left.valid is None or right.valid is None:
+        return right.valid if left.valid is None else left.valid
+    return left.valid & right.valid
+
+
+def numbers(vector: Numbers) -> Integers:
+    """Converts a column of numbers."""
+    array, known, fits = vector.array, vector.valid(), None
+    if array.dtype == np.uint64 and len(array) and int(np.max(array)) >= LIMIT:
+        fits = array < np.uint64(LIMIT)
+    if known is None:
+        return Integers(array.astype(np.int64), fits)
+    return Integers(array.astype(np.int64), known if fits is None else fits & known, ~known)
+
+
+def compare_integers(name: str, left: Integers, right: Integers) -> ThreeValued:
+    found = decided(_INTEGER_ORDER[name](left.array, right.array), _both(left, right))
+    if name not in ("eq", "ne") or left.null is None or right.null is None:
+        return found
+    # In CEL, null equals null.
+    equal, both = negated(name, found), left.null & right.null
+    return negated(name, ThreeValued(equal.yes | both, equal.false() & ~both))
+
+
+def arithmetic(name: str, left: Integers, right: Integers) -> Integers:
+    """CEL's arithmetic: overflow of 64 bits and division by zero are errors; quotients are truncated towards zero."""
+    a, b = left.array, right.array
+    valid = _both(left, right)
+    with np.errstate(all="ignore"):
+        if name in ("div", "mod"):
+            fits = (b != 0) & ~((a == -LIMIT) & (b == -1))
+            safe = np.where(fits, b, 1)
+            rest = np.fmod(a, safe)
+            result = rest if name == "mod" else (a - rest) // safe
+        else:
+            operate = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
+            result = operate(a, b)
+            fits = np.abs(operate(a.astype(np.longdouble), b.astype(np.longdouble))) < float(LIMIT)
+    if not fits.all():
+        valid = fits if valid is None else fits & valid
+    return Integers(result, valid)
+
+
+# Evaluates CEL expressions over whole columns, for the part of CEL that filters mostly use.
+
 
 ValueType = Literal["int", "text", "texts", "bool", "buckets", "null", "list", "double", "uint", "bytes"]
 _OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
@@ -56,13 +176,13 @@ class ColumnValue:
 
     type: ValueType
     read: Callable[[Batch], Any]
-    tree: cel_syntax.Tree
+    tree: cel.Tree
     is_literal: bool = False
     literal: Any = None
 
 
 def compile_condition(
-    tree: cel_syntax.Tree,
+    tree: cel.Tree,
     members: Mapping[str, Member],
     elsewhere: Mapping[str, Member],
     unread: Mapping[str, Callable[[Batch], Mask]] | None = None,
@@ -89,7 +209,7 @@ class _Compiler:
         self.elsewhere = elsewhere
         self.unread = unread
 
-    def condition(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def condition(self, tree: cel.Tree) -> ColumnValue:
         try:
             value = self.value(tree)
         except MissingColumn:
@@ -98,8 +218,8 @@ class _Compiler:
             raise NotVectorized(value.type)
         return value
 
-    def value(self, tree: cel_syntax.Tree) -> ColumnValue:
-        tree = cel_syntax.unwrap(tree)
+    def value(self, tree: cel.Tree) -> ColumnValue:
+        tree = cel.unwrap(tree)
         compile = getattr(self, f"_{tree.data}", None)
         if compile is None:
             raise NotVectorized(tree.data)
@@ -108,7 +228,7 @@ class _Compiler:
 
     def _where_read(self, value: ColumnValue) -> ColumnValue:
         """Makes a test undecided in rows where one of its members could not be read."""
-        named = {token.value for token in cel_syntax.identifiers(value.tree)}
+        named = {token.value for token in cel.identifiers(value.tree)}
         masks = [mask for name, mask in self.unread.items() if name in named]
         if value.type != "bool" or not masks or _asks_for_null(value.tree):
             return value
@@ -120,9 +240,9 @@ class _Compiler:
 
         return replace(value, read=read)
 
-    def _literal(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _literal(self, tree: cel.Tree) -> ColumnValue:
         try:
-            value = cel_syntax.literal(tree)
+            value = cel.literal(tree)
         except LookupError:
             other: ValueType = _OTHER_LITERALS[tree.children[0].type]
             return ColumnValue(other, _no_value, tree, True)
@@ -133,24 +253,24 @@ class _Compiler:
         kind: ValueType = "null" if value is None else "text"
         return ColumnValue(kind, lambda batch: Texts(lambda: [value] * len(batch), len(batch)), tree, True, value)
 
-    def _list_lit(self, tree: cel_syntax.Tree) -> ColumnValue:
-        items = [self.value(item) for item in cel_syntax.arguments(tree, 0)]
+    def _list_lit(self, tree: cel.Tree) -> ColumnValue:
+        items = [self.value(item) for item in cel.arguments(tree, 0)]
         types = {item.type for item in items}
         if not all(item.is_literal for item in items) or len(types) > 1 or not types <= {"int", "text", "bool"}:
             raise NotVectorized("list of expressions")
         return ColumnValue("list", _no_value, tree, True, [item.literal for item in items])
 
-    def _ident(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _ident(self, tree: cel.Tree) -> ColumnValue:
         return self._member(tree.children[0].value, tree)
 
-    def _member_dot(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _member_dot(self, tree: cel.Tree) -> ColumnValue:
         """A member of a member, which `members` has as `outer.inner`."""
-        outer = cel_syntax.unwrap(tree.children[0])
+        outer = cel.unwrap(tree.children[0])
         if outer.data != "ident":
             raise NotVectorized(tree.data)
         return self._member(f"{outer.children[0].value}.{tree.children[1].value}", tree)
 
-    def _member(self, name: str, tree: cel_syntax.Tree) -> ColumnValue:
+    def _member(self, name: str, tree: cel.Tree) -> ColumnValue:
         if name not in self.members:
             if name in self.elsewhere:
                 raise MissingColumn(name)
@@ -165,13 +285,13 @@ class _Compiler:
 
         return ColumnValue(member.type, read, tree)
 
-    def _conditionaland(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _conditionaland(self, tree: cel.Tree) -> ColumnValue:
         return self._joined(tree, operator.and_, operator.or_)
 
-    def _conditionalor(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _conditionalor(self, tree: cel.Tree) -> ColumnValue:
         return self._joined(tree, operator.or_, operator.and_)
 
-    def _joined(self, tree: cel_syntax.Tree, join_true: JoinMasks, join_false: JoinMasks) -> ColumnValue:
+    def _joined(self, tree: cel.Tree, join_true: JoinMasks, join_false: JoinMasks) -> ColumnValue:
         left, right = map(self.condition, tree.children)
 
         def read(batch: Batch) -> ThreeValued:
@@ -181,7 +301,7 @@ class _Compiler:
 
         return ColumnValue("bool", read, tree)
 
-    def _unary(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _unary(self, tree: cel.Tree) -> ColumnValue:
         sign, operand = tree.children
         if sign.data == "unary_not":
             value = self.condition(operand)
@@ -194,7 +314,7 @@ class _Compiler:
         number = self._number(operand)
         return ColumnValue("int", lambda batch: arithmetic("sub", _ZERO, number.read(batch)), tree)
 
-    def _addition(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _addition(self, tree: cel.Tree) -> ColumnValue:
         operation, right = tree.children
         name, left = operation.data.rpartition("_")[2], operation.children[0]
         if name == "add" and self.value(left).type == self.value(right).type == "text":
@@ -204,13 +324,13 @@ class _Compiler:
 
     _multiplication = _addition
 
-    def _number(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _number(self, tree: cel.Tree) -> ColumnValue:
         value = self.value(tree)
         if value.type != "int":
             raise NotVectorized(value.type)
         return value
 
-    def _relation(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _relation(self, tree: cel.Tree) -> ColumnValue:
         operation, right_tree = tree.children
         name = operation.data.rpartition("_")[2]
         left, right = self.value(operation.children[0]), self.value(right_tree)
@@ -255,9 +375,9 @@ class _Compiler:
             return lambda batch: any_equal(left.read(batch), wanted)
         raise NotVectorized("in")
 
-    def _member_dot_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
+    def _member_dot_arg(self, tree: cel.Tree) -> ColumnValue:
         receiver, method = tree.children[0], tree.children[1].value
-        items = cel_syntax.arguments(tree, 2)
+        items = cel.arguments(tree, 2)
         if method == "size" and not items:
             return self._size(tree, receiver)
         if method not in _METHODS or len(items) != 1:
@@ -266,20 +386,20 @@ class _Compiler:
         if text.type != "text" or argument.type != "text" or not argument.is_literal:
             raise NotVectorized(method)
         if method == "matches":
-            search = cel_syntax.compile_pattern(argument.literal).search
+            search = cel.compile_pattern(argument.literal).search
             return ColumnValue("bool", _test(text, lambda value: search(value) is not None), tree)
         match = _METHODS[method]
         return ColumnValue(
             "bool", lambda batch: decided(match(v := text.read(batch), argument.literal), v.valid()), tree
         )
 
-    def _ident_arg(self, tree: cel_syntax.Tree) -> ColumnValue:
-        items = cel_syntax.arguments(tree, 1)
+    def _ident_arg(self, tree: cel.Tree) -> ColumnValue:
+        items = cel.arguments(tree, 1)
         if tree.children[0].value != "size" or len(items) != 1:
             raise NotVectorized(tree.children[0].value)
         return self._size(tree, items[0])
 
-    def _size(self, tree: cel_syntax.Tree, of: cel_syntax.Tree) -> ColumnValue:
+    def _size(self, tree: cel.Tree, of: cel.Tree) -> ColumnValue:
         value = self.value(of)
         if value.type not in ("text", "texts"):
             raise NotVectorized(value.type)
@@ -301,9 +421,9 @@ _ORDER: dict[str, Callable[[str], Callable[[str], bool]]] = {
 }
 
 
-def _asks_for_null(test: cel_syntax.Tree) -> bool:
+def _asks_for_null(test: cel.Tree) -> bool:
     sides = (test.children[0].children[0], test.children[1]) if test.data == "relation" else ()
-    return any(cel_syntax.is_null(side) for side in sides)
+    return any(cel.is_null(side) for side in sides)
 
 
 def _no_value(batch: Batch) -> None:

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters import cel_syntax
-from kubectl_gadget.filters.cel_check import check, column_shapes
-from kubectl_gadget.filters.cel_logic import ThreeValued, any_mask
-from kubectl_gadget.filters.column_expressions import NotVectorized, compile_condition
+from kubectl_gadget.filters import cel
+from kubectl_gadget.filters.check import check, column_shapes
+from kubectl_gadget.filters.column_expressions import NotVectorized, ThreeValued, any_mask, compile_condition
 from kubectl_gadget.filters.pushdown import kernel_parameters
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
@@ -49,7 +48,7 @@ class RowProgram:
     """An expression that cel-python evaluates row by row. `errors` counts those of the `rows` evaluated that ended in
     an error, which do not match; `first_error` is the first message."""
 
-    def __init__(self, tree: cel_syntax.Tree) -> None:
+    def __init__(self, tree: cel.Tree) -> None:
         import celpy
         from celpy.adapter import json_to_cel
 
@@ -57,7 +56,7 @@ class RowProgram:
         self.first_error: str | None = None
         environment = celpy.Environment()
         self._convert = json_to_cel
-        self._program = environment.program(cel_syntax.evaluable(tree), functions=cel_functions())
+        self._program = environment.program(cel.evaluable(tree), functions=cel_functions())
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Whether the expression is true for a row's members, with values as in JSON."""
@@ -83,7 +82,7 @@ class RowProgram:
 class _RowByRow:
     """A part of a filter that cel-python evaluates row by row."""
 
-    def __init__(self, tree: cel_syntax.Tree, members: Mapping[str, Member]) -> None:
+    def __init__(self, tree: cel.Tree, members: Mapping[str, Member]) -> None:
         self.program = RowProgram(tree)
         self._members = [member for name, member in members.items() if name in _names(tree)]
 
@@ -96,8 +95,8 @@ class _RowByRow:
         return np.fromiter((matches(dict(zip(names, row, strict=True))) for row in rows), np.bool_, len(batch))
 
 
-def _names(tree: cel_syntax.Tree) -> set[str]:
-    return {token.value for token in cel_syntax.identifiers(tree)}
+def _names(tree: cel.Tree) -> set[str]:
+    return {token.value for token in cel.identifiers(tree)}
 
 
 def _values_of(name: str, gadgets: Collection[Mapping[str, Member]]) -> frozenset[str]:
@@ -111,7 +110,7 @@ class _Compiled:
 
     def __init__(
         self,
-        parts: Sequence[cel_syntax.Tree],
+        parts: Sequence[cel.Tree],
         members: Mapping[str, Member],
         elsewhere: Mapping[str, Member],
         gadget: Gadget,
@@ -161,9 +160,9 @@ class Filter:
     def __init__(
         self,
         text: str,
-        tree: cel_syntax.Tree,
+        tree: cel.Tree,
         gadgets: Sequence[Gadget],
-        parts: Sequence[cel_syntax.Tree] | None = None,
+        parts: Sequence[cel.Tree] | None = None,
     ) -> None:
         self.text = text
         self.tree = tree
@@ -175,7 +174,7 @@ class Filter:
         for known in members.values():
             shapes = column_shapes({name: member.type for name, member in known.items()}, everything, names)
             check(text, tree, shapes, headings)
-        chosen = cel_syntax.conjuncts(tree) if parts is None else parts
+        chosen = cel.conjuncts(tree) if parts is None else parts
         self._compiled = {
             gadget.name: _Compiled(chosen, members[gadget.name], everything, gadget) for gadget in gadgets
         }
@@ -183,7 +182,7 @@ class Filter:
     def divided(self, names: Collection[str]) -> "tuple[Filter | None, Filter | None]":
         """Splits the filter into the parts that use none of `names` and the parts that do; None if there are no such
         parts."""
-        parts = cel_syntax.conjuncts(self.tree)
+        parts = cel.conjuncts(self.tree)
         of_names = [part for part in parts if not _names(part).isdisjoint(names)]
         others = [part for part in parts if not any(part is other for other in of_names)]
         first, second = (
@@ -225,7 +224,7 @@ def compile_filter(expression: str, gadgets: Sequence[Gadget], flag: str = "") -
     """
     head = f"{flag}: " if flag else ""
     try:
-        return Filter(expression, cel_syntax.parse(expression), gadgets)
+        return Filter(expression, cel.parse(expression), gadgets)
     except RecursionError:
         raise UsageError(f"{head}the expression is nested too deeply") from None
     except UsageError as error:

@@ -5,9 +5,10 @@ the gadget has a parameter that tests this column. The trap: the kernel must let
 would, so a text that does not fit the parameter is shortened for a prefix and left out for an equality.
 """
 
+import struct
 from typing import Any
 
-from kubectl_gadget.filters import cel_syntax
+from kubectl_gadget.filters import cel
 from kubectl_gadget.gadgets.schema import Gadget, Parameter
 
 
@@ -17,7 +18,7 @@ def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, Any]:
     Parameters set by the user take precedence: both conditions must hold, so the caller keeps the user's value.
     """
     found: dict[str, Any] = {}
-    for part in cel_syntax.conjuncts(filter.tree):
+    for part in cel.conjuncts(filter.tree):
         test = _equality(part) or _prefix(part)
         if test is None:
             continue
@@ -55,10 +56,10 @@ def _room(parameter: Parameter, gadget: Gadget) -> int | None:
     return place.size - 1 if place is not None else None
 
 
-def _equality(part: cel_syntax.Tree) -> tuple[str, str, Any] | None:
+def _equality(part: cel.Tree) -> tuple[str, str, Any] | None:
     if part.data != "relation" or part.children[0].data != "relation_eq":
         return None
-    left, right = cel_syntax.unwrap(part.children[0].children[0]), cel_syntax.unwrap(part.children[1])
+    left, right = cel.unwrap(part.children[0].children[0]), cel.unwrap(part.children[1])
     if left.data == "literal":
         left, right = right, left
     if left.data != "ident" or right.data != "literal":
@@ -66,19 +67,53 @@ def _equality(part: cel_syntax.Tree) -> tuple[str, str, Any] | None:
     return _with_literal("equal", left, right)
 
 
-def _prefix(part: cel_syntax.Tree) -> tuple[str, str, Any] | None:
+def _prefix(part: cel.Tree) -> tuple[str, str, Any] | None:
     if part.data != "member_dot_arg" or part.children[1].value != "startsWith":
         return None
-    items = cel_syntax.arguments(part, 2)
-    receiver = cel_syntax.unwrap(part.children[0])
-    if len(items) != 1 or receiver.data != "ident" or cel_syntax.unwrap(items[0]).data != "literal":
+    items = cel.arguments(part, 2)
+    receiver = cel.unwrap(part.children[0])
+    if len(items) != 1 or receiver.data != "ident" or cel.unwrap(items[0]).data != "literal":
         return None
-    return _with_literal("prefix", receiver, cel_syntax.unwrap(items[0]))
+    return _with_literal("prefix", receiver, cel.unwrap(items[0]))
 
 
-def _with_literal(test: str, ident: cel_syntax.Tree, literal: cel_syntax.Tree) -> tuple[str, str, Any] | None:
+def _with_literal(test: str, ident: cel.Tree, literal: cel.Tree) -> tuple[str, str, Any] | None:
     try:
-        value = cel_syntax.literal(literal)
+        value = cel.literal(literal)
     except LookupError:
         return None
     return None if value is None else (test, ident.children[0].value, value)
+
+
+# Paths in the form in which BPF programs compare them, to test whether a file is, or is below, one of them.
+
+
+PATHS, PATH_BYTES = 8, 124
+"""Maximum number of paths and bytes of a tail, as in bpf/trace_fileuse.bpf.c."""
+
+
+def tail(path: str) -> bytes:
+    """The final bytes of every gadget_path that is `path` or below it. Raises ValueError."""
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r} is not an absolute path")
+    parts = [part for part in path.split("/") if part]
+    if ".." in parts or "." in parts:
+        raise ValueError(f"{path!r} has . or .. in it")
+    data = b"".join(part.encode("utf-8", "surrogateescape") + b"\0" for part in reversed(parts))
+    if len(data) > PATH_BYTES:
+        raise ValueError(f"{path!r} is longer than {PATH_BYTES} bytes")
+    return data
+
+
+def read_paths(text: str) -> list[bytes]:
+    """The tails of comma-separated paths; an empty list if one of them is /. Raises ValueError."""
+    tails = [tail(part.strip()) for part in text.split(",")]
+    if len(tails) > PATHS:
+        raise ValueError(f"{len(tails)} paths were given; at most {PATHS} are supported")
+    return [] if b"" in tails else tails
+
+
+def table(tails: list[bytes]) -> bytes:
+    """The contents of the array `wanted_paths`."""
+    packed = b"".join(struct.pack(f"<I{PATH_BYTES}s", len(item), item) for item in tails)
+    return packed.ljust(PATHS * (4 + PATH_BYTES), b"\0")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters.cel_logic import ThreeValued
+from kubectl_gadget.filters.column_expressions import ThreeValued
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import direction, record
@@ -296,13 +296,13 @@ class Expression:
     UsageError when the expression is not valid."""
 
     def __init__(self, text: str) -> None:
-        from kubectl_gadget.filters import cel_syntax
-        from kubectl_gadget.filters.cel_check import check
+        from kubectl_gadget.filters import cel
+        from kubectl_gadget.filters.check import check
         from kubectl_gadget.filters.filter import RowProgram
         from kubectl_gadget.flows.flow_json_types import FLOW
 
         self.text = text
-        tree = cel_syntax.parse(text)
+        tree = cel.parse(text)
         check(text, tree, FLOW)
         self._tree = tree
         self._program = RowProgram(tree)

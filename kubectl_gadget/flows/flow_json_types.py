@@ -6,7 +6,7 @@ The trap: `l7` has different members for DNS and for HTTP, and is null otherwise
 from collections.abc import Mapping
 from typing import get_args
 
-from kubectl_gadget.filters.cel_types import ANY, BOOL, INT, TEXT, TEXTS, Shape
+from kubectl_gadget.filters.cel import ANY, BOOL, INT, TEXT, TEXTS, Shape
 from kubectl_gadget.flows.flow import EventKind, Verdict
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_gadget import gadgets
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters import path_tails
+from kubectl_gadget.filters import pushdown
 from kubectl_gadget.gadgets.schema import ARCHITECTURES, Gadget, Parameter
 from kubectl_gadget.linux import syscalls
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
@@ -199,7 +199,7 @@ def _variables(gadget: Gadget, values: Mapping[str, Any]) -> dict[str, Any]:
 
             found[parameter.variable] = pcap_filter.compile_filter(value)
         elif parameter.type == "paths" and value:
-            found[parameter.variable] = path_tails.table(path_tails.read_paths(value))
+            found[parameter.variable] = pushdown.table(pushdown.read_paths(value))
         elif parameter.variable and value is not None:
             found[parameter.variable] = value
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.filters import path_tails
+from kubectl_gadget.filters import pushdown
 from tests.bpf import compat, deeds
 from tests.bpf.answers import Answers
 from tests.bpf.test_top_file import of
@@ -92,7 +92,7 @@ def requests_of(aio: Native | Compat, fd: int) -> list[bytes]:
 
 
 def test_fileuse_sees_what_is_submitted_without_knowing_how_much_it_moved(aio: Native | Compat, path: Path) -> None:
-    tails = path_tails.table(path_tails.read_paths(str(path)))
+    tails = pushdown.table(pushdown.read_paths(str(path)))
     with Tracer("trace_fileuse", pid=os.getpid(), compat=True, variables={"wanted_paths": tails}) as tracer:
         fd = os.open(path, os.O_RDWR)
         assert aio.submit(*requests_of(aio, fd)) == 5
@@ -138,7 +138,7 @@ def test_fsslower_shows_each_request_of_a_slow_call(aio: Native | Compat, path: 
 
 
 def test_what_is_beyond_the_room_is_counted_as_lost(path: Path) -> None:
-    tails = path_tails.table(path_tails.read_paths(str(path)))
+    tails = pushdown.table(pushdown.read_paths(str(path)))
     aio = Native()
     with Tracer("trace_fileuse", pid=os.getpid(), variables={"wanted_paths": tails}) as tracer:
         fd = os.open(path, os.O_RDWR)

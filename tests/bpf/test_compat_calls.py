@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.filters import path_tails
+from kubectl_gadget.filters import pushdown
 from kubectl_gadget.linux.syscalls import COMPAT
 from tests.bpf import compat, deeds
 from tests.bpf.answers import Answers
@@ -127,7 +127,7 @@ def test_calls_of_both_kinds_at_the_same_time_are_told_apart(path: bytes) -> Non
 
 
 def test_fileuse_sees_what_is_done_with_a_file(path: bytes) -> None:
-    tails = path_tails.table(path_tails.read_paths(os.fsdecode(path)))
+    tails = pushdown.table(pushdown.read_paths(os.fsdecode(path)))
     room = place(bytes(64))
     piece = struct.pack("<II", room, 3)
     with mine("trace_fileuse", variables={"wanted_paths": tails}) as tracer:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.filters import path_tails
+from kubectl_gadget.filters import pushdown
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
 
@@ -25,7 +25,7 @@ CLOSE_RANGE = 436
 
 
 def wanting(*paths: Path) -> Tracer:
-    tails = path_tails.table(path_tails.read_paths(",".join(map(str, paths))))
+    tails = pushdown.table(pushdown.read_paths(",".join(map(str, paths))))
     return Tracer("trace_fileuse", variables={"wanted_paths": tails})
 
 

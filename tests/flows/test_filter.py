@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters.cel_types import ANY, Shape
+from kubectl_gadget.filters.cel import ANY, Shape
 from kubectl_gadget.flows import flow_filter
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who

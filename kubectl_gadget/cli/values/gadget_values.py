@@ -23,7 +23,7 @@ def pcap(text: str) -> str:
 
 
 def paths(text: str) -> str:
-    from kubectl_gadget.filters.path_tails import read_paths
+    from kubectl_gadget.filters.pushdown import read_paths
 
     read_paths(text)
     return text

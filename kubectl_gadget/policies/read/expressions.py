@@ -14,7 +14,7 @@ from typing import Literal, NoReturn
 
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters import cel_syntax
+from kubectl_gadget.filters import cel
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import Argument
 from kubectl_gadget.yaml_reader import Scalar, WrongYaml
@@ -83,7 +83,7 @@ def check_expression(scalar: Scalar, arguments: Sequence[Argument]) -> None:
 def parse_expression(text: str) -> Expression:
     """Parses an expression. Raises UsageError, which shows the position of the error."""
     try:
-        return _ExpressionReader(text).read(cel_syntax.parse(text))
+        return _ExpressionReader(text).read(cel.parse(text))
     except RecursionError:
         raise UsageError("the expression is nested too deeply") from None
 
@@ -111,8 +111,8 @@ class _ExpressionReader:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def read(self, tree: cel_syntax.Tree) -> Expression:
-        tree = cel_syntax.unwrap(tree)
+    def read(self, tree: cel.Tree) -> Expression:
+        tree = cel.unwrap(tree)
         kind = getattr(tree, "data", "")
         if kind == "literal":
             return self._literal(tree)
@@ -135,14 +135,14 @@ class _ExpressionReader:
             "this is not supported; expected + - && || ! == != < <= > >= int32() uint32() and() or() xor() not()",
         )
 
-    def _known(self, operator: cel_syntax.Tree) -> str:
+    def _known(self, operator: cel.Tree) -> str:
         if operator.data not in _RELATIONS:
             self._fail(operator, "this operator is not supported in policies")
         return str(operator.data)
 
-    def _literal(self, tree: cel_syntax.Tree) -> Number:
+    def _literal(self, tree: cel.Tree) -> Number:
         try:
-            value = cel_syntax.literal(tree)
+            value = cel.literal(tree)
         except LookupError:
             value = None
         if isinstance(value, bool) or not isinstance(value, int):
@@ -151,15 +151,15 @@ class _ExpressionReader:
             self._fail(tree, "this number has more than 64 bits")
         return Number(int(value))
 
-    def _variable(self, tree: cel_syntax.Tree) -> ArgumentValue:
+    def _variable(self, tree: cel.Tree) -> ArgumentValue:
         match = _VARIABLE.fullmatch(tree.children[0].value)
         if match is None:
             self._fail(tree, f"{tree.children[0].value} is not known; arguments are arg0, arg1, …")
         return ArgumentValue(int(match[1]))
 
-    def _function(self, tree: cel_syntax.Tree) -> Computed:
+    def _function(self, tree: cel.Tree) -> Computed:
         name = tree.children[0].value
-        items = cel_syntax.arguments(tree, 1)
+        items = cel.arguments(tree, 1)
         operation, number = _FUNCTIONS.get(name, (None, 0))
         if operation is None:
             near = get_close_matches(name.lower(), _FUNCTIONS, 1)
@@ -169,7 +169,7 @@ class _ExpressionReader:
             self._fail(tree, f"{name}() takes {count(number, 'value')}")
         return Computed(operation, tuple(self.read(item) for item in items))
 
-    def _unary(self, tree: cel_syntax.Tree) -> Expression:
+    def _unary(self, tree: cel.Tree) -> Expression:
         sign, operand = tree.children
         value = self.read(operand)
         if sign.data != "unary_not":
@@ -178,5 +178,5 @@ class _ExpressionReader:
             self._fail(tree, "! is for conditions; not() inverts bits")
         return Computed("!", (value,))
 
-    def _fail(self, tree: cel_syntax.Tree, why: str) -> NoReturn:
-        raise cel_syntax.at_tree(self.text, tree, why)
+    def _fail(self, tree: cel.Tree, why: str) -> NoReturn:
+        raise cel.at_tree(self.text, tree, why)

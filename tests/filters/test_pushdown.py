@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.filters.path_tails import PATH_BYTES, PATHS, read_paths, table, tail
+from kubectl_gadget.filters.pushdown import PATH_BYTES, PATHS, read_paths, table, tail
 
 
 def test_a_tail_has_the_components_leaf_first() -> None:

@@ -14,9 +14,9 @@ from celpy.evaluation import base_functions
 from lark import Tree
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters import cel_syntax
-from kubectl_gadget.filters.cel_check import check
-from kubectl_gadget.filters.cel_types import ANY, FUNCTIONS, INT, MAP, NULL, TEXT, TEXTS, Shape
+from kubectl_gadget.filters import cel
+from kubectl_gadget.filters.cel import ANY, FUNCTIONS, INT, MAP, NULL, TEXT, TEXTS, Shape
+from kubectl_gadget.filters.check import check
 from kubectl_gadget.filters.filter import cel_functions, compile_filter
 from kubectl_gadget.gadgets.load import load_gadget, load_index
 from tests.rows.records import OPEN
@@ -181,18 +181,18 @@ COLUMNS: dict[str, Shape] = {text: shape for text, shape in VALUES.values() if s
 ROW = {"i": 3, "s": "1", "n": None, "l": ["a"], "m": {"a": 1}}
 
 
-parse = cache(cel_syntax.parse)
+parse = cache(cel.parse)
 
 
-def put_together(form: str, parts: Sequence[cel_syntax.Tree]) -> cel_syntax.Tree:
+def put_together(form: str, parts: Sequence[cel.Tree]) -> cel.Tree:
     """The tree of `form` with parts in place of x0, x1, …, which stand alone or in parentheses. Thousands are needed,
     and to parse them takes longer than to check and evaluate them."""
     values = {f"x{place}": part for place, part in enumerate(parts)}
 
-    def filled(tree: cel_syntax.Tree) -> cel_syntax.Tree:
+    def filled(tree: cel.Tree) -> cel.Tree:
         if not isinstance(tree, Tree):
             return tree
-        inner = cel_syntax.unwrap(tree)
+        inner = cel.unwrap(tree)
         if tree.data == "expr" and inner.data == "ident" and inner.children[0].value in values:
             return values[inner.children[0].value]
         return Tree(tree.data, [filled(child) for child in tree.children], tree.meta)
@@ -200,7 +200,7 @@ def put_together(form: str, parts: Sequence[cel_syntax.Tree]) -> cel_syntax.Tree
     return filled(parse(form))
 
 
-def of_types(form: str, *types: str) -> cel_syntax.Tree:
+def of_types(form: str, *types: str) -> cel.Tree:
     """`form` with expressions of these types."""
     return put_together(form, [parse(VALUES[type][0]) for type in types])
 
@@ -210,7 +210,7 @@ def environment() -> celpy.Environment:
     return celpy.Environment()
 
 
-def evaluated(tree: cel_syntax.Tree) -> Any:
+def evaluated(tree: cel.Tree) -> Any:
     """What cel-python makes of it; an exception where that is an error."""
     try:
         program = environment().program(tree, functions=cel_functions())
@@ -219,7 +219,7 @@ def evaluated(tree: cel_syntax.Tree) -> Any:
         return error
 
 
-def passes(tree: cel_syntax.Tree) -> bool:
+def passes(tree: cel.Tree) -> bool:
     """As an argument of dyn(), since any type may come out, and a condition must be true or false."""
     try:
         check("", put_together("dyn(x0)", [tree]), COLUMNS)
@@ -274,4 +274,4 @@ def test_every_function_of_cel_python_is_known() -> None:
 
 def test_a_value_that_is_not_known_before_is_not_judged() -> None:
     for text in ('x.y == "a"', "x > 3", 'x.startsWith("a")', "x in [1]", "x", "x + 1 == 2", "x[0].z", "has(x.y)"):
-        check(text, cel_syntax.parse(text), {"x": ANY})
+        check(text, cel.parse(text), {"x": ANY})
