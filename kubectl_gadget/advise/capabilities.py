@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_gadget.advise.baselines import file_name, gaps, units_by_workload
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.evidence import some, start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
+from kubectl_gadget.behavior.facts import DENIED, Behavior, Fact, FactKind
 
 KIND = UseKind(
     ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)
@@ -108,3 +110,36 @@ def _comments(item: ContainerOf, need: Need) -> Iterable[str]:
 
 def _short(name: str) -> str:
     return name.removeprefix("CAP_")
+
+
+# Capabilities from facts: those that were used, and no others.
+
+
+def used_capabilities(facts: Iterable[Fact]) -> list[str]:
+    """The names as in Kubernetes, sorted, without capabilities that the container was denied."""
+    values = {fact.value for fact in facts if fact.kind is FactKind.CAPABILITY}
+    return sorted(value.removeprefix("CAP_") for value in values if not value.startswith(f"{DENIED} "))
+
+
+def from_facts(behavior: Behavior) -> list[Document]:
+    """A patch for each workload whose containers were watched for capabilities."""
+    documents = []
+    for workload, units in units_by_workload(behavior):
+        patches, comments = list[ContainerPatch](), list[str]()
+        for unit in units:
+            if FactKind.CAPABILITY not in behavior.coverage[unit].kinds:
+                comments.append(f"{unit}: no advice, because the use of capabilities was not observed.")
+                continue
+            used = used_capabilities(behavior.of(unit))
+            comments.append(f"{unit}: used {', '.join(used) or 'none'}.")
+            denied = {fact.value for fact in behavior.of(unit) if fact.value.startswith(f"{DENIED} CAP_")}
+            comments += [
+                f"  requested {value.removeprefix(f'{DENIED} CAP_')}, which was denied" for value in sorted(denied)
+            ]
+            comments += gaps(behavior, unit)
+            add = {"add": used} if used else {}
+            fields = {"securityContext": {"capabilities": {"drop": ["ALL"], **add}}}
+            patches.append(ContainerPatch(unit.container, False, fields))
+        if patches:
+            documents.append(patch(workload, patches, comments, file_name(workload)))
+    return documents

@@ -12,11 +12,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kubectl_gadget.advise.baselines import gaps
 from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.evidence import start_note
 from kubectl_gadget.advise.recipe import Recipe
 from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
+from kubectl_gadget.behavior.facts import Behavior, FactKind
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 
@@ -192,3 +194,26 @@ def _operator_object(item: ContainerOf, found: Mapping[str, Any]) -> dict[str, A
         },
         "spec": {key: value for key, value in found.items() if key in ("defaultAction", "architectures", "syscalls")},
     }
+
+
+# Seccomp profiles from facts: the system calls that the programs of a container made.
+
+
+def profiles(
+    behavior: Behavior, format: str, earlier: Mapping[str, Any] | None = None
+) -> tuple[list[Document], list[str]]:
+    """The profiles in a format of `advise seccomp`, and notes for the user."""
+    uses: dict[ContainerOf, list[Use]] = {}
+    comments: dict[ContainerOf, list[str]] = {}
+    for unit in sorted(behavior.coverage, key=str):
+        if FactKind.SYSCALL in behavior.coverage[unit].kinds:
+            item = ContainerOf(unit.workload, unit.container)
+            calls = sorted({fact.value for fact in behavior.of(unit) if fact.kind is FactKind.SYSCALL})
+            # Names are the same on all architectures, and a profile without architectures is for that of the node.
+            uses[item] = [{"architecture": "", "syscall": call} for call in calls]
+            said = f"{unit}: {len(calls)} system calls seen; the others are for runc."
+            comments[item] = [said, *gaps(behavior, unit)]
+    made = {item: profile(found) for item, found in uses.items() if found}
+    if earlier is not None:
+        made = {item: merge(found, earlier) for item, found in made.items()}
+    return documents(made, comments, format), list(warnings_of(uses))

@@ -6,8 +6,10 @@ import pytest
 
 from kubectl_gadget.advise import capabilities
 from kubectl_gadget.advise.uses import SeenUses
+from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 from kubectl_gadget.kube.inventory import Inventory
 from tests.advise.flows import WEB
+from tests.behavior.made import behavior, fact
 
 FIRST, NESTED = 0xEFFFFFFD, 4026532000
 CHOWN, SYS_ADMIN = 0, 21
@@ -87,3 +89,32 @@ def test_the_patch_drops_all_and_adds_what_was_used_also_for_containers_that_did
     notes = [line for line in document.comments if "start was not seen" in line]
     assert document.comments.index(notes[0]) == document.comments.index("shop/deployment/web/side: used none.") + 1
     assert len(notes) == 1, "main was seen from its start"
+
+
+def test_capabilities_that_were_used_are_added_and_all_others_dropped() -> None:
+    found = behavior(fact("capability", "/bin/cart", "CAP_NET_RAW"), fact("capability", "/bin/sh", "CAP_CHOWN"))
+
+    (document,) = capabilities.from_facts(found)
+
+    (container,) = document.body["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN", "NET_RAW"]}
+
+
+def test_what_was_denied_is_not_added() -> None:
+    found = behavior(fact("capability", "/bin/cart", "denied CAP_SYS_ADMIN"))
+
+    (document,) = capabilities.from_facts(found)
+
+    (container,) = document.body["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert any("requested SYS_ADMIN, which was denied" in text for text in document.comments)
+
+
+def test_no_advice_is_given_on_what_was_not_looked_at() -> None:
+    assert capabilities.from_facts(behavior(kinds=USUAL_KINDS - {FactKind.CAPABILITY})) == []
+
+
+def test_an_incomplete_container_is_said() -> None:
+    (document,) = capabilities.from_facts(behavior(complete_runs=0, incomplete=("events were lost",)))
+
+    assert any("events were lost" in text for text in document.comments)

@@ -1,5 +1,6 @@
 """Policies from flows: that they allow exactly what was seen, and how they name each peer."""
 
+import json
 from typing import Any
 
 import yaml
@@ -8,10 +9,14 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.advise import networkpolicy
 from kubectl_gadget.advise.documents import as_json, as_yaml
+from kubectl_gadget.advise.networkpolicy import network_policies
 from kubectl_gadget.advise.uses import SeenUses, Use
+from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod
+from kubectl_gadget.policies.network.evaluate import read_policies
 from tests.advise.flows import BARE, DB, ON_HOST, WEB, WEB_2, flow, recording
 from tests.advise.plain_policy import End, allowed
+from tests.behavior.made import behavior, fact
 
 PODS = [
     Pod(namespace, name, f"{namespace}/{name}", {"app": name}, addresses)
@@ -226,3 +231,38 @@ def test_the_output_is_yaml_without_aliases_and_json_is_the_same() -> None:
     assert "&id" not in text
     assert list(yaml.safe_load_all(text)) == [document.body for document in documents]
     assert yaml.safe_load(as_json(documents))["items"] == [document.body for document in documents]
+
+
+LABEL = "app.kubernetes.io/name"
+
+
+def test_no_advice_is_given_on_what_was_not_looked_at() -> None:
+    assert network_policies(behavior(kinds=USUAL_KINDS - {FactKind.LISTEN})) == []
+
+
+def test_a_policy_allows_what_facts_say_and_names_what_it_cannot() -> None:
+    values = ("service shop/redis:6379/tcp", "workload other/deployment/db:5432/tcp", "name api.example.com:443/tcp")
+    values += (
+        "network 10.1.2.0/24:8080/tcp",
+        "node:10250/tcp",
+        "localhost:1/tcp",
+        "service default/kubernetes:443/tcp",
+    )
+    found = behavior(*(fact("connect", "/bin/cart", value) for value in values), fact("listen", "/bin/cart", "80/tcp"))
+
+    (document,) = network_policies(found)
+
+    spec = document.body["spec"]
+    assert spec["ingress"] == [{"ports": [{"protocol": "TCP", "port": 80}]}]
+    assert {"podSelector": {"matchLabels": {LABEL: "redis"}}} in [rule["to"][0] for rule in spec["egress"]]
+    assert {"ipBlock": {"cidr": "10.1.2.0/24"}} in [rule["to"][0] for rule in spec["egress"]]
+    assert sum("not allowed; add them" in text for text in document.comments) == 2
+    assert len(spec["egress"]) == 4
+
+
+def test_policies_are_ones_that_the_project_reads() -> None:
+    found = behavior(fact("connect", "/bin/cart", "internet:443/tcp"), fact("listen", "/bin/cart", "<ephemeral>/udp"))
+
+    (document,) = network_policies(found)
+
+    assert read_policies(json.dumps(document.body), "made.yaml", "shop")

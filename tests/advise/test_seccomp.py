@@ -8,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.advise import seccomp
+from kubectl_gadget.advise.seccomp import RUNTIME, profiles
 from kubectl_gadget.advise.uses import SeenUses, Use
+from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Pod
 from tests.advise.flows import DB, WEB, WEB_2
+from tests.behavior.made import behavior, fact
 
 CALLS = ["ptrace", "clone", "clone3", "mkdir", "read", "bind", "swapon"]
 
@@ -141,3 +144,21 @@ def test_what_was_seen_is_allowed_after_a_merge_and_what_was_allowed_still_is(
 def test_a_file_that_is_not_a_profile_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="earlier"):
         seccomp.read_profile(text, "earlier.json")
+
+
+WITH = USUAL_KINDS | {FactKind.SYSCALL}
+
+
+@pytest.mark.parametrize(("call", "architectures"), [("ptrace", []), ("i386/ptrace", ["SCMP_ARCH_X86"])])
+def test_a_profile_allows_the_calls_of_all_programs_and_those_of_runc(call: str, architectures: list[str]) -> None:
+    found = behavior(fact("syscall", "/bin/a", call), fact("syscall", "/bin/b", "mount"), kinds=WITH)
+
+    (document,), _ = profiles(found, "profile")
+
+    assert {"ptrace", "mount", *RUNTIME} == {*document.body["syscalls"][0]["names"]}
+    assert document.body["architectures"] == architectures
+
+
+def test_without_system_calls_there_is_no_profile_that_denies_everything() -> None:
+    assert profiles(behavior(fact("syscall", "/bin/a", "ptrace")), "profile") == ([], [])
+    assert profiles(behavior(kinds=WITH), "profile") == ([], [])

@@ -13,7 +13,7 @@ Format = Annotated[str | None, advice_format(*_FORMATS)]
 
 
 def apparmor(pods: Pods, flags: AdviseFlags, format: Format = None) -> int:
-    from kubectl_gadget.advise.from_facts import apparmor as advice
+    from kubectl_gadget.advise import apparmor as advice
 
     if (format or "profile") == "profile" and flags.watch.output is not None:
         raise UsageError("-o has no effect on a profile, which is text", "--format patch or AppArmorProfile")

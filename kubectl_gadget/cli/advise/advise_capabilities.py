@@ -8,9 +8,7 @@ def capabilities(pods: Pods, flags: AdviseFlags) -> int:
     from kubectl_gadget.advise import capabilities as advisor
 
     if (baselines := baselines_of(flags, pods)) is not None:
-        from kubectl_gadget.advise.from_facts.capabilities_of_facts import capabilities as advice
-
-        return print_advice(advice(baselines), flags)
+        return print_advice(advisor.from_facts(baselines), flags)
     recording, code = watch(advisor.RECIPE, pods, flags)
     print_documents(advisor.advise(recording), recording, flags)
     return code

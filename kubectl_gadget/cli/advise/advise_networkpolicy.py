@@ -45,7 +45,7 @@ def networkpolicy(
     if format is not None and check is not None:
         raise UsageError("--format and --check cannot be used together")
     if (baselines := baselines_of(flags, pods)) is not None:
-        from kubectl_gadget.advise.from_facts.network_policies import network_policies
+        from kubectl_gadget.advise.networkpolicy import network_policies
 
         if check or objects or format == "cilium":
             given = "--check" if check else "--objects" if objects else "--format cilium"

@@ -54,8 +54,8 @@ def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge 
 
 
 def _seccomp_of(baselines: "Behavior", format: str, earlier: "Mapping[str, object] | None", flags: AdviseFlags) -> int:
-    from kubectl_gadget.advise.from_facts.baselines import not_looked_at
-    from kubectl_gadget.advise.from_facts.seccomp_of_facts import profiles
+    from kubectl_gadget.advise.baselines import not_looked_at
+    from kubectl_gadget.advise.seccomp import profiles
     from kubectl_gadget.behavior.facts import FactKind
 
     documents, warnings = profiles(baselines, format, earlier)

@@ -11,7 +11,7 @@ Deny = Annotated[Switch, flag(SHOW, "--deny", "Deny what was not seen (default: 
 
 
 def tracingpolicy(pods: Pods, flags: AdviseFlags, deny: Deny = None) -> int:
-    from kubectl_gadget.advise.from_facts.tracing_policies import tracing_policies
+    from kubectl_gadget.advise.tracingpolicy import tracing_policies
 
     found, multicall, code = watch_facts(pods, flags)
     documents = tracing_policies(found, multicall, bool(deny))

@@ -78,7 +78,7 @@ def advice_format(*formats: str) -> "OptionInfo":
 def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None":
     """The baselines in the files of --from; None: they are recordings, or there are none.
     Raises UsageError if they are both, and for what cannot be used with --from."""
-    from kubectl_gadget.advise.from_facts.baselines import read_baselines
+    from kubectl_gadget.advise.baselines import read_baselines
 
     if not flags.watch.recordings:
         return None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.advise.from_facts.fact_paths import Target, glob, interpreter, is_path, target, without_applet
+from kubectl_gadget.advise.baselines import Target, glob, interpreter, is_path, target, without_applet
 from tests.behavior.made import fact
 
 

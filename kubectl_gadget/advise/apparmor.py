@@ -7,11 +7,18 @@ from the container's first program on, so usual files that facts leave out (/dev
 import re
 from collections.abc import Collection, Iterable, Iterator
 
+from kubectl_gadget.advise.baselines import (
+    file_name,
+    gaps,
+    glob,
+    interpreter,
+    is_path,
+    units_by_workload,
+    without_applet,
+)
+from kubectl_gadget.advise.capabilities import used_capabilities
 from kubectl_gadget.advise.containers import ContainerOf
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
-from kubectl_gadget.advise.from_facts.baselines import by_workload, file_name, gaps
-from kubectl_gadget.advise.from_facts.capabilities_of_facts import used_capabilities
-from kubectl_gadget.advise.from_facts.fact_paths import glob, interpreter, is_path, without_applet
 from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
 
 _NEEDED = frozenset({FactKind.PROGRAM, FactKind.OPEN, FactKind.CAPABILITY})
@@ -34,7 +41,7 @@ def profiles(behavior: Behavior, multicall: Collection[str]) -> dict[ContainerOf
     """The profile of each container of which enough is known; one whose program was not seen could not start."""
     return {
         (item := ContainerOf(unit.workload, unit.container)): _profile(item, behavior, unit, multicall)
-        for _, units in by_workload(behavior)
+        for _, units in units_by_workload(behavior)
         for unit in units
         if behavior.coverage[unit].kinds >= _NEEDED and any(fact.kind is FactKind.PROGRAM for fact in behavior.of(unit))
     }
@@ -43,7 +50,7 @@ def profiles(behavior: Behavior, multicall: Collection[str]) -> dict[ContainerOf
 def patches(behavior: Behavior, multicall: Collection[str]) -> list[Document]:
     """Parts of the workloads, which select profiles that the nodes have loaded."""
     found, documents = profiles(behavior, multicall), list[Document]()
-    for workload, units in by_workload(behavior):
+    for workload, units in units_by_workload(behavior):
         items = [item for unit in units if (item := ContainerOf(unit.workload, unit.container)) in found]
         if items:
             hint = "The profiles must be loaded on each node: apparmor_parser --replace FILE, for each of these names:"

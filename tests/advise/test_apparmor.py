@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.advise.from_facts.apparmor import operator_objects, patches, profiles
+from kubectl_gadget.advise.apparmor import operator_objects, patches, profiles
 from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind
 from tests.behavior.made import behavior, fact
 

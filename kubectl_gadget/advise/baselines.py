@@ -1,15 +1,53 @@
-"""Converts the paths in facts to other notations: globs of AppArmor, and whole paths or prefixes.
-
-The trap: a container chose the names of its files, so a name may look like a pattern, or like the end of a rule. In a
-fact, `\\` stands before such characters; a path that the other notation cannot express is left out.
-"""
+"""The baselines that advice is made from: their workloads, and the paths of their facts as rules need them."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from kubectl_gadget.behavior.baseline import is_baseline, read_baseline
 from kubectl_gadget.behavior.fact_patterns import ANYTHING
-from kubectl_gadget.behavior.facts import Fact, FactKind
+from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind, Unit, merge
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.inventory import Workload
+
+# Reads the baselines that advice is made from, and says how completely their containers were watched.
+
+
+def read_baselines(names: Sequence[str]) -> Behavior | None:
+    """The baselines in these files; None: all files are recordings. Raises UsageError if there are both."""
+    found = [name for name in names if "://" not in name and is_baseline(Path(name))]
+    if found and len(found) != len(names):
+        raise UsageError("--from takes recordings or baselines, and not both")
+    return merge(read_baseline(Path(name)).behavior for name in found) if found else None
+
+
+def units_by_workload(behavior: Behavior) -> list[tuple[Workload, list[Unit]]]:
+    found: dict[Workload, list[Unit]] = {}
+    for unit in sorted(behavior.coverage, key=str):
+        found.setdefault(unit.workload, []).append(unit)
+    return list(found.items())
+
+
+def file_name(workload: Workload) -> str:
+    """The name of the container's file, without extension."""
+    return "_".join(filter(None, (workload.namespace, workload.kind.lower(), workload.name)))
+
+
+def gaps(behavior: Behavior, unit: Unit) -> Iterator[str]:
+    """Says what the facts of a container may lack."""
+    coverage = behavior.coverage[unit]
+    if not coverage.complete_runs:
+        yield f"  It was not watched completely: {'; '.join(coverage.incomplete)}"
+
+
+def not_looked_at(behavior: Behavior, kind: FactKind) -> list[Unit]:
+    """The containers that were not watched for facts of this kind."""
+    return [unit for unit in sorted(behavior.coverage, key=str) if kind not in behavior.coverage[unit].kinds]
+
+
+# Converts the paths in facts to other notations: globs of AppArmor, and whole paths or prefixes.
+
 
 _PIECE = re.compile(r"\\x[0-9a-f]{2}|\\[\\*<]|<[a-z]+>|[^\\<]+|.", re.DOTALL)
 _LIBRARY = "/lib/<library>"

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from kubectl_gadget.advise.documents import as_yaml
-from kubectl_gadget.advise.from_facts.tracing_policies import tracing_policies
+from kubectl_gadget.advise.tracingpolicy import tracing_policies
 from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, Unit
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, FileArgument

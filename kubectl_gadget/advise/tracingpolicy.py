@@ -7,9 +7,8 @@ a path allows everything with the same beginning; and a script needs its interpr
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from kubectl_gadget.advise.baselines import gaps, interpreter, is_path, target, units_by_workload, without_applet
 from kubectl_gadget.advise.documents import Document
-from kubectl_gadget.advise.from_facts.baselines import by_workload, gaps
-from kubectl_gadget.advise.from_facts.fact_paths import interpreter, is_path, target, without_applet
 from kubectl_gadget.behavior.facts import WRITE, Behavior, Fact, FactKind, Unit
 from kubectl_gadget.kube.inventory import LOCAL_LABEL
 from kubectl_gadget.linux.files import USUAL_DEVICES
@@ -25,7 +24,7 @@ def tracing_policies(behavior: Behavior, multicall: Collection[str], deny: bool 
     """A policy for each container that is in a pod. `deny`: programs and files that are not listed fail with EPERM."""
     found = (
         _policy(behavior, unit, multicall, deny)
-        for _, units in by_workload(behavior)
+        for _, units in units_by_workload(behavior)
         for unit in units
         if unit.workload.namespace and FactKind.PROGRAM in behavior.coverage[unit].kinds
     )
