@@ -74,10 +74,6 @@ class NewFacts:
         self.judged = 0
         """rows that were judged one by one"""
 
-    @property
-    def is_complete(self) -> bool:
-        return True
-
     def notes(self) -> Iterator[str]:
         """Notes for the user at the end."""
         for unit in sorted(self._new_of.keys() - self._baseline.coverage.keys(), key=str):

@@ -11,8 +11,7 @@ from kubectl_gadget.ci.finding import Check, Finding, Level, SourceLocation, Whe
 from kubectl_gadget.ci.job_steps import Marks
 from kubectl_gadget.observe.decoders.policy_records import NAME as POLICIES
 from kubectl_gadget.observe.decoders.policy_records import decoder
-from kubectl_gadget.observe.decoders.process_records import process_events
-from kubectl_gadget.observe.story import PROCESSES, Story
+from kubectl_gadget.observe.story import PROCESSES
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.members import member_values
 from kubectl_gadget.rows.container_lookup import Container
@@ -21,7 +20,6 @@ from kubectl_gadget.wire.policy_events.body import rfc3339
 from kubectl_gadget.wire.policy_events.event import PolicyEvent
 
 if TYPE_CHECKING:
-    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
 
@@ -38,28 +36,17 @@ class PolicyChecks:
         labels: "PolicyLabels | None",
         marks: Marks,
         pid: int | None = None,
-        recorded: "RecordedPolicies | None" = None,
     ) -> None:
-        """`pid`: only this process and its descendants count. `recorded`: what decides the policies by rows of a
-        recording, where they were not in force."""
+        """`pid`: only this process and its descendants count."""
         self._pids = None if pid is None else {pid}
         self._policies = compiled.policies
         self._marks = marks
         self._decode = decoder(compiled.hooks, labels.is_for if labels else None)
         self._found: dict[str, dict[tuple[str, ...], Finding]] = {policy.name: {} for policy in compiled.policies}
         self._others: dict[str, int] = {}
-        self._recorded = recorded
-        self._story = None if recorded is None else _story_of(recorded)
-        self._read = () if recorded is None else (*recorded.gadgets, PROCESSES)
-        """the gadgets whose rows decide them"""
 
     def see(self, rows: Rows) -> None:
         """Takes events of policies and of processes, from the pipeline's thread."""
-        if self._story is not None:
-            for event in self._story.events(Rows([part for part in rows.parts if part.gadget.name in self._read])):
-                if isinstance(event.happening, PolicyEvent):
-                    self._add(event.happening, _where(event.container, event.node), event.time)
-            return
         ended = set[int]()
         if self._pids is not None:
             for part in (part for part in rows.parts if part.gadget.name == PROCESSES):
@@ -116,8 +103,6 @@ class PolicyChecks:
 
     def checks(self, incomplete: tuple[str, ...]) -> list[Check]:
         """The results. `incomplete`: why events are missing, if any are."""
-        if self._recorded is not None:
-            incomplete = (*incomplete, *self._recorded.gaps, *self._recorded.notes())
         found = []
         for policy in self._policies:
             place = policy.place
@@ -135,8 +120,3 @@ class PolicyChecks:
 
 def _where(container: Container, node: str) -> Where:
     return Where(container.namespace, workload_of(container.pod), container.container, container.pod, node)
-
-
-def _story_of(recorded: "RecordedPolicies") -> Story:
-    decoders = {name: recorded.decoder(name, None) for name in recorded.gadgets}
-    return Story({**decoders, PROCESSES: recorded.decoder(PROCESSES, process_events)}, recorded=recorded)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.ci.policy_matches import PolicyChecks
     from kubectl_gadget.ci.row_checks import RowCheck
     from kubectl_gadget.ci.watching import Watching
-    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
 
@@ -41,8 +40,6 @@ class CheckOrder:
     assertions: tuple[Assertion, ...] = ()
     policies: "CompiledPolicies | None" = None
     labels: "PolicyLabels | None" = None
-    recorded: "RecordedPolicies | None" = None
-    """the policies are decided by the rows of a recording"""
     behavior: "BehaviorOrder | None" = None
     """None: no facts are collected"""
 
@@ -97,7 +94,7 @@ class RunChecks:
         if order.policies is not None:
             from kubectl_gadget.ci.policy_matches import PolicyChecks
 
-            self._policies = PolicyChecks(order.policies, order.labels, self._marks, order.pid, order.recorded)
+            self._policies = PolicyChecks(order.policies, order.labels, self._marks, order.pid)
         self._watching = Watching(self._rows, self._policies, self.behavior.take if self.behavior else None)
         return self._watching
 

@@ -7,7 +7,7 @@ the decoder reads everything that needs one (wall times).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent
@@ -108,24 +108,6 @@ class ConnectionEvent:
         return " ".join(filter(None, (self.protocol.lower(), f"{ends[0]} -> {ends[1]}", self.error)))
 
 
-@dataclass(frozen=True)
-class RecordedCall:
-    """A row of a recording that stands for a call of a policy's hook; recorded_policies.py decides it."""
-
-    pid: int
-    tid: int
-    comm: str
-    row: Any
-    """policies.recorded.sources.Row"""
-    hook: Any = None
-    architecture: str = ""
-    after: bool = False
-    """whether it comes after the process event of the same row"""
-    changes: str = ""
-    """instead of a call of a hook: what the process has changed of itself, namespaces or capabilities"""
-
-
 Happening = ProcessEvent | PolicyEvent | FileEvent | ConnectionEvent
-Decoded = Happening | RecordedCall
-Decoder = Callable[[Batch], Sequence[Decoded | Sequence[Decoded]]]
+Decoder = Callable[[Batch], Sequence[Happening | Sequence[Happening]]]
 """Returns one event or several for each row of the batch, in their order."""

@@ -40,10 +40,6 @@ class Process:
     exe: str | None = None
     comm: str = ""
     """the thread's name, for a process without records of its own"""
-    started_by: frozenset[str] = frozenset()
-    """followed programs that it ran before, or that its ancestors had run when it was forked"""
-    changed: frozenset[str] = frozenset()
-    """what recorded calls have changed of it since its program began: namespaces, capabilities"""
     is_first: bool = False
     """it is the first process of its container"""
     generation: int = 0

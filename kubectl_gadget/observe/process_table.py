@@ -6,7 +6,6 @@ that, they live as long as a known child, which holds references to its ancestor
 """
 
 from collections import OrderedDict
-from collections.abc import Set
 
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.process import Process, flags_of, program_of
@@ -22,18 +21,13 @@ MOST_ANCESTORS = 128
 class ProcessTable:
     """`apply` each record of trace process, and `find` processes for other records. Times are wall time in ns."""
 
-    def __init__(self, node: str, most: int = MOST_PROCESSES, followed: Set[str] = frozenset()) -> None:
-        """`followed`: the programs that `Process.started_by` may have. Not all of them: a process may run any
-        number."""
+    def __init__(self, node: str, most: int = MOST_PROCESSES) -> None:
         self.node = node
         self.forgotten = 0
         """processes that were removed before they ended, because there were too many"""
         self._most = most
-        self._followed = followed
         self._known: OrderedDict[ExecId, Process] = OrderedDict()
         self._ended: OrderedDict[ExecId, int] = OrderedDict()
-        self._current: dict[int, ExecId] = {}
-        """the latest program of each PID"""
         self._orphans: dict[ExecId, list[Process]] = {}
         """by parent: processes from before the run whose parent has not been reported yet"""
 
@@ -43,11 +37,6 @@ class ProcessTable:
     def find(self, id: ExecId) -> Process | None:
         """The program that runs, or ran until recently, under this identity; None: unknown."""
         return self._known.get(id)
-
-    def current(self, pid: int) -> Process | None:
-        """The program that the process with this PID runs, or ran last; None: unknown."""
-        id = self._current.get(pid)
-        return None if id is None else self._known.get(id)
 
     def apply(self, event: ProcessEvent, container: Container, time: int) -> Process:
         """Takes one record and returns its process."""
@@ -82,12 +71,6 @@ class ProcessTable:
             self._end(before, time)
         if process.parent is not None:
             self._link(process, process.parent)
-        source = before or process.parent
-        if source is not None:
-            process.started_by = source.started_by
-            if source.exe is not None and source.exe in self._followed:
-                process.started_by |= {source.exe}
-        self._current[process.id.pid] = max(process.id, self._current.get(process.id.pid, process.id))
         process.is_first = event.container_pid == 1 and container.kind == "container"
         self._known[process.id] = process
         for child in self._orphans.pop(process.id, ()):
@@ -121,8 +104,6 @@ class ProcessTable:
 
     def _forget(self, id: ExecId) -> None:
         self._known.pop(id, None)
-        if self._current.get(id.pid) == id:
-            del self._current[id.pid]
 
     def _make_room(self) -> None:
         while len(self._known) > self._most:

@@ -5,7 +5,7 @@ with its `StoryEvent`, from which lines and JSON are made. The trap: rows are jo
 process may have ended already; so whatever changes is copied into `StoryEvent` at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.gadgets.schema import Gadget
@@ -13,10 +13,9 @@ from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.choice import EVERYTHING, Choice
 from kubectl_gadget.observe.decoders.connection_records import connection_events, dns_events
 from kubectl_gadget.observe.decoders.process_records import file_events, process_events
-from kubectl_gadget.observe.happening import Decoded, Decoder, FileEvent, Happening, ProcessEvent, RecordedCall
+from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, ProcessEvent
 from kubectl_gadget.observe.process import Process
 from kubectl_gadget.observe.process_table import ProcessTable
-from kubectl_gadget.observe.recorded_policies import RecordedPolicies
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.container_lookup import Container
@@ -71,7 +70,7 @@ class StoryEvent:
 class Story:
     """The transform from rows to a story. `decoders` read batches, by the gadget's name. `needs_columns`: something
     reads the rows' flat columns, and not only `StoryEvent`. `on_event` gets every event, even those that are not shown,
-    and must return quickly. `recorded`: policies to evaluate on the rows of a recording."""
+    and must return quickly."""
 
     gadget: Gadget = GADGET
     """the gadget of the output rows"""
@@ -83,25 +82,17 @@ class Story:
         *,
         needs_columns: bool = True,
         on_event: "Callable[[StoryEvent], None] | None" = None,
-        recorded: RecordedPolicies | None = None,
     ) -> None:
         self._decoders = {**DECODERS, **decoders}
         self._choice = choice
         self._needs_columns = needs_columns
         self._on_event = on_event
-        self._recorded = recorded
         self._tables: dict[str, ProcessTable] = {}
 
     def notes(self) -> Iterator[str]:
         """A note on processes that were forgotten before they ended, because there were too many."""
         if forgotten := sum(table.forgotten for table in self._tables.values()):
             yield f"{forgotten:,} running processes were forgotten: their events have no program"
-        if self._recorded is not None:
-            yield from self._recorded.notes()
-
-    @property
-    def is_complete(self) -> bool:
-        return self._recorded is None or not self._recorded.undecided
 
     def apply(self, rows: Rows) -> Rows:
         """The events of these rows that are shown, in the same order."""
@@ -124,24 +115,17 @@ class Story:
                 self._table(node).apply(happening, container, time)
         for node, container, time, late, happened in items:
             table = self._table(node)
-            for decoded in happened if isinstance(happened, Sequence) else (happened,):
-                for happening in self._decided(decoded, table, container, time):
-                    entry = _joined(table, container, time, happening)
-                    yield replace(entry, late=True) if late else entry
-
-    def _decided(self, decoded: Decoded, table: ProcessTable, container: Container, time: int) -> Iterable[Happening]:
-        if not isinstance(decoded, RecordedCall):
-            return (decoded,)
-        return () if self._recorded is None else self._recorded.events(decoded, table, container, time)
+            for happening in happened if isinstance(happened, Sequence) else (happened,):
+                entry = _joined(table, container, time, happening)
+                yield replace(entry, late=True) if late else entry
 
     def _table(self, node: str) -> ProcessTable:
         table = self._tables.get(node)
         if table is None:
-            followed = self._recorded.followed if self._recorded else frozenset[str]()
-            table = self._tables[node] = ProcessTable(node, followed=followed)
+            table = self._tables[node] = ProcessTable(node)
         return table
 
-    def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, bool, Decoded | Sequence[Decoded]]]:
+    def _read(self, batch: Batch) -> Sequence[tuple[str, Container, int, bool, Happening | Sequence[Happening]]]:
         happenings = self._decoders[batch.gadget.name](batch)
         late = [False] * len(batch) if batch.late is None else batch.late.tolist()
         return list(zip(batch.nodes(), batch.row_containers(), batch.wall_ns().tolist(), late, happenings, strict=True))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.happening import Decoder
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
-    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
     from kubectl_gadget.run.recipes.pod_details import PodDetails
@@ -35,8 +34,6 @@ class StoryGadgets:
     silent: GadgetRun | None = None
     """runs as well, but its rows are not part of the story"""
     policies: "CompiledPolicies | None" = None
-    recorded: "RecordedPolicies | None" = None
-    """policies that decide the calls for which rows of a recording stand"""
 
     def command(self) -> tuple[str, ...]:
         """Returns the words that a replay of a recording starts with."""
@@ -63,9 +60,6 @@ class StoryGadgets:
             runs.append(GadgetRun(INSTALLED, installed=True))
         if self.silent:
             runs.append(self.silent)
-        if self.recorded:
-            names = {run.gadget.name for run in runs}
-            runs += [GadgetRun(gadgets.load_gadget(name)) for name in self.recorded.gadgets if name not in names]
         if self.policies:
             from kubectl_gadget.observe.decoders.policy_records import GADGET
 
@@ -93,17 +87,15 @@ class StoryRecipe:
 
         output = self.output
         needs_columns = output.is_flat or any((options.filter, options.fail_on, options.expect))
-        recorded = self.gadgets.recorded
         story = Story(
             self._decoders(),
             self.choice,
             needs_columns=needs_columns,
             on_event=self.reaction.on_event,
-            recorded=recorded,
         )
         return replace(
             options,
-            gadgets=self.labels.attached_to(options.gadgets) if self.labels and not recorded else options.gadgets,
+            gadgets=self.labels.attached_to(options.gadgets) if self.labels else options.gadgets,
             services=self.reaction.services,
             followers=tuple(self._followers()) if follows else (),
             transform=story,
@@ -122,9 +114,8 @@ class StoryRecipe:
             yield pod_details.followed(self.details)
 
     def _decoders(self) -> "dict[str, Decoder]":
-        """Returns decoders for gadgets that a story does not know by itself, and for recorded calls."""
+        """Returns decoders for gadgets that a story does not know by itself."""
         from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME, decoder, installed_events
-        from kubectl_gadget.observe.story import PROCESSES
 
         found: dict[str, Decoder] = {}
         if self.gadgets.silent:
@@ -133,8 +124,4 @@ class StoryRecipe:
             found[INSTALLED.name] = installed_events
         if self.gadgets.policies:
             found[NAME] = decoder(self.gadgets.policies.hooks, self.labels.is_for if self.labels else None)
-        if self.gadgets.recorded:
-            own = self.gadgets.shown()
-            for name in (*self.gadgets.recorded.gadgets, PROCESSES):
-                found[name] = self.gadgets.recorded.decoder(name, found.get(name) or own.get(name))
         return found

@@ -3,7 +3,7 @@
 `policies.read.policy_files` makes these from YAML; the BPF engine takes them. A hook here has one target: an entry of
 the YAML with a list of system calls or symbols becomes one hook for each.
 
-How a policy decides (`policies/decisions/` implements this text):
+How a policy decides (`tests/policies/oracle.py` implements this text):
 
 - A hook without selectors matches every call. Otherwise its selectors are tried in order. The first that matches
   determines the `actions` and whether there is an event.

@@ -273,7 +273,6 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
         progress.warn(f"{count} frames of the recording cannot be read: {reason}")
     for note in options.transform.notes() if options.transform else ():
         progress.warn(note)
-    whole = whole and (options.transform is None or options.transform.is_complete)
     reasons = (*coverage.texts(coverage.doubts(covered)), *(() if whole else ("the recording is damaged",)))
     reason, code = pipeline.verdict.outcome(reasons)
     if reason:

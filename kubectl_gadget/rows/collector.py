@@ -74,7 +74,3 @@ class RowTransform(Transform[Rows], Protocol):
 
     def notes(self) -> Iterable[str]:
         """Messages to report at the end of the run."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether no record is missing because something about it was not known."""

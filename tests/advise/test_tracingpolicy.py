@@ -9,11 +9,9 @@ from kubectl_gadget.advise.documents import as_yaml
 from kubectl_gadget.advise.tracingpolicy import tracing_policies
 from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, FactKind, Unit
 from kubectl_gadget.kube.inventory import Workload
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, FileArgument
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.behavior.made import behavior, fact
-from tests.policies.model.decisions import matching
-from tests.policies.model.known_process import Process
+from tests.policies.oracle import ArgumentValue, Call, FileArgument, Process, matching
 
 MULTICALL = ("busybox",)
 PROGRAMS = (

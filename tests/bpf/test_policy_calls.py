@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.kernel.kernel_hooks import look_up
 from kubectl_gadget.observe.decoders.policy_records import event
 from kubectl_gadget.observe.printing.line_shapes import shape
-from kubectl_gadget.policies.decisions.calls import Call
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, number_on
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies
@@ -23,8 +22,7 @@ from kubectl_gadget.policies.report.node_support import question, unseen_variant
 from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.compiler import random_policies as some
-from tests.policies.model.decisions import decide
-from tests.policies.model.known_process import Process
+from tests.policies.oracle import Call, Process, decide
 
 pytestmark = [
     pytest.mark.bpf,

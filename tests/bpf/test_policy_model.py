@@ -19,12 +19,10 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.policies.compiler.matches import Match, matches
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument, FileArgument
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.compiler import random_policies as some
-from tests.policies.model.decisions import decide, verdict
-from tests.policies.model.known_process import Process
+from tests.policies.oracle import ArgumentValue, Call, ConnectionArgument, FileArgument, Process, decide, verdict
 
 pytestmark = pytest.mark.bpf
 LSEEK, FACCESSAT = (8, 269) if os.uname().machine == "x86_64" else (62, 48)

@@ -132,13 +132,3 @@ def test_a_line_of_processes_that_fork_and_end_does_not_grow_for_ever() -> None:
         life.apply(event("exit", parent))
         parent = child
     assert len(list(process.ancestors())) <= 2 * MOST_ANCESTORS
-
-
-def test_only_programs_that_policies_follow_are_remembered_of_what_a_process_ran() -> None:
-    life = Life(followed={"/bin/sh"})
-    life.apply(executed(SHELL, "/bin/sh"))
-    life.apply(event("fork", ExecId(2000, 11), SHELL))
-    for number in range(1, 50):
-        process = life.apply(executed(ExecId(2000 + number, 11), f"/tmp/{number}"))
-    assert process.started_by == {"/bin/sh"}
-    assert life.apply(event("fork", ExecId(3000, 12), process.id)).started_by is process.started_by

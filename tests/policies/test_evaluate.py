@@ -8,14 +8,24 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument, FileArgument
-from kubectl_gadget.policies.decisions.filters import filter_matches, number_in_type
 from kubectl_gadget.policies.model import Hook, Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.scope_labels import ScopedWorkload
 from tests.examples import examples
-from tests.policies.model.decisions import Verdict, decide, decide_hook, matching, verdict
-from tests.policies.model.known_process import Process
+from tests.policies.oracle import (
+    ArgumentValue,
+    Call,
+    ConnectionArgument,
+    FileArgument,
+    Process,
+    ScopedWorkload,
+    Verdict,
+    decide,
+    decide_hook,
+    filter_matches,
+    matching,
+    number_in_type,
+    verdict,
+)
 from tests.policies.strategies import PATHS, specs
 
 FULL = (1 << 41) - 1

@@ -4,7 +4,8 @@ import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import Labels, Scope
-from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, ScopedWorkload, belongs
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from tests.policies.oracle import ScopedWorkload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)
 MAIN: Labels = (Requirement("name", "In", ("main",)),)

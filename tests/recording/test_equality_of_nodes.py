@@ -121,11 +121,25 @@ async def test_a_recording_without_views_has_the_objects_for_all_of_them(
     await runner.end()
     output = await replayed(path, "observe", "-o", "json")
     assert {"app": "web"} in labels(output)
-    events = {}
-    for name in ("web", "other"):
-        policy = tmp_path / f"{name}.yaml"
-        policy.write_text(POLICY.replace("spec:", f"spec:\n  podSelector: {{matchLabels: {{app: {name}}}}}"))
-        lines = (await replayed(path, "observe", "-f", str(policy), "-o", "json", "-e", "kprobe")).splitlines()
-        events[name] = [json.loads(line)["process_kprobe"] for line in lines]
-    assert {event["process"]["pod"]["name"] for event in events["web"]} == {"xwing"}
-    assert events["other"] == []
+
+
+async def test_a_replay_shows_the_events_of_policies_that_select_by_labels(
+    cluster: FakeCluster, pods: DemoPods, tmp_path: Path
+) -> None:
+    act = start(cluster, pods)
+    runner, path = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig")), tmp_path / "run.kgr"
+    policies = tmp_path / "policies.yaml"
+    policies.write_text(
+        "---".join(
+            POLICY.replace("opens", name).replace("spec:", f"spec:\n  podSelector: {{matchLabels: {{app: {name}}}}}")
+            for name in ("web", "other")
+        )
+    )
+    words = ("-o", "json", "-e", "kprobe")
+    await runner.start("observe", "-A", "-f", str(policies), "--record", str(path), *words)
+    await runner.until_said("on 2/2 nodes")
+    await act()
+    _, output, _ = await runner.end()
+    events = [json.loads(line)["process_kprobe"] for line in output.splitlines()]
+    assert {(event["policy_name"], event["process"]["pod"]["name"]) for event in events} == {("web", "xwing")}
+    assert await replayed(path, "observe", "-f", str(policies), *words) == output

@@ -67,17 +67,14 @@ def _prepared(
     if not flags.policies.named:
         return options, order, job.unseen
     compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, True))
-    policies, recorded = replayed_policies(asked, compiled)
+    policies = replayed_policies(asked, compiled)
     assert policies is not None
     labels = labels_of(policies, options, flags.policies.objects)
-    if recorded is not None:
-        recorded.labels = labels
-    else:
-        from kubectl_gadget.observe.decoders.policy_records import GADGET
+    from kubectl_gadget.observe.decoders.policy_records import GADGET
 
-        options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=policies)))
+    options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=policies)))
     if labels is not None and not flags.policies.objects:
         from kubectl_gadget.policies.run.labels import followed
 
         options = replace(options, followers=(followed(labels),))
-    return options, replace(order, policies=policies, labels=labels, recorded=recorded), job.unseen
+    return options, replace(order, policies=policies, labels=labels), job.unseen

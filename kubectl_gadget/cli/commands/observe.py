@@ -29,7 +29,6 @@ from kubectl_gadget.similar_names import did_you_mean
 if TYPE_CHECKING:
     from kubectl_gadget.observe.choice import Choice
     from kubectl_gadget.observe.printing.story_formats import StoryOutput
-    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.run.recipes.pod_details import PodDetails
 
@@ -117,10 +116,9 @@ def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: Polic
         say("`flows` is the name of a pod here; for network flows: kubectl gadget flows")
     own = partial(own_namespace, flags.scope, flags.cluster, flags.target.local)
     compiled = engine_of(policies, own) if policies.named else None
-    if (asked := replaying.get()) is None:
-        return show_story(compiled, pods, story, flags, policies.objects)
-    replayed, recorded = replayed_policies(asked, compiled)
-    return show_story(replayed, pods, story, flags, policies.objects, recorded=recorded)
+    if (asked := replaying.get()) is not None:
+        compiled = replayed_policies(asked, compiled)
+    return show_story(compiled, pods, story, flags, policies.objects)
 
 
 def show_story(
@@ -130,10 +128,9 @@ def show_story(
     flags: StoryRunFlags,
     objects: str | None = None,
     reaction: Reaction = NO_REACTION,
-    recorded: "RecordedPolicies | None" = None,
 ) -> int:
     """Prints the story of processes with the events of policies; returns the exit code. `objects` is a file with pods
-    and nodes. `recorded`: the policies are evaluated on the rows of a recording."""
+    and nodes."""
     from kubectl_gadget.observe.story_gadgets import StoryGadgets, StoryRecipe
     from kubectl_gadget.run.run import run
 
@@ -151,19 +148,12 @@ def show_story(
         bool(story.flows),
         bool(story.installed),
         reaction.silent,
-        None if recorded else compiled,
-        recorded,
+        compiled,
     )
     options = run_options(gadgets.runs(), pods, flags)
     if compiled is not None:
         _warn(compiled, flags, options)
     labels = labels_of(compiled, options, objects) if compiled else None
-    if recorded is not None:
-        recorded.labels = labels
-        if options.strict and recorded.gaps:
-            raise UsageError(f"--strict: the recording cannot decide all of it: {'; '.join(recorded.gaps)}")
-        for text in recorded.gaps:
-            say(f"warning: {text}")
     details = _details(options, flags.output, objects)
     format = flags.output.output or _COMPACT
     output = _output(format, flags.output, story, details)

@@ -14,9 +14,9 @@ from kubectl_gadget.run.run_options import Replay, RunOptions
 if TYPE_CHECKING:
     from typer.models import OptionInfo
 
-    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
+    from kubectl_gadget.recording.recording_places import PathOrUrl
 
 POLICIES = "Policies"
 OBJECTS_ARE_LOCAL = "--objects is only for --local; with a cluster, its objects are used"
@@ -82,39 +82,55 @@ def engine_of(
     return compiled
 
 
-def replayed_policies(
-    replay: Replay, chosen: "CompiledPolicies | None"
-) -> "tuple[CompiledPolicies | None, RecordedPolicies | None]":
-    """The policies of a replay, and what decides them by rows, if they were not in force in the recorded run. `chosen`
-    by the user; None: those of the recording, if it has any. Raises UsageError."""
-    from kubectl_gadget.observe.recorded_policies import RecordedPolicies
+def replayed_policies(replay: Replay, chosen: "CompiledPolicies | None") -> "CompiledPolicies | None":
+    """Return the policies that were in force in the recorded runs, whose events the recordings have; None if there were
+    none. Raises UsageError if the user chose others: recorded rows cannot decide what these would have matched."""
+    first, *others = [(str(file), _policies_of(file)) for file in replay.files]
+    for file, found in others:
+        if _compared(found) != _compared(first[1]):
+            raise UsageError(f"{first[0]} and {file} were recorded with different policies", "replay one at a time")
+    file, in_force = first
+    if chosen is not None and (in_force is None or in_force.policies != chosen.policies):
+        raise _not_recorded(file, chosen, in_force)
+    return in_force
+
+
+def _policies_of(file: "PathOrUrl") -> "CompiledPolicies | None":
+    """Return the policies of the recorded run; None if it had none. Raises UsageError."""
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
     from kubectl_gadget.policies.read.policy_files import parse_policies
     from kubectl_gadget.recording.reader import RecordingReader
-    from kubectl_gadget.recording.recorded_run import RecordedRun
 
-    with RecordingReader(replay.files[0]) as reader:
-        meta = reader.meta
-    if (origin := meta.get("policies")) is not None:
-        try:
-            texts = [(str(file), str(text)) for file, text in origin["texts"]]
-            policies = parse_policies(texts, str(origin["namespace"]))
-            in_force = CompiledPolicies(policies, CompilerOptions(**origin["options"]))
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UsageError(f"{replay.files[0]}: its policies cannot be read: {error!r}") from None
-        if chosen is None or chosen.policies == in_force.policies:
-            return in_force, None
-    if chosen is None:
-        return None, None
-    run = RecordedRun.from_meta(meta, str(replay.files[0]))
-    recorded = {item.gadget.name: item.gadget.values(item.parameters) for item in run.gadgets}
-    if "trace_process" not in recorded:
-        raise UsageError(
-            "policies cannot be decided without events of trace process, and the recording has none",
-            "kubectl gadget trace process+… --record FILE, or kubectl gadget record, for the next recording",
-        )
-    return chosen, RecordedPolicies(chosen, recorded)
+    with RecordingReader(file) as reader:
+        origin = reader.meta.get("policies")
+    if origin is None:
+        return None
+    try:
+        texts = [(str(name), str(text)) for name, text in origin["texts"]]
+        policies = parse_policies(texts, str(origin["namespace"]))
+        compiled = CompiledPolicies(policies, CompilerOptions(**origin["options"]))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UsageError(f"{file}: its policies cannot be read: {error!r}") from None
+    compiled.origin = origin
+    return compiled
+
+
+def _compared(compiled: "CompiledPolicies | None") -> object:
+    return compiled and (compiled.policies, compiled.origin["options"])
+
+
+def _not_recorded(file: str, chosen: "CompiledPolicies", in_force: "CompiledPolicies | None") -> UsageError:
+    recorded = () if in_force is None else in_force.policies
+    names = ",".join(policy.name for policy in chosen.policies)
+    if recorded and all(policy in recorded for policy in chosen.policies):
+        return UsageError(f"{file} also has the events of other policies", f"--policy-names {names}, without -f")
+    missing = ", ".join(policy.name for policy in chosen.policies if policy not in recorded)
+    run = "its run had other policies" if recorded else "its run had no policies"
+    return UsageError(
+        f"{file} has no events of {missing}: {run}, and recorded rows cannot decide what a policy would have matched",
+        "record a run with them: kubectl gadget observe -f POLICY --record FILE",
+    )
 
 
 def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | None) -> "PolicyLabels | None":

@@ -60,7 +60,7 @@ def enforce(
 ) -> int:
     if replaying.get() is not None:
         for given in (replace(policies, objects=None), network, how):
-            refuse(given, "a replay, which enforces nothing; observe -f shows what a policy would have done")
+            refuse(given, "a replay, which enforces nothing")
         return replay_refusals(pods, flags, story, policies.objects)
     if network.named:
         for group in (replace(policies, objects=None), story, replace(how, dry_run=None)):

@@ -27,7 +27,10 @@ T = TypeVar("T")
 _NOT_HERE = ("demo", "behavior", "ci", "list", "bcc", "bpftrace", "policy", "replay", "record", "recording", "run")
 _INSTEAD = {
     **{"ci": "kubectl gadget ci judge FILE", "behavior": "kubectl gadget behavior show FILE"},
-    **{"policy": "kubectl gadget replay FILE observe -f POLICY", "recording": "kubectl gadget recording --help"},
+    **{
+        "policy": "kubectl gadget replay FILE observe",
+        "recording": "kubectl gadget recording --help",
+    },
 }
 _OWN = ("--since", "--until", "--speed", "--step")
 

@@ -73,11 +73,6 @@ class PolicyLabels:
         known = self._judged.of(pod_uid, name)
         return None if known is None else known.issuperset(asked)
 
-    def is_on(self, scope: int, node: str) -> bool | None:
-        """Whether a node has the labels for a scope; None: not known."""
-        known = self._nodes.get(node)
-        return None if known is None else scope in known
-
     def _contents(
         self, pods: Mapping[str, Mapping[str, tuple[int, ...]]], nodes: Mapping[str, tuple[int, ...]], node: str
     ) -> Contents:

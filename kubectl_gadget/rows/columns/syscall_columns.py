@@ -69,12 +69,5 @@ def read_arguments(batch: Batch, field: Field) -> list[tuple[Sequence[int], Sequ
     return found
 
 
-def cut_arguments(batch: Batch, field: Field) -> list[Sequence[bool]]:
-    """For each of the six arguments, whether its data was longer than what was read."""
-    buffer = batch.buffer.bytes.data
-    read = (_ARGUMENTS.unpack_from(buffer, start + field.offset)[ARGUMENTS:] for start in batch.starts.tolist())
-    return [[length > _LENGTH for length in texts[1::2]] for texts in read]
-
-
 def _data(buffer: memoryview, start: int, offset: int, length: int) -> Data:
     return bytes(buffer[start + offset : start + offset + (length & _LENGTH)]) if offset else None

@@ -18,7 +18,6 @@ from kubectl_gadget.policies.compiler.encoding.comparison_tables import network_
 from kubectl_gadget.policies.compiler.encoding.globs import automata
 from kubectl_gadget.policies.compiler.hook_spec import hook_spec
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
-from kubectl_gadget.policies.decisions.calls import ArgumentValue, Call, ConnectionArgument
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
@@ -38,8 +37,7 @@ from kubectl_gadget.wire.policy_events.policy_record import Type, Value
 from tests.examples import examples
 from tests.policies.compiler import random_policies as some
 from tests.policies.compiler.reader import Reader
-from tests.policies.model.decisions import decide
-from tests.policies.model.known_process import Process
+from tests.policies.oracle import ArgumentValue, Call, ConnectionArgument, Process, decide
 
 _INT, _ULONG, _TEXT, _SOCK = Argument(0, "int"), Argument(1, "uint64"), Argument(2, "string"), Argument(3, "sock")
 HOOK = Hook("kprobe", "function", arguments=(_INT, _ULONG, _TEXT, _SOCK))

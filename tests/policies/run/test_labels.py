@@ -11,9 +11,10 @@ from kubectl_gadget.kube.api.resources import NODES, PODS
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import Labels, Scope
 from kubectl_gadget.policies.run.labels import PolicyLabels
-from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, ScopedWorkload, belongs, scope_spec
+from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, scope_spec
 from kubectl_gadget.run.live_tables import Contents, updates
 from kubectl_gadget.wire.policy_messages import LabelScopes
+from tests.policies.oracle import ScopedWorkload, belongs
 
 NODE = "node-1"
 VALUES = ("a", "b")

@@ -1,34 +1,27 @@
-"""Which selector of a hook counts for a call, by its filters. The rules: `kubectl_gadget.policies.model`.
+"""Decides policies in plain Python: what the compiler's tables and the engine in the kernel are compared with.
 
-Nothing of this runs on a node, and it shares nothing with the engine's tables, which tests compare with it. The traps:
-a value that is not known (`Undecided`) leaves a selector open only if no other filter of it excludes the call. And what
-could not be read matches neither a test nor its negation, so `not filter_matches` does not negate a filter.
+The rules are those of `kubectl_gadget.policies.model`; nothing here is shared with the engine's tables. Note: a value
+that could not be read matches neither a test nor its negation, so `not filter_matches` does not negate a filter.
 """
 
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from kubectl_gadget.policies.decisions.calls import (
-    Address,
-    ArgumentValue,
-    Call,
-    CallingProcess,
-    ConnectionArgument,
-    FileArgument,
-    Undecided,
-)
 from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
 from kubectl_gadget.policies.language.linux_names import number_on
 from kubectl_gadget.policies.language.path_patterns import bytewise, glob_part_pattern, glob_parts
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
+    Action,
     Argument,
     Hook,
     HookFilter,
+    Policy,
     Range,
     Scope,
     SystemCall,
@@ -45,11 +38,118 @@ from kubectl_gadget.policies.read.expressions import (
     parse_expression,
     signed,
 )
+from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node, selected
+
+# Workloads, and the scopes that are for them.
+
+
+@dataclass(frozen=True)
+class ScopedWorkload:
+    """What selectors look at. Without a pod it is a process of the node itself."""
+
+    namespace: str = ""
+    pod: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    container: str = ""
+    repository: str = ""
+    """of the container's image, without tag and digest"""
+    node_labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it is not a container."""
+        return not self.pod
+
+
+def belongs(scope: Scope, workload: ScopedWorkload) -> bool:
+    """Whether the scope is for the workload."""
+    if not is_for_node(scope, workload.node_labels):
+        return False
+    only_host = scope.host and scope.pods is None and scope.containers is None
+    if workload.is_host:
+        everything = scope.pods is None and scope.containers is None
+        return scope.namespace is None and (scope.host or everything)
+    if (only_host and scope.namespace is None) or scope.namespace not in (None, workload.namespace):
+        return False
+    container = {"name": workload.container, "repo": workload.repository}
+    return is_for_labels(scope, workload.namespace, workload.labels) and selected(scope.containers, container)
+
+
+# Calls.
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True)
+class ConnectionArgument:
+    """A socket, a packet or an address. None: it has no such value."""
+
+    family: int | None = None
+    protocol: int | None = None
+    state: int | None = None
+    source: Address | None = None
+    destination: Address | None = None
+    source_port: int | None = None
+    destination_port: int | None = None
+    path: str | None = None
+    """of a Unix socket"""
+
+
+@dataclass(frozen=True)
+class FileArgument:
+    """A file behind an argument."""
+
+    path: str
+    type: int = 0o100000
+    identity: tuple[int, int] = (0, 0)
+    """device and inode"""
+
+
+ArgumentValue = int | str | ConnectionArgument | FileArgument | None
+"""None: could not be read."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """The process that makes a call, at that moment."""
+
+    pid: int = 1
+    namespace_pid: int = 0
+    """0 in the node's own PID namespace; of an ancestor, when it is outside of the process's one"""
+    ancestors: tuple["Process", ...] = ()
+    """The parent first. Only their ids and binaries are looked at"""
+    binary: str | None = "/bin/true"
+    started_by: frozenset[str] = frozenset()
+    """binaries that an ancestor, or the process itself before its last exec, ran at some time"""
+    namespaces: Mapping[str, int] = field(default_factory=dict, hash=False)
+    namespaces_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
+    host_namespaces: Mapping[str, int] = field(default_factory=dict, hash=False)
+    capabilities: Mapping[str, int] = field(default_factory=dict, hash=False)
+    capabilities_at_exec: Mapping[str, int] = field(default_factory=dict, hash=False)
+    workload: ScopedWorkload = field(default_factory=ScopedWorkload)
+
+    def is_in(self, scope: Scope) -> bool:
+        return belongs(scope, self.workload)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a hook's function."""
+
+    process: Process
+    values: Mapping[Argument, ArgumentValue] = field(default_factory=dict, hash=False)
+    files: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
+    """device and inode of the paths that `same_file` names"""
+    returned: ArgumentValue = None
+    architecture: str = "x86_64"
+
+
+# One hook: which selector counts for a call.
 
 
 def first_match(hook: Hook, call: Call, at_return: bool = False) -> int | None:
     """The position of the first selector that matches, at the call or at its return. 0 for a hook without selectors;
-    None when none matches. Raises Undecided."""
+    None when none matches."""
     if not hook.selectors:
         return 0
     for position, selector in enumerate(hook.selectors):
@@ -59,17 +159,8 @@ def first_match(hook: Hook, call: Call, at_return: bool = False) -> int | None:
 
 
 def all_match(filters: Iterable[HookFilter], hook: Hook, call: Call) -> bool:
-    """Whether all of these match; False as soon as one does not, whatever the others need. Raises Undecided."""
-    undecided: Undecided | None = None
-    for one in filters:
-        try:
-            if not filter_matches(one, hook, call):
-                return False
-        except Undecided as reason:
-            undecided = undecided or reason
-    if undecided is not None:
-        raise undecided
-    return True
+    """Return True if all of these match."""
+    return all(filter_matches(one, hook, call) for one in filters)
 
 
 def filter_matches(one: HookFilter, hook: Hook, call: Call) -> bool:
@@ -87,7 +178,7 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
             return _argument(one, hook.data, call, call.values.get)
         case "return":
             returned = () if hook.return_argument is None else (hook.return_argument,)
-            return _argument(one, returned, call, lambda argument: call.result())
+            return _argument(one, returned, call, lambda argument: call.returned)
         case "pid":
             return _pid(one, process)
         case "binary":
@@ -105,7 +196,7 @@ def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
             return any(isinstance(value, Scope) and process.is_in(value) for value in one.values)
 
 
-def _pid(one: HookFilter, process: CallingProcess) -> bool:
+def _pid(one: HookFilter, process: Process) -> bool:
     own = process.namespace_pid if one.subject.in_namespace else process.pid
     if own in one.values or not one.follow:
         return own in one.values
@@ -115,13 +206,13 @@ def _pid(one: HookFilter, process: CallingProcess) -> bool:
     return any(each.pid in one.values for each in process.ancestors)
 
 
-def _binary(one: HookFilter, process: CallingProcess) -> bool | None:
+def _binary(one: HookFilter, process: Process) -> bool | None:
     if process.binary is None:
         return None
     return _text(one, process.binary) or (one.follow and any(value in process.started_by for value in one.values))
 
 
-def _namespace(one: HookFilter, process: CallingProcess) -> bool | None:
+def _namespace(one: HookFilter, process: Process) -> bool | None:
     current = process.namespaces.get(one.subject.name)
     if current is None:
         return None
@@ -131,7 +222,7 @@ def _namespace(one: HookFilter, process: CallingProcess) -> bool | None:
     )
 
 
-def _changed_namespaces(process: CallingProcess) -> int:
+def _changed_namespaces(process: Process) -> int:
     bits = 0
     for position, name in enumerate(NAMESPACES):
         before, now = process.namespaces_at_exec.get(name), process.namespaces.get(name)
@@ -140,7 +231,7 @@ def _changed_namespaces(process: CallingProcess) -> int:
     return bits
 
 
-def _capabilities(one: HookFilter, process: CallingProcess) -> bool | None:
+def _capabilities(one: HookFilter, process: Process) -> bool | None:
     name = one.subject.name
     if one.subject.in_namespace and process.namespaces.get("user") == process.host_namespaces.get("user"):
         return None
@@ -162,8 +253,6 @@ def _argument(
         return _expression(one, arguments, read)
     argument = arguments[one.subject.position]
     value = read(argument)
-    if isinstance(value, FileArgument | ConnectionArgument) and one.test in value.unknown:
-        raise Undecided(f"{one.operator or one.test} of {argument.type}")
     match value:
         case None:
             return None
@@ -291,3 +380,71 @@ def number_in_type(argument: Argument, value: int) -> int:
     bits = type.bits or 64
     value &= (1 << bits) - 1
     return value - (1 << bits) if type.signed and value >> bits - 1 else value
+
+
+# All policies together.
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one hook of one policy says to one call."""
+
+    policy: str
+    selector: int | None
+    """the position of the selector that counts; None when the hook has none"""
+    actions: tuple[Action, ...]
+
+    @property
+    def posts(self) -> bool:
+        """Whether there is an event; the rate limit of a Post is not looked at here."""
+        return all(action.kind != "NoPost" for action in self.actions)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all policies together do to one call."""
+
+    error: int | None
+    """what the call returns instead of being done"""
+    signals: tuple[int, ...]
+
+
+_SIGKILL = 9
+
+
+def decide_hook(policy: str, hook: Hook, call: Call, at_return: bool = False) -> Decision | None:
+    """What a hook says at the call, or at its return; None when no selector matches."""
+    position = first_match(hook, call, at_return)
+    if position is None or not hook.selectors:
+        return None if position is None else Decision(policy, None, ())
+    selector = hook.selectors[position]
+    return Decision(policy, position, selector.return_actions if at_return else selector.actions)
+
+
+def matching(hook: Hook, call: Call) -> list[int]:
+    """The positions of all selectors that match at the call; the first is the one that counts."""
+    return [place for place, selector in enumerate(hook.selectors) if all_match(selector.filters, hook, call)]
+
+
+def decide(policies: Sequence[Policy], hook_of: Callable[[Policy], Sequence[Hook]], call: Call) -> list[Decision]:
+    """The decisions of all policies that are for the process, in their order; `hook_of`: a policy's hooks there."""
+    decisions = []
+    for policy in policies:
+        if call.process.is_in(policy.scope):
+            for hook in hook_of(policy):
+                decision = decide_hook(policy.name, hook, call)
+                if decision is not None:
+                    decisions.append(decision)
+    return decisions
+
+
+def verdict(decisions: Sequence[Decision], monitor: Callable[[str], bool] = lambda policy: False) -> Verdict:
+    """What is done: the first policy that gives an error decides it, all signals are sent; in `monitor`, nothing is."""
+    actions = [action for decision in decisions if not monitor(decision.policy) for action in decision.actions]
+    errors = [action.error for action in actions if action.kind == "Override"]
+    signals = [_SIGKILL if action.kind == "Sigkill" else action.signal for action in actions if _signals(action)]
+    return Verdict(errors[0] if errors else None, tuple(dict.fromkeys(signals)))
+
+
+def _signals(action: Action) -> bool:
+    return action.kind in ("Sigkill", "Signal")
