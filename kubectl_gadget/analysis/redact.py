@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from kubectl_gadget.analysis.redacted_records import redacted
 from kubectl_gadget.analysis.redaction_rules import REMOVED, Redactor
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
-from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME
+from kubectl_gadget.observe.decoders import INSTALLED, NAME
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import SELECTED, STEP_MARK, RecordKind

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget.ci.finding import Check, Finding, Level, SourceLocation, Where, cut, limited, stable, workload_of
 from kubectl_gadget.ci.job_steps import Marks
-from kubectl_gadget.observe.decoders.policy_records import NAME as POLICIES
-from kubectl_gadget.observe.decoders.policy_records import decoder
+from kubectl_gadget.observe.decoders import NAME as POLICIES
+from kubectl_gadget.observe.decoders import decoder
 from kubectl_gadget.observe.story import PROCESSES
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.members import member_values

@@ -1,4 +1,4 @@
-"""The events that a story can contain, as decoded from records; printing/ and row.py turn them into text.
+"""The events that a story can contain, as decoded from records; lines.py, messages.py and row.py turn them into text.
 
 To add events of another kind, write a `Decoder`: it maps a batch of a gadget's records to one event or several per row,
 each with its process as an `ExecId`. The story (story.py) finds the process. The trap: later readers have no batch, so
@@ -111,3 +111,14 @@ class ConnectionEvent:
 Happening = ProcessEvent | PolicyEvent | FileEvent | ConnectionEvent
 Decoder = Callable[[Batch], Sequence[Happening | Sequence[Happening]]]
 """Returns one event or several for each row of the batch, in their order."""
+
+
+def event_type(happening: Happening) -> str:
+    """The name in JSON, such as `process_exec`; empty for a fork, which is never shown."""
+    if isinstance(happening, PolicyEvent):
+        return f"process_{happening.hook}"
+    if isinstance(happening, FileEvent):
+        return "process_file"
+    if isinstance(happening, ConnectionEvent):
+        return f"process_{happening.operation}"
+    return {"exec": "process_exec", "running": "process_exec", "exit": "process_exit"}.get(happening.operation, "")

@@ -1,26 +1,65 @@
-"""Joins events with the processes that caused them. Takes the rows of all nodes, in order of time.
+"""The story: joins events with the processes that caused them, and selects the events to show.
 
-The input is rows of trace process and of whatever else is observed; the output is rows of one gadget (row.py), each
-with its `StoryEvent`, from which lines and JSON are made. The trap: rows are joined in bulk and printed later, when a
-process may have ended already; so whatever changes is copied into `StoryEvent` at once.
+The input is rows of trace process and of whatever else is observed, of all nodes, in order of time. The output is rows
+of one gadget (row.py), each with its `StoryEvent`, from which lines and JSON are made. Two traps: rows are joined in
+bulk and printed later, when a process may have ended already, so `StoryEvent` copies whatever changes; and an event
+that is not shown must still reach the table of processes, so the selection comes after the join.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.linux.processes import NAMESPACE_KINDS
-from kubectl_gadget.observe.choice import EVERYTHING, Choice
-from kubectl_gadget.observe.decoders.connection_records import connection_events, dns_events
-from kubectl_gadget.observe.decoders.process_records import file_events, process_events
-from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, ProcessEvent
-from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.process_table import ProcessTable
+from kubectl_gadget.observe.decoders import connection_events, dns_events, file_events, process_events
+from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, ProcessEvent, event_type
+from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent
+
+# Which events are shown.
+
+
+_FROM_BEFORE = ("running", "is open")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The conditions for an event to be shown. Empty means any."""
+
+    process: re.Pattern[str] | None = None
+    """matches the binary's path"""
+    pod: re.Pattern[str] | None = None
+    event_types: frozenset[str] = frozenset()
+    """names as returned by event_type()"""
+    policies: frozenset[str] = frozenset()
+    """show only events of these policies, and no events of other kinds"""
+    running: bool = False
+    """include processes and open files from before the run"""
+
+    def wants(self, entry: "StoryEvent") -> bool:
+        happening = entry.happening
+        type = event_type(happening)
+        if not type or (self.event_types and type not in self.event_types):
+            return False
+        if not self.running and not isinstance(happening, PolicyEvent) and happening.operation in _FROM_BEFORE:
+            return False
+        if self.policies and (not isinstance(happening, PolicyEvent) or happening.policy not in self.policies):
+            return False
+        if self.process and not self.process.search(entry.process.binary or ""):
+            return False
+        return not (self.pod and not self.pod.search(entry.container.pod))
+
+
+EVERYTHING = Choice()
+
+
+# The join.
+
 
 PROCESSES, FILES, CONNECTIONS, NAMES = "trace_process", "trace_fileuse", "trace_tcp", "trace_dns"
 """Gadgets whose records can be decoded here; without the first one, there is no story."""

@@ -11,7 +11,7 @@ import pytest
 
 from kubectl_gadget.agent.bpf import btf
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.observe.decoders.policy_records import event
+from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.bpf.test_policy_types import POLICY, TIMES, executed, shown, watching

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel.kernel_hooks import look_up
-from kubectl_gadget.observe.decoders.policy_records import event
-from kubectl_gadget.observe.printing.line_shapes import shape
+from kubectl_gadget.observe.decoders import event
+from kubectl_gadget.observe.lines import shape
 from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, number_on
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies

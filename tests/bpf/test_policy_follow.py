@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
-from kubectl_gadget.observe.decoders.policy_records import event
-from kubectl_gadget.observe.printing.line_shapes import shape
+from kubectl_gadget.observe.decoders import event
+from kubectl_gadget.observe.lines import shape
 from kubectl_gadget.policies.compiler.matches import Match
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf import compat

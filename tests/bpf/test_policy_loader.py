@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.elf.build_ids import build_id
-from kubectl_gadget.observe.decoders.policy_records import event
-from kubectl_gadget.observe.printing.line_shapes import shape
+from kubectl_gadget.observe.decoders import event
+from kubectl_gadget.observe.lines import shape
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.wire.policy_events.body import policy_body
 from tests.bpf.policy_engine import in_force

@@ -16,7 +16,7 @@ import pytest
 
 from kubectl_gadget.agent.elf.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.observe.decoders.policy_records import event
+from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies

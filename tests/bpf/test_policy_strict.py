@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.observe.decoders.policy_records import event
-from kubectl_gadget.observe.printing.strict_body import strict_body
+from kubectl_gadget.observe.decoders import event
+from kubectl_gadget.observe.messages import strict_body
 from kubectl_gadget.policies.compiler.matches import Match
 from kubectl_gadget.wire.policy_events.body import policy_body
 from tests.bpf.test_policy_types import EXEC, executed, watching

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import AgentError, UsageError
-from kubectl_gadget.observe.decoders.policy_records import event
+from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.matches import Match
 from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions

@@ -5,8 +5,7 @@ from typing import Any
 
 from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
-from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.process_table import ProcessTable
+from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.wire.policy_events.event import Credentials

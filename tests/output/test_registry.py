@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows import flow_formats as of_flows
-from kubectl_gadget.observe.printing import story_formats as of_stories
+from kubectl_gadget.observe import formats as of_stories
 from kubectl_gadget.output import output_formats, registry
 from kubectl_gadget.output.registry import FLOWS, LISTS, ROWS, STORY, TEMPLATES, Formats
 

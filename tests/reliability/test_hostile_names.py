@@ -20,11 +20,11 @@ from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_formats import output_of
 from kubectl_gadget.flows.service_map import graph
+from kubectl_gadget.observe.formats import Tree
 from kubectl_gadget.observe.happening import FileEvent
-from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
-from kubectl_gadget.observe.printing.lines import line
-from kubectl_gadget.observe.printing.messages import message
-from kubectl_gadget.observe.printing.process_tree_drawing import Tree
+from kubectl_gadget.observe.lines import line
+from kubectl_gadget.observe.messages import message
+from kubectl_gadget.observe.run import SHOWN, LineOptions
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES

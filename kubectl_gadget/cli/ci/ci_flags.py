@@ -142,7 +142,7 @@ def prepared(
     runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], facts)
     compiled = None
     if flags.policies.named:
-        from kubectl_gadget.observe.decoders.policy_records import GADGET
+        from kubectl_gadget.observe.decoders import GADGET
 
         compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, flags.target.local))
         runs = (*runs, GadgetRun(GADGET, policies=compiled))

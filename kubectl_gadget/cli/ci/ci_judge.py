@@ -70,7 +70,7 @@ def _prepared(
     policies = replayed_policies(asked, compiled)
     assert policies is not None
     labels = labels_of(policies, options, flags.policies.objects)
-    from kubectl_gadget.observe.decoders.policy_records import GADGET
+    from kubectl_gadget.observe.decoders import GADGET
 
     options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=policies)))
     if labels is not None and not flags.policies.objects:

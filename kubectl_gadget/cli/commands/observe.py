@@ -20,15 +20,15 @@ from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.light_dataclasses import dataclass
-from kubectl_gadget.observe.printing.line_options import EVENT_TYPES, SHOWN, LineOptions
+from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.policies.run.reactions import NO_REACTION, Reaction
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
-    from kubectl_gadget.observe.choice import Choice
-    from kubectl_gadget.observe.printing.story_formats import StoryOutput
+    from kubectl_gadget.observe.formats import StoryOutput
+    from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.run.recipes.pod_details import PodDetails
 
@@ -131,7 +131,7 @@ def show_story(
 ) -> int:
     """Prints the story of processes with the events of policies; returns the exit code. `objects` is a file with pods
     and nodes."""
-    from kubectl_gadget.observe.story_gadgets import StoryGadgets, StoryRecipe
+    from kubectl_gadget.observe.run import StoryGadgets, StoryRecipe
     from kubectl_gadget.run.run import run
 
     _check(flags.output, story)
@@ -199,7 +199,7 @@ def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
 
 def _refuse_ours(flags: StoryFlags) -> None:
     """Rejects what the schema of -o jsonpb cannot express."""
-    from kubectl_gadget.observe.printing.strict_body import MEMBERS
+    from kubectl_gadget.observe.messages import MEMBERS
 
     asked = {"--files": flags.file_paths is not None, "--flows": bool(flags.flows)}
     asked |= {f"-e {type.removeprefix('process_')}": type not in MEMBERS for type in flags.event_types or ()}
@@ -209,8 +209,8 @@ def _refuse_ours(flags: StoryFlags) -> None:
 
 
 def _choice(flags: StoryFlags, format: str) -> "Choice":
-    from kubectl_gadget.observe.choice import Choice
-    from kubectl_gadget.observe.printing.strict_body import MEMBERS
+    from kubectl_gadget.observe.messages import MEMBERS
+    from kubectl_gadget.observe.story import Choice
 
     return Choice(
         process=flags.process,
@@ -222,7 +222,7 @@ def _choice(flags: StoryFlags, format: str) -> "Choice":
 
 
 def _output(format: str, output: OutputFlags, flags: StoryFlags, details: "PodDetails | None") -> "StoryOutput":
-    from kubectl_gadget.observe.printing.story_formats import StoryOutput
+    from kubectl_gadget.observe.formats import StoryOutput
 
     return StoryOutput(
         format,

@@ -8,10 +8,9 @@ from base64 import b64decode
 from collections.abc import Sequence
 from itertools import takewhile
 
-from kubectl_gadget.observe.decoders.process_records import process_events
+from kubectl_gadget.observe.decoders import process_events
 from kubectl_gadget.observe.happening import ProcessEvent
-from kubectl_gadget.observe.process import Process
-from kubectl_gadget.observe.process_table import ProcessTable
+from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows

@@ -2,10 +2,9 @@
 
 from io import StringIO
 
+from kubectl_gadget.observe import formats
+from kubectl_gadget.observe.formats import Tree, TreeSink
 from kubectl_gadget.observe.happening import FileEvent
-from kubectl_gadget.observe.printing import process_tree_drawing
-from kubectl_gadget.observe.printing.process_tree_drawing import Tree
-from kubectl_gadget.observe.printing.story_formats import TreeSink
 from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.wire.policy_events.event import PolicyEvent
@@ -37,21 +36,21 @@ def test_processes_stand_below_their_parents_with_what_they_did() -> None:
 def test_what_a_process_did_is_bounded_and_what_is_left_out_is_reported() -> None:
     life, drawn = Life(), Tree()
     identity = vi(life)
-    for number in range(process_tree_drawing.MOST_ACTIONS + 7):
+    for number in range(formats.MOST_ACTIONS + 7):
         drawn.add(life.told(FileEvent("open", identity, 11, f"/{number}", 1, 2, 3)))
     lines = list(drawn.lines())
-    assert len(lines) == 3 + process_tree_drawing.MOST_ACTIONS + 1
+    assert len(lines) == 3 + formats.MOST_ACTIONS + 1
     assert lines[-1].endswith("└─ 7 more")
 
 
 def test_processes_are_bounded_and_what_is_left_out_is_reported() -> None:
     life, drawn = Life(), Tree()
-    most, process_tree_drawing.MOST_PROCESSES = process_tree_drawing.MOST_PROCESSES, 2
+    most, formats.MOST_PROCESSES = formats.MOST_PROCESSES, 2
     try:
         for number in range(5):
             drawn.add(life.told(executed(ExecId(number + 1, number + 1), "/bin/true")))
     finally:
-        process_tree_drawing.MOST_PROCESSES = most
+        formats.MOST_PROCESSES = most
     assert list(drawn.lines())[-1] == "3 events of further processes are left out"
     assert life.table.find(SHELL) is None
 

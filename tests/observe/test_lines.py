@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.observe.happening import FileEvent
-from kubectl_gadget.observe.printing.line_options import SHOWN, LineOptions
-from kubectl_gadget.observe.printing.lines import line
-from kubectl_gadget.observe.printing.messages import message
+from kubectl_gadget.observe.lines import line
+from kubectl_gadget.observe.messages import message
+from kubectl_gadget.observe.run import SHOWN, LineOptions
 from kubectl_gadget.rows.container_lookup import HOST
 from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.wire.policy_events.exec_id import ExecId

@@ -2,20 +2,18 @@
 
 As in that schema, members without information are left out: empty texts and lists, and zeros other than a status. Kinds
 and members of our own (process_file, blocked, file_id) are added to the known ones, and are left out of the strict form
-(strict_body.py). The trap: texts may contain bytes that are not UTF-8; they become U+FFFD.
+(`strict_body`). The trap: texts may contain bytes that are not UTF-8; they become U+FFFD.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
 from kubectl_gadget.linux.files import open_flag_names
 from kubectl_gadget.linux.processes import NAMESPACE_KINDS, device_number_text, signal_name
-from kubectl_gadget.observe.choice import event_type
-from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
-from kubectl_gadget.observe.printing.strict_body import strict_body
-from kubectl_gadget.observe.process import Process
+from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent, event_type
+from kubectl_gadget.observe.processes import Process
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.row_texts import LATE
 from kubectl_gadget.rows.container_lookup import Container
@@ -219,3 +217,38 @@ def _exact(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _exact(item) for name, item in value.items()}
     return [_exact(item) for item in value] if isinstance(value, list) else value
+
+
+# An event for strict readers of security events (`observe -o jsonpb`): only the members that its kind has there.
+
+
+_ALL = ("process", "parent", "ancestors")
+_POLICY = (*_ALL, "policy_name", "message", "tags", "args", "action")
+MEMBERS: Mapping[str, frozenset[str]] = {
+    "process_exec": frozenset(_ALL),
+    "process_exit": frozenset((*_ALL, "signal", "status", "time")),
+    "process_kprobe": frozenset(
+        (*_POLICY, "function_name", "return", "return_action", "data", "kernel_stack_trace", "user_stack_trace")
+    ),
+    "process_tracepoint": frozenset((*_POLICY, "subsys", "event")),
+    "process_uprobe": frozenset((*_POLICY, "path", "symbol", "offset", "ref_ctr_offset", "data")),
+    "process_usdt": frozenset((*_POLICY, "path", "provider", "name")),
+    "process_lsm": frozenset((*_POLICY, "function_name", "ima_hash")),
+    "process_loader": frozenset((*_ALL, "path", "buildid")),
+}
+"""For each kind of event, its members."""
+_WIDE = frozenset(("size_arg", "long_arg", "orig_size", "offset", "ref_ctr_offset"))
+"""64-bit numbers."""
+
+
+def strict_body(kind: str, body: Object) -> Object:
+    """The body of an event of one of these kinds, without our own members."""
+    return {name: _spelt(name, value) for name, value in body.items() if name in MEMBERS[kind] and value is not None}
+
+
+def _spelt(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {inner: _spelt(inner, item) for inner, item in value.items()}
+    if isinstance(value, list):
+        return [_spelt(name, item) for item in value]
+    return str(value) if name in _WIDE else value

@@ -1,7 +1,8 @@
-"""The gadgets of `observe` and `enforce`, and how their rows become a story.
+"""A run of `observe` or `enforce`: the options of its lines, its gadgets, and how their rows become a story.
 
-The trap: what closes at the end of a process has to be reported before that end when both use the same hook, so the
-process gadget comes after those of files and connections.
+The command line imports this at each TAB, so what needs numpy is imported in functions. The trap: what closes at the
+end of a process has to be reported before that end when both use the same hook, so the process gadget comes after those
+of files and connections.
 """
 
 from collections.abc import Iterator
@@ -12,14 +13,47 @@ from kubectl_gadget import gadgets
 from kubectl_gadget.policies.run.reactions import NO_REACTION, Reaction
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
-if TYPE_CHECKING:  # modules that need numpy
+if TYPE_CHECKING:
     from kubectl_gadget.kube.informer import Follower
-    from kubectl_gadget.observe.choice import Choice
+    from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.happening import Decoder
-    from kubectl_gadget.observe.printing.story_formats import StoryOutput
+    from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
     from kubectl_gadget.run.recipes.pod_details import PodDetails
+
+EVENT_TYPES = (
+    "exec",
+    "exit",
+    "kprobe",
+    "tracepoint",
+    "uprobe",
+    "usdt",
+    "lsm",
+    "loader",
+    "file",
+    "connect",
+    "accept",
+    "close",
+    "dns",
+)
+"""As in JSON after `process_`."""
+SHOWN = ("pid", "parent", "node", "container", "uid", "policy", "exec-id", "file-id", "flow-id", "admin")
+"""Details that lines can show in addition to their shape."""
+
+
+@dataclass(frozen=True)
+class LineOptions:
+    """What lines show in addition to their shape."""
+
+    timestamps: bool = False
+    shown: frozenset[str] = frozenset()
+    """members of SHOWN"""
+    stacks: bool = True
+    color: bool = False
+
+
+# The gadgets, and how their rows become a story.
 
 
 @dataclass(frozen=True)
@@ -55,13 +89,13 @@ class StoryGadgets:
             runs.append(GadgetRun(gadgets.load_gadget("trace_fileuse"), {"path": self.file_paths}))
         runs.append(GadgetRun(gadgets.load_gadget("trace_process")))
         if self.installed:
-            from kubectl_gadget.observe.decoders.policy_records import INSTALLED
+            from kubectl_gadget.observe.decoders import INSTALLED
 
             runs.append(GadgetRun(INSTALLED, installed=True))
         if self.silent:
             runs.append(self.silent)
         if self.policies:
-            from kubectl_gadget.observe.decoders.policy_records import GADGET
+            from kubectl_gadget.observe.decoders import GADGET
 
             runs.append(GadgetRun(GADGET, policies=self.policies))
         return tuple(runs)
@@ -115,7 +149,7 @@ class StoryRecipe:
 
     def _decoders(self) -> "dict[str, Decoder]":
         """Returns decoders for gadgets that a story does not know by itself."""
-        from kubectl_gadget.observe.decoders.policy_records import INSTALLED, NAME, decoder, installed_events
+        from kubectl_gadget.observe.decoders import INSTALLED, NAME, decoder, installed_events
 
         found: dict[str, Decoder] = {}
         if self.gadgets.silent:

@@ -1,1 +1,0 @@
-"""Records of gadgets and policies become the events of a story."""
