@@ -53,10 +53,10 @@ if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists(
             "agent/session/test_contained_session.py",
             "agent/session/test_observer.py",
             "bpf/test_verifier.py",
-            "events/test_no_rows.py",
+            "rows/test_no_rows.py",
         ),
-        *("cluster/test_real_cluster_contained.py", "cluster/test_real_cluster_gadgets.py"),
-        "output/live/test_screen.py",
+        *("real_cluster/test_contained.py", "real_cluster/test_gadgets.py"),
+        "output/test_live.py",
     ]
 if sys.platform != "linux":
     # Agents, and whatever builds and tests them, run only on Linux.

@@ -8,6 +8,7 @@ them all.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Literal
 
@@ -16,7 +17,6 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, Column, Gadget
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.rows.columns.members import column_kind, column_members, row_members
 from kubectl_gadget.rows.vectors import FEW, are_near, different, pick
 from kubectl_gadget.similar_names import suggested

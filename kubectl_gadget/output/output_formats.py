@@ -4,12 +4,12 @@ The trap: every mistake in the user's options must be found here, before anythin
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.columns import DETAILS, EVENT, Heading, choose_columns, headings
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.histograms import DiffTable, SavedHistogram, TableWithBars, key_columns

@@ -1,8 +1,7 @@
 """Options for what is printed, and how."""
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.rows.tables.arrangement import Arrangement
 
 

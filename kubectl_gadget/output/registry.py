@@ -6,10 +6,10 @@ that is only in one of the two places is offered by help but not implemented, or
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.similar_names import suggested
 
 Maker = TypeVar("Maker")
