@@ -4,11 +4,11 @@ The trap: the parser stops where it cannot continue, which is often the line aft
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     import yaml

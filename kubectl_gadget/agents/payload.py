@@ -7,10 +7,10 @@ its absence is reported only when an agent is to be started.
 import base64
 import functools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.light_dataclasses import dataclass
 
 _FOLDER = Path(__file__).parents[1] / "built" / "payload"
 PYTHON = ("python3", "-I")

@@ -1,6 +1,6 @@
 """Example: in a module of its own, since every help page and completion needs it, and the schema takes 7 ms."""
 
-from kubectl_gadget.light_dataclasses import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ module must import nothing heavy, since `--help` loads it too.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.example import Example
 from kubectl_gadget.gadgets.typed import make
-from kubectl_gadget.light_dataclasses import dataclass
 
 ARCHITECTURES = ("x86_64", "aarch64")
 """Architectures of nodes, as in uname."""

@@ -1,6 +1,6 @@
 """Options for reaching a cluster, selecting in it, and starting agents there. The values were already checked."""
 
-from kubectl_gadget.light_dataclasses import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

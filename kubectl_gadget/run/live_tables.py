@@ -5,10 +5,9 @@ The trap: they are changed in one thread and sent from another, so a state is ne
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import islice
 
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.wire.client_messages import PodTable, Update
 from kubectl_gadget.wire.policy_messages import LabelScopes
 

@@ -11,11 +11,11 @@ only this thread.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.collector import Collector, RowTransform

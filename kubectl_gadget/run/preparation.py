@@ -7,11 +7,10 @@ attach meanwhile (early_request() in nodes/local_request.py).
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.columns import column_names
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions

@@ -5,13 +5,12 @@ seconds), so that nothing is created in a cluster before a usage error is found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.tables.arrangement import Arrangement
 from kubectl_gadget.run.live_tables import LiveTables

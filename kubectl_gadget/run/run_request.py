@@ -4,9 +4,8 @@ The trap: nodes only send it, and request.py, which builds it, imports what they
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.run.live_tables import LiveTables
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Run
 from kubectl_gadget.wire.frames import FrameType, encode

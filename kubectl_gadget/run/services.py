@@ -6,11 +6,10 @@ The trap: rows are shown in a thread of their own, so reactions to them have to 
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubectl_gadget.kube.api.requests import Api

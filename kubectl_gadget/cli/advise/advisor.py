@@ -6,6 +6,7 @@ a full disk, so everything that can be checked is checked first, and --record wr
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,6 @@ from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options,
 from kubectl_gadget.cli.framework.command import Entry, GadgetGroup, GroupParts, OneAtATime, make_group
 from kubectl_gadget.cli.help.help_pages import page_of
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.registry import MANIFESTS
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ The trap: a file says by its first bytes what it is, not by its name.
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,6 @@ from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbos
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, recorded_options, run_options
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior

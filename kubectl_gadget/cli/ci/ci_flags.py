@@ -6,7 +6,7 @@ The trap: everything that the user wrote is checked before COMMAND exists and be
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,6 @@ from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline

@@ -1,7 +1,7 @@
 """`kubectl gadget ci judge FILE...`: judges recordings, with checks that their runs did not have."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,6 @@ from kubectl_gadget.cli.flags.own_namespace import own_namespace
 from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubectl_gadget.ci.run_checks import CheckOrder

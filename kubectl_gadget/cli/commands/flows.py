@@ -6,7 +6,7 @@ at all.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli.commands.gadgets import Pods
@@ -18,7 +18,6 @@ from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:

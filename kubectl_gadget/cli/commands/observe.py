@@ -7,6 +7,7 @@ that of containers are applied after the join.
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,6 @@ from kubectl_gadget.cli.flags.policy_flags import PolicyFlags, engine_of, labels
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.cli.values import gadget_values, word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.policies.run.reactions import NO_REACTION, Reaction

@@ -5,6 +5,7 @@ before the sub-command and one after it can be distinguished and the last one wi
 parameter's name in every command, so no two sets may use the same name.
 """
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from kubectl_gadget.agents.image import DEFAULT_IMAGE
@@ -26,7 +27,6 @@ from kubectl_gadget.cli.flags.flag_declaration import (
 )
 from kubectl_gadget.cli.values import amounts, object_names, word_lists
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.registry import ROWS
 
 Verbose = Annotated[Switch, flag(ENGINE, "--verbose, -v", "More details on standard error: programs, nodes, pods")]

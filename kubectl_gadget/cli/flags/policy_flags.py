@@ -4,11 +4,11 @@ The trap: reading YAML and compiling policies takes time, so the modules for it 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from kubectl_gadget.cli.flags.flag_declaration import Names, Text, Texts, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.run.run_options import Replay, RunOptions
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ The trap: contradictions must be rejected here, before anything is started.
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from kubectl_gadget.cli.flags.flag_declaration import spelling
 from kubectl_gadget.cli.flags.flag_sets import (
@@ -18,7 +19,6 @@ from kubectl_gadget.cli.flags.flag_sets import (
 )
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, Replay, RunOptions
 from kubectl_gadget.run.selection.target_names import workloads

@@ -10,7 +10,7 @@ only when the command runs, so `--help` works even with an invalid value.
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
 
@@ -19,7 +19,6 @@ from typer.models import ArgumentInfo
 from kubectl_gadget.cli.flags.arguments import Given
 from kubectl_gadget.cli.flags.flag_declaration import Flag, FlagSet, declared, passed_on, read_value, repeats
 from kubectl_gadget.cli.settings import defaults
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # typer names it nowhere else

@@ -7,6 +7,7 @@ be cheap.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from kubectl_gadget.cli.help import help_pages
 from kubectl_gadget.cli.help.command_text import ColumnText, CommandText, EntryText, ExampleText, FlagText, spellings
 from kubectl_gadget.cli.settings import defaults
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.similar_names import nearest
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ rarely needed flags are only named in help (`NAMED_ONLY`) and explained by `kube
 gadget's help would fit.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from kubectl_gadget.cli.flags.flag_declaration import CLUSTER, ENGINE, WHERE
 from kubectl_gadget.gadgets.example import Example
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.yaml_files import own_data
 
 if TYPE_CHECKING:

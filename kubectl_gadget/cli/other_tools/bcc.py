@@ -6,7 +6,7 @@ The trap: words after the tool's name belong to the tool, so our own flags come 
 import base64
 import os
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +36,6 @@ from kubectl_gadget.cli.flags.flag_sets import (
 from kubectl_gadget.cli.flags.run_flags import RunFlags, run_options
 from kubectl_gadget.cli.values import word_lists
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubectl_gadget.other_tools.bcc_run import Printed

@@ -5,7 +5,7 @@ the other flags select, so without -A only in one namespace.
 """
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 
@@ -18,7 +18,6 @@ from kubectl_gadget.cli.flags.policy_flags import POLICIES, PolicyFlags, engine_
 from kubectl_gadget.cli.flags.run_flags import replaying
 from kubectl_gadget.cli.policy.enforce_network import NetworkPolicyFlags, enforce_network, refuse, replay_refusals
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.policies.run.reactions import NO_REACTION, deleting_pods, isolating_pods
 
 _KERNEL, _KILL, _DELETE_POD, _ISOLATE_POD = _ACTIONS = ("kernel", "kill", "delete-pod", "isolate-pod")

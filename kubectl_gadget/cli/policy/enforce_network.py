@@ -6,7 +6,7 @@ provide them.
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from kubectl_gadget.cli.commands.observe import StoryFlags, StoryRunFlags, observe
@@ -16,7 +16,6 @@ from kubectl_gadget.cli.flags.own_namespace import chosen_namespace, own_namespa
 from kubectl_gadget.cli.flags.policy_flags import OBJECTS_ARE_LOCAL, PolicyFlags
 from kubectl_gadget.cli.flags.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.run.run_options import GadgetRun
 
 _SECTION = "Network policies"

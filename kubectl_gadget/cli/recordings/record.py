@@ -5,7 +5,7 @@ which `replay FILE flows` and `observe` run them.
 """
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,6 @@ from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, Verbos
 from kubectl_gadget.cli.flags.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

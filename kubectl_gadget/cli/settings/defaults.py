@@ -8,7 +8,7 @@ does something, but not in help or completion.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import get_type_hints
 
 from kubectl_gadget.cli.flags.arguments import Given, Spelling, parse
@@ -16,7 +16,6 @@ from kubectl_gadget.cli.flags.flag_declaration import Flag, read_value
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, EngineFlags, ImageFlags, OutputFlags, StartFlags
 from kubectl_gadget.cli.settings.settings_places import FILE, PREFIX, file_path, nothing_is_set
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.similar_names import meant
 
 _NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED", "CI"})

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
@@ -17,7 +18,6 @@ from kubectl_gadget.errors import ClusterError
 from kubectl_gadget.kube.api import credentials
 from kubectl_gadget.kube.api.failure import from_exception
 from kubectl_gadget.kube.api.kubeconfig import Cluster
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration

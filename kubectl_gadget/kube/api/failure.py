@@ -8,10 +8,10 @@ import json
 import re
 import socket
 import ssl
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.errors import ClusterError, ForbiddenError
-from kubectl_gadget.light_dataclasses import dataclass
 
 
 class StatusError(ClusterError):

@@ -10,7 +10,7 @@ import copy
 import ipaddress
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -19,7 +19,6 @@ from kubectl_gadget.errors import ClusterError, UsageError
 from kubectl_gadget.kube.api import credentials
 from kubectl_gadget.kube.api.library import import_library
 from kubectl_gadget.kube.cluster_options import KubeOptions
-from kubectl_gadget.light_dataclasses import dataclass
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration

@@ -6,6 +6,7 @@ The trap: 403 is never retried, and neither is a create; only 429 (the server is
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.errors import ForbiddenError
@@ -14,7 +15,6 @@ from kubectl_gadget.kube.api.failure import Access, StatusError, from_status
 from kubectl_gadget.kube.api.kubeconfig import Cluster
 from kubectl_gadget.kube.api.resources import ACCESS_REVIEWS, Object, Resource
 from kubectl_gadget.kube.api.threads import in_thread
-from kubectl_gadget.light_dataclasses import dataclass
 
 _PAGE = "500"
 _BUSY_TRIES = 5

@@ -3,10 +3,9 @@
 The trap: a namespaced resource without a namespace means all namespaces, which only list and watch allow.
 """
 
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
-
-from kubectl_gadget.light_dataclasses import dataclass
 
 Object = dict[str, Any]
 """One Kubernetes object, as parsed JSON."""

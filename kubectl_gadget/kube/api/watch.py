@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -17,7 +18,6 @@ from kubectl_gadget.kube.api.failure import Access, StatusError, UnreachableErro
 from kubectl_gadget.kube.api.requests import Api, Listing, selectors
 from kubectl_gadget.kube.api.resources import Object, Resource
 from kubectl_gadget.kube.api.websocket import close_quietly, open_websocket
-from kubectl_gadget.light_dataclasses import dataclass
 
 _RETRY_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 _GONE = 410

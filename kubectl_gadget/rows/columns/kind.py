@@ -6,11 +6,11 @@ useful, there are two members. So `errno` is a number with the name in `error`, 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Field
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.linux.tables import Namer, flag_names
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.texts import CodedMarks, CodedTexts, Nulls, Texts

@@ -3,7 +3,7 @@
 The trap: the command line reads this for `--help`, so nothing heavy may be imported here.
 """
 
-from kubectl_gadget.light_dataclasses import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

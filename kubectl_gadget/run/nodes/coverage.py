@@ -9,8 +9,8 @@ restarts.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.wire.agent_messages import Hello, Pong, Started, Stats
 
 _DRIFT = 1e-4

@@ -1,10 +1,9 @@
 """The state of one node in a run."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.run.coverage import Cause, MissingSpan, NodeCoverage
 from kubectl_gadget.run.nodes.coverage import CoverageTracker, awake_or_not_ns
 from kubectl_gadget.wire.agent_messages import Hello, Started, Stats

@@ -7,12 +7,11 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.run.nodes.agent_stream import Open
 from kubectl_gadget.run.nodes.local_node import LocalStream, open_local
 from kubectl_gadget.run.nodes.local_request import local_filter

@@ -9,7 +9,7 @@ import asyncio
 import difflib
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,6 @@ from kubectl_gadget.kube.api.watch import Change, Changed, Synced
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.informer import Informer, Subscription
 from kubectl_gadget.kube.pod_identity import PodValues, container_key
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.run.selection.workloads import Controller, Workloads, facts
 from kubectl_gadget.wire.client_messages import FilterSpec
 

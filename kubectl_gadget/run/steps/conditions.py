@@ -5,11 +5,11 @@ The trap: --max-events and --fail-on may cut a batch in the middle, and no row m
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kubectl_gadget.light_dataclasses import dataclass
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, INCONCLUSIVE, some
 
