@@ -12,6 +12,7 @@ from kubectl_gadget.errors import FrameError, GadgetError, InternalError
 from kubectl_gadget.filters.filter import Filter, compile_filter
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip, Selected
@@ -19,7 +20,7 @@ from kubectl_gadget.run.nodes.coverage import Gap
 from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.run.steps.conditions import Conditions
 from kubectl_gadget.run.steps.frame_sources import LiveFrames, Step
-from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import EventsHeader
 from tests.rows.records import OPEN, record, ring
@@ -422,3 +423,61 @@ async def test_a_node_whose_frame_is_wrong_breaks_alone(bad: bytes) -> None:
     rows = bench.finish()
     assert [node for node, _ in bench.broke] == ["n1"]
     assert {row["node"] for row in rows} == {*NODES[:4], "n2"}
+
+
+async def test_a_bug_with_many_nodes_frames_costs_no_row_and_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    broken, alone = Bench(), Bench()
+    monkeypatch.setattr(broken.pipeline._decoding, "joined", lambda frames: int("no number"))
+    monkeypatch.setattr(alone.pipeline, "_can_join", lambda node, gadget: False)
+    await many(broken)
+    await many(alone)
+    assert broken.finish() == alone.finish()
+    assert [text[:28] for text in broken.warned] == ["internal error: ValueError: "]
+    assert not broken.broke
+    assert broken.pipeline.attribution.unattributed == alone.pipeline.attribution.unattributed
+
+
+async def test_an_error_with_the_joined_rows_of_many_nodes_ends_no_more_than_the_node_at_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    chosen = compiled("fd != 999")
+    bench = Bench(Conditions(filter=chosen))
+    real = chosen.select
+
+    def fails(batch: Batch) -> Batch:
+        """A fault of ours with what one of the nodes has sent."""
+        return real(batch) if "m2" not in batch.nodes() else int("no number")
+
+    await many(bench)
+    monkeypatch.setattr(chosen, "select", fails)
+    assert {row["node"] for row in bench.finish()} == {"m0", "m1", "m3"}
+    assert [(node, type(error)) for node, error in bench.broke] == [("m2", InternalError)]
+
+
+async def test_a_filter_that_fails_on_every_row_is_reported_while_rows_still_come() -> None:
+    bench = Bench(Conditions(filter=compiled('int(path) == 1 && "1".matches("1")')))
+    await bench.attach("n1")
+    await bench.feed("n1", events(record(cgroup=11, path=b"/no/number")))
+    taken = bench.pipeline._frames.take
+    steps = 0
+
+    def busy(due_ns: int | None) -> Step | None:
+        """Each step has something, as on a cluster of many nodes; the third one looks what was said until then."""
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            assert len(bench.warned) == 1, bench.warned
+            bench.backlog.close()
+        elif steps < 3:
+            bench.backlog.add(Item("n1", Stats()))
+        return taken(due_ns)
+
+    bench.pipeline._frames.take = busy  # type: ignore[method-assign]
+    bench.pipeline.run()
+    assert steps >= 3
+    assert bench.warned[0].startswith("'int(path) == 1")
+    assert bench.stream.getvalue() == ""
