@@ -6,7 +6,7 @@ The trap: the first Ctrl-C ends the watching, but what was seen until then is st
 
 import io
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TextIO
@@ -22,8 +22,8 @@ from kubectl_gadget.output.sink import TakingSink
 from kubectl_gadget.recording.replay_run import replayed, seconds_of
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.coverage import Coverage, doubts
 from kubectl_gadget.run.live_run import LiveRun, begin
-from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import RunOptions
 
@@ -70,7 +70,7 @@ def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     _note_watched(recording, run.watched)
     if options.local:
         _add_local(recording)
-    recording.runs.append(_period(began, run.seconds, run.states, run.lost))
+    recording.runs.append(_period(began, run.coverage, run.lost))
     return code
 
 
@@ -88,7 +88,7 @@ def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> i
         for reader in run.readers:
             began = datetime.fromtimestamp(next((item.first_ns for item in reader.segments()), 0) / 1e9, UTC)
             # What was lost is known for all of them together.
-            recording.runs.append(_period(began, seconds_of(reader), run.frames.states, lost))
+            recording.runs.append(_period(began, run.covered(), lost, seconds_of(reader)))
             lost = 0
     recording.inventory.add(seen.inventory())
     return run.code
@@ -113,6 +113,10 @@ def run_to_end(
                 return run, error.exit_code, early
 
     run, code, early = read_turns.run(main())
+    if not run.coverage.traced:
+        error = GadgetError("nothing was traced, so nothing can be said", "wait until it says that it is tracing")
+        error.exit_code = code or 1
+        raise error
     return run, 0 if code == 128 + signal.SIGINT else code, early
 
 
@@ -121,13 +125,13 @@ def _note_watched(recording: SeenUses, containers: Iterable[Container]) -> None:
         recording.watch((item.namespace, item.pod, item.container), item.earlier)
 
 
-def _period(began: datetime, seconds: float, states: Mapping[str, NodeState], lost: int) -> WatchPeriod:
+def _period(began: datetime, coverage: Coverage, lost: int, seconds: float | None = None) -> WatchPeriod:
     return WatchPeriod(
         began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=round(seconds, 1),
-        nodes=tuple(states),
+        seconds=round(coverage.seconds if seconds is None else seconds, 1),
+        nodes=tuple(node.name for node in coverage.traced),
         lost=lost,
-        failed=tuple(name for name, state in states.items() if state.error is not None or state.gaps),
+        failed=tuple(dict.fromkeys(reason.node for reason in doubts(coverage) if reason.node)),
     )
 
 

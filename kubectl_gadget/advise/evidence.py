@@ -37,7 +37,7 @@ def warnings(recording: SeenUses) -> Iterator[str]:
         yield f"{lost:,} events were lost, so something may be missing (try: --ring-size 16Mi)"
     failed = sorted({node for run in recording.runs for node in run.failed})
     if failed:
-        yield f"not watched to the end: {', '.join(failed)}"
+        yield f"not watched from the beginning to the end: {some(failed, _MOST_NAMED)}"
     seconds = recording.seconds
     if seconds < _SHORT:
         yield (

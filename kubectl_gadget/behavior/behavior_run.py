@@ -6,7 +6,7 @@ it was. That is kept with the facts, so that no comparison takes what was missed
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,9 +30,7 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.rows.container_lookup import Container
-from kubectl_gadget.run import summary
-from kubectl_gadget.run.coverage import CAUSES
-from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.coverage import CAUSES, Coverage, Doubt, doubts
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import Replay, RunOptions
 
@@ -93,9 +91,10 @@ def collect_live(
     began = datetime.now(UTC)
     run, code, early = run_to_end(collecting.applied(options), progress, lambda run: bool(run.watched))
     lost = run.lost - (run.unnamed if _is_restricted(options) else 0)
-    incomplete = [*_losses(run.states, lost), *filter(None, (early,))]
-    watched_run = WatchedRun(_time(began.timestamp()), round(run.seconds, 1), lost, max(1, len(run.states)))
-    return collecting.behaviors(run.watched, watched_run, incomplete, list(_failed(run.states)), sides), code
+    covered = run.coverage
+    incomplete = [*_incomplete(covered, lost), *filter(None, (early,))]
+    watched_run = WatchedRun(_time(began.timestamp()), round(covered.seconds, 1), lost, max(1, len(covered.traced)))
+    return collecting.behaviors(run.watched, watched_run, incomplete, _missing(covered), sides), code
 
 
 def collect_recordings(
@@ -120,12 +119,12 @@ def _of_recording(
     collecting = _Collecting(generalizer)
     asked = replace(options, replay=Replay(tuple(files)), quiet=True)
     with replayed(collecting.applied(asked), io.StringIO(), stderr) as run:
-        states, lost = run.frames.states, run.lost(with_unnamed=not _is_restricted(options))
+        covered, lost = run.covered(), run.lost(with_unnamed=not _is_restricted(options))
         meta = RecordedRun.from_meta(run.readers[0].meta, str(run.readers[0].path))
         seconds = sum(float((reader.end or {}).get("seconds") or 0) for reader in run.readers)
-        watched_run = WatchedRun(_time(meta.began_ns / 1e9), round(seconds, 1), lost, max(1, len(states)))
-        incomplete = [*_losses(states, lost), *run.damages()]
-        found = collecting.behaviors(run.pipeline.watched(), watched_run, incomplete, list(_failed(states)))
+        watched_run = WatchedRun(_time(meta.began_ns / 1e9), round(seconds, 1), lost, max(1, len(covered.traced)))
+        incomplete = [*_incomplete(covered, lost), *run.damages()]
+        found = collecting.behaviors(run.pipeline.watched(), watched_run, incomplete, _missing(covered))
     if run.code > 128:
         raise KeyboardInterrupt
     return found[0]
@@ -139,22 +138,22 @@ def _is_restricted(options: RunOptions) -> bool:
     return named or not (chosen.all_namespaces or options.local or options.replay)
 
 
-def _losses(states: Mapping[str, NodeState], lost: int) -> Iterator[str]:
-    """Why every container of a run is incomplete. The texts have no numbers that differ from run to run."""
+def _incomplete(coverage: Coverage, lost: int) -> Iterator[str]:
+    """Yield why every container of a run is incomplete. The texts have no numbers that differ from run to run.
+
+    A node that joined later is no reason: its containers are known to have run before they were watched."""
     if lost:
-        causes: Counter[str] = sum((summary.lost(state) for state in states.values()), Counter())
+        causes: Counter[str] = sum((Counter(node.lost) for node in coverage.nodes), Counter())
         named = [CAUSES.get(cause, cause) for cause in sorted(causes) if causes[cause] and cause != "cut_strings"]
         yield f"events were lost ({', '.join(named) or 'of unknown containers'})"
-    if any(state.gaps for state in states.values()):
-        yield "a node could not be reached for some time"
-    if any(state.error is not None and state.ever_attached for state in states.values()):
-        yield "a node was not watched to the end"
+    found = {reason.doubt for reason in doubts(coverage)}
+    yield from (str(doubt) for doubt in (Doubt.GAP, Doubt.LATE, Doubt.ENDED) if doubt in found)
 
 
-def _failed(states: Mapping[str, NodeState]) -> Iterator[str]:
-    for name, state in states.items():
-        if state.error is not None and not state.ever_attached:
-            yield f"{name}: {state.error}"
+def _missing(coverage: Coverage) -> list[str]:
+    """Return what was not watched at all, so that whole workloads may be absent."""
+    missing = (Doubt.NOT_TRACED, Doubt.ABSENT)
+    return [reason.text for reason in doubts(coverage) if reason.doubt in missing]
 
 
 def _time(seconds: float) -> str:

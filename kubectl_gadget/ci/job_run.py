@@ -246,7 +246,7 @@ class CiRun:
         gadgets = [run.gadget.event for run in self._options.gadgets]
         where = _where(self._order, self._options, run.coverage)
         seen = TracedRun(
-            where, self._began_ns, seconds, run.states, lost, run.watched, tuple(incomplete), tuple(gadgets)
+            where, self._began_ns, seconds, run.coverage, lost, run.watched, tuple(incomplete), tuple(gadgets)
         )
         return replace(
             self._checks.report(seen),

@@ -126,7 +126,7 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
                 where,
                 min(end.began_ns for end in ends),
                 sum(end.elapsed_ns for end in ends) / 1e9,
-                run.frames.states,
+                run.covered(),
                 run.lost(named_only),
                 run.pipeline.watched(),
                 incomplete,

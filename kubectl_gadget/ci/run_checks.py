@@ -4,7 +4,7 @@ The trap: everything that is missing has to reach `incomplete`, or a run that sa
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,7 @@ from kubectl_gadget.ci.finding import Check, JobStep, RunReport, cut
 from kubectl_gadget.ci.job_steps import Marks
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.container_lookup import Container
-from kubectl_gadget.run import summary
-from kubectl_gadget.run.coverage import CAUSES
-from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.coverage import CAUSES, Coverage
 from kubectl_gadget.wire.policy_events.body import rfc3339
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ class TracedRun:
     began_ns: int
     """wall time"""
     seconds: float
-    states: Mapping[str, NodeState]
+    coverage: Coverage
     lost: int
     watched: Sequence[Container]
     incomplete: tuple[str, ...]
@@ -118,7 +116,7 @@ class RunChecks:
             from kubectl_gadget.behavior.facts import WatchedRun
 
             began = f"{rfc3339(run.began_ns)[:19]}Z"
-            watched = WatchedRun(began, round(seconds, 1), run.lost, max(1, len(run.states)))
+            watched = WatchedRun(began, round(seconds, 1), run.lost, max(1, len(run.coverage.traced)))
             found = self.behavior.behavior(run.watched, watched, incomplete)
             checks += self.behavior.checks(found, incomplete)
             baseline = baseline_text(found)
@@ -131,7 +129,7 @@ class RunChecks:
             incomplete=incomplete,
             lost=_causes(run),
             events=self._watching.rows,
-            nodes=tuple(run.states),
+            nodes=tuple(node.name for node in run.coverage.traced),
             gadgets=tuple(dict.fromkeys(run.gadgets)),
             steps=tuple(
                 JobStep(name, rfc3339(ns)) for name, ns in zip(self._marks.names, self._marks.times_ns, strict=True)
@@ -150,7 +148,7 @@ def _behavior_check(order: CheckOrder, events: Sequence[str]) -> "BehaviorCheck 
 
 
 def _causes(run: TracedRun) -> dict[str, int]:
-    causes = sum((summary.lost(state) for state in run.states.values()), start=Counter[str]())
+    causes = sum((Counter(node.lost) for node in run.coverage.nodes), start=Counter[str]())
     found = {CAUSES.get(cause, cause): number for cause, number in causes.items() if number}
     unnamed = run.lost - sum(number for cause, number in causes.items() if cause != "cut_strings")
     return found | ({CAUSES["unattributed"]: unnamed} if unnamed > 0 else {})

@@ -163,7 +163,7 @@ class Doubt(StrEnum):
     NOT_TRACED = "a node was not traced"
     LATE = "a node was attached after --start-timeout"
     JOINED = "a node was selected later, and attached after that"
-    ENDED = "a node was not traced to the end"
+    ENDED = "a node was not watched to the end"
     GAP = "a node could not be reached for some time"
     LOST = "events were lost"
     ABSENT = "something selected never existed"

@@ -153,6 +153,7 @@ class LiveRun:
         self._captures = options.gadgets[0].gadget.kind == "recorder"
         """whether the gadget sends what came before a trigger or on request"""
         self._has_keys = self._captures or bool(recorder and recorder.has_ring)
+        self._in_force = summary.enforces(options)
         self._answered: set[str] = set()
         self._asked: set[str] = set()
         self.coverage = Coverage()
@@ -346,6 +347,7 @@ class LiveRun:
                 self._nodes.reconnect,
                 late=self._announced and not self._once,
                 is_asked=self._nodes.is_asked,
+                in_force=self._in_force,
             )
             self._sessions[name] = session
             task = self._tasks.start(session.run(), f"session of {name}")
@@ -384,7 +386,7 @@ class LiveRun:
         for state in self._states.values():
             if state.is_pending:
                 phases.setdefault(state.phase, []).append(state.name)
-        return "; ".join(f"{coverage.listed(names)}: {phase}" for phase, names in phases.items())
+        return "; ".join(f"{coverage.listed(names)} ({phase})" for phase, names in phases.items())
 
     def _session_ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -407,6 +409,8 @@ class LiveRun:
                 does = "shows what is recorded" if self._captures else "writes what is kept"
                 keys = f"s or kill -USR1 {os.getpid()} {does}, " if self._has_keys else ""
                 where = self._nodes.where(attached, len(states))
+                if missing := [state.name for state in states if not state.attached]:
+                    where += f" (not on {coverage.listed(missing)})"
                 ends = "" if self._options.on_signal else f"; {keys}{how_to_end()}"
                 self._progress.say(f"{summary.doing(self._options)} on {where}{ends}")
         if self._announced:

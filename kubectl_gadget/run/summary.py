@@ -29,6 +29,15 @@ def noun(gadget: Gadget) -> str:
     return "row" if gadget.kind in ("snapshot", "top", "profile") else "event"
 
 
+def enforces(options: RunOptions) -> bool:
+    """Return whether the run denies anything or acts on it, rather than only watch."""
+    return any(
+        (run.policies is not None and any(hook.enforces or hook.reacting for hook in run.policies.hooks))
+        or (run.tables is not None and run.policies is None and not run.parameters.get("dry-run"))
+        for run in options.gadgets
+    )
+
+
 def doing(options: RunOptions) -> str:
     """Returns a phrase like "tracing trace open", for the line that says that everything has started."""
     gadgets = options.gadgets

@@ -27,7 +27,7 @@ def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
     made = SeenUses(networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))])
     told = list(warnings(made))
     assert "3 events were lost" in told[0]
-    assert "not watched to the end: n1" in told[1]
+    assert "not watched from the beginning to the end: n1" in told[1]
     assert "10 s is too short to be complete" in told[2]
     assert summary(made) == "watched for 10 s, beginning at 2026-01-01T12:00:00Z, on 1 node"
     made.runs.append(WatchPeriod("2026-01-02T12:00:00Z", 200_000.0, ("n2",), 0))

@@ -79,7 +79,7 @@ class OutputFlags(FlagSet):
     filter: Annotated[
         Text, flag(SHOW, "--filter EXPR", "Only rows for which this CEL expression is true"), TypedOnly.SELECTION
     ] = None
-    timeout: Annotated[Seconds, flag(SHOW, "--timeout TIME", "Stop after this time: 30s, 5m, 1h30m")] = None
+    timeout: Annotated[Seconds, flag(SHOW, "--timeout TIME", "Stop after tracing for this time: 30s, 5m, 1h30m")] = None
     max_events: Annotated[Count, flag(SHOW, "--max-events N", "Stop after this many rows"), TypedOnly.END] = None
     fail_on: Annotated[
         Text, flag(SHOW, "--fail-on EXPR", "Stop at the first row that matches, with exit code 4"), TypedOnly.END
@@ -95,7 +95,9 @@ class OutputFlags(FlagSet):
             "Record events in this file, or at s3://, gs:// or az://, for kubectl gadget replay",
         ),
     ] = None
-    strict: Annotated[Switch, flag(ENGINE, "--strict", "Exit code 1 if events were lost or a node failed")] = None
+    strict: Annotated[
+        Switch, flag(ENGINE, "--strict", "Exit code 1 if anything may be missing: events, nodes, pods")
+    ] = None
     quiet: Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress and no summary on standard error")] = None
     no_headers: Annotated[Switch, flag(ENGINE, "--no-headers/--headers", "No header line")] = None
     color: Annotated[
@@ -175,7 +177,7 @@ class StartFlags(FlagSet):
     """Flags for how long agents may take to start."""
 
     start_timeout: Annotated[
-        Seconds, flag(ENGINE, "--start-timeout TIME", "How long to wait for agents to start (default: 1m)")
+        Seconds, flag(ENGINE, "--start-timeout TIME", "How long to wait until all nodes are traced (default: 1m)")
     ] = None
 
 

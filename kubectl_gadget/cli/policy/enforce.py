@@ -88,8 +88,9 @@ def enforce(
     )
     if not how.dry_run and not any(hook.enforces or hook.reacting for hook in compiled.hooks):
         raise UsageError("these policies deny nothing", "kubectl gadget observe -f …, or actions in their selectors")
-    if action in _OF_PODS and not how.yes:
-        _ask(pods, flags, "deleted" if action == _DELETE_POD else "cut off from the network")
+    outcome = "deleted" if action == _DELETE_POD else "cut off from the network"
+    if action in _OF_PODS and not how.yes and not _is_agreed(pods, flags, outcome):
+        return 1  # not 0, which would say to a script that it was enforced
     if action in _OF_PODS and flags.engine.sort_wait is None:
         flags = replace(flags, engine=replace(flags.engine, sort_wait=_SORT_WAIT_OF_PODS))
     reaction, objects = NO_REACTION, policies.objects
@@ -105,15 +106,17 @@ def _namespace(flags: StoryRunFlags) -> str | None:
     return None if flags.scope.all_namespaces else chosen_namespace(flags.scope, flags.cluster, flags.target.local)
 
 
-def _ask(pods: Pods, flags: StoryRunFlags, outcome: str) -> None:
-    """Asks for confirmation; `outcome` says what happens to pods. Raises UsageError unless the user agrees."""
+def _is_agreed(pods: Pods, flags: StoryRunFlags, outcome: str) -> bool:
+    """Ask for confirmation; `outcome` says what happens to pods. Raises UsageError when nobody can be asked."""
     namespace = _namespace(flags)
     where = "all namespaces" if namespace is None else f"the namespace {namespace}"
     which = f"of {', '.join(pods)} in {where}" if pods else f"in {where}"
-    what = f"each pod {which} that does what these policies deny is {outcome}, for as long as this runs"
+    what = f"while this runs, any pod {which} that violates these policies is {outcome}"
     if not sys.stdin.isatty():
         raise UsageError(f"{what}, and standard input is not a terminal, so you cannot be asked", "--yes")
     sys.stderr.write(f"{what}. Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError("cancelled")
+        sys.stderr.write("nothing was changed\n")
+        return False
+    return True

@@ -42,6 +42,8 @@ class CoverageTracker:
         """before this, the run knew nothing of the node, whatever its agent says"""
         self.attached_ns = 0
         """when all gadgets were attached for the first time, in our clock, at the latest; 0: never"""
+        self.began_ns = 0
+        """when they were attached for the last time"""
         self.until_ns = 0
         """until when events are complete, in our clock, once the connection has ended"""
         self.missing: list[tuple[int, int]] = []
@@ -75,7 +77,8 @@ class CoverageTracker:
         self.clocks(started)
         now = self._node_now() if started.boot_ns is None else started.boot_ns
         self._complete = dict.fromkeys(range(gadgets), now)
-        self.attached_ns = self.attached_ns or self._ours(now)
+        self.began_ns = self._ours(now)
+        self.attached_ns = self.attached_ns or self.began_ns
         return self._end_gap(now)
 
     def complete(self, gadget: int, until: int) -> None:

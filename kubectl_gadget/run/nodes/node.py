@@ -41,6 +41,7 @@ from kubectl_gadget.wire.agent_messages import (
 )
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat
 from kubectl_gadget.wire.frames import LAST, Frame, FrameDecoder, FrameType, encode, split_events
+from kubectl_gadget.wire.policy_events.body import rfc3339
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
@@ -57,7 +58,8 @@ class NodeSession:
     """Runs the session of one node until it is stopped, over as many connections as needed.
 
     A node whose first connection fails is given up, unless it is `late`: it joined when others were already running.
-    `is_asked`: its stream, the only one, was already sent the request.
+    `is_asked`: its stream, the only one, was already sent the request. `in_force`: the run does not only watch, so it
+    is said from when on it does on this node.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class NodeSession:
         reconnect: bool = True,
         late: bool = False,
         is_asked: bool = False,
+        in_force: bool = False,
     ) -> None:
         self.state = state
         self._open = open_stream
@@ -83,6 +86,7 @@ class NodeSession:
         self._reconnect = reconnect
         self._late = late
         self._is_asked = is_asked
+        self._in_force = in_force
         self._stream: NodeStream | None = None
         # Futures, since an Event takes 0.7 KB, on each of thousands of nodes.
         self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -167,7 +171,8 @@ class NodeSession:
                 if was_attached:
                     attempt = 0
                     if not self._stopped.done():
-                        self._progress.node(self.state.name, f"connection lost ({error}); reconnecting")
+                        until = ", not in force until then" if self._in_force else ""
+                        self._progress.node(self.state.name, f"connection lost ({error}); reconnecting{until}")
                 elif attempt == _PATIENT_TRIES or (attempt == 0 and not self.state.ever_attached):
                     self._progress.node(self.state.name, f"not ready ({error}); retrying")
             await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
@@ -411,6 +416,10 @@ class NodeSession:
             self._progress.detail(self.state.name, line)
         for line in method_lines(started):
             self._progress.node(self.state.name, line)
+        if self._in_force:
+            # Before the first row of this node, which comes after STARTED.
+            since = self._coverage.began_ns + time.time_ns() - awake_or_not_ns()
+            self._progress.node(self.state.name, f"in force since {rfc3339(since)[:23]}Z")
         self._on_change()
 
     def _round_trip(self, pong: Pong) -> RoundTrip | None:

@@ -9,9 +9,9 @@ from kubectl_gadget.run.nodes.coverage import CoverageTracker, awake_or_not_ns
 from kubectl_gadget.wire.agent_messages import Hello, Started, Stats
 
 STARTING, CONNECTING, ATTACHING = (
-    "its agent is starting",
-    "its agent has not answered",
-    "its programs are being attached",
+    "agent is starting",
+    "agent has not answered yet",
+    "programs are being attached",
 )
 """What a node does before it is attached."""
 
@@ -64,9 +64,9 @@ class NodeState:
             cause, why = Cause.FAILED if self.given_up else Cause.UNREACHABLE, str(self.error)
         elif not tracker.attached_ns and self.late_by is not None:
             cause = Cause.NOT_IN_TIME
-            why = f"{self.phase}, for longer than {self.late_by:g} s (--start-timeout)"
+            why = f"its {self.phase}, for longer than {self.late_by:g} s (--start-timeout)"
         elif not tracker.attached_ns:
-            cause, why = Cause.STARTING, f"{self.phase}, and the run ended"
+            cause, why = Cause.STARTING, f"its {self.phase}, and the run ended"
         return NodeCoverage(
             name=self.name,
             selected_ns=self.selected_ns + wall_ns,

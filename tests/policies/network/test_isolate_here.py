@@ -54,4 +54,4 @@ def test_without_an_answer_nothing_is_begun(tmp_path: Path) -> None:
     with enforce(tmp_path) as process:
         _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 2
-    assert "each pod in all namespaces that does what these policies deny is cut off from the network" in said
+    assert "any pod in all namespaces that violates these policies is cut off from the network" in said

@@ -88,7 +88,7 @@ async def test_without_an_answer_nothing_is_begun(cluster: FakeCluster, tmp_path
     process = await enforce(cluster, tmp_path)
     _, said = await asyncio.wait_for(process.communicate(), SECONDS)
     assert process.returncode == 2
-    assert "each pod in the namespace default that does what these policies deny is deleted" in said.decode()
+    assert "any pod in the namespace default that violates these policies is deleted" in said.decode()
     assert not cluster.pods("kubectl-gadget")
 
 

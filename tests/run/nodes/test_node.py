@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import io
 import time
 from collections.abc import Callable
@@ -364,3 +365,58 @@ async def test_a_stream_hands_nothing_over_while_there_is_no_room() -> None:
     assert take(large)
     bench.session.stop()
     await task
+
+
+@pytest.mark.parametrize("by_cancelling", [True, False])
+async def test_a_stream_that_opens_just_when_the_run_ends_is_closed(by_cancelling: bool) -> None:
+    """Its agent would otherwise wait for a client that does not come."""
+    stream = ScriptedStream(obedient)
+    entered = asyncio.Event()
+
+    async def stubborn() -> ScriptedStream:
+        """Opens a stream although it is told not to, like a handshake whose answer has already come."""
+        entered.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return stream
+
+    backlog, progress = Backlog(1 << 20), Progress(io.StringIO())
+    session = NodeSession(NodeState("n1"), stubborn, REQUEST, FilterSpec(), backlog, progress, lambda: None)
+    task = asyncio.create_task(session.run())
+    await entered.wait()
+    if by_cancelling:
+        task.cancel()
+    else:
+        session.stop()
+    await asyncio.gather(task, return_exceptions=True)
+    assert stream.closed
+
+
+async def test_what_is_covered_ends_when_the_run_asked_the_agent_to_stop() -> None:
+    bench = Bench(obedient)
+    task = asyncio.create_task(bench.session.run())
+    await bench.until(lambda: bench.state.attached)
+    bench.session.stop()
+    await task
+    covered = bench.state.covered(0, {})
+    assert 0 < covered.selected_ns <= covered.attached_ns <= covered.until_ns
+    assert (covered.cause, covered.gaps) == ("", ())
+
+
+async def test_a_node_says_what_it_does_until_it_is_attached() -> None:
+    asked = asyncio.Event()
+
+    def slow(stream: ScriptedStream, frame: Frame) -> None:
+        if frame.type == FrameType.RUN:
+            asked.set()
+
+    bench = Bench(slow)
+    assert bench.state.covered(0, {}).why == "its agent is starting, and the run ended"
+    task = asyncio.create_task(bench.session.run())
+    await asyncio.wait_for(asked.wait(), 60)
+    await asyncio.sleep(0)
+    covered = bench.state.covered(0, {})
+    assert covered.attached_ns == 0
+    assert covered.why == "its programs are being attached, and the run ended"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
