@@ -12,7 +12,7 @@ from kubectl_gadget.cli.help.help_pages import _PANELS
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget, Show, owner_source
 from kubectl_gadget.observe import row
-from kubectl_gadget.policies.language.argument_types import Group
+from kubectl_gadget.policies.language import Group
 from kubectl_gadget.policies.model import Test as PolicyTest
 from kubectl_gadget.policies.report.check import Often
 from kubectl_gadget.rows.columns.kinds import KINDS
@@ -72,12 +72,12 @@ SCHEMAS = {
         SchemaField("sub_type", "integer", required=True), text("reasons", True), kind="map of object"
     ),
     "observe/row.yaml": ROWS,
-    "policies/language/argument_types.yaml": mapping(
+    "policies/argument_types.yaml": mapping(
         *(text("group", True, get_args(Group)), text("description")),
         *(SchemaField("bits", "integer"), SchemaField("signed", "flag")),
         kind="map of object",
     ),
-    "policies/language/operators.yaml": SchemaField("", "map of text", choices=get_args(PolicyTest), required=True),
+    "policies/operators.yaml": SchemaField("", "map of text", choices=get_args(PolicyTest), required=True),
     "policies/report/hook_facts.yaml": mapping(
         mapping(*(SchemaField(often, "list of text") for often in get_args(Often)), name="often"),
         SchemaField("safe", "map of list of text", required=True),
@@ -109,8 +109,8 @@ def test_a_file_fits_its_schema(path: str) -> None:
         ("cli/help/pages.yaml", "silent: [where]", "silent: [were]", "'were' is not known"),
         ("flows/hubble_drops.yaml", "sub_type: 181", "sub_type: x", "must be a whole number, not x"),
         ("observe/row.yaml", "{width: 20,", "{widht: 20,", "widht is not known; did you mean width?"),
-        ("policies/language/argument_types.yaml", "int: {group: number", "int: {group: nubmer", "did you mean number?"),
-        ("policies/language/operators.yaml", "Equal: equal", "Equal: equals", "'equals' is not known"),
+        ("policies/argument_types.yaml", "int: {group: number", "int: {group: nubmer", "did you mean number?"),
+        ("policies/operators.yaml", "Equal: equal", "Equal: equals", "'equals' is not known"),
         ("policies/report/hook_facts.yaml", "seldom:", "sedlom:", "often.sedlom is not known; did you mean seldom?"),
     ],
 )
@@ -131,7 +131,7 @@ def test_each_column_of_rows_made_in_the_client_is_a_field_or_of_the_container(g
 
 
 def test_number_types_have_bits_and_others_none() -> None:
-    types = own_data(PACKAGE / "policies/language/argument_types.yaml")
+    types = own_data(PACKAGE / "policies/argument_types.yaml")
     wrong = [name for name, type in types.items() if ("bits" in type) != (type["group"] in ("number", "capabilities"))]
     assert not wrong
 

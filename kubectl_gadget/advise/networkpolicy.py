@@ -18,7 +18,7 @@ from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
 from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind
 from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
 from kubectl_gadget.kube.inventory import LOCAL_LABEL, Pod, Workload
-from kubectl_gadget.policies.network.peers import NAMESPACE_LABEL, NeededFlow, Peer, Peers
+from kubectl_gadget.policies.network.evaluate import NAMESPACE_LABEL, NeededFlow, Peer, Peers
 
 KIND = UseKind(
     ("namespace", "pod", "local", "direction", "protocol", "remote", "port"),

@@ -20,7 +20,7 @@ from kubectl_gadget.wire.policy_events.body import rfc3339
 from kubectl_gadget.wire.policy_events.event import PolicyEvent
 
 if TYPE_CHECKING:
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
 
 _MOST = 1000

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.ci.policy_matches import PolicyChecks
     from kubectl_gadget.ci.row_checks import RowCheck
     from kubectl_gadget.ci.watching import Watching
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
 
 

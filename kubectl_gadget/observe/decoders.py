@@ -9,9 +9,8 @@ from kubectl_gadget.gadgets.schema import About, Field, Gadget, RecordLayout
 from kubectl_gadget.linux.files import errno_name
 from kubectl_gadget.linux.processes import NAMESPACE_KINDS, signal_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
-from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
-from kubectl_gadget.policies.compiler.matches import Match, matches
-from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
+from kubectl_gadget.policies.compiler.hooks import CompiledHook
+from kubectl_gadget.policies.compiler.policies import Match, matches, metadata_of
 from kubectl_gadget.rows import stacks
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.members import member_values as values

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.happening import Decoder
     from kubectl_gadget.observe.story import Choice
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
     from kubectl_gadget.run.recipes.pod_details import PodDetails
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.recording.outputs import Ring, Rotation
     from kubectl_gadget.recording.recording_places import PathOrUrl
     from kubectl_gadget.rows.collector import RowTransform

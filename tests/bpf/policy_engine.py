@@ -26,9 +26,8 @@ from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.policy_source import PolicySource
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.gadgets.load import object_bytes
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.matches import Match, matches
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies, Match, matches
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.wire.policy_messages import ScopeSpec
 from tests.agent.node import node_context

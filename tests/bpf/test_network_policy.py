@@ -12,11 +12,9 @@ from kubectl_gadget.agent.sources.stream import MapWalks
 from kubectl_gadget.kube.inventory import Inventory, Node, Port, Service
 from kubectl_gadget.kube.inventory import Pod as KnownPod
 from kubectl_gadget.policies.network.compile import Compiler
-from kubectl_gadget.policies.network.evaluate import Evaluation, read_policies
-from kubectl_gadget.policies.network.peers import Endpoint, Peers
-from kubectl_gadget.policies.network.validation import check
-from kubectl_gadget.policies.run.isolate_pods import PodIsolation
-from kubectl_gadget.policies.run.network_tables import contents
+from kubectl_gadget.policies.network.evaluate import Endpoint, Evaluation, Peers, read_policies
+from kubectl_gadget.policies.network.run import check, contents
+from kubectl_gadget.policies.run.reactions import PodIsolation
 from kubectl_gadget.run.live_tables import Contents, updates
 from tests.bpf import network_pods
 from tests.bpf.network import address

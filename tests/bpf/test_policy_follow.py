@@ -18,7 +18,7 @@ import pytest
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.observe.lines import shape
-from kubectl_gadget.policies.compiler.matches import Match
+from kubectl_gadget.policies.compiler.policies import Match
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf import compat
 from tests.bpf.policy_engine import Enforcer, in_force

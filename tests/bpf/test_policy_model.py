@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.kernel import attach_ways
-from kubectl_gadget.policies.compiler.matches import Match, matches
+from kubectl_gadget.policies.compiler.policies import Match, matches
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.compiler import random_policies as some

@@ -17,8 +17,8 @@ import pytest
 from kubectl_gadget.agent.elf.elf_symbols import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.decoders import event
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.agent.burners import compile_c
 from tests.bpf.policy_engine import Enforcer, in_force

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.policies.compiler.matches import Match
+from kubectl_gadget.policies.compiler.policies import Match
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, Test, Value
 from tests.agent.burners import OF_BPF, RACER, compile_c
 from tests.agent.conftest import compile_bpf

@@ -8,10 +8,9 @@ from subprocess import Popen
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.hook_spec import hook_spec
-from kubectl_gadget.policies.compiler.matches import matches
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+from kubectl_gadget.policies.compiler.hooks import hook_spec
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies, matches
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.wire.policy_events.policy_record import Value

@@ -17,9 +17,8 @@ import pytest
 
 from kubectl_gadget.errors import AgentError, UsageError
 from kubectl_gadget.observe.decoders import event
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.matches import Match
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies, Match
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from tests.bpf.policy_engine import Enforcer, in_force
 

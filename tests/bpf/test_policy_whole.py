@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_gadget.policies.compiler.matches import Match
+from kubectl_gadget.policies.compiler.policies import Match
 from kubectl_gadget.policies.model import Argument, HookFilter, Policy, Selector, Subject
 from kubectl_gadget.policies.model import Hook as PolicyHook
 from tests.bpf.policy_engine import Enforcer, in_force

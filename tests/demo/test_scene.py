@@ -15,8 +15,7 @@ from kubectl_gadget.demo.bundle import BundleSpec
 from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.scene import python_folders
 from kubectl_gadget.policies.network.evaluate import blocked
-from kubectl_gadget.policies.network.validation import read_files
-from kubectl_gadget.policies.run.network_tables import LivePolicyTables, inventory, read_objects
+from kubectl_gadget.policies.network.run import LivePolicyTables, inventory, read_files, read_objects
 from tests.conftest import why_no_containers
 
 needs_containers = pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))

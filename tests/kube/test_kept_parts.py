@@ -10,7 +10,7 @@ from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NODES, PODS, SERV
 from kubectl_gadget.kube.inventory import Node, Pod, Service
 from kubectl_gadget.kube.kept_parts import kept
 from kubectl_gadget.kube.pod_identity import container_key, full_name, mirror_hash
-from kubectl_gadget.policies.run.network_tables import inventory
+from kubectl_gadget.policies.network.run import inventory
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.run.recipes.pod_details import PodDetails
 

@@ -13,8 +13,8 @@ from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import FileEvent, Happening
 from kubectl_gadget.observe.messages import MEMBERS, message
 from kubectl_gadget.observe.processes import Process
-from kubectl_gadget.policies.compiler.encoding.slots import SlotSource, argument_slot
-from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
+from kubectl_gadget.policies.compiler.slots import SlotSource, argument_slot
+from kubectl_gadget.policies.language import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NOWHERE
 from kubectl_gadget.policies.model import Argument as Written
 from kubectl_gadget.rows.container_lookup import Container

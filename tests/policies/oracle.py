@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES
-from kubectl_gadget.policies.language.linux_names import number_on
-from kubectl_gadget.policies.language.path_patterns import bytewise, glob_part_pattern, glob_parts
+from kubectl_gadget.policies.language import ARGUMENT_TYPES, bytewise, glob_part_pattern, glob_parts, number_on
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,
@@ -26,19 +24,12 @@ from kubectl_gadget.policies.model import (
     Scope,
     SystemCall,
     Value,
+    is_for_labels,
+    is_for_node,
+    selected,
 )
-from kubectl_gadget.policies.read.expressions import (
-    ArgumentValue as ArgumentNumber,
-)
-from kubectl_gadget.policies.read.expressions import (
-    Computed,
-    Expression,
-    Number,
-    Operation,
-    parse_expression,
-    signed,
-)
-from kubectl_gadget.policies.scope_labels import is_for_labels, is_for_node, selected
+from kubectl_gadget.policies.read.values import ArgumentValue as ArgumentNumber
+from kubectl_gadget.policies.read.values import Computed, Expression, Number, Operation, parse_expression, signed
 
 # Workloads, and the scopes that are for them.
 

@@ -8,8 +8,8 @@ import pytest
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ForbiddenError, GadgetError
 from kubectl_gadget.kube.api.failure import UnreachableError
-from kubectl_gadget.policies.run import delete_pods
-from kubectl_gadget.policies.run.delete_pods import PodDeleter
+from kubectl_gadget.policies.run import reactions
+from kubectl_gadget.policies.run.reactions import PodDeleter
 from kubectl_gadget.run.services import Surroundings
 
 
@@ -102,7 +102,7 @@ async def test_at_the_end_of_the_run_a_deletion_that_failed_is_tried_once_more()
 
 
 async def test_a_refusal_is_not_retried_but_a_later_violation_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delete_pods, "_LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(reactions, "_LONGEST_PAUSE", 0.001)
     said: list[str] = []
     api, deleter = FailingApi(DENIED, True), PodDeleter("default", said.append)
     async with Tasks(print) as tasks, deleter.serve(Surroundings(tasks, api)):  # type: ignore[arg-type]

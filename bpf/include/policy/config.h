@@ -5,7 +5,7 @@
  *
  * Each selector of each policy on the hook has one bit, in the order of policies and selectors. The result of a test is
  * a set of these bits: the selectors whose filter matches. The trap: these numbers must agree with
- * kubectl_gadget/policies/compiler/encoding/comparison_tables.py.
+ * kubectl_gadget/policies/compiler/tables.py.
  */
 #pragma once
 

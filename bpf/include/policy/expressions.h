@@ -10,7 +10,7 @@
 
 #include <policy/sets.h>
 
-/* Class `Code` of kubectl_gadget/policies/compiler/encoding/postfix.py. */
+/* Class `Code` of kubectl_gadget/policies/compiler/tables.py. */
 enum policy_operation_code {
 	POLICY_PUSH = 1,
 	POLICY_PUSH_SLOT,

@@ -249,7 +249,7 @@ struct {
 	__type(value, struct policy_automaton);
 } policy_automata SEC(".maps");
 
-/* An operation of an expression; policies/compiler/encoding/postfix.py has the codes. */
+/* An operation of an expression; policies/compiler/tables.py has the codes. */
 struct policy_operation {
 	__u8 code;
 	__u8 slot;

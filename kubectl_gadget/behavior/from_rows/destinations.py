@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.kube.inventory import Inventory, Workload
-from kubectl_gadget.policies.network.peers import normal
+from kubectl_gadget.policies.network.evaluate import normal
 
 _DNS = 53
 _PRIVATE = tuple(

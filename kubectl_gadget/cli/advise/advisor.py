@@ -150,7 +150,7 @@ def _observe(
     arrangement = replace(options.arrangement, interval=INTERVAL)
     options = replace(options, arrangement=arrangement, command=("advise", recipe.name))
     if objects:
-        from kubectl_gadget.policies.run.network_tables import inventory, read_objects
+        from kubectl_gadget.policies.network.run import inventory, read_objects
 
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)

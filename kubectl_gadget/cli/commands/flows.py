@@ -125,7 +125,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     if flow.objects:
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
-        from kubectl_gadget.policies.run.network_tables import read_objects
+        from kubectl_gadget.policies.network.run import read_objects
 
         book.cluster = known(read_objects(flow.objects))
     page = None

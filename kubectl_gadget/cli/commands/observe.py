@@ -29,7 +29,7 @@ from kubectl_gadget.similar_names import did_you_mean
 if TYPE_CHECKING:
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.story import Choice
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.run.recipes.pod_details import PodDetails
 
 CHOICE = "What is shown"
@@ -177,7 +177,7 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
 
     details = PodDetails()
     if objects:
-        from kubectl_gadget.policies.run.network_tables import read_objects
+        from kubectl_gadget.policies.network.run import read_objects
 
         details.take(read_objects(objects))
     return details

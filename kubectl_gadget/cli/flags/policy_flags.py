@@ -14,7 +14,7 @@ from kubectl_gadget.run.run_options import Replay, RunOptions
 if TYPE_CHECKING:
     from typer.models import OptionInfo
 
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
     from kubectl_gadget.recording.recording_places import PathOrUrl
 
@@ -61,19 +61,19 @@ def engine_of(
 ) -> "CompiledPolicies":
     """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.
     Raises UsageError for invalid or unsupported policies."""
-    from kubectl_gadget.policies.builtin_policies import builtin_files
+    from kubectl_gadget.policies.builtin import builtin_files
     from kubectl_gadget.policies.read.policy_files import read_policies
 
     texts: list[tuple[str, str]] = []
     policies = read_policies([*(flags.files or ()), *builtin_files(flags.builtin or ())], namespace, texts=texts)
     from kubectl_gadget.cli.flags.connect import say
-    from kubectl_gadget.policies.report.gaps import gaps
+    from kubectl_gadget.policies.report.check import gaps
 
     for policy in policies:
         for note in (*policy.notes, *(gaps(policy) if enforce else ())):
             say(f"warning: {note.place} {note.text}")
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 
     compiled = CompiledPolicies(policies, CompilerOptions(enforce, allow_weaker, reaction, calls_out=calls_out))
     options = {"enforce": enforce, "allow_weaker": allow_weaker, "reaction": reaction, "calls_out": calls_out}
@@ -97,8 +97,8 @@ def replayed_policies(replay: Replay, chosen: "CompiledPolicies | None") -> "Com
 
 def _policies_of(file: "PathOrUrl") -> "CompiledPolicies | None":
     """Return the policies of the recorded run; None if it had none. Raises UsageError."""
-    from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-    from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
+    from kubectl_gadget.policies.compiler.selectors import CompilerOptions
     from kubectl_gadget.policies.read.policy_files import parse_policies
     from kubectl_gadget.recording.reader import RecordingReader
 
@@ -140,7 +140,7 @@ def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | 
         raise UsageError(OBJECTS_ARE_LOCAL)
     if not compiled.by_labels:
         if objects:
-            from kubectl_gadget.policies.run.network_tables import read_objects
+            from kubectl_gadget.policies.network.run import read_objects
 
             read_objects(objects)  # reports errors in the file nevertheless
         return None
@@ -153,7 +153,7 @@ def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | 
     if not objects:
         what = "these policies select by labels of pods or nodes, which are not known without a cluster"
         raise UsageError(what, "--objects FILE, with what kubectl get pods,nodes -A -o yaml prints")
-    from kubectl_gadget.policies.run.network_tables import read_objects
+    from kubectl_gadget.policies.network.run import read_objects
 
     labels.take(read_objects(objects))
     return labels

@@ -33,8 +33,7 @@ from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.model import Policy
-    from kubectl_gadget.policies.report.check import HookReport, Report
-    from kubectl_gadget.policies.report.node_support import Judgement
+    from kubectl_gadget.policies.report.check import HookReport, Judgement, Report
     from kubectl_gadget.run.nodes.hook_lookup import NodeHooks
 
 _NODES = "Which nodes"
@@ -69,11 +68,9 @@ def check(
     local: Local = None,
 ) -> int:
     """Reads and checks policies, and asks the nodes."""
-    from kubectl_gadget.policies.builtin_policies import builtin_files
+    from kubectl_gadget.policies.builtin import builtin_files
     from kubectl_gadget.policies.read.policy_files import read_policies
-    from kubectl_gadget.policies.report.check import check_policy
-    from kubectl_gadget.policies.report.node_support import have_new
-    from kubectl_gadget.policies.report.unknown_names import misspelt
+    from kubectl_gadget.policies.report.check import check_policy, have_new, misspelt
 
     if not files and not builtin:
         raise UsageError("no policy was given", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
@@ -108,7 +105,7 @@ def check(
 def _ask(
     cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
-    from kubectl_gadget.policies.report.node_support import question
+    from kubectl_gadget.policies.report.check import question
     from kubectl_gadget.run.nodes.hook_lookup import ask_cluster, ask_local
 
     asked = question(policies)
@@ -150,13 +147,13 @@ def _cell(report: "Report", hook: "HookReport", answer: "NodeHooks") -> str:
 
 
 def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":
-    from kubectl_gadget.policies.report.node_support import judge
+    from kubectl_gadget.policies.report.check import judge
 
     return judge(hook.hook, answer.hello, answer.hooks)
 
 
 def _is_for(report: "Report", answer: "NodeHooks") -> bool:
-    from kubectl_gadget.policies.scope_labels import is_for_node
+    from kubectl_gadget.policies.model import is_for_node
 
     return answer.labels is None or is_for_node(report.policy.scope, answer.labels)
 
@@ -196,7 +193,7 @@ def _explain(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]") -> boo
 
 def _unseen(report: "Report", answers: "Sequence[NodeHooks]") -> "list[tuple[str, str, str]]":
     """Node, function and reason for each second hook that a node cannot attach."""
-    from kubectl_gadget.policies.report.node_support import unseen_variants
+    from kubectl_gadget.policies.report.check import unseen_variants
 
     asked = [answer for answer in answers if not answer.problem and _is_for(report, answer)]
     return [(answer.node, *found) for answer in asked for found in unseen_variants(report.policy, answer.hooks)]

@@ -21,8 +21,7 @@ from kubectl_gadget.output.registry import REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.kube.api.requests import Api
-    from kubectl_gadget.policies.installed_policies import StoredPolicy
-    from kubectl_gadget.policies.run.installation import Installed, NodePolicies, PolicyChange
+    from kubectl_gadget.policies.run.installation import Installed, NodePolicies, PolicyChange, StoredPolicy
 
 _HOW = "How"
 _SECONDS = 120.0
@@ -57,10 +56,9 @@ def install(
     timeout: Timeout = None,
 ) -> int:
     """Checks and installs policies, and waits for the nodes."""
-    from kubectl_gadget.policies.builtin_policies import builtin_files
-    from kubectl_gadget.policies.installed_policies import policies_to_store, refuse_enforcing
+    from kubectl_gadget.policies.builtin import builtin_files
     from kubectl_gadget.policies.read.policy_files import sources
-    from kubectl_gadget.policies.run.installation import PolicyChange
+    from kubectl_gadget.policies.run.installation import PolicyChange, policies_to_store, refuse_enforcing
 
     if not policies.named:
         raise UsageError("no policy was given", "kubectl gadget policy install -f policy.yaml, or --policy NAME")

@@ -12,7 +12,7 @@ Format = Annotated[Text, format_flag(POLICY_LIST)]
 
 
 def list_policies(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
-    from kubectl_gadget.policies.builtin_policies import read_builtin_policies
+    from kubectl_gadget.policies.builtin import read_builtin_policies
     from kubectl_gadget.policies.report.check import hook_name
 
     found = read_builtin_policies()

@@ -15,13 +15,11 @@ from typing import TextIO
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.language.policy_schema import API_VERSION, POLICY, POLICY_KINDS
+from kubectl_gadget.policies.language import API_VERSION, POLICY, POLICY_KINDS
 from kubectl_gadget.policies.model import Generated, Mode, Note, OverrideMethod, Policy, PolicyOptions, SystemCall
-from kubectl_gadget.policies.read.filter_values import need_number
-from kubectl_gadget.policies.read.lists import Lists, need_system_call, read_lists
-from kubectl_gadget.policies.read.loader import loader_hook
-from kubectl_gadget.policies.read.policy_hooks import YamlHookReader
-from kubectl_gadget.policies.read.scope import read_scope
+from kubectl_gadget.policies.read.hooks import YamlHookReader, loader_hook
+from kubectl_gadget.policies.read.selectors import read_scope
+from kubectl_gadget.policies.read.values import Lists, need_number, need_system_call, read_lists
 from kubectl_gadget.similar_names import nearest
 from kubectl_gadget.yaml_files import Place, read_text
 from kubectl_gadget.yaml_reader import (

@@ -1,26 +1,322 @@
-"""What a policy costs and how reliable it is: where its hooks are, whether a thread can deceive them, how often they
-run.
+"""What is known about a policy before it runs, for `policy check`: what it fails to cover, names that are probably
+misspelt, whether a node supports its hooks, what it costs, and how reliable it is.
 
-This is knowledge about Linux, not about one node; `policies.report.node_support` judges what a node supports. The trap:
-a filter on a system call's argument reads memory that the program can still change, whatever the filter is.
+This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.compiler.attach.mirrors import with_mirrors
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies, target_name
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
-from kubectl_gadget.policies.language.linux_names import lsm_function, lsm_hook, system_calls
-from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy
-from kubectl_gadget.policies.read.enforcers import without_notices
-from kubectl_gadget.policies.report.gaps import gaps
-from kubectl_gadget.policies.report.unknown_names import unknown_names
+from kubectl_gadget.linux import tables
+from kubectl_gadget.policies.compiler.attach import ways, with_mirrors
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies, target_name
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
+from kubectl_gadget.policies.language import lsm_function, lsm_hook, system_calls
+from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy, Selector, Test
+from kubectl_gadget.policies.read.hooks import without_notices
+from kubectl_gadget.similar_names import did_you_mean, meant
+from kubectl_gadget.wire.agent_messages import Hello, Hooks, TriedWays
+from kubectl_gadget.wire.client_messages import LookUp
+from kubectl_gadget.wire.policy_messages import Way
 from kubectl_gadget.yaml_files import own_data
+
+# What a policy that denies fails to cover, and what would: reported by `policy check`, and when a policy is enforced.
+#
+# This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it. The trap: it
+# looks at one policy at a time, so whatever another policy covers is still called a gap.
+
+_ENFORCING = ("Override", "Sigkill", "NotifyEnforcer")
+_EARLIER = "start its pods after the policy"
+_MAPPINGS = (("mmap_file", "file_mprotect"), "access through memory that a file is mapped to")
+NEW_HOOK = "file_truncate"
+"""Since Linux 6.2; before, path_truncate is called for every truncation."""
+
+_BESIDE: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "file_permission": (_MAPPINGS, (("path_truncate", NEW_HOOK), "truncation")),
+    "file_open": ((("file_permission",), "what is done with a file that is open already"),),
+    "path_truncate": (((NEW_HOOK,), "ftruncate() and O_TRUNC"),),
+    NEW_HOOK: ((("path_truncate",), "truncate()"),),
+    "path_unlink": ((("path_rename",), "renaming"),),
+    "socket_connect": ((("socket_sendmsg",), "datagrams, and connections that sendto() begins with MSG_FASTOPEN"),),
+    "bprm_check_security": ((("mmap_file",), "a program that the dynamic loader loads, not the kernel"),),
+}
+"""By the hook that denies: the hooks that are needed as well, and what is possible without them."""
+_NEVER: Mapping[str, str] = {
+    "file_permission": f"stores to an earlier mapping ({_EARLIER})",
+    "mmap_file": f"stores to an earlier mapping ({_EARLIER})",
+    "socket_connect": f"earlier connections ({_EARLIER})",
+}
+"""What no hook can deny, and what helps instead."""
+_OTHER_NAMES = "the same file by another name, such as a hard link or a bind mount (compare by SameFile)"
+_OTHER_NAMES_BELOW = (
+    "the same files by other names, such as hard links or bind mounts (single files: compare by SameFile)"
+)
+
+
+def gaps(policy: Policy, has_new: bool | None = None) -> Iterator[Note]:
+    """One note for each hook that denies something but not every way to do it. `has_new`: whether the kernels in
+    question have NEW_HOOK; None: unknown, or not the same for all."""
+    if policy.options.mode == "monitor":
+        return
+    denying = [(name, hook) for hook in policy.hooks if _hook_enforces(hook) and (name := _name(hook))]
+    there = {name for name, _ in denying}
+    for name, hook in denying:
+        found = []
+        for needed, what in _BESIDE.get(name, ()):
+            missing = [one for one in needed if one not in there and (one != NEW_HOOK or has_new is not False)]
+            if missing:
+                found.append(f"{what} (add {_listed(missing, has_new)})")
+        if name in _NEVER:
+            found.append(_NEVER[name])
+        if any(_goes_by_name(selector, "equal") for selector in hook.selectors):
+            found.append(_OTHER_NAMES)
+        elif any(_goes_by_name(selector, "prefix", "glob") for selector in hook.selectors):
+            found.append(_OTHER_NAMES_BELOW)
+        if found:
+            yield Note(hook.place, f"{name} does not stop {', '.join(found)}")
+
+
+def _listed(hooks: Sequence[str], has_new: bool | None) -> str:
+    return " and ".join(f"from Linux 6.2 on {one}" if one == NEW_HOOK and not has_new else one for one in hooks)
+
+
+def _goes_by_name(selector: Selector, *how: Test) -> bool:
+    """Whether it denies files by their paths, with one of these tests, and not by their identity as well."""
+    filters = [
+        one
+        for one in selector.filters
+        if one.subject.kind == "argument" and any(isinstance(value, str) and value[:1] == "/" for value in one.values)
+    ]
+    # NotPrefix denies everything elsewhere, under whatever name.
+    tests = {one.test for one in filters if not (one.negated and one.test != "equal")}
+    return _enforces(selector) and not tests.isdisjoint(how) and "same_file" not in tests
+
+
+def _name(hook: Hook) -> str | None:
+    return hook.target if hook.kind == "lsm" else lsm_hook(hook.target)
+
+
+def _hook_enforces(hook: Hook) -> bool:
+    return any(map(_enforces, hook.selectors))
+
+
+def _enforces(selector: Selector) -> bool:
+    return any(action.kind in _ENFORCING for action in selector.actions)
+
+
+# Reports hooks whose names are in no known Linux version, or similar to a name of this machine's kernel: most likely
+# misspelt.
+#
+# The trap: names differ between kernels, and a newer one may have names that are unknown here. So this is reported
+# only where no node was asked, and nothing is rejected; most kernel functions and tracepoints are checked only by
+# similarity, since a function that is merely absent on this machine is not a mistake.
+
+
+_LATEST = "6.18"
+_LSM_HOOKS = frozenset(tables.words("lsm_hooks"))
+_SYMBOLS = Path("/proc/kallsyms")
+_ALIKE = 0.85
+"""Ratio of difflib: about one letter in seven differs."""
+
+
+def unknown_names(hook: Hook) -> Iterable[Note]:
+    """At most one note, which suggests a similar name."""
+    subsystem, _, event = hook.target.rpartition("/")
+    call = event.removeprefix("sys_enter_").removeprefix("sys_exit_")
+    if hook.kind == "lsm" and hook.target not in _LSM_HOOKS:
+        text = f"no Linux up to {_LATEST} has the LSM hook {hook.target}{nearest_lsm_hook(hook.target)}"
+    elif subsystem == "syscalls" and call not in system_calls() | system_calls("i386"):
+        text = f"no Linux up to {_LATEST} has the system call {call}{did_you_mean(call, system_calls())}"
+    else:
+        return
+    yield Note(hook.place, text)
+
+
+def nearest_lsm_hook(name: str) -> str:
+    """`; did you mean …?`, or an empty text."""
+    return "" if name in _LSM_HOOKS else did_you_mean(name, _LSM_HOOKS)
+
+
+def misspelt(policy: Policy) -> Iterator[Note]:
+    """Notes on the policy's functions that look like another one of this machine's kernel; nothing where it hides its
+    symbols."""
+    named = [hook for hook in policy.hooks if hook.kind in ("kprobe", "fentry")]
+    named = [hook for hook in named if not (hook.syscall or hook.generated or hook.ignore_missing)]
+    known = _own_symbols() if named else set()
+    for hook in named:
+        if hook.target not in known and (near := meant(hook.target, known, _ALIKE)):
+            yield Note(hook.place, f"this machine's kernel has no function {hook.target}{near}")
+
+
+def _own_symbols() -> set[str]:
+    try:
+        with _SYMBOLS.open(encoding="ascii", errors="replace") as file:
+            return {line.split(maxsplit=3)[2] for line in file}
+    except OSError:
+        return set()
+
+
+# Whether a node supports a policy's hooks, and by which way.
+#
+# The agent is asked with LOOK_UP of docs/protocol.md, tries the ways to each hook, and answers with HOOKS. The trap:
+# None means "could not tell", never "no".
+
+
+_MANY, _MANY_SINCE = "kprobe.multi", (5, 18)
+_OTHER_NAME = "; it may be inlined, or have another name"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether one node supports one hook."""
+
+    works: bool | None
+    way: str = ""
+    """lsm, fentry, kprobe, tracepoint, uprobe …; missing; refused: the kernel does not load or attach the programs"""
+    why: str = ""
+    """the reason, when the node does not support it or it could not be determined"""
+
+
+def question(policies: Iterable[Policy]) -> LookUp:
+    """The LOOK_UP for these policies."""
+    policies = list(policies)
+    functions: set[str] = set()
+    if any(NEW_HOOK in gap.text for policy in policies for gap in gaps(policy)):
+        functions.add(lsm_function(NEW_HOOK))
+    tracepoints: set[str] = set()
+    patterns: set[str] = set()
+    for hook in (hook for policy in policies for hook in policy.hooks):
+        if hook.generated:
+            patterns.add(hook.generated.pattern)
+        elif hook.kind in ("kprobe", "fentry", "loader"):
+            functions.add(_function(hook))
+        elif hook.kind in ("tracepoint", "raw_tracepoint"):
+            tracepoints.add(hook.target)
+    return LookUp(
+        functions=tuple(sorted(functions)),
+        tracepoints=tuple(sorted(tracepoints)),
+        patterns=tuple(sorted(patterns)),
+        ways={_key(hook): found for policy in policies for hook in with_mirrors(policy) if (found := _ways(hook))},
+    )
+
+
+def have_new(answers: Iterable[Hooks]) -> bool | None:
+    """Whether the nodes with these answers have the hook that gaps() needs to know; None: they differ, or it is
+    unknown."""
+    function = lsm_function(NEW_HOOK)
+    found = {one.exists if (one := answer.functions.get(function)) else None for answer in answers}
+    return found.pop() if len(found) == 1 else None
+
+
+def _key(hook: Hook) -> str:
+    """The key for the ways to a hook, in the question and in the answer."""
+    target = f"list:{hook.generated.name}" if hook.generated else hook.target
+    abi = f"{hook.abi}/" if hook.abi else ""
+    abi = f"mirror {abi}" if hook.mirrors else abi
+    return f"{hook.kind} {abi}{target}{' returns' if hook.returns else ''}{' denies' if _denies(hook) else ''}"
+
+
+def _ways(hook: Hook) -> tuple[Way, ...]:
+    """The ways to try; empty for hooks that are looked up in another manner, or that the engine does not support."""
+    if hook.probe or (hook.generated and not hook.syscall):
+        return ()
+    try:
+        found = ways(hook, hook.returns, _denies(hook))
+    except UsageError:
+        return ()
+    able = [way for way in found if way.denies] if _denies(hook) else found
+    return tuple(way.message() for way in able)
+
+
+def _tried(tried: TriedWays, hook: Hook, answer: Hooks) -> Judgement:
+    """The result of loading and attaching."""
+    if tried.way:
+        return Judgement(True, tried.way.partition("/")[0].replace("_tracepoint", " tracepoint"))
+    by_why: dict[str, list[str]] = {}
+    for way, why in tried.refused.items():
+        by_why.setdefault(why.partition("\n")[0], []).append(way.partition("/")[0])
+    found = answer.functions.get(_function(hook))
+    if hook.kind in ("kprobe", "fentry", "loader") and found is not None and not found.exists:
+        if hook.ignore_missing:
+            return Judgement(True, "left out", "the kernel does not have it, which ignore.callNotFound allows")
+        whys = [f"the kernel has no function {hook.target}{_nearest(hook, answer) or _OTHER_NAME}"]
+        whys += [f"{', '.join(names)}: {why}" for why, names in by_why.items() if "no function" not in why]
+        return Judgement(False, "missing", "; ".join(whys))
+    whys = [f"{', '.join(names)}: {why}" for why, names in by_why.items()]
+    return Judgement(False, "refused", "; ".join(whys) + _nearest(hook, answer))
+
+
+def _nearest(hook: Hook, answer: Hooks) -> str:
+    """`; did you mean …?` for a name that the node does not have; else empty."""
+    if hook.kind == "lsm":
+        return nearest_lsm_hook(hook.target)
+    return did_you_mean(hook.target, answer.near.get(hook.target, ()))
+
+
+def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
+    """Whether the node that sent `hello` and `answer` supports the hook."""
+    if hook.kind in ("uprobe", "usdt"):
+        able = hello.can.get("uprobe")
+        whys = {True: "", False: "the kernel denies uprobes to the agent", None: "cannot be determined there"}
+        return Judgement(able, "uprobe", whys[able])
+    tried = answer.ways.get(_key(hook))
+    if tried is not None:
+        return _tried(tried, hook, answer)
+    if hook.generated:
+        return _generated(hook, hello, answer)
+    return Judgement(None, "", "not tried, since this version does not support the hook")
+
+
+def unseen_variants(policy: Policy, answer: Hooks) -> Iterator[tuple[str, str]]:
+    """The kernel's functions for calls of 32-bit programs that the node cannot attach a second hook to, and why. Such a
+    hook would be left out, and the policy would not hold for those calls."""
+    mirrors = [hook for hook in with_mirrors(policy) if hook.mirrors]
+    tried = [(hook, answer.ways[_key(hook)]) for hook in mirrors if _key(hook) in answer.ways]
+    # At the raw tracepoint, the first hook sees all variants of the call.
+    covered = {(hook.mirrors, hook.returns) for hook, one in tried if one.way and one.way.startswith("tp_btf/")}
+    for hook, one in tried:
+        if not (one.way or one.needless or (hook.mirrors, hook.returns) in covered):
+            whys = [way + ": " + why.partition("\n")[0] for way, why in one.refused.items()]
+            yield target_name(hook), "; ".join(whys)
+
+
+def _function(hook: Hook) -> str:
+    return f"{hook.abi}/{hook.target}" if hook.abi else hook.target
+
+
+def _generated(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
+    """Functions that match; whether the kernel can attach a program to all of them is known only after an attempt."""
+    assert hook.generated is not None
+    found = answer.generated.get(hook.generated.pattern)
+    release = re.match(r"(\d+)\.(\d+)", hello.kernel)
+    if found is None:
+        return Judgement(
+            False, "", answer.traceable_problem or "the functions that can be hooked cannot be listed there"
+        )
+    if not found.count:
+        return Judgement(False, "", f"no function matches {hook.generated.pattern!r}")
+    way = f"{_MANY} ×{found.count}"
+    if release and tuple(map(int, release.groups())) < _MANY_SINCE:
+        return Judgement(
+            False, way, "attaching to many functions at once needs Linux 5.18; a list with `values` does not"
+        )
+    return Judgement(None, way, "only a run shows whether it can attach to many functions at once (CONFIG_FPROBE)")
+
+
+def _denies(hook: Hook) -> bool:
+    return any(action.kind == "Override" for selector in hook.selectors for action in selector.actions)
+
+
+# What a policy costs and how reliable it is: where its hooks are, whether a thread can deceive them, how often they
+# run.
+#
+# This is knowledge about Linux, not about one node; `policies.report.node_support` judges what a node supports. The
+# trap: a filter on a system call's argument reads memory that the program can still change, whatever the filter is.
+
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
 

@@ -4,9 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.language.argument_types import ARGUMENT_TYPES, TESTS_OF_GROUP
-from kubectl_gadget.policies.language.operators import ARGUMENT_OPERATORS, test_of
-from kubectl_gadget.policies.language.policy_schema import POLICY
+from kubectl_gadget.policies.language import ARGUMENT_OPERATORS, ARGUMENT_TYPES, POLICY, TESTS_OF_GROUP, test_of
 from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.yaml_schema import SchemaField
 

@@ -12,8 +12,7 @@ from typing import Any
 import yaml
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.policies.language.linux_names import system_calls
-from kubectl_gadget.policies.language.policy_schema import API_VERSION
+from kubectl_gadget.policies.language import API_VERSION, system_calls
 
 _ARGUMENT = re.compile(r"(-?\d+)f?@")
 _MOST_ARGUMENTS = 12

@@ -130,7 +130,7 @@ def make_event(
 
 
 def _loaded_file(values: Sequence[Value | None]) -> tuple[str, str]:
-    """Path, and build ID in hexadecimal, from the values that `spec.loader`'s hook read (policies/read/loader.py); the
+    """Path, and build ID in hexadecimal, from the values that `spec.loader`'s hook read (policies/read/hooks.py); the
     latter is empty when the file has none."""
     file, size, *parts, _ = values
     assert file

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from kubectl_gadget.policies.compiler.compiled_hook import CompiledHook
-from kubectl_gadget.policies.compiler.hook_spec import hook_spec
-from kubectl_gadget.policies.read.expressions import signed
+from kubectl_gadget.policies.compiler.hooks import CompiledHook, hook_spec
+from kubectl_gadget.policies.read.values import signed
 from kubectl_gadget.wire.policy_events.policy_record import Value
 
 _TEST = struct.Struct("<BBHIII")

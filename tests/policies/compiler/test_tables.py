@@ -13,12 +13,11 @@ from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.label_selectors import Requirement
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.encoding.comparison_tables import network_bits, networks_with_wider, with_shorter
-from kubectl_gadget.policies.compiler.encoding.globs import automata
-from kubectl_gadget.policies.compiler.hook_spec import hook_spec
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
-from kubectl_gadget.policies.language.linux_names import COMPAT_CALL
+from kubectl_gadget.policies.compiler.hooks import hook_spec
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
+from kubectl_gadget.policies.compiler.tables import automata, network_bits, networks_with_wider, with_shorter
+from kubectl_gadget.policies.language import COMPAT_CALL
 from kubectl_gadget.policies.model import (
     HOST_NAMESPACE,
     NAMESPACES,

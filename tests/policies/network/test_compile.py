@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 from kubectl_gadget.policies.network.compile import Compiler
-from kubectl_gadget.policies.network.evaluate import Evaluation
+from kubectl_gadget.policies.network.evaluate import Endpoint, Evaluation, Peers
 from kubectl_gadget.policies.network.kernel_tables import (
     EGRESS,
     INGRESS,
     PEER_NODE,
     PEER_SERVICE,
     PolicyTables,
+    block,
+    port_prefixes,
     relay_key,
 )
-from kubectl_gadget.policies.network.peers import Endpoint, Peers
-from kubectl_gadget.policies.network.prefixes import block, port_prefixes
 from tests.examples import examples
 from tests.policies.network import random_policies as some
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kubectl_gadget.policies.model import NOWHERE, Assignment, Register
-from kubectl_gadget.policies.read.registers import assignment, returning
+from kubectl_gadget.policies.read.values import assignment, returning
 from kubectl_gadget.yaml_reader import Scalar, WrongYaml
 
 RAX, RBP, RSP = Register("x86_64", 10), Register("x86_64", 4), Register("x86_64", 19)

@@ -6,12 +6,11 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.builtin_policies import builtin_files, read_builtin_policies
+from kubectl_gadget.policies.builtin import builtin_files, read_builtin_policies
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report import check
-from kubectl_gadget.policies.report.check import check_policy, hook_name
-from kubectl_gadget.policies.report.node_support import have_new, judge, question, unseen_variants
+from kubectl_gadget.policies.report.check import check_policy, have_new, hook_name, judge, question, unseen_variants
 from tests.messages import hello, hooks
 from tests.policies.shapes import SHAPES
 

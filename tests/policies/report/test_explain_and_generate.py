@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.policies.language.policy_schema import POLICY
+from kubectl_gadget.policies.language import POLICY
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report import generate

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.report.gaps import gaps
+from kubectl_gadget.policies.report.check import gaps
 
 HEAD = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": "p"}}
 DENY = [{"matchActions": [{"action": "Override", "argError": -1}]}]

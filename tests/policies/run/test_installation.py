@@ -22,9 +22,9 @@ from kubectl_gadget.errors import DeployError, ForbiddenError, UsageError
 from kubectl_gadget.kube.api.kubeconfig import load
 from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
-from kubectl_gadget.policies.installed_policies import policies_to_store
 from kubectl_gadget.policies.run import installation
-from kubectl_gadget.policies.run.installation import PolicyChange, change, read
+from kubectl_gadget.policies.run.installation import PolicyChange, change, installed_file, policies_to_store, read
+from kubectl_gadget.wire.policy_events.event_metadata import EventMetadata, read_metadata
 from tests.agent.guards import RunningGuard, bpf_file_system, guard
 from tests.fake_cluster import FakeCluster
 
@@ -360,3 +360,42 @@ async def test_what_this_version_does_not_understand_is_not_thrown_away(site: Si
     with pytest.raises(UsageError, match="the installed policies cannot be decoded") as error:
         await change(site.api, OPTIONS, policies(TELLS.replace("tells", "other")))
     assert "kubectl delete configmap" in str(error.value.remedy)
+
+
+# What cannot stay without a client is refused when it is to be installed.
+
+
+POLICY = """
+apiVersion: cilium.io/v1alpha1
+kind: TracingPolicy
+metadata: {name: p}
+spec:
+  podSelector: {matchLabels: {%s: web}}
+  %s
+"""
+OF_A_NAMESPACE = "'k8s:io.kubernetes.pod.namespace'"
+
+
+@pytest.mark.parametrize(
+    ("label", "hook", "why"),
+    [
+        ("app", "kprobes: [{call: sys_openat}]", "labels of pods or nodes"),
+        (OF_A_NAMESPACE, "uprobes: [{path: /bin/sh, symbols: [main]}]", "a uprobe cannot be installed"),
+    ],
+)
+def test_what_needs_a_client_or_a_running_agent_is_refused(label: str, hook: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        installed_file(policies_to_store([("p.yaml", POLICY % (label, hook))], "default"), False, {})
+
+
+@pytest.mark.parametrize("name", ["a b", "Up", "-a", "a/b"])
+def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
+    text = (POLICY % ("app", "kprobes: [{call: sys_openat}]")).replace("name: p", f"name: '{name}'")
+    with pytest.raises(UsageError, match=rf"p\.yaml:2:1: metadata\.name '{name}' is not a valid Kubernetes name"):
+        policies_to_store([("p.yaml", text)], "default")
+
+
+@pytest.mark.parametrize("would_be", ["", "SENT SIGKILL"])
+def test_a_description_is_read_as_it_was(would_be: str) -> None:
+    described = EventMetadata("kprobe", function="f", policy="p", tags=("t",), returned=("int", "r"), would_be=would_be)
+    assert read_metadata(json.loads(json.dumps(described.spec()))) == described

@@ -9,9 +9,8 @@ from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
 from kubectl_gadget.kube.api.resources import NODES, PODS
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
-from kubectl_gadget.policies.model import Labels, Scope
+from kubectl_gadget.policies.model import NAMESPACE_LABEL, Labels, Scope, scope_spec
 from kubectl_gadget.policies.run.labels import PolicyLabels
-from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL, scope_spec
 from kubectl_gadget.run.live_tables import Contents, updates
 from kubectl_gadget.wire.policy_messages import LabelScopes
 from tests.policies.oracle import ScopedWorkload, belongs

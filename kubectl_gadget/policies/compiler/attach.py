@@ -1,21 +1,89 @@
 """The ways to a hook, best first: which program of bpf/policy.bpf.c is attached where, and what it can do there.
 
-A call can be denied only by a program whose result replaces the call's own: one of the BPF LSM (lsm), one that modifies
-the return value (fmod_ret, on security_… functions and those for error injection), or a kprobe with an override. All
-others observe the call and can send a signal. The trap: fmod_ret on system calls and overriding kprobes need a kernel
-with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's lacks.
+Hooks for system calls of 32-bit programs are added beside hooks at `sys_NAME`, so that `int 0x80` does not evade a
+policy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.compiler.attach import mirrors
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions, PolicyAtHook, SelectorAtHook
-from kubectl_gadget.policies.language.linux_names import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
-from kubectl_gadget.policies.model import Hook, NewFunction, SystemCall, UserProbe
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions, PolicyAtHook, SelectorAtHook
+from kubectl_gadget.policies.language import COMPAT_CALL, lsm_function, lsm_hook, machines_of, number_on
+from kubectl_gadget.policies.model import Hook, NewFunction, Policy, SystemCall, UserProbe
 from kubectl_gadget.wire.message import NONE, Value
 from kubectl_gadget.wire.policy_messages import ProbePlace, Spot, Way
+
+# Hooks for system calls of 32-bit programs, added beside hooks at `sys_NAME`, so that `int 0x80` does not evade a
+# policy: the same hook once more, at the kernel's function for the 32-bit call.
+#
+# Such functions add no cost to calls of 64-bit programs. The last resort is the raw tracepoint of all calls, where
+# the agent has one program for all of them (bpf/syscalls.bpf.c).
+#
+# The functions' first arguments are those of the 64-bit call, in other registers. The traps: some calls lead to
+# functions with other names, or to more than one function; and where `__ia32_compat_sys_NAME` exists,
+# `__ia32_sys_NAME` exists too but is never called.
+#
+# Not covered by functions: socketcall() and the oldest mmap(), whose arguments lie in memory, and which the raw
+# tracepoint covers; and arm32 calls, of which those without a function of their own use the function of the 64-bit
+# call.
+
+MACHINE = "x86_64"
+_TWO_SIZES = (
+    *("chown", "lchown", "fchown", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid"),
+    *("setfsuid", "setfsgid", "setgroups"),
+)
+"""Calls that i386 also has in a variant with 16-bit user IDs."""
+_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
+    **{name: (name, f"{name}16") for name in _TWO_SIZES},
+    "clone": ("ia32_clone", "x86_clone"),
+    "pread64": ("ia32_pread64", "x86_pread"),
+    "pwrite64": ("ia32_pwrite64", "x86_pwrite"),
+    "truncate": ("truncate", "ia32_truncate64", "x86_truncate64"),
+    "ftruncate": ("ftruncate", "ia32_ftruncate64", "x86_ftruncate64"),
+    "fallocate": ("ia32_fallocate", "x86_fallocate"),
+    "mmap": ("mmap_pgoff",),
+    **{name: (name, f"ia32_{name.removeprefix('new')}64") for name in ("newstat", "newlstat", "newfstat")},
+    "newfstatat": ("ia32_fstatat64", "x86_fstatat"),
+    "umount": ("umount", "oldumount"),
+    "fcntl": ("fcntl", "fcntl64"),
+    "futex": ("futex", "futex_time32"),
+    "sendfile64": ("sendfile64", "sendfile"),
+}
+"""By the name of the 64-bit call's function: its i386 functions, where the names differ. `x86_…`: before Linux 5.7."""
+
+
+def with_mirrors(policy: Policy) -> Iterator[Hook]:
+    """A policy's hooks, each followed by its mirrors. A target that the policy itself names is not mirrored."""
+    named = {hook.target for hook in policy.hooks if hook.abi}
+    for hook in policy.hooks:
+        yield hook
+        if not hook.syscall or hook.abi or hook.generated or hook.kind not in ("kprobe", "fentry"):
+            continue
+        name = hook.target.removeprefix("sys_")
+        for function in _FUNCTIONS.get(name, (name,)) if hook.target not in named else ():
+            yield replace(hook, abi="i386", target=f"sys_{function}", mirrors=name, ignore_missing=True)
+
+
+def functions(hook: Hook) -> tuple[str, str]:
+    """The functions that such calls reach: the first one, or the second where the kernel lacks the first."""
+    return f"__ia32_compat_{hook.target}", f"__ia32_{hook.target}"
+
+
+def is_first(hook: Hook) -> bool:
+    """Whether a mirror is the first one of its call. The raw tracepoint has one program for all variants of the call,
+    whose arguments are translated (bpf/syscalls.bpf.c)."""
+    name = hook.mirrors
+    return hook.target == f"sys_{_FUNCTIONS.get(name, (name,))[0]}"
+
+
+# The ways to a hook, best first: which program of bpf/policy.bpf.c is attached where, and what it can do there.
+#
+# A call can be denied only by a program whose result replaces the call's own: one of the BPF LSM (lsm), one that
+# modifies the return value (fmod_ret, on security_… functions and those for error injection), or a kprobe with an
+# override. All others observe the call and can send a signal. The trap: fmod_ret on system calls and overriding
+# kprobes need a kernel with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's lacks.
+
 
 _FIRST_FIELD = 16
 """Offset of the arguments in a system call tracepoint's record: after the common fields and the call's number."""
@@ -183,7 +251,7 @@ def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
     if at_return or not denying:
         return [see]
     prefix = COMPAT_PREFIXES[hook.abi]
-    called = mirrors.functions(hook) if hook.abi == "i386" else (f"{prefix}{hook.target}",)
+    called = functions(hook) if hook.abi == "i386" else (f"{prefix}{hook.target}",)
     able = [
         replace(way, arguments="syscall", constants=(of_32_bits,), machine=machine, called=called)
         for function in called
@@ -194,7 +262,7 @@ def _other_abi(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
 
 def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
     """The ways to a mirror: a hook that no policy names, added for the 32-bit variant of a call."""
-    called = mirrors.functions(hook)
+    called = functions(hook)
     found = []
     for function in called:
         see = [HookWay("on_fentry", "fentry", function), HookWay("on_kprobe", "kprobe", function)]
@@ -202,10 +270,10 @@ def _mirrored(hook: Hook, at_return: bool, denying: bool) -> list[HookWay]:
             see = [HookWay("on_fexit", "fexit", function)]
         found += [*_injected(function, False), *see] if denying and not at_return else see
     found = [replace(way, arguments="syscall", constants=(("policy_compat", True),)) for way in found]
-    if mirrors.is_first(hook):
+    if is_first(hook):
         found.append(replace(_one_call(hook.mirrors, at_return), constants=(("gadget_node_compat", True),)))
     found.sort(key=lambda way: not way.denies)
-    return [replace(way, machine=mirrors.MACHINE, called=called) for way in found]
+    return [replace(way, machine=MACHINE, called=called) for way in found]
 
 
 def _every_call(at_return: bool) -> HookWay:

@@ -1,15 +1,24 @@
-"""The values that the engine reads at a hook: slots, `struct policy_slot` of bpf/include/policy/config.h.
+"""Slots: the values that the engine reads at a hook, `struct policy_slot` of bpf/include/policy/config.h.
 
 A slot is a value of one type from one source. Equal arguments of several policies share one slot. The trap: types,
 sources and flags are numbers shared with the C code; a test compares them with the object's BTF.
 """
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.model import Argument
+from kubectl_gadget.policies.compiler.attach import OF_SYSCALLS, HookWay, field_offset, record_offset
+from kubectl_gadget.policies.compiler.selectors import (
+    IN_PROGRAMS,
+    RETURNED_SOCKET,
+    check_program,
+    tracked_sockets,
+    with_files,
+)
+from kubectl_gadget.policies.model import Argument, Hook
 from kubectl_gadget.wire.policy_events.policy_record import Form, Type
 from kubectl_gadget.yaml_files import Place
 
@@ -152,3 +161,71 @@ def argument_slot(
             raise UsageError(f"{place}: {name} needs `sizeArgIndex`, the parameter that has its size, from 1")
         return Slot(type, source, flags, 8, index, argument.size_index, resolve=resolve)
     return Slot(type, source, flags if name != "filename" else SlotFlag(0), 8, index, steps=steps, resolve=resolve)
+
+
+# The slots that a policy's hook reads: its arguments, its `data`, and the function's return value.
+#
+# The trap: pointers passed to a system call point into the caller's memory, and the call's registers are the
+# caller's, not those with which the kernel's own function was called.
+
+
+_OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)
+"""Types that need a second argument, `size_index`."""
+
+
+@dataclass(frozen=True)
+class HookSlots:
+    """The slots of one policy's hook, in the order in which the hook names them. None: nothing is read."""
+
+    arguments: tuple[Slot | None, ...]
+    data: tuple[Slot | None, ...]
+    result: Slot | None
+
+    def used(self) -> Iterator[Slot]:
+        yield from (slot for slot in (*self.arguments, *self.data, self.result) if slot is not None)
+
+
+def slots_of(hook: Hook, at_return: bool) -> HookSlots:
+    """The slots of a hook. Raises UsageError for values that cannot be read there."""
+    if hook.kind in IN_PROGRAMS:
+        check_program(hook)
+    of_call = hook.syscall or (hook.kind == "tracepoint" and hook.target.startswith(OF_SYSCALLS))
+    user = of_call or hook.kind in IN_PROGRAMS
+    made = tracked_sockets(hook, at_return)
+
+    def read(argument: Argument) -> Slot | None:
+        return argument_slot(argument, SlotSource.ARGUMENT, user, hook.place, at_return)
+
+    arguments = tuple(_new_socket(read(argument), place in made) for place, argument in enumerate(with_files(hook)))
+    data = tuple(map(read, hook.data))
+    if of_call:
+        data = tuple(
+            replace(slot, source=SlotSource.CALL_REGISTERS) if slot and slot.source is SlotSource.REGISTERS else slot
+            for slot in data
+        )
+    result = None
+    if at_return and hook.return_argument is not None:
+        returned = replace(hook.return_argument, index=0)
+        result = argument_slot(returned, SlotSource.RETURN, user, hook.place)
+    return HookSlots(arguments, data, _new_socket(result, RETURNED_SOCKET in made))
+
+
+def _new_socket(slot: Slot | None, made: bool) -> Slot | None:
+    """The slot; `made`: the hook tracks this socket whichever selector matches."""
+    return replace(slot, flags=slot.flags | SlotFlag.NEW_SOCKET) if slot and made else slot
+
+
+def placed(slot: Slot, way: HookWay) -> Slot:
+    """The slot, adapted to where this way finds its value."""
+    if slot.source is not SlotSource.ARGUMENT:
+        return slot
+    match way.arguments:
+        case "syscall":
+            return replace(slot, source=SlotSource.SYSCALL_ARGUMENT)
+        case "record":
+            return replace(slot, source=SlotSource.CONTEXT)
+        case "fields" | "context":
+            offset = field_offset if way.arguments == "fields" else record_offset
+            size_index = offset(slot.size_index) if slot.type in _OF_TWO else 0
+            return replace(slot, source=SlotSource.CONTEXT, index=offset(slot.index), size_index=size_index)
+    return slot

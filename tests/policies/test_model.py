@@ -3,8 +3,7 @@
 import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
-from kubectl_gadget.policies.model import Labels, Scope
-from kubectl_gadget.policies.scope_labels import NAMESPACE_LABEL
+from kubectl_gadget.policies.model import NAMESPACE_LABEL, Labels, Scope
 from tests.policies.oracle import ScopedWorkload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)

@@ -13,8 +13,7 @@ from kubectl_gadget.kube.inventory import Inventory, Pod
 from kubectl_gadget.policies.network.compile import Compiler
 from kubectl_gadget.policies.network.evaluate import read_policies
 from kubectl_gadget.policies.network.kernel_tables import INGRESS
-from kubectl_gadget.policies.network.validation import read_files
-from kubectl_gadget.policies.run.network_tables import LivePolicyTables, inventory, read_objects
+from kubectl_gadget.policies.network.run import LivePolicyTables, inventory, read_files, read_objects
 from tests.examples import examples
 from tests.spoilt import spoilt
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.hook_spec import hook_spec
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+from kubectl_gadget.policies.compiler.hooks import hook_spec
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
 
 POLICY = """

@@ -2,11 +2,10 @@
 
 import pytest
 
-from kubectl_gadget.policies.compiler.compiled_policies import CompiledPolicies
-from kubectl_gadget.policies.compiler.selector_metadata import metadata_of
-from kubectl_gadget.policies.compiler.selectors_at_hook import CompilerOptions
+from kubectl_gadget.policies.compiler.policies import CompiledPolicies, metadata_of
+from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.model import Action, Hook, NewFunction, Policy, Selector, UserProbe
-from kubectl_gadget.policies.read.registers import assignment
+from kubectl_gadget.policies.read.values import assignment
 from kubectl_gadget.yaml_files import Place
 from kubectl_gadget.yaml_reader import Scalar
 

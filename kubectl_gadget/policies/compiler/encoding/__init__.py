@@ -1,1 +1,0 @@
-"""Encodes what the kernel reads and compares as bytes for BPF maps."""
