@@ -2,9 +2,9 @@
 /*
  * Follows cgroups and the processes that leave them, for the agent:
  *
- * - notifies it at once of each cgroup v2 that is created or removed (a struct cgroup_change in gadget_events). Hooks:
- *   the tracepoints cgroup_mkdir and cgroup_rmdir. Once at start, the agent runs `locate` directly, to find its own PID
- *   namespace
+ * - notifies it at once of each cgroup v2 that is created or removed outside of containers (a struct cgroup_change in
+ *   gadget_events). Hooks: the tracepoints cgroup_mkdir and cgroup_rmdir. Once at start, the agent runs `locate`
+ *   directly, to find its own PID namespace
  * - remembers the container that each process came from, and maintains the list of processes outside of their container
  *   (gadget/processes/moved.h). Hooks: the tracepoints cgroup_attach_task, sched_process_fork and sched_process_free,
  * and an iterator over all tasks, which emits a struct process_found for each existing process; the agent runs `adopt`
@@ -25,8 +25,6 @@
 #include <bpf/bpf_tracing.h>
 
 #define NAME_BYTES 256 /* NAME_MAX and a NUL */
-/* As in gadget/filter.h. */
-#define LEVELS 24
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -54,13 +52,20 @@ static __always_inline __u32 pid_seen_by_agent(void)
 	return gadget_pid_at_level(pid, level);
 }
 
+/* A container may make and remove any number of cgroups below its own. The agent is not told, once it knows the
+ * container. */
+static __always_inline bool is_below_container(struct cgroup *cgroup)
+{
+	return gadget_container_of((__u64)BPF_CORE_READ(cgroup, self.parent, cgroup));
+}
+
 static __always_inline int emit(struct cgroup *cgroup, __u32 made)
 {
 	struct cgroup_change *change;
 	struct gadget_cpu *cpu = gadget_this_cpu();
 
 	/* 0 is the default hierarchy, which is cgroup v2; hybrid hosts also create v1 cgroups. */
-	if (!cpu || BPF_CORE_READ(cgroup, root, hierarchy_id))
+	if (!cpu || BPF_CORE_READ(cgroup, root, hierarchy_id) || is_below_container(cgroup))
 		return 0;
 	gadget_count(&cpu->in_flight, 1);
 	change = bpf_ringbuf_reserve(&gadget_events, sizeof(*change), 0);
@@ -141,71 +146,15 @@ struct {
 	__type(value, struct adopted);
 } adopted SEC(".maps");
 
-/* One comparison, since the verifier follows both results of each in every iteration of the loops below. */
-static __always_inline bool is_container(__u32 value)
-{
-	_Static_assert(GADGET_WANTED == 1 && GADGET_UNWANTED == 2, "the comparison is for these two");
-	value = (value & GADGET_VERDICT_MASK) - 1;
-	asm volatile("" : "+r"(value));
-	return value < 2;
-}
-
-/* The parent; NULL: it is the root. A cgroup begins with its state, `self`, so the addresses are the same. */
-static __always_inline struct cgroup *cgroup_above(struct cgroup *cgroup)
-{
-	return (struct cgroup *)BPF_CORE_READ(cgroup, self.parent);
-}
-
-/* The following functions take the address of a cgroup. They are not static, so that the verifier checks their loops
- * once, and not for each path to them. */
-
-/* The highest cgroup above this container that belongs to a container with the same share; `id`, the container's own
- * cgroup, if there is none. */
-__noinline __u64 highest_with_share(__u64 address, __u64 id, __u32 share)
-{
-	struct cgroup *cgroup = (struct cgroup *)address;
-
-	for (int level = 0; level < LEVELS; level++) {
-		const __u32 *value;
-		__u64 above;
-
-		cgroup = cgroup_above(cgroup);
-		if (!cgroup)
-			break;
-		above = BPF_CORE_READ(cgroup, kn, id);
-		value = bpf_map_lookup_elem(&gadget_containers, &above);
-		if (!value || !is_container(*value) || *value >> GADGET_SHARE_SHIFT != share)
-			break;
-		id = above;
-	}
-	return id;
-}
-
-/* The cgroup of the nearest container, or the highest one above it with the same share. 0: there is none. */
-__noinline __u64 container_of_cgroup(__u64 address)
-{
-	struct cgroup *cgroup = (struct cgroup *)address;
-
-	for (int level = 0; level < LEVELS && cgroup; level++) {
-		__u64 id = BPF_CORE_READ(cgroup, kn, id);
-		const __u32 *value = bpf_map_lookup_elem(&gadget_containers, &id);
-
-		if (value && is_container(*value))
-			return highest_with_share((__u64)cgroup, id, *value >> GADGET_SHARE_SHIFT);
-		cgroup = cgroup_above(cgroup);
-	}
-	return 0;
-}
-
+/* Whether a cgroup is in this container, or is it. */
 __noinline __u64 is_within(__u64 address, __u64 container)
 {
 	struct cgroup *cgroup = (struct cgroup *)address;
+	int own = BPF_CORE_READ(cgroup, level);
 
-	for (int level = 0; level < LEVELS && cgroup; level++) {
-		if (BPF_CORE_READ(cgroup, kn, id) == container)
+	for (int level = 0; level < GADGET_CGROUP_LEVELS && level <= own; level++)
+		if (gadget_cgroup_at(cgroup, level) == container)
 			return true;
-		cgroup = cgroup_above(cgroup);
-	}
 	return false;
 }
 
@@ -262,7 +211,7 @@ int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_stru
 	if (from && gadget_any_moved())
 		forget(tgid);
 	/* The runtime moves the process into the container, or it moves to a container inside its own. */
-	container = container_of_cgroup(there);
+	container = gadget_container_of(there);
 	if (!origin && container)
 		origin = bpf_task_storage_get(&origins, task, &container, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (origin && container)
@@ -284,7 +233,7 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 		verdict = gadget_verdict_on(its_cgroup);
 		if (verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST)
 			return 0;
-		from = container_of_cgroup((__u64)cgroup);
+		from = gadget_container_of((__u64)cgroup);
 	}
 	if (!from)
 		return 0;
@@ -347,7 +296,7 @@ int running(struct bpf_iter__task *ctx)
 	/* Kernel threads have no memory. */
 	if (!task || !task->mm)
 		return 0;
-	found.container = container_of_cgroup((__u64)BPF_CORE_READ(task, cgroups, dfl_cgrp));
+	found.container = gadget_container_of((__u64)BPF_CORE_READ(task, cgroups, dfl_cgrp));
 	if (found.container && !bpf_task_storage_get(&origins, task, NULL, 0))
 		bpf_task_storage_get(&origins, task, &found.container, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (task->pid != task->tgid)

@@ -43,7 +43,7 @@
 #define RELAYED 0x01000000
 
 enum pod_kind {
-	/* The cgroup of a container. Cgroups below it inherit the entry. */
+	/* The cgroup of a container. */
 	POD = 1,
 	/* A cgroup of the host. */
 	HOST,
@@ -281,25 +281,14 @@ struct attempt {
 	bool goes_on;
 };
 
-/* The pod of a cgroup; NULL: no policy applies to it. */
+/* The pod of a cgroup; NULL: no policy applies to it. Sets the id of its container's cgroup. */
 static __always_inline const struct policy_pod *pod_of(struct cgroup *cgroup, __u64 *id)
 {
 	const struct policy_pod *pod;
-	__u64 above;
 
-	*id = BPF_CORE_READ(cgroup, kn, id);
+	*id = gadget_reported_cgroup(BPF_CORE_READ(cgroup, kn, id), cgroup);
 	pod = bpf_map_lookup_elem(&gadget_table_pods, id);
-	if (pod)
-		return pod->kind != HOST ? pod : NULL;
-	/* A new cgroup: the nearest container above it has the entry. */
-	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
-		above = BPF_CORE_READ(cgroup, kn, id);
-		pod = bpf_map_lookup_elem(&gadget_table_pods, &above);
-		if (pod && pod->kind != HOST)
-			return pod;
-	}
-	return NULL;
+	return pod && pod->kind != HOST ? pod : NULL;
 }
 
 static __always_inline bool is_unspecified(const __u8 *ip)
@@ -827,6 +816,7 @@ int find_flows(struct bpf_iter__task_file *ctx)
 {
 	struct file *file = ctx->file;
 	struct attempt attempt = {};
+	struct cgroup *cgroup;
 	struct sock *bound;
 	struct sock *sk;
 	__u16 family;
@@ -843,7 +833,8 @@ int find_flows(struct bpf_iter__task_file *ctx)
 	attempt.remote_port = gadget_remote_port(sk);
 	if ((family != AF_INET && family != AF_INET6) || attempt.protocol != IPPROTO_UDP || !attempt.local_port)
 		return 0;
-	attempt.cgroup = BPF_CORE_READ(gadget_cgroup_of_socket(sk), kn, id);
+	cgroup = gadget_cgroup_of_socket(sk);
+	attempt.cgroup = gadget_reported_cgroup(BPF_CORE_READ(cgroup, kn, id), cgroup);
 	if (attempt.remote_port) {
 		gadget_remote_ip(attempt.remote, sk);
 		remember(&attempt, EGRESS | INGRESS);

@@ -62,13 +62,14 @@ class GadgetRun:
         return self.err.read_text()
 
     def until_said(self, text: str) -> None:
-        self._until(lambda: text in self.said(), f"it did not say {text!r}")
+        self.until(lambda: text in self.said(), f"it did not say {text!r}")
 
     def until_printed(self, line: str) -> None:
         """Waits until this line is in its output file."""
-        self._until(lambda: f"\n{line}\n" in f"\n{self.out.read_text()}", f"it did not print {line!r}")
+        self.until(lambda: f"\n{line}\n" in f"\n{self.out.read_text()}", f"it did not print {line!r}")
 
-    def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
+    def until(self, condition: Callable[[], bool], otherwise: str = "it did not happen") -> None:
+        """Waits until the condition holds."""
         for _ in pauses(self.patience):
             if condition():
                 return

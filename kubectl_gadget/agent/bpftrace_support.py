@@ -5,6 +5,7 @@ running process and fills it from outside, as pods come and go. The trap: maps o
 name, so it is looked up among the process's own file descriptors.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -131,7 +132,8 @@ class ChosenPods:
 
     def __init__(self, name: str, filter: FilterSpec) -> None:
         self._name = name if _MAP_NAME.fullmatch(name) else ""
-        self._wanted: set[int] = set()
+        self._wanted: dict[int, list[int]] = {}
+        """the cgroup of each wanted container, with some of those below it"""
         self._map: OpenMap | None = None
         self._is_full = False
         self.warnings: list[str] = []
@@ -154,22 +156,24 @@ class ChosenPods:
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
         if container is not None and wanted:
-            self._wanted.add(cgroup)
-            self._put(cgroup)
+            # The program itself adds cgroups that the container makes later.
+            self._wanted[cgroup] = [cgroup, *self._containers.some_below(cgroup)]
+            for each in self._wanted[cgroup]:
+                self._put(each)
         else:
             self.forget(cgroup)
 
     def forget(self, cgroup: int) -> None:
-        self._wanted.discard(cgroup)
-        if self._map is not None:
-            self._map.remove(cgroup.to_bytes(8, "little"))
+        for each in self._wanted.pop(cgroup, ()):
+            if self._map is not None:
+                self._map.remove(each.to_bytes(8, "little"))
 
     def attach(self, pid: int) -> bool:
         """Finds the map of the process and fills it. Returns False while the process does not have it yet."""
         if self._map is None and (found := find_map(pid, self._name)) is not None:
             self._map = found
-            for cgroup in self._wanted:
-                self._put(cgroup)
+            for each in itertools.chain.from_iterable(self._wanted.values()):
+                self._put(each)
         return self._map is not None
 
     def close(self) -> None:

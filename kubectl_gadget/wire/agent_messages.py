@@ -210,7 +210,8 @@ class ContainerChanges(_FromAgent):
     containers: tuple[ContainerNames, ...] = ()
     """containers whose names are known now"""
     cgroups: Mapping[int, str | None] = NONE
-    """by id, the container that owns it (of nested ones the nearest above); null: the host"""
+    """by id, the container that owns it; null: the host. Cgroups below a container are left out, but for some that it
+    made before the kernel knew of it"""
     removed: tuple[int, ...] = ()
     """cgroups that are gone, by id"""
 

@@ -1,4 +1,4 @@
-"""The filter that all gadgets share: by cgroup, the nearest container above it, and the node's own cgroups."""
+"""The filter that all gadgets share: by cgroup, the container above it, and the node's own cgroups."""
 
 import os
 import uuid
@@ -12,7 +12,8 @@ from tests.bpf import deeds
 from tests.bpf.tracer import Tracer, pid_level
 
 pytestmark = pytest.mark.bpf
-WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
+CONTAINER = 0x80
+WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = CONTAINER | 1, CONTAINER | 2, 3, 4
 UNKNOWN_CGROUP = 1
 """The bit in `marks`."""
 
@@ -84,14 +85,33 @@ def test_a_cgroup_of_the_host_goes_by_its_own_verdict(tree: Tree, verdict: int, 
 
 
 @pytest.mark.parametrize(("verdict", "sent"), [(WANTED, True), (UNWANTED, False)])
-def test_a_cgroup_in_a_container_inherits_the_verdict(tree: Tree, verdict: int, sent: bool) -> None:
+def test_what_happens_below_a_container_is_the_containers(tree: Tree, verdict: int, sent: bool) -> None:
     records = traced(tree.nested, {id_of(tree.container): verdict})
     assert is_sent(records) is sent
+    assert {record["cgroup"] for record in records} <= {id_of(tree.container)}
 
 
-def test_the_nearest_container_wins(tree: Tree) -> None:
-    assert is_sent(traced(tree.nested, {id_of(tree.node): UNWANTED, id_of(tree.container): WANTED}))
-    assert traced(tree.nested, {id_of(tree.node): WANTED, id_of(tree.container): UNWANTED}) == []
+def test_no_number_of_levels_below_a_container_hides_anything(tree: Tree) -> None:
+    deep = tree.nested.joinpath(*["deep"] * 40)
+    deep.mkdir(parents=True)
+    try:
+        (record,) = traced(deep, {id_of(tree.container): WANTED}, tree.node)
+        assert traced(deep, {id_of(tree.container): UNWANTED}, tree.node) == []
+    finally:
+        while deep != tree.nested:
+            deep.rmdir()
+            deep = deep.parent
+    assert (record["marks"], record["cgroup"]) == (0, id_of(tree.container))
+
+
+def test_below_a_container_there_is_no_other_one(tree: Tree) -> None:
+    assert is_sent(traced(tree.nested, {id_of(tree.node): WANTED, id_of(tree.container): UNWANTED}))
+    assert traced(tree.nested, {id_of(tree.node): UNWANTED, id_of(tree.container): WANTED}) == []
+
+
+def test_below_a_container_without_names_the_client_decides(tree: Tree) -> None:
+    (record,) = traced(tree.nested, {id_of(tree.container): CONTAINER})
+    assert (record["marks"], record["cgroup"]) == (UNKNOWN_CGROUP, id_of(tree.container))
 
 
 def test_the_verdict_on_a_cgroup_of_the_host_is_not_inherited(tree: Tree) -> None:

@@ -4,6 +4,7 @@ import random
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ from tests.bpf.tracer import Tracer
 
 pytestmark = pytest.mark.bpf
 TIMES = 7
-WANTED, POD = 1, 1
+WANTED, POD = 0x81, 1
 TCP, UDP = 6, 17
 STREAM, DATAGRAMS = socket.SOCK_STREAM, socket.SOCK_DGRAM
 EGRESS, INGRESS = 1, 2
@@ -416,6 +417,28 @@ def test_each_refused_call_is_reported_with_its_process(alone: list[Pod]) -> Non
     assert {(record["pid"], record["cgroup"], record["peer"]) for record in refusals} == {
         (web.pid, web.cgroup_id, "pod shop/db")
     }
+
+
+def move(cgroup: Path) -> None:
+    (cgroup / "cgroup.procs").write_text("0")
+
+
+def test_a_cgroup_far_below_the_pods_does_not_evade_the_policy(alone: list[Pod]) -> None:
+    web, db, _ = alone
+    nested = web.cgroup.joinpath(*["deep"] * 40)
+    nested.mkdir(parents=True)
+    try:
+        web.run(move, nested)
+        with Policies(alone, WEB_TO_DB) as policies:
+            assert web.run(connect, db.v4, 5433) == "PermissionError"
+            assert web.run(connect, db.v4, 5432) == "OSError"
+            (refusal,) = policies.refusals()
+        assert (refusal["pid"], refusal["cgroup"]) == (web.pid, web.cgroup_id)
+    finally:
+        web.run(move, web.cgroup)
+        while nested != web.cgroup:
+            nested.rmdir()
+            nested = nested.parent
 
 
 def test_the_first_refusal_is_reported_at_once_and_the_others_by_their_number(alone: list[Pod]) -> None:

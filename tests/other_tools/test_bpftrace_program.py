@@ -16,8 +16,9 @@ T = "tracepoint:syscalls:sys_enter_openat"
 
 def rewritten(program: str) -> str:
     """Without what is appended."""
-    text, heir = limited(program, "p").rsplit("\nrawtracepoint:", 1)
+    text, heir, gone = limited(program, "p").rsplit("\nrawtracepoint:", 2)
     assert heir.startswith("cgroup_mkdir {")
+    assert gone.startswith("cgroup_rmdir {")
     return text
 
 

@@ -2,10 +2,10 @@
 /*
  * Selects the events to send: those of wanted containers that pass the filters that all gadgets have.
  *
- * The agent fills `gadget_containers` with a verdict for each cgroup of its node. A new cgroup may not have an entry
- * yet; then the nearest container above it decides. If there is none, the event is sent with a mark and the client
- * decides, so that no filter can lose a race. The trap: a verdict on a cgroup of the host is not inherited
- * (gadget/processes/containers.h).
+ * The agent fills `gadget_containers` with a verdict for each container of its node and each cgroup of the host. What
+ * happens in a cgroup below a container is the container's. A new cgroup in no known container has no entry yet; then
+ * the event is sent with a mark and the client decides, so that no filter can lose a race. The trap: a verdict on a
+ * cgroup of the host is not inherited (gadget/processes/containers.h).
  */
 #pragma once
 
@@ -14,9 +14,6 @@
 #include <gadget/record.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
-
-/* The maximum number of cgroup levels examined. Kubernetes in kind in a container has about ten. */
-#define GADGET_CGROUP_LEVELS 24
 
 /*
  * Set for a session that may see one namespace only: events of cgroups that the agent has not reported are not sent,
@@ -44,27 +41,23 @@ static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 #define GADGET_OF_OTHER_NODE 5
 
 /*
- * The verdict on the nearest container above a cgroup that the agent has not reported. GADGET_UNKNOWN: there is none;
- * GADGET_OF_OTHER_NODE: neither a container nor the node's root cgroup is above it. Reads parents itself, since tracing
- * programs may use bpf_get_current_ancestor_cgroup_id() only since Linux 5.15.
- *
- * Not inlined and not static, so that the verifier checks the loop once. Otherwise it would check the loop for each
- * path that leads to it, and the following code for each level.
+ * The verdict on the container that a cgroup is in. GADGET_UNKNOWN: there is none, or it has no names yet;
+ * GADGET_OF_OTHER_NODE: neither a container nor the node's root cgroup is above it. Reads ancestors itself, since
+ * tracing programs may use bpf_get_current_ancestor_cgroup_id() only since Linux 5.15.
  */
 __noinline __u32 gadget_verdict_above(__u64 address)
 {
 	struct cgroup *cgroup = (struct cgroup *)address;
 	__u64 on_this_node = !gadget_node_cgroup;
+	int own = BPF_CORE_READ(cgroup, level);
 
-	for (int level = 0; level < GADGET_CGROUP_LEVELS && cgroup; level++) {
-		__u64 id = BPF_CORE_READ(cgroup, kn, id);
+	for (int level = 0; level < GADGET_CGROUP_LEVELS && level <= own; level++) {
+		__u64 id = gadget_cgroup_at(cgroup, level);
 		enum gadget_verdict verdict = gadget_verdict_on(id);
 
 		on_this_node |= gadget_is_same(id, gadget_node_cgroup);
-		/* The nearest container decides. */
 		if (verdict == GADGET_UNWANTED || verdict == GADGET_WANTED)
 			return verdict;
-		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 	}
 	return on_this_node ? GADGET_UNKNOWN : GADGET_OF_OTHER_NODE;
 }
@@ -76,23 +69,6 @@ static __always_inline bool gadget_wanted_by_ancestor(struct gadget_record *reco
 
 	record->marks = verdict == GADGET_WANTED ? 0 : GADGET_MARK_UNKNOWN_CGROUP;
 	return verdict == GADGET_WANTED || (verdict == GADGET_UNKNOWN && !gadget_node_named_only);
-}
-
-static __always_inline struct cgroup *gadget_cgroup_of(struct task_struct *task)
-{
-	void *set = (void *)gadget_read_at(struct task_struct, task, cgroups);
-
-	return (struct cgroup *)gadget_word_at(set + bpf_core_field_offset(struct css_set, dfl_cgrp));
-}
-
-/* The cgroup for the task's events. A task that has left its container's cgroup still belongs to it. */
-static __always_inline __u64 gadget_cgroup_id_of(struct task_struct *task)
-{
-	__u64 origin = 0;
-
-	if (gadget_any_moved())
-		origin = gadget_origin_of(BPF_CORE_READ(task, tgid));
-	return origin ? origin : BPF_CORE_READ(gadget_cgroup_of(task), kn, id);
 }
 
 /* Whether events of this cgroup, that of the current task, are wanted. Sets the record's marks. */

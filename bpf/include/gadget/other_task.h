@@ -18,7 +18,7 @@ static __always_inline bool gadget_wanted_other_cgroup(struct gadget_record *rec
 {
 	enum gadget_verdict verdict;
 
-	record->cgroup = gadget_read_at(struct cgroup, cgroup, kn, id);
+	record->cgroup = gadget_reported_cgroup(gadget_read_at(struct cgroup, cgroup, kn, id), cgroup);
 	verdict = gadget_verdict_on(record->cgroup);
 	if (verdict == GADGET_UNKNOWN)
 		return gadget_wanted_by_ancestor(record, cgroup);

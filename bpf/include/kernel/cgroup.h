@@ -31,9 +31,12 @@ struct cgroup {
 	struct kernfs_node *kn;
 	struct cgroup_root *root;
 	int level;
+	/* Since 7f203bc89eb6 "cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]" (6.1): the cgroup's ancestors
+	 * by level, and itself. */
+	struct cgroup *ancestors[1];
 };
 
-/* Before Linux 6.1: the ids of the cgroup's ancestors by level, and of itself. */
+/* Before: their ids. */
 struct cgroup___ids {
 	__u64 ancestor_ids[1];
 };

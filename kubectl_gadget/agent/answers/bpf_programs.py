@@ -16,7 +16,7 @@ from kubectl_gadget.agent.answers.samplers import Row, Sampler
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import cgroups, procfs
+from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.errors import AgentError
 
 _RUN_TIME = 0
@@ -186,9 +186,8 @@ class BpfPrograms(Sampler):
 
     def _find_owners(self, programs: dict[int, LoadedProgram]) -> dict[int, tuple[int, int]]:
         """Returns cgroup and PID of the process that holds each program; the root cgroup and 0 when no process does."""
-        pids = {pid: id for id, path in self._containers.everything() for pid in cgroups.processes(self._root, path)}
         owners = dict.fromkeys(programs, (self._top, 0))
-        for pid, cgroup in pids.items():
+        for pid, cgroup in self._containers.processes().items():
             for _, id in procfs.bpf_objects(pid, b"prog_id"):
                 if id in owners and not owners[id][1]:
                     owners[id] = cgroup, pid

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 from kubectl_gadget.agent.answers.samplers import Row, Sampler
-from kubectl_gadget.agent.host import cgroups, procfs
+from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
 
 
@@ -20,21 +20,22 @@ class Mounts(Sampler):
         """Yields a row for each mount, once for each namespace."""
         seen: set[str] = set()
         unread = 0
-        for cgroup, path in self._containers.wanted():
-            for pid in cgroups.processes(self._root, path):
-                try:
-                    namespace = os.readlink(f"/proc/{pid}/ns/mnt")
-                    if namespace in seen:
-                        continue
-                    with open(f"/proc/{pid}/mountinfo", "rb") as file:
-                        data = file.read()
-                except PermissionError:
-                    unread += 1
+        places = {cgroup: place for place, (cgroup, _) in enumerate(self._containers.wanted())}
+        found = self._containers.processes().items()
+        for _, pid, cgroup in sorted((places[cgroup], pid, cgroup) for pid, cgroup in found if cgroup in places):
+            try:
+                namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+                if namespace in seen:
                     continue
-                except OSError:
-                    continue  # it has ended
-                seen.add(namespace)
-                yield from _rows(cgroup, pid, namespace, data)
+                with open(f"/proc/{pid}/mountinfo", "rb") as file:
+                    data = file.read()
+            except PermissionError:
+                unread += 1
+                continue
+            except OSError:
+                continue  # it has ended
+            seen.add(namespace)
+            yield from _rows(cgroup, pid, namespace, data)
         if unread:
             self.warnings.append(f"the mounts of {unread} processes could not be read (this needs CAP_SYS_PTRACE)")
 

@@ -1,8 +1,9 @@
 """Identifies a container from cgroup names, OCI configurations and command lines. No I/O.
 
 Runtimes on the node wrote these texts, but parts of them (names, annotations) come from anyone who may create a pod, so
-nothing here trusts a type or a length. The trap: conmon has a cgroup of its own that also ends in the
-container's id.
+nothing here trusts a type or a length. A pod may even choose names of annotations (CRI-O), and an image those of labels
+(Docker) and annotations (Podman). So only the annotations of the runtime that wrote the file count, and the pod's UID
+must be the one in the cgroup's path. The trap: conmon has a cgroup of its own that also ends in the container's id.
 """
 
 import re
@@ -24,6 +25,8 @@ _RUNTIMES = {
     "docker": "docker",
     "libpod": "podman",
 }
+_PODMAN_POD = "libpod_parent"
+"""The cgroup above those of Podman's pods, whose names are ids as well."""
 _COMMANDS = {"runc", "crun", "youki", "runsc", "crun-wasm"}
 _VERBS = {"create", "run", "restore"}
 _CONTAINERD_SANDBOX_IMAGE = "io.kubernetes.cri.podsandbox.image-name"
@@ -53,11 +56,15 @@ class RuntimeCommand(NamedTuple):
     bundle: str | None
 
 
-def container_id(name: str) -> tuple[str, str] | None:
-    """Returns runtime ("" when the name does not show it) and container id, if it is a container's cgroup name."""
+def container_id(path: str) -> tuple[str, str] | None:
+    """Returns runtime ("" when the name does not show it) and container id, if the last name of the cgroup's path is
+    that of a container."""
+    above, _, name = path.rpartition("/")
     if found := _ID.fullmatch(name):
         prefix, id = found[1] or "", found[2]
-        return None if prefix.endswith("conmon") else (_RUNTIMES.get(prefix, ""), id)
+        if prefix.endswith("conmon") or (not prefix and above.rpartition("/")[2] == _PODMAN_POD):
+            return None
+        return _RUNTIMES.get(prefix, ""), id
     if found := _RUNC_SCOPE.fullmatch(name):
         return "runc", found[2]
     return None
@@ -94,42 +101,56 @@ def cgroup_belongs(path: str, id: str, config: object) -> bool:
     return f"/{path}".endswith("/" + wanted.strip("/"))
 
 
-def named_by_config(unnamed: ContainerIdentity, config: object) -> ContainerIdentity:
-    """Adds names from an OCI config.json: annotations of containerd, CRI-O and nerdctl."""
+def named_by_config(unnamed: ContainerIdentity, config: object, by_crio: bool) -> ContainerIdentity | None:
+    """Adds names from an OCI config.json: annotations of containerd, CRI-O and nerdctl. `by_crio`: the file is where
+    CRI-O and Podman keep theirs. Returns None if it describes a container of another pod than the cgroup's path."""
     notes = _member(config, "annotations")
-    if _member(notes, "io.kubernetes.cri.container-type") is not None:
-        kind = _kind(_member(notes, "io.kubernetes.cri.container-type"))
-        image = _member(notes, "io.kubernetes.cri.image-name") or _member(notes, _CONTAINERD_SANDBOX_IMAGE)
-        return unnamed._replace(
-            namespace=_text(_member(notes, "io.kubernetes.cri.sandbox-namespace")),
-            pod=_text(_member(notes, "io.kubernetes.cri.sandbox-name")),
-            pod_uid=_text(_member(notes, "io.kubernetes.cri.sandbox-uid")) or unnamed.pod_uid,
-            container=_text(_member(notes, "io.kubernetes.cri.container-name")) if kind == "container" else SANDBOX,
-            image=_text(image),
-            runtime="containerd",
-            kind=kind,
-        )
-    if _member(notes, "io.kubernetes.cri-o.ContainerType") is not None:
-        image = _member(notes, "io.kubernetes.cri-o.ImageName") or _member(notes, "io.kubernetes.cri-o.Image")
-        kind = _kind(_member(notes, "io.kubernetes.cri-o.ContainerType"))
-        return _kubernetes_labels(unnamed, notes, kind)._replace(image=_text(image), runtime="cri-o")
-    if _member(notes, "io.kubernetes.pod.name") is not None:
-        return _kubernetes_labels(unnamed, notes)
-    if name := _text(_member(notes, "nerdctl/name")):
-        return unnamed._replace(container=name, runtime="containerd")
-    return unnamed
+    found = _named_by_crio(unnamed, notes) if by_crio else _named_by_containerd(unnamed, notes)
+    if found is None and unnamed.pod_uid and _member(notes, "io.kubernetes.pod.name") is not None:
+        found = _kubernetes_labels(unnamed, notes)
+    if found is None:
+        return unnamed
+    return found if found.pod_uid == (unnamed.pod_uid or found.pod_uid) else None
+
+
+def _named_by_containerd(unnamed: ContainerIdentity, notes: object) -> ContainerIdentity | None:
+    if _member(notes, "io.kubernetes.cri.container-type") is None:
+        name = _text(_member(notes, "nerdctl/name"))
+        return unnamed._replace(container=name, runtime="containerd") if name else None
+    kind = _kind(_member(notes, "io.kubernetes.cri.container-type"))
+    image = _member(notes, "io.kubernetes.cri.image-name") or _member(notes, _CONTAINERD_SANDBOX_IMAGE)
+    return unnamed._replace(
+        namespace=_text(_member(notes, "io.kubernetes.cri.sandbox-namespace")),
+        pod=_text(_member(notes, "io.kubernetes.cri.sandbox-name")),
+        pod_uid=_text(_member(notes, "io.kubernetes.cri.sandbox-uid")) or unnamed.pod_uid,
+        container=_text(_member(notes, "io.kubernetes.cri.container-name")) if kind == "container" else SANDBOX,
+        image=_text(image),
+        runtime="containerd",
+        kind=kind,
+    )
+
+
+def _named_by_crio(unnamed: ContainerIdentity, notes: object) -> ContainerIdentity | None:
+    # Podman copies annotations of images, and keeps its bundles in the same folder.
+    if _member(notes, "io.kubernetes.cri-o.ContainerType") is None or unnamed.runtime == "podman":
+        return None
+    image = _member(notes, "io.kubernetes.cri-o.ImageName") or _member(notes, "io.kubernetes.cri-o.Image")
+    kind = _kind(_member(notes, "io.kubernetes.cri-o.ContainerType"))
+    return _kubernetes_labels(unnamed, notes, kind)._replace(image=_text(image), runtime="cri-o")
 
 
 def named_by_docker(unnamed: ContainerIdentity, state: object) -> ContainerIdentity:
     """Adds names from Docker's config.v2.json, including the labels that kubelet set through cri-dockerd. Compose's
-    project and service take the places of namespace and pod."""
+    project and service take the places of namespace and pod. An image has labels, too, so those of a pod count only in
+    that pod's cgroup."""
     settings = _member(state, "Config")
     labels = _member(settings, "Labels")
     name = _text(_member(state, "Name")).lstrip("/")
     container = unnamed._replace(image=_text(_member(settings, "Image")), runtime="docker")
-    if _member(labels, "io.kubernetes.pod.name") is not None:
+    if unnamed.pod_uid:
         kind = "sandbox" if _member(labels, "io.kubernetes.docker.type") == "podsandbox" else "container"
-        return _kubernetes_labels(container, labels, kind)
+        of_pod = _kubernetes_labels(container, labels, kind)
+        return of_pod if of_pod.pod_uid == unnamed.pod_uid else container
     project, service = (_text(_member(labels, f"com.docker.compose.{label}")) for label in ("project", "service"))
     return container._replace(container=name or container.container, namespace=project, pod=service)
 

@@ -50,7 +50,7 @@ class MovedProcesses:
     the object of `programs`."""
 
     def __init__(self, programs: ContainerPrograms, pid_level: int) -> None:
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
         self.maps: dict[str, int] = {}
         """by name, shared by gadgets and policies"""
         self._pid_level = pid_level
@@ -64,10 +64,15 @@ class MovedProcesses:
         except Failure as failure:
             why = refusal.reason(failure)[0]
         if why:
-            self.warnings.append(f"a process that leaves its container's cgroup is attributed to the node: {why}")
+            self._warnings.append(f"a process that leaves its container's cgroup is attributed to the node: {why}")
             return
         self._object = programs.object
         self.maps = {name: self._object.required_map(name).fd for name in _MAPS}
+
+    def take_warnings(self) -> list[str]:
+        """Returns warnings since the last call."""
+        found, self._warnings = self._warnings, []
+        return found
 
     def adopt_existing(self, node_namespace: int) -> None:
         """Finds processes that left earlier. Call it once containers are known. `node_namespace` is the inode of the
@@ -89,7 +94,7 @@ class MovedProcesses:
         number, lost = _COUNTS.unpack(counts) if counts else (0, 0)
         if lost and not self._has_lost:
             self._has_lost = True
-            self.warnings.append(
+            self._warnings.append(
                 f"{lost} processes that left their container's cgroup are attributed to the node: too many to track"
             )
         if not number:

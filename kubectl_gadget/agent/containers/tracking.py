@@ -1,10 +1,15 @@
-"""All cgroups of the node and the containers they belong to, kept up to date, and the verdicts that the kernel applies.
+"""The containers and other cgroups of the node, kept up to date, and the verdicts that the kernel applies.
 
 The tree is walked once and then follows the kernel (cgroup_watcher.py). A container gets its names from its bundle
-(bundles.py); if that fails it is retried for a while, and until then the kernel lets its events through. The trap: a
-cgroup below a Kubernetes container belongs to that container, whatever its name is, or a pod could forge names.
+(bundles.py); if that fails it is retried for a while, and until then the kernel lets its events through.
+
+Any pod can make cgroups below its container's, with any name and in any number. So they are not followed: whatever is
+below a container belongs to it (bpf/include/gadget/processes/containers.h). Only those that a container makes before
+the kernel knows of it are reported to the client, and only a few of each container, since their events may be on their
+way already.
 """
 
+import itertools
 import os
 import time
 from typing import Protocol
@@ -17,17 +22,21 @@ from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.moved_processes import MovedProcesses
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
 from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerSelection
-from kubectl_gadget.agent.host import cgroups
+from kubectl_gadget.agent.host import cgroups, procfs
 from kubectl_gadget.agent.host.cgroups import Cgroup
 from kubectl_gadget.agent.host.this_node import pod_namespace, pod_uid
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
 from kubectl_gadget.wire.client_messages import FilterSpec
 
+_CONTAINER = 0x80
+"""GADGET_CONTAINER: cgroups below this one belong to it."""
 _NUMBER_SHIFT = 8
-"""GADGET_NUMBER_SHIFT: a container's number is stored above the verdict's bits."""
+"""GADGET_SHARE_SHIFT: a container's number is stored above the verdict's bits."""
 _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
-"""Limits on changes that were not sent: containers can make any number of cgroups, and a client may stop reading."""
+"""Limits on changes that were not sent, since a client may stop reading."""
+_MOST_BELOW = _MOST_EARLY = 256
+"""How many cgroups below a container's are looked up, or reported if it has made them before the kernel knew of it."""
 _CHECK_SECONDS = 1.0
 """Between two checks for processes elsewhere of a container whose cgroup was removed."""
 _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -35,7 +44,7 @@ _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class _TrackedCgroup:
-    """A cgroup in the tree. `owner` is the cgroup id of its container, 0 for the host."""
+    """A container's own cgroup, or one of the host. `owner` is the cgroup id of the container, 0 for the host."""
 
     __slots__ = ("cgroup", "owner", "verdict")
 
@@ -44,12 +53,13 @@ class _TrackedCgroup:
 
 
 class _Unnamed:
-    """A container whose names are not known yet. `due`: when to try again, in time.monotonic()."""
+    """A container whose names are not known yet. `due`: when to try again, in time.monotonic(). `user`: who could
+    choose its cgroup's name, so that no description is believed; 0 is root."""
 
-    __slots__ = ("attempt", "container", "creator", "due")
+    __slots__ = ("attempt", "container", "creator", "due", "user")
 
-    def __init__(self, container: ContainerIdentity, creator: int) -> None:
-        self.container, self.creator, self.attempt, self.due = container, creator, 0, 0.0
+    def __init__(self, container: ContainerIdentity, creator: int, user: int) -> None:
+        self.container, self.creator, self.user, self.attempt, self.due = container, creator, user, 0, 0.0
 
 
 class ContainerFollower(Protocol):
@@ -72,7 +82,7 @@ class Containers:
     def __init__(self, only: str | None = None) -> None:
         self._only = only
         self._root = cgroups.find_root()
-        self._bundles = Bundles(self._root)
+        self._bundles = Bundles(self._root, lambda path: self._container_at(path) is not None)
         self._programs = ContainerPrograms()
         self._verdicts = self._programs.verdicts
         self._watcher = CgroupWatcher(self._programs.object)
@@ -82,11 +92,13 @@ class Containers:
         self._moved = MovedProcesses(self._programs, self._watcher.pid_level)
         self.shared = {"gadget_containers": self._verdicts.fd, **self._moved.maps}
         """maps that all gadgets share, by name"""
-        self.warnings = self._moved.warnings
         self._lost = 0
         self._filter = ContainerSelection(FilterSpec(host=True), only=only)
         self._tracked: dict[int, _TrackedCgroup] = {}  # by cgroup
-        self._members: dict[int, set[int]] = {}  # cgroups, by owner
+        self._by_name: dict[str, set[int]] = {}  # tracked cgroups, by the last name of their path
+        self._early: dict[int, list[int]] = {}  # cgroups that containers made before the kernel knew of them, by owner
+        self._early_owners: dict[int, int] = {}  # the reverse
+        self._unreported: dict[int, int] = {}  # how many of these were too many, by owner
         self._containers: dict[int, ContainerIdentity] = {}  # by cgroup
         self._unnamed: dict[int, _Unnamed] = {}  # by cgroup
         self._nameless: set[int] = set()  # containers without any description, by cgroup
@@ -142,7 +154,12 @@ class Containers:
         for change in self._watcher.read():
             if not change.made:
                 self._on_removed(change.cgroup)
-            elif above := self._tracked.get(change.parent):
+                continue
+            above = self._tracked.get(change.parent)
+            owner = above.owner if above else self._early_owners.get(change.parent, 0)
+            if owner:
+                self._on_made_inside(change.cgroup, owner)
+            elif above:
                 path = f"{above.cgroup.path}/{change.name}".lstrip("/")
                 self._on_made(Cgroup(change.cgroup, change.parent, path), change.pid)
         if self._watcher.lost != self._lost:
@@ -165,77 +182,126 @@ class Containers:
         self._new_cgroups = {}
         return changes
 
+    def take_warnings(self) -> list[str]:
+        """Returns warnings since the last call."""
+        found = self._moved.take_warnings()
+        for owner in [owner for owner in self._unreported if owner in self._containers]:
+            container = self._containers[owner]
+            name = "/".join(filter(None, (container.namespace, container.pod, container.container)))
+            found.append(
+                f"{name} made {self._unreported.pop(owner)} more cgroups than are followed before it was known here; "
+                "what happened in them before that has no container"
+            )
+        return found
+
     def take_removed(self) -> list[int]:
         """Returns cgroups that were removed since the last call."""
         removed, self._removed = self._removed, []
         return removed
 
     def wants(self, path: str) -> bool:
-        """Whether the filter wants processes of this cgroup, by its path in /proc/PID/cgroup. True when unknown.
-
-        Our own cgroup namespace may show paths from another root, so only the last name is compared; host cgroups may
-        share one.
-        """
-        name = path.rpartition("/")[2]
-        verdicts = {
-            tracked.verdict for tracked in self._tracked.values() if tracked.cgroup.path.rpartition("/")[2] == name
-        }
-        return not verdicts or not verdicts <= {UNWANTED, UNWANTED_HOST}
+        """Whether the filter wants processes of this cgroup, by its path in /proc/PID/cgroup. True when unknown."""
+        container = self._container_at(path)
+        found = self._named(path.rpartition("/")[2]) if container is None else {container}
+        return not found or any(self._tracked[id].verdict not in (UNWANTED, UNWANTED_HOST) for id in found)
 
     def wanted(self) -> list[tuple[int, str]]:
-        """Returns id and path of each wanted cgroup, containers first. Containers without names count as wanted."""
+        """Returns id and path of each wanted cgroup, containers first, without cgroups below containers. Containers
+        without names count as wanted."""
         unwanted = (UNWANTED, UNWANTED_HOST) if self._only is None else (UNWANTED, UNWANTED_HOST, 0)
         found = [tracked for tracked in self._tracked.values() if tracked.verdict not in unwanted]
         found.sort(key=lambda tracked: not tracked.owner)
         return [(tracked.cgroup.id, tracked.cgroup.path) for tracked in found]
 
     def everything(self) -> list[tuple[int, str]]:
-        """Returns id and path of all cgroups."""
+        """Returns id and path of all cgroups but those below containers."""
         return [(tracked.cgroup.id, tracked.cgroup.path) for tracked in self._tracked.values()]
 
     def wanted_containers(self) -> list[tuple[int, str]]:
-        """Returns id and path of wanted containers' own cgroups, without those below them."""
+        """Returns id and path of wanted containers' own cgroups."""
         return [(id, path) for id, path in self.wanted() if self._tracked[id].owner == id]
+
+    def some_below(self, id: int) -> list[int]:
+        """Returns ids of cgroups that exist below a container's; of very many, only some."""
+        tracked = self._tracked.get(id)
+        if tracked is None or not tracked.owner:
+            return []
+        return [cgroup.id for cgroup in itertools.islice(cgroups.below(self._root, tracked.cgroup.path), _MOST_BELOW)]
+
+    def processes(self) -> dict[int, int]:
+        """Returns the cgroup of each process on the node that is visible here: its container's, or one of the host."""
+        found = {}
+        own = cgroups.own_id()
+        for pid in procfs.pids():
+            if path := procfs.cgroup(pid):
+                found[pid] = self._cgroup_at(path, own)
+        return found
 
     def close(self) -> None:
         self._watcher.close()
         self._programs.close()
 
     def _walk(self, earlier: bool = False) -> None:
-        found = {cgroup.id: cgroup for cgroup in cgroups.walk(self._root)}
-        gone = self._tracked.keys() - found.keys()
-        for id in sorted(gone, key=lambda id: self._tracked[id].cgroup.path, reverse=True):
-            self._on_removed(id)  # cgroups below a container go before the container, as the kernel removes them
-        self._top = next(iter(found))
+        self._top = os.stat(self._root).st_ino
         runc = {known.cgroup.strip("/"): known.id for known in self._bundles.known_to_runc()}
-        for cgroup in found.values():
-            if identity.container_id(cgroup.path.rpartition("/")[2]):
-                self._bundles.learn(cgroup.path)
-        for cgroup in found.values():
+        found, new = set[int](), list[int]()
+        # A container's cgroup is tracked, and then known as one, before the walk would go below it.
+        for cgroup in cgroups.walk(self._root, lambda cgroup: not self._tracked[cgroup.id].owner):
+            found.add(cgroup.id)
             if cgroup.id not in self._tracked:
-                self._on_made(cgroup, 0, runc, earlier)
+                self._track(cgroup, 0, runc, earlier)
+                new.append(cgroup.id)
+        for id in self._tracked.keys() - found:
+            self._on_removed(id)
+        # Only now it is known which shims are in containers.
+        for id in new:
+            self._introduce_cgroup(id)
 
-    def _on_made(self, cgroup: Cgroup, creator: int, runc: dict[str, str] | None = None, earlier: bool = False) -> None:
-        if cgroup.id in self._tracked:
+    def _on_made(self, cgroup: Cgroup, creator: int) -> None:
+        if cgroup.id not in self._tracked:
+            self._track(cgroup, creator)
+            self._introduce_cgroup(cgroup.id)
+
+    def _track(self, cgroup: Cgroup, creator: int, runc: dict[str, str] | None = None, earlier: bool = False) -> None:
+        new = self._container_in(cgroup, creator, runc or {})
+        self._tracked[cgroup.id] = _TrackedCgroup(cgroup, cgroup.id if new else 0)
+        self._by_name.setdefault(_last_name(cgroup.path), set()).add(cgroup.id)
+        if not new:
             return
-        above = self._tracked.get(cgroup.parent)
-        owner = above.owner if above else 0
-        new = self._container_in(cgroup, owner, creator, runc or {})
-        self._tracked[cgroup.id] = _TrackedCgroup(cgroup, cgroup.id if new else owner)
-        self._members.setdefault(cgroup.id if new else owner, set()).add(cgroup.id)
-        if new:
-            self._unnamed[cgroup.id] = _Unnamed(new._replace(earlier=earlier), creator)
-            self._name(cgroup.id)
-        else:
-            self._publish(cgroup.id)
+        # From now on, the kernel takes all that is below it for the container's.
+        self._verdicts.add(cgroup.id, _CONTAINER | self.numbers.of(cgroup.id, None) << _NUMBER_SHIFT)
+        new, user = new._replace(earlier=earlier), cgroups.maker(self._root, cgroup.path)
+        if user:
+            new = new._replace(id=f"{new.id}@{user}", pod_uid="")  # or it could have the id of another container
+        self._unnamed[cgroup.id] = _Unnamed(new, creator, user)
 
-    def _container_in(self, cgroup: Cgroup, owner: int, creator: int, runc: dict[str, str]) -> ContainerIdentity | None:
-        """Returns the container that this cgroup was made for, without names; None if it has its parent's owner."""
-        above = self._containers.get(owner)
-        if owner in self._unnamed or (above and above.pod):
-            return None
-        name = cgroup.path.rpartition("/")[2]
-        found = identity.container_id(name)
+    def _introduce_cgroup(self, id: int) -> None:
+        """Names a container and reports the cgroup."""
+        if unnamed := self._unnamed.get(id):
+            if unnamed.user:
+                self._give_up(id)
+            else:
+                self._name(id)
+        elif id in self._tracked:
+            self._publish(id)
+
+    def _on_made_inside(self, id: int, owner: int) -> None:
+        """A container has made a cgroup before the kernel knew of the container."""
+        early = self._early.setdefault(owner, [])
+        if id in self._early_owners:
+            return
+        if len(early) >= _MOST_EARLY:
+            self._unreported[owner] = self._unreported.get(owner, 0) + 1
+            return
+        early.append(id)
+        self._early_owners[id] = owner
+        if owner not in self._unnamed:
+            self._report(id, owner)
+
+    def _container_in(self, cgroup: Cgroup, creator: int, runc: dict[str, str]) -> ContainerIdentity | None:
+        """Returns the container that this cgroup, which is not below a container, was made for, without names; None if
+        there is none."""
+        found = identity.container_id(cgroup.path)
         if not found and creator:
             found = self._bundles.created_by(creator, cgroup.path)
         if not found and runc:
@@ -245,6 +311,33 @@ class Containers:
         runtime, id = found
         title = id[:12] if len(id) == 64 else id
         return ContainerIdentity(id, cgroup.id, "", "", identity.pod_uid(cgroup.path), title, "", runtime, "container")
+
+    def _container_at(self, path: str) -> int | None:
+        """Returns the container that a process is in, by its path in /proc/PID/cgroup; None if it is in none.
+
+        The path begins at the root of our own cgroup namespace, which may be above or below the node's. From the top
+        down, the first name of a container counts: names below it are the container's choice.
+        """
+        names = path.split("/")
+        for number, name in enumerate(names, 1):
+            for id in self._by_name.get(name, ()):
+                tracked = self._tracked[id]
+                if tracked.owner and _is_same_place("/".join(names[:number]), tracked.cgroup.path):
+                    return id
+        return None
+
+    def _cgroup_at(self, path: str, own: int) -> int:
+        """The same, or a cgroup of the host. `own` is the cgroup at the root of our own cgroup namespace."""
+        container = self._container_at(path)
+        if container is not None:
+            return container
+        if not path.strip("/."):
+            return own if own in self._tracked else self._top
+        found = (id for id in self._named(_last_name(path)) if _is_same_place(path, self._tracked[id].cgroup.path))
+        return next(found, self._top)
+
+    def _named(self, name: str) -> set[int]:
+        return self._by_name.get(name, set())
 
     def _name(self, id: int) -> bool:
         """Tries once to name a container. Returns True when it has its names now."""
@@ -263,8 +356,9 @@ class Containers:
     def _introduce(self, id: int, container: ContainerIdentity) -> None:
         if self._may_report(container):
             self._new_containers.append(container)
-        for member in self._members[id]:
-            self._publish(member)
+        self._publish(id)
+        for early in self._early.get(id, ()):
+            self._report(early, id)
 
     def _forget_kept(self) -> None:
         """Forgets containers that were kept for their processes elsewhere, once these have ended."""
@@ -300,6 +394,9 @@ class Containers:
         if owner in self._unnamed:
             return
         self._decide(id)
+        self._report(id, owner)
+
+    def _report(self, id: int, owner: int) -> None:
         container = self._containers.get(owner)
         if self._may_report(container):
             self._new_cgroups[id] = container.id if container else None
@@ -319,7 +416,8 @@ class Containers:
         verdict = self._filter.verdict(container) if container else self._filter.host
         if not is_nameless and verdict != tracked.verdict:
             number = self.numbers.of(tracked.owner, container)
-            if self._verdicts.add(id, verdict | number << _NUMBER_SHIFT):
+            is_container = _CONTAINER if tracked.owner else 0
+            if self._verdicts.add(id, verdict | is_container | number << _NUMBER_SHIFT):
                 tracked.verdict = verdict
         for follower in self._followers:
             follower.set_owner(id, container, verdict in (WANTED, WANTED_HOST))
@@ -327,6 +425,7 @@ class Containers:
     def _on_removed(self, id: int) -> None:
         tracked = self._tracked.get(id)
         if tracked is None:
+            self._on_removed_inside(id)
             return
         if id in self._unnamed and not self._name(id):
             self._give_up(id)
@@ -334,10 +433,16 @@ class Containers:
             self._kept[id] = time.monotonic() + _CHECK_SECONDS
             return
         may_report = self._may_report(self._containers.get(tracked.owner))
+        for early in self._early.pop(id, ()):
+            self._on_removed_inside(early)
+        self._unreported.pop(id, None)
         del self._tracked[id]
-        self._members[tracked.owner].discard(id)
+        name = _last_name(tracked.cgroup.path)
+        self._by_name[name].discard(id)
+        if not self._by_name[name]:
+            del self._by_name[name]
         if tracked.owner == id:
-            del self._members[id], self._containers[id]
+            del self._containers[id]
             self.numbers.give_back(id)
             self._nameless.discard(id)
         self._verdicts.remove(id.to_bytes(8, "little"))
@@ -345,3 +450,21 @@ class Containers:
             follower.forget(id)
         if may_report:
             self._removed.append(id)
+
+    def _on_removed_inside(self, id: int) -> None:
+        owner = self._early_owners.pop(id, 0)
+        if owner and self._may_report(self._containers.get(owner)):
+            self._removed.append(id)
+
+
+def _last_name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _is_same_place(path: str, tracked: str) -> bool:
+    """True if a path in /proc/PID/cgroup may be that of a tracked cgroup. It may begin above or below the node's root,
+    or with one "/.." for each level that it goes up first."""
+    while path.startswith("/.."):
+        path = path[3:]
+    path, tracked = f"/{path.strip('/')}", f"/{tracked}"
+    return path.endswith(tracked) or tracked.endswith(path)

@@ -6,7 +6,8 @@ the pod's own; the node's tree is below $KUBECTL_GADGET_HOST. On hybrid hosts it
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent.host import procfs, this_node
@@ -48,13 +49,16 @@ def find_root() -> str:
     return point
 
 
-def walk(root: str) -> Iterator[Cgroup]:
-    """Yields all cgroups from the root down, each after its parent. Cgroups that vanish meanwhile are left out."""
+def walk(root: str, goes_below: Callable[[Cgroup], bool] = lambda _: True) -> Iterator[Cgroup]:
+    """Yields all cgroups from the root down, each after its parent. Cgroups that vanish meanwhile are left out.
+    `goes_below` is called after a cgroup was yielded: whether to yield those below it as well."""
     top = Cgroup(os.stat(root).st_ino, 0, "")
     yield top
     unvisited = [top]
     while unvisited:
         above = unvisited.pop()
+        if not goes_below(above):
+            continue
         try:
             with os.scandir(f"{root}/{above.path}") as entries:
                 found = [
@@ -76,14 +80,44 @@ def processes(root: str, path: str) -> list[int]:
     return [pid for line in procfs.read(f"{root}/{path}/cgroup.procs").split() if (pid := int(line))]
 
 
+def below(root: str, path: str) -> Iterator[Cgroup]:
+    """Yields the cgroups below one, level by level. Containers can make any number, so take only some: each costs
+    little, and so does leaving the rest out. The parents' ids are left out (0)."""
+    unread = deque([path])
+    while unread:
+        above = unread.popleft()
+        try:
+            with os.scandir(f"{root}/{above}") as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        found = Cgroup(entry.inode(), 0, f"{above}/{entry.name}".lstrip("/"))
+                        unread.append(found.path)
+                        yield found
+        except OSError:
+            continue  # removed
+
+
 def first_process(root: str, path: str) -> int | None:
     """Returns a PID of the cgroup or, if it has no processes of its own, of one below it: crun with systemd moves a
-    container's processes into SCOPE/container. Containers can make any number below theirs, so only some are read."""
-    top = f"{root}/{path}"
-    try:
-        for cgroup in itertools.islice(walk(top), _MOST_BELOW):
-            for pid in processes(top, cgroup.path):
-                return pid
-    except OSError:
-        pass  # removed
+    container's processes into SCOPE/container. Only some of those below are read."""
+    for here in itertools.chain([path], (cgroup.path for cgroup in itertools.islice(below(root, path), _MOST_BELOW))):
+        for pid in processes(root, here):
+            return pid
     return None
+
+
+def maker(root: str, path: str) -> int:
+    """Returns the user who could make this cgroup: the owner of the one above; 0 when it is gone."""
+    try:
+        return os.stat(f"{root}/{os.path.dirname(path)}").st_uid
+    except OSError:
+        return 0
+
+
+def own_id() -> int:
+    """Returns the id of the cgroup at the root of this process's cgroup namespace; 0 if it is not mounted."""
+    point = choose_mount(parse_mountinfo(procfs.read("/proc/self/mountinfo")), "")
+    try:
+        return os.stat(point).st_ino if point else 0
+    except OSError:
+        return 0

@@ -6,6 +6,8 @@ is refused before the server gets a request. Links are resolved inside the proce
 absolute link in our own. The trap: stat() and statfs() send requests too, but the mount's number in fdinfo, and a
 statx() for no fields, do not. Two cases can still make the agent wait: FUSE below an overlayfs, and a network file
 system, such as a pod's NFS volume, whose server does not answer.
+
+open_beneath() is for files that the node itself wrote, such as a runtime's: it does not leave their folder.
 """
 
 import ctypes
@@ -27,6 +29,14 @@ _WITHOUT_REQUEST = 0x1000 | 0x4000
 """AT_EMPTY_PATH | AT_STATX_DONT_SYNC"""
 _DEVICE = struct.Struct("<136xII112x")
 """struct statx; the device is always filled in."""
+_OPENAT2 = 437
+"""The same on all architectures."""
+_HOW = struct.Struct("<QQQ")
+"""struct open_how"""
+_NO_XDEV, _NO_MAGICLINKS, _BENEATH, _IN_ROOT = 0x01, 0x02, 0x08, 0x10
+"""RESOLVE_…"""
+_RETRIES = 8
+"""When something above was renamed meanwhile, the kernel answers EAGAIN."""
 
 
 def open_inside(pid: int | str, path: str) -> int:
@@ -60,6 +70,70 @@ def identity_inside(pid: int, path: str) -> tuple[int, int]:
         walk.go(path)
         major, minor = map(int, walk.device.split(b":"))
         return major << 20 | minor, int(_fdinfo(walk.place, b"ino:"))
+
+
+def open_beneath(root: str, folder: str, path: str) -> int:
+    """Opens a regular file whose `path` leads neither out of its folder nor to another mount, and does not wait: the
+    file may not be a FIFO, and a FUSE file system below the folder gets no request. Links in `folder`, a path below
+    `root`, are resolved inside the root. Raises OSError."""
+    top = os.open(root or "/", _PLACE & ~os.O_NOFOLLOW | os.O_DIRECTORY)
+    try:
+        within = _folder_in(top, root, folder)
+    finally:
+        os.close(top)
+    try:
+        place = _openat2(within, path, _PLACE, _BENEATH | _NO_MAGICLINKS | _NO_XDEV)
+        if place is None:
+            place = _walked(within, path)
+    finally:
+        os.close(within)
+    try:
+        return _opened(place)
+    finally:
+        os.close(place)
+
+
+def _folder_in(top: int, root: str, folder: str) -> int:
+    flags = _PLACE & ~os.O_NOFOLLOW | os.O_DIRECTORY
+    within = _openat2(top, folder.lstrip("/") or ".", flags, _IN_ROOT | _NO_MAGICLINKS)
+    return os.open(f"{root}/{folder}", flags) if within is None else within
+
+
+def _openat2(folder: int, path: str, flags: int, resolve: int) -> int | None:
+    """Returns None where the kernel (before Linux 5.6), or a seccomp profile that does not know the call, refuses it.
+    Raises OSError."""
+    how = _HOW.pack(flags, 0, resolve)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for _ in range(_RETRIES):
+        number = ctypes.c_long(_OPENAT2)
+        found: int = libc.syscall(number, folder, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+        if found >= 0:
+            return found
+        error = ctypes.get_errno()
+        if error in (errno.ENOSYS, errno.EPERM):
+            return None
+        if error != errno.EAGAIN:
+            break
+    raise OSError(error, os.strerror(error), path)
+
+
+def _walked(folder: int, path: str) -> int:
+    """As openat2() with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_XDEV: name by name. Raises OSError."""
+    place = os.dup(folder)
+    try:
+        mount = _mount_of(place)
+        for name in path.split("/"):
+            if name in ("", ".", ".."):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+            below = os.open(name, _PLACE, dir_fd=place)
+            os.close(place)
+            place = below
+            if _mount_of(place) != mount or stat.S_ISLNK(os.fstat(place).st_mode):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+        return place
+    except BaseException:
+        os.close(place)
+        raise
 
 
 def _opened(place: int) -> int:

@@ -206,6 +206,8 @@ class Session:
             busy = sender.turn()
             self._due = min(sender.due, sender.report_due)
         context.callbacks.turn(now)
+        for news in context.containers.take_warnings():
+            context.warnings.add(news)
         while self._pipe.queued < _MOST_PIECES and (warning := context.warnings.take()):
             self._send_warning(warning)
         now = time.monotonic()
@@ -280,7 +282,7 @@ class Session:
         gc.set_threshold(_NEW_OBJECTS)
         give_back_freed_memory()
         self._send(Started(gadgets=tuple(source.started() for source in self._sources), **this_node.clocks()))
-        for warning in [*context.containers.warnings, *context.warnings.take_all()]:
+        for warning in [*context.containers.take_warnings(), *context.warnings.take_all()]:
             self._send_warning(warning)
         self._sender = Sender(self._sources, context.containers, context.callbacks, self._pipe)
         for source in self._sources:

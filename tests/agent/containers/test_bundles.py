@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,25 +121,64 @@ def test_podman_names_its_container(host: Path, driver: str, file: str) -> None:
     assert (named.container, named.runtime) == ("db", "podman")
 
 
-@pytest.mark.parametrize("below", ["", "/container"])
-def test_the_folder_of_another_mount_namespace_is_learnt_from_the_shim(host: Path, below: str) -> None:
-    """crun with systemd moves the container's processes into a cgroup below the scope."""
+@contextmanager
+def with_shim(host: Path, *prefix: str, below: str = "") -> Iterator[str]:
+    """A container's cgroup whose only process is the child of a shim, which stands in a bundle, until the block ends.
+    `prefix`: the shim's command line begins with it."""
     write(host / "elsewhere" / ID / "config.json", CONTAINERD)
-    words = ["sh", "-c", "sleep 600 & echo $!; wait"]
+    words = [*prefix, "sh", "-c", "sleep 600 & echo $!; wait"]
     shim = subprocess.Popen(words, cwd=host / "elsewhere" / ID, stdout=subprocess.PIPE, text=True)
     assert shim.stdout
-    process = int(shim.stdout.readline())
+    process = shim.stdout.readline()
+    if not process:
+        pytest.skip(f"this machine refuses {prefix[0]}")
     try:
         cgroup = host / "cgroups" / f"cri-containerd-{ID}.scope"
         (cgroup / "container").mkdir(parents=True)
         for folder in ("", "/container"):
-            Path(f"{cgroup}{folder}/cgroup.procs").write_text(f"{process}\n" if folder == below else "")
-        named = Bundles(str(host / "cgroups")).name(UNNAMED, cgroup.name, 0)
+            Path(f"{cgroup}{folder}/cgroup.procs").write_text(process if folder == below else "")
+        yield cgroup.name
     finally:
-        os.kill(process, signal.SIGKILL)
+        os.kill(int(process), signal.SIGKILL)
         shim.communicate()
+
+
+@pytest.mark.parametrize("below", ["", "/container"])
+def test_an_unusual_folder_is_learnt_from_the_shim(host: Path, below: str) -> None:
+    """crun with systemd moves the container's processes into a cgroup below the scope."""
+    with with_shim(host, below=below) as path:
+        named = Bundles(str(host / "cgroups")).name(UNNAMED, path, 0)
     assert named
     assert named.pod == "xwing"
+
+
+@pytest.mark.parametrize("kind", ["--user", "--mount"])
+def test_nothing_is_learnt_from_a_process_in_namespaces_that_are_not_the_nodes(host: Path, kind: str) -> None:
+    with with_shim(host, "unshare", kind) as path:
+        assert Bundles(str(host / "cgroups")).name(UNNAMED, path, 0) is None
+
+
+def test_nothing_is_learnt_from_a_process_in_a_container(host: Path) -> None:
+    with with_shim(host) as path:
+        assert Bundles(str(host / "cgroups"), lambda _: True).name(UNNAMED, path, 0) is None
+
+
+def test_nothing_is_learnt_of_a_folder_that_others_may_write_to(host: Path) -> None:
+    with with_shim(host) as path:
+        (host / "elsewhere").chmod(0o777)
+        assert Bundles(str(host / "cgroups")).name(UNNAMED, path, 0) is None
+
+
+def test_the_command_line_of_a_runtime_does_not_make_a_container_believed(host: Path) -> None:
+    write(host / "bundle" / "config.json", {"linux": {"cgroupsPath": "/web"}})
+    words = ["runc", "-c", "sleep 600; :", "create", "--bundle", f"{host}/bundle", "web"]
+    process = subprocess.Popen(words, executable="/bin/sh")
+    try:
+        assert Bundles("").created_by(process.pid, "web") == ("runc", "web")
+        assert Bundles("", lambda _: True).created_by(process.pid, "web") is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_container_that_runc_knows_is_found_by_its_state(host: Path) -> None:
@@ -145,9 +186,9 @@ def test_a_container_that_runc_knows_is_found_by_its_state(host: Path) -> None:
     write(host / "run/runc/web/state.json", state)
     write(host / "srv/web/config.json", {"ociVersion": "1.1.0"})
     found = Bundles("")
-    assert [(known.id, known.cgroup, known.bundle) for known in found.known_to_runc()] == [
-        ("web", "/sys/fs/cgroup/web", f"{host}/srv/web")
-    ]
+    (known,) = (known for known in found.known_to_runc() if known.id == "web")
+    assert known.bundle
+    assert (known.cgroup, known.bundle.folder.seen, known.bundle.name) == ("/sys/fs/cgroup/web", f"{host}/srv", "web")
     unnamed = UNNAMED._replace(id="web", container="web", runtime="runc")
     assert found.name(unnamed, "web", 0) == unnamed
 
@@ -164,16 +205,27 @@ def test_without_any_name_the_result_is_none(host: Path) -> None:
 
 def test_a_fifo_is_not_a_configuration_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
-    assert bundles.read_json(str(tmp_path / "config.json")) is None
+    assert bundles.read_json(str(tmp_path), "config.json") is None
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_a_file_that_is_not_json_is_not_a_configuration(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "config.json").write_bytes(text)
-    assert bundles.read_json(str(tmp_path / "config.json")) is None
+    assert bundles.read_json(str(tmp_path), "config.json") is None
+
+
+def test_a_file_elsewhere_or_on_another_mount_is_not_a_configuration(tmp_path: Path) -> None:
+    write(tmp_path / "secret" / "config.json", CONTAINERD)
+    place = tmp_path / "place"
+    (place / "bundle").mkdir(parents=True)
+    (place / "bundle" / "config.json").symlink_to(tmp_path / "secret" / "config.json")
+    (place / "link").symlink_to(tmp_path / "secret")
+    for path in ("bundle/config.json", "link/config.json", "../secret/config.json", "/proc/self/status"):
+        assert bundles.read_json(str(place), path) is None
+    assert bundles.read_json(str(tmp_path), "secret/config.json") == CONTAINERD
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "config.json", "wb") as file:
         file.truncate(1 << 40)
-    assert bundles.read_json(str(tmp_path / "config.json")) is None
+    assert bundles.read_json(str(tmp_path), "config.json") is None

@@ -29,7 +29,7 @@ def without_task_storage(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cgroups_are_followed_where_the_kernel_cannot_follow_moves() -> None:
     containers = Containers()
     try:
-        (warning,) = containers.warnings
+        (warning,) = containers.take_warnings()
         assert "attributed to the node" in warning
         assert list(containers.shared) == ["gadget_containers"]
         assert containers.everything()

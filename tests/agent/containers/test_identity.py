@@ -14,6 +14,33 @@ ID = "0123456789abcdef" * 4
 UID = "f5870ef2-8ba0-45d3-8342-39407b32a322"
 UNNAMED = ContainerIdentity(ID, 4711, "", "", "", ID[:12], "", "", "container")
 
+OF_POD = UNNAMED._replace(pod_uid=UID)
+"""Its cgroup's path has the pod's UID."""
+CONTAINERD_NOTES = {
+    "io.kubernetes.cri.container-type": "container",
+    "io.kubernetes.cri.sandbox-namespace": "default",
+    "io.kubernetes.cri.sandbox-name": "xwing",
+    "io.kubernetes.cri.sandbox-uid": UID,
+    "io.kubernetes.cri.container-name": "spaceship",
+    "io.kubernetes.cri.image-name": "docker.io/library/busybox:1.37",
+}
+CRIO_NOTES = {
+    "io.kubernetes.cri-o.ContainerType": "container",
+    "io.kubernetes.cri-o.ImageName": "quay.io/a/b:1",
+    "io.kubernetes.pod.namespace": "empire",
+    "io.kubernetes.pod.name": "deathstar",
+    "io.kubernetes.pod.uid": UID,
+    "io.kubernetes.container.name": "laser",
+}
+DOCKER_LABELS = {
+    "io.kubernetes.pod.namespace": "default",
+    "io.kubernetes.pod.name": "xwing",
+    "io.kubernetes.pod.uid": UID,
+    "io.kubernetes.container.name": "POD",
+    "io.kubernetes.docker.type": "podsandbox",
+}
+OTHER_UID = UID.replace("f", "0")
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -28,6 +55,8 @@ json_values = st.recursive(
         (f"cri-containerd-{ID}.scope", ("containerd", ID)),
         (f"crio-{ID}.scope", ("cri-o", ID)),
         (f"crio-{ID}", ("cri-o", ID)),
+        (f"libpod_parent/{ID}/libpod-{ID}", ("podman", ID)),
+        (f"libpod_parent/{ID}", None),
         (f"docker-{ID}.scope", ("docker", ID)),
         (f"libpod-{ID}.scope", ("podman", ID)),
         (f"nerdctl-{ID}.scope", ("containerd", ID)),
@@ -70,17 +99,13 @@ def test_a_path_outside_of_pods_says_no_pod(path: str) -> None:
     assert identity.pod_uid(path) == ""
 
 
-def test_containerds_annotations_name_a_container() -> None:
-    notes = {
-        "io.kubernetes.cri.container-type": "container",
-        "io.kubernetes.cri.sandbox-namespace": "default",
-        "io.kubernetes.cri.sandbox-name": "xwing",
-        "io.kubernetes.cri.sandbox-uid": UID,
-        "io.kubernetes.cri.container-name": "spaceship",
-        "io.kubernetes.cri.image-name": "docker.io/library/busybox:1.37",
-    }
-    named = identity.named_by_config(UNNAMED, {"annotations": notes})
-    assert named == ContainerIdentity(
+def with_notes(notes: object, unnamed: ContainerIdentity = UNNAMED, by_crio: bool = False) -> ContainerIdentity | None:
+    return identity.named_by_config(unnamed, {"annotations": notes}, by_crio)
+
+
+@pytest.mark.parametrize("unnamed", [UNNAMED, OF_POD])
+def test_containerds_annotations_name_a_container(unnamed: ContainerIdentity) -> None:
+    assert with_notes(CONTAINERD_NOTES, unnamed) == ContainerIdentity(
         ID, 4711, "default", "xwing", UID, "spaceship", "docker.io/library/busybox:1.37", "containerd", "container"
     )
 
@@ -102,25 +127,44 @@ def test_a_sandbox_has_a_name_that_no_container_can_have() -> None:
         "io.kubernetes.pod.uid": UID,
     }
     for notes, runtime in ((containerd, "containerd"), (crio, "cri-o")):
-        assert identity.named_by_config(UNNAMED, {"annotations": notes}) == ContainerIdentity(
+        assert with_notes(notes, by_crio=runtime == "cri-o") == ContainerIdentity(
             ID, 4711, "default", "xwing", UID, "POD", "registry.k8s.io/pause:3.10", runtime, "sandbox"
         )
     assert identity.SANDBOX == SANDBOX
 
 
-def test_crios_annotations_name_a_container() -> None:
-    notes = {
-        "io.kubernetes.cri-o.ContainerType": "container",
-        "io.kubernetes.cri-o.ImageName": "quay.io/a/b:1",
-        "io.kubernetes.pod.namespace": "empire",
-        "io.kubernetes.pod.name": "deathstar",
-        "io.kubernetes.pod.uid": UID,
-        "io.kubernetes.container.name": "laser",
-    }
-    named = identity.named_by_config(UNNAMED, {"annotations": notes})
-    assert named == ContainerIdentity(
+@pytest.mark.parametrize("unnamed", [UNNAMED, OF_POD])
+def test_crios_annotations_name_a_container(unnamed: ContainerIdentity) -> None:
+    assert with_notes(CRIO_NOTES, unnamed, by_crio=True) == ContainerIdentity(
         ID, 4711, "empire", "deathstar", UID, "laser", "quay.io/a/b:1", "cri-o", "container"
     )
+
+
+@pytest.mark.parametrize(("notes", "by_crio"), [(CONTAINERD_NOTES, False), (CRIO_NOTES, True)])
+def test_names_of_another_pod_than_the_cgroups_are_refused(notes: dict[str, str], by_crio: bool) -> None:
+    assert with_notes(notes, UNNAMED._replace(pod_uid=OTHER_UID), by_crio) is None
+
+
+def test_only_the_annotations_of_the_runtime_that_wrote_the_file_count() -> None:
+    """CRI-O copies the annotations of pods, which may have any name."""
+    both = CONTAINERD_NOTES | CRIO_NOTES
+    crio, containerd = with_notes(both, OF_POD, by_crio=True), with_notes(both, OF_POD)
+    assert crio
+    assert containerd
+    assert (crio.namespace, containerd.namespace) == ("empire", "default")
+    assert with_notes(CONTAINERD_NOTES, OF_POD, by_crio=True) == OF_POD
+
+
+def test_annotations_of_an_image_do_not_name_podmans_container() -> None:
+    podman = UNNAMED._replace(runtime="podman")
+    assert with_notes(CRIO_NOTES, podman, by_crio=True) == podman
+    assert with_notes(CRIO_NOTES, podman) == podman
+
+
+def test_labels_of_an_image_do_not_name_dockers_container() -> None:
+    for unnamed in (UNNAMED, UNNAMED._replace(pod_uid=OTHER_UID)):
+        named = identity.named_by_docker(unnamed, {"Name": "/web", "Config": {"Labels": DOCKER_LABELS}})
+        assert (named.namespace, named.pod, named.pod_uid) == ("", "", unnamed.pod_uid)
 
 
 def test_dockers_state_names_a_container() -> None:
@@ -140,14 +184,7 @@ def test_composes_project_and_service_become_namespace_and_pod() -> None:
 
 
 def test_dockers_labels_name_a_pod() -> None:
-    labels = {
-        "io.kubernetes.pod.namespace": "default",
-        "io.kubernetes.pod.name": "xwing",
-        "io.kubernetes.pod.uid": UID,
-        "io.kubernetes.container.name": "POD",
-        "io.kubernetes.docker.type": "podsandbox",
-    }
-    named = identity.named_by_docker(UNNAMED, {"Name": "/k8s_POD_xwing", "Config": {"Labels": labels}})
+    named = identity.named_by_docker(OF_POD, {"Name": "/k8s_POD_xwing", "Config": {"Labels": DOCKER_LABELS}})
     assert (named.namespace, named.pod, named.container, named.kind) == ("default", "xwing", "POD", "sandbox")
 
 
@@ -158,18 +195,22 @@ def test_podmans_listing_names_a_container() -> None:
 
 
 def test_a_configuration_without_annotations_changes_nothing() -> None:
-    assert identity.named_by_config(UNNAMED, {"ociVersion": "1.1.0"}) == UNNAMED
+    assert identity.named_by_config(UNNAMED, {"ociVersion": "1.1.0"}, by_crio=False) == UNNAMED
 
 
 @given(json_values)
 def test_no_configuration_breaks_naming(value: Any) -> None:
-    for name in (identity.named_by_config, identity.named_by_docker, identity.named_by_storage):
+    for name in (identity.named_by_docker, identity.named_by_storage):
         assert isinstance(name(UNNAMED, value), ContainerIdentity)
+    for by_crio in (False, True):
+        assert isinstance(identity.named_by_config(UNNAMED, value, by_crio), ContainerIdentity)
 
 
 @given(st.dictionaries(st.sampled_from(["Name", "Config", "annotations", "id", "names"]), json_values))
 def test_no_member_of_the_wrong_type_breaks_naming(value: dict[str, Any]) -> None:
-    named = identity.named_by_docker(identity.named_by_config(UNNAMED, value), value)
+    found = identity.named_by_config(UNNAMED, value, by_crio=False)
+    assert found
+    named = identity.named_by_docker(found, value)
     assert all(isinstance(text, str) for text in named._replace(cgroup=0)._asdict().values() if text != 0)
     identity.named_by_storage(UNNAMED, [value])
 
@@ -177,14 +218,17 @@ def test_no_member_of_the_wrong_type_breaks_naming(value: dict[str, Any]) -> Non
 @given(st.text())
 def test_a_name_that_is_kept_can_be_encoded_and_is_not_too_long(name: str) -> None:
     notes = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-name": name * 50}
-    pod = identity.named_by_config(UNNAMED, {"annotations": notes}).pod
-    assert len(pod) <= 1024
-    pod.encode()
+    named = with_notes(notes)
+    assert named
+    assert len(named.pod) <= 1024
+    named.pod.encode()
 
 
 def test_a_lone_surrogate_is_replaced() -> None:
     notes = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-name": "a\ud800b"}
-    assert identity.named_by_config(UNNAMED, {"annotations": notes}).pod == "a?b"
+    named = with_notes(notes)
+    assert named
+    assert named.pod == "a?b"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Real containers, made by runc, and who the agent says they are."""
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.containers import tracking
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host.cgroups import find_root
@@ -136,20 +138,74 @@ def test_a_removed_cgroup_is_reported_after_its_last_event(client: Client, opens
     assert removed[0] > last
 
 
-def test_a_nested_cgroup_belongs_to_the_container_above_it_whatever_it_is_called(
+def test_a_cgroup_below_a_container_belongs_to_it_whatever_it_is_called(
     client: Client, opens: Compiled, pods: DemoPods
 ) -> None:
     trace(client, opens)
-    pod = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "600"]})
-    container = pod.containers["spaceship"]
-    nested = container.cgroup / "inner" / ("f" * 64)
+    container = pods.start_pod("default", "xwing", {"spaceship": ["sleep", "600"]}).containers["spaceship"]
+    client.wait_until(lambda: container.id in client.containers())
+    nested = container.cgroup.joinpath("inner", "f" * 64, *["deep"] * 40)
     nested.mkdir(parents=True)
-    id = cgroup_id(nested)
-    client.wait_until(lambda: id in client.owners())
-    assert client.owners()[id] == container.id
+    before = cgroups(client.ring.get(0, b"")).count(cgroup_id(container.cgroup))
+    join = f"echo $$ >{nested}/cgroup.procs; {OPEN_ONCE}"
+    subprocess.run(["sh", "-c", join], check=True)
+    client.wait_until(lambda: cgroups(client.ring.get(0, b"")).count(cgroup_id(container.cgroup)) > before)
+    assert cgroup_id(nested) not in cgroups(client.ring[0])
     assert "f" * 64 not in client.containers()
-    nested.rmdir()
-    nested.parent.rmdir()
+    while nested != container.cgroup:
+        nested.rmdir()
+        nested = nested.parent
+
+
+def test_cgroups_that_a_container_makes_first_are_reported_up_to_a_number() -> None:
+    top = Path(find_root()) / f"cri-containerd-{os.getpid():064x}.scope"
+    below = [top / f"below-{number}" for number in range(tracking._MOST_EARLY + 17)]
+    containers = Containers()
+    try:
+        for path in (top, *below):  # it is not told of the first before it reads
+            path.mkdir()
+        ids = [cgroup_id(path) for path in below]
+        owners: dict[int, str | None] = {}
+        end = time.monotonic() + 30
+        while cgroup_id(top) not in owners and time.monotonic() < end:
+            containers.drain()
+            if changes := containers.take_changes():
+                owners |= changes.cgroups
+            time.sleep(0.05)
+        assert {owners[id] for id in ids if id in owners} == {owners[cgroup_id(top)]}
+        assert sum(id in owners for id in ids) == tracking._MOST_EARLY
+        (warning,) = containers.take_warnings()
+        assert "made 17 more cgroups" in warning
+        for path in (*below, top):
+            path.rmdir()
+        reported, removed = owners.keys() & {*ids}, set[int]()
+        while not reported <= removed and time.monotonic() < end:
+            containers.drain()
+            removed |= {*containers.take_removed()}
+        assert reported <= removed
+    finally:
+        containers.close()
+
+
+def test_a_users_cgroup_is_not_taken_for_a_container_of_the_runtime() -> None:
+    """A user may make any cgroup below one that systemd has delegated."""
+    id = f"{os.getpid():064x}"
+    user = Path(find_root()) / f"user-{os.getpid()}.service"
+    forged, real = user / f"cri-containerd-{id}.scope", Path(find_root()) / f"cri-containerd-{id}.scope"
+    user.mkdir()
+    os.chown(user, 1000, 1000)
+    for path in (forged, real):
+        path.mkdir()
+    containers = Containers()
+    try:
+        changes = containers.take_changes()
+        assert changes
+        assert changes.cgroups[cgroup_id(forged)] == f"{id}@1000"
+        assert cgroup_id(real) not in changes.cgroups, "it may still get its names"
+    finally:
+        containers.close()
+        for path in (forged, user, real):
+            path.rmdir()
 
 
 def test_only_wanted_containers_are_sent(opens: Compiled, pods: DemoPods) -> None:
@@ -291,7 +347,7 @@ def test_names_that_are_written_late_are_found_by_a_retry(client: Client, opens:
 
 
 def test_a_walk_removes_a_container_with_all_cgroups_below_it() -> None:
-    """As after changes were lost: nothing tells in which order they went."""
+    """As after changes were lost."""
     root = Path(find_root())
     top = root / f"cri-containerd-{os.getpid():064x}.scope"
     below = [top / f"below-{number}" for number in range(17)]

@@ -102,6 +102,40 @@ def test_no_request_is_sent_to_a_fuse_file_system(root: Path, held: int) -> None
         assert set(server.asked) <= {fuse.INIT}
 
 
+@pytest.fixture(params=["openat2", "name by name"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without openat2(), which a seccomp profile may refuse."""
+    if request.param != "openat2":
+        monkeypatch.setattr(foreign_files, "_OPENAT2", 1 << 20)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_file_is_opened_beneath_its_folder_only(root: Path) -> None:
+    def opened(path: str, folder: str = "/below") -> str:
+        with os.fdopen(foreign_files.open_beneath(str(root), folder, path)) as file:
+            return file.read()
+
+    (root / "below" / "bundle").mkdir()
+    (root / "below" / "bundle" / "file").write_text("text")
+    (root / "below" / "link").symlink_to("../file")
+    (root / "below" / "away").symlink_to("/")
+    (root / "below" / "magic").symlink_to("/proc/self/root/etc")
+    os.mkfifo(root / "below" / "fifo")
+    assert opened("bundle/file") == "text"
+    for path in ("../file", "bundle/../../file", "link", "away/file", "magic/hosts", "/etc/hosts", "fifo", "bundle"):
+        with pytest.raises(OSError, match=r"."):
+            opened(path)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_fuse_file_system_beneath_a_folder_gets_no_request(root: Path) -> None:
+    with fuse.mounted(root / "served", {"file": b"text"}, {fuse.LOOKUP, fuse.GETATTR, fuse.OPEN}) as server:
+        for path in ("served/file", "served"):
+            with pytest.raises(OSError, match=r"."):
+                foreign_files.open_beneath("", str(root), path)
+        assert set(server.asked) <= {fuse.INIT}
+
+
 def test_a_container_that_has_changed_its_root_by_chroot_is_read(root: Path) -> None:
     """No process of its mount namespace lists the mount of its root."""
     with process_in(root, CLONE_NEWNS) as pid:

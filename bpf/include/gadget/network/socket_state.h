@@ -21,7 +21,7 @@ static __always_inline __u64 gadget_cgroup_of_packet(struct __sk_buff *skb)
 	struct sock *sk = gadget_kernel_socket(skb->sk);
 	struct cgroup *cgroup = sk ? gadget_cgroup_of_socket(sk) : NULL;
 
-	return BPF_CORE_READ(cgroup, kn, id);
+	return gadget_reported_cgroup(BPF_CORE_READ(cgroup, kn, id), cgroup);
 }
 
 /* The key of the packet's socket. */

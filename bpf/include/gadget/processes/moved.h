@@ -58,13 +58,3 @@ __noinline __u64 gadget_origin_of(__u32 tgid)
 
 	return moved ? moved->cgroup : 0;
 }
-
-/* The cgroup that events of the current task belong to. */
-static __always_inline __u64 gadget_current_cgroup(void)
-{
-	__u64 origin = 0;
-
-	if (gadget_any_moved())
-		origin = gadget_origin_of(bpf_get_current_pid_tgid() >> 32);
-	return origin ? origin : bpf_get_current_cgroup_id();
-}

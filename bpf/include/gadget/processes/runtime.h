@@ -95,7 +95,8 @@ static __always_inline bool gadget_runs_itself(struct task_struct *task, struct 
 static __always_inline bool gadget_is_child_of_runtime(struct task_struct *process)
 {
 	struct task_struct *parent = gadget_read(process, real_parent);
-	enum gadget_verdict here = gadget_verdict_on(bpf_get_current_cgroup_id()), verdict;
+	__u64 cgroup = gadget_reported_cgroup(bpf_get_current_cgroup_id(), gadget_cgroup_of(process));
+	enum gadget_verdict here = gadget_verdict_on(cgroup), verdict;
 
 	if (here == GADGET_WANTED_HOST || here == GADGET_UNWANTED_HOST || !gadget_runs_itself(process, parent))
 		return false;
