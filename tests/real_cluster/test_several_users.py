@@ -1,0 +1,110 @@
+"""Five users at once, who begin and end runs on demand at random on a real cluster: none fails, none waits for another.
+
+$KUBECTL_GADGET_SOAK_SECONDS is how long they do that (default: 60, with --long 600). The trap: most of the time that a
+run needs until it is attached is what the machine needs to start pods, so a run's own part is counted: until it has
+created its pods.
+"""
+
+import os
+import random
+import re
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.real_cluster.real_cluster import ClusterRun, listed, really_everything, run_pod, until, until_ready
+
+pytestmark = pytest.mark.cluster
+USERS = 5
+_MOST_SECONDS = 10.0
+"""Of a run's own, until its pods are created."""
+_KEPT_SECONDS = 600.0
+"""After this time nothing of the last run is left."""
+_BAD = re.compile(r"waiting until|error|refused|was deleted|could not be removed|connection lost|may stop|Traceback", re.I)
+
+
+@dataclass
+class Seen:
+    """What the users saw."""
+
+    own: list[float] = field(default_factory=list)
+    """seconds until a run has created its first pod"""
+    attached: list[float] = field(default_factory=list)
+    """seconds until it is attached everywhere"""
+    ends: dict[str, int] = field(default_factory=dict)
+    """how many runs ended by each signal"""
+    failures: list[str] = field(default_factory=list)
+
+
+def use(number: int, until_time: float, folder: Path, seen: Seen) -> None:
+    """One user: begins a run, ends it after a while in some way, and begins the next one."""
+    chance = random.Random(number)
+    turn = 0
+    while time.monotonic() < until_time:
+        turn += 1
+        where = folder / f"{number}-{turn}"
+        where.mkdir()
+        began = time.monotonic()
+        words = ("trace", "exec", "-A", "-o", "json", "-v", "--start-timeout", "5m")
+        node = chance.choice(["node-1", "node-2", None])
+        run = ClusterRun(where, *words, *(("--node", node) if node else ()))
+        try:
+            run.until_said("starting agent pod")
+            seen.own.append(time.monotonic() - began)
+            # Some end before their agents have started.
+            if chance.random() < 0.8:
+                run.until_said("Ctrl-C ends")
+                seen.attached.append(time.monotonic() - began)
+                time.sleep(chance.uniform(0, 15))
+            kind = chance.choice([signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+            assert run.process.poll() is None, "it has ended by itself"
+            run.process.send_signal(kind)
+            code = run.process.wait(60)
+            seen.ends[kind.name] = seen.ends.get(kind.name, 0) + 1
+            assert code in (128 + kind, -kind), f"exit code {code} after {kind.name}"
+            assert not _BAD.search(run.said())
+        except (AssertionError, TimeoutError) as error:
+            seen.failures.append(f"user {number}, run {turn}: {error}: {run.said()}")
+            run.process.kill()
+        time.sleep(chance.choice([0, 0, 1, 5, 20]))
+
+
+def test_five_users_who_begin_and_end_at_random_do_not_disturb_each_other(
+    namespace: str, tmp_path: Path, is_long: bool
+) -> None:
+    seconds = float(os.environ.get("KUBECTL_GADGET_SOAK_SECONDS", 600 if is_long else 60))
+    run_pod(namespace, "works", "while :; do /bin/true; sleep 0.5; done")
+    until_ready(namespace, "works")
+    seen = Seen()
+    began = time.monotonic()
+    users = [
+        threading.Thread(target=use, args=(number, began + seconds, tmp_path, seen), name=f"user {number}")
+        for number in range(USERS)
+    ]
+    for user in users:
+        user.start()
+    spaces: set[str] = set()
+    while any(user.is_alive() for user in users):
+        spaces |= {
+            f"{found['metadata']['name']} {found['metadata']['uid']}"
+            for found in listed("namespaces", "-l", "app.kubernetes.io/name=kubectl-gadget")
+        }
+        time.sleep(3)
+    for user in users:
+        user.join()
+    ended = time.monotonic()
+    until(lambda: not really_everything(), _KEPT_SECONDS)
+    gone = time.monotonic() - ended
+    own, attached = sorted(seen.own), sorted(seen.attached)
+    print(
+        f"\n{len(own)} runs of {USERS} users in {ended - began:.0f} s, ended by {seen.ends}; own time until pods are "
+        f"created: median {own[len(own) // 2]:.1f} s, most {own[-1]:.1f} s; attached: median "
+        f"{attached[len(attached) // 2]:.1f} s, most {attached[-1]:.1f} s; {len(spaces)} namespaces; nothing left after "
+        f"{gone:.0f} s; load {os.getloadavg()[0]:.0f}; {len(seen.failures)} failures"
+    )
+    assert not seen.failures, "\n".join(seen.failures)
+    assert own[-1] <= _MOST_SECONDS
