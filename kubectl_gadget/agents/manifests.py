@@ -28,6 +28,10 @@ ON_DEMAND_ANNOTATION = "kubectl-gadget/on-demand"
 """On a namespace: a run created it, and it is deleted when no run uses it any more."""
 LATEST_ANNOTATION = "kubectl-gadget/latest-run"
 """On a namespace: the run that began last. Each run changes it, so that nobody deletes what they saw before."""
+USER_ANNOTATION = "kubectl-gadget/user"
+"""On a run's anchor job: who started the run, in their own words."""
+GADGETS_ANNOTATION = "kubectl-gadget/gadgets"
+"""On a run's anchor job: its gadgets, separated by commas."""
 EXPIRY = "kubectl-gadget-expiry"
 """The Job and the Service through which a namespace expires (shared_namespace.py)."""
 DEPLOYMENT_PREFIX = "deployment.kubectl-gadget/"
@@ -199,12 +203,18 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     return {"apiVersion": PODS.api_version, "kind": PODS.kind, "metadata": metadata, "spec": pod}
 
 
-def anchor_job(options: AgentOptions, run: str, seconds: int) -> Object:
+def anchor_job(options: AgentOptions, run: str, seconds: int, user: str = "", gadgets: Sequence[str] = ()) -> Object:
     """Returns a job that never runs anything. It is complete at once, and the cluster deletes it and everything it owns
     after `seconds`. The client postpones that while it lives, so a run's objects are deleted even when its client was
-    killed.
+    killed. `user` started the run, with `gadgets`.
     """
-    return _timer({"name": anchor_name(run), "namespace": options.namespace, "labels": run_labels(run)}, seconds)
+    metadata = {
+        "name": anchor_name(run),
+        "namespace": options.namespace,
+        "labels": run_labels(run),
+        "annotations": {USER_ANNOTATION: user, GADGETS_ANNOTATION: ",".join(gadgets)},
+    }
+    return _timer(metadata, seconds)
 
 
 def expiry_job(namespace: str, seconds: int) -> Object:

@@ -8,6 +8,8 @@ in it until it is gone. The run then uses a second namespace, and waits only if 
 """
 
 import asyncio
+import getpass
+import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -58,8 +60,13 @@ class _Found(NamedTuple):
 class OnDemandAgents:
     """All pods that one run started. Callers must await `close` at the end."""
 
-    def __init__(self, api: Api, options: AgentOptions, tasks: Tasks, run: str, say: Say) -> None:
-        """`tasks` owns the task that keeps the agents alive."""
+    def __init__(
+        self, api: Api, options: AgentOptions, tasks: Tasks, run: str, say: Say, gadgets: Sequence[str] = ()
+    ) -> None:
+        """`tasks` owns the task that keeps the agents alive. `gadgets` is what other users are told."""
+        self._gadgets = gadgets
+        self._user: str | None = None
+        """who started the run, for other users; None: not asked yet"""
         self._tasks = tasks
         self._api = api
         self._options = options
@@ -192,7 +199,8 @@ class OnDemandAgents:
         if is_new:
             await self._make_namespace(options)
         try:
-            anchor = await self._api.create(JOBS, manifests.anchor_job(options, self._run, _ANCHOR_SECONDS), namespace)
+            job = manifests.anchor_job(options, self._run, _ANCHOR_SECONDS, self._user or "", self._gadgets)
+            anchor = await self._api.create(JOBS, job, namespace)
         except StatusError as error:
             if _namespace_is_gone(error):
                 return None
@@ -220,11 +228,17 @@ class OnDemandAgents:
 
     async def _find(self, namespace: str) -> _Found:
         """Looks for the namespace, and for missing rights."""
-        found, may_all = await asyncio.gather(self._find_namespace(namespace), self._api.has_all_rights())
+        found, may_all, _ = await asyncio.gather(
+            self._find_namespace(namespace), self._api.has_all_rights(), self._find_user()
+        )
         if may_all:
             return found
         exists = found.is_hidden or (found.namespace is not None and not found.ends)
         return found._replace(missing=await self._api.missing(_accesses(namespace, exists)))
+
+    async def _find_user(self) -> None:
+        if self._user is None:
+            self._user = " ".join(part for part in (await self._api.user(), f"({_this_client()})") if part)
 
     async def _find_namespace(self, name: str) -> _Found:
         try:
@@ -278,6 +292,15 @@ class OnDemandAgents:
                     self._api.warn_once(f"the agents may stop before the run ends: {error}")
             except ClusterError as error:
                 self._api.warn_once(f"the agents may stop before the run ends: {error}")
+
+
+def _this_client() -> str:
+    """Returns the name of this machine's user, and of this machine."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # Python before 3.13 raises KeyError
+        user = "unknown"
+    return f"{user}@{platform.node() or 'unknown'}"
 
 
 def _accesses(namespace: str, exists: bool) -> list[Access]:

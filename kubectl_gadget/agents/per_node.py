@@ -57,7 +57,8 @@ class Agents:
         self._note = note
         self._is_noted = False
         self.run = run or secrets.token_hex(4)
-        self._on_demand = OnDemandAgents(api, options, tasks, self.run, say)
+        gadgets = (f"bcc {options.bcc_tool}".strip(),) if options.bcc else session.gadgets or ()
+        self._on_demand = OnDemandAgents(api, options, tasks, self.run, say, gadgets)
         self._pods: dict[str, _Pod] = {}
         self._residents: dict[str, Object] = {}
         self._had_residents: set[str] = set()

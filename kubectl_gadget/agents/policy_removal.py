@@ -181,7 +181,7 @@ async def _on_other_nodes(
                 return _NodePins(name, problem=str(error))
 
     async with Tasks(lambda error: say(f"agents may stop before the run ends: {error}")) as tasks:
-        agents = OnDemandAgents(api, options, tasks, secrets.token_hex(4), lambda _node, _text: None)
+        agents = OnDemandAgents(api, options, tasks, secrets.token_hex(4), lambda _node, _text: None, ("undeploy",))
         try:
             yield await asyncio.gather(*(one(agents, node) for node in nodes))
         finally:

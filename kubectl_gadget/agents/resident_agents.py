@@ -6,12 +6,14 @@ only while the policy that confines it is in force (contained_agents.py), so it 
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
-from kubectl_gadget.agents import contained_agents, deployments, manifests
+from kubectl_gadget.agents import contained_agents, deployments, manifests, node_status, sessions
 from kubectl_gadget.agents.contained_agents import Say, delete_ours, is_ours
 from kubectl_gadget.agents.pod_readiness import is_running, recent_warnings, state, trouble
 from kubectl_gadget.agents.policy_removal import take_out_of_force
+from kubectl_gadget.agents.sessions import AgentUse
 from kubectl_gadget.agents.shared_namespace import is_ending, make_permanent, until_gone
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.kube.api.failure import Access
@@ -34,6 +36,7 @@ from kubectl_gadget.yaml_files import safe_dumper
 
 _POLL_SECONDS = 0.5
 _REMOVAL_SECONDS = 60.0
+_TRIES = 5
 
 
 def render(options: AgentOptions, node_selector: Mapping[str, str] | None = None, contents: Sequence[str] = ()) -> str:
@@ -115,11 +118,22 @@ async def _stays(api: Api, namespace: Object) -> bool:
     return not is_ending(namespace)
 
 
-async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = False) -> None:
+async def undeploy(
+    api: Api,
+    options: AgentOptions,
+    say: Say,
+    all_nodes: bool = False,
+    confirm: Callable[[Sequence[AgentUse]], object] = lambda _: None,
+) -> None:
     """Removes everything that `deploy` or a run created, including the namespace if it is ours, and pinned policies
-    without a deployment, with `all_nodes` also where no agent is. Raises ClusterError."""
+    without a deployment, with `all_nodes` also where no agent is. If runs use the agents, calls `confirm` with them,
+    which raises an error to keep everything. Runs that begin later go on. Raises ClusterError."""
     name = options.namespace
     await api.require(_undeploy_accesses(options), "remove the agents", "ask for the role in rbac-deployer.yaml")
+    runs = await sessions.on_demand(api, options)
+    if uses := runs + await _in_residents(api, options):
+        confirm(uses)
+    ended = frozenset(use.run for use in runs)
     removed = await contained_agents.remove_rights(api, options, say)
     await take_out_of_force(api, options, say, all_nodes)
     removed |= await delete_ours(api, CONFIG_MAPS, manifests.POLICIES, name, say)
@@ -129,44 +143,59 @@ async def undeploy(api: Api, options: AgentOptions, say: Say, all_nodes: bool = 
     removed |= await delete_ours(api, DAEMON_SETS, manifests.NAME, name, say)
     for found in manifests.agent_config_maps():
         removed |= await delete_ours(api, CONFIG_MAPS, found["metadata"]["name"], name, say)
-    selector = f"{manifests.NAME_LABEL}={manifests.NAME}"
-    for job in (await api.find(JOBS, name, labels=selector)).items:
-        removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)
-    removed |= await _delete_namespace(api, await api.get(NAMESPACES, name), say)
-    removed |= await _delete_second_namespace(api, manifests.second_namespace(name), say)
+    for namespace in (name, manifests.second_namespace(name)):
+        removed |= await _delete_namespace(api, namespace, ended, say, is_second=namespace != name)
     removed |= await contained_agents.remove_policy(api, options, say)
     if not removed:
         say("nothing was deployed")
 
 
-async def _delete_namespace(api: Api, namespace: Object | None, say: Say) -> bool:
-    if namespace is None:
-        return False
-    name = namespace["metadata"]["name"]
-    others = [
-        pod["metadata"]["name"]
-        for pod in (await api.find(PODS, name)).items
-        if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
-    ]
-    if not is_ours(namespace) or others:
-        why = f"it holds other pods ({', '.join(others[:5])})" if others else "it was not created by kubectl gadget"
-        say(f"namespace/{name} is kept: {why}")
-        return False
-    await api.delete(NAMESPACES, name)
-    await _until_gone(api, name, say)
-    say(f"namespace/{name} deleted")
-    return True
+async def _in_residents(api: Api, options: AgentOptions) -> list[AgentUse]:
+    """Returns the runs that use resident agents; none without the right to ask these."""
+    with suppress(ForbiddenError):
+        return sessions.in_residents(await node_status.status(api, options))
+    return []
 
 
-async def _delete_second_namespace(api: Api, name: str, say: Say) -> bool:
-    """Deletes what a run left there whose client's machine failed. Those who may not see it have not created it."""
-    try:
-        namespace = await api.get(NAMESPACES, name)
-    except ForbiddenError:
-        return False
-    if namespace is None or not manifests.is_on_demand(namespace):
-        return False
-    return await _delete_namespace(api, namespace, say)
+async def _delete_namespace(api: Api, name: str, ended: frozenset[str], say: Say, is_second: bool) -> bool:
+    """Deletes the namespace if it is ours, with the runs in `ended`. Other runs in it go on, and the last one deletes
+    it. Of the second namespace, only one that a run created. Returns whether anything was deleted."""
+    removed = False
+    for _ in range(_TRIES):
+        try:
+            namespace = await api.get(NAMESPACES, name)
+        except ForbiddenError:
+            if is_second:  # those who may not see it have not created it
+                return removed
+            raise
+        if namespace is None or (is_second and not manifests.is_on_demand(namespace)):
+            return removed
+        runs = (await api.find(JOBS, name, labels=manifests.RUN_LABEL)).items
+        others = [job for job in runs if job["metadata"]["labels"][manifests.RUN_LABEL] not in ended]
+        for job in runs:
+            if job not in others:
+                removed |= await delete_ours(api, JOBS, job["metadata"]["name"], name, say)
+        pods = [
+            pod["metadata"]["name"]
+            for pod in (await api.find(PODS, name)).items
+            if (pod["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) != manifests.NAME
+        ]
+        if not is_ours(namespace) or pods or others:
+            why = f"it holds other pods ({', '.join(pods[:5])})" if pods else "it was not created by kubectl gadget"
+            if is_ours(namespace) and others:
+                why = f"{len(others)} runs have begun in it; it goes with the last one"
+                mark = {"annotations": {manifests.ON_DEMAND_ANNOTATION: "true"}}
+                await api.patch(NAMESPACES, name, {"metadata": mark})
+            say(f"namespace/{name} is kept: {why}")
+            return removed
+        metadata = namespace["metadata"]
+        # Only as it was found: a run that begins changes it.
+        if await api.delete(NAMESPACES, name, uid=metadata["uid"], version=metadata["resourceVersion"]):
+            await _until_gone(api, name, say)
+            say(f"namespace/{name} deleted")
+            return True
+    say(f"namespace/{name} is kept: others change it all the time")
+    return removed
 
 
 async def _leave_role(api: Api, options: AgentOptions, say: Say) -> bool:

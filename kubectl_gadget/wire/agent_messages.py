@@ -100,6 +100,17 @@ class ReleasedPins(_FromAgent):
     """why the others stay in force"""
 
 
+class RunningSession(_FromAgent):
+    """Another session in the same pod."""
+
+    gadgets: tuple[str, ...] = ()
+    """as its command declares them; contained agents do not say"""
+    enforces: bool = False
+    """whether its command declares that it may enforce"""
+    seconds: int = 0
+    """since it started"""
+
+
 class Hello(_FromAgent):
     """HELLO: what the agent and its node are and can do."""
 
@@ -135,6 +146,8 @@ class Hello(_FromAgent):
     """pinned policies, without those that this agent's deployment has in force; contained agents list none"""
     contained: bool = False
     """whether it runs contained sessions only"""
+    sessions: tuple[RunningSession, ...] = ()
+    """other sessions that run in this pod, without those that only ask for this"""
 
 
 class Skipped(_FromAgent):

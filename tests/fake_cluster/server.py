@@ -44,6 +44,7 @@ RESOURCES = {
     "validatingadmissionpolicies": ("ValidatingAdmissionPolicy", False),
     "validatingadmissionpolicybindings": ("ValidatingAdmissionPolicyBinding", False),
     "clusterrolebindings": ("ClusterRoleBinding", False),
+    "selfsubjectreviews": ("SelfSubjectReview", False),
     "selfsubjectaccessreviews": ("SelfSubjectAccessReview", False),
 }
 _VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
@@ -194,6 +195,8 @@ class Server:
             if self._faults.held_reviews:
                 await asyncio.Event().wait()
             return web.json_response(self._review(body), status=201)
+        if plural == "selfsubjectreviews":
+            return web.json_response(body | {"status": {"userInfo": {"username": "tester"}}}, status=201)
         if namespace:
             home = self._store.get("namespaces", "", namespace)
             if home is None:

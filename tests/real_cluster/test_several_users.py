@@ -1,22 +1,25 @@
 """Five users at once, who begin and end runs on demand at random on a real cluster: none fails, none waits for another.
 
-$KUBECTL_GADGET_SOAK_SECONDS is how long they do that (default: 60, with --long 600). The trap: most of the time that a
-run needs until it is attached is what the machine needs to start pods, so a run's own part is counted: until it has
-created its pods.
+$KUBECTL_GADGET_SOAK_SECONDS is how long they do that (default: 60, with --long 600). Their agents are in a namespace of
+their own, so that others may use the cluster. The trap: most of the time that a run needs until it is attached is what
+the machine needs to start pods, so a run's own part is counted: until it has created its pods.
 """
 
 import os
 import random
 import re
+import secrets
 import signal
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.real_cluster.real_cluster import ClusterRun, listed, really_everything, run_pod, until, until_ready
+from kubectl_gadget.agents.manifests import second_namespace
+from tests.real_cluster.real_cluster import ClusterRun, listed, run_pod, until, until_ready
 
 pytestmark = pytest.mark.cluster
 USERS = 5
@@ -24,7 +27,9 @@ _MOST_SECONDS = 10.0
 """Of a run's own, until its pods are created."""
 _KEPT_SECONDS = 600.0
 """After this time nothing of the last run is left."""
-_BAD = re.compile(r"waiting until|error|refused|was deleted|could not be removed|connection lost|may stop|Traceback", re.I)
+_BAD = re.compile(
+    r"waiting until|error|refused|was deleted|could not be removed|connection lost|may stop|Traceback", re.I
+)
 
 
 @dataclass
@@ -40,7 +45,7 @@ class Seen:
     failures: list[str] = field(default_factory=list)
 
 
-def use(number: int, until_time: float, folder: Path, seen: Seen) -> None:
+def use(number: int, agents: str, until_time: float, folder: Path, seen: Seen) -> None:
     """One user: begins a run, ends it after a while in some way, and begins the next one."""
     chance = random.Random(number)
     turn = 0
@@ -49,7 +54,7 @@ def use(number: int, until_time: float, folder: Path, seen: Seen) -> None:
         where = folder / f"{number}-{turn}"
         where.mkdir()
         began = time.monotonic()
-        words = ("trace", "exec", "-A", "-o", "json", "-v", "--start-timeout", "5m")
+        words = ("trace", "exec", "-A", "-o", "json", "-v", "--start-timeout", "5m", "--agent-namespace", agents)
         node = chance.choice(["node-1", "node-2", None])
         run = ClusterRun(where, *words, *(("--node", node) if node else ()))
         try:
@@ -73,6 +78,11 @@ def use(number: int, until_time: float, folder: Path, seen: Seen) -> None:
         time.sleep(chance.choice([0, 0, 1, 5, 20]))
 
 
+def namespaces(agents: str) -> list[dict[str, Any]]:
+    """The namespaces of the users' agents, with which goes all that is in them."""
+    return [found for found in listed("namespaces") if found["metadata"]["name"] in (agents, second_namespace(agents))]
+
+
 def test_five_users_who_begin_and_end_at_random_do_not_disturb_each_other(
     namespace: str, tmp_path: Path, is_long: bool
 ) -> None:
@@ -80,24 +90,22 @@ def test_five_users_who_begin_and_end_at_random_do_not_disturb_each_other(
     run_pod(namespace, "works", "while :; do /bin/true; sleep 0.5; done")
     until_ready(namespace, "works")
     seen = Seen()
+    agents = f"kg-soak-{secrets.token_hex(3)}"
     began = time.monotonic()
     users = [
-        threading.Thread(target=use, args=(number, began + seconds, tmp_path, seen), name=f"user {number}")
+        threading.Thread(target=use, args=(number, agents, began + seconds, tmp_path, seen), name=f"user {number}")
         for number in range(USERS)
     ]
     for user in users:
         user.start()
     spaces: set[str] = set()
     while any(user.is_alive() for user in users):
-        spaces |= {
-            f"{found['metadata']['name']} {found['metadata']['uid']}"
-            for found in listed("namespaces", "-l", "app.kubernetes.io/name=kubectl-gadget")
-        }
+        spaces |= {f"{found['metadata']['name']} {found['metadata']['uid']}" for found in namespaces(agents)}
         time.sleep(3)
     for user in users:
         user.join()
     ended = time.monotonic()
-    until(lambda: not really_everything(), _KEPT_SECONDS)
+    until(lambda: not namespaces(agents), _KEPT_SECONDS)
     gone = time.monotonic() - ended
     own, attached = sorted(seen.own), sorted(seen.attached)
     print(

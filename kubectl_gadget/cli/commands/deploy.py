@@ -6,7 +6,7 @@ message says so.
 
 import sys
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli.flags.connect import connect, say, wait_for
 from kubectl_gadget.cli.flags.flag_declaration import Seconds, Switch, Text, TypedOnly, flag
@@ -16,6 +16,11 @@ from kubectl_gadget.cli.values import object_names, word_lists
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import MANIFESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kubectl_gadget.agents.sessions import AgentUse
 
 _DEPLOY = "Deployment"
 _SECONDS = 120.0
@@ -53,6 +58,11 @@ AllNodes = Annotated[
     Switch,
     flag(_DEPLOY, "--all-nodes", "Start agents on nodes without one, to find policies of removed deployments there"),
     TypedOnly.ACTION,
+]
+Force = Annotated[
+    Switch,
+    flag(_DEPLOY, "--force", "Do not ask, even if runs use the agents"),
+    TypedOnly.RIGHTS,
 ]
 
 
@@ -114,14 +124,33 @@ def _contents() -> tuple[str, ...]:
     return tuple(name for name in names if gadgets.load_gadget(name).shows_contents)
 
 
-def undeploy(all_nodes: AllNodes, image: ImageFlags, scope: ScopeFlags, cluster: ClusterFlags) -> int:
+def undeploy(all_nodes: AllNodes, force: Force, image: ImageFlags, scope: ScopeFlags, cluster: ClusterFlags) -> int:
     """Removes everything that has our label."""
     from kubectl_gadget.agents import resident_agents as deployment
 
     options = cluster.agents(image)
     _mention_scope(scope, options)
-    wait_for(deployment.undeploy(connect(cluster), options, say, bool(all_nodes)))
+    confirm = _mention_runs if force else _ask_about_runs
+    wait_for(deployment.undeploy(connect(cluster), options, say, bool(all_nodes), confirm))
     return 0
+
+
+def _mention_runs(uses: "Sequence[AgentUse]") -> None:
+    say("these runs lose their agents:\n" + "\n".join(f"  {use}" for use in uses))
+
+
+def _ask_about_runs(uses: "Sequence[AgentUse]") -> None:
+    """Asks whether runs may be ended. Raises UsageError unless the user agrees."""
+    _mention_runs(uses)
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "agents are in use, and standard input is not a terminal, so you cannot be asked; nothing was removed",
+            "--force",
+        )
+    sys.stderr.write("Continue? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was removed: you did not answer yes")
 
 
 def _mention_scope(scope: ScopeFlags, options: AgentOptions) -> None:

@@ -14,6 +14,7 @@ from kubectl_gadget.output.registry import REPORTS
 if TYPE_CHECKING:
     from kubectl_gadget.agents.deployments import Deployments, Owner
     from kubectl_gadget.agents.node_status import NodeStatus
+    from kubectl_gadget.agents.sessions import AgentUse
     from kubectl_gadget.kube.api.requests import Api
 
 Format = Annotated[Text, format_flag(REPORTS)]
@@ -28,15 +29,20 @@ def status(
 ) -> int:
     if images:
         return _images(cluster, output, not no_headers)
-    nodes, known, exist = wait_for(_ask(connect(cluster), cluster.agents()))
+    nodes, known, exist, uses = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
-        print_json([node.to_json() for node in nodes])
+        print_json(
+            [{**node.to_json(), "runs": [vars(use) for use in uses if node.node in use.nodes]} for node in nodes]
+        )
         return 0
     print_table(
         ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "UNSUPPORTED"),
         [_row(node) for node in nodes],
         not no_headers,
     )
+    if uses:
+        sys.stdout.write("\n")
+        print_table(("USER", "GADGETS", "AGENTS", "NODES", "AGE"), [_use_row(use) for use in uses], not no_headers)
     sys.stdout.flush()
     for node in nodes:
         _explain(node, exist)
@@ -50,14 +56,20 @@ def status(
 
 async def _ask(
     api: "Api", options: AgentOptions
-) -> "tuple[list[NodeStatus], Deployments, Mapping[Owner, bool | None]]":
-    """Asks the agents, and the API server whose policies they found pinned."""
-    from kubectl_gadget.agents import deployments
+) -> "tuple[list[NodeStatus], Deployments, Mapping[Owner, bool | None], list[AgentUse]]":
+    """Asks the agents, and the API server whose policies they found pinned, and who uses agents."""
+    from kubectl_gadget.agents import deployments, sessions
     from kubectl_gadget.agents.node_status import status as ask
 
     nodes = await ask(api, options)
     pins = [one for node in nodes if node.hello for one in node.hello.pins]
-    return nodes, await deployments.find(api), await deployments.exist(api, pins)
+    uses = [*await sessions.on_demand(api, options), *sessions.in_residents(nodes)]
+    return nodes, await deployments.find(api), await deployments.exist(api, pins), uses
+
+
+def _use_row(use: "AgentUse") -> tuple[str, ...]:
+    agents = "on demand" if use.run else "resident"
+    return (use.user or _UNKNOWN, ",".join(use.gadgets) or _UNKNOWN, agents, ",".join(use.nodes) or _NONE, use.age)
 
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:

@@ -13,7 +13,7 @@ from kubectl_gadget.errors import ForbiddenError
 from kubectl_gadget.kube.api.connection import PARALLEL, Connection, Query
 from kubectl_gadget.kube.api.failure import Access, StatusError, from_status
 from kubectl_gadget.kube.api.kubeconfig import Cluster
-from kubectl_gadget.kube.api.resources import ACCESS_REVIEWS, Object, Resource
+from kubectl_gadget.kube.api.resources import ACCESS_REVIEWS, SELF_REVIEWS, Object, Resource
 from kubectl_gadget.kube.api.threads import in_thread
 
 _PAGE = "500"
@@ -130,6 +130,15 @@ class Api:
     async def has_all_rights(self) -> bool:
         """Whether everything is allowed, as for cluster administrators; one question instead of many."""
         return await self._is_allowed(Access("*", "*.*"))
+
+    async def user(self) -> str:
+        """Returns the name by which the API server knows us; empty: it does not say, as before Kubernetes 1.28."""
+        review = {"apiVersion": SELF_REVIEWS.api_version, "kind": SELF_REVIEWS.kind}
+        try:
+            answer = await self._call("POST", "create", SELF_REVIEWS, body=review)
+        except (StatusError, ForbiddenError):
+            return ""
+        return str(((answer.get("status") or {}).get("userInfo") or {}).get("username") or "")
 
     async def require(self, wanted: Sequence[Access], purpose: str, remedy: str | None = None) -> None:
         """Raises ForbiddenError that lists everything missing."""

@@ -73,6 +73,7 @@ ADMISSION_POLICY_BINDINGS = Resource(
     "admissionregistration.k8s.io",
     namespaced=False,
 )
+SELF_REVIEWS = Resource("selfsubjectreviews", "SelfSubjectReview", "authentication.k8s.io", namespaced=False)
 ACCESS_REVIEWS = Resource(
     "selfsubjectaccessreviews", "SelfSubjectAccessReview", "authorization.k8s.io", namespaced=False
 )
