@@ -11,6 +11,8 @@
  * The trap: these programs decide whether packets pass. They return GADGET_PASS whatever the called programs return, so
  * no program that refuses packets may be called from here.
  */
+#include <linux/in6.h>
+
 #include <gadget/network/packet_port.h>
 #include <gadget/network/quiet_sockets.h>
 
@@ -89,6 +91,13 @@ static __always_inline __u32 wanted_of(__u32 protocol)
 	return wanted.of_protocol[protocol];
 }
 
+/* A raw socket may send a packet of any protocol (IP_HDRINCL). */
+static __always_inline __u32 wanted_of_raw(__u32 protocol)
+{
+	return wanted_of(protocol) | wanted.of_protocol[IPPROTO_ICMP] | wanted.of_protocol[IPPROTO_UDP] |
+	       wanted.of_protocol[IPPROTO_ICMPV6] | wanted.of_protocol[IPPROTO_SCTP];
+}
+
 /* The bits of the gadgets that want the packet. The first bytes show for most packets that they are TCP packets, which
  * saves the helper call for the socket. */
 static __always_inline __u32 wanted_by(struct __sk_buff *skb, bool outgoing)
@@ -104,6 +113,8 @@ static __always_inline __u32 wanted_by(struct __sk_buff *skb, bool outgoing)
 	if (!sk)
 		return 0;
 	protocol = sk->protocol;
+	if (sk->type == SOCK_RAW)
+		return wanted_of_raw(protocol) | wanted_of_tcp(skb, true, outgoing);
 	if (protocol == IPPROTO_TCP)
 		return wanted_of_tcp(skb, true, outgoing);
 	return wanted_of(protocol);
@@ -135,6 +146,8 @@ int any_closed(struct bpf_sock *ctx)
 {
 	__u32 protocol = ctx->protocol, gadgets = protocol == IPPROTO_TCP ? 0 : wanted_of(protocol);
 
+	if (ctx->type == SOCK_RAW)
+		gadgets = wanted_of_raw(protocol);
 	if (gadgets)
 		call_all_closed(ctx, gadgets);
 	return GADGET_PASS;

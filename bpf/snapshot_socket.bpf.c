@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * snapshot socket: emits one `struct snapshot_socket` for each existing IPv4 and IPv6 socket, once.
+ * snapshot socket: emits one `struct snapshot_socket` for each existing socket of IPv4, IPv6, AF_PACKET and AF_XDP,
+ * once.
  *
  * Hooks: an iterator over all open files, which finds the sockets of all processes, in any network namespace; and the
  * iterator over TCP sockets, which the agent runs once in each network namespace, for connections without a process
@@ -30,6 +31,13 @@ enum {
 
 typedef __u32 gadget_socket_state;
 
+/* A network device's name; empty: none. */
+typedef char gadget_device[16];
+
+/* In place of a protocol: sockets that send and receive whole packets. */
+#define GADGET_PROTOCOL_PACKET 0xff11
+#define GADGET_PROTOCOL_XDP 0xff2c
+
 struct snapshot_socket {
 	struct gadget_record record;
 	__u64 inode;
@@ -44,6 +52,8 @@ struct snapshot_socket {
 	gadget_fd fd;
 	/* The inode number of the network namespace. */
 	__u32 netns;
+	/* For packet sockets: the device that it is bound to. Empty: none. */
+	gadget_device device;
 	__u32 unused_32;
 };
 
@@ -108,6 +118,7 @@ static __always_inline void set_ends(struct snapshot_socket *row, struct sock_co
 	__u8 state = BPF_CORE_READ(sk, skc_state);
 
 	row->family = BPF_CORE_READ(sk, skc_family);
+	__builtin_memset(row->device, 0, sizeof(row->device));
 	gadget_local_ip(row->local, (struct sock *)sk);
 	gadget_remote_ip(row->remote, (struct sock *)sk);
 	row->local_port = BPF_CORE_READ(sk, skc_num);
@@ -120,12 +131,44 @@ static __always_inline void set_ends(struct snapshot_socket *row, struct sock_co
 		row->state = state == TCP_ESTABLISHED ? GADGET_SOCKET_CONNECTED : GADGET_SOCKET_UNCONNECTED;
 }
 
-static __always_inline struct sock *internet_socket_of(struct file *file)
+/* A packet socket or one of AF_XDP has no addresses. */
+static __always_inline void set_raw(struct snapshot_socket *row, struct sock_common *sk)
+{
+	struct packet_sock *packet = (void *)sk;
+	__u32 index = 0;
+
+	gadget_no_ip(row->local);
+	gadget_no_ip(row->remote);
+	row->local_port = row->remote_port = 0;
+	row->family = BPF_CORE_READ(sk, skc_family);
+	row->protocol = row->family == AF_XDP ? GADGET_PROTOCOL_XDP : GADGET_PROTOCOL_PACKET;
+	row->state = GADGET_SOCKET_UNCONNECTED;
+	row->netns = netns_of(sk);
+	row->unused_32 = 0;
+	if (row->family == AF_PACKET && bpf_core_field_exists(packet->ifindex))
+		index = BPF_CORE_READ(packet, ifindex);
+	gadget_device_name(row->device, (struct sock *)sk, index);
+}
+
+static __always_inline bool receives_raw(struct sock *sk)
+{
+	struct packet_sock *packet = (void *)sk;
+
+	return BPF_CORE_READ(sk, __sk_common.skc_family) == AF_XDP || !bpf_core_field_exists(packet->num) ||
+	       BPF_CORE_READ(packet, num);
+}
+
+static __always_inline bool is_raw(__u16 family)
+{
+	return family == AF_PACKET || family == AF_XDP;
+}
+
+static __always_inline struct sock *listed_socket_of(struct file *file)
 {
 	struct sock *sk = gadget_socket_of_file(file);
 	__u16 family = sk ? BPF_CORE_READ(sk, __sk_common.skc_family) : 0;
 
-	return family == AF_INET || family == AF_INET6 ? sk : NULL;
+	return family == AF_INET || family == AF_INET6 || is_raw(family) ? sk : NULL;
 }
 
 static __always_inline void note_socket(const struct sock *sk, __u8 who)
@@ -148,7 +191,7 @@ int sockets_of_processes(struct bpf_iter__task_file *ctx)
 
 	if (!task || !file)
 		return 0;
-	sk = internet_socket_of(file);
+	sk = listed_socket_of(file);
 	key = (__u64)sk;
 	known = sk ? bpf_map_lookup_elem(&seen, &key) : NULL;
 	/* A second descriptor, or a second process with the same socket. */
@@ -163,10 +206,17 @@ int sockets_of_processes(struct bpf_iter__task_file *ctx)
 		note_resident(task, &row.record);
 	if (!sk)
 		return 0;
-	row.protocol = BPF_CORE_READ(sk, sk_protocol);
-	set_ends(&row, (struct sock_common *)sk);
-	if (!wanted(&row))
-		return 0;
+	if (is_raw(BPF_CORE_READ(sk, __sk_common.skc_family))) {
+		set_raw(&row, (struct sock_common *)sk);
+		if (filter_port || !gadget_wanted_addresses(row.local, row.remote) ||
+		    (filter_listening && !receives_raw(sk)))
+			return 0;
+	} else {
+		row.protocol = BPF_CORE_READ(sk, sk_protocol);
+		set_ends(&row, (struct sock_common *)sk);
+		if (!wanted(&row))
+			return 0;
+	}
 	row.inode = BPF_CORE_READ(file, f_inode, i_ino);
 	row.fd = ctx->fd;
 	if (gadget_iterate_emit(ctx->meta, &row.record, sizeof(row), 0))

@@ -3,7 +3,8 @@
  * trace dns: emits one `struct gadget_packet` for each UDP or TCP packet from or to the servers' port. From these, the
  * client makes one `struct trace_dns` for each question: kubectl_gadget/protocols/dns.py.
  *
- * Hooks: cgroup_skb at the node's root. Not seen: questions that never leave their process, such as those that a cache
+ * Hooks: cgroup_skb at the node's root; for packets of packet sockets and AF_XDP, where a device takes them
+ * (gadget/network/packet_socket.h). Not seen: questions that never leave their process, such as those that a cache
  * answers, and DNS over TLS, HTTPS or QUIC.
  */
 #include <gadget/record.h>
@@ -12,7 +13,10 @@ const volatile __u16 filter_port = 53;
 
 #define GADGET_HANDLES_PORT(PORT) (!filter_port || (PORT) == filter_port)
 
+#define GADGET_RAW_BYTES GADGET_PIECE_BYTES
+
 #include <gadget/network/packet.h>
+#include <gadget/network/packet_socket.h>
 #include <gadget/ends.h>
 
 typedef __u16 gadget_dns_type;
@@ -41,6 +45,9 @@ struct trace_dns {
 	__u32 retries;
 	__u16 id;
 	gadget_dns_flags flags;
+	/* The kind of socket. */
+	gadget_address_family family;
+	__u16 unused_16;
 	gadget_string name;
 	gadget_strings addresses;
 	gadget_strings answers;
@@ -74,6 +81,25 @@ static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
 		gadget_give_back(packet);
 	}
 	return GADGET_PASS;
+}
+
+static __always_inline void gadget_handle_raw(struct gadget_raw *raw)
+{
+	struct gadget_packet *packet = raw->packet;
+	__u32 bytes = packet->payload_bytes < raw->readable ? packet->payload_bytes : raw->readable;
+
+	if (!gadget_has_port(packet, filter_port) || !gadget_wanted_addresses(packet->local, packet->remote))
+		return;
+	if (!packet->payload_bytes && !(packet->flags & GADGET_TCP_SYN))
+		return;
+	if (bytes > GADGET_PIECE_BYTES)
+		bytes = GADGET_PIECE_BYTES;
+	if (bytes && bpf_probe_read_kernel((void *)packet + sizeof(*packet), bytes, (const void *)raw->payload))
+		bytes = 0;
+	packet->unused_16 = packet->unused_32 = 0;
+	packet->payload.offset = sizeof(*packet);
+	packet->payload.length = bytes;
+	gadget_emit(&packet->record, sizeof(*packet) + bytes, 0);
 }
 
 SEC("cgroup_skb/ingress")

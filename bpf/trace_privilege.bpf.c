@@ -2,11 +2,13 @@
 /*
  * trace privilege: emits one `struct trace_privilege` for each call that changes users, groups, capabilities or
  * namespaces, or takes control of another process, with the privileges before and after; for each exec that gains
- * privileges; and for each process that leaves its container's cgroup.
+ * privileges; for each process that leaves its container's cgroup; and for each socket of AF_PACKET or AF_XDP, which
+ * sends packets that pass by IP.
  *
  * Hooks: entry and exit of the system calls below, and the tracepoints task_newtask, sched_process_exec and
  * cgroup_attach_task. The trap: most calls of clone and prctl are not of interest and must cost almost nothing.
  */
+#include <gadget/network/socket_file.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
@@ -166,6 +168,25 @@ ON_CALL(setresgid, gadget_argument(registers, 1))
 ON_CALL(setgroups, FIRST)
 ON_CALL(capset, 0)
 ON_CALL(chroot, 0)
+
+/* The family of the socket, not of the arguments: SOCK_PACKET of AF_INET makes one of AF_PACKET. */
+GADGET_ON_EXIT(socket)
+{
+	struct sock *sk = result >= 0 ? gadget_socket_of_fd(result) : NULL;
+	__u16 family = sk ? BPF_CORE_READ(sk, __sk_common.skc_family) : FIRST;
+
+	if (family == AF_PACKET) {
+		BEGIN("packet_socket");
+		privilege->target = result >= 0 ? result : gadget_argument(registers, 1);
+		return end(privilege);
+	}
+	if (family == AF_XDP) {
+		BEGIN("xdp_socket");
+		privilege->target = result >= 0 ? result : gadget_argument(registers, 1);
+		return end(privilege);
+	}
+	return 0;
+}
 
 /* These calls return the previous id, whether they succeed or not. */
 ON_ENTRY(setfsuid)

@@ -4,7 +4,8 @@
  * per second while there is traffic, and one when the flow ends.
  *
  * Hooks: cgroup_skb, which sees each packet of the node's sockets once, with its real addresses, whichever call sends
- * it; cgroup/sock_release for the end. Not seen: packets that are dropped before they reach the socket.
+ * it; cgroup/sock_release for the end; for packets that a packet socket or AF_XDP sends, where a device takes them
+ * (gadget/network/packet_socket.h). Not seen: packets that are dropped before they reach the socket.
  *
  * The trap: for SCTP, packets belong to the listening socket until a connection is accepted.
  */
@@ -70,6 +71,65 @@ static __always_inline bool gadget_flow_headers(struct __sk_buff *skb, struct ga
 }
 
 #include <gadget/network/datagram_flows.h>
+#include <gadget/network/packet_socket.h>
+
+/* The kernel does not tell when a packet socket is closed. So its flows have no last row, but a row for each packet, up
+ * to this many; then at most one in this time. */
+#define RAW_ROWS 1000
+#define RAW_INTERVAL 10000000ULL
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, GADGET_RAW_FLOWS);
+	__type(key, struct gadget_raw_key);
+	__type(value, struct flow);
+} raw_flows SEC(".maps");
+
+static __always_inline void first_raw(struct gadget_raw_key *key, struct gadget_packet *packet, __u64 now)
+{
+	struct workspace *work = gadget_take_slot(&slots);
+	struct flow *flow;
+
+	if (!work)
+		return;
+	flow = &work->flow;
+	flow->row =
+		(struct trace_udp){.record = packet->record, .protocol = packet->protocol, .family = packet->family};
+	__builtin_memcpy(flow->row.local, packet->local, sizeof(gadget_ip));
+	__builtin_memcpy(flow->row.remote, packet->remote, sizeof(gadget_ip));
+	flow->row.local_port = packet->local_port;
+	flow->row.remote_port = packet->remote_port;
+	flow->first = flow->last = flow->reported = now;
+	count(flow, packet, 1);
+	bpf_map_update_elem(&raw_flows, key, flow, BPF_ANY);
+	report(flow, OPERATION_FIRST, now);
+	gadget_give_back(work);
+}
+
+static __always_inline void gadget_handle_raw(struct gadget_raw *raw)
+{
+	struct gadget_packet *packet = raw->packet;
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct gadget_raw_key key;
+	struct flow *flow;
+
+	if (packet->protocol != IPPROTO_UDP || !gadget_has_port(packet, filter_port) ||
+	    !gadget_wanted_addresses(packet->local, packet->remote))
+		return;
+	gadget_raw_key_of(&key, packet);
+	flow = bpf_map_lookup_elem(&raw_flows, &key);
+	if (!flow) {
+		if (packet->outgoing)
+			first_raw(&key, packet, now);
+		return;
+	}
+	count(flow, packet, 1);
+	flow->last = now;
+	if (flow->row.sent_packets + flow->row.received_packets <= RAW_ROWS || now - flow->reported >= RAW_INTERVAL) {
+		flow->reported = now;
+		report(flow, OPERATION_FLOW, now);
+	}
+}
 
 GADGET_PACKETS_OF("udp sctp");
 

@@ -75,6 +75,8 @@ class Who:
     user_pid: int | None = None
     """another process that sends over the socket, which it inherited or received"""
     user_comm: str = ""
+    socket: str = ""
+    """packet or xdp, if the process sends with headers of its own, by such a socket; else empty"""
     address: str = ""
     """the text to show when an end is known by its address alone"""
     scope: str = ""
@@ -103,6 +105,7 @@ class Who:
         if not self.pid:
             return ""
         user = f", used by {self.user_comm} {self.user_pid}" if self.user_pid else ""
+        user += f", {self.socket} socket" if self.socket else ""
         return f"{self.comm} {self.pid}{user}"
 
     def and_then(self, later: "Who") -> "Who":
@@ -113,6 +116,7 @@ class Who:
             and (later.pid or not self.pid)
             and (later.exec_id or not self.exec_id)
             and (later.user_pid or not self.user_pid)
+            and (later.socket or not self.socket)
             and (later.entity != "world" or self.entity == "world")
         ):
             return later
@@ -129,6 +133,7 @@ class Who:
             exec_id=process.exec_id or self.exec_id,
             user_pid=user.user_pid,
             user_comm=user.user_comm,
+            socket=later.socket or self.socket,
             scope=later.scope,
         )
 

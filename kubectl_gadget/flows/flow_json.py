@@ -99,6 +99,7 @@ def who_members(who: Who, ip: str) -> dict[str, Any]:
         "exec_id": who.exec_id or None,
         "user_pid": who.user_pid,
         "user_comm": who.user_comm or None,
+        "socket": who.socket or None,
     }
 
 

@@ -18,7 +18,7 @@ _PARTY = Shape(
     "map",
     members={
         **dict.fromkeys(("ip", "entity", "name", "namespace", "pod", "container", "service", "node"), TEXT),
-        **dict.fromkeys(("comm", "exec_id", "user_comm"), TEXT),
+        **dict.fromkeys(("comm", "exec_id", "user_comm", "socket"), TEXT),
         **dict.fromkeys(("port", "pid", "user_pid"), INT),
         **dict.fromkeys(("names", "labels"), TEXTS),
         "workload": Shape("map", members={"kind": TEXT, "name": TEXT}),

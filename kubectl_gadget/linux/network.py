@@ -12,7 +12,9 @@ _FAMILIES = {1: "unix", 2: "IPv4", 10: "IPv6", 16: "netlink", 17: "packet", 38: 
 _PROTOCOLS = {
     0: "IP", 1: "ICMP", 2: "IGMP", 6: "TCP", 17: "UDP", 33: "DCCP", 41: "IPv6", 47: "GRE", 50: "ESP", 51: "AH",
     58: "ICMPv6", 132: "SCTP", 136: "UDPLITE", 255: "RAW", 262: "MPTCP",
+    0xFF11: "PACKET", 0xFF2C: "XDP",
 }  # fmt: skip
+"""The last two are no protocols, but kinds of sockets (bpf/snapshot_socket.bpf.c)."""
 family_name = Namer(_FAMILIES)
 """`IPv4` for AF_INET"""
 protocol_name = Namer(_PROTOCOLS)

@@ -225,6 +225,7 @@ class Dns(Stage):
             "client": client,
             "client_port": client_port,
             "protocol": packet.protocol,
+            "family": packet.family,
             "type": named.type,
             "rcode": rcode,
             "role": role,

@@ -37,6 +37,8 @@ class Packet(NamedTuple):
     missing: int
     network_namespace: int = 0
     """its inode number; 0: unknown"""
+    family: int = 0
+    """of the socket: AF_INET, AF_INET6, AF_PACKET or AF_XDP; 0: unknown"""
 
 
 _NUMBERS = ("timestamp", "socket", "local_port", "remote_port", "protocol", "outgoing", "flags", "sequence")
@@ -50,7 +52,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
     end, after = record.field("exec_id").offset, record.field("socket").offset
     spans = batch.spans(record.field("payload"))
     memory = batch.buffer.bytes.tobytes()
-    columns = {name: batch.raw(name).tolist() for name in (*_NUMBERS, "network_namespace")}
+    columns = {name: batch.raw(name).tolist() for name in (*_NUMBERS, "network_namespace", "family")}
     # numpy drops trailing NULs of byte strings.
     addresses = [[value.ljust(16, b"\0") for value in batch.raw(name).tolist()] for name in ("local", "remote")]
     places = zip(
@@ -63,7 +65,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
     for start, payload, length, whole, local, remote, numbers in zip(
         *zip(*places, strict=True), *addresses, zip(*columns.values(), strict=True), strict=True
     ):
-        time, socket, local_port, remote_port, protocol, outgoing, flags, sequence, netns = numbers
+        time, socket, local_port, remote_port, protocol, outgoing, flags, sequence, netns, family = numbers
         yield Packet(
             time,
             memory[start : start + end],
@@ -80,6 +82,7 @@ def packets(batch: Batch) -> Iterator[Packet]:
             memory[payload : payload + length],
             max(0, whole - length),
             netns,
+            family,
         )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPod
+from tests.bpf import packet_sockets
 from tests.bpf.network import alone_on_cpu, sent_again
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.flows.pod_network import PodNetwork
@@ -382,6 +383,24 @@ def floods(_: Connection, host: str, port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for _ in range(TIMES):
             sock.sendto(bytes(1009), (host, port))
+
+
+def past_ip(_: Connection, way: str, source: str, host: str) -> None:
+    packet_sockets.send(way, "eth0", (source, 4321), (host, 7777), [b"x" * 41] * TIMES, packet_sockets.BROADCAST)
+
+
+@pytest.mark.parametrize(("way", "kind"), [("datagrams", "packet"), ("xdp", "xdp")])
+def test_what_is_sent_past_ip_is_a_flow_that_says_so(
+    net: PodNetwork, xwing: DemoPod, deathstar: DemoPod, way: str, kind: str
+) -> None:
+    with net.flows("--report-interval", "0") as events:
+        net.start(xwing, past_ip, way, net.addresses["xwing"], net.addresses["deathstar"]).heard()
+    ours = [event for event in events if event["destination"]["port"] == 7777]
+    assert {(*ends(event), event["protocol"], event["source"]["socket"]) for event in ours} == {
+        ("alliance/xwing", "empire/deathstar", "UDP", kind)
+    }
+    assert {event["source"]["comm"] for event in ours} == {"past_ip"}
+    assert ours[-1]["sent_packets"] == TIMES
 
 
 def test_datagrams_that_a_full_socket_drops_are_dropped_in_their_flow(

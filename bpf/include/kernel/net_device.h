@@ -20,6 +20,11 @@ struct net_device {
 	int ifindex;
 	struct hlist_node index_hlist;
 	possible_net_t nd_net;
+	/* ARPHRD_… */
+	unsigned short type;
+	/* The number of layers of devices above and below, and itself. */
+	unsigned char upper_level;
+	unsigned char lower_level;
 };
 
 struct net {

@@ -16,6 +16,9 @@ struct sk_buff {
 	struct sock *sk;
 	char cb[48];
 	unsigned int len;
+	unsigned int data_len;
+	/* The device that received it; 0: none, as for a packet that is being sent. */
+	int skb_iif;
 	__u32 hash;
 	__u32 mark;
 	__u32 priority;
@@ -23,6 +26,27 @@ struct sk_buff {
 	__u16 network_header;
 	__u16 transport_header;
 	unsigned char *head;
+	unsigned char *data;
+	/* Where struct skb_shared_info is: an offset from `head`, on 64-bit machines. */
+	unsigned int end;
+};
+
+struct skb_frag {
+	unsigned int offset;
+};
+
+struct skb_shared_info {
+	void *destructor_arg;
+	struct skb_frag frags[1];
+};
+
+/* Before 21d2e6737c97 "net: add netmem to skb_frag_t and use bvec" (6.9), when it was a struct bio_vec. */
+struct bio_vec___skb {
+	unsigned int bv_offset;
+};
+
+struct skb_shared_info___old {
+	struct bio_vec___skb frags[1];
 };
 
 /* TCP's data in `cb`. Since 6.15, the flags have two bytes; this is the lower one. */

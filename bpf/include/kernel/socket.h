@@ -14,6 +14,8 @@
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_PACKET 17
+#define AF_XDP 44
 
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
@@ -149,6 +151,22 @@ struct tcp_sock {
 
 struct socket {
 	struct sock *sk;
+};
+
+struct packet_sock {
+	unsigned long flags;
+	/* The device and the protocol (an EtherType) that it receives; 0: any, none. */
+	int ifindex;
+	__be16 num;
+};
+
+enum packet_sock_flags {
+	PACKET_SOCK_QDISC_BYPASS = 6,
+};
+
+/* Where the kernel has no such flag: which function sends. */
+struct packet_sock___xmit {
+	void *xmit;
 };
 
 #pragma clang attribute pop

@@ -32,8 +32,11 @@ OPERATIONS = {"connect": CONNECT, "accept": ACCEPT, "close": CLOSE, "syn": SYN, 
 """numbers of a row's operation, in EndColumns"""
 _MOST_KNOWN = 65536
 _NUMBERS = ("duration", "rtt", "sent", "received")
-_WHO = struct.Struct("<QII16s16s16s")
-"""number of the place, pid, pid of the socket's other user, exec ID, comm, the other user's comm"""
+_WHO = struct.Struct("<IIII16s16s16s")
+"""number of the place, family of the socket if it is one of RAW, pid, pid of the socket's other user, exec ID, comm,
+the other user's comm"""
+RAW = {17: "packet", 44: "xdp"}
+"""Sockets whose processes send with headers of their own: AF_PACKET, AF_XDP."""
 _SERVER = 2
 _SIDES = ("", "client", "server")
 """by a row's initiator"""
@@ -253,7 +256,10 @@ class EndReader:
             pod_uid=row.get("pod_uid") or "",
         )
         user = row.get("user_pid") or None, row.get("user_comm") or ""
-        return self._who(row["node"], container, row.get("pid"), row.get("comm") or "", row.get("exec_id") or "", *user)
+        family = row.get("family") or ""
+        socket = family if family in RAW.values() else ""
+        process = row.get("pid"), row.get("comm") or "", row.get("exec_id") or ""
+        return self._who(row["node"], container, *process, *user, socket)
 
     def _read_address(self, address: bytes) -> str:
         text = address_text(address) or ""
@@ -271,6 +277,9 @@ class EndReader:
         # Whatever identifies a process, as one value of bytes: a faster key for a dictionary than a tuple of values.
         words = np.zeros((len(batch), _WHO.size // 8), np.uint64)
         words[:, 0] = self._numbered_places(batch)
+        if batch.gadget.name == "trace_udp" and "family" in has:
+            family = batch.raw("family").astype(np.uint64)
+            words[:, 0] |= np.where(np.isin(family, tuple(RAW)), family, 0).astype(np.uint64) << np.uint64(32)
         for name, shift in (("pid", 0), ("user_pid", 32)):
             if name in has:
                 words[:, 1] |= batch.raw(name).astype(np.uint64) << np.uint64(shift)
@@ -301,11 +310,20 @@ class EndReader:
         return found
 
     def _read_who(self, key: bytes) -> Who:
-        place, pid, user_pid, exec_id, comm, user_comm = _WHO.unpack(key)
+        place, family, pid, user_pid, exec_id, comm, user_comm = _WHO.unpack(key)
         node, container = self._place_list[place]
         program = read_exec_id(exec_id)
         texts = [exact(until_nul(text)) for text in (comm, user_comm)]
-        return self._who(node, container, pid, texts[0], program.text(node) if program else "", user_pid, texts[1])
+        return self._who(
+            node,
+            container,
+            pid,
+            texts[0],
+            program.text(node) if program else "",
+            user_pid,
+            texts[1],
+            RAW.get(family, ""),
+        )
 
     def _who(
         self,
@@ -316,6 +334,7 @@ class EndReader:
         exec_id: str,
         user_pid: int | None,
         user_comm: str,
+        socket: str = "",
     ) -> Who:
         pod = self._book.facts(owner.namespace, owner.pod) if owner.pod else None
         return Who(
@@ -328,6 +347,7 @@ class EndReader:
             exec_id=exec_id if pid else "",
             user_pid=user_pid or None,
             user_comm=user_comm if user_pid else "",
+            socket=socket,
             scope=f"{node}/{owner.pod_uid or owner.pod}",
         )
 

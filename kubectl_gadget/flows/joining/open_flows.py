@@ -43,6 +43,7 @@ Row = Mapping[str, Any]
 
 COLUMNS = (
     *("timestamp", "node", "namespace", "pod", "container", "pod_uid", "pid", "comm", "exec_id", "user_pid"),
+    "family",
     *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "stack", "source", "source_port"),
     *("destination", "destination_port", "direction", "length", "role", "protocol", "client", "client_port"),
     *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),

@@ -56,6 +56,7 @@ def batch_of(gadget: str, node: str) -> Batch:
             **{name: UNKNOWN if row % 2 else row * 1000 for name in numbers},
             **dict.fromkeys(("sent_segments", "received_segments", "sent_packets", "received_packets"), row),
             "retransmits": row % 3,
+            "family": (2, 10, 17, 44)[row % 4] if gadget == "trace_udp" else 2,
         }
         writer.add(b"", 1_000_000_000 + row, {name: value for name, value in values.items() if name in names})
     batch = decode(kind, node, writer.take())

@@ -49,7 +49,7 @@ struct GADGET_FLOW {
 	enum operation operation;
 	gadget_ip_protocol protocol;
 	__u8 unused_8;
-	__u16 unused_16;
+	gadget_address_family family;
 	__u32 unused_32;
 };
 
@@ -226,6 +226,7 @@ static __always_inline void first_packet(struct workspace *work, const struct fl
 	flow->row.local_port = key->local_port;
 	flow->row.remote_port = key->remote_port;
 	flow->row.protocol = work->packet.protocol;
+	flow->row.family = work->packet.family;
 	flow->first = flow->last = flow->reported = now;
 	count(flow, &work->packet, packets);
 	if (!queue || bpf_map_update_elem(&flows, key, flow, BPF_NOEXIST) || !push(queue, key)) {
@@ -277,7 +278,8 @@ static __always_inline bool has_flows(struct __sk_buff *skb)
 	if (!sk)
 		return false;
 	sk = bpf_sk_fullsock(sk);
-	return sk && gadget_flow_protocol(sk->protocol);
+	/* A raw socket may send any protocol (IP_HDRINCL). */
+	return sk && (gadget_flow_protocol(sk->protocol) || sk->type == SOCK_RAW);
 }
 
 static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
@@ -342,7 +344,7 @@ static __always_inline void end_all(__u64 socket)
 SEC("cgroup/sock_release")
 int flows_ended(struct bpf_sock *ctx)
 {
-	if (!gadget_flow_protocol(ctx->protocol))
+	if (!gadget_flow_protocol(ctx->protocol) && ctx->type != SOCK_RAW)
 		return GADGET_ALLOW;
 	end_all((__u64)ctx);
 	gadget_forget_owner(ctx);

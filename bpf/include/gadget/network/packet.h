@@ -69,6 +69,10 @@ struct gadget_packet {
 	gadget_string payload;
 	/* The inode number of the socket's network namespace; 0: unknown. */
 	__u32 network_namespace;
+	/* The kind of socket: gadget/network/packet_socket.h. */
+	gadget_address_family family;
+	__u16 unused_16;
+	__u32 unused_32;
 };
 
 /* Memory in which programs build their records. */
@@ -213,6 +217,7 @@ static __always_inline bool gadget_begin_packet(struct __sk_buff *skb, struct ga
 		return false;
 	gadget_exec_of_owner(&packet->exec_id, owner);
 	packet->socket = bpf_get_socket_cookie(skb);
+	packet->family = gadget_read_at(struct sock, sk, __sk_common.skc_family);
 	return true;
 }
 
@@ -234,6 +239,8 @@ static __always_inline bool gadget_begin_viewed_packet(struct __sk_buff *skb, st
 	gadget_exec_of_owner(&packet->exec_id, owner);
 	packet->socket = bpf_get_socket_cookie(skb);
 	packet->network_namespace = gadget_network_namespace(sk);
+	packet->family = gadget_read_at(struct sock, sk, __sk_common.skc_family);
+	packet->unused_16 = packet->unused_32 = 0;
 	return true;
 }
 

@@ -66,7 +66,8 @@ static __always_inline void gadget_own_socket(__u64 address, struct task_struct 
 SEC("cgroup/sock_create")
 int socket_made(struct bpf_sock *ctx)
 {
-	if (GADGET_OWNED(ctx->protocol))
+	/* A raw socket may send any protocol. */
+	if (GADGET_OWNED(ctx->protocol) || ctx->type == SOCK_RAW)
 		gadget_own_socket((__u64)ctx, gadget_task(), BPF_ANY);
 	return GADGET_ALLOW;
 }
@@ -78,7 +79,7 @@ int socket_made(struct bpf_sock *ctx)
 SEC("cgroup/sock_release")
 int socket_released(struct bpf_sock *ctx)
 {
-	if ((ctx->protocol != IPPROTO_TCP || ctx->type == SOCK_RAW) && GADGET_OWNED(ctx->protocol))
+	if (ctx->type == SOCK_RAW || (ctx->protocol != IPPROTO_TCP && GADGET_OWNED(ctx->protocol)))
 		gadget_forget_owner(ctx);
 	return GADGET_ALLOW;
 }
@@ -95,7 +96,7 @@ static __always_inline int gadget_own_used(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!sk || !GADGET_OWNED(ctx->protocol) || gadget_kept_elsewhere(ctx->protocol))
+	if (!sk || (!GADGET_OWNED(ctx->protocol) && ctx->type != SOCK_RAW) || gadget_kept_elsewhere(ctx->protocol))
 		return GADGET_ALLOW;
 	if (ctx->protocol != IPPROTO_TCP || GADGET_HANDLES_PORT(bpf_ntohs(ctx->user_port)) ||
 	    GADGET_HANDLES_PORT(sk->src_port))
@@ -191,7 +192,8 @@ int find_users(struct bpf_iter__task_file *ctx)
 	if (!sk)
 		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if ((family == AF_INET || family == AF_INET6) && GADGET_OWNED(BPF_CORE_READ(sk, sk_protocol)))
+	if ((family == AF_INET || family == AF_INET6) &&
+	    (GADGET_OWNED(BPF_CORE_READ(sk, sk_protocol)) || BPF_CORE_READ(sk, sk_type) == SOCK_RAW))
 		gadget_own_socket((__u64)sk, task, BPF_NOEXIST);
 	return 0;
 }
