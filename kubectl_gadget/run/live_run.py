@@ -50,6 +50,8 @@ _FREEZE_CHANGES = 100
 """While nodes attach, what there is after so many of their changes is not looked through for garbage again."""
 _ANSWER_SECONDS = 30.0
 """Time limit for a node's snapshot, unless --timeout is given."""
+_REASON_SECONDS = 5.0
+"""Time between --start-timeout and the end of a run that traces nothing."""
 _WAIT_SECONDS = 5.0
 """Time between two messages about nodes that are not attached yet."""
 
@@ -377,7 +379,10 @@ class LiveRun:
         if any(state.attached for state in self._states.values()):
             self._progress.warn(f"not waiting any longer for {self._waited_for()}")
             self._check()
-        else:
+            return
+        # Whoever starts the agents gives up soon after, and knows why they do not start.
+        await asyncio.sleep(_REASON_SECONDS)
+        if not any(state.attached for state in self._states.values()):
             self._stop("no agent has started in time")
 
     def _waited_for(self) -> str:

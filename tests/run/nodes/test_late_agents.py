@@ -103,6 +103,27 @@ async def test_a_run_of_which_no_agent_starts_in_time_is_an_error(tmp_path: Path
     assert "try: --start-timeout" in said
 
 
+async def test_agents_that_never_start_are_named_with_the_reason_of_their_pods(tmp_path: Path) -> None:
+    async with FakeCluster(2, agent=agents(node_1=0, node_2=0)) as cluster:
+        cluster.faults.waiting |= dict.fromkeys(cluster.nodes, ("ContainerCreating", ""))
+        runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+        await runner.start("trace", "exec", "-A", "--start-timeout", "1s")
+        code, _, said = await runner.end(interrupt=False)
+    assert code == 1
+    assert "ContainerCreating" in said
+
+
+async def test_one_agent_that_never_starts_makes_the_run_fail(tmp_path: Path) -> None:
+    async with FakeCluster(2, agent=agents(node_1=0, node_2=0)) as cluster:
+        cluster.faults.waiting["node-2"] = ("ContainerCreating", "")
+        runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+        await runner.start("trace", "exec", "-A", "--start-timeout", "2s", "--timeout", "3s")
+        code, _, said = await runner.end(interrupt=False)
+    assert code == 1
+    assert "from 1 of 2 nodes; lost there: 0" in said
+    assert "node-2" in said.partition("lost there: 0")[2]
+
+
 @pytest.mark.parametrize("flag", ["--fail-on", "--expect"])
 async def test_no_match_is_inconclusive_when_not_everything_was_traced(tmp_path: Path, flag: str) -> None:
     words = ("--timeout", "1s", "--start-timeout", "1s", flag, 'comm == "sh"')
