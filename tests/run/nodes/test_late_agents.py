@@ -16,7 +16,7 @@ from tests.run.nodes.test_cluster_runs import Runner
 
 LATE_AGENT = """
 import os, select, sys, time
-from kubectl_gadget.wire.frames import FrameDecoder, FrameType
+from kubectl_gadget.wire.frames import LAST, EventsHeader, FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.message import parse
 from tests.json_frames import encode_json
 from tests.run.scripted import HELLO
@@ -25,13 +25,15 @@ def say(type_, **value):
     clocks = {"boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME), "realtime_ns": time.time_ns()}
     os.write(1, encode_json(type_, {**value, **clocks}))
 
-say(FrameType.HELLO, **{**HELLO, "node": os.environ["NODE_NAME"], "kinds": ["stream", "top"]})
+say(FrameType.HELLO, **{**HELLO, "node": os.environ["NODE_NAME"], "kinds": ["stream", "top", "snapshot"]})
 decoder, due = FrameDecoder(), None
 while True:
     wait = None if due is None else max(0, due - time.monotonic())
     if not select.select([0], [], [], wait)[0]:
         due = None
         say(FrameType.STARTED, gadgets=[])
+        if kind == "snapshot":
+            os.write(1, encode(FrameType.EVENTS, EventsHeader(0, LAST, 0).encode()))
         continue
     data = os.read(0, 1 << 16)
     if not data:
@@ -39,6 +41,7 @@ while True:
     for frame in decoder.feed(data):
         if frame.type == FrameType.RUN:
             due = time.monotonic() + float(sys.argv[1])
+            kind = parse(frame.payload)["gadgets"][0].get("kind", "stream")
         elif frame.type == FrameType.HEARTBEAT:
             say(FrameType.PONG, id=parse(frame.payload)["id"])
         elif frame.type == FrameType.STOP:
@@ -122,6 +125,27 @@ async def test_one_agent_that_never_starts_makes_the_run_fail(tmp_path: Path) ->
     assert code == 1
     assert "from 1 of 2 nodes; lost there: 0" in said
     assert "node-2" in said.partition("lost there: 0")[2]
+
+
+async def test_a_snapshot_waits_for_no_node_longer_than_for_its_start(tmp_path: Path) -> None:
+    async with FakeCluster(2, agent=agents(node_1=0, node_2=NEVER)) as cluster:
+        runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+        await runner.start("snapshot", "process", "-A", "--start-timeout", "1s")
+        code, _, said = await runner.end(interrupt=False)
+    assert code == 1
+    assert "from 1 of 2 nodes; lost there: 0" in said
+    assert "not traced: node-2: its programs are being attached" in said
+
+
+async def test_a_run_that_ends_while_it_waits_names_the_node_that_it_waits_for(tmp_path: Path) -> None:
+    async with FakeCluster(2, agent=agents(node_1=0, node_2=NEVER)) as cluster:
+        runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+        await runner.start("trace", "exec", "-A")
+        await runner.until_said("waiting for node-2 (programs are being attached)")
+        code, _, said = await runner.end()
+    assert code == 128 + signal.SIGINT
+    assert "from 1 of 2 nodes; lost there: 0" in said
+    assert "not traced: node-2: its programs are being attached, and the run ended" in said
 
 
 @pytest.mark.parametrize("flag", ["--fail-on", "--expect"])
