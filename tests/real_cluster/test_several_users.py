@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agents.manifests import second_namespace
+from kubectl_gadget.agents.pod_readiness import not_ready
 from tests.real_cluster.real_cluster import ClusterRun, listed, run_pod, until
 
 pytestmark = pytest.mark.cluster
@@ -46,7 +47,7 @@ class Seen:
     failures: list[str] = field(default_factory=list)
 
 
-def use(number: int, agents: str, until_time: float, folder: Path, seen: Seen) -> None:
+def use(number: int, nodes: list[str], agents: str, until_time: float, folder: Path, seen: Seen) -> None:
     """One user: begins a run, ends it after a while in some way, and begins the next one."""
     chance = random.Random(number)
     turn = 0
@@ -56,7 +57,7 @@ def use(number: int, agents: str, until_time: float, folder: Path, seen: Seen) -
         where.mkdir()
         began = time.monotonic()
         words = ("trace", "exec", "-A", "-o", "json", "-v", "--start-timeout", "5m", "--agent-namespace", agents)
-        node = chance.choice(["node-1", "node-2", None])
+        node = chance.choice([*nodes, None])
         run = ClusterRun(where, *words, *(("--node", node) if node else ()))
         try:
             run.until_said("starting agent pod")
@@ -90,11 +91,14 @@ def test_five_users_who_begin_and_end_at_random_do_not_disturb_each_other(
 ) -> None:
     seconds = float(os.environ.get("KUBECTL_GADGET_SOAK_SECONDS", "600" if is_long else "60"))
     run_pod(namespace, "works", "while :; do /bin/true; sleep 0.5; done")
+    nodes = [found["metadata"]["name"] for found in listed("nodes") if not_ready(found) is None]
     seen = Seen()
     agents = f"kg-soak-{secrets.token_hex(3)}"
     began = time.monotonic()
     users = [
-        threading.Thread(target=use, args=(number, agents, began + seconds, tmp_path, seen), name=f"user {number}")
+        threading.Thread(
+            target=use, args=(number, nodes, agents, began + seconds, tmp_path, seen), name=f"user {number}"
+        )
         for number in range(USERS)
     ]
     for user in users:
