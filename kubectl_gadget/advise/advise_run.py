@@ -8,7 +8,6 @@ import io
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TextIO
 
 from kubectl_gadget.advise.recipe import UsesOf
@@ -19,13 +18,14 @@ from kubectl_gadget.kube.api.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
-from kubectl_gadget.recording.replay_run import replayed, seconds_of
+from kubectl_gadget.recording.replay_run import replayed
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.run.coverage import Coverage, doubts
+from kubectl_gadget.run.coverage import Coverage, Doubt, doubts
 from kubectl_gadget.run.live_run import LiveRun, begin
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.wire.policy_events.body import rfc3339
 
 _MISSING = "some peers are not known by name"
 INTERVAL = 5.0
@@ -62,7 +62,6 @@ def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     sink = order.sink(len(options.gadgets) > 1)
     followers = () if options.local else (seen.follower(_MISSING),)
     options = replace(options, make_sink=lambda *_: sink, followers=followers)
-    began = datetime.now(UTC)
     try:
         run, code, _ = run_to_end(options, progress, lambda run: bool(recording.uses))
     finally:
@@ -70,7 +69,7 @@ def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     _note_watched(recording, run.watched)
     if options.local:
         _add_local(recording)
-    recording.runs.append(_period(began, run.coverage, run.lost))
+    recording.runs.append(_period(run.coverage.since_ns, run.seconds, run.coverage, run.lost))
     return code
 
 
@@ -85,10 +84,10 @@ def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> i
         if any(reader.meta.get("local", True) for reader in run.readers):
             _add_local(recording)
         lost = run.lost()
-        for reader in run.readers:
-            began = datetime.fromtimestamp(next((item.first_ns for item in reader.segments()), 0) / 1e9, UTC)
+        covered = run.covered()
+        for end in run.ends:
             # What was lost is known for all of them together.
-            recording.runs.append(_period(began, run.covered(), lost, seconds_of(reader)))
+            recording.runs.append(_period(end.began_ns, end.seconds, end.coverage or covered, lost))
             lost = 0
     recording.inventory.add(seen.inventory())
     return run.code
@@ -125,13 +124,13 @@ def _note_watched(recording: SeenUses, containers: Iterable[Container]) -> None:
         recording.watch((item.namespace, item.pod, item.container), item.earlier)
 
 
-def _period(began: datetime, coverage: Coverage, lost: int, seconds: float | None = None) -> WatchPeriod:
+def _period(began_ns: int, seconds: float, covered: Coverage, lost: int) -> WatchPeriod:
     return WatchPeriod(
-        began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=round(coverage.seconds if seconds is None else seconds, 1),
-        nodes=tuple(node.name for node in coverage.traced),
+        began=f"{rfc3339(began_ns)[:19]}Z",
+        seconds=round(seconds, 1),
+        nodes=tuple(node.name for node in covered.nodes),
         lost=lost,
-        failed=tuple(dict.fromkeys(reason.node for reason in doubts(coverage) if reason.node)),
+        doubts=tuple(reason.text for reason in doubts(covered, began_ns) if reason.doubt is not Doubt.LOST),
     )
 
 

@@ -35,9 +35,8 @@ def warnings(recording: SeenUses) -> Iterator[str]:
     lost = sum(run.lost for run in recording.runs)
     if lost:
         yield f"{lost:,} events were lost, so something may be missing (try: --ring-size 16Mi)"
-    failed = sorted({node for run in recording.runs for node in run.failed})
-    if failed:
-        yield f"not watched from the beginning to the end: {some(failed, _MOST_NAMED)}"
+    if doubts := list(dict.fromkeys(text for run in recording.runs for text in run.doubts)):
+        yield f"not everything was watched: {some(doubts, _MOST_NAMED)}"
     seconds = recording.seconds
     if seconds < _SHORT:
         yield (

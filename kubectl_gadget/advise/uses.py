@@ -33,8 +33,8 @@ class WatchPeriod:
     nodes: tuple[str, ...]
     lost: int
     """number of events that are missing"""
-    failed: tuple[str, ...] = ()
-    """nodes that were not watched to the end"""
+    doubts: tuple[str, ...] = ()
+    """what else was not watched, as clauses (run/coverage.py)"""
 
 
 @dataclass

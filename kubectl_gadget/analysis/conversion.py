@@ -93,15 +93,12 @@ def _absolute(moment: Moment, end_ns: int) -> int:
 def _into_dataset(options: RunOptions, run: RecordedRun, sink: "ParquetSink", stderr: TextIO) -> int:
     try:
         with replayed(replace(options, make_sink=lambda *_: sink, sort=False), io.StringIO(), stderr) as shown:
-            states = shown.frames.states
-            if options.quiet and coverage.doubts(shown.covered()):
-                gaps = sum(state.gap_seconds for state in states.values())
-                what = f"{summary.missing(states, 0):,} events lost in the run, {gaps:.1f} s without a connection"
-                stderr.write(escape(f"{shown.readers[0].path}: rows are missing: {what}") + "\n")
+            if options.quiet and (doubted := _doubts(shown)):
+                stderr.write(escape(f"{shown.readers[0].path}: rows are missing: {coverage.some(doubted)}") + "\n")
         if shown.code > _INTERRUPTED:
             sink.abandon()
         else:
-            sink.finish({"run": _described(run), "loss": _losses(shown), "gadgets": _schemas(run)})
+            sink.finish({"run": _described(run), "loss": _losses(shown), "gadgets": _schemas(run)}, shown.covered())
     except BaseException as error:
         sink.abandon()
         if isinstance(error, OSError):
@@ -280,9 +277,16 @@ def _schemas(run: RecordedRun) -> list[dict[str, Any]]:
     ]
 
 
+def _doubts(run: Replayed) -> list[str]:
+    """Return what a run may not have seen, as clauses."""
+    found = (coverage.doubts(end.coverage, end.began_ns) for end in run.ends if end.coverage is not None)
+    return [*(reason.text for reasons in found for reason in reasons), *run.without_coverage()]
+
+
 def _losses(run: Replayed) -> dict[str, Any]:
-    """What is missing in the rows, by node and in the files."""
+    """Return what is missing in the rows, by node and in the files."""
     return {
+        "doubts": _doubts(run),
         "nodes": {
             name: {
                 "events": summary.events(state),

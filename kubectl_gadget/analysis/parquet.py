@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kubectl_gadget.analysis import arrow_columns
-from kubectl_gadget.analysis.views import CONTAINERS, table_name
+from kubectl_gadget.analysis.views import CONTAINERS, COVERAGE, table_name
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.extras import require
 from kubectl_gadget.gadgets.schema import Gadget
@@ -27,6 +27,7 @@ from kubectl_gadget.rows.batch import Batch, join
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.vectors import different, exact
+from kubectl_gadget.run.coverage import Coverage, missing
 
 pa: Any = require("pyarrow", "Parquet")
 pq: Any = require("pyarrow.parquet", "Parquet")
@@ -140,8 +141,9 @@ class ParquetSink(WholeSink):
             if waiting.rows >= _ROWS_AT_ONCE or waiting.bytes >= _BYTES_AT_ONCE:
                 self._write_out(waiting)
 
-    def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Writes what waits, and gives all files their names. `metadata` goes into each of them, as JSON."""
+    def finish(self, metadata: Mapping[str, Any], coverage: Coverage) -> None:
+        """Write what waits and who was traced, and give all files their names. `metadata` goes into each of them, as
+        JSON."""
         for waiting in self._waiting.values():
             self._write_out(waiting)
             if table_name(waiting.gadget) not in self.rows:  # a query must find a table without rows, too
@@ -149,6 +151,7 @@ class ParquetSink(WholeSink):
         self._written()
         self._writer.shutdown()
         self._write_containers()
+        self._write_coverage(coverage)
         texts = {f"kubectl_gadget.{key}": json.dumps(value) for key, value in metadata.items()}
         for key in list(self._open):
             self._retire(key, texts)
@@ -218,6 +221,27 @@ class ParquetSink(WholeSink):
         for code, node in (divmod(pair, len(nodes)) for pair in pairs.tolist()):
             if rows.owners.containers[code].kind in ("container", "sandbox"):
                 self._containers.setdefault(nodes[node], set()).add(rows.owners.containers[code])
+
+    def _write_coverage(self, coverage: Coverage) -> None:
+        """Write a row for each node that was selected."""
+        times = [pa.field(name, pa.timestamp("ns", "UTC")) for name in ("selected", "attached", "until")]
+        names = [pa.field(name, pa.string()) for name in ("cause", "why")]
+        numbers = [pa.field("gap_seconds", pa.float64()), pa.field("lost", pa.int64())]
+        rows = [
+            {
+                "node": exact(node.name),
+                "selected": node.selected_ns or None,
+                "attached": node.attached_ns or None,
+                "until": node.until_ns or (coverage.ended_ns if node.attached_ns else 0) or None,
+                "gap_seconds": round(node.gap_seconds, 3),
+                "lost": missing(node.lost),
+                "cause": exact(node.cause),
+                "why": exact(node.why),
+            }
+            for node in coverage.nodes
+        ]
+        schema = pa.schema([pa.field("node", pa.string()), *times, *numbers, *names])
+        self._file(COVERAGE, self._day, schema).write(pa.RecordBatch.from_pylist(rows, schema=schema))
 
     def _write_containers(self) -> None:
         items = [

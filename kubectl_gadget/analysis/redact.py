@@ -72,6 +72,9 @@ class Redaction:
                 self._find_names(record.data)
             elif record.kind == RecordKind.NODE:
                 names.add(record.data.decode("utf-8", "replace"))
+            elif record.kind == RecordKind.COVERAGE:
+                nodes = (self._json(record.data) or {}).get("nodes")
+                names.update(str(node.get("name")) for node in nodes or () if isinstance(node, dict))
             elif record.kind in (RecordKind.OBJECTS, RecordKind.ANSWERS) or (
                 record.kind == RecordKind.FRAME and record.type in (FrameType.CONTAINERS, SELECTED)
             ):
@@ -153,10 +156,20 @@ class Redaction:
         where = FrameType(record.type).name if kind == RecordKind.FRAME and record.type > 0 else kind.name
         if kind == RecordKind.META:
             return layout.to_json(self._meta(value))
+        if kind == RecordKind.COVERAGE:
+            for member in ("selected", "absent", "why", "remedy"):
+                self._remove(value, member)
         if kind == RecordKind.END and "kept" in value:  # why a file of `record --keep` was written: an expression
             self._redactor.count("command", "END.kept")
             value["kept"] = REMOVED
         return layout.to_json(self._walked(value, where))
+
+    def _remove(self, value: dict[str, Any], member: str) -> None:
+        """Remove texts of COVERAGE, which name what was looked for, of the run and of each node."""
+        for part in (value, *(node for node in value.get("nodes") or () if isinstance(node, dict))):
+            if part.get(member):
+                self._redactor.count("command", f"COVERAGE.{member}")
+                part[member] = [REMOVED] if isinstance(part[member], list) else REMOVED
 
     def _json(self, data: bytes) -> dict[str, Any] | None:
         try:

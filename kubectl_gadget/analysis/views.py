@@ -11,7 +11,7 @@ from pathlib import Path
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.yaml_files import own_data
 
-CONTAINERS, PROCESS, FLOWS = "containers", "process", "flows"
+CONTAINERS, COVERAGE, PROCESS, FLOWS = "containers", "coverage", "process", "flows"
 
 
 def table_name(gadget: Gadget) -> str:
@@ -19,7 +19,7 @@ def table_name(gadget: Gadget) -> str:
     of `trace process` are in process_events, since `process` has a row for each process."""
     words = gadget.command[1:] if gadget.command[0] == "trace" and len(gadget.command) > 1 else gadget.command
     name = re.sub(r"\W+", "_", "_".join(words), flags=re.ASCII).lower()[:64] or "events"
-    return f"{name}_events" if name in (CONTAINERS, PROCESS, FLOWS) else name
+    return f"{name}_events" if name in (CONTAINERS, COVERAGE, PROCESS, FLOWS) else name
 
 
 def definitions(dataset: Path, tables: Collection[str]) -> Iterator[str]:

@@ -11,9 +11,10 @@ from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.recording.contents import from_frame
 from kubectl_gadget.recording.layout import STEP_MARK
 from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.recording.recorded_run import RecordedRun
+from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, recorded_end
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.run.coverage import doubts, texts
 from kubectl_gadget.run.nodes.backlog import Events, StepMark
 from kubectl_gadget.run.nodes.coverage import Gap
 from kubectl_gadget.wire.agent_messages import ContainerChanges
@@ -26,6 +27,7 @@ class RecordingInfo:
     """The description of one file."""
 
     run: RecordedRun
+    end: RecordedEnd
     bytes: int
     segments: int = 0
     first_ns: int = 0
@@ -51,6 +53,13 @@ class RecordingInfo:
         """Whether it ends as its run did, and nothing in it is damaged."""
         return self.has_end and not (self.damaged_segments or self.dropped_bytes or self.is_cut or self.unreadable)
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Return what the run may not have seen, as clauses."""
+        if self.end.coverage is None:
+            return (f"who was traced from when to when is not known: {self.end.why_none}",)
+        return texts(doubts(self.end.coverage, self.end.began_ns))
+
     def to_json(self) -> dict[str, Any]:
         """Returns it for JSON output."""
         return {
@@ -74,6 +83,10 @@ class RecordingInfo:
             "nodes": dict(self.nodes),
             "pods": [f"{namespace}/{name}" for namespace, name in sorted(self.pods)],
             "steps": [{"name": mark.name, "time": rfc3339(mark.wall_ns)} for mark in self.steps],
+            "traced_from_ns": self.end.began_ns,
+            "traced_seconds": round(self.end.seconds, 3),
+            "coverage": None if self.end.coverage is None else self.end.coverage.to_json(),
+            "doubts": list(self.doubts),
             "gap_seconds": round(self.gap_seconds, 3),
             "damaged_segments": self.damaged_segments,
             "unreadable_frames": self.unreadable,
@@ -86,7 +99,8 @@ class RecordingInfo:
 def read_info(path: PathOrUrl) -> RecordingInfo:
     """Reads the file. Raises UsageError when it is not a recording."""
     with RecordingReader(path) as reader:
-        info = RecordingInfo(RecordedRun.from_meta(reader.meta, str(path)), reader.total_bytes)
+        run = RecordedRun.from_meta(reader.meta, str(path))
+        info = RecordingInfo(run, recorded_end(reader), reader.total_bytes)
         info.segments = sum(1 for _ in reader.segments())
         for step in reader.steps():
             info.first_ns, info.last_ns = info.first_ns or step.wall_ns, step.wall_ns

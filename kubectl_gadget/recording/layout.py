@@ -18,7 +18,7 @@ from kubectl_gadget.wire.message import parse
 
 MAGIC = b"\x89KGREC\r\n"
 """The first byte is not ASCII, and a transfer that converts line ends changes the last two."""
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 _FILE = struct.Struct("<8sHHI")
 FILE_BYTES = _FILE.size
 
@@ -74,6 +74,8 @@ class RecordKind(IntEnum):
     """for readers that start with this segment: records with everything that its frames refer to"""
     EARLIER = 11
     """for readers that could not read the segment before: its records, without its events"""
+    COVERAGE = 12
+    """who was traced, from when, to when: JSON (run/coverage.py); before END"""
 
 
 class DamagedError(GadgetError):

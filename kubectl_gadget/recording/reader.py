@@ -5,7 +5,7 @@ the file, so nothing in it is trusted before it was checked, and only one segmen
 """
 
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -60,6 +60,15 @@ class Damage:
     def add(self, error: DamagedError) -> None:
         self.segments += 1
         self.reasons[str(error)] += 1
+
+
+class LastRecords(NamedTuple):
+    """What the last segment says about the run. Both are missing if the client was killed, or still runs."""
+
+    end: dict[str, Any]
+    """empty: missing"""
+    coverage: dict[str, Any] | None
+    """None: missing, as before version 1.2 of the format"""
 
 
 class NoSegmentError(UsageError):
@@ -228,6 +237,21 @@ class RecordingReader:
         if len(data) != size or zlib.crc32(data) != crc:
             raise DamagedError(f"segment {header.number} is damaged")
         return compression.decompress(data, header.compression, header.events_bytes if events else header.control_bytes)
+
+    def find_end(self) -> "LastRecords":
+        """Return how the run ended, from the last segment alone."""
+        end: dict[str, Any] = {}
+        coverage: dict[str, Any] | None = None
+        for last in deque(self._find(Damage()), 1):
+            try:
+                for record in layout.records(self._block(last, events=False)):
+                    if record.kind == RecordKind.END:
+                        end = layout.json_of(record.data)
+                    elif record.kind == RecordKind.COVERAGE:
+                        coverage = layout.json_of(record.data)
+            except DamagedError:
+                break  # counted when its steps are read
+        return LastRecords(end, coverage)
 
     def segments(self) -> Iterator[SegmentHeader]:
         """The headers of all segments that can be found."""

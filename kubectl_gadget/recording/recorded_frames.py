@@ -57,7 +57,7 @@ class RecordedFrames:
         """frames that docs/recording.md does not allow, by the reason"""
         self._files = files
         self._span = span
-        self._nodes = nodes
+        self.nodes = nodes
         self._unknown = unknown
         self._objects = objects or ReplayedObjects(())
         self._hellos: dict[str, bytes] = {}
@@ -132,7 +132,7 @@ class RecordedFrames:
         for recorded in step.frames:
             if recorded.node in known and recorded.type in (FrameType.HELLO, FrameType.STARTED):
                 continue
-            if self._nodes and recorded.node not in self._nodes and recorded.type != STEP_MARK:
+            if self.nodes and recorded.node not in self.nodes and recorded.type != STEP_MARK:
                 continue
             if recorded.type == GAP and early:
                 continue

@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.gadgets.consistency import check
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.recording.contents import number
+from kubectl_gadget.recording.reader import LastRecords, RecordingReader
+from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+from kubectl_gadget.wire.message import Message
 
+_POLICY = "policy"
 _LAST_NS = 1 << 62
 """Any later time is of a damaged or hostile file, and no calendar has it."""
 
@@ -24,6 +28,11 @@ class RecordedGadget:
 
     gadget: Gadget
     parameters: Mapping[str, Any]
+
+    @property
+    def is_traced(self) -> bool:
+        """Return True for rows of events, which are not those of policies."""
+        return self.gadget.kind == "stream" and self.gadget.name != _POLICY
 
 
 @dataclass(frozen=True)
@@ -130,3 +139,66 @@ def _gadget(description: Any, name: str) -> Gadget:
     gadget = Gadget.from_json(description)
     check(gadget, name)
     return gadget
+
+
+# How a CI run ended, as its recording keeps it for `ci judge` and `behavior save --from`
+
+JOB = "job"
+"""The member of END that holds it"""
+
+
+class JobEnd(Message):
+    """What only the run itself knows."""
+
+    where: str = ""
+    """whose processes were traced, in words"""
+    began_ns: int = 0
+    """wall time at which everything was attached"""
+    elapsed_ns: int = 0
+    """until COMMAND had ended"""
+    incomplete: tuple[str, ...] = ()
+    """why events are missing that agents did not count as lost"""
+    has_unnamed: bool = False
+    """rows of containers without a name are rows like the others"""
+
+
+@dataclass(frozen=True)
+class RecordedEnd:
+    """When a recorded run traced, and whom: the only reading of it, for every command that says something about it."""
+
+    began_ns: int
+    """wall time from which what happened counts: of a CI run, when COMMAND began; else when all nodes were attached"""
+    seconds: float
+    """from then until COMMAND, or the run, had ended"""
+    coverage: Coverage | None
+    """None: the recording does not have it"""
+    job: JobEnd | None
+    """None: it was no CI run"""
+    why_none: str = ""
+    """why there is no coverage"""
+
+
+def recorded_end(reader: RecordingReader) -> RecordedEnd:
+    """Read how the run of a recording ended. Needs no other part of the file. Raises UsageError."""
+    found = reader.find_end()
+    try:
+        coverage = None if found.coverage is None else Coverage.from_json(found.coverage, "coverage")
+        job = JobEnd.from_json(found.end[JOB], JOB) if JOB in found.end else None
+    except FrameError as error:
+        raise UsageError(f"{reader.path}: how the run ended cannot be read: {error}") from None
+    if job is not None:
+        return RecordedEnd(job.began_ns, job.elapsed_ns / 1e9, coverage, job, _why_none(found))
+    if coverage is not None:
+        return RecordedEnd(coverage.since_ns, coverage.seconds, coverage, None)
+    headers = list(reader.segments())
+    first, last = min(header.first_ns for header in headers), max(header.last_ns for header in headers)
+    seconds = number(found.end.get("seconds"))
+    return RecordedEnd(first, (last - first) / 1e9 if seconds is None else seconds, None, None, _why_none(found))
+
+
+def _why_none(found: LastRecords) -> str:
+    if found.coverage is not None:
+        return ""
+    if found.end.keys() & {"continues", "kept"}:
+        return "the run went on after this file"
+    return "an earlier version recorded it" if found.end else "its client was killed, or the disk was full"

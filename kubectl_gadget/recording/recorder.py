@@ -16,13 +16,16 @@ from kubectl_gadget.recording.contents import to_frame
 from kubectl_gadget.recording.recorded_objects import ObjectsRecorder
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.selected_parts import MetObjects, SelectedFrames, of_processes, selects_all
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.nodes.backlog import Selected
 from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.run.steps.frame_sources import FrameSource, Step
+from kubectl_gadget.wire.agent_messages import Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.frames import FrameType
 
 Wants = Callable[[str, str], bool | None]
 
@@ -73,11 +76,19 @@ class Recorder:
             self.options = replace(options, followers=self._objects.followers())
         self._answers: dict[str, bool | None] = {}
         self._known: dict[str, bool | None] = {}
+        self._written: dict[str, bool | None] = {}
+        """answers in the file"""
         self._pending: Step | None = None
         self._is_over = False
         self._stop: Callable[[], object] = lambda: None
         self._taken_ns = 0
         self._changes: Sequence[Mapping[str, Any]] = ()
+        self._selected: SelectedFrames | None = None
+        """what is left of frames and answers; None: all of it, as are objects"""
+        self._met = MetObjects(self._is_selected)
+        if not selects_all(options):
+            gadgets = [run.gadget for run in options.gadgets]
+            self._selected = SelectedFrames(gadgets, self._asked_selector, of_processes(options))
 
     def create(self, failed: Callable[[str], object]) -> None:
         """Creates the file, if there is no ring. Raises UsageError."""
@@ -185,14 +196,27 @@ class Recorder:
         step, self._pending = self._pending, None
         answers = {key: value for key, value in self._answers.items() if self._known.get(key, ...) != value}
         self._known |= answers
-        frames = (RecordedFrame(item.node, *to_frame(item.content)) for item in step.items)
-        self.writer.step(step.now_ns, self._taken_ns, frames, answers, self._changes)
+        if self._selected is None:
+            frames = [RecordedFrame(item.node, *to_frame(item.content)) for item in step.items]
+            self.writer.step(step.now_ns, self._taken_ns, frames, answers, self._changes)
+            return
+        frames = self._selected.frames(step.items, step.now_ns, answers)
+        kept = self._selected.answers(answers)
+        kept = {key: value for key, value in kept.items() if self._written.get(key, ...) != value}
+        self._written |= kept
+        events = [frame.payload for frame in frames if frame.type == FrameType.EVENTS]
+        has_new_filter = any(isinstance(item.content, Selected) for item in step.items)
+        changes = self._met.changes(self._changes, events, has_new_filter) if self._objects else ()
+        self.writer.step(step.now_ns, self._taken_ns, frames, kept, changes)
+
+    def _asked_selector(self, pod_uid: str, pod_name: str) -> bool | None:
+        return self._selector(pod_uid, pod_name)
 
     def close(self, states: Mapping[str, NodeState], coverage: Coverage) -> str:
         """Ends the recording. Returns a message about it."""
         nodes = {
             name: {
-                "stats": [stats.to_json() for stats in state.connections],
+                "stats": [self._stats(name, stats).to_json() for stats in state.connections],
                 "gaps": state.gaps,
                 "gap_seconds": state.gap_seconds,
                 "error": None if state.error is None else str(state.error),
@@ -200,7 +224,7 @@ class Recorder:
             for name, state in states.items()
         }
         ending = self.options.ending(coverage) if self.options.ending else {}
-        whole = self.writer.close({"seconds": coverage.seconds, "nodes": nodes, **ending})
+        whole = self.writer.close({"seconds": coverage.seconds, "nodes": nodes, **ending}, coverage.to_json())
         self.has_failed = self._recording.is_all and not whole
         if self._recording.ring is not None:
             return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"
@@ -213,6 +237,9 @@ class Recorder:
             what = f"{self.writer.dropped:,} bytes of events are not in it: the disk or object store was too slow"
             self.problem = f"recorded in {self.writer.path}, with gaps: {what}"
         return self.problem
+
+    def _stats(self, node: str, stats: Stats) -> Stats:
+        return stats if self._selected is None else self._selected.stats(node, stats)
 
     @property
     def _pattern(self) -> str:

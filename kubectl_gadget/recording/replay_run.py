@@ -9,22 +9,23 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import itemgetter
 from typing import TextIO
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.output.standard_streams import require_writable
-from kubectl_gadget.recording.contents import from_frame, number
+from kubectl_gadget.recording.contents import from_frame
 from kubectl_gadget.recording.layout import STEP_MARK
 from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
 from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span
 from kubectl_gadget.recording.recorded_objects import ReplayedObjects
-from kubectl_gadget.recording.recorded_run import RecordedRun, applied
+from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, applied, recorded_end
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.rows.container_lookup import ContainerFilter
 from kubectl_gadget.run import coverage, summary
-from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage
+from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage, joined
 from kubectl_gadget.run.interrupts import heeded, how_to_end
 from kubectl_gadget.run.nodes.backlog import StepMark
 from kubectl_gadget.run.nodes.local_request import local_filter
@@ -56,14 +57,32 @@ class Replayed:
         found = self.pipeline.attribution
         return summary.missing(self.frames.states, found.unattributed) - (0 if with_unnamed else found.unnamed)
 
+    @cached_property
+    def ends(self) -> Sequence[RecordedEnd]:
+        """When each recorded run traced, and whom."""
+        return [recorded_end(reader) for reader in self.readers]
+
     def covered(self) -> Coverage:
-        """Return who was traced, from when, to when."""
-        first, last = _bounds(self.readers)
+        """Return who was traced, from when, to when: as the runs recorded it. Of a recording without that record, it is
+        what its frames show, and `without_coverage` says so."""
+        runs = [end.coverage or self._shown(end) for end in self.ends]
+        found, chosen = joined(runs), self.frames.nodes
+        nodes = tuple(node for node in found.nodes if not chosen or node.name in chosen)
+        return found.replace(nodes=nodes, unattributed=self.pipeline.attribution.unattributed)
+
+    def without_coverage(self) -> list[str]:
+        """Return which recordings do not say who was traced when, and why."""
+        return [
+            f"{reader.path}: it does not say who was traced from when to when: {end.why_none}"
+            for reader, end in zip(self.readers, self.ends, strict=True)
+            if end.coverage is None and reader.end is not None  # else it is among the damages
+        ]
+
+    def _shown(self, end: RecordedEnd) -> Coverage:
         nodes = (
             NodeCoverage(
                 name=name,
-                attached_ns=first,
-                until_ns=last,
+                attached_ns=end.began_ns,
                 gaps=_gaps(state),
                 cause="" if state.error is None else Cause.FAILED,
                 why="" if state.error is None else str(state.error),
@@ -71,12 +90,8 @@ class Replayed:
             )
             for name, state in self.frames.states.items()
         )
-        return Coverage(
-            complete_ns=first,
-            ended_ns=first + round(sum(map(seconds_of, self.readers)) * 1e9),
-            nodes=tuple(nodes),
-            unattributed=self.pipeline.attribution.unattributed,
-        )
+        ended_ns = end.began_ns + round(end.seconds * 1e9)
+        return Coverage(complete_ns=end.began_ns, ended_ns=ended_ns, nodes=tuple(nodes))
 
     def damages(self) -> list[str]:
         """What could not be read, one line each."""
@@ -210,15 +225,6 @@ def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
     return min(header.first_ns for header in headers), max(header.last_ns for header in headers)
 
 
-def seconds_of(reader: RecordingReader) -> float:
-    """Returns how long the run took: as it reported itself, or up to its last step."""
-    said = number((reader.end or {}).get("seconds"))
-    if said is not None:
-        return said
-    first, last = _bounds([reader])
-    return (last - first) / 1e9
-
-
 def _narrowed(options: RunOptions) -> ContainerFilter | None:
     """Returns the selection of the replay, on top of that of the run; None: no selection."""
     wanted = local_filter(options.selection)
@@ -273,7 +279,8 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
         progress.warn(f"{count} frames of the recording cannot be read: {reason}")
     for note in options.transform.notes() if options.transform else ():
         progress.warn(note)
-    reasons = (*coverage.texts(coverage.doubts(covered)), *(() if whole else ("the recording is damaged",)))
+    damaged = () if whole else ("the recording is damaged",)
+    reasons = (*coverage.texts(coverage.doubts(covered)), *damaged, *run.without_coverage())
     reason, code = pipeline.verdict.outcome(reasons)
     if reason:
         progress.warn(reason)

@@ -119,9 +119,11 @@ class Segment:
         if len(self._repeated) == before + len(times):
             del self._repeated[before:]
 
-    def end(self, end: Mapping[str, Any]) -> None:
-        """Adds how the run ended, or that the recording `continues` in another file."""
+    def end(self, end: Mapping[str, Any], coverage: Mapping[str, Any] | None = None) -> None:
+        """Add how the run ended, or that the recording `continues` in another file."""
         self._continues = bool(end.get("continues"))
+        if coverage is not None:
+            self._control += layout.record(RecordKind.COVERAGE, layout.to_json(coverage))
         self._control += layout.record(RecordKind.END, layout.to_json(end))
 
     def pack(self) -> PackedSegment:

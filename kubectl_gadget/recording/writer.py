@@ -71,6 +71,7 @@ class RecordingWriter:
         self._waiting: deque[TakenStep] = deque()
         self._waiting_bytes = 0
         self._end: Mapping[str, Any] | None = None
+        self._coverage: Mapping[str, Any] | None = None
         self._broken = False
         self._segment = Segment(0, time.time_ns(), self._meta)
         self._state = RunState()
@@ -115,10 +116,10 @@ class RecordingWriter:
         """How many files the ring was written to."""
         return 0 if self._ring is None else self._ring.files
 
-    def close(self, end: Mapping[str, Any]) -> bool:
-        """Writes waiting steps and how the run ended. Returns whether the recording is complete."""
+    def close(self, end: Mapping[str, Any], coverage: Mapping[str, Any] | None = None) -> bool:
+        """Write waiting steps, how the run ended and who was traced. Return whether the recording is complete."""
         with self._condition:
-            self._end = end
+            self._end, self._coverage = end, coverage
             self._condition.notify()
         self._thread.join(self._join_seconds)
         if self._thread.is_alive():
@@ -167,7 +168,7 @@ class RecordingWriter:
             if self._segment.size >= _SEGMENT_BYTES:
                 self._flush()
         if end is not None and not self._waiting:
-            self._segment.end(end)
+            self._segment.end(end, self._coverage)
             self._flush(is_last=True)
             return True
         if self._segment.is_due(self._seconds):

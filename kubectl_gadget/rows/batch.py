@@ -319,6 +319,17 @@ def decode(
     return batch
 
 
+def blanked(data: bytes | memoryview, rows: Batch) -> bytes:
+    """Return the ring buffer bytes of a batch without the contents of these rows, which are marked as discarded."""
+    made = np.frombuffer(data, np.uint8).copy()
+    heads = made.view("<u4")
+    for start in rows.starts.tolist():
+        place = (start - _HEADER) // 4
+        made[start : start + (int(heads[place]) & _LENGTH)] = 0
+        heads[place] |= _DISCARDED
+    return made.tobytes()
+
+
 def join(batches: Sequence[Batch]) -> Batch:
     """Concatenates batches of one gadget and one architecture into one batch, keeping their order.
 

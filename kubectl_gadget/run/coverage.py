@@ -137,19 +137,46 @@ def missing(causes: Mapping[str, int]) -> int:
 
 
 def joined(runs: Sequence[Coverage]) -> Coverage:
-    """Put several runs together, such as the files of a replay: each node's times stay those of its own run."""
+    """Put several runs together, such as the recordings of one replay. They may be days apart, and what counts is how
+    long each of them traced: so they follow one another without the time between them."""
     if len(runs) == 1:
         return runs[0]
+    since = min((run.since_ns for run in runs if run.since_ns), default=0)
+    nodes: dict[str, NodeCoverage] = {}
+    for run in runs:
+        for node in run.nodes:
+            moved = _moved(node, since - run.since_ns if run.since_ns else 0)
+            nodes[node.name] = _both(nodes[node.name], moved) if node.name in nodes else moved
     return Coverage(
         selected="; ".join(dict.fromkeys(run.selected for run in runs if run.selected)),
         absent=tuple(dict.fromkeys(name for run in runs for name in run.absent)),
         gadgets=tuple(dict.fromkeys(name for run in runs for name in run.gadgets)),
         began_ns=min((run.began_ns for run in runs), default=0),
-        complete_ns=min((run.complete_ns for run in runs if run.complete_ns), default=0),
-        ended_ns=max((run.ended_ns for run in runs), default=0),
+        complete_ns=since,
+        ended_ns=since + round(sum(run.seconds for run in runs) * 1e9) if since else 0,
         interrupted=any(run.interrupted for run in runs),
-        nodes=tuple(node for run in runs for node in run.nodes),
+        nodes=tuple(nodes.values()),
         unattributed=sum(run.unattributed for run in runs),
+    )
+
+
+def _moved(node: NodeCoverage, ns: int) -> NodeCoverage:
+    """Return a node with its times moved."""
+    return node.replace(
+        selected_ns=node.selected_ns and max(1, node.selected_ns + ns),
+        attached_ns=node.attached_ns and max(1, node.attached_ns + ns),
+        until_ns=node.until_ns and max(1, node.until_ns + ns),
+    )
+
+
+def _both(first: NodeCoverage, second: NodeCoverage) -> NodeCoverage:
+    """Return one node of two runs: what is in doubt in one of them is in doubt."""
+    worse = max(first, second, key=lambda node: (bool(node.cause), not node.attached_ns, node.attached_ns))
+    return worse.replace(
+        gaps=(*first.gaps, *second.gaps),
+        without={**first.without, **second.without},
+        lost=dict(Counter(first.lost) + Counter(second.lost)),
+        left=first.left and second.left,
     )
 
 

@@ -190,7 +190,9 @@ class LiveRun:
                         lambda: self._loop.call_soon_threadsafe(self._stop, "the recording has ended")
                     )
                 for service in self._options.services:
-                    surroundings = Surroundings(self._tasks, self._nodes.api, self._attached, self._stop, self._mark)
+                    surroundings = Surroundings(
+                        self._tasks, self._nodes.api, self._attached, self._stop, self._mark, self._completed_at
+                    )
                     await services.enter_async_context(service(surroundings))
             except BaseException:
                 await self._nodes.close()
@@ -219,6 +221,10 @@ class LiveRun:
                 raise result
         return showing.result()
 
+    def _completed_at(self) -> int:
+        """Return when all nodes were attached or had failed, in wall time; 0: not yet."""
+        return self._complete_ns and self._complete_ns + self._wall_ns
+
     def _covered(self, unattributed: int) -> Coverage:
         """Return who was traced, from when, to when, once all nodes are detached."""
         wall, options = self._wall_ns, self._options
@@ -228,7 +234,7 @@ class LiveRun:
             absent=self._nodes.absent(),
             gadgets=tuple(run.gadget.name for run in options.gadgets),
             began_ns=self._began_ns + wall,
-            complete_ns=self._complete_ns and self._complete_ns + wall,
+            complete_ns=self._completed_at(),
             ended_ns=(self._ended_ns or awake_or_not_ns()) + wall,
             interrupted=self._interrupts.signal is not None,
             nodes=(

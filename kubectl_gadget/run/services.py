@@ -29,6 +29,8 @@ class Surroundings:
     """ends the run, for this reason"""
     mark: "Callable[[StepMark], object]" = lambda mark: None
     """puts a mark into the stream, and so into the recording"""
+    complete_ns: Callable[[], int] = lambda: 0
+    """returns when `attached` was set (wall time), as the run's coverage says it; 0: not yet"""
 
 
 Service = Callable[[Surroundings], AbstractAsyncContextManager[object]]

@@ -24,10 +24,12 @@ def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -
 def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
     from kubectl_gadget.advise.evidence import summary, warnings
 
-    made = SeenUses(networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1",))])
+    made = SeenUses(
+        networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1 was not traced: no",))]
+    )
     told = list(warnings(made))
     assert "3 events were lost" in told[0]
-    assert "not watched from the beginning to the end: n1" in told[1]
+    assert told[1] == "not everything was watched: n1 was not traced: no"
     assert "10 s is too short to be complete" in told[2]
     assert summary(made) == "watched for 10 s, beginning at 2026-01-01T12:00:00Z, on 1 node"
     made.runs.append(WatchPeriod("2026-01-02T12:00:00Z", 200_000.0, ("n2",), 0))

@@ -141,5 +141,18 @@ def test_runs_are_joined_with_the_nodes_of_each() -> None:
     one, other = run(FINE, selected="a"), run(STARTING, selected="b", ended_ns=20 * S, unattributed=2)
     both = joined([one, other])
     assert [node.name for node in both.nodes] == ["node-1", "node-2"]
-    assert (both.selected, both.ended_ns, both.unattributed) == ("a; b", 20 * S, 2)
+    assert (both.selected, both.seconds, both.unattributed) == ("a; b", one.seconds + other.seconds, 2)
     assert joined([one]) is one
+
+
+def test_runs_that_are_days_apart_leave_nothing_in_doubt_between_them() -> None:
+    day = 86_400 * S
+    monday = run(FINE)
+    later = FINE.replace(attached_ns=FINE.attached_ns + day, until_ns=FINE.until_ns + day, lost={"ring_full": 1})
+    tuesday = run(later, complete_ns=monday.complete_ns + day, ended_ns=monday.ended_ns + day)
+
+    both = joined([monday, tuesday])
+
+    assert [node.name for node in both.nodes] == ["node-1"]
+    assert both.seconds == 2 * monday.seconds
+    assert [reason.doubt for reason in doubts(both)] == [Doubt.LOST]

@@ -39,10 +39,9 @@ def _print(file: str, found: "RecordingInfo") -> None:
     from kubectl_gadget.output.escape import escape
 
     run, pods = found.run, [f"{namespace}/{name}" for namespace, name in sorted(found.pods)]
-    seconds = max(0, found.last_ns - found.first_ns) / 1e9
     lines = [
         f"{file}: {' '.join(run.command)}, recorded by version {run.version}",
-        f"  when     {_time_of(found.first_ns)}, for {seconds:.1f} s",
+        f"  when     {_time_of(found.end.began_ns)}, for {found.end.seconds:.1f} s",
         f"  what     {run.selection}" + (f", --filter {run.filter!r}" if run.filter else ""),
         *(f"  gadget   {item.gadget.name}: {found.events[item.gadget.name]:,} events" for item in run.gadgets),
         *(f"  node     {name}: {count:,} events" for name, count in found.nodes.items()),
@@ -64,7 +63,8 @@ def _time_of(ns: int) -> str:
 
 
 def _missing(found: "RecordingInfo") -> Iterator[str]:
-    if found.gap_seconds:
+    yield from found.doubts
+    if found.gap_seconds and found.end.coverage is None:
         yield f"{found.gap_seconds:.1f} s while nodes could not be reached"
     if found.damaged_segments:
         yield f"damaged segments: {found.damaged_segments}"
