@@ -5,13 +5,11 @@ it was. That is kept with the facts, so that no comparison takes what was missed
 """
 
 import io
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import TextIO
+from typing import Any, NamedTuple, TextIO
 
 from kubectl_gadget.advise.advise_run import run_to_end
 from kubectl_gadget.behavior.behavior_gadgets import SYSCALLS, behavior_runs
@@ -19,28 +17,94 @@ from kubectl_gadget.behavior.facts import Behavior, WatchedRun
 from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.programs import PodContainer
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, Began
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.label_selectors import LabelSelector
 from kubectl_gadget.kube.seen_inventory import SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import Sink, TakingSink
 from kubectl_gadget.recording import recording_places
-from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.recording.recorded_run import RecordedRun
+from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, recorded_end
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import CAUSES, Coverage, Doubt, doubts
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import Replay, RunOptions
+from kubectl_gadget.run.services import Surroundings
+from kubectl_gadget.wire.policy_events.body import rfc3339
 
+OF_COMMAND = frozenset({"pid", "descendants"})
+"""Parameters with which a CI run traces only what COMMAND starts"""
 MISSING = "some workloads and other ends of connections are not known by name"
 """what is missing where the cluster's objects may not be listed"""
 
 
-def containers_of(watched: Sequence[Container]) -> list[Watched]:
-    """A run's containers, for its collection."""
-    return [Watched((item.namespace, item.pod, item.container), item.image, item.earlier) for item in watched]
+COMMAND = "command"
+"""The name of the container in facts of a CI job's own processes, which have none"""
+HOST = "(host)"
+"""The same for processes of the machine; no real container can have this name"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose rows become facts, if not only those of named containers."""
+
+    of_command: bool = False
+    """the rows are of a process and its descendants"""
+    with_host: bool = False
+    """there are also rows of processes that are in no container"""
+
+    @property
+    def needs_names(self) -> bool:
+        """Return True if only rows with the name of a container become facts."""
+        return not (self.of_command or self.with_host)
+
+    def name(self, records: Sequence[dict[str, Any]]) -> None:
+        """Put rows into the container that their facts belong to."""
+        if self.of_command:
+            for record in records:
+                record.update(namespace="", pod="", container=record["container"] or COMMAND)
+        elif self.with_host:
+            for record in records:
+                record["container"] = record["container"] or HOST
+
+    def containers(self, watched: Sequence[Container]) -> list[Watched]:
+        """Return the containers of a run, for its collection."""
+        if self.of_command:
+            return [Watched(("", "", COMMAND), "", False, of_run=True)]
+        found = [Watched((item.namespace, item.pod, item.container), item.image, item.earlier) for item in watched]
+        return [*found, Watched(("", "", HOST), "", True)] if self.with_host else found
+
+
+class Beginning:
+    """When a live run began: each selected node is attached, or has failed."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+        """wall time; 0: not yet"""
+
+    def text(self) -> str | None:
+        """Return it as in rows; None: not yet."""
+        return rfc3339(self.ns) if self.ns else None
+
+    @asynccontextmanager
+    async def noted(self, surroundings: Surroundings) -> AsyncIterator[None]:
+        """Note it: a service of the run."""
+
+        async def note() -> None:
+            await surroundings.attached.wait()
+            self.ns = surroundings.complete_ns()
+
+        surroundings.tasks.start(note(), "beginning of the run")
+        yield
+
+
+def subject_of(runs: Iterable[RecordedRun]) -> Subject:
+    """Return whose rows recordings of one job have."""
+    every = list(runs)
+    of_command = all(item.parameters.keys() >= OF_COMMAND for run in every for item in run.gadgets if item.is_traced)
+    return Subject(of_command, any(run.host for run in every) and not of_command)
 
 
 @dataclass
@@ -48,14 +112,23 @@ class _Collecting:
     """One run that is being collected."""
 
     generalizer: Generalizer
+    subject: Subject
+    began: Began
     seen: SeenInventory = field(default_factory=SeenInventory)
     collection: Collection | None = None
 
     def applied(self, options: RunOptions) -> RunOptions:
         def make_sink(gadgets: Sequence[Gadget], *_: object) -> Sink:
-            collection = self.collection = Collection(self.generalizer, [gadget.event for gadget in gadgets])
+            events = [gadget.event for gadget in gadgets]
+            collection = self.collection = Collection(self.generalizer, events, self.began)
             members = MemberRows(COLUMNS, event=True)
-            return TakingSink(lambda rows: collection.add(members.records(rows)))
+
+            def take(rows: Rows) -> None:
+                records = members.records(rows)
+                self.subject.name(records)
+                collection.add(records)
+
+            return TakingSink(take)
 
         return replace(
             options, make_sink=make_sink, followers=(self.seen.follower(MISSING),), doing="collecting behavior"
@@ -65,14 +138,13 @@ class _Collecting:
         self,
         watched: Sequence[Container],
         run: WatchedRun,
-        incomplete: Sequence[str],
-        missing: Sequence[str],
+        gaps: "Gaps",
         sides: Sequence[LabelSelector | None] = (None,),
     ) -> list[Behavior]:
         """One for each selector; None selects all pods."""
         assert self.collection is not None
         inventory = self.seen.inventory()
-        end = RunEnd(inventory, containers_of(watched), run, tuple(incomplete), tuple(missing))
+        end = RunEnd(inventory, self.subject.containers(watched), run, *gaps)
 
         def is_selected(selector: LabelSelector | None, place: PodContainer) -> bool:
             pod = inventory.pod(*place[:2])
@@ -86,15 +158,18 @@ def collect_live(
 ) -> tuple[list[Behavior], int]:
     """Watches until the time is over or Ctrl-C. Returns the behavior of the pods of each selector, and the run's exit
     code: 0 for Ctrl-C. Raises GadgetError."""
-    collecting = _Collecting(generalizer)
+    beginning = Beginning()
+    subject = Subject(with_host=options.selection.host)
+    collecting = _Collecting(generalizer, subject, beginning.text)
     progress = Progress(stderr, options.quiet, options.verbose)
-    began = datetime.now(UTC)
-    run, code, early = run_to_end(collecting.applied(options), progress, lambda run: bool(run.watched))
+    asked = collecting.applied(replace(options, services=(*options.services, beginning.noted)))
+    run, code, early = run_to_end(asked, progress, lambda run: bool(run.watched))
     lost = run.lost - (run.unnamed if _is_restricted(options) else 0)
-    covered = run.coverage
-    incomplete = [*_incomplete(covered, lost), *filter(None, (early,))]
-    watched_run = WatchedRun(_time(began.timestamp()), round(covered.seconds, 1), lost, max(1, len(covered.traced)))
-    return collecting.behaviors(run.watched, watched_run, incomplete, _missing(covered), sides), code
+    gaps = gaps_of(run.coverage, lost, 0, bool(early))
+    watched_run = WatchedRun(
+        _time(run.coverage.since_ns), round(run.seconds, 1), lost, max(1, len(run.coverage.traced))
+    )
+    return collecting.behaviors(run.watched, watched_run, gaps, sides), code
 
 
 def collect_recordings(
@@ -102,29 +177,37 @@ def collect_recordings(
 ) -> list[Behavior]:
     """The behavior of each recorded run. `options` has the selection. Raises GadgetError."""
     with ExitStack() as stack:
-        runs = [(reader.paths, _has_syscalls(reader)) for reader in open_recordings(stack, files)]
-    return [
-        _of_recording(paths, replace(options, gadgets=behavior_runs(has)), generalizer, stderr) for paths, has in runs
-    ]
+        runs = [
+            _Recorded(tuple(reader.paths), RecordedRun.from_meta(reader.meta, str(reader.path)), recorded_end(reader))
+            for reader in open_recordings(stack, files)
+        ]
+    return [_of_recording(run, options, generalizer, stderr) for run in runs]
 
 
-def _has_syscalls(reader: RecordingReader) -> bool:
-    recorded = RecordedRun.from_meta(reader.meta, str(reader.path)).gadgets
-    return any(item.gadget.name in SYSCALLS for item in recorded)
+class _Recorded(NamedTuple):
+    """One recorded run, as its file says at its beginning and at its end."""
+
+    files: tuple[recording_places.PathOrUrl, ...]
+    run: RecordedRun
+    end: RecordedEnd
 
 
-def _of_recording(
-    files: Sequence[recording_places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
-) -> Behavior:
-    collecting = _Collecting(generalizer)
-    asked = replace(options, replay=Replay(tuple(files)), quiet=True)
+def _of_recording(recorded: _Recorded, options: RunOptions, generalizer: Generalizer, stderr: TextIO) -> Behavior:
+    end, job, subject = recorded.end, recorded.end.job, subject_of([recorded.run])
+    # Without coverage, nothing says when all nodes were attached, so everything counts.
+    began = rfc3339(end.began_ns) if job is not None or end.coverage is not None else ""
+    collecting = _Collecting(generalizer, subject, lambda: began)
+    gadgets = behavior_runs(any(item.gadget.name in SYSCALLS for item in recorded.run.gadgets))
+    asked = replace(options, gadgets=gadgets, replay=Replay(recorded.files), quiet=True)
     with replayed(collecting.applied(asked), io.StringIO(), stderr) as run:
-        covered, lost = run.covered(), run.lost(with_unnamed=not _is_restricted(options))
-        meta = RecordedRun.from_meta(run.readers[0].meta, str(run.readers[0].path))
-        seconds = sum(float((reader.end or {}).get("seconds") or 0) for reader in run.readers)
-        watched_run = WatchedRun(_time(meta.began_ns / 1e9), round(seconds, 1), lost, max(1, len(covered.traced)))
-        incomplete = [*_incomplete(covered, lost), *run.damages()]
-        found = collecting.behaviors(run.pipeline.watched(), watched_run, incomplete, _missing(covered))
+        covered = run.covered()
+        named_only = subject.needs_names or not job.has_unnamed if job is not None else not _is_restricted(options)
+        lost = run.lost(with_unnamed=named_only)
+        watched_run = WatchedRun(_time(end.began_ns), round(end.seconds, 1), lost, max(1, len(covered.traced)))
+        counted = {reason.text for reason in doubts(covered, end.began_ns)}
+        further = [*(() if job is None else job.incomplete), *run.damages(), *run.without_coverage()]
+        gaps = gaps_of(covered, lost, end.began_ns, not counted.issuperset(further))
+        found = collecting.behaviors(run.pipeline.watched(), watched_run, gaps)
     if run.code > 128:
         raise KeyboardInterrupt
     return found[0]
@@ -138,23 +221,35 @@ def _is_restricted(options: RunOptions) -> bool:
     return named or not (chosen.all_namespaces or options.local or options.replay)
 
 
-def _incomplete(coverage: Coverage, lost: int) -> Iterator[str]:
-    """Yield why every container of a run is incomplete. The texts have no numbers that differ from run to run.
+class Gaps(NamedTuple):
+    """What a run did not see of its containers. The texts have no numbers that differ from run to run."""
+
+    incomplete: tuple[str, ...] = ()
+    """why each container of the run is incomplete"""
+    missing: tuple[str, ...] = ()
+    """what was not watched at all"""
+
+
+def gaps_of(covered: Coverage, lost: int, since_ns: int, further: bool) -> Gaps:
+    """Return what a run did not see since then, of which `lost` events. `further`: there is more than that.
 
     A node that joined later is no reason: its containers are known to have run before they were watched."""
+    incomplete, missing = dict[str, None](), dict[str, None]()
     if lost:
-        causes: Counter[str] = sum((Counter(node.lost) for node in coverage.nodes), Counter())
-        named = [CAUSES.get(cause, cause) for cause in sorted(causes) if causes[cause] and cause != "cut_strings"]
-        yield f"events were lost ({', '.join(named) or 'of unknown containers'})"
-    found = {reason.doubt for reason in doubts(coverage)}
-    yield from (str(doubt) for doubt in (Doubt.GAP, Doubt.LATE, Doubt.ENDED) if doubt in found)
+        causes = sorted({cause for node in covered.nodes for cause in node.lost if cause != "cut_strings"})
+        named = ", ".join(CAUSES.get(cause, cause) for cause in causes)
+        incomplete[f"events were lost ({named or 'of unknown containers'})"] = None
+    for reason in doubts(covered, since_ns):
+        if reason.doubt in (Doubt.NOTHING, Doubt.NOT_TRACED, Doubt.ABSENT):
+            missing[reason.text] = None
+        elif reason.doubt not in (Doubt.LOST, Doubt.JOINED):
+            incomplete[str(reason.doubt)] = None
+        elif reason.doubt is Doubt.LOST and not lost:
+            incomplete[reason.text] = None
+    if further:
+        incomplete["something is missing in this run"] = None
+    return Gaps(tuple(incomplete), tuple(missing))
 
 
-def _missing(coverage: Coverage) -> list[str]:
-    """Return what was not watched at all, so that whole workloads may be absent."""
-    missing = (Doubt.NOT_TRACED, Doubt.ABSENT)
-    return [reason.text for reason in doubts(coverage) if reason.doubt in missing]
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(wall_ns: int) -> str:
+    return f"{rfc3339(wall_ns)[:19]}Z"

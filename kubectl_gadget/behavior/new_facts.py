@@ -18,7 +18,7 @@ from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind,
 from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.programs import PodContainer, Row
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, RowFacts, was_running_before
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, Began, RowFacts
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
 from kubectl_gadget.behavior.risk import programs
@@ -26,7 +26,7 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.container_lookup import UNKNOWN, Container
+from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 
 _OPENS, _PROCESSES = "trace_open", "trace_process"
@@ -34,7 +34,8 @@ _MOST_KNOWN = 500_000
 """opens that are remembered; beyond this, all are forgotten and judged again"""
 _MOST_NEW = 20_000
 """new facts of one container of a workload"""
-_OpenKey = tuple[str, int, int, bytes]
+_OWNER = "(owner)"
+"""what a row gets for its fact, which may be found later: its wall time and its container"""
 
 
 class NewFacts:
@@ -48,9 +49,10 @@ class NewFacts:
         generalizer: Generalizer,
         inventory: Callable[[], Inventory] = Inventory,
         as_workload: Callable[[Unit], Unit] = lambda unit: unit,
+        began: Began = lambda: "",
     ) -> None:
         """`inventory` returns the cluster's objects as they are now; `as_workload` gives the unit of the baseline that
-        another one is to be compared with."""
+        another one is to be compared with; facts count from when the run `began`."""
         self._baseline = baseline
         self._generalizer = generalizer
         self._inventory = inventory
@@ -62,12 +64,11 @@ class NewFacts:
         """the number of new facts, up to one more than are shown"""
         self._names: dict[tuple[Unit, str, str], set[str]] = {}
         """new names in a directory, by program and access and directory"""
-        self._facts = RowFacts(generalizer, self._take)
+        self._facts = RowFacts(generalizer, self._take, began=began)
         self._members = MemberRows(COLUMNS, event=True)
         self._opens: dict[tuple[str, int], set[bytes]] = {}
         self._opens_known = 0
         self._found: list[NewFact] = []
-        self._now: tuple[int, Container] = 0, UNKNOWN
         self._units: dict[PodContainer, Unit] = {}
         self._known_inventory: Inventory | None = None
         self._destinations: Destinations | None = None
@@ -96,9 +97,7 @@ class NewFacts:
             self._known_inventory, self._destinations = inventory, Destinations(inventory, self._generalizer)
             self._units.clear()
         self._found = []
-        for row, container, time in sorted(dictionaries, key=lambda item: was_running_before(item[0]), reverse=True):
-            self._now = time, container
-            self._facts.add((row,))
+        self._facts.add({**row, _OWNER: (time, container)} for row, container, time in dictionaries)
         return self._found
 
     def _forget_programs(self, rows: Rows) -> None:
@@ -163,7 +162,7 @@ class NewFacts:
         self._new.add(fact)
         self._new_of[unit] = count
         change = new_change(fact, before, self._ran)
-        time, container = self._now
+        time, container = row[_OWNER]
         self._found.append(NewFact(change, time, row["node"], container, row["pid"], row["comm"] or ""))
         # From here on the program is known, so that it is reported once.
         self._ran.add((fact.unit, fact.program))

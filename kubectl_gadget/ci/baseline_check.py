@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.behavior.baseline import Baseline
-from kubectl_gadget.behavior.behavior_run import containers_of
+from kubectl_gadget.behavior.behavior_run import Gaps, Subject
 from kubectl_gadget.behavior.comparison import compare, doubts, paired
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
 from kubectl_gadget.behavior.from_rows import collection
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
+from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, Began
 from kubectl_gadget.ci.assertions import Assertion, judged
 from kubectl_gadget.ci.finding import Check, Finding, SourceLocation, Where, cut, limited
 from kubectl_gadget.ci.from_changes import from_changes
@@ -23,11 +23,7 @@ from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 
-_COMMAND = "command"
-"""The name of the container in facts of COMMAND's own processes, which have none"""
-_HOST = "(host)"
-"""The same for processes of the machine; no real container can have this name"""
-_INCOMPLETE = ("something is missing in this run",)
+_NAMED = Subject()
 
 
 @dataclass(frozen=True)
@@ -38,25 +34,17 @@ class BehaviorOrder:
     errors: Collection[FactKind] = ()
     """kinds of facts that must not be new"""
     assertions: tuple[Assertion, ...] = ()
-    of_command: bool = False
-    """the rows are of COMMAND's own processes"""
-    with_host: bool = False
-    """there are also rows of processes that are in no container"""
-
-    @property
-    def needs_names(self) -> bool:
-        """Whether only rows with the name of a container become facts."""
-        return not (self.of_command or self.with_host)
+    subject: Subject = _NAMED
 
 
 class BehaviorCheck:
     """Collects facts, and judges them at the end."""
 
-    def __init__(self, order: BehaviorOrder, events: Iterable[str]) -> None:
+    def __init__(self, order: BehaviorOrder, events: Iterable[str], began: Began = lambda: "") -> None:
         """`events`: the gadgets that run."""
         self.seen = SeenInventory()
         self._order = order
-        self._collection = collection.Collection(Generalizer(read_rules(None)), events)
+        self._collection = collection.Collection(Generalizer(read_rules(None)), events, began)
         self._members = MemberRows(COLUMNS, event=True)
 
     def take(self, rows: Rows) -> None:
@@ -65,22 +53,12 @@ class BehaviorCheck:
             return
         kept = rows if len(parts) == len(rows.parts) else Rows(parts)
         records = self._members.records(kept)
-        if self._order.of_command:
-            for record in records:
-                record.update(namespace="", pod="", container=record["container"] or _COMMAND)
-        elif self._order.with_host:
-            for record in records:
-                record["container"] = record["container"] or _HOST
+        self._order.subject.name(records)
         self._collection.add(records)
 
-    def behavior(self, watched: Sequence[Container], run: WatchedRun, incomplete: Sequence[str]) -> Behavior:
-        containers = [] if self._order.of_command else containers_of(watched)
-        if self._order.of_command:
-            containers.append(collection.Watched(("", "", _COMMAND), "", False))
-        elif self._order.with_host:
-            containers.append(collection.Watched(("", "", _HOST), "", True))
-        reasons = _INCOMPLETE if incomplete else ()
-        return self._collection.behavior(collection.RunEnd(self.seen.inventory(), containers, run, reasons))
+    def behavior(self, watched: Sequence[Container], run: WatchedRun, gaps: Gaps) -> Behavior:
+        containers = self._order.subject.containers(watched)
+        return self._collection.behavior(collection.RunEnd(self.seen.inventory(), containers, run, *gaps))
 
     def checks(self, found: Behavior, incomplete: Sequence[str]) -> list[Check]:
         why = "events are missing" if incomplete else "; ".join(_gaps(found.coverage))

@@ -18,7 +18,6 @@ from kubectl_gadget.behavior.behavior_run import MISSING
 from kubectl_gadget.ci.activity import SeenProcess
 from kubectl_gadget.ci.child_command import Command, writing_as
 from kubectl_gadget.ci.finding import RunReport
-from kubectl_gadget.ci.job_end import JOB, JobEnd
 from kubectl_gadget.ci.job_steps import Marks, Request, serving, step_answer
 from kubectl_gadget.ci.left_running import LeftRunning
 from kubectl_gadget.ci.run_checks import CheckOrder, RunChecks, TracedRun
@@ -26,6 +25,7 @@ from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.escape import for_log, printable
+from kubectl_gadget.recording.recorded_run import JOB, JobEnd
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts, where
 from kubectl_gadget.run.nodes.backlog import StepMark
 from kubectl_gadget.run.nodes.local_request import local_filter
@@ -121,7 +121,8 @@ class CiRun:
         """a signal came before everything was attached; a session that just attaches may still do it"""
         self._left = 0
         self._tracing_ended_at: float | None = None
-        self._checks = RunChecks(order.checks, [run.gadget.event for run in options.gadgets], self._marks)
+        events = [run.gadget.event for run in options.gadgets]
+        self._checks = RunChecks(order.checks, events, self._marks, lambda: self._began_ns)
         self._options = replace(
             options,
             services=(*options.services, self._serve),
@@ -294,7 +295,7 @@ class CiRun:
 
 def has_unnamed(local: bool, selection: Selection, facts: "BehaviorOrder | None" = None) -> bool:
     """Whether rows of containers that the agent could not name are judged like the run's other rows."""
-    if facts is not None and facts.needs_names:
+    if facts is not None and facts.subject.needs_names:
         return False
     chosen = local_filter(selection)
     return local and chosen.namespaces is None and chosen.pods is None and chosen.containers is None

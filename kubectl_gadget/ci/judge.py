@@ -1,7 +1,7 @@
 """Judges recordings with checks that their runs did not have.
 
 The trap: only the run itself knows which of its events were not counted as lost, such as those of a node that came
-late. A CI run writes that at the end of its recording (job_end.py); of another run, it is what a replay can say.
+late. A CI run writes that at the end of its recording (JobEnd); of another run, it is what a replay can say.
 """
 
 import io
@@ -11,24 +11,19 @@ from dataclasses import dataclass, replace
 from typing import TextIO
 
 from kubectl_gadget.behavior.behavior_gadgets import PARAMETERS, SYSCALLS
-from kubectl_gadget.behavior.behavior_run import MISSING
+from kubectl_gadget.behavior.behavior_run import MISSING, OF_COMMAND, Subject, subject_of
 from kubectl_gadget.behavior.from_rows.row_facts import KINDS
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.finding import RunReport
-from kubectl_gadget.ci.job_end import JOB, JobEnd
 from kubectl_gadget.ci.job_run import uncounted
 from kubectl_gadget.ci.job_steps import Marks
 from kubectl_gadget.ci.run_checks import CheckOrder, RunChecks, TracedRun
-from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.recording.recorded_run import RecordedGadget, RecordedRun
+from kubectl_gadget.recording.recorded_run import JobEnd, RecordedEnd, RecordedGadget, RecordedRun, recorded_end
 from kubectl_gadget.recording.recording_places import PathOrUrl
-from kubectl_gadget.recording.replay_run import open_recordings, replayed, seconds_of
+from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
-
-_OF_COMMAND = frozenset({"pid", "descendants"})
-"""Parameters with which a CI run traces only what COMMAND starts"""
-_POLICY = "policy"
 
 
 @dataclass(frozen=True)
@@ -36,12 +31,11 @@ class RecordedJob:
     """What the beginning of a recording says."""
 
     gadgets: tuple[GadgetRun, ...]
-    of_command: bool
-    """only a process and its descendants were traced"""
-    with_host: bool
-    """rows of processes of the machine are in it"""
+    subject: Subject
     unseen: tuple[str, ...]
     """why the run did not see everything that its gadgets can see"""
+    began_ns: int
+    """wall time from which facts count"""
 
 
 def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
@@ -49,24 +43,20 @@ def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
     with ExitStack() as stack:
         readers = open_recordings(stack, files)
         runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
-    shown = {
-        item.gadget.name: item
-        for run in runs
-        for item in run.gadgets
-        if item.gadget.kind == "stream" and item.gadget.name != _POLICY
-    }
+        began_ns = min(recorded_end(reader).began_ns for reader in readers)
+    shown = {item.gadget.name: item for run in runs for item in run.gadgets if item.is_traced}
     if not shown:
         commands = dict.fromkeys(" ".join(item.gadget.command) for run in runs for item in run.gadgets)
         raise UsageError(
             f"{files[0]}: ci judge needs a recording of trace, and this one is of {', '.join(commands)}",
             "kubectl gadget replay FILE",
         )
-    of_command = all(item.parameters.keys() >= _OF_COMMAND for item in shown.values())
+    subject = subject_of(runs)
     return RecordedJob(
         tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in shown.values()),
-        of_command,
-        any(run.host for run in runs) and not of_command,
-        tuple(dict.fromkeys(text for run in runs for text in _unseen(run, of_command, shown))),
+        subject,
+        tuple(dict.fromkeys(text for run in runs for text in _unseen(run, subject.of_command, shown))),
+        began_ns,
     )
 
 
@@ -78,7 +68,7 @@ def _unseen(run: RecordedRun, of_command: bool, shown: Mapping[str, RecordedGadg
     for item in run.gadgets:
         usual = {**PARAMETERS, **SYSCALLS}.get(item.gadget.name, {})
         given = {name for name, value in item.parameters.items() if name not in usual or usual[name] != value}
-        if given := given - (_OF_COMMAND if of_command else set()):
+        if given := given - (OF_COMMAND if of_command else set()):
             flags = ", ".join(f"--{name}" for name in sorted(given))
             yield f"{' '.join(item.gadget.command)} was recorded with {flags}"
 
@@ -98,11 +88,11 @@ def require(job: RecordedJob, assertions: Sequence[Assertion]) -> None:
         raise UsageError(f"{each.source}: the recording has no {what}", remedy)
 
 
-def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr: TextIO) -> RunReport:
-    """The report on the recordings of `options`; `unseen` is that of RecordedJob. Raises GadgetError."""
+def judge(options: RunOptions, order: CheckOrder, job: RecordedJob, stderr: TextIO) -> RunReport:
+    """Return the report on the recordings of `options`, which `job` describes. Raises GadgetError."""
     assert options.replay is not None
     marks = Marks()
-    checks = RunChecks(order, [run.gadget.event for run in options.gadgets], marks)
+    checks = RunChecks(order, [run.gadget.event for run in options.gadgets], marks, lambda: job.began_ns)
     followers = [checks.behavior.seen.follower(MISSING)] if checks.behavior is not None else []
     asked = replace(
         options,
@@ -111,13 +101,15 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
     )
     said = io.StringIO()
     with replayed(asked, io.StringIO(), said, lambda mark: marks.add(mark.name, mark.wall_ns)) as run:
-        ends = [_end_of(reader) for reader in run.readers]
-        facts_need_names = order.behavior is not None and order.behavior.needs_names
+        ends = [_job_of(end, reader) for end, reader in zip(run.ends, run.readers, strict=True)]
+        facts_need_names = order.behavior is not None and order.behavior.subject.needs_names
         named_only = facts_need_names or not all(end.has_unnamed for end in ends)
+        covered = run.covered()
         incomplete = (
             *(text for end in ends for text in end.incomplete),
-            *uncounted(run.covered()),
-            *unseen,
+            *uncounted(covered, job.began_ns),
+            *run.without_coverage(),
+            *job.unseen,
             *run.damages(),
         )
         where = "; ".join(f"{end.where}, from {reader.path}" for end, reader in zip(ends, run.readers, strict=True))
@@ -126,7 +118,7 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
                 where,
                 min(end.began_ns for end in ends),
                 sum(end.elapsed_ns for end in ends) / 1e9,
-                run.covered(),
+                covered,
                 run.lost(named_only),
                 run.pipeline.watched(),
                 incomplete,
@@ -139,13 +131,7 @@ def judge(options: RunOptions, order: CheckOrder, unseen: Sequence[str], stderr:
     return report
 
 
-def _end_of(reader: RecordingReader) -> JobEnd:
-    """How the run ended, also one that was no CI run."""
-    known = (reader.end or {}).get(JOB)
-    if known is not None:
-        try:
-            return JobEnd.from_json(known, JOB)
-        except FrameError as error:
-            raise UsageError(f"{reader.path}: how the run ended cannot be read: {error}") from None
-    run = RecordedRun.from_meta(reader.meta, str(reader.path))
-    return JobEnd(where=run.selection, began_ns=run.began_ns, elapsed_ns=int(seconds_of(reader) * 1e9))
+def _job_of(end: RecordedEnd, reader: RecordingReader) -> JobEnd:
+    """Return how a job ended, also of a run that was no CI run."""
+    where = RecordedRun.from_meta(reader.meta, str(reader.path)).selection
+    return end.job or JobEnd(where=where, began_ns=end.began_ns, elapsed_ns=int(end.seconds * 1e9))

@@ -4,7 +4,7 @@ The trap: everything that is missing has to reach `incomplete`, or a run that sa
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from kubectl_gadget.ci.finding import Check, JobStep, RunReport, cut
 from kubectl_gadget.ci.job_steps import Marks
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.container_lookup import Container
-from kubectl_gadget.run.coverage import CAUSES, Coverage
+from kubectl_gadget.run.coverage import CAUSES, Coverage, doubts
 from kubectl_gadget.wire.policy_events.body import rfc3339
 
 if TYPE_CHECKING:
@@ -66,14 +66,15 @@ class TracedRun:
 class RunChecks:
     """All checks of one run."""
 
-    def __init__(self, order: CheckOrder, events: Sequence[str], marks: Marks) -> None:
-        """`events`: the gadgets that run. Rows are of the steps of `marks`."""
+    def __init__(self, order: CheckOrder, events: Sequence[str], marks: Marks, began: Callable[[], int]) -> None:
+        """`events`: the gadgets that run. Rows are of the steps of `marks`. `began` returns the wall time from which
+        facts count, in ns; 0: not yet."""
         self._order = order
         self._marks = marks
         self._rows: list[RowCheck] = []
         self._policies: PolicyChecks | None = None
         self._watching: Watching | None = None
-        self.behavior = _behavior_check(order, events)
+        self.behavior = _behavior_check(order, events, began)
         """collects facts"""
 
     def sink(self, gadgets: Sequence[Gadget]) -> "Watching":
@@ -113,11 +114,14 @@ class RunChecks:
         baseline, seconds = "", round(run.seconds, 3)
         if self.behavior is not None:
             from kubectl_gadget.behavior.baseline import baseline_text
+            from kubectl_gadget.behavior.behavior_run import gaps_of
             from kubectl_gadget.behavior.facts import WatchedRun
 
             began = f"{rfc3339(run.began_ns)[:19]}Z"
             watched = WatchedRun(began, round(seconds, 1), run.lost, max(1, len(run.coverage.traced)))
-            found = self.behavior.behavior(run.watched, watched, incomplete)
+            counted = {reason.text for reason in doubts(run.coverage, run.began_ns)}
+            gaps = gaps_of(run.coverage, run.lost, run.began_ns, not counted.issuperset(run.incomplete))
+            found = self.behavior.behavior(run.watched, watched, gaps)
             checks += self.behavior.checks(found, incomplete)
             baseline = baseline_text(found)
         return RunReport(
@@ -139,12 +143,12 @@ class RunChecks:
         )
 
 
-def _behavior_check(order: CheckOrder, events: Sequence[str]) -> "BehaviorCheck | None":
+def _behavior_check(order: CheckOrder, events: Sequence[str], began: Callable[[], int]) -> "BehaviorCheck | None":
     if order.behavior is None:
         return None
     from kubectl_gadget.ci.baseline_check import BehaviorCheck
 
-    return BehaviorCheck(order.behavior, events)
+    return BehaviorCheck(order.behavior, events, lambda: rfc3339(ns) if (ns := began()) else None)
 
 
 def _causes(run: TracedRun) -> dict[str, int]:

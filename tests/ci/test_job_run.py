@@ -2,6 +2,7 @@
 
 import pytest
 
+from kubectl_gadget.behavior.behavior_run import Subject
 from kubectl_gadget.ci.baseline_check import BehaviorOrder
 from kubectl_gadget.ci.job_run import has_unnamed, uncounted
 from kubectl_gadget.kube.cluster_options import Selection
@@ -47,7 +48,11 @@ def test_rows_without_a_name_are_lost_where_containers_are_selected(
 
 @pytest.mark.parametrize(
     ("order", "expected"),
-    [(BehaviorOrder(), False), (BehaviorOrder(of_command=True), True), (BehaviorOrder(with_host=True), True)],
+    [
+        (BehaviorOrder(), False),
+        (BehaviorOrder(subject=Subject(of_command=True)), True),
+        (BehaviorOrder(subject=Subject(with_host=True)), True),
+    ],
 )
 def test_rows_without_the_name_of_a_container_are_missing_among_facts(order: BehaviorOrder, expected: bool) -> None:
     assert has_unnamed(True, Selection(all_namespaces=True), order) is expected

@@ -15,7 +15,7 @@ from kubectl_gadget.behavior.from_rows.destinations import Destinations
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
 from kubectl_gadget.behavior.from_rows.opened_paths import OpenedPaths
 from kubectl_gadget.behavior.from_rows.programs import PodContainer, Row
-from kubectl_gadget.behavior.from_rows.row_facts import KINDS, SANDBOX, RowFacts, SeenNames
+from kubectl_gadget.behavior.from_rows.row_facts import KINDS, SANDBOX, Began, RowFacts, SeenNames
 from kubectl_gadget.behavior.from_rows.sightings import Sighting
 from kubectl_gadget.behavior.from_rows.units import unit_of
 from kubectl_gadget.kube.inventory import Inventory
@@ -32,6 +32,8 @@ _NOTHING = Sighting("~", {}, frozenset(), count=0)
 _LONGEST = 200
 ALREADY_RUNNING = "it was already running when watching began, so its start was not seen"
 """the reason for a container that is incomplete for no other reason"""
+UNKNOWN_PROGRAM = "the program of some of its events is not known, so they were left out"
+"""another one: the start of a process was lost"""
 _MOST_FACTS = 20_000
 """limit for one container of one pod"""
 
@@ -43,6 +45,8 @@ class Watched(NamedTuple):
     image: str
     earlier: bool
     """it ran before it was watched"""
+    of_run: bool = False
+    """it is what the run was made for, so that it begins with the run, whatever its starter did before"""
 
 
 @dataclass
@@ -80,12 +84,12 @@ class RunEnd:
 
 
 class Collection:
-    """Collects the rows of one run. `events` are the gadgets that ran."""
+    """Collects the rows of one run. `events` are the gadgets that ran; what they saw before it `began` is no fact."""
 
-    def __init__(self, generalizer: Generalizer, events: Iterable[str]) -> None:
+    def __init__(self, generalizer: Generalizer, events: Iterable[str], began: Began = lambda: "") -> None:
         self._generalizer = generalizer
         self._events = [event for event in events if event in KINDS]
-        self._rows = RowFacts(generalizer, self._take)
+        self._rows = RowFacts(generalizer, self._take, "process" in self._events, began)
         self._containers: defaultdict[PodContainer, _Container] = defaultdict(_Container)
 
     @property
@@ -116,11 +120,10 @@ class Collection:
 
     def behavior(self, end: RunEnd, wanted: Callable[[PodContainer], bool] = lambda _: True) -> Behavior:
         destinations = Destinations(end.inventory, self._generalizer)
-        everyone = {place: unit_of(place, end.inventory, self._generalizer) for place in self._containers}
-        for place, unit in everyone.items():
-            for address in self._rows.names.get(place, _NO_NAMES).addresses:
-                destinations.learn(address, unit.workload)
-        units = {place: unit for place, unit in everyone.items() if wanted(place)}
+        for place, names in self._rows.names.items():
+            for address in names.addresses:
+                destinations.learn(address, unit_of(place, end.inventory, self._generalizer).workload)
+        units = {place: unit_of(place, end.inventory, self._generalizer) for place in self._containers if wanted(place)}
         end = replace(end, watched=[item for item in end.watched if wanted(item.place)])
         found: dict[tuple[Unit, FactKind, str, str], Sighting] = {}
         for place, unit in units.items():
@@ -164,7 +167,9 @@ class Collection:
     def _coverage(self, units: Mapping[PodContainer, Unit], end: RunEnd) -> dict[Unit, Coverage]:
         watched = [item for item in end.watched if item.place[2] and item.place[2] != SANDBOX]
         places = {item.place: unit_of(item.place, end.inventory, self._generalizer) for item in watched} | dict(units)
-        begun = {places[item.place] for item in watched if not item.earlier}
+        early = self._rows.earlier
+        begun = {places[item.place] for item in watched if item.of_run or not (item.earlier or item.place in early)}
+        unjoined = {places[place] for place in self._rows.unjoined() if place in places}
         images: dict[Unit, set[str]] = {}
         pods: dict[Unit, set[PodContainer]] = {}
         overflow: dict[Unit, int] = {}
@@ -175,16 +180,22 @@ class Collection:
             overflow[unit] = overflow.get(unit, 0) + found.overflow
         for item in watched:
             images[places[item.place]] |= {item.image} - {""}
-        return {unit: self._covered(len(pods[unit]), images[unit], unit in begun, overflow[unit], end) for unit in pods}
+        covered = {}
+        for unit, several in pods.items():
+            reasons = list(self._reasons(unit in begun, unit in unjoined, overflow[unit]))
+            covered[unit] = self._covered(len(several), images[unit], [*end.incomplete, *reasons])
+        return covered
 
-    def _covered(self, pods: int, images: set[str], begun: bool, overflow: int, end: RunEnd) -> Coverage:
-        reasons = list(end.incomplete)
+    def _reasons(self, begun: bool, unjoined: bool, overflow: int) -> Iterator[str]:
+        """Yield why a container is incomplete."""
         if not begun:
-            reasons.append(ALREADY_RUNNING)
+            yield ALREADY_RUNNING
+        if unjoined:
+            yield UNKNOWN_PROGRAM
         if overflow:
-            reasons.append(
-                f"it does more than {_MOST_FACTS:,} different things, and {overflow:,} of them were left out"
-            )
+            yield f"it does more than {_MOST_FACTS:,} different things, and {overflow:,} of them were left out"
+
+    def _covered(self, pods: int, images: set[str], reasons: Sequence[str]) -> Coverage:
         return Coverage(pods, 1, 0 if reasons else 1, tuple(reasons), self.kinds, tuple(sorted(images)))
 
 

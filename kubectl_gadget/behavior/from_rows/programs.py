@@ -3,10 +3,13 @@
 The trap: a process that comes into the container from outside is the container runtime only until its first exec, and
 only if it is named like one; a program of the image that is named runc is a program like any other. And what a process
 was started by is only known if that was seen: its parent may be another one by now, or run another program.
+
+Rows of other gadgets may come before the row that tells what their process runs (gadgets are attached one after the
+other) or after the row of its next exec, so a row is joined by its time, and by `exec_id` where it has one.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from posixpath import basename, join, normpath
@@ -32,54 +35,88 @@ class StartedProgram(NamedTuple):
 
 
 @dataclass
-class _Process:
+class Process:
+    """What a process runs, from one exec to the next."""
+
     place: PodContainer
     program: str
     cwd: str = "/"
+    since: str = ""
+    """when it began to (RFC 3339); of a process from before the run, when it was forked"""
+    exec_id: str = ""
+    """empty: not recorded"""
+    before: "Process | None" = None
+    """what it ran before; None: unknown, or two programs ago"""
+    is_old: bool = False
+    """it ran before it was watched"""
+    has_ended: bool = False
 
 
 class Programs:
-    """Follows processes. Rows come in order of time."""
+    """Follows processes. Rows come nearly in order of time."""
 
     def __init__(self, generalizer: Generalizer) -> None:
         self._generalizer = generalizer
-        self._processes: dict[tuple[str, int], _Process] = {}
+        self._processes: dict[tuple[str, int], Process] = {}
         self._mounts: dict[PodContainer, int] = {}
         """the mount namespace of each container's latest program"""
-        self._ended: deque[tuple[tuple[str, int], _Process]] = deque()
+        self._ended: deque[tuple[tuple[str, int], Process]] = deque()
         """rows about an ended process may come later, so it is forgotten late"""
 
-    def of(self, row: Row) -> str:
-        """The program that a row is about; only its name if the process is unknown."""
+    def find(self, row: Row) -> Process | None:
+        """Return what the process of a row ran at its time; None: not known (yet)."""
+        process, exec_id = self._processes.get((row["node"], row["pid"])), row.get("exec_id")
+        while process is not None:
+            if exec_id and process.exec_id:
+                if exec_id == process.exec_id:
+                    return process
+            elif row["timestamp"] >= process.since:
+                return process
+            process = process.before
+        return None
+
+    def may_be_found(self, row: Row) -> bool:
+        """Return False if a row is older than everything that will be known of its process."""
         process = self._processes.get((row["node"], row["pid"]))
-        if process is not None:
-            return process.program
+        while process is not None and process.before is not None:
+            process = process.before
+        return process is None or row["timestamp"] >= process.since
+
+    def name_of(self, row: Row) -> str:
+        """Return the name of a row's thread, for runs that do not watch processes."""
         # A process may give itself any name, but not the path of a program.
         name = self._named(row["comm"] or "?")
         return f"\\{name}" if name.startswith("/") else name
 
-    def cwd(self, row: Row) -> str:
-        """The directory in which the program of a row began."""
-        process = self._processes.get((row["node"], row["pid"]))
-        return "/" if process is None else process.cwd
+    def alive(self) -> Iterator[tuple[tuple[str, int], Process]]:
+        """Yield the processes that have not ended, with node and PID, but not the container runtime's own."""
+        for key, process in self._processes.items():
+            if not process.has_ended and process.program != RUNTIME:
+                yield key, process
 
     def running(self, place: PodContainer, row: Row) -> StartedProgram | None:
-        """Adds a process from before the run. None: it is the container runtime's own."""
+        """Add a process from before the run. None: it is the container runtime's own, or known by its exec."""
+        key, since = (row["node"], row["pid"]), row.get("started") or ""
+        known, exec_id = self._processes.get(key), row.get("exec_id") or ""
+        while known is not None and exec_id:
+            if known.exec_id == exec_id:
+                return None
+            known = known.before
         if self._is_runtime(row) and not _is_old(row):
-            self._processes[row["node"], row["pid"]] = _Process(place, RUNTIME, row["cwd"] or "/")
+            self._processes[key] = Process(place, RUNTIME, row["cwd"] or "/", since, exec_id, is_old=True)
             return None
-        return StartedProgram(self._began(place, row), ALREADY_RUNNING)
+        return StartedProgram(self._began(place, row, since, is_old=True), ALREADY_RUNNING)
 
     def forked(self, place: PodContainer, row: Row) -> None:
-        """Adds a process that runs its parent's program."""
+        """Add a process that runs its parent's program."""
         parent = self._processes.get((row["node"], row["ppid"]))
         if parent is None or parent.place != place:
             program = self._program(row)
-            parent = _Process(place, RUNTIME if self._is_runtime(row) else program)
-        self._processes[row["node"], row["pid"]] = _Process(place, parent.program, parent.cwd)
+            parent = Process(place, RUNTIME if self._is_runtime(row) else program)
+        self._add(row, Process(place, parent.program, parent.cwd))
 
     def executed(self, place: PodContainer, row: Row) -> StartedProgram | None:
-        """Notes that a process runs another program from now on. None: it is the container runtime's own."""
+        """Note that a process runs another program now. None: it is the container runtime's own."""
         key = row["node"], row["pid"]
         before, exe = self._processes.get(key), row["exe"] or row["path"] or ""
         is_outside = before is None or before.place != place
@@ -90,26 +127,37 @@ class Programs:
         else:
             is_runtime = by == RUNTIME and exe.startswith(_MEMFD)
         if is_runtime and self._is_runtime(row):
-            self._processes[key] = _Process(place, RUNTIME)
+            self._add(row, Process(place, RUNTIME))
             return None
-        return StartedProgram(self._began(place, row), by)
+        return StartedProgram(self._began(place, row, row["timestamp"]), by)
 
-    def exited(self, row: Row) -> str:
-        """The program that a process ran at its end."""
-        program = self.of(row)
+    def exited(self, row: Row) -> Process | None:
+        """Return what a process ran at its end; None: not known."""
         key = row["node"], row["pid"]
-        if key in self._processes:
-            self._ended.append((key, self._processes[key]))
+        ended = self._processes.get(key)
+        if ended is not None:
+            ended.has_ended = True
+            self._ended.append((key, ended))
         if len(self._ended) > _MOST_ENDED:
-            old, ended = self._ended.popleft()
+            old, first = self._ended.popleft()
             # Its PID may belong to another process by now.
-            if self._processes.get(old) is ended:
+            if self._processes.get(old) is first:
                 del self._processes[old]
-        return program
+        return ended
 
-    def _began(self, place: PodContainer, row: Row) -> str:
+    def _add(self, row: Row, process: Process, since: str | None = None) -> None:
+        """Begin a program of the row's process. Of the programs before it, the last one is kept."""
+        key = row["node"], row["pid"]
+        process.since = row["timestamp"] if since is None else since
+        process.exec_id = row.get("exec_id") or ""
+        process.before = self._processes.get(key)
+        if process.before is not None:
+            process.before.before = None
+        self._processes[key] = process
+
+    def _began(self, place: PodContainer, row: Row, since: str, is_old: bool = False) -> str:
         program = self._program(row)
-        self._processes[row["node"], row["pid"]] = _Process(place, program, row["cwd"] or "/")
+        self._add(row, Process(place, program, row["cwd"] or "/", is_old=is_old), since)
         if row["ns_mnt"]:
             self._mounts[place] = row["ns_mnt"]
         return program

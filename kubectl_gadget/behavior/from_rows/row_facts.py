@@ -1,21 +1,25 @@
 """Which fact a row of a gadget is: the kind, the program, and the value as far as one row says it.
 
 Rows are dictionaries as in JSON output, in order of time, with their gadget as `event`. What needs more than the row,
-the name of another end and whether a name is an attempt, is left to the caller, who knows the cluster. The trap: the
-container runtime works in a container before its first program does, and none of that is a fact.
+the name of another end and whether a name is an attempt, is left to the caller, who knows the cluster.
+
+A fact needs the program of its process. Gadgets are attached one after the other, so rows may come seconds before those
+that name their process; they wait for these. The traps: the container runtime works in a container before its first
+program does, and none of that is a fact. And rows from before the run began are needed to know the processes, but say
+nothing about the run itself.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from posixpath import join, normpath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from kubectl_gadget.behavior.facts import DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
+from kubectl_gadget.behavior.facts import ALREADY_RUNNING, DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
 from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import PodContainer, Programs, Row, StartedProgram
+from kubectl_gadget.behavior.from_rows.programs import PodContainer, Process, Programs, Row, StartedProgram
 
 KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
     {
@@ -34,7 +38,20 @@ KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
 _OWNER = ("timestamp", "node", "namespace", "pod", "container", "pid", "ppid", "comm", "image")
 COLUMNS = (
     *_OWNER,
-    *("operation", "args", "exe", "path", "interpreted", "cwd", "links", "ns_mnt", "started", "code", "signal"),
+    *(
+        "exec_id",
+        "operation",
+        "args",
+        "exe",
+        "path",
+        "interpreted",
+        "cwd",
+        "links",
+        "ns_mnt",
+        "started",
+        "code",
+        "signal",
+    ),
     *("errno", "flags", "resolved"),
     *("local", "local_port", "remote", "remote_port", "protocol", "sent_packets", "received_packets"),
     *("address", "port", "asked_port", "role", "name", "rcode", "addresses", "server", "client", "capability"),
@@ -42,6 +59,8 @@ COLUMNS = (
     *("old_uid", "new_uid", "old_euid", "new_euid", "old_egid", "new_egid", "old_capabilities", "new_capabilities"),
 )
 """What a row must have, of the columns of its gadget."""
+_MOST_WAITING = 10_000
+"""rows of one container that wait for their process"""
 SANDBOX = "POD"
 _CLUSTER = ".cluster.local"
 _MOST_NAMES = 20_000
@@ -97,14 +116,43 @@ Emit = Callable[[PodContainer, Row, FactKind, str, Any], object]
 """Takes the container, the row, the kind, the program, and the value: a text, or OtherEnd."""
 
 
-class RowFacts:
-    """Calls `emit` for each fact in rows."""
+Began = Callable[[], str | None]
+"""Returns when the run began (RFC 3339, in ns): facts count from then on. None: not yet."""
+_Value = Callable[[Process | None], Any]
+"""Makes a fact's value for the row's process; None: the row is no fact."""
 
-    def __init__(self, generalizer: Generalizer, emit: Emit) -> None:
+
+class _Waiting(NamedTuple):
+    """A row whose process is not known yet."""
+
+    place: PodContainer
+    row: Row
+    kind: FactKind
+    value: _Value
+
+
+class RowFacts:
+    """Calls `emit` for each fact in rows. Without `has_processes`, programs are known by their threads' names only."""
+
+    def __init__(
+        self, generalizer: Generalizer, emit: Emit, has_processes: bool = True, began: Began = lambda: ""
+    ) -> None:
         self.names: defaultdict[PodContainer, SeenNames] = defaultdict(SeenNames)
+        self.earlier: set[PodContainer] = set()
+        """containers that did something before the run began"""
         self._generalizer = generalizer
         self._emit = emit
+        self._has_processes = has_processes
+        self._began = began
+        self._since: str | None = None
+        """when the run began; None: not yet"""
         self._programs = Programs(generalizer)
+        self._first: dict[tuple[str, int], tuple[PodContainer, Row]] = {}
+        """until the run begins, the row with which each process began its program"""
+        self._waiting: dict[tuple[str, int], list[_Waiting]] = {}
+        """by node and PID"""
+        self._waiting_of: Counter[PodContainer] = Counter()
+        self._unjoined: set[PodContainer] = set()
         self._dns_servers: set[tuple[str, ...]] = set()
         """pods in which a DNS server runs"""
         self._takes: Mapping[str, Callable[[PodContainer, Row], None]] = {
@@ -120,15 +168,57 @@ class RowFacts:
         }
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Reads rows; those with `was_running_before` first."""
-        for row in sorted(rows, key=was_running_before, reverse=True):
+        """Read rows, nearly in order of time."""
+        if self._since is None and (began := self._began()) is not None:
+            self._begin(began)
+        for row in rows:
             take = self._takes.get(row["event"])
             if take is not None and row["container"] and row["container"] != SANDBOX:
-                take((row["namespace"], row["pod"], row["container"]), row)
+                place = row["namespace"], row["pod"], row["container"]
+                if self._is_early(row):
+                    self.earlier.add(place)
+                take(place, row)
 
-    def _fact(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
-        if program != RUNTIME:
+    def unjoined(self) -> set[PodContainer]:
+        """Return the containers that did something during the run of which the program is not known."""
+        return self._unjoined | {item.place for several in self._waiting.values() for item in several}
+
+    def _begin(self, began: str) -> None:
+        """The run begins: what runs now was already running, unless it began after all."""
+        self._since = began
+        for key, process in list(self._programs.alive()):
+            if (first := self._first.get(key)) is not None and self._is_early(first[1]):
+                self._emit(*first, FactKind.PROGRAM, process.program, ALREADY_RUNNING)
+        self._first.clear()
+
+    def _is_early(self, row: Row) -> bool:
+        """Return True if a row is from before the run began."""
+        return self._since is None or row["timestamp"] < self._since
+
+    def _fact(self, place: PodContainer, row: Row, kind: FactKind, value: _Value) -> None:
+        """Emit a fact of the row's process, or wait until that is known."""
+        if self._is_early(row):
+            return
+        process = self._programs.find(row)
+        if process is not None:
+            self._emit_of(place, row, kind, process.program, value(process))
+        elif not self._has_processes or not row["pid"]:
+            self._emit_of(place, row, kind, self._programs.name_of(row), value(None))
+        elif self._waiting_of[place] >= _MOST_WAITING:
+            self._unjoined.add(place)
+        elif self._programs.may_be_found(row):
+            self._waiting_of[place] += 1
+            self._waiting.setdefault((row["node"], row["pid"]), []).append(_Waiting(place, row, kind, value))
+
+    def _emit_of(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
+        if program != RUNTIME and value is not None:
             self._emit(place, row, kind, program, value)
+
+    def _release(self, row: Row) -> None:
+        """Judge the rows that have waited for the process of this row, which is known better now."""
+        for item in self._waiting.pop((row["node"], row["pid"]), ()):
+            self._waiting_of[item.place] -= 1
+            self._fact(*item)
 
     def _process(self, place: PodContainer, row: Row) -> None:
         operation = row["operation"]
@@ -136,17 +226,36 @@ class RowFacts:
             self._started(place, row, self._programs.running(place, row))
         elif operation == "fork":
             self._programs.forked(place, row)
+            self._note_first(place, row)
         elif operation == "exec":
             self._started(place, row, self._programs.executed(place, row))
-        elif operation == "exit":
-            program = self._programs.exited(row)
-            value = row["signal"] or f"code {row['code']}"
-            if not self._generalizer.is_ignored(FactKind.EXIT, value):
-                self._fact(place, row, FactKind.EXIT, program, value)
+        self._release(row)
+        if operation == "exit":
+            self._exited(place, row)
+
+    def _exited(self, place: PodContainer, row: Row) -> None:
+        process = self._programs.exited(row)
+        self._first.pop((row["node"], row["pid"]), None)
+        left = self._waiting.pop((row["node"], row["pid"]), [])
+        self._waiting_of[place] -= len(left)
+        # What began in a container during the run without a fork there was put there by the runtime.
+        if left and (row.get("started") or "") < (self._since or ""):
+            self._unjoined.add(place)
+        value = row["signal"] or f"code {row['code']}"
+        if process is not None and not self._is_early(row) and not self._generalizer.is_ignored(FactKind.EXIT, value):
+            self._emit_of(place, row, FactKind.EXIT, process.program, value)
 
     def _started(self, place: PodContainer, row: Row, started: StartedProgram | None) -> None:
-        if started is not None:
-            self._fact(place, row, FactKind.PROGRAM, started.program, started.by)
+        if started is None:
+            return
+        self._note_first(place, row)
+        if self._since is not None:
+            by = ALREADY_RUNNING if self._is_early(row) else started.by
+            self._emit_of(place, row, FactKind.PROGRAM, started.program, by)
+
+    def _note_first(self, place: PodContainer, row: Row) -> None:
+        if self._since is None:
+            self._first[row["node"], row["pid"]] = place, row
 
     def _own(self, place: PodContainer, row: Row) -> None:
         addresses = self.names[place].addresses
@@ -166,8 +275,8 @@ class RowFacts:
 
     def _connect(self, place: PodContainer, row: Row, protocol: str) -> None:
         name = self.names[place].of_addresses.get(row["remote"], "")
-        value = OtherEnd(row["remote"], row["remote_port"], protocol, name)
-        self._fact(place, row, FactKind.CONNECT, self._programs.of(row), value)
+        end = OtherEnd(row["remote"], row["remote_port"], protocol, name)
+        self._fact(place, row, FactKind.CONNECT, lambda _: end)
 
     def _bind(self, place: PodContainer, row: Row) -> None:
         port, protocol = row["port"], row["protocol"]
@@ -178,7 +287,7 @@ class RowFacts:
         limit = self._generalizer.rules.ephemeral_port
         if row["asked_port"] == 0 or (protocol == "UDP" and 0 < limit <= port):
             port = EPHEMERAL
-        self._fact(place, row, FactKind.LISTEN, self._programs.of(row), f"{port}/{protocol.lower()}")
+        self._fact(place, row, FactKind.LISTEN, lambda _: f"{port}/{protocol.lower()}")
 
     def _dns(self, place: PodContainer, row: Row) -> None:
         if row["role"] == "server":
@@ -193,7 +302,7 @@ class RowFacts:
             names.asked[name] = is_missing
             if not is_missing:
                 names.existing.add(name.partition(".")[0])
-        self._fact(place, row, FactKind.RESOLVE, self._programs.of(row), row["name"].rstrip("."))
+        self._fact(place, row, FactKind.RESOLVE, lambda _: row["name"].rstrip("."))
 
     def _is_own_answer(self, place: PodContainer, row: Row) -> bool:
         """Whether a DNS server of the pod itself gave an answer, so that the pod may have made the name up. A server on
@@ -205,17 +314,17 @@ class RowFacts:
         return own or server == "::1" or server.startswith(("127.", "::ffff:127."))
 
     def _open(self, place: PodContainer, row: Row) -> None:
-        path = row.get("resolved") or row["path"]
-        program = self._programs.of(row)
-        if not path or program == RUNTIME:
-            return
-        path = self._generalizer.path(normpath(join(self._programs.cwd(row), path)))
+        if path := row.get("resolved") or row["path"]:
+            self._fact(place, row, FactKind.OPEN, lambda process: self._opened(row, path, process))
+
+    def _opened(self, row: Row, path: str, process: Process | None) -> str | None:
+        if process is not None and process.program == RUNTIME:
+            return None
+        path = self._generalizer.path(normpath(join("/" if process is None else process.cwd, path)))
         access = self._access(row, path)
         if access is None or self._generalizer.is_ignored(FactKind.OPEN, f"{access} {path}"):
-            return
-        if access == READ:
-            path = self._generalizer.read_path(path)
-        self._fact(place, row, FactKind.OPEN, program, f"{access} {path}")
+            return None
+        return f"{access} {self._generalizer.read_path(path) if access == READ else path}"
 
     def _access(self, row: Row, path: str) -> str | None:
         errno = row["errno"]
@@ -230,20 +339,14 @@ class RowFacts:
 
     def _capability(self, place: PodContainer, row: Row) -> None:
         value = f"denied {row['capability']}" if row["errno"] else row["capability"]
-        self._fact(place, row, FactKind.CAPABILITY, self._programs.of(row), value)
+        self._fact(place, row, FactKind.CAPABILITY, lambda _: value)
 
     def _syscall(self, place: PodContainer, row: Row) -> None:
-        self._fact(place, row, FactKind.SYSCALL, self._programs.of(row), str(row["syscall"]))
+        self._fact(place, row, FactKind.SYSCALL, lambda _: str(row["syscall"]))
 
     def _privilege(self, place: PodContainer, row: Row) -> None:
         if not row["errno"] and (value := _privilege_text(row)):
-            self._fact(place, row, FactKind.PRIVILEGE, self._programs.of(row), self._generalizer.value(value))
-
-
-def was_running_before(row: Row) -> bool:
-    """Whether a row is about a process that ran before it was watched. It may come after rows of what the process did,
-    so it has to be taken before them."""
-    return bool(row["event"] == "process" and row["operation"] == "running")
+            self._fact(place, row, FactKind.PRIVILEGE, lambda _: self._generalizer.value(value))
 
 
 def _network_of(place: PodContainer) -> tuple[str, ...]:

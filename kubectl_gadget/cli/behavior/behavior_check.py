@@ -26,7 +26,7 @@ _REST_MS = 250
 def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
-    from kubectl_gadget.behavior.behavior_run import MISSING
+    from kubectl_gadget.behavior.behavior_run import MISSING, Beginning
     from kubectl_gadget.behavior.new_facts import NewFacts
     from kubectl_gadget.kube.seen_inventory import SeenInventory
     from kubectl_gadget.run.run import run
@@ -37,12 +37,15 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     baseline = read_baseline(Path(words[0])).behavior
     if not baseline.coverage:
         raise UsageError(f"{words[0]} has no containers", f"kubectl gadget behavior update {words[0]}")
-    options = run_options(behavior_runs(baseline.has_syscalls), pod_words(words[1:]), flags)
+    pods = pod_words(words[1:])
+    options = run_options(behavior_runs(baseline.has_syscalls), pods, flags)
     seen = SeenInventory()
-    transform = NewFacts(baseline, with_rules, seen.inventory, _as_baseline(baseline))
+    beginning = Beginning()
+    transform = NewFacts(baseline, with_rules, seen.inventory, _as_baseline(baseline), beginning.text)
     options = replace(
         options,
         transform=transform,
+        services=(*options.services, beginning.noted),
         followers=(seen.follower(MISSING),),
         doing=f"checking behavior against {words[0]}",
         rest_ms=_REST_MS,

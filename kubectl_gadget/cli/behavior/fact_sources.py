@@ -105,14 +105,16 @@ def live_options(words: Sequence[str], flags: BehaviorFlags, before: "Behavior |
     """The options of a run that watches these pods."""
     from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
 
-    collect = flags.collect
+    pods, collect = pod_words(words), flags.collect
     output = OutputFlags(timeout=collect.timeout, quiet=collect.quiet, verbose=collect.verbose)
     syscalls = collect.syscalls if collect.syscalls is not None else before is not None and before.has_syscalls
-    return run_options(behavior_runs(syscalls), pod_words(words), flags.with_output(output))
+    return run_options(behavior_runs(syscalls), pods, flags.with_output(output))
 
 
 def pod_words(words: Sequence[str]) -> tuple[str, ...]:
-    """Names of pods and workloads. Raises UsageError."""
+    """Return names of pods and workloads. Raises UsageError."""
+    if recording := next((word for word in words if word.endswith(object_names.RECORDING)), None):
+        raise UsageError(f"{recording} is a recording and not a pod", f"--from {recording}")
     try:
         return object_names.pod_names(list(words))
     except ValueError as error:

@@ -22,6 +22,7 @@ from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
+    from kubectl_gadget.behavior.behavior_run import Subject
     from kubectl_gadget.ci.assertions import Assertion
     from kubectl_gadget.ci.job_run import CiOrder
     from kubectl_gadget.ci.run_checks import CheckOrder
@@ -127,6 +128,7 @@ def prepared(
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
     from kubectl_gadget.behavior.behavior_gadgets import SYSCALLS, ci_gadgets
+    from kubectl_gadget.behavior.behavior_run import Subject
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.ci.job_run import CiOrder, of_process_tree
     from kubectl_gadget.run.run_options import GadgetRun
@@ -163,8 +165,8 @@ def prepared(
         followers = () if flags.policies.objects else (followed(labels),)
         options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
     of_command = any("pid" in run.parameters for run in options.gadgets)
-    with_host = options.selection.host and not of_command
-    order = check_order(checks, assertions, baseline, facts, of_command, with_host)
+    subject = Subject(of_command, options.selection.host and not of_command)
+    order = check_order(checks, assertions, baseline, facts, subject)
     return options, CiOrder(folder=Path(), checks=replace(order, pid=pid, policies=compiled, labels=labels))
 
 
@@ -210,11 +212,9 @@ def check_order(
     assertions: "tuple[Assertion, ...]",
     baseline: "Baseline | None",
     facts: bool,
-    of_command: bool,
-    with_host: bool,
+    subject: "Subject",
 ) -> "CheckOrder":
-    """What is checked, apart from policies. `facts`: they are collected in any case; the last two say whose rows there
-    are."""
+    """Return what is checked, apart from policies. `facts`: they are collected in any case."""
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.ci.baseline_check import BehaviorOrder
     from kubectl_gadget.ci.run_checks import CheckOrder
@@ -224,7 +224,7 @@ def check_order(
     if not (facts or baseline or of_facts):
         return order
     errors = tuple(map(FactKind, checks.fail_on_new or ()))
-    return replace(order, behavior=BehaviorOrder(baseline, errors, of_facts, of_command, with_host))
+    return replace(order, behavior=BehaviorOrder(baseline, errors, of_facts, subject))
 
 
 def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:

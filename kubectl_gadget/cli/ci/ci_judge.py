@@ -17,6 +17,7 @@ from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
+    from kubectl_gadget.ci.judge import RecordedJob
     from kubectl_gadget.ci.run_checks import CheckOrder
     from kubectl_gadget.run.run_options import RunOptions
 
@@ -44,15 +45,15 @@ def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: Onl
     if any(each.kind == report_files.RECORD for each in wanted):
         raise UsageError("--report record cannot be used here: the recording already exists")
     report_files.check(wanted, reports.subjects or ())
-    options, order, unseen = _prepared(recordings, flags, any(each.kind == report_files.BASELINE for each in wanted))
-    report = judge_recordings(replace(options, quiet=True), order, unseen, sys.stderr)
+    options, order, job = _prepared(recordings, flags, any(each.kind == report_files.BASELINE for each in wanted))
+    report = judge_recordings(replace(options, quiet=True), order, job, sys.stderr)
     return conclude(report, wanted, reports.subjects or ())
 
 
 def _prepared(
     recordings: tuple[str, ...], flags: JudgeFlags, facts: bool
-) -> "tuple[RunOptions, CheckOrder, tuple[str, ...]]":
-    """The options of the replay, what it checks, and what its run did not see. Raises UsageError."""
+) -> "tuple[RunOptions, CheckOrder, RecordedJob]":
+    """The options of the replay, what it checks, and what its run was. Raises UsageError."""
     from kubectl_gadget.ci.judge import recorded_job, require
     from kubectl_gadget.recording.recording_places import places_of
     from kubectl_gadget.run.run_options import GadgetRun, Replay
@@ -62,9 +63,9 @@ def _prepared(
     job = recorded_job(asked.files)
     require(job, assertions)
     options = replace(recorded_options((), flags.scope, flags.target), gadgets=job.gadgets, local=True, replay=asked)
-    order = check_order(flags.checks, assertions, baseline, facts, job.of_command, job.with_host)
+    order = check_order(flags.checks, assertions, baseline, facts, job.subject)
     if not flags.policies.named:
-        return options, order, job.unseen
+        return options, order, job
     compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, True))
     policies = replayed_policies(asked, compiled)
     assert policies is not None
@@ -76,4 +77,4 @@ def _prepared(
         from kubectl_gadget.policies.run.labels import followed
 
         options = replace(options, followers=(followed(labels),))
-    return options, replace(order, policies=policies, labels=labels), job.unseen
+    return options, replace(order, policies=policies, labels=labels), job

@@ -46,6 +46,8 @@ def _target(text: str) -> str:
 
     if len(text.split()) > 1:
         raise ValueError("is not the name of a pod; conditions need a flag: --filter, or --pcap where there is one")
+    if text.endswith(RECORDING):
+        raise ValueError(f"is a recording and not a pod: kubectl gadget replay {text} shows it")
     prefix, slash, name = text.rpartition("/")
     kind = kind_of(prefix) if slash else "pod"
     if kind is None and prefix:
@@ -54,6 +56,7 @@ def _target(text: str) -> str:
     return name if kind == "pod" else f"{kind}/{name}"
 
 
+RECORDING = ".kgr"
 _FLAGS = {
     **dict.fromkeys(("node", "nodes", "no"), "--node {}"),
     **dict.fromkeys(("namespace", "namespaces", "ns"), "-n {}"),

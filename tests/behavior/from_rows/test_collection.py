@@ -1,5 +1,6 @@
 """Rows become facts."""
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -95,8 +96,95 @@ def test_a_script_that_is_named_by_way_of_a_link_keeps_that_name() -> None:
 
 
 @pytest.mark.parametrize("comm", ["(runtime)", "/bin/cart"])
-def test_a_process_of_which_nothing_is_known_cannot_name_itself_another_program(comm: str) -> None:
-    assert said([opens(77, "/etc/passwd", comm=comm)]) == [f"\\{comm} reads /etc/passwd"]
+def test_where_no_processes_are_watched_none_can_name_itself_another_program(comm: str) -> None:
+    found = behavior([opens(77, "/etc/passwd", comm=comm)], events=["open"])
+
+    assert [fact.says for fact in found.facts] == [f"\\{comm} reads /etc/passwd"]
+
+
+RUNS = execs(10, "/bin/cart", operation="running", started="2026-01-01T00:00:00.000000000Z", exec_id="a")
+
+
+def at(second: int, made: Row) -> Row:
+    return {**made, "timestamp": f"2026-01-01T00:00:{second:02}.000000000Z"}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_row_is_joined_with_its_process_however_late_that_is_known(order: tuple[int, ...]) -> None:
+    """A gadget is attached seconds before the rows of trace process come, and each row may be late."""
+    rows = [at(1, connects(10, "127.0.0.1", 80)), at(5, RUNS), at(6, opens(10, "/etc/passwd"))]
+    collection = Collection(RULES, KINDS)
+
+    for place in order:
+        collection.add([rows[place]])
+
+    found = collection.behavior(RunEnd(Inventory(), (), RUN))
+    assert [fact.says for fact in found.facts] == [
+        "already runs /bin/cart",
+        "/bin/cart connects to localhost:80/tcp",
+        "/bin/cart reads /etc/passwd",
+    ]
+
+
+def test_what_a_process_did_before_the_exec_that_makes_it_known_is_not_judged() -> None:
+    """Its program is unknown, and it is not the one that came after."""
+    assert said([at(1, connects(10, "127.0.0.1", 80)), at(2, execs(10, "/bin/cart"))]) == ["(runtime) runs /bin/cart"]
+
+
+def test_a_late_row_belongs_to_the_program_of_its_time() -> None:
+    rows = [at(1, execs(10, "/bin/sh")), at(3, execs(10, "/bin/cart")), at(2, opens(10, "/etc/passwd"))]
+
+    assert "/bin/sh reads /etc/passwd" in said(rows)
+
+
+def test_a_row_with_the_identity_of_an_execution_belongs_to_no_other() -> None:
+    """Between the row and the row that tells what the process runs, it has executed another program."""
+    assert said([at(1, connects(10, "127.0.0.1", 80, exec_id="before")), at(5, RUNS)]) == ["already runs /bin/cart"]
+    assert len(said([at(1, connects(10, "127.0.0.1", 80, exec_id="a")), at(5, RUNS)])) == 2
+
+
+def test_a_process_that_is_found_running_after_its_exec_was_seen_has_not_executed_itself() -> None:
+    cart = at(4, execs(10, "/bin/cart", exec_id="a"))
+
+    assert said([at(2, execs(10, "/bin/sh", exec_id="b")), cart, at(5, RUNS)]) == [
+        "/bin/sh runs /bin/cart",
+        "(runtime) runs /bin/sh",
+    ]
+
+
+def test_events_of_processes_that_never_become_known_make_a_container_incomplete() -> None:
+    (coverage,) = behavior([at(1, opens(77, "/etc/passwd"))]).coverage.values()
+
+    assert coverage.incomplete == (collection.UNKNOWN_PROGRAM,)
+
+
+def test_what_the_runtime_puts_into_a_container_and_ends_again_leaves_nothing_in_doubt() -> None:
+    ends = row("process", 9, operation="exit", signal="", code=1, started="2026-01-01T00:00:01.000000000Z")
+    found = behavior([at(1, opens(9, "/etc/passwd")), at(2, ends)])
+
+    assert not found.facts
+    assert [each.incomplete for each in found.coverage.values()] == [()]
+
+
+def test_facts_begin_when_the_run_begins() -> None:
+    """What was seen before only tells which programs were running already."""
+    began: list[str] = []
+    collected = Collection(RULES, KINDS, lambda: began[0] if began else None)
+    collected.add([at(1, row_of) for row_of in [*CART, opens(10, "/etc/early"), execs(11, "/bin/ended")]])
+    collected.add([at(2, row("process", 11, operation="exit", signal="SIGSEGV", code=-1))])
+    collected.add([at(3, execs(12, "/bin/late")), at(4, connects(12, "127.0.0.1", 80))])
+    began.append("2026-01-01T00:00:05.000000000Z")
+    collected.add([at(4, opens(12, "/etc/early")), at(6, opens(12, "/etc/passwd")), at(7, execs(13, "/bin/sh"))])
+
+    found = collected.behavior(RunEnd(Inventory(), (Watched(("shop", "cart-1", "main"), "cart:1", False),), RUN))
+
+    assert [fact.says for fact in found.facts] == [
+        "already runs /bin/cart",
+        "already runs /bin/late",
+        "(runtime) runs /bin/sh",
+        "/bin/late reads /etc/passwd",
+    ]
+    assert [each.incomplete for each in found.coverage.values()] == [(collection.ALREADY_RUNNING,)]
 
 
 def test_a_process_with_the_number_of_an_ended_one_stays_known(monkeypatch: pytest.MonkeyPatch) -> None:

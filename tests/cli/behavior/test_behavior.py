@@ -182,3 +182,19 @@ def test_advice_comes_from_baselines_as_far_as_facts_allow(
     (tmp_path / "policy.yaml").write_text(policy)
     assert "Override" in policy
     assert run(["policy", "check", "-f", str(tmp_path / "policy.yaml")]) == 0
+
+
+@pytest.mark.parametrize("words", [["save", "new.yaml"], ["check"]])
+def test_a_recording_is_no_pod_to_wait_for(
+    words: list[str], old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(tmp_path / word) if word.endswith(".yaml") else word for word in words]
+
+    assert run(["behavior", *words, *([old] if words == ["check"] else []), "run.kgr"]) == 2
+
+    assert capsys.readouterr().err == "error: run.kgr is a recording and not a pod\ntry: --from run.kgr\n"
+
+
+def test_a_recording_after_another_command_is_shown_by_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["record", "run.kgr", "-o", "new.kgr"]) == 2
+    assert "kubectl gadget replay run.kgr shows it" in capsys.readouterr().err
