@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets import contained_gadgets, pack_payload
-from kubectl_gadget.gadgets.gadget import build_gadget, build_objects, schema_path
+from kubectl_gadget.gadgets.gadget import build_gadget, build_objects, object_path, schema_path
 from kubectl_gadget.gadgets.inputs import Inputs, write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT, read_gadget
 
@@ -45,6 +45,8 @@ def build(
         if name not in descriptions:
             build_objects(source, built, architectures, inputs)
     _write_index(built, list(descriptions))
+    objects = (object_path(built, name, architecture) for name in sources for architecture in ARCHITECTURES)
+    inputs.keep_only([*objects, *(schema_path(built, name) for name in [*descriptions, "index"])])
     return list(descriptions)
 
 

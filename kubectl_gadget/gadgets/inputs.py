@@ -50,9 +50,21 @@ class Inputs:
         """Records that they were; saved at once."""
         self._save(self._key(target) + _WITHOUT_LINES, self._digest_without_lines(target))
 
+    def keep_only(self, targets: Iterable[Path]) -> None:
+        """Forgets all other targets, and removes those that are there: they would be packed into the wheel."""
+        kept = {self._key(target) for target in targets}
+        for target in (*self._built.glob("objects/*/*.bpf.o"), *self._built.glob("gadgets/*.json")):
+            if self._key(target) not in kept:
+                target.unlink()
+        self._digests = {key: value for key, value in self._digests.items() if key.removesuffix(_WITHOUT_LINES) in kept}
+        self._write()
+
     def _save(self, key: str, digest: str) -> None:
         self._digests[key] = digest
-        self._path.write_text(json.dumps(self._digests, indent=1), encoding="utf-8")
+        self._write()
+
+    def _write(self) -> None:
+        write(self._path, json.dumps(self._digests, indent=1, sort_keys=True).encode())
 
     def _key(self, target: Path) -> str:
         return target.relative_to(self._built).as_posix()

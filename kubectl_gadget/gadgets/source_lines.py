@@ -1,5 +1,5 @@
 """Removes the lines of C source from a BPF object: they are half of its bytes, and the kernel uses them only to quote
-them in the verifier's log.
+them in the verifier's log. Also puts its forward declarations in order, so that equal sources give equal objects.
 
 Each function keeps the file and the number of its first line, since the kernel refuses an object in which only some
 functions have lines. The trap: types, relocations and lines share one section of texts, so all that stay are copied to
@@ -7,7 +7,7 @@ a new one.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _NO_BITS = 8
@@ -22,6 +22,11 @@ _UNNAMED_MEMBERS = {15: 12}
 """Of the variables of a section."""
 _MORE_BYTES = {1: 4, 3: 12, 14: 4, 17: 4}
 """After an integer, an array, a variable and a tag."""
+_FORWARD, _ARRAY = 7, 3
+_REFERRING = frozenset((2, 8, 9, 10, 11, 12, 13, 14, 17, 18))
+"""Kinds whose third word is a type: pointers, typedefs, qualifiers, functions and what they return, variables, tags."""
+_TYPED_MEMBERS = frozenset((4, 5, 13))
+"""Of a struct, a union and a function type: the second word of each member is its type."""
 _WORD = struct.Struct("<I")
 _BLOCK = struct.Struct("<II")
 """A section's name, and its number of records."""
@@ -35,10 +40,14 @@ class _Texts:
         self.new = bytearray(b"\0")
         self._places = {b"": 0}
 
+    def at(self, data: bytes | bytearray, at: int = 0) -> bytes:
+        """Returns the text that the word refers to."""
+        (start,) = _WORD.unpack_from(data, at)
+        return self._old[start : self._old.index(b"\0", start)]
+
     def move(self, data: bytearray, at: int) -> None:
         """Copies the text that the word refers to, which then refers to the copy."""
-        (start,) = _WORD.unpack_from(data, at)
-        text = self._old[start : self._old.index(b"\0", start)]
+        text = self.at(data, at)
         if text not in self._places:
             self._places[text] = len(self.new)
             self.new += text + b"\0"
@@ -73,6 +82,7 @@ def _smaller(btf: bytes, ext: bytes) -> tuple[bytes, bytes]:
     *_, head, types_at, types_size, texts_at, texts_size = fields = _BTF.unpack_from(btf)
     texts = _Texts(btf[head + texts_at : head + texts_at + texts_size])
     types = bytearray(btf[head + types_at : head + types_at + types_size])
+    numbers = _sort_forwards(types, texts)
     _move_names(types, texts)
     *start, head, functions_at, functions_size, lines_at, lines_size, rest_at, rest_size = _EXT.unpack_from(ext)
     begins = set[tuple[bytes, int]]()
@@ -90,6 +100,7 @@ def _smaller(btf: bytes, ext: bytes) -> tuple[bytes, bytes]:
 
     def relocation(_: bytes, record: bytearray) -> bool:
         texts.move(record, 8)
+        _renumber(record, 4, numbers)
         return True
 
     parts = [
@@ -105,15 +116,54 @@ def _smaller(btf: bytes, ext: bytes) -> tuple[bytes, bytes]:
     return new, _EXT.pack(*start, _EXT.size, *places) + b"".join(parts)
 
 
-def _move_names(types: bytearray, texts: _Texts) -> None:
+def _each(types: bytearray) -> Iterator[tuple[int, int, range]]:
+    """Yields each type's place and kind, and the places of its members."""
     at = 0
     while at < len(types):
-        kind, members = _TYPE.unpack_from(types, at)[1] >> 24 & 31, _TYPE.unpack_from(types, at)[1] & 0xFFFF
+        information = _TYPE.unpack_from(types, at)[1]
+        kind, members = information >> 24 & 31, information & 0xFFFF
+        size = _NAMED_MEMBERS.get(kind) or _UNNAMED_MEMBERS.get(kind) or 0
+        first = at + _TYPE.size + _MORE_BYTES.get(kind, 0)
+        end = first + members * size
+        yield at, kind, range(first, end, size or 1)
+        at = end
+
+
+def _move_names(types: bytearray, texts: _Texts) -> None:
+    for at, kind, members in _each(types):
         texts.move(types, at)
-        at += _TYPE.size + _MORE_BYTES.get(kind, 0) + members * _UNNAMED_MEMBERS.get(kind, 0)
-        for _ in range(members if kind in _NAMED_MEMBERS else 0):
-            texts.move(types, at)
-            at += _NAMED_MEMBERS[kind]
+        if kind in _NAMED_MEMBERS:
+            for member in members:
+                texts.move(types, member)
+
+
+def _sort_forwards(types: bytearray, texts: _Texts) -> Mapping[int, int]:
+    """Sorts the forward declarations by their names, in the places that they have. Returns the new number of each type
+    that has moved. clang 19 lists them in the order of a hash table of addresses (FixupDerivedTypes in BTFDebug.cpp),
+    which differs from run to run."""
+    places = {number: at for number, (at, kind, _) in enumerate(_each(types), start=1) if kind == _FORWARD}
+    records = {number: bytes(types[at : at + _TYPE.size]) for number, at in places.items()}
+    order = sorted(places, key=lambda number: (texts.at(records[number]), records[number][4:]))
+    numbers = {old: new for old, new in zip(order, places, strict=True) if old != new}
+    if not numbers:
+        return numbers
+    for at, kind, members in _each(types):
+        if kind in _REFERRING:
+            _renumber(types, at + 8, numbers)
+        if kind == _ARRAY:
+            _renumber(types, at + _TYPE.size, numbers)
+        if kind in _TYPED_MEMBERS:
+            for member in members:
+                _renumber(types, member + 4, numbers)
+    for old, new in numbers.items():
+        types[places[new] : places[new] + _TYPE.size] = records[old]
+    return numbers
+
+
+def _renumber(data: bytearray, at: int, numbers: Mapping[int, int]) -> None:
+    (number,) = _WORD.unpack_from(data, at)
+    if number in numbers:
+        _WORD.pack_into(data, at, numbers[number])
 
 
 def _blocks(data: bytes, texts: _Texts, keep: Callable[[bytes, bytearray], bool]) -> bytes:

@@ -161,6 +161,17 @@ def test_a_truncated_file_of_inputs_does_not_stop_a_build(tree: Path) -> None:
     assert json.loads((tree / "built" / "inputs.json").read_text())
 
 
+def test_what_has_no_source_any_more_is_removed_with_its_inputs(tree: Path) -> None:
+    build.build(tree, tree / "built", ONE)
+    for folder, ending in (("bpf", "bpf.c"), ("gadgets", "yaml")):
+        (tree / folder / f"trace_chmod.{ending}").rename(tree / folder / f"trace_renamed.{ending}")
+    build.build(tree, tree / "built", ONE)
+    names = [path.name for path in (tree / "built").rglob("*")]
+    assert "trace_renamed.bpf.o" in names
+    assert not [name for name in names if name.startswith("trace_chmod")]
+    assert "trace_chmod" not in (tree / "built" / "inputs.json").read_text()
+
+
 def test_the_command_ends_with_one_line_when_it_cannot(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "kubectl_gadget.gadgets.build", "--arch", "mips"],

@@ -3,6 +3,7 @@
 import os
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -66,6 +67,44 @@ def test_types_and_code_stay_and_the_source_goes(tmp_path: Path) -> None:
     for name in (b"raw_tp/sys_enter", b"raw_tp/sys_exit", b".text", b"license", b".rodata"):
         assert _section(smaller, name) == _section(whole, name)
     assert without_lines(smaller) == smaller
+
+
+FORWARDS = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+struct one { struct zebra *a; struct ape *b; struct newt *c; struct zebra (*d)(struct ape *); struct newt *e[2]; };
+
+SEC("raw_tp/sys_enter")
+int first(struct one *context)
+{
+	return context->a == (void *)context->c;
+}
+
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.mark.skipif(find_clang() is None, reason="needs clang")
+def test_forward_declarations_are_sorted_since_clangs_order_differs_from_run_to_run(tmp_path: Path) -> None:
+    source, object = tmp_path / "rows.bpf.c", tmp_path / "rows.bpf.o"
+    source.write_text(FORWARDS)
+    compile_object(source, os.uname().machine, object)
+    before = read_types(object)
+    object.write_bytes(without_lines(object.read_bytes()))
+    after = read_types(object)
+    assert [item["name"] for item in after if item["kind"] == "FWD"] == ["ape", "newt", "zebra"]
+    assert [item["name"] for item in before if item["kind"] == "FWD"] != ["ape", "newt", "zebra"]
+    assert spelt(after, 2) == spelt(before, 2)
+
+
+def spelt(types: list[dict[str, Any]], number: int) -> Any:
+    """A type with those that it refers to, without their numbers."""
+    found = types[number - 1]
+    inner = [{**member, "type_id": spelt(types, member["type_id"])} for member in found.get("members", ())]
+    inner += [spelt(types, member["type_id"]) for member in found.get("params", ())]
+    inner += [spelt(types, found[key]) for key in ("type_id", "ret_type_id", "index_type_id") if key in found]
+    return found["kind"], found["name"], inner
 
 
 def test_an_object_without_types_stays_as_it_is() -> None:
