@@ -2,10 +2,11 @@
 the texts of all commands, and the agent that is sent to nodes.
 
 The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from a
-source distribution, since that contains the build's output. If libbpf is not available from Debian, the wheel is made
-without the agent, and a message says so: `--local` works with it, a cluster does not.
+source distribution, since that contains the build's output. Another one: pip shows a build's messages only if it fails,
+so a wheel without the agent, with which no cluster can be traced, is made only if the user asks for it.
 """
 
+import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 BUILT = Path("kubectl_gadget/built")
+WITHOUT_AGENT = "KUBECTL_GADGET_WITHOUT_AGENT"
 
 
 class CatalogueHook(BuildHookInterface[Any]):
     """Runs before hatchling packs a wheel or a source distribution."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compiles the catalogue. Ends the build with a one-line message if that fails."""
+        """Compiles the catalogue and packs the agent. Ends the build with a one-line message if that fails."""
         if version == "editable":
             return
         root = Path(self.root)
@@ -44,9 +46,12 @@ class CatalogueHook(BuildHookInterface[Any]):
         try:
             pack_payload.build(root / "kubectl_gadget", root / BUILT)
         except GadgetError as error:
-            if not pack_payload.is_built(root / BUILT):
-                remedy = f". try: {error.remedy}" if error.remedy else ""
-                self.app.display_warning(f"kubectl-gadget: the wheel carries no agent for clusters: {error}{remedy}")
+            if not pack_payload.is_built(root / BUILT) and os.environ.get(WITHOUT_AGENT) != "1":
+                remedy = f"{error.remedy}, or " if error.remedy else ""
+                self.app.abort(
+                    f"kubectl-gadget: the agent for clusters cannot be built: {error}. try: {remedy}{WITHOUT_AGENT}=1 "
+                    "in the environment, for a client that traces only this machine (--local)"
+                )
 
     def add_second_objects(self, root: Path, build_data: dict[str, Any]) -> None:
         """Adds the objects for the second architecture to a wheel."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -112,6 +113,31 @@ def test_a_source_distribution_makes_a_wheel_where_there_is_no_clang(source: Pat
     assert "kubectl_gadget/built/objects/aarch64/trace_open.bpf.o.patch" in names
     assert "kubectl_gadget/built/objects/aarch64/trace_open.bpf.o" not in names
     assert {f"kubectl_gadget/built/payload/{name}.xz" for name in ("common", "x86_64", "aarch64")} <= set(names)
+
+
+def test_a_source_distribution_is_not_compiled_again_where_clang_is(source: Path, tmp_path: Path) -> None:
+    project = unpack(source, tmp_path / "source")
+    objects = sorted((project / "kubectl_gadget" / "built" / "objects").rglob("*.o"))
+    before = [path.stat().st_mtime_ns for path in objects]
+    hatchling(project, "wheel", tmp_path / "wheel")
+    assert objects
+    assert [path.stat().st_mtime_ns for path in objects] == before
+
+
+def test_a_wheel_without_the_agent_is_made_only_on_demand(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip shows a warning of a build to nobody."""
+    project = unpack(source, tmp_path / "source")
+    shutil.rmtree(project / "kubectl_gadget" / "built" / "payload")
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    with pytest.raises(RuntimeError, match=r"agent for clusters cannot be built: .*no network.*WITHOUT_AGENT=1"):
+        hatchling(project, "wheel", tmp_path / "wheel", path)
+    monkeypatch.setenv("KUBECTL_GADGET_WITHOUT_AGENT", "1")
+    hatchling(project, "wheel", tmp_path / "wheel", path)
+    assert list((tmp_path / "wheel").glob("*.whl"))
 
 
 def test_without_clang_and_objects_the_build_ends_with_one_line_that_names_clang(source: Path, tmp_path: Path) -> None:
