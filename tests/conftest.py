@@ -25,7 +25,7 @@ from xdist.scheduler import LoadScopeScheduling
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.gadgets.compiler import find_clang
 from tests.leftovers import unmount_what_dead_runs_left
-from tests.needs import MachineAndOthers, has_no_unit_test, is_unit, mark_all, order
+from tests.needs import MARKS, MachineAndOthers, has_no_unit_test, is_unit, mark_all, order
 from tests.signals import set_defaults_for_children
 from tests.vm.results import AT_THE_END
 
@@ -71,10 +71,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="run tests of reliability as long as docs/reliability.md reports"
     )
-
-
-def pytest_report_header() -> str | None:
-    return f"not collected here: {', '.join(collect_ignore)}" if collect_ignore else None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
@@ -128,6 +124,11 @@ def pytest_runtestloop() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says at the end, since -q hides what comes first, which tests were left out."""
+    if collect_ignore:
+        terminalreporter.write_line(f"not collected here: {', '.join(collect_ignore)}")
+    if terminalreporter.config.getoption("--unit"):
+        terminalreporter.write_line(f"left out, and run by make test: tests marked {', '.join(MARKS)} (tests/needs.py)")
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
     properties = [item for report in reports if report.when == "call" for item in report.user_properties]
     texts = [text for name, text in properties if name == AT_THE_END]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.pcap_filter import MOST_INSTRUCTIONS, compile_filter
+from tests.output import libpcap
 
 RETURN = 6
 
@@ -16,6 +17,12 @@ def codes(expression: str) -> list[int]:
     return [code for code, _, _, _ in struct.iter_unpack("<HBBI", compile_filter(expression))]
 
 
+@pytest.fixture
+def _with_libpcap() -> None:
+    libpcap.load()
+
+
+@pytest.mark.usefixtures("_with_libpcap")
 def test_an_expression_becomes_instructions_that_end_with_a_return() -> None:
     found = codes("tcp port 80 or icmp6")
     assert 4 < len(found) <= MOST_INSTRUCTIONS
@@ -26,6 +33,7 @@ def test_an_empty_text_is_not_a_filter() -> None:
     assert compile_filter("") == compile_filter("  ") == b""
 
 
+@pytest.mark.usefixtures("_with_libpcap")
 @pytest.mark.parametrize("expression", ["tcp porrt 80", "tcp and", "host", "\0"])
 def test_what_does_not_parse_is_an_error(expression: str) -> None:
     with pytest.raises(UsageError):
