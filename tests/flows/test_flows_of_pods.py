@@ -393,7 +393,7 @@ def past_ip(_: Connection, way: str, source: str, host: str) -> None:
 def test_what_is_sent_past_ip_is_a_flow_that_says_so(
     net: PodNetwork, xwing: DemoPod, deathstar: DemoPod, way: str, kind: str
 ) -> None:
-    with net.flows("--report-interval", "0") as events:
+    with net.flows() as events:
         net.start(xwing, past_ip, way, net.addresses["xwing"], net.addresses["deathstar"]).heard()
     ours = [event for event in events if event["destination"]["port"] == 7777]
     assert {(*ends(event), event["protocol"], event["source"]["socket"]) for event in ours} == {
