@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from kubectl_gadget.kube.object_schema import labels_field, metadata_field
 from kubectl_gadget.linux.bpf import bpf_command_name
@@ -18,7 +18,7 @@ from kubectl_gadget.linux.files import ERRNO_NAMES
 from kubectl_gadget.linux.network import protocol_name, tcp_state_name
 from kubectl_gadget.linux.processes import capability_name, signal_name
 from kubectl_gadget.linux.syscalls import syscall_names
-from kubectl_gadget.policies.model import NAMESPACES, SystemCall, Test
+from kubectl_gadget.policies.model import NAMESPACES, ActionKind, SystemCall, Test
 from kubectl_gadget.yaml_files import own_data
 from kubectl_gadget.yaml_reader import Scalar, WrongYaml
 from kubectl_gadget.yaml_schema import SchemaField, own_schema
@@ -287,6 +287,7 @@ _CHOICES = {
     "operators for binaries": BINARY_OPERATORS,
     "operators for sets": SET_OPERATORS,
     "kinds of namespaces": tuple(NAMESPACE_NAMES),
+    "kinds of actions": get_args(ActionKind),
 }
 
 

@@ -85,6 +85,10 @@ ActionKind = Literal[
     "UnfollowFD",
     "CopyFD",
 ]
+ENFORCING: tuple[ActionKind, ...] = ("Sigkill", "Signal", "Override")
+"""Actions that deny a call or send a signal."""
+_SIGNALS: dict[ActionKind, int] = {"Sigkill": 9}
+"""Signals of the actions that always send the same one."""
 ReturnAction = Literal["", "Post", "TrackSock", "UntrackSock"]
 RateScope = Literal["thread", "process", "global"]
 
@@ -112,7 +116,7 @@ Labels = tuple[Requirement, ...]
 
 @dataclass(frozen=True)
 class Scope:
-    """What a policy or a selector applies to; `policies.scope_labels` has the meaning. None: not given."""
+    """What a policy or a selector applies to; the end of this module has the meaning. None: not given."""
 
     namespace: str | None = None
     """the namespace of a TracingPolicyNamespaced"""
@@ -261,6 +265,11 @@ class Action:
     user_stack: bool = False
     file_hash: bool = False
     place: Place = field(default=NOWHERE, compare=False)
+
+    @property
+    def signal_sent(self) -> int:
+        """Return the signal that the action sends; 0: none."""
+        return self.signal if self.kind == "Signal" else _SIGNALS.get(self.kind, 0)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""Which workloads a policy applies to: every combination."""
+"""Which workloads a policy applies to, in every combination; and kinds of actions."""
+
+from typing import get_args
 
 import pytest
 
 from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
-from kubectl_gadget.policies.model import NAMESPACE_LABEL, Labels, Scope
+from kubectl_gadget.policies.model import ENFORCING, NAMESPACE_LABEL, Action, ActionKind, Labels, Scope
+from kubectl_gadget.policies.report.explain import find_field
 from tests.policies.oracle import ScopedWorkload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)
@@ -54,3 +57,14 @@ def test_labels_are_selected_as_kubernetes_does(
     scope = Scope(pods=(Requirement("k", operator, values),))
     pods = [ScopedWorkload("n", "p", labels) for labels in ({"k": "a"}, {"k": "c"}, {})]
     assert [belongs(scope, pod) for pod in pods] == selected
+
+
+def test_a_kind_that_enforces_denies_or_sends_a_signal() -> None:
+    sent = {kind: Action(kind, signal=10).signal_sent for kind in get_args(ActionKind)}
+    assert {kind for kind, signal in sent.items() if signal} == set(ENFORCING) - {"Override"}
+    assert (sent["Sigkill"], sent["Signal"]) == (9, 10)
+
+
+def test_a_policy_may_name_every_kind_of_action() -> None:
+    field, _ = find_field("spec.kprobes.selectors.matchActions.action")
+    assert field.choices == get_args(ActionKind)

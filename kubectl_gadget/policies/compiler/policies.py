@@ -155,11 +155,7 @@ def _wanted(place: SelectorAtHook) -> str:
     """The effect that the policy asks for: `BLOCKED EPERM SIGKILL`, `SET registers`, `SENT SIGKILL`, or nothing."""
     actions = (*place.selector.actions, *place.selector.return_actions)
     verdicts = [_verdict(action, place) for action in actions if action.kind == "Override"]
-    signals = [
-        "SIGKILL" if action.kind == "Sigkill" else signal_name(action.signal)
-        for action in actions
-        if action.kind in ("Sigkill", "Signal")
-    ]
+    signals = [signal_name(action.signal_sent) for action in actions if action.signal_sent]
     texts = [*(verdict_text(verdict, errno_name) for verdict in verdicts), *signals]
     return done_text(any(map(blocks, verdicts)), " ".join(texts)) if texts else ""
 

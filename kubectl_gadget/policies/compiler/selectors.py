@@ -9,7 +9,7 @@ from typing import Literal
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language import ARGUMENT_TYPES
-from kubectl_gadget.policies.model import Action, Argument, Hook, Policy, Scope, Selector, UserProbe
+from kubectl_gadget.policies.model import ENFORCING, Action, Argument, Hook, Policy, Scope, Selector, UserProbe
 from kubectl_gadget.wire.policy_events.policy_record import OVERRIDDEN, REPLACED
 
 # TrackSock and UntrackSock: which socket an action refers to, and where events are attributed to a socket's owner.
@@ -131,9 +131,7 @@ _PROGRAMS_TYPES = ("string", "char_buf", "sockaddr", "sockaddr_un", "nop", "auto
 _KINDS = (
     "Post",
     "NoPost",
-    "Sigkill",
-    "Signal",
-    "Override",
+    *ENFORCING,
     "Set",
     *REQUESTS,
     *TRACKING_ACTIONS,
@@ -220,7 +218,6 @@ def check_program(hook: Hook) -> None:
 
 _EPERM = 1
 _SIGKILL = 9
-_ACTING = ("Sigkill", "Signal", "Override")
 _LAST_HASHED = 2
 
 
@@ -274,7 +271,7 @@ class SelectorAtHook:
     @property
     def acts(self) -> bool:
         """Whether it denies a call or sends a signal, if its actions are enforced."""
-        return any(action.kind in _ACTING for action in self.selector.all_actions)
+        return any(action.kind in ENFORCING for action in self.selector.all_actions)
 
     @property
     def posts(self) -> bool:
@@ -309,8 +306,8 @@ class SelectorAtHook:
         """The signal that is sent; 0: none. At a return, only the return actions count: those of the call are done
         already."""
         for action in self.selector.return_actions if at_return else self.selector.all_actions:
-            if action.kind in ("Sigkill", "Signal"):
-                return _SIGKILL if action.kind == "Sigkill" else action.signal
+            if action.signal_sent:
+                return action.signal_sent
         return 0
 
     @property
@@ -360,7 +357,7 @@ def selectors_at(entry: PolicyAtHook, options: CompilerOptions) -> Iterator[Sele
 
 def acts_at_call(selector: Selector) -> bool:
     """Whether it denies the call or sends a signal before the call is done."""
-    return any(action.kind in _ACTING for action in selector.actions)
+    return any(action.kind in ENFORCING for action in selector.actions)
 
 
 def workloads_of(selector: Selector) -> list[Scope]:

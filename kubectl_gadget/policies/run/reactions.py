@@ -16,6 +16,7 @@ from kubectl_gadget.kube.api.failure import Access
 from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.api.resources import PODS
 from kubectl_gadget.kube.pod_identity import mirror_hash
+from kubectl_gadget.policies.model import ENFORCING
 from kubectl_gadget.policies.network.kernel_tables import HOST_ENTRY, PolicyTables, cut_off_entry, pod_entry
 from kubectl_gadget.run.live_tables import Contents, LiveTables
 from kubectl_gadget.run.run_options import GadgetRun
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 
 Say = Callable[[str], None]
-_ENFORCING = ("Sigkill", "Signal", "Override")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def isolating_pods(say: Say) -> Reaction:
 
 def _react(act: "Callable[[Container, str], None]", entry: "StoryEvent") -> None:
     event, container = entry.happening, entry.container
-    if isinstance(event, PolicyEvent) and event.action in _ENFORCING and container.pod:
+    if isinstance(event, PolicyEvent) and event.action in ENFORCING and container.pod:
         act(container, event.policy)
 
 
