@@ -81,7 +81,7 @@ class StoryOutput:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the flat columns of its rows are printed."""
+        """Return True if the flat columns of its rows are printed."""
         return self.format not in MAKERS and not self.tree
 
     def sink(self, stream: TextIO, terminal: Terminal | None) -> Sink:

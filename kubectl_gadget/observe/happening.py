@@ -85,7 +85,7 @@ class ConnectionEvent:
     """address and port of the end that connected or asked"""
     target: tuple[str, int]
     flow_id: str
-    """the same as that of `kubectl gadget flows`"""
+    """the id that `kubectl gadget flows` shows"""
     error: str = ""
     sent: int | None = None
     received: int | None = None

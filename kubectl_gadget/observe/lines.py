@@ -112,7 +112,7 @@ def _blocked(entry: StoryEvent, options: LineOptions) -> str:
 
 
 def _is_admin(entry: StoryEvent) -> bool:
-    """Whether the thread has an administrator's rights."""
+    """Return True if the thread has an administrator's rights."""
     credentials = entry.credentials
     return credentials is not None and bool(credentials.effective >> _SYS_ADMIN & 1)
 

@@ -37,7 +37,7 @@ Details = Callable[[Container], Object]
 
 
 def gap_message(node: str, seconds: float, until_ns: int) -> str:
-    """The line for a period of which a node's events are missing."""
+    """Return the line for a period without a node's events."""
     return json.dumps({"gap_seconds": seconds, "node_name": node, "time": rfc3339(until_ns)}, separators=(",", ":"))
 
 

@@ -62,12 +62,12 @@ class Process:
 
     @property
     def in_init_tree(self) -> bool:
-        """Whether it descends from the first process of its container; processes of kubectl exec do not."""
+        """Return True if it descends from the first process of its container; processes of kubectl exec do not."""
         return self.is_first or any(process.is_first for process in self.ancestors())
 
     @property
     def references(self) -> int:
-        """How many still need it: itself and its children."""
+        """Return the number of running processes that need it: itself and its children."""
         return self.children + (not self.has_ended)
 
     @property
@@ -121,7 +121,9 @@ def join_arguments(args: tuple[str, ...]) -> str:
 
 
 def flags_of(event: ProcessEvent, forked: bool) -> tuple[str, ...]:
-    """How the process became known, and what is missing. `forked`: this is the first program since the fork."""
+    """Return how the process became known, and what is missing, in the words of the JSON schema.
+
+    `forked`: this is the first program since the fork."""
     found = {"exec": ["execve"], "running": ["procFS"], "fork": []}.get(event.operation, [])
     if event.args is None and event.operation in ("exec", "running"):
         found.append("errorArgs")
@@ -141,7 +143,7 @@ def flags_of(event: ProcessEvent, forked: bool) -> tuple[str, ...]:
 
 MOST_PROCESSES = 65_536
 KEEP_NS = 30_000_000_000
-"""How long processes can be found after their end, by the node's clock."""
+"""Nanoseconds after its end in which a process can be found, by the node's clock."""
 MOST_ANCESTORS = 128
 
 

@@ -83,7 +83,7 @@ class StoryGadgets:
         return {name: DECODERS[name] for name in (wanted if self.file_paths is None else wanted | {FILES})}
 
     def runs(self) -> tuple[GadgetRun, ...]:
-        """Returns the gadgets, in the order in which agents are asked for them; that of policies is the last."""
+        """Returns the gadgets, in the order in which agents are asked for them; the gadget of policies is the last."""
         runs = [GadgetRun(gadgets.load_gadget(name)) for name in ("trace_tcp", "trace_dns") if self.connections]
         if self.file_paths is not None:
             runs.append(GadgetRun(gadgets.load_gadget("trace_fileuse"), {"path": self.file_paths}))

@@ -1,8 +1,8 @@
 """The language of policies: types of arguments, operators, Linux's names, patterns, and the schema of the YAML.
 
-Tables that are data are in the YAML files beside this one. Two traps: sizes are those of the policy API and not of C
-(`size_t` and `long` have 64 bits), and numbers are Linux's and not those of the system that the client runs on, which
-may be macOS (Python's own `errno`, `signal` and `socket`).
+Tables that are data are in the YAML files beside this one. Two traps: sizes follow the policy API and not C
+(`size_t` and `long` have 64 bits), and numbers are Linux's, and not of the system that the client runs on, which may be
+macOS (Python's own `errno`, `signal` and `socket`).
 """
 
 import re
@@ -149,7 +149,7 @@ _MACHINE_OF_ABI: Mapping[str, str] = {"i386": "x86_64", "arm32": "aarch64"}
 
 @cache
 def system_calls(abi: str = "") -> frozenset[str]:
-    """The names of all system calls of one 32-bit ABI; with an empty `abi`, those of the 64-bit architectures."""
+    """The names of all system calls of one 32-bit ABI; with an empty `abi`, the calls of the 64-bit architectures."""
     if abi:
         return frozenset(syscall_names(abi).values())
     return frozenset([*(name for machine in MACHINES for name in syscall_names(machine).values()), *_MANUALS_NAMES])
@@ -185,7 +185,7 @@ def system_call(written: str) -> SystemCall | None:
 
 
 def is_known(call: SystemCall) -> bool:
-    """Whether some architecture has such a call."""
+    """Return True if some architecture has such a call."""
     return call.name in system_calls(call.abi)
 
 

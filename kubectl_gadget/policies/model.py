@@ -177,7 +177,7 @@ class Subject:
     position: int = 0
     name: str = ""
     in_namespace: bool = False
-    """pids: as numbered in the process's own PID namespace, 0 in that of the node; ancestors outside of it are left
+    """pids: as numbered in the process's own PID namespace, 0 in the node's; ancestors outside of it are left
     out. Capabilities: never matches in the node's user namespace"""
     other: int = 0
     """capabilities_gained: the position of the argument with the old set"""
@@ -399,27 +399,27 @@ NAMESPACE_LABEL = "k8s:io.kubernetes.pod.namespace"
 
 
 def is_for_labels(scope: Scope, namespace: str, labels: Mapping[str, str]) -> bool:
-    """Whether the podSelector selects a pod of that namespace with these labels."""
+    """Return True if the podSelector selects a pod of that namespace with these labels."""
     return selected(scope.pods, {NAMESPACE_LABEL: namespace, **labels})
 
 
 def is_for_node(scope: Scope, labels: Mapping[str, str]) -> bool:
-    """Whether the policy applies to a node with these labels at all."""
+    """Return True if the policy applies to a node with these labels at all."""
     return selected(scope.nodes, labels)
 
 
 def selected(selector: Labels | None, labels: Mapping[str, str]) -> bool:
-    """Whether all requirements of a label selector hold; True when there is no selector."""
+    """Return True if all requirements of a label selector hold; True when there is no selector."""
     return all(requirement.accepts(labels) for requirement in selector or ())
 
 
 def by_labels(scope: Scope) -> bool:
-    """Whether the scope depends on labels of pods."""
+    """Return True if the scope depends on labels of pods."""
     return any(requirement.key != NAMESPACE_LABEL for requirement in scope.pods or ())
 
 
 def by_node(scope: Scope) -> bool:
-    """Whether the scope depends on labels of nodes."""
+    """Return True if the scope depends on labels of nodes."""
     return bool(scope.nodes)
 
 

@@ -71,8 +71,8 @@ def functions(hook: Hook) -> tuple[str, str]:
 
 
 def is_first(hook: Hook) -> bool:
-    """Whether a mirror is the first one of its call. The raw tracepoint has one program for all variants of the call,
-    whose arguments are translated (bpf/syscalls.bpf.c)."""
+    """Return True if a mirror is the first one of its call. The raw tracepoint has one program for all variants of the
+    call, whose arguments are translated (bpf/syscalls.bpf.c)."""
     name = hook.mirrors
     return hook.target == f"sys_{_FUNCTIONS.get(name, (name,))[0]}"
 

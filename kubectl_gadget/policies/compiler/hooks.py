@@ -225,22 +225,22 @@ class CompiledHook:
 
     @property
     def mirrors(self) -> bool:
-        """Whether the hook was added for system calls of 32-bit programs and is not named by a policy."""
+        """Return True if the hook was added for system calls of 32-bit programs and is not named by a policy."""
         return bool(self.hook.mirrors)
 
     @property
     def enforces(self) -> bool:
-        """Whether the kernel does more here than observe."""
+        """Return True if the kernel does more here than observe."""
         return any(one.enforced and (one.acts or one.written) for _, one in self.selectors)
 
     @property
     def denies(self) -> bool:
-        """Whether a selector denies calls, rather than only sending a signal. Always False at a return."""
+        """Return True if a selector denies calls, rather than only sending a signal. Always False at a return."""
         return not self.at_return and any(one.enforced and one.denial for _, one in self.selectors)
 
     @property
     def takes_stacks(self) -> bool:
-        """Whether any event includes a stack."""
+        """Return True if any event includes a stack."""
         return any(self.masks[name] for name in ("kernel_stack", "user_stack"))
 
     @property

@@ -96,7 +96,7 @@ class CompiledPolicies:
 
     @property
     def by_labels(self) -> bool:
-        """Whether any scope depends on labels of pods or nodes, which only the client knows."""
+        """Return True if any scope depends on labels of pods or nodes, which only the client knows."""
         return any(by_labels(scope) or by_node(scope) for scope in self.scopes)
 
 

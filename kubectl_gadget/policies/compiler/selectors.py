@@ -238,11 +238,11 @@ class CompilerOptions:
     """agents make the requests of GetUrl and DnsLookup"""
 
     def enforces(self, policy: Policy) -> bool:
-        """Whether the kernel carries out the policy's actions."""
+        """Return True if the kernel carries out the policy's actions."""
         return self.enforce and policy.options.mode != "monitor"
 
     def reacts(self, policy: Policy) -> bool:
-        """Whether user space reacts to the policy's events."""
+        """Return True if user space reacts to the policy's events."""
         return bool(self.reaction) and policy.options.mode != "monitor"
 
 
@@ -270,12 +270,12 @@ class SelectorAtHook:
 
     @property
     def acts(self) -> bool:
-        """Whether it denies a call or sends a signal, if its actions are enforced."""
+        """Return True if it denies a call or sends a signal, if its actions are enforced."""
         return any(action.kind in ENFORCING for action in self.selector.all_actions)
 
     @property
     def posts(self) -> bool:
-        """Whether there is an event, which may report what would have been done."""
+        """Return True if there is an event, which may report what would have been done."""
         if not self.enforced and (self.acts or self.written):
             return True
         return all(action.kind != "NoPost" for action in self.selector.all_actions)
@@ -356,12 +356,12 @@ def selectors_at(entry: PolicyAtHook, options: CompilerOptions) -> Iterator[Sele
 
 
 def acts_at_call(selector: Selector) -> bool:
-    """Whether it denies the call or sends a signal before the call is done."""
+    """Return True if it denies the call or sends a signal before the call is done."""
     return any(action.kind in ENFORCING for action in selector.actions)
 
 
 def workloads_of(selector: Selector) -> list[Scope]:
-    """The scopes of `matchWorkloads`, all of which have to hold."""
+    """Return the scopes of `matchWorkloads`; all have to hold."""
     filters = (filter for filter in selector.filters if filter.subject.kind == "workload")
     return [value for filter in filters for value in filter.values if isinstance(value, Scope)]
 

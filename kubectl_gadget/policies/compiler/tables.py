@@ -73,7 +73,7 @@ class Automaton:
 
 
 def fits(pattern: str) -> bool:
-    """Whether one automaton can hold the pattern."""
+    """Return True if one automaton can hold the pattern."""
     return _places(glob_parts(pattern)) <= BITS
 
 
@@ -477,7 +477,7 @@ class FilterTest:
     expressions: tuple[Postfix, ...] = ()
 
     def placed(self, slots: Sequence[Slot]) -> tuple[Entry, ...]:
-        """The entries, once the slots are numbered."""
+        """The entries. Needs the numbers of the slots."""
         return (*self.entries, *(encode(each, slots) for each in self.expressions))
 
 
@@ -493,7 +493,7 @@ class Followed:
             raise UsageError(f"{filter.place}: paths of more than {LONGEST_TEXT} bytes cannot be followed: {path!r}")
         number = self.numbers.setdefault(path, len(self.numbers))
         if number >= MOST_FOLLOWED:
-            raise UsageError(f"{filter.place}: more than {MOST_FOLLOWED} programs cannot be followed at once")
+            raise UsageError(f"{filter.place}: at most {MOST_FOLLOWED} programs can be followed")
         return number
 
 

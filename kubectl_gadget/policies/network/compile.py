@@ -152,7 +152,7 @@ class _Term:
     blocks: tuple[AddressBlock, tuple[AddressBlock, ...]] | None = None
 
     def leaves_out(self, found: AddressBlock) -> bool:
-        """Whether an `except` of its ipBlock contains these addresses."""
+        """Return True if an `except` of its ipBlock contains these addresses."""
         return self.blocks is not None and any(item.holds(found) for item in self.blocks[1])
 
 

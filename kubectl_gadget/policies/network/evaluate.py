@@ -253,7 +253,7 @@ def normal(address: str) -> str:
 
 
 def is_own(use: Use) -> bool:
-    """Whether a pod talks to itself, which no policy can forbid."""
+    """Return True if a pod talks to itself, which no policy can forbid."""
     remote = ipaddress.ip_address(normal(use["remote"]))
     return remote.is_loopback or (bool(use.get("local")) and normal(use["local"]) == str(remote))
 
@@ -391,7 +391,7 @@ class Evaluation:
         )
 
     def isolates(self, policy: Policy, pod: Pod, ingress: bool) -> bool:
-        """Whether this policy selects the pod for a direction, so that only flows that policies allow are allowed."""
+        """Return True if this policy selects the pod for a direction; then only flows that policies allow pass."""
         spec = policy["spec"]
         if policy["metadata"]["namespace"] != pod.namespace or not selects(spec.get("podSelector"), pod.labels):
             return False
@@ -399,7 +399,7 @@ class Evaluation:
         return ("Ingress" if ingress else "Egress") in types
 
     def allows(self, policy: Policy, end: Endpoint, pod: Pod, protocol: str, ingress: bool) -> bool:
-        """Whether one of its rules allows the pod to communicate with this end."""
+        """Return True if one of its rules allows the pod to communicate with this end."""
         target = pod if ingress else end.pod
         for rule in policy["spec"].get("ingress" if ingress else "egress") or ():
             peers, ports = rule.get("from" if ingress else "to"), rule.get("ports")
@@ -410,7 +410,7 @@ class Evaluation:
         return False
 
     def is_peer(self, peer: Mapping[str, Any], end: Endpoint, namespace: str) -> bool:
-        """Whether one entry of `from` or `to`, in a policy of `namespace`, matches this end."""
+        """Return True if one entry of `from` or `to`, in a policy of `namespace`, matches this end."""
         if "ipBlock" in peer:
             block, address = peer["ipBlock"], ipaddress.ip_address(end.address)
             return _in_block(address, block["cidr"]) and not any(

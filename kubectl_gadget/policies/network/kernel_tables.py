@@ -23,7 +23,7 @@ class AddressBlock(NamedTuple):
     is_v4: bool
 
     def holds(self, other: "AddressBlock") -> bool:
-        """Whether this block contains all of the other one."""
+        """Return True if this block contains all of the other one."""
         shift = ADDRESS_BITS - self.bits
         return self.is_v4 == other.is_v4 and self.bits <= other.bits and self.first >> shift == other.first >> shift
 

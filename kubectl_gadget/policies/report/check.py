@@ -85,7 +85,7 @@ def _listed(hooks: Sequence[str], has_new: bool | None) -> str:
 
 
 def _goes_by_name(selector: Selector, *how: Test) -> bool:
-    """Whether it denies files by their paths, with one of these tests, and not by their identity as well."""
+    """Return True if it denies files by their paths, with one of these tests, and not by their identity as well."""
     filters = [
         one
         for one in selector.filters
@@ -172,7 +172,7 @@ _OTHER_NAME = "; it may be inlined, or have another name"
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether one node supports one hook."""
+    """Return True if one node supports one hook."""
 
     works: bool | None
     way: str = ""
@@ -205,7 +205,7 @@ def question(policies: Iterable[Policy]) -> LookUp:
 
 
 def have_new(answers: Iterable[Hooks]) -> bool | None:
-    """Whether the nodes with these answers have the hook that gaps() needs to know; None: they differ, or it is
+    """Return True if the nodes with these answers have the hook that gaps() needs to know; None: they differ, or it is
     unknown."""
     function = lsm_function(NEW_HOOK)
     found = {one.exists if (one := answer.functions.get(function)) else None for answer in answers}
@@ -258,7 +258,7 @@ def _nearest(hook: Hook, answer: Hooks) -> str:
 
 
 def judge(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
-    """Whether the node that sent `hello` and `answer` supports the hook."""
+    """Return True if the node that sent `hello` and `answer` supports the hook."""
     if hook.kind in ("uprobe", "usdt"):
         able = hello.can.get("uprobe")
         whys = {True: "", False: "the kernel denies uprobes to the agent", None: "cannot be determined there"}
@@ -302,9 +302,9 @@ def _generated(hook: Hook, hello: Hello, answer: Hooks) -> Judgement:
     way = f"{_MANY} ×{found.count}"
     if release and tuple(map(int, release.groups())) < _MANY_SINCE:
         return Judgement(
-            False, way, "attaching to many functions at once needs Linux 5.18; a list with `values` does not"
+            False, way, "attaching one program to many functions needs Linux 5.18; a list with `values` does not"
         )
-    return Judgement(None, way, "only a run shows whether it can attach to many functions at once (CONFIG_FPROBE)")
+    return Judgement(None, way, "only a run shows whether a program can be attached to many functions (CONFIG_FPROBE)")
 
 
 def _denies(hook: Hook) -> bool:

@@ -67,7 +67,7 @@ class StoredPolicy:
 
     @property
     def enforces(self) -> bool:
-        """Whether enforcing it would deny calls or end processes."""
+        """Return True if enforcing it would deny calls or end processes."""
         return any(
             hook.enforces
             for hook in CompiledPolicies([self.policy], CompilerOptions(enforce=True, allow_weaker=True)).hooks
@@ -245,7 +245,7 @@ async def change(api: Api, options: AgentOptions, wanted: PolicyChange) -> Insta
         try:
             return await _write(api, options, before, wanted, owner)
         except StatusError as error:
-            if error.code != 409 or attempt + 1 == _TRIES:  # changed by another client meanwhile
+            if error.code != 409 or attempt + 1 == _TRIES:  # another client has changed it
                 raise
     raise AssertionError("the loop ends by itself")
 
@@ -322,7 +322,7 @@ async def _require_agents(api: Api, options: AgentOptions) -> None:
 
 
 async def lacks_priority(api: Api, options: AgentOptions) -> bool:
-    """Whether the resident agents may be evicted on a full node (`deploy --enforcing` prevents that)."""
+    """Return True if the resident agents may be evicted on a full node (`deploy --enforcing` prevents that)."""
     daemon_set = await api.get(DAEMON_SETS, manifests.NAME, options.namespace)
     return daemon_set is not None and not daemon_set["spec"]["template"]["spec"].get("priorityClassName")
 

@@ -39,7 +39,7 @@ class PolicyLabels:
         return (*((PODS,) if self._by_labels else ()), *((NODES,) if self._by_node else ()))
 
     def attached_to(self, gadgets: Sequence[GadgetRun]) -> tuple[GadgetRun, ...]:
-        """The same gadgets; that of policies, which is the last, has the scopes that apply to each pod as a table."""
+        """Return the gadgets; the last one, for policies, has the scopes that apply to each pod as a table."""
         *others, of_policies = gadgets
         return (*others, replace(of_policies, tables=self.tables))
 
@@ -48,7 +48,7 @@ class PolicyLabels:
         self.prepare(found)()
 
     def prepare(self, found: Objects) -> Callable[[], object]:
-        """As `take`, but returns what makes the state visible for `is_for`; the tables have it at once."""
+        """Like `take`, but return a function that makes the state visible for `is_for`; the tables have it already."""
         pods: dict[str, dict[str, tuple[int, ...]]] = {}
         judged = PodValues[frozenset[int]]()
         for pod in found.get(PODS, ()):
@@ -65,7 +65,7 @@ class PolicyLabels:
         return commit
 
     def is_for(self, scopes: Sequence[int], pod_uid: str, name: str) -> bool | None:
-        """Whether a pod's labels match all of these scopes; pods by uid and NAMESPACE/NAME. None: not known yet."""
+        """Return True if a pod's labels match all of these scopes; None: not known. Pods: by UID and NAMESPACE/NAME."""
         asked = [number for number in scopes if number in self._by_labels]
         if not asked:
             return True

@@ -127,7 +127,7 @@ class PodDeleter:
                 self._say(f"{what} may still exist: the API server did not answer in {self._end_seconds:.0f} s")
 
     def delete(self, namespace: str, pod: str, uid: str, why: str) -> None:
-        """Deletes a pod at once, without a grace period, unless its deletion has already begun."""
+        """Delete a pod without a grace period, unless its deletion has already begun."""
         key = uid or f"{namespace}/{pod}"
         if key not in self._begun and self._start is not None:
             self._begun.add(key)

@@ -160,7 +160,7 @@ def test_process_details_that_no_policy_needs_are_not_kept() -> None:
 
 def test_more_programs_than_there_are_bits_for_cannot_be_followed() -> None:
     filter = HookFilter(Subject("binary"), "equal", tuple(f"/{i}" for i in range(1025)), follow=True)
-    with pytest.raises(UsageError, match="more than 1024 programs"):
+    with pytest.raises(UsageError, match="at most 1024 programs"):
         CompiledPolicies(
             [Policy("p", hooks=(Hook("kprobe", "f", selectors=(Selector(filters=(filter,)),)),))], CompilerOptions()
         )
