@@ -76,8 +76,8 @@ def limited(program: str, map_name: str, file: str = "program") -> str:
         f"@{map_name}[$c->self.parent->cgroup->kn->id]) {{ @{map_name}[$c->kn->id] = 1; }} }}"
     )
     gone = (
-        f"rawtracepoint:cgroup_rmdir {{ $c = (struct cgroup *)arg0; if ($c->root->hierarchy_id == 0) "
-        f"{{ delete(@{map_name}[$c->kn->id]); }} }}"
+        f"rawtracepoint:cgroup_rmdir {{ $c = (struct cgroup *)arg0; if ($c->root->hierarchy_id == 0 && "
+        f"@{map_name}[$c->kn->id]) {{ delete(@{map_name}[$c->kn->id]); }} }}"
     )
     return f"{text}{program[position:]}\n{heir}\n{gone}\n"
 
