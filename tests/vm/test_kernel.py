@@ -87,7 +87,7 @@ bpf/test_compat_calls.py a_descriptor bind_and_connect failed_executions file_se
 bpf/test_compat_calls.py profile_syscall top_file top_syscalls
 bpf/test_aio.py fileuse_sees top_file what_is_beyond
 # The verdicts on cgroups are entries of one map.
-bpf/test_filters.py a_cgroup_of_the_host an_unwanted events_of_an_unreported the_nearest the_verdict
+bpf/test_filters.py a_cgroup_of_the_host an_unwanted events_of_an_unreported the_verdict
 # Opens of io_uring whose results are not known yet are kept in a map of ours, and this machine's kernel, too, chooses
 # direct descriptors.
 bpf/test_trace_open_io_uring.py a_direct_descriptor_has_a_resolved_path_and_no_number[any] more_opens

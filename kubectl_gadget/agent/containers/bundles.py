@@ -45,14 +45,6 @@ _MOST_BYTES = 4 << 20
 _MOST_LEARNT = 64
 
 
-class RuncContainer(NamedTuple):
-    """A container with a state.json of runc. `cgroup` is the path as runc sees it, `bundle` None if it is unknown."""
-
-    id: str
-    cgroup: str
-    bundle: "_Bundle | None"
-
-
 class _Folder(NamedTuple):
     """`path`: below `root`, which is the root of a mount namespace of the node as the agent sees it; "": our own."""
 
@@ -72,6 +64,14 @@ class _Bundle(NamedTuple):
 
     def config(self) -> object:
         return read_json(self.folder.seen, f"{self.name}/config.json", self.folder.root)
+
+
+class RuncContainer(NamedTuple):
+    """A container with a state.json of runc. `cgroup` is the path as runc sees it, `bundle` None if it is unknown."""
+
+    id: str
+    cgroup: str
+    bundle: _Bundle | None
 
 
 class _Node:

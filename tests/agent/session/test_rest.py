@@ -26,10 +26,18 @@ class Counted:
         return False
 
 
+class Containers:
+    """In the place of the node's containers, which have nothing to warn of."""
+
+    def take_warnings(self) -> list[str]:
+        return []
+
+
 class Context:
     """In the place of a NodeContext."""
 
     def __init__(self) -> None:
+        self.containers = Containers()
         self.callbacks = Callbacks()
         self.warnings = Warnings()
 
