@@ -34,11 +34,11 @@ class Stage(ABC):
 
 
 _STAGES = {
-    "deadlock": "deadlock:Deadlock",
+    "deadlock": "protocols.deadlock:Deadlock",
     "dns": "protocols.dns:Dns",
     "http": "protocols.http:Http",
     "sni": "protocols.tls:Sni",
-    "tty": "tty:Tty",
+    "tty": "protocols.tty:Tty",
 }
 """Module and class of each view; its arguments are the gadget and the values of all its parameters."""
 
