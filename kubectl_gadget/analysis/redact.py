@@ -65,11 +65,12 @@ class Redaction:
             times = header.first_ns, header.last_ns
             out.write(stored(header.number, times, made, b"".join(payloads), header.flags))
 
-    def _find_names(self, control: bytes) -> None:
+    def _find_names(self, control: bytes, is_nested: bool = False) -> None:
         names = self._redactor.names
         for record in layout.records(control):
             if record.kind in _NESTED:
-                self._find_names(record.data)
+                if not is_nested:
+                    self._find_names(record.data, is_nested=True)
             elif record.kind == RecordKind.NODE:
                 names.add(record.data.decode("utf-8", "replace"))
             elif record.kind == RecordKind.COVERAGE:
@@ -90,8 +91,9 @@ class Redaction:
         if len(names) > _MOST_NAMES:
             raise GadgetError(f"the recording has more than {_MOST_NAMES:,} names")
 
-    def _control(self, control: bytes, events: bytes) -> tuple[bytes, list[bytes]]:
-        """The records of a control block and the payloads of its EVENTS frames, rewritten."""
+    def _control(self, control: bytes, events: bytes, is_nested: bool = False) -> tuple[bytes, list[bytes]]:
+        """The records of a control block and the payloads of its EVENTS frames, rewritten. `is_nested`: they are the
+        data of a record, and have no such records."""
         made, payloads, at = list[bytes](), list[bytes](), 0
         for record in layout.records(control):
             if record.kind == RecordKind.EVENTS:
@@ -107,7 +109,7 @@ class Redaction:
                 payloads.append(payload)
                 made.append(layout.events_record(record.node, len(payload)))
                 continue
-            data = self._record(record)
+            data = None if is_nested and record.kind in _NESTED else self._record(record)
             if data is None:
                 self.left_out += 1
             else:
@@ -131,7 +133,7 @@ class Redaction:
         if record.kind in (RecordKind.STEP, RecordKind.DROPPED):
             return record.data[: 16 if record.kind == RecordKind.STEP else None]
         if record.kind in _NESTED:
-            return self._control(record.data, b"")[0]
+            return self._control(record.data, b"", is_nested=True)[0]
         if record.kind == RecordKind.NODE:
             return self._redactor.name(record.data.decode("utf-8", "replace"), "node").encode()
         try:

@@ -6,7 +6,6 @@ client and server, whichever of them sent the packet in question.
 
 import fnmatch
 import ipaddress
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.flow_json import direction, record
 from kubectl_gadget.kube import label_selectors
-from kubectl_gadget.rows.vectors import Mask
+from kubectl_gadget.rows.vectors import Mask, utf8
 
 Test = Callable[[FlowEvent], bool]
 _PartyTest = Callable[[Party], bool]
@@ -271,12 +270,14 @@ def http_method(texts: Sequence[str]) -> Test:
 
 
 def http_path(texts: Sequence[str]) -> Test:
-    """A regular expression for the path and query. Raises UsageError."""
+    """A regular expression (RE2) for the path and query. Raises UsageError."""
+    from kubectl_gadget.filters.cel import compile_pattern  # takes 30 ms
+
     try:
-        patterns = [re.compile(text) for text in texts]
-    except re.error as error:
-        raise UsageError(f"not a valid regular expression: {error}") from None
-    return _l7("http", lambda l7: any(pattern.search(l7["target"] or "") for pattern in patterns))
+        patterns = [compile_pattern(text) for text in texts]
+    except ValueError as error:
+        raise UsageError(f"not a valid regular expression (RE2): {error}") from None
+    return _l7("http", lambda l7: any(pattern.search(utf8(l7["target"] or "")) for pattern in patterns))
 
 
 EVENT_TESTS: dict[str, Callable[[Sequence[str]], Test]] = {

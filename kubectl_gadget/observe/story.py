@@ -6,9 +6,9 @@ bulk and printed later, when a process may have ended already, so `StoryEvent` c
 that is not shown must still reach the table of processes, so the selection comes after the join.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.linux.processes import NAMESPACE_KINDS
@@ -19,6 +19,7 @@ from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.vectors import utf8
 from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent
 
 # Which events are shown.
@@ -31,9 +32,9 @@ _FROM_BEFORE = ("running", "is open")
 class Choice:
     """The conditions for an event to be shown. Empty means any."""
 
-    process: re.Pattern[str] | None = None
-    """matches the binary's path"""
-    pod: re.Pattern[str] | None = None
+    process: Any = None
+    """matches the binary's path; an expression of RE2, which takes linear time for every text, as the next one"""
+    pod: Any = None
     event_types: frozenset[str] = frozenset()
     """names as returned by event_type()"""
     policies: frozenset[str] = frozenset()
@@ -50,9 +51,9 @@ class Choice:
             return False
         if self.policies and (not isinstance(happening, PolicyEvent) or happening.policy not in self.policies):
             return False
-        if self.process and not self.process.search(entry.process.binary or ""):
+        if self.process and not self.process.search(utf8(entry.process.binary or "")):
             return False
-        return not (self.pod and not self.pod.search(entry.container.pod))
+        return not (self.pod and not self.pod.search(utf8(entry.container.pod)))
 
 
 EVERYTHING = Choice()

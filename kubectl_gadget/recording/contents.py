@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kubectl_gadget.errors import FrameError
+from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED, STEP_MARK, to_json
 from kubectl_gadget.run.nodes.backlog import Content, Detached, Events, RoundTrip, Selected, StepMark
 from kubectl_gadget.run.nodes.coverage import Gap
@@ -16,7 +17,11 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import parse
 
-_LARGEST = 1 << 63
+_LARGEST = 1 << 62
+_LONGEST_NAME = 512
+"""of a step"""
+_LONGEST_SECONDS = 1e9
+"""of a missing span. Thirty years"""
 _TYPES = {
     Hello: FrameType.HELLO,
     Started: FrameType.STARTED,
@@ -61,10 +66,10 @@ def from_frame(frame: Frame) -> Content | None:
 
 _OWN: Mapping[int, Callable[[Mapping[str, Any]], Content]] = {
     DETACHED: lambda _: Detached(),
-    GAP: lambda value: Gap(_seconds(value["seconds"]), int(value["until_ns"])),
+    GAP: lambda value: Gap(_seconds(value["seconds"]), _time(value["until_ns"])),
     SELECTED: lambda value: Selected(FilterSpec.from_json(value)),
-    ROUND_TRIP: lambda value: RoundTrip(*(int(value[name]) for name in RoundTrip._fields)),
-    STEP_MARK: lambda value: StepMark(str(value["name"]), _time(value["wall_ns"])),
+    ROUND_TRIP: lambda value: RoundTrip(*(_time(value[name]) for name in RoundTrip._fields)),
+    STEP_MARK: lambda value: StepMark(escape(str(value["name"]))[:_LONGEST_NAME], _time(value["wall_ns"])),
 }
 
 
@@ -78,7 +83,7 @@ def number(value: object) -> float | None:
 def _seconds(value: object) -> float:
     """Raises ValueError."""
     found = number(value)
-    if found is None:
+    if found is None or not 0 <= found <= _LONGEST_SECONDS:
         raise ValueError(f"{value!r} is not a number of seconds")
     return found
 

@@ -21,6 +21,8 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges
 from kubectl_gadget.wire.frames import Frame, split_events
 from kubectl_gadget.wire.policy_events.body import rfc3339
 
+_MOST_PODS, _MOST_STEPS = 500_000, 10_000
+
 
 @dataclass
 class RecordingInfo:
@@ -128,7 +130,12 @@ def _add(info: RecordingInfo, node: str, frame: Frame) -> None:
             info.nodes[node] += count
         case ContainerChanges() as changes:
             info.pods |= {(item.namespace, item.pod) for item in changes.containers if item.pod}
+            if len(info.pods) > _MOST_PODS:
+                info.pods.clear()
+                raise FrameError(f"more than {_MOST_PODS:,} pods")
         case StepMark() as mark:
+            if len(info.steps) >= _MOST_STEPS and mark not in info.steps:
+                raise FrameError(f"more than {_MOST_STEPS:,} steps")
             info.steps[mark] = None
         case Gap() as gap:
             info.gap_seconds += gap.seconds

@@ -26,12 +26,16 @@ MARK = b"KGSG"
 _SEGMENT = struct.Struct("<4sBBHQqqIIIIII")
 _HEADER_CRC = struct.Struct("<I")
 SEGMENT_BYTES = _SEGMENT.size + _HEADER_CRC.size
-MOST_CONTROL, MOST_EVENTS = 80 << 20, 160 << 20
-"""The largest block, in bytes after decompression. Writers end a segment long before; one frame may have 64 MiB."""
+MOST_CONTROL, MOST_EVENTS = 80 << 20, 80 << 20
+"""The largest block, in bytes after decompression. Writers end a segment at 4 MiB and a step, which has at most 4 MiB
+and a frame, and one frame may have 64 MiB."""
 
-_MOST_RECORDS = 1 << 20
-"""In one block. Each takes some 300 bytes of memory, and 8 in the block before compression."""
+_MOST_RECORDS = 1 << 18
+"""In one block: 5,000 nodes make a tenth of them in a second. Each takes some 300 bytes of memory, and 8 in the block
+before compression."""
 
+_MOST_VALUES = 1 << 20
+"""In the JSON of one record. They take at most 110 MB. Earlier writers put all objects of a cluster into one record."""
 _RECORD = struct.Struct("<BbHI")
 _TIME = struct.Struct("<qq")
 _NO_NODE = 0xFFFF
@@ -184,7 +188,7 @@ def to_json(value: Mapping[str, Any]) -> bytes:
 def json_of(data: bytes) -> dict[str, Any]:
     """The JSON of a record. Raises DamagedError."""
     try:
-        return parse(data)
+        return parse(data, _MOST_VALUES)
     except FrameError as error:
         raise DamagedError(f"a record cannot be read: {error}") from None
 

@@ -1,24 +1,33 @@
 """Reads a recording: finds the segments by their headers, and returns their steps, starting at any time.
 
 Damaged segments are skipped and counted, and reading continues at the next intact one. The trap: anybody may have made
-the file, so nothing in it is trusted before it was checked, and only one segment is in memory at a time.
+the file, so nothing in it is trusted before it was checked, only one segment is in memory at a time, and what reading
+costs is limited by the size of the file (_Costs): a block of a few bytes may expand to millions of records.
 """
 
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import HAS_STATE, DamagedError, RecordKind, SegmentHeader
 from kubectl_gadget.recording.recording_places import PathOrUrl, StoredBytes, open_place, size_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.wire.frames import FrameType
 
-_PIECE = 1 << 20
-_MOST_NODES = 60_000
+_LEAST_PIECE, _PIECE = 4 << 10, 1 << 20
+_MOST_NODES = 10_000
+"""In one recording. Kubernetes supports half as many."""
+_LONGEST_NODE_NAME = 1024
+"""in bytes"""
+_MOST_ANSWERS = 1 << 19
+"""Pods in one step. Kubernetes supports 150,000."""
+_MOST_REASONS = 100
 _MOST_TRIES = 10_000
 """A limit for files that consist of segment marks; without it, reading them could take hours."""
 
@@ -31,8 +40,8 @@ class RecordedStep(NamedTuple):
     wall_ns: int
     frames: list[RecordedFrame]
     answers: dict[str, Any]
-    objects: tuple[dict[str, Any], ...] = ()
-    """changes of the cluster's objects, before the frames"""
+    objects: tuple[bytes, ...] = ()
+    """changes of the cluster's objects, before the frames, as JSON: few readers need them"""
     is_state: bool = False
     """the steps before it were not read, so its frames may repeat what is known"""
 
@@ -59,7 +68,32 @@ class Damage:
 
     def add(self, error: DamagedError) -> None:
         self.segments += 1
-        self.reasons[str(error)] += 1
+        if len(self.reasons) < _MOST_REASONS or str(error) in self.reasons:
+            self.reasons[str(error)] += 1
+
+
+@dataclass
+class _Costs:
+    """What one pass over the files may still cost: far more than any file of this size that a writer made. Otherwise a
+    file of 10 KB could keep a reader busy for hours."""
+
+    control: int
+    """bytes of control blocks, decompressed. Their JSON takes a second for each 20 MiB"""
+    events: int
+    records: int
+
+    @classmethod
+    def of(cls, stored: int) -> "_Costs":
+        """`stored`: bytes of all files."""
+        return cls((128 << 20) + 100 * stored, (512 << 20) + 1000 * stored, 200_000 + stored)
+
+    def pay(self, *, control: int = 0, events: int = 0, records: int = 0) -> None:
+        """Raise DamagedError if this is more than is left."""
+        if control > self.control or events > self.events or records > self.records:
+            raise DamagedError("the file expands to more than any recording of its size")
+        self.control -= control
+        self.events -= events
+        self.records -= records
 
 
 class LastRecords(NamedTuple):
@@ -91,6 +125,8 @@ class RecordingReader:
         self.was_read = False
         """whether everything was read"""
         self._files: list[StoredBytes] = []
+        self._names: set[str] = set()
+        """of nodes"""
         start = layout.MAGIC
         try:
             self._files.append(open_place(path))
@@ -137,6 +173,7 @@ class RecordingReader:
         self.damage, self.dropped, self.was_read = Damage(), 0, False
         first = None if since_ns is None else self._last_state(since_ns)
         expected = missed = known = 0
+        costs = self._costs()
         for place in self._find(self.damage, first):
             if until_ns is not None and place.header.first_ns > until_ns:
                 return
@@ -145,7 +182,9 @@ class RecordingReader:
             missed = gap or missed
             self.end = None  # one that a file before had says nothing about the last file
             try:
-                repeats, found = self._steps(place, with_events, missed)
+                control = self._block(place, costs, events=False)
+                events = self._block(place, costs, events=True) if with_events else None
+                repeats, repeated = self._repeated(control, missed, costs)
             except DamagedError as error:
                 self.damage.add(error)
                 continue
@@ -155,14 +194,18 @@ class RecordingReader:
             expected = place.header.number + 1
             # What several lost segments said stays missing until a STATE.
             missed = 0 if repeats else 2
-            for step in found:
-                if until_ns is not None and step.wall_ns > until_ns:
-                    return
-                if since_ns is not None and step.wall_ns < since_ns:
-                    frames = [frame for frame in step.frames if frame.type != FrameType.EVENTS]
-                    yield step._replace(frames=frames)
-                else:
-                    yield step
+            try:
+                for step in chain(repeated, self._read(control, events, costs, place.header.events_bytes)):
+                    if until_ns is not None and step.wall_ns > until_ns:
+                        return
+                    if since_ns is not None and step.wall_ns < since_ns:
+                        frames = [frame for frame in step.frames if frame.type != FrameType.EVENTS]
+                        yield step._replace(frames=frames)
+                    else:
+                        yield step
+            except DamagedError as error:
+                self.damage.add(error)
+                missed = 1
         self.was_read = True
 
     def _last_state(self, since_ns: int) -> SegmentPlace | None:
@@ -175,35 +218,32 @@ class RecordingReader:
                 found = place
         return found
 
-    def _steps(self, place: SegmentPlace, with_events: bool, missed: int) -> tuple[bool, list[RecordedStep]]:
-        """The steps of one segment, after those that it repeats of the `missed` segments before it; and whether it
-        repeats all of these. Raises DamagedError."""
-        control = self._block(place, events=False)
-        events = self._block(place, events=True) if with_events else None
-        repeated: list[RecordedStep] = []
+    def _repeated(self, control: bytes, missed: int, costs: _Costs) -> tuple[bool, Iterable[RecordedStep]]:
+        """Return the steps of the `missed` segments before that this one repeats; and whether these are all. Raise
+        DamagedError."""
         for record in layout.records(control) if missed else ():
             if record.kind == RecordKind.STATE:
-                repeated = [step._replace(is_state=True) for step in self._read(record.data, b"")]
-                break
+                return True, (step._replace(is_state=True) for step in self._read(record.data, b"", costs))
             if record.kind == RecordKind.EARLIER and missed == 1:
-                repeated = list(self._read(record.data, b""))
-        return not missed or bool(repeated), [*repeated, *self._read(control, events, place.header.events_bytes)]
+                return True, self._read(record.data, b"", costs)
+        return not missed, ()
 
-    def _read(self, control: bytes, events: bytes | None, size: int = 0) -> Iterator[RecordedStep]:
-        """The steps of these records. `events`: None leaves EVENTS frames out; `size`: bytes of them all."""
+    def _read(self, control: bytes, events: bytes | None, costs: _Costs, size: int = 0) -> Iterator[RecordedStep]:
+        """The steps of these records. `events`: None leaves EVENTS frames out; `size`: bytes of them all. Raises
+        DamagedError."""
         nodes: dict[int, str] = {}
         step: RecordedStep | None = None
+        objects: list[bytes] = []
         at = 0
         for record in layout.records(control):
+            costs.pay(records=1)
             match record.kind:
                 case RecordKind.NODE:
-                    if len(nodes) >= _MOST_NODES:
-                        raise DamagedError("a segment names too many nodes")
-                    nodes[record.node] = record.data.decode("utf-8", "replace")
+                    nodes[record.node] = self._node_name(record.data)
                 case RecordKind.STEP:
                     if step is not None:
-                        yield step
-                    step = RecordedStep(*layout.step_times(record.data), [], {})
+                        yield step._replace(objects=tuple(objects))
+                    step, objects = RecordedStep(*layout.step_times(record.data), [], {}), []
                 case RecordKind.FRAME | RecordKind.EVENTS if step is None or record.node not in nodes:
                     raise DamagedError("a frame has no step or no node")
                 case RecordKind.FRAME if step is not None:
@@ -217,16 +257,28 @@ class RecordingReader:
                     at += record.length
                 case RecordKind.ANSWERS if step is not None:
                     step.answers.update(layout.json_of(record.data))
+                    if len(step.answers) > _MOST_ANSWERS:
+                        raise DamagedError("a step has answers for too many pods")
                 case RecordKind.OBJECTS if step is not None:
-                    step = step._replace(objects=(*step.objects, layout.json_of(record.data)))
+                    objects.append(record.data)
                 case RecordKind.DROPPED:
                     self.dropped += _count(layout.json_of(record.data).get("event_bytes"))
                 case RecordKind.END:
                     self.end = layout.json_of(record.data)
         if step is not None:
-            yield step
+            yield step._replace(objects=tuple(objects))
 
-    def _block(self, place: SegmentPlace, *, events: bool) -> bytes:
+    def _node_name(self, data: bytes) -> str:
+        name = escape(data[:_LONGEST_NODE_NAME].decode("utf-8", "replace"))
+        self._names.add(name)
+        if len(self._names) > _MOST_NODES:
+            raise DamagedError(f"the recording has more than {_MOST_NODES:,} nodes")
+        return name
+
+    def _costs(self) -> _Costs:
+        return _Costs.of(self.total_bytes)
+
+    def _block(self, place: SegmentPlace, costs: _Costs, *, events: bool) -> bytes:
         header = place.header
         offset, size = place.offset, header.control_stored
         if events:
@@ -236,15 +288,18 @@ class RecordingReader:
         crc = header.events_crc if events else header.control_crc
         if len(data) != size or zlib.crc32(data) != crc:
             raise DamagedError(f"segment {header.number} is damaged")
+        costs.pay(**{"events": header.events_bytes} if events else {"control": header.control_bytes})
         return compression.decompress(data, header.compression, header.events_bytes if events else header.control_bytes)
 
     def find_end(self) -> "LastRecords":
         """Return how the run ended, from the last segment alone."""
         end: dict[str, Any] = {}
         coverage: dict[str, Any] | None = None
+        costs = self._costs()
         for last in deque(self._find(Damage()), 1):
             try:
-                for record in layout.records(self._block(last, events=False)):
+                for record in layout.records(self._block(last, costs, events=False)):
+                    costs.pay(records=1)
                     if record.kind == RecordKind.END:
                         end = layout.json_of(record.data)
                     elif record.kind == RecordKind.COVERAGE:
@@ -261,11 +316,12 @@ class RecordingReader:
     def blocks(self, damage: Damage, *, with_events: bool = True) -> Iterator[tuple[SegmentHeader, bytes, bytes]]:
         """The header of each segment, and its two blocks, decompressed. Damaged segments are left out, and counted in
         `damage`."""
+        costs = self._costs()
         for place in self._find(damage):
             try:
-                control = self._block(place, events=False)
-                list(layout.records(control))
-                events = self._block(place, events=True) if with_events else b""
+                control = self._block(place, costs, events=False)
+                costs.pay(records=sum(1 for _ in layout.records(control)))
+                events = self._block(place, costs, events=True) if with_events else b""
             except DamagedError as error:
                 damage.add(error)
                 continue
@@ -302,9 +358,11 @@ class RecordingReader:
 
     def _find_meta(self) -> dict[str, Any]:
         """The META record, from the first intact segment that contains it. Raises DamagedError."""
+        costs = self._costs()
         for place in self._find(Damage()):
             try:
-                for record in layout.records(self._block(place, events=False)):
+                for record in layout.records(self._block(place, costs, events=False)):
+                    costs.pay(records=1)
                     if record.kind == RecordKind.META:
                         return layout.json_of(record.data)
             except DamagedError:
@@ -318,10 +376,10 @@ def _count(value: object) -> int:
 
 def _next_mark(file: StoredBytes, offset: int, size: int) -> int | None:
     """The offset of the next valid segment header after one that cannot be read; None: there is none."""
-    tries = 0
+    tries, length = 0, _LEAST_PIECE
     while offset < size and tries < _MOST_TRIES:
         file.seek(offset)
-        piece = file.read(_PIECE + len(layout.MARK) - 1)
+        piece = file.read(length + len(layout.MARK) - 1)
         at = piece.find(layout.MARK)
         while at >= 0 and tries < _MOST_TRIES:
             tries += 1
@@ -332,5 +390,6 @@ def _next_mark(file: StoredBytes, offset: int, size: int) -> int | None:
                 at = piece.find(layout.MARK, at + 1)
                 continue
             return offset + at
-        offset += _PIECE
+        # Little at first: a file may be damaged in many places, each time before a small segment.
+        offset, length = offset + length, min(2 * length, _PIECE)
     return None

@@ -9,19 +9,29 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.recording.contents import from_frame, number
 from kubectl_gadget.recording.layout import GAP, STEP_MARK
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.recorded_objects import ReplayedObjects
-from kubectl_gadget.run.nodes.backlog import Content, Detached, Events, Item, StepMark
+from kubectl_gadget.run.nodes.backlog import Content, Detached, Events, Item, StepMark, memory_of
 from kubectl_gadget.run.nodes.coverage import Gap
 from kubectl_gadget.run.nodes.node_state import NodeState
 from kubectl_gadget.run.steps.frame_sources import Step
-from kubectl_gadget.wire.agent_messages import Hello, StackNames, Stats
+from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Stats
 from kubectl_gadget.wire.frames import Frame, FrameType, split_events
 
+_MOST_COST = 64 << 20
+"""Bytes of memory that the frames of a piece of a step take; a run takes at most 4 MiB of frames at a time."""
+_MOST_ANSWERS = 1 << 19
+_MOST_REASONS = 100
+_LEAST_NAMES, _STORED_BY_NAME = 1 << 19, 4
+"""Names of containers, cgroups and stacks in all frames of a recording: at least, and the bytes of the file that each
+more has. The ID of a container alone has 32."""
+_LEAST_NAME_BYTES, _EXPANDED = 64 << 20, 16
+"""Bytes of the frames with names: at least, and as many times the size of the file"""
 _LONGEST_WAIT = 1e8
 """In seconds. Times in a hostile recording may be centuries apart, which no wait accepts."""
 
@@ -61,10 +71,15 @@ class RecordedFrames:
         self._unknown = unknown
         self._objects = objects or ReplayedObjects(())
         self._hellos: dict[str, bytes] = {}
-        """of nodes that are attached"""
+        """by node that is attached, the digest of its HELLO"""
         self._answers: dict[str, bool | None] = {}
         self._stopped = threading.Event()
         self._steps = self._merged()
+        self._rest: Iterator[Item] | None = None
+        """what is left of the step"""
+        stored = sum(reader.total_bytes for reader, _ in files)
+        self._most_names = _LEAST_NAMES + stored // _STORED_BY_NAME
+        self._most_name_bytes = _LEAST_NAME_BYTES + stored * _EXPANDED
         self._begun: tuple[int, int] | None = None
         self._started_ns: int | None = None
         self._clock = 0
@@ -78,21 +93,46 @@ class RecordedFrames:
         self._stopped.set()
 
     def take(self, due_ns: int | None) -> Step | None:
-        """See FrameSource. A step is taken as late as in the run; `due_ns` is ignored."""
-        found = None if self._stopped.is_set() else next(self._steps, None)
-        if found is None or self._is_over(found[0]):
-            return None
-        step, places = found
+        """See FrameSource. A step is taken as late as in the run; `due_ns` is ignored. A step that no run can have made
+        is divided, so that its frames are not decoded all at once."""
+        if self._rest is None:
+            found = None if self._stopped.is_set() else next(self._steps, None)
+            if found is None or self._is_over(found[0]):
+                return None
+            self._begin(*found)
+        return Step(self._piece(), self._clock)
+
+    def _begin(self, step: RecordedStep, places: Mapping[int, int]) -> None:
         self._keep_pace(step)
         self._answers.update(step.answers)
+        if len(self._answers) > _MOST_ANSWERS:
+            self._answers.clear()
+            self._unreadable(f"answers for more than {_MOST_ANSWERS:,} pods")
         try:
             self._objects.apply(step.objects)
         except (GadgetError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            self.unreadable[f"objects of the cluster: {error!r}"] += 1
-        items = list(self._items(step, places))
+            self._unreadable(f"objects of the cluster: {error!r}")
         # With several files, each run has its own clock, and these are unrelated.
         self._clock = step.now_ns if len(self._files) == 1 else max(self._clock, step.wall_ns)
-        return Step(items, self._clock)
+        self._rest = self._items(step, places)
+
+    def _piece(self) -> list[Item]:
+        """Return the next items of the step."""
+        assert self._rest is not None
+        items, cost = list[Item](), 0
+        for item in self._rest:
+            items.append(item)
+            cost += item.size
+            if cost > _MOST_COST:
+                return items
+            if self._stopped.is_set():
+                break
+        self._rest = None
+        return items
+
+    def _unreadable(self, why: str) -> None:
+        if len(self.unreadable) < _MOST_REASONS or why in self.unreadable:
+            self.unreadable[why] += 1
 
     def drain(self) -> None:
         """See FrameSource."""
@@ -139,18 +179,33 @@ class RecordedFrames:
             try:
                 content = from_frame(Frame(recorded.type, recorded.payload))
                 content = None if content is None else _placed(content, places)
+                self._announce(content, len(recorded.payload))
             except FrameError as error:
-                self.unreadable[str(error)] += 1
+                self._unreadable(str(error))
                 continue
             if isinstance(content, StepMark):
                 yield Item("", content)
             elif content is not None:
                 if isinstance(content, Hello):
-                    self._hellos[recorded.node] = recorded.payload
+                    self._hellos[recorded.node] = _digest(recorded.payload)
                 elif isinstance(content, Detached):
                     self._hellos.pop(recorded.node, None)
                 self._note(recorded.node, content)
-                yield Item(recorded.node, content)
+                yield Item(recorded.node, content, memory_of(recorded.type, recorded.payload))
+
+    def _announce(self, content: Content | None, size: int) -> None:
+        """Raise FrameError for more names than a recording of this size can have."""
+        match content:
+            case ContainerChanges(containers=containers, cgroups=cgroups):
+                count = len(containers) + len(cgroups)
+            case StackNames(frames=frames, stacks=stacks):
+                count = len(frames) + len(stacks)
+            case _:
+                return
+        if count > self._most_names or size > self._most_name_bytes:
+            raise FrameError("more names than any recording of this size has")
+        self._most_names -= count
+        self._most_name_bytes -= size
 
     def _note(self, node: str, content: Content) -> None:
         """Keeps what the summary reports about the node."""
@@ -174,12 +229,16 @@ class RecordedFrames:
                     try:
                         _apply_end(self.states[name], known)
                     except FrameError as error:
-                        self.unreadable[str(error)] += 1
+                        self._unreadable(str(error))
+
+
+def _digest(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=16).digest()
 
 
 def _has(step: RecordedStep, node: str, hello: bytes) -> bool:
     """Whether this state has the same session of a node."""
-    found = (frame.payload for frame in step.frames if frame.node == node and frame.type == FrameType.HELLO)
+    found = (_digest(frame.payload) for frame in step.frames if frame.node == node and frame.type == FrameType.HELLO)
     return next(found, None) == hello
 
 

@@ -6,17 +6,26 @@ where two had the same address, so both runs pass them in the order in which the
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.kube.informer import Follower, Objects
+from kubectl_gadget.recording.layout import DamagedError, json_of, to_json
 from kubectl_gadget.recording.segment_state import merge_objects
+from kubectl_gadget.wire.message import value_count
 
 KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES, NAMESPACES)
 _BY_PLURAL = {kind.plural: kind for kind in KINDS}
 _FIRST_SECONDS = 5.0
 _KEEP_SECONDS = 600.0
+_MOST_VALUES = 1_500_000
+"""of all objects that are known at a time, which then take some 150 MB. 30,000 pods have fewer."""
+_LEAST_LOOKS, _LOOKS_BY_BYTE = 5_000_000, 200
+"""Objects that views look at after changes, at least, and by byte of the recordings: each change takes a kilobyte of
+these, with the events beside it, and a cluster has up to 200,000 objects."""
+_FEW_LOOKS = 16
+"""Beyond those, views see changes when they are one in so many objects."""
 Commit = Callable[[], object]
 
 
@@ -80,21 +89,64 @@ class ObjectsRecorder:
 
 
 class ReplayedObjects:
-    """The objects of a recording, as far as it was replayed."""
+    """The objects of a recording, as far as it was replayed. Without followers, nothing is read.
 
-    def __init__(self, followers: Sequence[Follower]) -> None:
+    A hostile file is short and full of changes, and views look at all objects after each of them. So when
+    they have looked at more than a run's views do, they see changes only when there are many.
+    """
+
+    def __init__(self, followers: Sequence[Follower], stored: int = 0) -> None:
+        """`stored`: the size of the recordings, in bytes."""
         self._followers = followers
         self._known: dict[str, dict[str, Any]] = {}
+        self._sizes: dict[tuple[str, str], int] = {}
+        """by kind and uid: about how many values each object has"""
+        self._size = 0
+        self._looks = _LEAST_LOOKS + _LOOKS_BY_BYTE * stored
+        self._unseen = 0
+        """changes that views have not seen"""
 
-    def apply(self, changes: Iterable[Mapping[str, Any]]) -> None:
-        """Takes the changes of one step. Raises DamagedError, and what a view raises about an object."""
-        several = list(changes)
-        for one in several:
-            merge_objects(self._known, one)
-        if several and self._followers:
-            found = {kind: self._known.get(plural, {}) for plural, kind in _BY_PLURAL.items()}
-            for commit in prepared(self._followers, found):
-                commit()
+    def apply(self, changes: Iterable[bytes]) -> None:
+        """Takes the changes of one step. Raises GadgetError, and what a view raises about an object."""
+        if not self._followers:
+            return
+        for one in changes:
+            self._merge(json_of(one))
+        known = sum(map(len, self._known.values()))
+        if not self._unseen or (self._looks < known and self._unseen * _FEW_LOOKS < known):
+            return
+        self._unseen = 0
+        self._looks = max(0, self._looks - known)
+        found = {kind: self._known.get(plural, {}) for plural, kind in _BY_PLURAL.items()}
+        for commit in prepared(self._followers, found):
+            commit()
+
+    def _merge(self, changes: Mapping[str, Any]) -> None:
+        """Raises DamagedError."""
+        if changes.get("all"):
+            self._sizes.clear()
+            self._size = 0
+        sizes = dict(_sizes(changes))
+        size = self._size + sum(sizes.values()) - sum(self._sizes.get(key, 0) for key in sizes)
+        if size > _MOST_VALUES:
+            raise DamagedError(f"more than {_MOST_VALUES:,} values")
+        merge_objects(self._known, changes)
+        self._sizes |= sizes
+        for kind, change in changes["kinds"].items():
+            for uid in change.get("gone", ()):
+                size -= self._sizes.pop((kind, uid), 0)
+        self._size = size
+        self._unseen += 1 + len(sizes)
+
+
+def _sizes(changes: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yield kind, uid and size of each object. Raise DamagedError."""
+    try:
+        for kind, change in changes["kinds"].items():
+            for item in change.get("put", ()):
+                yield (kind, item["metadata"]["uid"]), value_count(to_json(item))
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DamagedError(f"objects cannot be read: {error!r}") from None
 
 
 def prepared(followers: Iterable[Follower], known: Mapping[Resource, Mapping[str, Object]]) -> list[Commit]:

@@ -11,6 +11,7 @@ from typing import Any
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.gadgets.consistency import check
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.contents import number
 from kubectl_gadget.recording.reader import LastRecords, RecordingReader
 from kubectl_gadget.run.coverage import Coverage
@@ -73,8 +74,8 @@ class RecordedRun:
                 interval,
                 bool(meta.get("by_labels")),
                 None if meta.get("filter") is None else str(meta["filter"]),
-                str(meta.get("selection", "")),
-                str(meta.get("version", "unknown")),
+                escape(str(meta.get("selection", ""))),
+                escape(str(meta.get("version", "unknown"))),
                 max(0, min(int(meta.get("began_ns", 0)), _LAST_NS)),
                 bool(meta.get("local", True)),
                 bool(meta.get("objects")),

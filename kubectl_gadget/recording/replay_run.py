@@ -4,12 +4,14 @@ The trap: nothing here may access a cluster or this machine's kernel; what the r
 """
 
 import asyncio
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from operator import itemgetter
 from typing import TextIO
 
@@ -40,6 +42,8 @@ from kubectl_gadget.wire.frames import Frame
 from kubectl_gadget.wire.policy_events.body import rfc3339
 
 _MOST_GAPS = 1_000
+_MOST_MARKS = 10_000
+"""of steps in a recording that are read"""
 
 
 @dataclass
@@ -130,7 +134,7 @@ def replayed(
             _span(options, readers),
             frozenset(options.selection.nodes),
             unknown=None if any(run.by_labels for run in runs) else True,
-            objects=ReplayedObjects(shown.followers),
+            objects=ReplayedObjects(shown.followers, sum(reader.total_bytes for reader in readers)),
         )
         preparation = prepare(shown, stdout)
         pipeline = preparation.pipeline(frames, frames.wants, _events(frames, progress, marked), _narrowed(options))
@@ -221,8 +225,11 @@ def _span(options: RunOptions, readers: Sequence[RecordingReader]) -> Span:
 
 
 def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
-    headers = [header for reader in readers for header in reader.segments()]
-    return min(header.first_ns for header in headers), max(header.last_ns for header in headers)
+    first, last = math.inf, -math.inf
+    for reader in readers:
+        for header in reader.segments():
+            first, last = min(first, header.first_ns), max(last, header.last_ns)
+    return int(first), int(last)
 
 
 def _narrowed(options: RunOptions) -> ContainerFilter | None:
@@ -323,7 +330,7 @@ def step_filter(readers: Sequence[RecordingReader], name: str) -> str:
     come after the mark of the next one. Raises UsageError if there is none."""
     spans, known = list[str](), dict[str, None]()
     for reader in readers:
-        marks = sorted(dict.fromkeys(_marks(reader)), key=lambda mark: mark.wall_ns)
+        marks = sorted(dict.fromkeys(islice(_marks(reader), _MOST_MARKS)), key=lambda mark: mark.wall_ns)
         known |= dict.fromkeys(mark.name for mark in marks)
         for mark, following in zip(marks, [*marks, None][1:], strict=True):
             if mark.name == name:

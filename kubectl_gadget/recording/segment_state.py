@@ -4,7 +4,7 @@ A reader that starts in the middle needs it: in a later file of a rotated record
 trap: it is as large as the cluster, so it is written only where its size is small beside the segments around it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_gadget.errors import FrameError
@@ -17,6 +17,8 @@ _KEPT_NS = 300_000_000_000
 """How long a removed cgroup stays known: as in rows/container_lookup.py."""
 _MOST_UNUSED = 1000
 """About how many containers stay known after their cgroups: a ring follows a run of days, and rarely writes a state."""
+_MOST_OBJECTS = 1000
+"""in one record. Most have fewer than a hundred values, and a record may have a million (wire/message.py)."""
 _LATEST = (SELECTED, FrameType.HELLO, FrameType.STARTED, FrameType.STATS, ROUND_TRIP)
 """types of which only the last frame counts, in the order in which they are written"""
 
@@ -59,7 +61,8 @@ class RunState:
         if self._answers:
             made += layout.record(RecordKind.ANSWERS, layout.to_json(self._answers))
         objects = {kind: {"put": list(found.values())} for kind, found in self._objects.items()}
-        made += layout.record(RecordKind.OBJECTS, layout.to_json({"all": True, "kinds": objects}))
+        for changes in object_pieces({"all": True, "kinds": objects}):
+            made += layout.record(RecordKind.OBJECTS, layout.to_json(changes))
         if self._mark is not None:
             made += layout.record(RecordKind.NODE, b"", node=len(self._nodes))
             made += layout.record(RecordKind.FRAME, self._mark, node=len(self._nodes), type=STEP_MARK)
@@ -135,6 +138,15 @@ class _NodeState:
             if now_ns - since <= _KEPT_NS:
                 return
             del self._removed[cgroup], self._cgroups[cgroup]
+
+
+def object_pieces(changes: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield OBJECTS that together mean the same, each with so few objects that every reader accepts it."""
+    kinds = {kind: change for kind, change in changes["kinds"].items() if len(change.get("put", ())) > _MOST_OBJECTS}
+    yield {**changes, "kinds": {**changes["kinds"], **{kind: {**kinds[kind], "put": []} for kind in kinds}}}
+    for kind, change in kinds.items():
+        for start in range(0, len(change["put"]), _MOST_OBJECTS):
+            yield {"kinds": {kind: {"put": change["put"][start : start + _MOST_OBJECTS]}}}
 
 
 def merge_objects(known: dict[str, dict[str, Any]], changes: Mapping[str, Any]) -> None:

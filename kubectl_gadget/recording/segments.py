@@ -6,10 +6,12 @@ The trap: each segment has its own numbers for nodes, so that it can be read wit
 import time
 import zlib
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from kubectl_gadget.recording import compression, layout
 from kubectl_gadget.recording.layout import HAS_STATE, ROUND_TRIP, Compression, RecordKind, SegmentHeader
+from kubectl_gadget.recording.segment_state import object_pieces
 from kubectl_gadget.wire.frames import FrameType
 
 _MOST_REPEATED = 4 << 20
@@ -100,7 +102,7 @@ class Segment:
         self._repeated += times
         if step.answers:
             self._add_lasting(layout.record(RecordKind.ANSWERS, layout.to_json(step.answers)))
-        for changes in step.objects:
+        for changes in chain.from_iterable(map(object_pieces, step.objects)):
             self._add_lasting(layout.record(RecordKind.OBJECTS, layout.to_json(changes)))
         if step.dropped:
             self._control += layout.record(RecordKind.DROPPED, layout.to_json(step.dropped))

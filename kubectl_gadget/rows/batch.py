@@ -25,6 +25,8 @@ _LENGTH = (1 << 30) - 1
 _DISCARDED = 1 << 30
 _BUSY = 1 << 31
 _HEADER = 8
+_MOST_SHORT = 1024
+"""Records shorter than the gadget's that are looked at: discarded ones may be. In 64 MiB there could be 8 million."""
 
 ARRAY_TYPES = frozenset({"gadget_buckets"})
 """Typedefs of arrays of u64, which are read as one row of numbers per record."""
@@ -292,7 +294,9 @@ def decode(
         raise _broken(gadget, node, f"{len(data)} bytes of records are not a multiple of 8")
     buffer = Buffer(data)
     words = buffer.integers(8, signed=False)
-    headers = _find_headers(words, data)
+    headers = _find_headers(words, data, _MOST_SHORT + len(words) // ((gadget.record.size + _HEADER + 7) >> 3))
+    if headers is None:
+        raise _broken(gadget, node, f"its records are shorter than {gadget.record.size} bytes")
     if len(headers) == 0:
         return Batch(gadget, node, buffer, headers, architecture=architecture)
     if bounds is not None and not np.isin(bounds // 8, headers, assume_unique=True).all():
@@ -376,23 +380,28 @@ def _join_origins(batches: Sequence[Batch]) -> Origins:
     return Origins(np.concatenate(codes), nodes, np.concatenate([origins.clock_offsets_ns for origins in each]))
 
 
-def _find_headers(words: Integers, data: bytes | memoryview) -> npt.NDArray[np.int64]:
-    """Offset of each header, in words of 8 bytes; computed if all records have the length of the first one."""
+def _find_headers(words: Integers, data: bytes | memoryview, most: int) -> npt.NDArray[np.int64] | None:
+    """Offset of each header, in words of 8 bytes; computed if all records have the length of the first one. None if
+    there are more than `most`: no memory is taken for them."""
     if len(words):
         length = int(words[0]) & _LENGTH
+        if len(words) // ((length + _HEADER + 7) >> 3) > most:
+            return None
         every = words[:: (length + _HEADER + 7) >> 3] & np.uint64(_LENGTH)
         if (every == length).all():
             return np.arange(len(every)) * ((length + _HEADER + 7) >> 3)
-    return np.array(_walk(memoryview(data)), np.int64)
+    headers = _walk(memoryview(data), most)
+    return None if len(headers) > most else np.array(headers, np.int64)
 
 
-def _walk(data: memoryview) -> list[int]:
-    """Offset of each header, in words of 8 bytes. A header is at least one word, so the loop always ends."""
+def _walk(data: memoryview, most: int) -> list[int]:
+    """Offset of each header, in words of 8 bytes, up to one more than `most`. A header is at least one word, so the
+    loop always ends."""
     words = data.cast("B").cast("Q")
     end, position = len(words), 0
     headers: list[int] = []
     append = headers.append
-    while position < end:
+    while position < end and len(headers) <= most:
         append(position)
         position += ((words[position] & _LENGTH) + _HEADER + 7) >> 3
     return headers

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kubectl_gadget.errors import FrameError
 from kubectl_gadget.rows.announced_owners import (
     Announced,
     AnnouncedOwners,
@@ -34,6 +35,9 @@ KEEP_SECONDS = 300.0
 """How long a removed container stays known."""
 _MOST_REMOVED = 65_536
 """Maximum number of removed cgroups that are kept, however recently they were removed."""
+_MOST_KNOWN = 1 << 18
+"""Maximum number of cgroups, and of containers, of one node. No node runs that many; those of a container that makes
+cgroups all the time fit."""
 _MOST_INDEXED = 4096
 _ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE (bpf/include/gadget/processes/moved.h): set in the cgroup id of a container's process that has left
@@ -214,7 +218,8 @@ class Identity:
         return len(self._owners)
 
     def apply(self, changes: "ContainerChanges", now: float) -> None:
-        """Takes one CONTAINERS frame."""
+        """Takes one CONTAINERS frame. Raises FrameError if the node would have more than any node has."""
+        self._check_room(changes)
         is_first = not self._owners
         named: dict[str, Announced] = {}
         for item in changes.containers:
@@ -232,6 +237,15 @@ class Identity:
         if is_first and self._by_id is None:
             self._owners.pack()
         self.expire(now)
+
+    def _check_room(self, changes: "ContainerChanges") -> None:
+        known = len(self._by_id) if self._by_id is not None else 0
+        for what, before, more in (
+            ("cgroups", len(self._owners), len(changes.cgroups)),
+            ("containers", known, len(changes.containers)),
+        ):
+            if before + more > _MOST_KNOWN:
+                raise FrameError(f"CONTAINERS: more than {_MOST_KNOWN:,} {what}")
 
     def expire(self, now: float) -> None:
         """Forgets cgroups removed more than KEEP_SECONDS ago, and the oldest above the maximum number."""

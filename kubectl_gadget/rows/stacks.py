@@ -23,7 +23,8 @@ NONE, LOST = 0, 1
 UNKNOWN = "[unknown]"
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _MANGLED = ("_Z", "_R", "__Z", "$s", "_$s", "$S")
-_MOST_STACKS = 1 << 20
+_MOST_STACKS = _MOST_FRAMES = 1 << 18
+"""Of one gadget on one node. An agent starts again after a quarter of these frames."""
 _MOST_BYTES = 128 << 20
 """About the memory for the stacks of all nodes. Half of it is for those of the last time."""
 _FRAME_BYTES, _STACK_BYTES, _PLACE_BYTES = 300, 300, 8
@@ -196,6 +197,10 @@ class NodeStacks:
         """Takes a STACKS frame. Raises FrameError if it refers to a stack frame that was not sent."""
         if not 0 <= names.first <= len(self._frames):
             raise FrameError(f"STACKS: `first` is {names.first}, but {len(self._frames)} frames were sent")
+        if names.first + len(names.frames) > _MOST_FRAMES:
+            raise FrameError(f"STACKS: more than {_MOST_FRAMES:,} frames")
+        if len(names.stacks) > _MOST_STACKS:
+            raise FrameError(f"STACKS: more than {_MOST_STACKS:,} stacks")
         del self._frames[names.first :]
         self._frames += map(read_frame, names.frames)
         if len(self._numbers) > _MOST_STACKS:

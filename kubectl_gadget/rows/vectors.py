@@ -208,3 +208,8 @@ def json_texts(texts: Sequence[str | None], printable: bool | None = None) -> li
 def _json_text(text: str) -> str:
     encoded: str = encode_basestring(text) if text.isprintable() else encode_basestring_ascii(exact(text))
     return encoded
+
+
+def utf8(text: str) -> str:
+    """Return a text that an expression of RE2 can search: bytes that are not UTF-8 stand as \\udcXX in it."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

@@ -39,9 +39,11 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.run.preparation import Preparation
     from kubectl_gadget.run.steps.frame_sources import FrameSource
 
-_STOP_SECONDS, _MOST_STOP_SECONDS = 8.0, 60.0
-"""Once the run stops, nodes are abandoned when none has sent anything for the first time, or after the second in any
-case. They are not abandoned at once, since they may still hold what they could not send before."""
+_STOP_SECONDS = 4.0
+"""Once the run stops, nodes are abandoned after this time, whatever they send. They are not abandoned at once, since
+they may still hold what they could not send before; each session ends a moment earlier (node.END_SECONDS)."""
+_LAST_WORK_SECONDS = 2.0
+"""CPU time for what was received and not shown when the run stops."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _NEW_OBJECTS = 2_000
@@ -219,6 +221,9 @@ class LiveRun:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        for name, size in backlog.left_out.items():
+            what = f"{size / 1e6:,.1f} MB that it sent were not read: they came faster than they could be shown"
+            self._states[name].error = self._states[name].error or AgentError(what, "--filter, or fewer pods")
         return showing.result()
 
     def _completed_at(self) -> int:
@@ -312,9 +317,8 @@ class LiveRun:
             await cancel(watcher, reading)
             for session in self._sessions.values():
                 session.stop()
-            received, until = -1, time.monotonic() + _MOST_STOP_SECONDS
-            while self._running and received != backlog.received and time.monotonic() < until:
-                received = backlog.received
+            backlog.end_within(_LAST_WORK_SECONDS)
+            if self._running:
                 await asyncio.wait(self._running, timeout=_STOP_SECONDS)
         finally:
             await cancel(watcher, reading, *self._running)

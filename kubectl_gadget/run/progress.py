@@ -3,7 +3,13 @@
 The trap: messages may contain text that came from a node, so control characters are escaped here too.
 """
 
+from collections import Counter
 from typing import TextIO
+
+from kubectl_gadget.output.escape import escape
+
+_MOST_NOTES = 100
+"""of one node"""
 
 
 class Progress:
@@ -14,6 +20,8 @@ class Progress:
         self._quiet = quiet
         self._verbose = verbose
         self._noted: set[str] = set()
+        self._notes: Counter[str] = Counter()
+        """by node"""
 
     def say(self, message: str) -> None:
         """Writes one line, except when quiet."""
@@ -21,12 +29,19 @@ class Progress:
             self.warn(message)
 
     def node(self, node: str, message: str) -> None:
-        """Writes one line about a node."""
-        self.say(f"{node}: {message}")
+        """Writes one line about a node. Further lines of the message, which the node may have chosen, are indented, so
+        that they do not look like messages of this program."""
+        first, *others = message.splitlines() or [""]
+        self.say("\n    ".join([f"{escape(node)}: {first}", *map(str.strip, others)]))
 
     def note(self, node: str, message: str) -> None:
         """Writes one line that similar nodes all report; only the first report is written."""
-        if message not in self._noted:
+        if message in self._noted:
+            return
+        self._notes[node] += 1
+        if self._notes[node] > _MOST_NOTES:
+            message = f"it reports more than {_MOST_NOTES} things; the rest is left out"
+        if message not in self._noted or self._notes[node] == _MOST_NOTES + 1:
             self._noted.add(message)
             self.node(node, message)
 
@@ -43,6 +58,5 @@ class Progress:
     def warn(self, message: str) -> None:
         """Writes one line, even when quiet."""
         for line in message.splitlines() or [""]:
-            printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-            self._stream.write(printable + "\n")
+            self._stream.write(escape(line) + "\n")
         self._stream.flush()

@@ -7,7 +7,7 @@ describes every member of every message.
 from collections.abc import Mapping
 
 from kubectl_gadget.wire.frames import Frame, FrameType, encode
-from kubectl_gadget.wire.message import NONE, Message, read
+from kubectl_gadget.wire.message import MOST_VALUES, NONE, Line, Lines, Message, Name, Time, read
 
 
 class _FromAgent(Message):
@@ -17,37 +17,37 @@ class _FromAgent(Message):
 class Problem(_FromAgent):
     """Something that cannot work on a node, or that ended a session."""
 
-    what: str = ""
+    what: Lines = ""
     """what does not work"""
-    why: str = ""
+    why: Lines = ""
     """the reason"""
-    try_: str = ""
+    try_: Line = ""
     """what to do; empty: no remedy is known"""
 
 
 class PolicyHookState(_FromAgent):
     """A hook by which an installed policy is in force."""
 
-    hook: str
+    hook: Line
     """as the policy names it"""
-    by: str
+    by: Line
     """where the program is attached, as `lsm/file_open`"""
-    method: str
+    method: Line
     """what it can do there: observes, denies, signals, …"""
 
 
 class PolicyState(_FromAgent):
     """One installed policy on a node."""
 
-    name: str
+    name: Line
     """of the policy"""
-    namespace: str | None = None
+    namespace: Line | None = None
     """null: a cluster-wide policy"""
     enforces: bool = False
     """whether it does more than observe"""
-    state: str = ""
+    state: Line = ""
     """`enabled` or `load_error`"""
-    error: str = ""
+    error: Lines = ""
     """why it is not in force"""
     hooks: tuple[PolicyHookState, ...] = ()
     """where it is in force"""
@@ -64,22 +64,22 @@ class PoliciesState(_FromAgent):
     """whether the process that keeps them in force runs"""
     pinned: bool = False
     """whether they stay in force without that process"""
-    not_pinned: str = ""
+    not_pinned: Line = ""
     """why not"""
-    problem: str = ""
+    problem: Line = ""
     """why the policies in force differ from the file"""
     lost: int = 0
     """events that did not fit into the ring"""
     policies: tuple[PolicyState, ...] = ()
     """each policy of the set"""
-    former: tuple[str, ...] = ()
+    former: tuple[Line, ...] = ()
     """policies that were found pinned, and taken out of force because they are not installed any more"""
 
 
 class OwnedPins(_FromAgent):
     """Policies that are pinned on a node, by the deployment that they belong to."""
 
-    namespace: str = ""
+    namespace: Line = ""
     """of the deployment"""
     uid: str = ""
     """of that namespace; empty: unknown"""
@@ -87,7 +87,7 @@ class OwnedPins(_FromAgent):
     """number of sets"""
     held: bool = False
     """whether an agent that runs has them"""
-    policies: tuple[str, ...] = ()
+    policies: tuple[Line, ...] = ()
     """NAME or NAMESPACE/NAME of each; empty: the agent cannot read them"""
 
 
@@ -96,7 +96,7 @@ class ReleasedPins(_FromAgent):
 
     removed: Mapping[str, int] = NONE
     """number of sets that were taken out of force"""
-    kept: Mapping[str, str] = NONE
+    kept: Mapping[str, Lines] = NONE
     """why the others stay in force"""
 
 
@@ -116,23 +116,23 @@ class Hello(_FromAgent):
 
     protocol: int = 1
     """version of the frames"""
-    agent: str = ""
+    agent: Line = ""
     """version of the agent"""
-    node: str = ""
+    node: Line = ""
     """the node's name"""
     addresses: tuple[str, ...] = ()
     """the node's own IP addresses, without loopback and link-local ones; in any notation"""
     architecture: str = ""
     """the machine, such as `x86_64`"""
-    kernel: str = ""
+    kernel: Line = ""
     """the kernel's release"""
     kinds: tuple[str, ...] = ("stream",)
     """of gadgets that the agent can run"""
     boot_id: str | None = None
     """identifies this boot of the machine; null or empty: unknown"""
-    boot_ns: int | None = None
+    boot_ns: Time | None = None
     """CLOCK_BOOTTIME, in ns"""
-    realtime_ns: int | None = None
+    realtime_ns: Time | None = None
     """CLOCK_REALTIME at the same moment, in ns"""
     cgroup_root: str = ""
     """where the cgroup file system is mounted; empty: nowhere"""
@@ -153,29 +153,29 @@ class Hello(_FromAgent):
 class Skipped(_FromAgent):
     """A program that was not loaded."""
 
-    program: str = ""
+    program: Line = ""
     """its name, or the way to a policy's hook"""
-    why: str = ""
+    why: Lines = ""
     """the kernel's reason"""
 
 
 class StartedPrograms(_FromAgent):
     """What was loaded of one entry of RUN's `programs`, or of one hook of policies."""
 
-    chosen: tuple[str, ...] = ()
+    chosen: tuple[Line, ...] = ()
     """names of the programs, without those that another gadget runs for this one, too"""
-    hooks: tuple[str, ...] = ()
+    hooks: tuple[Line, ...] = ()
     """where they are attached"""
     skipped: tuple[Skipped, ...] = ()
     """what was tried before"""
-    method: str = "observes"
+    method: Line = "observes"
     """of a policy's hook: what it can do there"""
 
 
 class StartedGadget(_FromAgent):
     """One gadget that runs."""
 
-    name: str = ""
+    name: Line = ""
     """as in RUN"""
     programs: tuple[StartedPrograms, ...] = ()
     """as in RUN, in its order"""
@@ -186,32 +186,32 @@ class Started(_FromAgent):
 
     gadgets: tuple[StartedGadget, ...] = ()
     """as in RUN, in its order"""
-    boot_ns: int | None = None
+    boot_ns: Time | None = None
     """CLOCK_BOOTTIME, in ns; events from then on are seen"""
-    realtime_ns: int | None = None
+    realtime_ns: Time | None = None
     """CLOCK_REALTIME at the same moment, in ns"""
 
 
 class ContainerNames(_FromAgent):
     """A container (CONTAINER)."""
 
-    id: str
+    id: Name
     """64 hexadecimal digits, or the runtime's name for it"""
     cgroup: int = 0
     """id of its cgroup"""
-    namespace: str = ""
+    namespace: Name = ""
     """of its pod; empty for containers not created by Kubernetes (Docker, Podman, runc)"""
-    pod: str = ""
+    pod: Name = ""
     """name of its pod; empty as above"""
-    pod_uid: str = ""
+    pod_uid: Name = ""
     """UID of its pod"""
-    container: str = ""
+    container: Name = ""
     """its name"""
-    image: str = ""
+    image: Name = ""
     """as the runtime names it"""
-    runtime: str = ""
+    runtime: Name = ""
     """such as `containerd`"""
-    kind: str = "container"
+    kind: Name = "container"
     """`container` or `sandbox`"""
     earlier: bool = False
     """whether it existed when the session began"""
@@ -222,7 +222,7 @@ class ContainerChanges(_FromAgent):
 
     containers: tuple[ContainerNames, ...] = ()
     """containers whose names are known now"""
-    cgroups: Mapping[int, str | None] = NONE
+    cgroups: Mapping[int, Name | None] = NONE
     """by id, the container that owns it; null: the host. Cgroups below a container are left out, but for some that it
     made before the kernel knew of it"""
     removed: tuple[int, ...] = ()
@@ -232,11 +232,11 @@ class ContainerChanges(_FromAgent):
 class Loser(_FromAgent):
     """A container, or the host, whose events did not fit into the ring. Names that do not exist are left out."""
 
-    namespace: str = ""
+    namespace: Line = ""
     """of its pod"""
-    pod: str = ""
+    pod: Line = ""
     """its pod"""
-    container: str = ""
+    container: Line = ""
     """the container's name"""
     host: bool = False
     """whether it is the host"""
@@ -262,14 +262,14 @@ class GadgetStats(_FromAgent):
     """records in the ring"""
     bytes: int = 0
     """of these records"""
-    lost: Mapping[str, Mapping[str, int]] = NONE
+    lost: Mapping[Line, Mapping[Line, int]] = NONE
     """by cause (`ring_full`, `map_full`, `unexamined`, `recursion`), by CPU or `all`; without zeros. `detached` has 1
     for each program that another process of the node has stopped"""
     cut_strings: int = 0
     """texts that were cut to fit"""
     lost_by: tuple[Loser, ...] = ()
     """those that lost most by `ring_full`, or by `map_full` in maps with shares, at most 20"""
-    hooks: Mapping[str, Mapping[str, int]] = NONE
+    hooks: Mapping[Line, Mapping[Line, int]] = NONE
     """of policies: by hook, counts by name"""
     killed: int = 0
     """of policies: processes that the agent killed"""
@@ -295,23 +295,23 @@ class Stats(_FromAgent):
     """as in RUN, in its order"""
     agent: Usage | None = None
     """resources that the agent itself uses"""
-    boot_ns: int | None = None
+    boot_ns: Time | None = None
     """CLOCK_BOOTTIME, in ns"""
-    realtime_ns: int | None = None
+    realtime_ns: Time | None = None
     """CLOCK_REALTIME at the same moment, in ns"""
 
 
 class WarningText(_FromAgent):
     """WARNING: a line for people."""
 
-    message: str = ""
+    message: Lines = ""
     """the line"""
 
 
 class End(_FromAgent):
     """END: the last frame of a session."""
 
-    reason: str = ""
+    reason: Line = ""
     """`stop`, `eof`, `heartbeat`, `signal` or `error`"""
     error: Problem | None = None
     """why, for `error`"""
@@ -324,9 +324,9 @@ class Pong(_FromAgent):
 
     id: int = 0
     """of the HEARTBEAT; 0: unsolicited, sent every 5 s while programs are loaded"""
-    boot_ns: int | None = None
+    boot_ns: Time | None = None
     """CLOCK_BOOTTIME, in ns"""
-    realtime_ns: int | None = None
+    realtime_ns: Time | None = None
     """CLOCK_REALTIME at the same moment, in ns"""
 
 
@@ -362,9 +362,9 @@ class FoundFunctions(_FromAgent):
 class TriedWays(_FromAgent):
     """The result of attaching a program that does nothing."""
 
-    way: str | None = None
+    way: Line | None = None
     """the first that the kernel accepts, as `fentry/fd_install`; null: none"""
-    refused: Mapping[str, str] = NONE
+    refused: Mapping[Line, Lines] = NONE
     """those before it, and why"""
     needless: bool = False
     """whether there is none because no program on the node can make such calls"""
@@ -377,11 +377,11 @@ class Hooks(_FromAgent):
     """by requested name"""
     tracepoints: Mapping[str, bool | None] = NONE
     """whether the kernel has them; null: unknown"""
-    traceable_problem: str = ""
+    traceable_problem: Lines = ""
     """why the kernel's traceable functions, which patterns match, cannot be listed"""
     generated: Mapping[str, FoundFunctions | None] = NONE
     """by pattern; null: unknown"""
-    near: Mapping[str, tuple[str, ...]] = NONE
+    near: Mapping[str, tuple[Line, ...]] = NONE
     """names similar to those of missing functions and tracepoints"""
     ways: Mapping[str, TriedWays] = NONE
     """by requested name"""
@@ -400,12 +400,17 @@ OF_AGENTS: dict[int, type[AgentMessage]] = {
     FrameType.HOOKS: Hooks,
 }
 
+_MOST_VALUES: dict[type[AgentMessage], int] = {StackNames: 1 << 21, Stats: 1 << 16}
+"""8,192 stacks of 127 calls are sent together; statistics of lost connections are kept."""
+
 
 def from_agent(frame: Frame) -> AgentMessage | None:
     """Returns the message in a frame of an agent; None for frames without JSON, and types of newer agents. Raises
     FrameError when it violates docs/protocol.md."""
     cls = OF_AGENTS.get(frame.type)
-    return None if cls is None else read(cls, frame.payload, FrameType(frame.type).name)
+    if cls is None:
+        return None
+    return read(cls, frame.payload, FrameType(frame.type).name, most=_MOST_VALUES.get(cls, MOST_VALUES))
 
 
 _TYPES = {cls: type for type, cls in OF_AGENTS.items()}

@@ -25,6 +25,8 @@ _HEADER = struct.Struct("<2sBBI")
 _TYPE = 3
 """Offset in the header, in bytes."""
 _EVENTS = struct.Struct("<HHIQQ")
+_MOST_NS = 1 << 62
+"""No node runs for a century."""
 _GADGET_AND_FLAGS = struct.Struct("<HH")
 """how it begins"""
 
@@ -82,6 +84,8 @@ def split_events(payload: bytes) -> tuple[EventsHeader, memoryview]:
     if len(payload) < _EVENTS.size:
         raise FrameError(f"an EVENTS frame of {len(payload)} bytes is shorter than its head")
     gadget, flags, interval, sequence, complete_until = _EVENTS.unpack_from(payload)
+    if complete_until >= _MOST_NS:
+        raise FrameError(f"an EVENTS frame that is complete until {complete_until} ns after the node's start")
     return EventsHeader(gadget, sequence, complete_until, flags, interval), memoryview(payload)[_EVENTS.size :]
 
 

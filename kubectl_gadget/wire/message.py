@@ -18,7 +18,18 @@ from kubectl_gadget.errors import FrameError
 
 NONE: Mapping[Any, Any] = MappingProxyType({})
 """The default of members that are objects with any names."""
+MOST_VALUES = 1 << 19
+"""In the JSON of one frame or record. They take at most 60 MB of memory and a second; a node with 70,000 cgroups sends
+a quarter of that."""
+_LONGEST_LINE = 4000
+"""Characters of a line for people"""
+_LONGEST_NAME = 512
+"""Characters of a name. The longest ones that Kubernetes and runtimes accept are references of images."""
+_MOST_LINES = 100
+"""of a text for people. Errors of programs that the kernel refused have some twenty."""
 _LEAST, _MOST = -(1 << 63), 1 << 64
+_MOST_NS = 1 << 62
+"""The year 2116 as wall time; such times can be added and subtracted in 64 bits."""
 _SHOWN = 60
 """Characters of a wrong value that an error shows."""
 
@@ -128,8 +139,16 @@ class Message:
 M = TypeVar("M", bound=Message)
 
 
-def parse(payload: bytes) -> dict[str, Any]:
-    """Returns a payload as a JSON object. Raises FrameError when it is not one, has a member twice, or is not UTF-8."""
+def value_count(payload: bytes) -> int:
+    """Return an upper limit of the number of values and members in this JSON, in little time and no memory."""
+    return 1 + sum(payload.count(mark) for mark in b",:[{")
+
+
+def parse(payload: bytes, most: int = MOST_VALUES) -> dict[str, Any]:
+    """Returns a payload as a JSON object. Raises FrameError when it is not one, has a member twice, is not UTF-8, or
+    has more values than `most`."""
+    if len(payload) > most and value_count(payload) > most:
+        raise FrameError(f"more than {most:,} values")
     try:
         value = _DECODER.decode(payload.decode())
     except (ValueError, RecursionError) as error:
@@ -139,10 +158,10 @@ def parse(payload: bytes) -> dict[str, Any]:
     return value
 
 
-def read(cls: type[M], payload: bytes, what: str, *, strict: bool = False) -> M:
+def read(cls: type[M], payload: bytes, what: str, *, strict: bool = False, most: int = MOST_VALUES) -> M:
     """Returns the message in the payload of a frame, which errors name as `what`. Raises FrameError."""
     try:
-        value = parse(payload)
+        value = parse(payload, most)
     except FrameError as error:
         raise FrameError(f"{what}: {error}") from None
     return cls.from_json(value, what, strict=strict)
@@ -244,6 +263,35 @@ def _read_text(value: object) -> str:
     if value.isascii():
         return value
     return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in value)
+
+
+def _read_line(value: object) -> str:
+    """Reads a text for people. Whatever begins a line or controls a terminal is escaped, so that an agent's text never
+    looks like a message of this program."""
+    text = _read_text(value)
+    text = text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _read_lines(value: object) -> str:
+    """Reads a text for people that may have several lines. All but the first are indented, as no message is."""
+    first, *others = _read_text(value).split("\n", _MOST_LINES)
+    return "\n    ".join(map(_read_line, [first, *others]))
+
+
+def _read_name(value: object) -> str:
+    """Reads the name of an object, of which no more is kept than any real name has."""
+    return _read_text(value)[:_LONGEST_NAME]
+
+
+def _read_time(value: object) -> int:
+    """Reads a time or a duration in ns."""
+    found = _read_int(value)
+    if not 0 <= found < _MOST_NS:
+        raise WrongError("is a time that no clock shows")
+    return found
 
 
 def _read_int(value: object) -> int:
@@ -398,11 +446,19 @@ VALUE = Codec(_read_value, lambda value: {"hex": value.hex()} if isinstance(valu
 STEP = Codec(lambda value: _read_int(value) if type(value) is int else _read_text(value), _same, "string or number")
 PATH = Codec(_read_path, _same, "path")
 BITS = Codec(_read_bits, "{:x}".format, "hex")
+LINE = Codec(_read_line, _same, "string")
+LINES = Codec(_read_lines, _same, "string")
+NAME = Codec(_read_name, _same, "string")
+TIME = Codec(_read_time, _same, "number")
 Hex = Annotated[bytes, HEX]
 Base64 = Annotated[bytes, BASE64]
 PathStep = Annotated[str | int, STEP]
 FilePath = Annotated[str, PATH]
 Bits = Annotated[int, BITS]
+Line = Annotated[str, LINE]
+Lines = Annotated[str, LINES]
+Name = Annotated[str, NAME]
+Time = Annotated[int, TIME]
 Value = Annotated[int | str | bytes, VALUE]
 """The value of a variable: a number, a boolean, a text, or bytes as `{"hex":"0a0b…"}`."""
 
@@ -410,4 +466,5 @@ _KEYS: dict[Any, Codec] = {
     str: Codec(_read_text, _same, "string"),
     int: Codec(_read_number_key, str, "number"),
     HEX: HEX,
+    LINE: LINE,
 }

@@ -142,7 +142,10 @@ def everything(path: Path) -> bytes:
     found = [path.read_bytes()]
     with RecordingReader(path) as reader:
         for place in reader._find(Damage()):
-            found += [reader._block(place, events=False), reader._block(place, events=True)]
+            found += [
+                reader._block(place, reader._costs(), events=False),
+                reader._block(place, reader._costs(), events=True),
+            ]
     return b"\n".join(found)
 
 
@@ -406,7 +409,7 @@ def test_hostile_recordings_are_copied_or_refused_in_words(data: st.DataObject, 
         # Of the segments that say what was run, one has a STATE, and one repeats the one before it.
         places = [place for place in reader._find(Damage()) if place.header.number in (0, 1, 8)]
         place = data.draw(st.sampled_from(places))
-        blocks = [bytearray(reader._block(place, events=events)) for events in (False, True)]
+        blocks = [bytearray(reader._block(place, reader._costs(), events=events)) for events in (False, True)]
     block = data.draw(st.sampled_from([block for block in blocks if block]))
     for _ in range(data.draw(st.integers(1, 8))):
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))

@@ -210,6 +210,7 @@ def test_the_shapes_of_flows_are_those_of_their_json(event: FlowEvent) -> None:
         (flow_filter.ports, "http"),
         (flow_filter.http_status, "fine"),
         (flow_filter.http_path, "("),
+        (flow_filter.http_path, "(?=x)"),
         (flow_filter.labels, "a==b c"),
         (flow_filter.verdict, "LOST"),
         (flow_filter.traffic_direction, "in"),

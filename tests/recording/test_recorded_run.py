@@ -14,6 +14,7 @@ from kubectl_gadget.recording import recording_places
 from kubectl_gadget.recording.contents import from_frame, to_frame
 from kubectl_gadget.recording.recorded_run import RecordedRun, applied
 from kubectl_gadget.recording.recorder import Recorder, meta_of
+from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.run.nodes.coverage import Gap
 from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, RunOptions
@@ -132,7 +133,7 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
     recorder = Recorder(RunOptions(runs, local=True, record=RecordingOptions(tmp_path / "a.kgr", is_all=is_all)))
     said, stopped = list[str](), list[bool]()
     recorder.create(said.append)
-    recorder.close({}, 1.0)
+    recorder.close({}, Coverage())
     recorder.stop_with(lambda: stopped.append(True))
     assert recorder.has_failed == fails == bool(stopped)
     assert [("The run ends" if is_all else "The run continues") in text for text in said] == [True] * full

@@ -64,7 +64,7 @@ def known(steps: list[RecordedStep]) -> tuple[set[str], set[str], set[str], int]
     for step in steps:
         answers |= step.answers.keys()
         for changes in step.objects:
-            merge_objects(objects, changes)
+            merge_objects(objects, layout.json_of(changes))
         for frame in step.frames:
             if frame.type == FrameType.CONTAINERS:
                 names |= {item["id"] for item in json.loads(frame.payload)["containers"]}

@@ -1,10 +1,13 @@
 """live_run.py with an agent that follows a script: what a run does before its rows can be shown."""
 
+import asyncio
 import gc
 import io
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from kubectl_gadget.run.preparation import Preparation, prepare
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.frames import FrameType, encode
 from tests.run.scripted import ScriptedStream, obedient
 
 OPENS = RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)
@@ -154,3 +158,43 @@ async def test_nodes_that_are_attached_are_not_looked_through_for_garbage_again(
             assert len(left) < 150
     finally:
         gc.unfreeze()
+
+
+class Flood(ScriptedStream):
+    """After STARTED, frames of this type without end, whatever the client says."""
+
+    def __init__(self, frame: bytes) -> None:
+        super().__init__(obedient)
+        self._frame = frame
+
+    async def receive(self) -> bytes:
+        if self.closed:
+            return b""
+        await asyncio.sleep(0)
+        return await super().receive() if self._out.qsize() else self._frame
+
+    def say(self, type_: int, value: dict[str, Any]) -> None:
+        if type_ != FrameType.END:
+            super().say(type_, value)
+
+
+CGROUPS = b",".join(b'"%d":null' % number for number in range(100_000))
+FLOODS = {
+    "containers": encode(FrameType.CONTAINERS, b'{"cgroups":{' + CGROUPS + b"}}"),
+    "warnings": encode(FrameType.WARNING, b'{"message":"a\\n42 events; lost: 0"}'),
+    "statistics": encode(FrameType.STATS, b'{"gadgets":[{"events":1}]}'),
+    "pieces": b"kg",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_run_ends_on_time_whatever_an_agent_sends(nodes: ScriptedNodes, flood: str) -> None:
+    nodes.stream = Flood(FLOODS[flood])
+    errors = io.StringIO()
+    progress = Progress(errors)
+    async with live_run.begin(replace(OPENS, timeout=0.5), progress) as run:
+        began = time.monotonic()
+        code = await run.main()
+    assert time.monotonic() - began < 30, "60 s without the limit, and 5 s on a machine that is not busy"
+    assert code == 1
+    assert not [line for line in errors.getvalue().splitlines() if line.startswith("42 events")]

@@ -30,4 +30,24 @@ def test_what_many_nodes_note_is_reported_once() -> None:
 def test_control_characters_from_a_node_are_escaped() -> None:
     stream = io.StringIO()
     Progress(stream).node("n1", "\x1b[31mred\nnext")
-    assert stream.getvalue() == "n1: \\x1b[31mred\nnext\n"
+    assert stream.getvalue() == "n1: \\x1b[31mred\n    next\n"
+
+
+def test_a_node_cannot_write_lines_of_its_own() -> None:
+    stream = io.StringIO()
+    Progress(stream).note("n1", "x\n42 events from 1 node; lost: 0\r\x85n2: \u2028 ready")
+    first, *others = stream.getvalue().splitlines()
+    assert first == "n1: x"
+    assert others
+    assert all(line.startswith("    ") for line in others)
+
+
+def test_a_node_that_reports_without_end_is_cut_short_and_others_are_heard() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for number in range(1000):
+        progress.note("n1", f"this is {number}")
+    progress.note("n2", "a word")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 102
+    assert lines[-2:] == ["n1: it reports more than 100 things; the rest is left out", "n2: a word"]

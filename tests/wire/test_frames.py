@@ -112,11 +112,17 @@ def test_json_that_is_not_an_object_is_a_frame_error(payload: bytes) -> None:
         parse(payload)
 
 
-@given(st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=100))
+@given(st.integers(0, 2**16 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**62 - 1), st.binary(max_size=100))
 def test_the_head_of_events_comes_back_as_it_was(gadget: int, sequence: int, until: int, ring: bytes) -> None:
     head = EventsHeader(gadget, sequence, until)
     found, rest = split_events(head.encode() + ring)
     assert (found, bytes(rest)) == (head, ring)
+
+
+@pytest.mark.parametrize("until", [2**62, 2**64 - 1])
+def test_events_of_a_century_are_a_frame_error(until: int) -> None:
+    with pytest.raises(FrameError, match="complete until"):
+        split_events(EventsHeader(0, 0, until).encode())
 
 
 @given(st.binary(max_size=23))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.wire import agent_messages, client_messages, policy_messages
-from kubectl_gadget.wire.agent_messages import OF_AGENTS, End, Hello, Problem, Stats, from_agent
+from kubectl_gadget.wire.agent_messages import OF_AGENTS, End, Hello, Problem, Stats, WarningText, from_agent
 from kubectl_gadget.wire.client_messages import GadgetSpec, Library, Run, Update
-from kubectl_gadget.wire.frames import Frame, FrameType
+from kubectl_gadget.wire.frames import EventsHeader, Frame, FrameType, split_events
 from kubectl_gadget.wire.message import Message, _plan, read
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec, Resolve
 from tests.spoilt import ODD, as_json, spoilt
@@ -196,3 +196,38 @@ def _check(cls: type[Any], payload: bytes) -> None:
 
 def test_stats_of_an_older_agent_are_read() -> None:
     assert Stats.from_json({"gadgets": [{"events": 7, "lost": {}}]}).gadgets[0].requests is None
+
+
+@pytest.mark.parametrize("text", [b"{}", b"[]", b"0", b'""'])
+def test_values_are_counted_before_memory_is_taken_for_them(text: bytes) -> None:
+    payload = b'{"gadgets":[' + b",".join([text] * (1 << 20)) + b"]}"
+    with pytest.raises(FrameError, match="CONTAINERS: more than 524,288 values"):
+        from_agent(Frame(FrameType.CONTAINERS, payload))
+    with pytest.raises(FrameError, match="STATS: more than 65,536 values"):
+        from_agent(Frame(FrameType.STATS, payload))
+
+
+def test_the_text_of_an_agent_never_begins_a_line() -> None:
+    lie = "x\n0 events; lost: 0\r\x1b[2J\u2028y"
+    payload = json.dumps({"reason": lie, "error": {"what": lie, "why": lie, "try": lie}}).encode()
+    end = from_agent(Frame(FrameType.END, payload))
+    assert isinstance(end, End)
+    assert end.error is not None
+    assert end.reason == end.error.try_ == "x\\n0 events; lost: 0\\r\\x1b[2J\\u2028y"
+    assert end.error.what == end.error.why == "x\n    0 events; lost: 0\\r\\x1b[2J\\u2028y"
+
+
+def test_text_for_people_is_cut() -> None:
+    payload = json.dumps({"message": "\n".join(["x" * 10_000] * 1000)}).encode()
+    warning = from_agent(Frame(FrameType.WARNING, payload))
+    assert isinstance(warning, WarningText)
+    assert len(warning.message) < 500_000
+
+
+@pytest.mark.parametrize("time", [-1, 1 << 62, 18374686479800000000])
+def test_times_that_no_clock_shows_are_errors(time: int) -> None:
+    with pytest.raises(FrameError, match="boot_ns` is a time that no clock shows"):
+        from_agent(Frame(FrameType.PONG, json.dumps({"boot_ns": time, "realtime_ns": 1}).encode()))
+    if time > 0:
+        with pytest.raises(FrameError, match="complete until"):
+            split_events(EventsHeader(0, 0, time).encode())

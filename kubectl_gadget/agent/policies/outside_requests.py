@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 SECONDS = 5.0
 """Time limit for each step of a request (connecting, getting an answer)."""
+MOST_SECONDS = 10.0
+"""Time limit for a whole request. A look-up of a name has no other limit: it asks each server again and again."""
+_MOST_ABANDONED = 16
+"""Requests beyond their time whose threads still wait. While there are so many, no further request is made."""
 MOST_QUEUED = 64
 MOST_IN_A_SECOND = 10
 _THREADS = 2
@@ -50,6 +54,8 @@ class OutsideRequests:
         self._warn = warn
         self._over = threading.Event()
         self._begun: list[float] = []
+        self._abandoned = 0
+        """threads of requests, most of them beyond their time"""
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)]
         for thread in self._threads:
             thread.start()
@@ -91,7 +97,7 @@ class OutsideRequests:
                 self._count("left_out")
                 continue
             try:
-                self._make(request)
+                self._make_in_time(request)
             except Exception as error:  # whatever the other side sends, the next request is made
                 self._fail(request, error)
             else:
@@ -101,10 +107,34 @@ class OutsideRequests:
         now = time.monotonic()
         with self._lock:
             self._begun = [begun for begun in self._begun if now - begun < 1]
-            if len(self._begun) >= MOST_IN_A_SECOND:
+            if len(self._begun) >= MOST_IN_A_SECOND or self._abandoned >= _MOST_ABANDONED:
                 return False
             self._begun.append(now)
             return True
+
+    def _make_in_time(self, request: Request) -> None:
+        """Makes a request in a thread of its own, which cannot be stopped. Raises what it raises, and TimeoutError."""
+        results: Queue[Exception | None] = Queue(1)
+
+        def work() -> None:
+            result: Exception | None = None
+            try:
+                self._make(request)
+            except Exception as error:
+                result = error
+            with self._lock:
+                results.put(result)
+                self._abandoned -= 1
+
+        with self._lock:
+            self._abandoned += 1
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            result = results.get(timeout=MOST_SECONDS)
+        except Empty:
+            raise TimeoutError(f"no answer within {MOST_SECONDS:g} s") from None
+        if result is not None:
+            raise result
 
     def _make(self, request: Request) -> None:
         kind, text = request

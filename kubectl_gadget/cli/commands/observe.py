@@ -4,12 +4,11 @@ The trap: rows that are not shown must still be traced, or processes would lack 
 that of containers are applied after the join.
 """
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.connect import say
@@ -37,11 +36,13 @@ _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
 _OF_LINES = (_COMPACT, _JSON, _STRICT)
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _pattern(text: str) -> Any:
+    from kubectl_gadget.filters.cel import compile_pattern  # takes 30 ms
+
     try:
-        return re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a valid regular expression: {error}") from None
+        return compile_pattern(text)
+    except ValueError as error:
+        raise ValueError(f"not a valid regular expression (RE2): {error}") from None
 
 
 def _event_types(texts: Sequence[str]) -> tuple[str, ...]:
@@ -78,13 +79,13 @@ class StoryFlags:
     tree: Annotated[Switch, flag(SHOW, "--tree", "Draw a tree of the processes at the end")] = None
     ancestors: Annotated[Switch, flag(SHOW, "--ancestors", "In JSON, all ancestors instead of only the parent")] = None
     process: Annotated[
-        re.Pattern[str] | None,
+        Any,
         flag(CHOICE, "--process REGEX", "Only programs whose path matches: vi$"),
         _pattern,
         TypedOnly.SELECTION,
     ] = None
     pod: Annotated[
-        re.Pattern[str] | None,
+        Any,
         flag(CHOICE, "--pod REGEX", "Only pods whose name matches"),
         _pattern,
         TypedOnly.SELECTION,

@@ -55,14 +55,6 @@ def load(options: KubeOptions) -> Cluster:
     """Returns the cluster that kubectl would use with these flags; does not connect. Raises ClusterError,
     UsageError."""
     files = _files(options)
-    try:
-        return _load(files, options)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        # Some value in the files has another type than in kubectl's format.
-        raise ClusterError(f"{_listed(files)} is not a valid kubeconfig", "kubectl config view") from None
-
-
-def _load(files: list[Path], options: KubeOptions) -> Cluster:
     if not files and not options.server:
         if _in_cluster():
             return _from_pod(options)
@@ -102,21 +94,21 @@ class _Config:
     def __init__(self, files: list[Path]) -> None:
         import yaml
 
+        from kubectl_gadget.kube.api import kubeconfig_format
+
         import_library()
         from kubernetes.config.kube_config import ConfigException, KubeConfigMerger
 
         self._merger: KubeConfigMerger = KubeConfigMerger("")
         for path in files:
             try:
+                kubeconfig_format.check(path)
                 self._merger.load_config(str(path))
             except OSError as error:
                 raise ClusterError(f"the kubeconfig {path} cannot be read: {error.strerror}") from None
-            except (AttributeError, KeyError, TypeError):
-                what = f"the kubeconfig {path} has an invalid structure"
-                raise ClusterError(what, "kubectl config view") from None
             except RecursionError:
                 raise ClusterError(f"the kubeconfig {path} is nested too deeply") from None
-            except (ConfigException, ValueError, yaml.YAMLError) as error:
+            except (ConfigException, UnicodeError, yaml.YAMLError) as error:
                 what = f"the kubeconfig {path} is not valid: {' '.join(str(error).split())}"
                 raise ClusterError(what, "kubectl config view") from None
         # The library writes renewed tokens to these files, and detects from them that tokens are new.

@@ -5,6 +5,7 @@ The trap: 403 is never retried, and neither is a create; only 429 (the server is
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ class Listing:
     items: list[Object]
     resource_version: str
     """where a watch continues"""
+
+
+_MOST_WARNINGS = 100
+"""of the server, each shown once"""
 
 
 class Api:
@@ -201,7 +206,7 @@ class Api:
 
     def warn_once(self, text: str) -> None:
         """Passes a warning of the server on, unless it was passed on before."""
-        if text not in self._warned:
+        if text not in self._warned and len(self._warned) < _MOST_WARNINGS:
             self._warned.add(text)
             self._warn(text)
 
@@ -224,7 +229,7 @@ class Api:
             value = None
         if not isinstance(value, dict):
             raise StatusError(answer.status, "", f"{self.cluster.server} did not answer as a Kubernetes API server")
-        return value, [_warning(line) for line in answer.headers.getlist("Warning")]
+        return value, [warning_text(line) for line in answer.headers.getlist("Warning")]
 
 
 def selectors(labels: str | None, fields: str | None) -> Query:
@@ -240,7 +245,7 @@ def _seconds(retry_after: str | None) -> float:
         return 1.0
 
 
-def _warning(header: str) -> str:
+def warning_text(header: str) -> str:
     """Returns the text of a Warning header (RFC 7234, 5.5): 299 - "text"."""
-    parts = header.split('"', 1)
-    return parts[1].rsplit('"', 1)[0].replace('\\"', '"') if len(parts) == 2 else header
+    found = re.search(r'"((?:[^"\\]|\\.)*)"', header)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else header

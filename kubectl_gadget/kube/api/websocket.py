@@ -21,7 +21,7 @@ from websockets.typing import Origin, Subprotocol
 
 from kubectl_gadget.kube.api.connection import CONNECT_SECONDS, ApiRoute, Query, encoded
 from kubectl_gadget.kube.api.failure import Access, from_exception, from_status
-from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube.api.requests import Api, warning_text
 from kubectl_gadget.kube.api.threads import in_thread
 
 _PING_SECONDS = 20.0
@@ -107,7 +107,7 @@ async def _attempt(
     assert isinstance(websocket, kind)
     _detect_dead_peer(websocket)
     for warning in websocket.response.headers.get_all("Warning") if websocket.response else ():
-        api.warn_once(warning)
+        api.warn_once(warning_text(warning))
     _forget_handshake(websocket)
     _share_buffer(websocket)
     return websocket

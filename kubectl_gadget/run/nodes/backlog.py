@@ -8,14 +8,18 @@ drops events and counts them.
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import NamedTuple
 
 from kubectl_gadget.run.nodes.coverage import Gap
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.frames import FrameType
+from kubectl_gadget.wire.message import value_count
 
 _PIECE = 4 << 20
+_VALUE_BYTES = 100
+"""of a value of JSON in memory; the smallest take the most"""
 _LOOK_SECONDS = 0.005
 """Shortest time between two reads, unless more is queued than one read takes."""
 _MANY_FRAMES, _LEAST_PAUSE, _MOST_PAUSE = 50, 0.05, 1.0
@@ -63,11 +67,17 @@ Content = (
 
 
 class Item(NamedTuple):
-    """One item of one node. `node` is the node session's key, `size` the size of its frame in bytes."""
+    """One item of one node. `node` is the node session's key, `size` the memory that it takes in bytes (memory_of)."""
 
     node: str
     content: Content
     size: int = 0
+
+
+def memory_of(type: int, payload: bytes) -> int:
+    """Return about how many bytes of memory the content of a frame takes. Values of JSON take far more than in the
+    frame."""
+    return len(payload) + (0 if type == FrameType.EVENTS else _VALUE_BYTES * value_count(payload))
 
 
 class Backlog:
@@ -82,7 +92,13 @@ class Backlog:
         self._bytes = 0
         self.received = 0
         """bytes since the start"""
+        self.left_out: Counter[str] = Counter()
+        """bytes by node that were discarded at the end; complete when `take` has returned None"""
         self._closed = False
+        self._end_work: float | None = None
+        """CPU time that the thread may spend until the end; None: no end is in sight"""
+        self._worked = 0.0
+        """its CPU time at the last `take`"""
         self._next_look = 0.0
         self._worked_from: float | None = None
         """the thread's CPU time after its last read; None: that read does not call for a pause"""
@@ -115,6 +131,7 @@ class Backlog:
         if self._worked_from is not None:
             pause = max(pause, min(max(time.thread_time() - self._worked_from, _LEAST_PAUSE), _MOST_PAUSE))
         time.sleep(max(0.0, pause))
+        self._pay()
         with self._condition:
             if not self._items and not self._closed:
                 self._condition.wait(timeout)
@@ -132,6 +149,31 @@ class Backlog:
         if size:
             self._wake()
         return None if ended else taken
+
+    def end_within(self, seconds: float) -> None:
+        """Once the thread has worked for so long from now on, everything is discarded: whatever nodes send, a run ends.
+        Time in which the reader of the output keeps the thread waiting does not count."""
+        with self._condition:
+            if self._end_work is None:
+                self._end_work = seconds
+            self._condition.notify()
+
+    def _pay(self) -> None:
+        """Counts what the thread has worked, and discards all items if that was too much."""
+        worked, before = time.thread_time(), self._worked
+        self._worked = worked
+        with self._condition:
+            if self._end_work is None:
+                return
+            self._end_work -= worked - before
+            if self._end_work > 0:
+                return
+            for item in self._items:
+                if item.size:
+                    self.left_out[item.node] += item.size
+            self._items = deque(item for item in self._items if not item.size)
+            self._bytes = 0
+        self._wake()
 
     def close(self) -> None:
         """Ends the queue. Items in it can still be taken."""

@@ -58,6 +58,10 @@ class CoverageTracker:
         self._ahead_at = 0
         self._lost: tuple[str | None, int, int] | None = None
         """boot id, until when events are complete, and the offset to wall time"""
+        self._since = 0
+        """when the connection that was lost was attached, by our clock: no span is longer, whatever times a node
+        claims"""
+        self._attached_at = 0
 
     def greeted(self, hello: Hello) -> None:
         """Applies HELLO, the first message of a connection."""
@@ -79,7 +83,9 @@ class CoverageTracker:
         self._complete = dict.fromkeys(range(gadgets), now)
         self.began_ns = self._ours(now)
         self.attached_ns = self.attached_ns or self.began_ns
-        return self._end_gap(now)
+        gap = self._end_gap(now)
+        self._attached_at = self._clock()
+        return gap
 
     def complete(self, gadget: int, until: int) -> None:
         """Applies the time that an EVENTS frame reports as complete."""
@@ -92,6 +98,7 @@ class CoverageTracker:
         if self._complete:
             since = min(self._complete.values())
             self._lost = (self._boot_id, since, self._offset)
+            self._since = self._attached_at
             self.until_ns = self._ours(since)
         self._complete = {}
 
@@ -112,7 +119,7 @@ class CoverageTracker:
         if boot_id != self._boot_id or now < since:
             since += offset - self._offset  # the node restarted, and its boot time began again
         until = self._ours(now)
-        ns = min(max(0, now - since), until - self._first)
+        ns = min(max(0, now - since), max(0, self._clock() - self._since))
         self.missing.append((until - ns, until))
         return Gap(ns / 1e9, now + self._offset)
 

@@ -15,7 +15,7 @@ from kubectl_gadget.background_tasks import as_gadget_error
 from kubectl_gadget.errors import AgentError, ForbiddenError, FrameError, GadgetError, InternalError
 from kubectl_gadget.run.live_tables import Contents, LiveTables, first_labels, updates
 from kubectl_gadget.run.nodes.agent_stream import NodeStream, Open
-from kubectl_gadget.run.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip
+from kubectl_gadget.run.nodes.backlog import Backlog, Content, Detached, Events, Item, RoundTrip, memory_of
 from kubectl_gadget.run.nodes.coverage import Gap, awake_or_not_ns
 from kubectl_gadget.run.nodes.node_state import (
     ATTACHING,
@@ -46,9 +46,12 @@ from kubectl_gadget.wire.policy_events.body import rfc3339
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0
 """After this time without any frame (statistics come each 4 s at least), the connection counts as lost."""
+_SOME_BYTES = 64 << 10
+"""of a frame that is not complete, and yet are no silence"""
 _HELLO_SECONDS = 20.0
 _ANOTHER_LOOK_SECONDS = 1.0
-_END_SECONDS = 5.0
+END_SECONDS = 3.5
+"""After STOP an agent has so long to send what it could not send before, and END."""
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENT_TRIES = 3
 """After this number of failed attempts the reason is reported."""
@@ -97,8 +100,12 @@ class NodeSession:
         self._coverage = state.tracker
         self._stop_sent_ns = 0
         """when STOP was sent, in the clock of `_coverage`"""
+        self._heard_at = 0.0
+        """when the last frame came; monotonic seconds"""
+        self._unfinished = 0
+        """bytes since"""
         self._waiting_since = math.inf
-        """when the last bytes came; monotonic seconds"""
+        """the same; infinite while this client does not wait for bytes"""
         self._silent_for = 0.0
         self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """done: RUN was sent on this connection"""
@@ -245,6 +252,7 @@ class NodeSession:
         error: GadgetError | None = None
         self._asked = asyncio.get_running_loop().create_future()
         self._silent_for = 0.0
+        self._unfinished = 0
         async with asyncio.TaskGroup() as tasks:
             others = [tasks.create_task(self._keep_alive(stream), name=f"heartbeat of {self.state.name}")]
             for index, tables in self._request.tables.items():
@@ -267,7 +275,9 @@ class NodeSession:
 
     async def _read_once(self, stream: NodeStream, decoder: FrameDecoder) -> bool:
         """Handles what comes next; returns True at the end. What was read is not kept while more is awaited."""
-        self._waiting_since = time.monotonic()
+        if not self._unfinished:
+            self._heard_at = time.monotonic()
+        self._waiting_since = self._heard_at
         data = await stream.receive()
         self._waiting_since = math.inf
         if not data:
@@ -278,7 +288,12 @@ class NodeSession:
             if not self.state.attached:
                 return True
             raise self._failure or AgentError("its agent did not answer at the end")
+        # Else an agent that sends a byte now and then would never be silent.
+        self._unfinished += len(data)
+        if self._unfinished > _SOME_BYTES:
+            self._unfinished = 0
         for frame in decoder.feed(data):
+            self._unfinished = 0
             if frame.type == FrameType.EVENTS:
                 await self._backlog.put(self._events(frame.payload))
             elif await self._handle(stream, frame):
@@ -294,7 +309,8 @@ class NodeSession:
             item = self._events(payload)
         except FrameError:
             return False  # which the reader raises again
-        self._waiting_since = time.monotonic()
+        self._heard_at = self._waiting_since = time.monotonic()
+        self._unfinished = 0
         self._backlog.add(item)
         return True
 
@@ -319,7 +335,7 @@ class NodeSession:
             case Hello():
                 # Queued before RUN is sent: what this node sends is younger than everything in other nodes' frames
                 # before this one.
-                await self._backlog.put(Item(self.state.name, message, len(frame.payload)))
+                await self._backlog.put(Item(self.state.name, message, memory_of(frame.type, frame.payload)))
                 await self._greet(stream, message)
             case Started():
                 self._start(message)
@@ -336,7 +352,7 @@ class NodeSession:
             case ContainerChanges() | StackNames():
                 content = message
         if content is not None:
-            await self._backlog.put(Item(self.state.name, content, len(frame.payload)))
+            await self._backlog.put(Item(self.state.name, content, memory_of(frame.type, frame.payload)))
         return False
 
     async def _greet(self, stream: NodeStream, hello: Hello) -> None:
@@ -453,11 +469,7 @@ class NodeSession:
                     await stream.send(self._next_beat())
             self._stop_sent_ns = awake_or_not_ns()
             await stream.send(encode(FrameType.STOP, b"{}"))
-            since = None
-            # An agent may hold much that it could not send before. Infinite: this client is not reading now.
-            while since != self._waiting_since or since == math.inf:
-                since = self._waiting_since
-                await asyncio.sleep(_END_SECONDS)
+            await asyncio.sleep(END_SECONDS)
         except GadgetError:
             # The reader sees the same broken stream and reports it.
             return

@@ -49,6 +49,7 @@ def test_lines_and_json_have_sinks_of_their_own(runs: Runs, format: str, is_own:
         "--columns pid",
         "--process (",
         "--pod [",
+        "--pod (?=a)",
         "-e exce",
         "--files etc",
         "--files /a/../b",

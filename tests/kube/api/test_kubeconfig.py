@@ -204,3 +204,39 @@ def test_inside_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: p
         SimpleNamespace(datetime=SimpleNamespace(now=lambda: after_a_minute), timedelta=timedelta),
     )
     assert authorization(found) == "bearer t2"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"clusters": 5}, "clusters is not a list"),
+        ({"contexts": ["a"]}, r"contexts\[0\] is not a mapping"),
+        ({"users": [{"user": {}}]}, r"users\[0\] has no name"),
+        ({"users": [{"name": "a", "user": {"token": 5}}]}, r"users\[0\].user.token is not a text"),
+        ({"users": [{"name": "a", "user": {"exec": {"args": "x"}}}]}, r"users\[0\].user.exec.args is not a list"),
+        ({"clusters": [{"name": "a", "cluster": {"server": ["x"]}}]}, r"clusters\[0\].cluster.server is not a text"),
+        ({"current-context": []}, "current-context is not a text"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_place(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    path = write(tmp_path / "k", config("a") | change)
+    with pytest.raises(ClusterError, match=why):
+        load(KubeOptions(kubeconfig=str(path)))
+
+
+def test_a_fault_of_ours_is_not_blamed_on_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr(kubeconfig, "_with_user_flags", wrong)
+    with pytest.raises(KeyError):
+        load(KubeOptions(kubeconfig=str(write(tmp_path / "k", config("a")))))
+
+
+def test_a_kubeconfig_of_aliases_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    path = tmp_path / "k"
+    path.write_text("\n".join([*lines, "users: [{name: *a11}]"]))
+    with pytest.raises(ClusterError, match="by aliases that repeat others"):
+        load(KubeOptions(kubeconfig=str(path)))

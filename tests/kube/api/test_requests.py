@@ -11,7 +11,7 @@ from kubectl_gadget.errors import ForbiddenError
 from kubectl_gadget.kube.api import requests
 from kubectl_gadget.kube.api.failure import Access, StatusError, UnreachableError
 from kubectl_gadget.kube.api.kubeconfig import load
-from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube.api.requests import Api, warning_text
 from kubectl_gadget.kube.api.resources import NAMESPACES, NODES, PODS
 from kubectl_gadget.kube.cluster_options import KubeOptions
 from tests.fake_cluster import FakeCluster
@@ -115,6 +115,18 @@ async def test_warnings_of_the_server_are_passed_on_once(cluster: FakeCluster, a
     await api.find(NODES)
     await api.find(NODES)
     assert warnings == ["v1 Thing is deprecated"]
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ('299 - "v1 Thing is deprecated"', "v1 Thing is deprecated"),
+        (r'299 - "say \"no\" to \\" "Tue, 01 Dec 2026 14:00:00 GMT"', 'say "no" to \\'),
+        ("without quotes", "without quotes"),
+    ],
+)
+def test_the_text_of_a_warning_is_read_from_its_header(header: str, text: str) -> None:
+    assert warning_text(header) == text
 
 
 async def test_all_missing_rights_are_listed_at_once(cluster: FakeCluster, api: Api) -> None:

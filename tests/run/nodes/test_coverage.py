@@ -111,3 +111,16 @@ def test_attempts_in_vain_do_not_end_the_span() -> None:
     world.coverage.lost()  # before its programs ran
     world.now = 109.0
     assert world.attach() == pytest.approx(8)
+
+
+@pytest.mark.parametrize("lead", [10**9, 4 * 10**9, -50])
+def test_no_span_is_longer_than_the_connection_whatever_times_the_node_claims(lead: int) -> None:
+    world = World()
+    world.attach()
+    world.now = 103.0
+    world.coverage.lost()
+    world.now = 104.0
+    world.booted -= lead
+    missing = world.attach()
+    assert missing is not None
+    assert 0 <= missing <= 4.001

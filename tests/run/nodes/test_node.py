@@ -167,7 +167,7 @@ async def test_a_stop_does_not_wait_for_an_agent_that_is_still_to_be_opened(monk
 async def test_an_agent_that_does_not_answer_a_stop_failed_and_what_came_since_it_was_heard_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(node_module, "_END_SECONDS", 0.0)
+    monkeypatch.setattr(node_module, "END_SECONDS", 0.0)
 
     def deaf(stream: ScriptedStream, frame: Frame) -> None:
         if frame.type != FrameType.STOP:
@@ -302,6 +302,27 @@ async def test_an_agent_that_is_silent_for_too_long_counts_as_lost() -> None:
         await bench.session.run()
     assert str(bench.state.error) == "no message from its agent for 0 s"
     assert bench.streams[0].closed
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_an_agent_that_sends_a_byte_now_and_then_is_silent() -> None:
+    class Trickle(ScriptedStream):
+        async def receive(self) -> bytes:
+            if self.closed:
+                return b""
+            await asyncio.sleep(0.005)
+            return next(pieces)
+
+    pieces = iter(bytes([one]) for one in encode(FrameType.HELLO, bytes(1 << 20)))
+    bench = Bench(lambda stream, frame: None)
+
+    async def opened() -> NodeStream:
+        return Trickle(obedient)
+
+    bench.session._open = opened
+    async with asyncio.timeout(60):
+        await bench.session.run()
+    assert str(bench.state.error) == "no message from its agent for 0 s"
 
 
 @pytest.mark.usefixtures("hasty")
