@@ -80,20 +80,20 @@ async def test_the_time_counts_from_when_all_nodes_are_attached(tmp_path: Path) 
 async def test_a_node_that_does_not_start_in_time_is_named_and_nothing_is_claimed_for_it(
     tmp_path: Path, strict: Sequence[str]
 ) -> None:
-    words = ("--timeout", "1s", "--start-timeout", "1s", *strict)
+    words = ("--timeout", "1s", "--start-timeout", "6s", *strict)
     code, said = await trace(tmp_path, agents(node_1=0, node_2=NEVER), *words)
     assert code == 1
     assert "not waiting any longer for node-2 (programs are being attached)" in said
     assert "on 1/2 nodes (not on node-2)" in said
     assert re.search(r"0 events in \d+\.\d s from 1 of 2 nodes; lost there: 0", said)
-    assert "not traced: node-2: its programs are being attached, for longer than 1 s (--start-timeout)" in said
+    assert "not traced: node-2: its programs are being attached, for longer than 6 s (--start-timeout)" in said
     assert "node-2: 0 events" not in said
     assert ("--strict: the trace is not complete: node-2 was not traced" in said) is bool(strict)
 
 
 async def test_a_node_that_attaches_after_all_is_late(tmp_path: Path) -> None:
-    words = ("--timeout", "4s", "--start-timeout", "1s")
-    code, said = await trace(tmp_path, agents(node_1=0, node_2=2.5), *words)
+    words = ("--timeout", "15s", "--start-timeout", "6s")
+    code, said = await trace(tmp_path, agents(node_1=0, node_2=11), *words)
     assert code == 1
     assert re.search(r"0 events in \d+\.\d s from 2 nodes; lost: 0", said)
     (line,) = (line for line in said.splitlines() if "late: traced for the last" in line)
@@ -121,7 +121,7 @@ async def test_one_agent_that_never_starts_makes_the_run_fail(tmp_path: Path) ->
     async with FakeCluster(2, agent=agents(node_1=0, node_2=0)) as cluster:
         cluster.faults.waiting["node-2"] = ("ContainerCreating", "")
         runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
-        await runner.start("trace", "exec", "-A", "--start-timeout", "2s", "--timeout", "3s")
+        await runner.start("trace", "exec", "-A", "--start-timeout", "6s", "--timeout", "1s")
         code, _, said = await runner.end(interrupt=False)
     assert code == 1
     assert "from 1 of 2 nodes; lost there: 0" in said
@@ -131,7 +131,7 @@ async def test_one_agent_that_never_starts_makes_the_run_fail(tmp_path: Path) ->
 async def test_a_snapshot_waits_for_no_node_longer_than_for_its_start(tmp_path: Path) -> None:
     async with FakeCluster(2, agent=agents(node_1=0, node_2=NEVER)) as cluster:
         runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
-        await runner.start("snapshot", "process", "-A", "--start-timeout", "1s")
+        await runner.start("snapshot", "process", "-A", "--start-timeout", "6s")
         code, _, said = await runner.end(interrupt=False)
     assert code == 1
     assert "from 1 of 2 nodes; lost there: 0" in said
@@ -151,7 +151,7 @@ async def test_a_run_that_ends_while_it_waits_names_the_node_that_it_waits_for(t
 
 @pytest.mark.parametrize("flag", ["--fail-on", "--expect"])
 async def test_no_match_is_inconclusive_when_not_everything_was_traced(tmp_path: Path, flag: str) -> None:
-    words = ("--timeout", "1s", "--start-timeout", "1s", flag, 'comm == "sh"')
+    words = ("--timeout", "1s", "--start-timeout", "6s", flag, 'comm == "sh"')
     code, said = await trace(tmp_path, agents(node_1=0, node_2=NEVER), *words)
     assert code == 5
     assert f'{flag}: no row matched comm == "sh", but this is inconclusive: node-2 was not traced' in said
@@ -195,7 +195,7 @@ async def test_it_is_said_before_the_first_row_from_when_on_a_policy_is_in_force
         for node in cluster.nodes:
             cluster.add_pod(f"pod-on-{node}", node)
         runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
-        words = ("--network-policy", str(tmp_path / "policy.yaml"), "--timeout", "1s", "--start-timeout", "2s")
+        words = ("--network-policy", str(tmp_path / "policy.yaml"), "--timeout", "1s", "--start-timeout", "6s")
         await runner.start("enforce", *words)
         code, _, said = await runner.end(interrupt=False)
     assert code == 1, said
