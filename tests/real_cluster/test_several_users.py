@@ -1,6 +1,6 @@
 """Five users at once, who begin and end runs on demand at random on a real cluster: none fails, none waits for another.
 
-$KUBECTL_GADGET_SOAK_SECONDS is how long they do that (default: 60, with --long 600). Their agents are in a namespace of
+$SOAK_SECONDS is how long they do that (default: 60, with --long 600). Their agents are in a namespace of
 their own, so that others may use the cluster. The trap: most of the time that a run needs until it is attached is what
 the machine needs to start pods, so a run's own part is counted: until it has created its pods.
 """
@@ -89,7 +89,7 @@ def namespaces(agents: str) -> list[dict[str, Any]]:
 def test_five_users_who_begin_and_end_at_random_do_not_disturb_each_other(
     namespace: str, tmp_path: Path, is_long: bool
 ) -> None:
-    seconds = float(os.environ.get("KUBECTL_GADGET_SOAK_SECONDS", "600" if is_long else "60"))
+    seconds = float(os.environ.get("SOAK_SECONDS", "600" if is_long else "60"))
     run_pod(namespace, "works", "while :; do /bin/true; sleep 0.5; done")
     nodes = [found["metadata"]["name"] for found in listed("nodes") if not_ready(found) is None]
     seen = Seen()
