@@ -96,7 +96,8 @@ def has_no_unit_test(path: Path) -> bool:
 
 def order(items: list[pytest.Item], distributed: bool) -> None:
     """Orders tests: in one process, fast tests come first, so that failures show early; distributed, the longest come
-    first: a file that takes a minute and begins last would leave the other processes idle."""
+    first: a file that takes a minute and begins last would leave the other processes idle. Of the tests that need the
+    machine, those in a root of Debian come last, when another process has made it."""
     files = {item: item.nodeid.partition("::")[0] for item in items}
     long = {files[item] for item in items if _has(item, ("network", "slow"))}
 
@@ -106,7 +107,7 @@ def order(items: list[pytest.Item], distributed: bool) -> None:
         if not distributed:
             return 1 if _of_the_machine(item) else 0
         if uses_the_machine(item.nodeid):
-            return 0
+            return 0.25 if "installed" in getattr(item, "fixturenames", ()) else 0
         return 2 if files[item] in long else 3
 
     items.sort(key=key)

@@ -22,7 +22,8 @@ from tests.installation.clean import (
     distributions,
 )
 
-pytestmark = [pytest.mark.network, pytest.mark.compiled]
+# A build takes 90 seconds of CPU time, and much longer beside others.
+pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.timeout(2400)]
 
 
 def members(archive: Path) -> dict[str, object]:

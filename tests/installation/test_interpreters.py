@@ -83,6 +83,7 @@ def is_for(version: str, dependency: str) -> bool:
 
 @pytest.mark.network
 @pytest.mark.compiled
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("version", [version for version in VERSIONS if version not in SUITES.values()])
 def test_the_wheel_installs_and_runs(version: str, tmp_path: Path) -> None:
     python = interpreter(version)
