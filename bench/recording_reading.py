@@ -143,7 +143,8 @@ def enlarge(path: Path, large: Path, size: int) -> tuple[int, int]:
     """Makes a file of this size. Returns the times of its begin and end in ns."""
     with RecordingReader(path) as reader, large.open("wb") as out:
         places = list(reader._find(reader.damage))
-        blocks = [(place.header, reader._block(place, events=False), place) for place in places]
+        costs = reader._costs()
+        blocks = [(place.header, reader._block(place, costs, events=False), place) for place in places]
         first = blocks[0][0].first_ns
         span = blocks[-1][0].last_ns - first + 1_000_000_000
         out.write(layout.file_header())
