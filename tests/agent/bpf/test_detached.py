@@ -85,8 +85,8 @@ def test_a_link_that_is_detached_by_its_id_is_a_loss_and_a_warning(client: Clien
 
 
 def test_a_link_that_gets_another_program_is_a_loss(client: Client) -> None:
-    fds = [fd for fd, info in map(link, started(client, "trace_dns")) if info.type == 3]
-    name = "trace_dns"
+    fds = [fd for fd, info in map(link, started(client, "trace_sni")) if info.type == 3]
+    name = "trace_sni"
     object = BpfObject(object_bytes(name, MACHINE), name)
     try:
         object.load()
