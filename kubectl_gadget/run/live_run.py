@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # modules that need numpy
 _STOP_SECONDS = 4.0
 """Once the run stops, nodes are abandoned after this time, whatever they send. They are not abandoned at once, since
 they may still hold what they could not send before; each session ends a moment earlier (node.END_SECONDS)."""
-_LAST_WORK_SECONDS = 2.0
+_LAST_WORK_SECONDS = 8.0
 """CPU time for what was received and not shown when the run stops."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""

@@ -33,7 +33,13 @@ HIGHER = {} if LOOKS_AT_MORE else {"trace_deadlock": 200_000, "trace_syscalls": 
 """One searches the graph of locks, the other reads arguments as 64-bit and as 32-bit programs lay them out."""
 TOGETHER = 600_000 if LOOKS_AT_MORE else 300_000
 """Of all programs of a gadget."""
-MORE_TOGETHER = {"trace_lsm": 650_000, "trace_mount": 450_000, "trace_fileuse": 600_000, "trace_fsslower": 400_000}
+MORE_TOGETHER = {
+    "trace_lsm": 650_000,
+    "trace_mount": 450_000,
+    "trace_fileuse": 600_000,
+    "trace_fsslower": 400_000,
+    "trace_fdpass": 320_000,
+}
 """A walk to the root in each of many programs, of which only those of the hooks that are asked for are loaded; and
 calls that each have a second program for 32-bit programs, or one for io_uring."""
 ENGINE = "policy"
