@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.recording import outputs, recording_places, writer
+from kubectl_gadget.recording import layout, outputs, recording_places, writer
 from kubectl_gadget.recording.outputs import Ring, Rotation
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
@@ -32,8 +32,8 @@ def record(to: RecordingWriter, begin: int, end: int) -> list[RecordedStep]:
         data = b"".join(bytes([number * 7 % 256, place * 31 % 256]) for place in range(100))
         frames = [containers(number), RecordedFrame("n1", FrameType.EVENTS, f"{number:024}".encode() + data)]
         changes = {"kinds": {"pods": {"put": [pod(number)], "gone": [f"u{number - 5}"]}}}
-        step = RecordedStep(number * SECOND, number * SECOND, frames, {f"a{number}": True}, (changes,))
-        to.step(*step[:5])
+        step = RecordedStep(number * SECOND, number * SECOND, frames, {f"a{number}": True}, (layout.to_json(changes),))
+        to.step(*step[:4], (changes,))
         made.append(step)
     return made
 

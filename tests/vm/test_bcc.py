@@ -27,8 +27,8 @@ TRACEPOINT_PROBE(syscalls, sys_enter_getppid) { bpf_trace_printk("asked\n"); ret
 
 
 def script(headers: Path) -> str:
-    """Writes each command's lines to the result port, after its name; the tool counts only once it reports that it
-    does."""
+    """Return a shell script that writes each command's lines to the result port, after its name. The tool counts once
+    it has reported that it does. A run that a shell starts with & inherits an ignored SIGINT, so SIGTERM ends it."""
     gadget = f"{Path(sys.executable).parent}/{RUN}"
     return f"""
 export BCC_KERNEL_SOURCE={headers}
@@ -45,7 +45,7 @@ until_has COMM /tmp/execs
 cp /bin/true /tmp/counted
 for i in $(seq {EXECS}); do /tmp/counted $i; done
 until_has 'counted {EXECS}' /tmp/execs
-kill -INT $tool; wait $tool
+kill $tool; wait $tool
 sed 's/^/execsnoop: /' /tmp/execs /tmp/execs.err >/dev/ttyS1
 {gadget} /tmp/own.py me 2>&1 | sed 's/^/own: /' >/dev/ttyS1
 {gadget} --timeout 900s /tmp/own.c >/tmp/c 2>&1 & tool=$!
@@ -55,7 +55,7 @@ sh -c : # which asks for its parent when it starts; a Python would take more of 
 sleep 1
 n=$((n+1))
 done
-kill -INT $tool; wait $tool
+kill $tool; wait $tool
 sed 's/^/c: /' /tmp/c | head -5 >/dev/ttyS1
 """
 
