@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.ci.finding import Finding, Level, SourceLocation
+from kubectl_gadget.ci.findings import Finding, Level, SourceLocation
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.check import check, column_shapes

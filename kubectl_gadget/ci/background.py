@@ -17,9 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from kubectl_gadget.ci import job_steps
-from kubectl_gadget.ci.finding import RunReport
-from kubectl_gadget.ci.reports import json_report
+from kubectl_gadget.ci import machine_reports, steps
+from kubectl_gadget.ci.findings import RunReport
 from kubectl_gadget.errors import GadgetError, UsageError
 
 DEFAULT_FOLDER = ".kubectl-gadget-ci"
@@ -86,7 +85,7 @@ class _State:
         """Writes the result, atomically."""
         new = f"{_RESULT}.new"
         with self.new(new) as file:
-            file.write(json_report.render(report))
+            file.write(machine_reports.render_json(report))
         os.replace(new, _RESULT, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     @contextmanager
@@ -197,8 +196,8 @@ def _stopped(state: _State) -> RunReport:
     folder = state.folder
     early: tuple[str, ...] = ()
     try:
-        job_steps.stop(state.path)
-    except job_steps.NoRun:
+        steps.stop(state.path)
+    except steps.NoRun:
         # Whoever ended it: what came after that was not seen.
         early = ("the tracing ended before kubectl gadget ci stop",)
         if not _is_over(state):
@@ -209,7 +208,7 @@ def _stopped(state: _State) -> RunReport:
             raise GadgetError(f"the run in {folder} does not end", f"read {folder / _LOG}")
         time.sleep(_POLL_SECONDS)
     try:
-        report = json_report.parse(state.read(_RESULT))
+        report = machine_reports.parse_json(state.read(_RESULT))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise GadgetError(f"the run in {folder} left no result: {error}", f"read {folder / _LOG}") from None
     for name in (_LOCK, _RESULT):

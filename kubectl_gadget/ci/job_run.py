@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from kubectl_gadget.behavior.behavior_run import MISSING
 from kubectl_gadget.ci.activity import SeenProcess
-from kubectl_gadget.ci.child_command import Command, writing_as
-from kubectl_gadget.ci.finding import RunReport
-from kubectl_gadget.ci.job_steps import Marks, Request, serving, step_answer
-from kubectl_gadget.ci.left_running import LeftRunning
-from kubectl_gadget.ci.run_checks import CheckOrder, RunChecks, TracedRun
+from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
+from kubectl_gadget.ci.command import Command, LeftRunning, writing_as
+from kubectl_gadget.ci.findings import RunReport
+from kubectl_gadget.ci.steps import Marks, Request, serving, step_answer
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
@@ -34,7 +33,7 @@ from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.run.services import Surroundings
 
 if TYPE_CHECKING:
-    from kubectl_gadget.ci.baseline_check import BehaviorOrder
+    from kubectl_gadget.ci.fact_checks import BehaviorOrder
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.run.live_run import LiveRun
 

@@ -14,10 +14,10 @@ from kubectl_gadget.behavior.behavior_gadgets import PARAMETERS, SYSCALLS
 from kubectl_gadget.behavior.behavior_run import MISSING, OF_COMMAND, Subject, subject_of
 from kubectl_gadget.behavior.from_rows.row_facts import KINDS
 from kubectl_gadget.ci.assertions import Assertion
-from kubectl_gadget.ci.finding import RunReport
+from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
+from kubectl_gadget.ci.findings import RunReport
 from kubectl_gadget.ci.job_run import uncounted
-from kubectl_gadget.ci.job_steps import Marks
-from kubectl_gadget.ci.run_checks import CheckOrder, RunChecks, TracedRun
+from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_run import JobEnd, RecordedEnd, RecordedGadget, RecordedRun, recorded_end

@@ -1,4 +1,4 @@
-"""Checks of rows while they come: --fail-on, --expect, and assertions about a gadget.
+"""Checks of rows while they arrive: --fail-on, --expect, assertions about a gadget, and what policies of `-f` matched.
 
 Conditions run on whole columns; only rows that match become Python objects. The trap: when events were lost, it is
 undecided whether something is absent, and certain that what was seen was there.
@@ -6,20 +6,31 @@ undecided whether something is absent, and certain that what was seen was there.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.ci.assertions import NONE, Amount, Assertion, judged
-from kubectl_gadget.ci.finding import Check, Finding, Where, cut, limited, stable, workload_of
-from kubectl_gadget.ci.job_steps import Marks
+from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Where, cut, limited, stable, workload_of
+from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.filters.filter import Filter
+from kubectl_gadget.observe.decoders import NAME as POLICIES
+from kubectl_gadget.observe.decoders import decoder
+from kubectl_gadget.observe.story import PROCESSES
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.columns.members import member_values
+from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events.event import PolicyEvent
+
+if TYPE_CHECKING:
+    from kubectl_gadget.policies.compiler.policies import CompiledPolicies
+    from kubectl_gadget.policies.run.labels import PolicyLabels
+
 
 _EVIDENCE = 3
 _MOST_GROUPS = 10_000
@@ -198,3 +209,104 @@ def expression_check(flag: str, condition: Filter, marks: Marks) -> RowCheck:
     description = f"{'no row matches' if fails else 'a row matches'} {condition.text}"
     asked = Assertion(condition.text, NONE if fails else Amount(">=", 1), rows=condition)
     return RowCheck(asked, marks, flag, description, otherwise="" if fails else "no row did")
+
+
+# Policies: a check for each one, and a finding for each thing that a program did. They only report here, also those
+# that would deny; `enforce` is the command that denies.
+
+_MOST_OF_POLICY = 1000
+
+
+class PolicyChecks:
+    """The policies of a run. Their engine knows no --pid, so here events of processes outside COMMAND are left out."""
+
+    def __init__(
+        self,
+        compiled: "CompiledPolicies",
+        labels: "PolicyLabels | None",
+        marks: Marks,
+        pid: int | None = None,
+    ) -> None:
+        """`pid`: only this process and its descendants count."""
+        self._pids = None if pid is None else {pid}
+        self._policies = compiled.policies
+        self._marks = marks
+        self._decode = decoder(compiled.hooks, labels.is_for if labels else None)
+        self._found: dict[str, dict[tuple[str, ...], Finding]] = {policy.name: {} for policy in compiled.policies}
+        self._others: dict[str, int] = {}
+
+    def see(self, rows: Rows) -> None:
+        """Takes events of policies and of processes, from the pipeline's thread."""
+        ended = set[int]()
+        if self._pids is not None:
+            for part in (part for part in rows.parts if part.gadget.name == PROCESSES):
+                for pid, operation in zip(part.raw("pid").tolist(), member_values(part, "operation"), strict=True):
+                    self._pids.add(pid)
+                    if operation == "exit":
+                        ended.add(pid)
+        for part in rows.parts:
+            if part.gadget.name == POLICIES:
+                self._take(part)
+        if self._pids is not None:
+            self._pids -= ended
+
+    def _take(self, batch: Batch) -> None:
+        columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), batch.raw("pid").tolist()
+        for found, container, node, time, pid in zip(self._decode(batch), *columns, strict=True):
+            if self._pids is None or pid in self._pids:
+                for event in found:
+                    self._add(event, _where(container, node), time)
+
+    def _add(self, event: PolicyEvent, where: Where, wall_ns: int) -> None:
+        texts = [argument.text for argument in event.args]
+        identity = (event.comm, event.function, *texts)
+        key = (where.namespace, where.workload, where.container, *map(stable, identity))
+        of_policy = self._found.setdefault(event.policy, {})
+        known = of_policy.get(key)
+        if known is None and len(of_policy) >= _MOST_OF_POLICY:
+            self._others[event.policy] = self._others.get(event.policy, 0) + 1
+            return
+        did = f"{event.comm} called {event.function or event.path}({cut(', '.join(texts))})"
+        evidence = {
+            "event": "policy",
+            "policy": event.policy,
+            "timestamp": rfc3339(wall_ns),
+            "node": where.node,
+            "pod": where.pod,
+            "comm": event.comm,
+            "hook": event.hook,
+            "function": event.function,
+            "arguments": cut(texts),
+            "action": event.action,
+        }
+        of_policy[key] = Finding(
+            f"policy/{event.policy}",
+            Level.ERROR,
+            f"{event.message}: {did}" if event.message else did,
+            where,
+            identity,
+            (known.evidence if known else (evidence,)),
+            (known.count if known else 0) + 1,
+            known.first_seen if known else rfc3339(wall_ns),
+            known.step if known else self._marks.at(wall_ns),
+        )
+
+    def checks(self, incomplete: tuple[str, ...]) -> list[Check]:
+        """The results. `incomplete`: why events are missing, if any are."""
+        found = []
+        for policy in self._policies:
+            place = policy.place
+            source = SourceLocation(place.file, place.line, place.column)
+            findings = [
+                replace(each, source=source, lost=bool(incomplete)) for each in self._found[policy.name].values()
+            ]
+            shown, left_out = limited(findings)
+            left_out += self._others.get(policy.name, 0)
+            undecided = incomplete[0] if incomplete and not findings else ""
+            description = f"nothing that the policy {policy.name} reports"
+            found.append(Check("policy", policy.name, description, shown, left_out, undecided, source))
+        return found
+
+
+def _where(container: Container, node: str) -> Where:
+    return Where(container.namespace, workload_of(container.pod), container.container, container.pod, node)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.ci.finding import Check, Finding, JobStep, Level, RunReport, SourceLocation, Where
+from kubectl_gadget.ci.findings import Check, Finding, JobStep, Level, RunReport, SourceLocation, Where
 
 HOSTILE = (
     "a|b`c``d",

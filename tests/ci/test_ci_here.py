@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.behavior.baseline import read_baseline
-from kubectl_gadget.ci.job_steps import ask
+from kubectl_gadget.ci.steps import ask
 from kubectl_gadget.demo.bundle import BundleSpec, write_bundle, write_image_root
 from kubectl_gadget.demo.runc import cgroup2_mount
 from tests.conftest import why_no_containers

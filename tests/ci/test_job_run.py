@@ -3,7 +3,7 @@
 import pytest
 
 from kubectl_gadget.behavior.behavior_run import Subject
-from kubectl_gadget.ci.baseline_check import BehaviorOrder
+from kubectl_gadget.ci.fact_checks import BehaviorOrder
 from kubectl_gadget.ci.job_run import has_unnamed, uncounted
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage

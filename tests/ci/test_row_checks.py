@@ -1,9 +1,9 @@
 """Which rows are one finding."""
 
 from kubectl_gadget.ci.assertions import NONE, Assertion
-from kubectl_gadget.ci.finding import Check
-from kubectl_gadget.ci.job_steps import Marks
+from kubectl_gadget.ci.findings import Check
 from kubectl_gadget.ci.row_checks import RowCheck
+from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.container_lookup import Identity
 from tests.rows import records

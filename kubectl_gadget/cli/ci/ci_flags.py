@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kubectl_gadget.ci.reports import report_files
+from kubectl_gadget.ci import report_files
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Names, Switch, Text, Texts, TypedOnly, flag
 from kubectl_gadget.cli.flags.flag_sets import OnlyWarnings, OutputFlags, RecordFile, Verbose
 from kubectl_gadget.cli.flags.own_namespace import own_namespace
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
     from kubectl_gadget.behavior.behavior_run import Subject
     from kubectl_gadget.ci.assertions import Assertion
+    from kubectl_gadget.ci.checks import CheckOrder
     from kubectl_gadget.ci.job_run import CiOrder
-    from kubectl_gadget.ci.run_checks import CheckOrder
     from kubectl_gadget.run.run_options import RunOptions
 
 CHECKS = "What is checked"
@@ -216,8 +216,8 @@ def check_order(
 ) -> "CheckOrder":
     """Return what is checked, apart from policies. `facts`: they are collected in any case."""
     from kubectl_gadget.behavior.facts import FactKind
-    from kubectl_gadget.ci.baseline_check import BehaviorOrder
-    from kubectl_gadget.ci.run_checks import CheckOrder
+    from kubectl_gadget.ci.checks import CheckOrder
+    from kubectl_gadget.ci.fact_checks import BehaviorOrder
 
     of_facts = tuple(each for each in assertions if each.kind is not None)
     order = CheckOrder(fail_on=checks.fail_on or (), expect=checks.expect or (), assertions=assertions)

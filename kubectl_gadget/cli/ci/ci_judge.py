@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.ci.reports import report_files
+from kubectl_gadget.ci import report_files
 from kubectl_gadget.cli.ci.ci_flags import CheckFlags, ReportFlags, check_order, read_checks
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, OnlyWarnings, ScopeFlags, TargetFlags
@@ -17,8 +17,8 @@ from kubectl_gadget.cli.flags.run_flags import recorded_options
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
+    from kubectl_gadget.ci.checks import CheckOrder
     from kubectl_gadget.ci.judge import RecordedJob
-    from kubectl_gadget.ci.run_checks import CheckOrder
     from kubectl_gadget.run.run_options import RunOptions
 
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.ci.reports import report_files, text
+from kubectl_gadget.ci import readable_reports, report_files
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix, with_record
 from kubectl_gadget.cli.commands.gadgets import Pods
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, Seconds, Text, TypedOnly, flag
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
-    from kubectl_gadget.ci.child_command import User
-    from kubectl_gadget.ci.finding import RunReport
+    from kubectl_gadget.ci.command import User
+    from kubectl_gadget.ci.findings import RunReport
 
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
@@ -37,8 +37,8 @@ Linger = Annotated[
 def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run_as: RunAs, linger: Linger) -> int:
     """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
     require_posix()
-    from kubectl_gadget.ci import child_command as child
-    from kubectl_gadget.ci.job_steps import ENVIRONMENT
+    from kubectl_gadget.ci import command as child
+    from kubectl_gadget.ci.steps import ENVIRONMENT
 
     if not command:
         raise UsageError("no command was given after --", "kubectl gadget ci run [flags] -- COMMAND")
@@ -78,10 +78,10 @@ def conclude(
     report: "RunReport", wanted: Sequence[report_files.Wanted], subjects: Sequence[str], user: "User | None" = None
 ) -> int:
     """Writes the reports, as this user, prints the verdict, and returns the exit code."""
-    from kubectl_gadget.ci.child_command import writing_as
+    from kubectl_gadget.ci.command import writing_as
     from kubectl_gadget.output.escape import for_log
 
-    for line in text.lines(report):
+    for line in readable_reports.log_lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
     with writing_as(user):
         failures = [*report.failures, *report_files.write(report, wanted, subjects)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from kubectl_gadget.ci.reports import report_files
+from kubectl_gadget.ci import report_files
 from kubectl_gadget.cli.ci.ci_flags import CiRunFlags, ReportFlags, prepared, require_posix
 from kubectl_gadget.cli.ci.ci_run import conclude
 from kubectl_gadget.cli.commands.gadgets import Pods
@@ -30,7 +30,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     """Starts the process of the run."""
     require_posix()
     from kubectl_gadget.ci import background
-    from kubectl_gadget.ci.finding import Check, RunReport
+    from kubectl_gadget.ci.findings import Check, RunReport
     from kubectl_gadget.ci.job_run import CiRun
 
     options, order = prepared(pods, flags, pid)
@@ -64,7 +64,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
 def step(names: Names, state: State = None) -> int:
     """Marks a step in the run around this command."""
     require_posix()
-    from kubectl_gadget.ci.job_steps import ask
+    from kubectl_gadget.ci.steps import ask
 
     if len(names) != 1:
         raise UsageError("name exactly one step", "kubectl gadget ci step NAME; in quotes, if it has spaces")
@@ -76,7 +76,7 @@ def stop(reports: ReportFlags, state: State = None) -> int:
     """Ends the run, writes the reports, and returns the exit code."""
     require_posix()
     from kubectl_gadget.ci import background
-    from kubectl_gadget.ci.child_command import user
+    from kubectl_gadget.ci.command import user
 
     wanted, subjects = reports.reports or (), reports.subjects or ()
     if any(each.kind == report_files.RECORD for each in wanted):
@@ -91,7 +91,7 @@ def stop(reports: ReportFlags, state: State = None) -> int:
 
 def folder(state: str | None) -> Path:
     from kubectl_gadget.ci.background import DEFAULT_FOLDER
-    from kubectl_gadget.ci.job_steps import ENVIRONMENT
+    from kubectl_gadget.ci.steps import ENVIRONMENT
 
     return Path(state or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).absolute()
 

@@ -47,7 +47,7 @@ def test_a_program_that_does_not_exist_is_reported_before_anything_is_attached(
     def refuse(*_: object) -> None:
         raise AssertionError("it was forked")
 
-    monkeypatch.setattr("kubectl_gadget.ci.child_command.Command", refuse)
+    monkeypatch.setattr("kubectl_gadget.ci.command.Command", refuse)
     assert run(["ci", "run", "--local", "--", program]) == 127
     assert f"{program}: No such file or directory; nothing was traced" in capfd.readouterr().err
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline, read_baseline
+from kubectl_gadget.ci import report_files
 from kubectl_gadget.ci.activity import Activity
-from kubectl_gadget.ci.reports import report_files
 from kubectl_gadget.errors import UsageError
 from tests.behavior.made import behavior, fact
 from tests.ci.sample import report

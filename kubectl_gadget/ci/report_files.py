@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from kubectl_gadget.ci.finding import RunReport
-from kubectl_gadget.ci.reports import attestation, html_report, json_report, junit, markdown, sarif
-from kubectl_gadget.ci.reports.regular_file import open_regular
+from kubectl_gadget.ci import machine_reports, readable_reports
+from kubectl_gadget.ci.findings import RunReport
+from kubectl_gadget.ci.machine_reports import open_regular
 from kubectl_gadget.errors import GadgetError, UsageError
 
 STDOUT = "-"
@@ -21,11 +21,11 @@ RECORD = "record"
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 _LARGEST_SUMMARY = 1 << 20
 _RENDER: Mapping[str, Callable[[RunReport], str]] = {
-    "junit": junit.render,
-    "sarif": sarif.render,
-    "markdown": markdown.render,
-    "html": html_report.render,
-    "json": json_report.render,
+    "junit": machine_reports.render_junit,
+    "sarif": machine_reports.render_sarif,
+    "markdown": readable_reports.render_markdown,
+    "html": readable_reports.render_html,
+    "json": machine_reports.render_json,
 }
 _ATTESTATION = "attestation"
 BASELINE = "baseline"
@@ -90,7 +90,7 @@ def _text(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
         if not text:
             raise GadgetError("facts were not collected; try: kubectl gadget ci start --facts")
     else:
-        text = attestation.render(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
+        text = machine_reports.render_attestation(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
     # In JSON and in a baseline, # is only in texts in double quotes, and after no backslash.
     return text.replace("##", "#\\u0023") if kind in _QUOTED else text
 
@@ -114,6 +114,6 @@ def _write(text: str, wanted: Wanted) -> None:
 
 
 def _opened(path: str, flags: int) -> BinaryIO:
-    """The file. COMMAND may have left a pipe in its place, which would make us wait for ever."""
+    """Open a file, for writing."""
     flags |= os.O_WRONLY | os.O_CREAT
     return os.fdopen(os.open(path, flags) if _STREAMS.fullmatch(path) else open_regular(path, flags), "wb")

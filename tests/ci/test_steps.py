@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.ci.job_steps import Marks, NoRun, Request, ask, serving, step_answer
+from kubectl_gadget.ci.steps import Marks, NoRun, Request, ask, serving, step_answer
 from kubectl_gadget.errors import UsageError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.ci.finding import Check, Finding, Level, RunReport, Status, Where, stable, workload_of
+from kubectl_gadget.ci.findings import Check, Finding, Level, RunReport, Status, Where, stable, workload_of
 
 
 def run(*checks: Check, incomplete: tuple[str, ...] = (), code: int | None = 0) -> RunReport:

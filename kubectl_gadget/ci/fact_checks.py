@@ -4,19 +4,18 @@ The trap: containers that ran before the job are compared, too, and do not make 
 was not seen. But a container of the baseline that did not run at all does: it is unknown what it would have done.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kubectl_gadget.behavior.baseline import Baseline
 from kubectl_gadget.behavior.behavior_run import Gaps, Subject
-from kubectl_gadget.behavior.comparison import compare, doubts, paired
+from kubectl_gadget.behavior.comparison import Change, ChangeKind, compare, doubts, paired
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
 from kubectl_gadget.behavior.from_rows import collection
 from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
 from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, Began
 from kubectl_gadget.ci.assertions import Assertion, judged
-from kubectl_gadget.ci.finding import Check, Finding, SourceLocation, Where, cut, limited
-from kubectl_gadget.ci.from_changes import from_changes
+from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Where, cut, limited
 from kubectl_gadget.filters.filter import RowProgram
 from kubectl_gadget.kube.seen_inventory import SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
@@ -137,3 +136,70 @@ def _finding(assertion: Assertion, fact: Fact, lost: bool) -> Finding:
         assertion.source,
         lost,
     )
+
+
+# Findings of changes: new behavior is a warning, or an error if the user asks for that. What a new program does is a
+# note, since the program itself is a finding already; so is what may only seem new, since the baseline is incomplete.
+
+_NO_WORKLOAD = "Container"
+_FOLLOWS = (FactKind.OPEN, FactKind.EXIT, FactKind.RESOLVE)
+"""kinds of facts that every program has"""
+
+
+def from_changes(
+    changes: Iterable[Change],
+    file: str,
+    line_of: Callable[[Fact], int],
+    errors: Collection[FactKind] = (),
+    lost: bool = False,
+) -> list[Finding]:
+    """The findings, in the order of the changes. `line_of`: where in the file a fact is, or would be. `errors`: kinds
+    of facts that must not be new."""
+    changes, found = tuple(changes), []
+    programs = {
+        (change.fact.unit, change.fact.program)
+        for change in changes
+        if change.kind is ChangeKind.NEW and change.fact.kind is FactKind.PROGRAM
+    }
+    for change in changes:
+        fact, workload = change.fact, change.fact.workload
+        name = "" if workload.kind == _NO_WORKLOAD else f"{workload.kind}/{workload.name}"
+        where = Where(workload.namespace or "", name, fact.container)
+        found.append(
+            Finding(
+                f"baseline/{fact.kind}",
+                _level(change, errors, programs),
+                _message(change),
+                where,
+                (change.kind, fact.program, fact.value),
+                (cut(fact.evidence),) if fact.evidence else (),
+                fact.count,
+                fact.first_seen,
+                "",
+                SourceLocation(file, line_of(fact)),
+                lost,
+            )
+        )
+    return found
+
+
+def _level(change: Change, errors: Collection[FactKind], programs: Collection[tuple[Unit, str]]) -> Level:
+    fact = change.fact
+    if change.kind is not ChangeKind.NEW or change.doubt:
+        return Level.NOTE
+    if fact.kind in errors:
+        return Level.ERROR
+    follows = fact.kind in _FOLLOWS and (fact.unit, fact.program) in programs
+    return Level.NOTE if follows else Level.WARNING
+
+
+def _message(change: Change) -> str:
+    said = cut(change.fact.says)
+    if change.kind is ChangeKind.GONE:
+        return f"no longer {said}"
+    if change.kind is ChangeKind.COUNT:
+        return f"{said}: {change.before:,} times before, {change.after:,} now"
+    image = ", with another image" if change.other_image else ""
+    doubt = f" (it may not be new: {change.doubt})" if change.doubt else ""
+    techniques = f" [{', '.join(change.techniques)}]" if change.techniques else ""
+    return f"new{image}: {said}{techniques}{doubt}"

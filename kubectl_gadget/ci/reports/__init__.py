@@ -1,1 +1,0 @@
-"""Reports made of one list of findings, one module for each kind."""
