@@ -33,7 +33,7 @@ from bench.rounds import Discard, alternate, arguments, describe_machine, print_
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
-from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.service_map.map_page import LivePage
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions

@@ -12,7 +12,7 @@ from typing import TextIO
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, Draw, Write, output_of
-from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.service_map import graph
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.output.escape import json_line

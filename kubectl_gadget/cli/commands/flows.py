@@ -113,7 +113,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     """Runs the network gadgets and prints their rows as flows."""
     from kubectl_gadget.flows.address_book import AddressBook
     from kubectl_gadget.flows.address_updates import followed, known
-    from kubectl_gadget.flows.joining.open_flows import FlowTable
+    from kubectl_gadget.flows.joiner import FlowTable
     from kubectl_gadget.run.run import run
 
     flow_filter = _filter(flags.output.filter, extras, bool(flow.loopback))

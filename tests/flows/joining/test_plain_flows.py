@@ -8,15 +8,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from kubectl_gadget.flows import flow_filter, transform
+from kubectl_gadget.flows import flow_filter, joiner, transform
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts
 from kubectl_gadget.flows.flow_filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, output_of
 from kubectl_gadget.flows.flow_json import hubble
 from kubectl_gadget.flows.flow_sink import FlowSink
-from kubectl_gadget.flows.joining import nat
-from kubectl_gadget.flows.joining.open_flows import FlowTable
+from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
@@ -278,7 +277,7 @@ def output(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transform, "LEAST_ROWS", least)
-        patch.setattr(nat, "_MOST", 30)
+        patch.setattr(joiner, "_MOST", 30)
         sink = FlowSink(FlowTransform(table, chosen, in_columns=True), write, stream)
         merge = TimeMerge(0)
         for number, (now, batches) in enumerate(traffic.chunks()):
@@ -393,7 +392,7 @@ def test_connections_are_joined_in_columns(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_slots_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transform, "LEAST_ROWS", 1)
-    monkeypatch.setattr(nat, "_MOST", 5)
+    monkeypatch.setattr(joiner, "_MOST", 5)
     table = FlowTable(AddressBook(), most_ended=50)
     make = FlowTransform(table, FlowFilter(), in_columns=True)
     kind, identity, writer = load_gadget("trace_tcp"), identity_of(0), RowWriter(load_gadget("trace_tcp").record)

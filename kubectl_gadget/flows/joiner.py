@@ -1,9 +1,9 @@
-"""Turns the network gadgets' rows, ordered by time over all nodes, into flows and their events.
+"""Joins the network gadgets' rows, ordered by time over all nodes, to flows and their events.
 
-A row is what one end saw. The rows of both ends meet in one flow by its addresses and ports; or by the client's address
-and port alone when a service's address lies between the ends (service_backends.py). The trap: rows of the two ends
-arrive in any order, so whichever is first makes the event, and the other one only adds what it knows. The module is
-long because the rows of all gadgets change the same table of open flows.
+A row is what one end saw. The rows of both ends meet in one flow by its addresses and ports. If a service's address
+lies between the ends, they meet by the client's address and port alone (ServiceClients); if the client's address was
+translated, by the sequence number of the SYN (TranslatedClients). The trap: rows of the two ends arrive in any order,
+so the first one makes the event, and the other one only adds what it knows.
 """
 
 from collections import OrderedDict, deque
@@ -32,9 +32,16 @@ from kubectl_gadget.flows.flow import (
     make_traffic,
 )
 from kubectl_gadget.flows.joining.endpoint_rows import AddressPort, EndReader, FlowEnd, Key
-from kubectl_gadget.flows.joining.nat import Translated
-from kubectl_gadget.flows.joining.plain_flows import Changes, Chosen, Integers, Others, PlainConnections, Tables, choose
-from kubectl_gadget.flows.joining.service_backends import Clients
+from kubectl_gadget.flows.joining.plain_flows import (
+    Changes,
+    Chosen,
+    ClientKey,
+    Integers,
+    Others,
+    PlainConnections,
+    Tables,
+    choose,
+)
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.rounded_amounts import duration_text
 from kubectl_gadget.rows.columns.wall_time import nanoseconds
@@ -623,3 +630,126 @@ def _netfilter_hook(row: Row) -> list[str]:
         return []
     calls = [str(call).partition("+")[0] for call in row.get("stack") or ()]
     return [_HOOKS[call] for call in calls if call in _HOOKS][:1]
+
+
+# Behind a service's address, the client's node knows the service's address and the server's node the server's own; both
+# know the client's address and port. A client may use one port for several servers at the same time. So if more than
+# one flow is possible, the cluster has to say which service leads to the server; otherwise no flows are joined.
+
+
+_APART_NS = 30_000_000_000
+"""The longest time between the first rows of the two ends."""
+_SOONER = 30
+
+
+class ServiceClients:
+    """Flows by their client's end, with addresses that are unique in the network."""
+
+    def __init__(self, book: AddressBook, plain: PlainConnections) -> None:
+        self._book = book
+        self._plain = plain
+        self.flows: dict[ClientKey, Flow | int | list[Flow]] = {}
+
+    def add(self, flow: Flow) -> None:
+        """Adds a flow that has begun."""
+        key = (flow.protocol, flow.client.ip, flow.client.port)
+        before = self.flows.setdefault(key, flow)
+        if before is not flow:
+            self.flows[key] = [*(known for known in self._all(before) if not known.closed), flow]
+
+    def forget(self, flow: Flow) -> None:
+        """Removes a flow."""
+        key = (flow.protocol, flow.client.ip, flow.client.port)
+        left = [known for known in self._all(self.flows.get(key, [])) if known is not flow]
+        if left:
+            self.flows[key] = left
+        else:
+            self.flows.pop(key, None)
+
+    def find(self, key: tuple[str, str, str, int, str, int], side: str, time_ns: int) -> Flow | None:
+        """The flow that is the same as the one with this key (open_flows.py), as seen by `side`; None: there is none,
+        or it is ambiguous."""
+        known_ones = self.flows.get(key[1:4])
+        if known_ones is None:
+            return None
+        server = key[4:]
+        mine, others = ("by_client", "by_server") if side == "client" else ("by_server", "by_client")
+        found = [
+            flow
+            for flow in self._all(known_ones)
+            if getattr(flow, others)
+            and not getattr(flow, mine)
+            and flow.backend is None
+            and _apart_ns(flow, time_ns) < _APART_NS
+        ]
+        if not found:
+            return None
+        known = [flow for flow in found if self._leads(flow, server, side)]
+        if known:
+            return known[0]
+        asked = [server[0]] if side == "client" else [flow.server.ip for flow in found]
+        if len(found) > 1 or any(map(self._book.is_own, asked)):
+            return None
+        return found[0]
+
+    def _leads(self, flow: Flow, server: tuple[str, int], side: str) -> bool:
+        """Whether the cluster says that the address the client called leads to the server."""
+        seen = (flow.server.ip, flow.server.port)
+        service, backend = (seen, server) if side == "server" else (server, seen)
+        return service in self._book.cluster.services_of_backend.get(backend[0], ())
+
+    def _all(self, known: Flow | int | list[Flow]) -> Sequence[Flow]:
+        """The flows as a sequence. Most clients have a single one, which is stored without a list."""
+        if isinstance(known, int):
+            return (self._plain.as_flow(known),)
+        return (known,) if isinstance(known, Flow) else known
+
+
+def _apart_ns(flow: Flow, time_ns: int) -> int:
+    if flow.closed and time_ns > flow.ended_ns:
+        # Late rows of a flow that has ended arrive soon after its end.
+        return (time_ns - flow.ended_ns) * _SOONER
+    return abs(time_ns - flow.first_ns)
+
+
+# If the client's address was translated on the way (masquerading), both ends see different addresses, but the same
+# sequence number of the SYN, which the client chooses at random from 32 bits. Something on the way may make connections
+# of its own (a proxy, synproxy); such a flow is two flows, and stays two.
+
+
+_MOST_SYNS = 65536
+
+
+class TranslatedClients:
+    """Flows of which only the client's end has been seen, by the sequence number of their SYN."""
+
+    def __init__(self, plain: PlainConnections) -> None:
+        self._plain = plain
+        self.flows: OrderedDict[int, Flow | int] = OrderedDict()
+
+    def note(self, sequence: int, flow: Flow | int) -> None:
+        """Records that a client has connected."""
+        before = self.flows.get(sequence)
+        self.flows[sequence] = flow
+        if isinstance(flow, int):
+            self._plain.pins[flow] += 1
+        if before is None and len(self.flows) > _MOST_SYNS:
+            _, before = self.flows.popitem(last=False)
+        if isinstance(before, int):
+            self._plain.unpin(before)
+
+    def find(self, row: FlowEnd, key: tuple[str, str, str, int, str, int]) -> Flow | None:
+        """The flow that a server accepts, with this key (open_flows.py) at its end; None: it is none of the known
+        flows."""
+        if not row.sequence or row.operation != "accept":
+            return None
+        flow = self.flows.pop(row.sequence, None)
+        if isinstance(flow, int):
+            slot, flow = flow, self._plain.as_flow(flow)
+            self._plain.unpin(slot)
+        if flow is None or flow.by_server or flow.backend is not None:
+            return None
+        if abs(row.time_ns - max(row.duration, 0) - flow.first_ns) > _APART_NS:
+            return None
+        flow.translated = key
+        return flow
