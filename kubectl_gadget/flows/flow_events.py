@@ -19,7 +19,7 @@ from kubectl_gadget.flows.flow import (
     FlowEvent,
     Traffic,
 )
-from kubectl_gadget.flows.joining.endpoint_rows import CLOSE, OPERATIONS, REPORT
+from kubectl_gadget.flows.ends import CLOSE, OPERATIONS, REPORT
 from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections, PlainEvents
 from kubectl_gadget.output.columns import JoinedColumns
 from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_texts

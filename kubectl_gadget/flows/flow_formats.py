@@ -12,7 +12,7 @@ from kubectl_gadget.flows import flow_lines
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_columns import csv_blocks, csv_header, json_blocks
 from kubectl_gadget.flows.flow_json import MEMBERS, hubble, record
-from kubectl_gadget.flows.service_map import graph
+from kubectl_gadget.flows import map
 from kubectl_gadget.output.columns import Heading, names_of
 from kubectl_gadget.output.escape import escape, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
@@ -24,7 +24,7 @@ from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.similar_names import suggested
 
 Write = Callable[[Sequence[FlowEvent]], object]
-Draw = Callable[[graph.FlowGraph], str]
+Draw = Callable[[map.FlowGraph], str]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def output_of(options: OutputOptions, stream: TextIO, terminal: Terminal | None,
     request = WriterRequest(options, stream, terminal, template)
     draw, write = make(request)
     if draw is None and with_map:
-        return (lambda found: graph.text_map(found, request.color)), None
+        return (lambda found: map.text_map(found, request.color)), None
     return draw, write
 
 
@@ -133,8 +133,8 @@ MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
     "jsonpb": _each(lambda event: json_line(hubble(event))),
     "compact": _each(flow_lines.compact),
     "dict": _each(lambda event: flow_lines.dictionary(event) + "\n------------"),
-    "dot": lambda request: (graph.dot, None),
-    "mermaid": lambda request: (graph.mermaid, None),
+    "dot": lambda request: (map.dot, None),
+    "mermaid": lambda request: (map.mermaid, None),
     "yaml": _each(lambda event: "---\n" + yaml_text(record(event)), end=""),
     "csv": _csv,
     "name": _names,

@@ -31,7 +31,7 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
-from kubectl_gadget.flows.joining.endpoint_rows import AddressPort, EndReader, FlowEnd, Key
+from kubectl_gadget.flows.ends import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.joining.plain_flows import (
     Changes,
     Chosen,

@@ -16,7 +16,7 @@ from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
 from kubectl_gadget.agent.session.start_sources import make_sources
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
-from kubectl_gadget.flows.flow_gadgets import FlowGadgets
+from kubectl_gadget.flows.run import FlowGadgets
 from kubectl_gadget.gadgets import object_bytes
 from kubectl_gadget.run.request import build
 from tests.agent.node import node_context

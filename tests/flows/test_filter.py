@@ -8,10 +8,10 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.cel import ANY, Shape
-from kubectl_gadget.flows import flow_filter
+from kubectl_gadget.flows import filter
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who
-from kubectl_gadget.flows.flow_filter import FlowFilter, OfEnds
+from kubectl_gadget.flows.filter import FlowFilter, OfEnds
 from kubectl_gadget.flows.flow_json import record
 from kubectl_gadget.flows.flow_json_types import FLOW
 from tests.flows.rows import SERVER, RowTable, dns, drop, http, icmp, tcp
@@ -32,19 +32,19 @@ def an_event() -> FlowEvent:
 @pytest.mark.parametrize(
     ("test", "client", "server"),
     [
-        (flow_filter.pod(["xwing"]), True, False),
-        (flow_filter.pod(["empire/*"]), False, True),
-        (flow_filter.pod(["*star"]), False, True),
-        (flow_filter.namespace(["default", "other"]), True, False),
-        (flow_filter.labels(["org in (empire)"]), False, True),
-        (flow_filter.addresses(["10.2.0.0/16"]), False, True),
-        (flow_filter.ports(["8000-8999"]), False, True),
-        (flow_filter.ports(["40000"]), True, False),
-        (flow_filter.processes(["curl"]), True, False),
-        (flow_filter.processes(["11"]), True, False),
-        (flow_filter.service(["web"]), False, False),
-        (flow_filter.service([""]), False, False),
-        (flow_filter.names(["*.com"]), False, False),
+        (filter.pod(["xwing"]), True, False),
+        (filter.pod(["empire/*"]), False, True),
+        (filter.pod(["*star"]), False, True),
+        (filter.namespace(["default", "other"]), True, False),
+        (filter.labels(["org in (empire)"]), False, True),
+        (filter.addresses(["10.2.0.0/16"]), False, True),
+        (filter.ports(["8000-8999"]), False, True),
+        (filter.ports(["40000"]), True, False),
+        (filter.processes(["curl"]), True, False),
+        (filter.processes(["11"]), True, False),
+        (filter.service(["web"]), False, False),
+        (filter.service([""]), False, False),
+        (filter.names(["*.com"]), False, False),
     ],
 )
 def test_a_condition_on_an_end(event: FlowEvent, test: Callable[..., bool], client: bool, server: bool) -> None:
@@ -54,21 +54,21 @@ def test_a_condition_on_an_end(event: FlowEvent, test: Callable[..., bool], clie
 
 def test_conditions_must_all_hold(event: FlowEvent) -> None:
     tests = [
-        flow_filter.protocol(["tcp"]),
-        flow_filter.verdict(["forwarded"]),
-        flow_filter.traffic_direction(["egress"]),
+        filter.protocol(["tcp"]),
+        filter.verdict(["forwarded"]),
+        filter.traffic_direction(["egress"]),
     ]
     assert FlowFilter(tests).select([event]) == [event]
-    assert not FlowFilter([*tests, flow_filter.verdict(["DROPPED"])]).select([event])
+    assert not FlowFilter([*tests, filter.verdict(["DROPPED"])]).select([event])
 
 
 def test_what_stays_within_one_pod_is_counted_when_it_would_have_been_shown(event: FlowEvent) -> None:
     event.flow.server = replace(event.flow.server, ip=event.flow.client.ip)
     assert FlowFilter().select([event]) == [event]
-    hiding = FlowFilter([flow_filter.protocol(["tcp"])], internal=False)
+    hiding = FlowFilter([filter.protocol(["tcp"])], internal=False)
     assert not hiding.select([event, event])
     assert hiding.hidden == 2
-    other = FlowFilter([flow_filter.protocol(["udp"])], internal=False)
+    other = FlowFilter([filter.protocol(["udp"])], internal=False)
     assert not other.select([event])
     assert other.hidden == 0
 
@@ -77,52 +77,52 @@ def test_conditions_on_dns_http_and_drops() -> None:
     table = RowTable(AddressBook())
     rows = [dns(1, "a.example.com.", []), http(2, "/attack", 503), drop(3, "NETFILTER_DROP")]
     name, request, dropped = (next(iter(table.add(row))) for row in rows)
-    assert flow_filter.dns(["*.example.com"])(name)
-    assert not flow_filter.dns(["example.com"])(name)
-    assert flow_filter.http_status(["5+"])(request)
-    assert flow_filter.http_status(["500-503"])(request)
-    assert not flow_filter.http_status(["404"])(request)
-    assert flow_filter.http_method(["get"])(request)
-    assert flow_filter.http_path(["^/att"])(request)
-    assert flow_filter.protocol(["http/1.1"])(request)
-    assert flow_filter.protocol(["HTTP"])(request)
-    assert not flow_filter.protocol(["grpc", "udp"])(request)
-    assert flow_filter.verdict(["dropped"])(dropped)
-    assert not any(test(dropped) for test in (flow_filter.dns(["*"]), flow_filter.http_path([""])))
+    assert filter.dns(["*.example.com"])(name)
+    assert not filter.dns(["example.com"])(name)
+    assert filter.http_status(["5+"])(request)
+    assert filter.http_status(["500-503"])(request)
+    assert not filter.http_status(["404"])(request)
+    assert filter.http_method(["get"])(request)
+    assert filter.http_path(["^/att"])(request)
+    assert filter.protocol(["http/1.1"])(request)
+    assert filter.protocol(["HTTP"])(request)
+    assert not filter.protocol(["grpc", "udp"])(request)
+    assert filter.verdict(["dropped"])(dropped)
+    assert not any(test(dropped) for test in (filter.dns(["*"]), filter.http_path([""])))
 
 
 def test_dns_names_are_compared_without_regard_to_case() -> None:
     table = RowTable(AddressBook())
     asked = next(iter(table.add(dns(1, "wWw.EXAMPLE.com.", []))))
-    assert flow_filter.dns(["www.example.com"])(asked)
-    assert flow_filter.dns(["*.Example.Com."])(asked)
+    assert filter.dns(["www.example.com"])(asked)
+    assert filter.dns(["*.Example.Com."])(asked)
     end = Party("10.0.0.1", 80, Who(names=("wWw.EXAMPLE.com",)))
-    assert flow_filter.names(["*.example.com"])(end)
+    assert filter.names(["*.example.com"])(end)
 
 
 def test_icmp_means_both_versions_and_a_status_begins_with_given_digits() -> None:
     table = RowTable(AddressBook())
     event = next(iter(table.add(icmp("first", 1))))
-    assert flow_filter.protocol(["icmp"])(event)
-    assert flow_filter.protocol(["icmpv4"])(event)
-    assert not flow_filter.protocol(["icmpv6"])(event)
+    assert filter.protocol(["icmp"])(event)
+    assert filter.protocol(["icmpv4"])(event)
+    assert not filter.protocol(["icmpv6"])(event)
     event.flow.protocol = "ICMPv6"
-    assert flow_filter.protocol(["icmp"])(event)
-    assert not flow_filter.protocol(["icmpv4"])(event)
+    assert filter.protocol(["icmp"])(event)
+    assert not filter.protocol(["icmpv4"])(event)
     request = next(iter(table.add(http(2, "/attack", 503))))
-    assert flow_filter.http_status(["50+"])(request)
-    assert not flow_filter.http_status(["51+"])(request)
+    assert filter.http_status(["50+"])(request)
+    assert not filter.http_status(["51+"])(request)
 
 
 @pytest.mark.parametrize(
     ("condition", "text", "why"),
     [
-        (flow_filter.ports, "99999", "must be between 0 and 65535"),
-        (flow_filter.ports, "9000-8000", "its end is below its beginning"),
-        (flow_filter.ports, "web", "neither a number nor a range"),
-        (flow_filter.http_status, "5000+", "must be between 100 and 999"),
-        (flow_filter.http_status, "x+", "neither a number nor a range"),
-        (flow_filter.protocol, "tpc", "must be one of TCP"),
+        (filter.ports, "99999", "must be between 0 and 65535"),
+        (filter.ports, "9000-8000", "its end is below its beginning"),
+        (filter.ports, "web", "neither a number nor a range"),
+        (filter.http_status, "5000+", "must be between 100 and 999"),
+        (filter.http_status, "x+", "neither a number nor a range"),
+        (filter.protocol, "tpc", "must be one of TCP"),
     ],
 )
 def test_a_condition_that_never_holds_is_refused(condition: Callable[..., object], text: str, why: str) -> None:
@@ -131,9 +131,9 @@ def test_a_condition_that_never_holds_is_refused(condition: Callable[..., object
 
 
 def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
-    assert flow_filter.Expression('source.pod == "xwing" && destination.port == 8080')(event)
-    assert not flow_filter.Expression('destination.pod == "xwing"')(event)
-    assert not flow_filter.Expression("l7.status == 200")(event)
+    assert filter.Expression('source.pod == "xwing" && destination.port == 8080')(event)
+    assert not filter.Expression('destination.pod == "xwing"')(event)
+    assert not filter.Expression("l7.status == 200")(event)
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
 )
 def test_an_expression_that_never_matches_is_refused(text: str, why: str, remedy: str | None) -> None:
     with pytest.raises(UsageError, match=re.escape(why)) as caught:
-        flow_filter.Expression(text)
+        filter.Expression(text)
     assert remedy is None or remedy in str(caught.value.remedy).replace("'\"'\"'", "'")
 
 
 def test_an_expression_that_could_be_decided_for_no_event_says_so(event: FlowEvent) -> None:
-    chosen = FlowFilter([flow_filter.Expression("l7.status == 200")])
+    chosen = FlowFilter([filter.Expression("l7.status == 200")])
     assert chosen.undecided() == []
     assert chosen.select([event]) == []
     (said,) = chosen.undecided()
@@ -206,14 +206,14 @@ def test_the_shapes_of_flows_are_those_of_their_json(event: FlowEvent) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (flow_filter.addresses, "10.0.0/8x"),
-        (flow_filter.ports, "http"),
-        (flow_filter.http_status, "fine"),
-        (flow_filter.http_path, "("),
-        (flow_filter.http_path, "(?=x)"),
-        (flow_filter.labels, "a==b c"),
-        (flow_filter.verdict, "LOST"),
-        (flow_filter.traffic_direction, "in"),
+        (filter.addresses, "10.0.0/8x"),
+        (filter.ports, "http"),
+        (filter.http_status, "fine"),
+        (filter.http_path, "("),
+        (filter.http_path, "(?=x)"),
+        (filter.labels, "a==b c"),
+        (filter.verdict, "LOST"),
+        (filter.traffic_direction, "in"),
     ],
 )
 def test_what_cannot_be_read_is_refused(make: Callable[..., object], text: str) -> None:

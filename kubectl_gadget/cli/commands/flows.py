@@ -21,8 +21,8 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.flows.flow_filter import FlowFilter
-    from kubectl_gadget.flows.flow_gadgets import FlowGadgets
+    from kubectl_gadget.flows.filter import FlowFilter
+    from kubectl_gadget.flows.run import FlowGadgets
     from kubectl_gadget.flows.flow_sink import FlowSink
     from kubectl_gadget.output.terminal import Terminal
 
@@ -116,7 +116,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     from kubectl_gadget.flows.joiner import FlowTable
     from kubectl_gadget.run.run import run
 
-    flow_filter = _filter(flags.output.filter, extras, bool(flow.loopback))
+    filter = _filter(flags.output.filter, extras, bool(flow.loopback))
     _check(flags.output, flow)
     plain = replace(flags.output, filter=None)
     gadgets = _gadgets(flow, extras)
@@ -142,7 +142,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
             FlowTable(book, flow.dns is not False),
             stream,
             terminal,
-            flow_filter,
+            filter,
             with_map=bool(flow.with_map or flow.map_every),
             map_every=flow.map_every,
             listeners=[page.add_all] if page else [],
@@ -156,9 +156,9 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     if not flow.objects:
         options = replace(options, followers=(followed(book),))
     code = run(replace(options, make_sink=make_sink, command=gadgets.command()), sys.stdout, sys.stderr)
-    if flow_filter.hidden and not options.quiet:
-        say(f"not shown: {flow_filter.hidden:,} events of flows within one pod or host. try: --loopback")
-    for reason in flow_filter.undecided():
+    if filter.hidden and not options.quiet:
+        say(f"not shown: {filter.hidden:,} events of flows within one pod or host. try: --loopback")
+    for reason in filter.undecided():
         say(reason)
     return code
 
@@ -172,17 +172,17 @@ def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
 
 
 def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "FlowFilter":
-    from kubectl_gadget.flows import flow_filter
+    from kubectl_gadget.flows import filter
 
-    def test(name: str, texts: tuple[str, ...]) -> flow_filter.Test:
+    def test(name: str, texts: tuple[str, ...]) -> filter.Test:
         end, _, rest = name.partition("_")
         if name == "filter":
-            return flow_filter.expression(texts[0])
-        if name in flow_filter.EVENT_TESTS:
-            return flow_filter.EVENT_TESTS[name](texts)
+            return filter.expression(texts[0])
+        if name in filter.EVENT_TESTS:
+            return filter.EVENT_TESTS[name](texts)
         if end in ("from", "to"):
-            return flow_filter.OfEnds(end, flow_filter.PARTY_TESTS[rest](texts))
-        return flow_filter.OfEnds("", flow_filter.PARTY_TESTS[name](texts))
+            return filter.OfEnds(end, filter.PARTY_TESTS[rest](texts))
+        return filter.OfEnds("", filter.PARTY_TESTS[name](texts))
 
     given: Conditions = {"filter": (expression,)} if expression else {}
     given |= {variable.removeprefix("flow_"): texts for variable, texts in extras.items()}
@@ -192,11 +192,11 @@ def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "Flow
             tests.append(test(name, texts))
         except UsageError as error:
             raise UsageError(f"--{name.replace('_', '-')}: {error}", error.remedy) from None
-    return flow_filter.FlowFilter(tests, internal=loopback)
+    return filter.FlowFilter(tests, internal=loopback)
 
 
 def _gadgets(flow: FlowFlags, extras: Conditions) -> "FlowGadgets":
-    from kubectl_gadget.flows.flow_gadgets import FlowGadgets
+    from kubectl_gadget.flows.run import FlowGadgets
 
     asks_for_http = flow.http
     if asks_for_http is None:

@@ -149,7 +149,7 @@ def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":
 
 def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":
     """The gadgets of a set, and the command that shows its recording."""
-    from kubectl_gadget.flows.flow_gadgets import FlowGadgets
+    from kubectl_gadget.flows.run import FlowGadgets
     from kubectl_gadget.gadgets import load_gadget
     from kubectl_gadget.run.run_options import GadgetRun
 

@@ -18,17 +18,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.flows.address_book import AddressBook
 from kubectl_gadget.flows.flow import Flow, Party, PodFacts, Who, address_name
-from kubectl_gadget.flows.joining.endpoint_rows import (
-    ACCEPT,
-    CLOSE,
-    CONNECT,
-    REPORT,
-    SYN,
-    AddressPort,
-    EndColumns,
-    EndReader,
-    Key,
-)
+from kubectl_gadget.flows.ends import ACCEPT, CLOSE, CONNECT, REPORT, SYN, AddressPort, EndColumns, EndReader, Key
 from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.vectors import different, pick

@@ -14,7 +14,7 @@ import pytest
 
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.complete import FILES, complete
-from kubectl_gadget.flows.flow_gadgets import FlowGadgets
+from kubectl_gadget.flows.run import FlowGadgets
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.contents import DETACHED

@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_gadget.flows import transform
 from kubectl_gadget.flows.address_book import AddressBook
-from kubectl_gadget.flows.flow_filter import FlowFilter
+from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS
 from kubectl_gadget.flows.flow_sink import make_flow_sink
 from kubectl_gadget.flows.joiner import FlowTable

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from kubectl_gadget.flows import flow_filter, joiner, transform
+from kubectl_gadget.flows import joiner, transform
+from kubectl_gadget.flows import filter
 from kubectl_gadget.flows.address_book import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts
-from kubectl_gadget.flows.flow_filter import FlowFilter
+from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, output_of
 from kubectl_gadget.flows.flow_json import hubble
 from kubectl_gadget.flows.flow_sink import FlowSink
@@ -258,7 +259,7 @@ def cluster() -> Addresses:
 
 
 def output(
-    traffic: Traffic, least: int, most: int, most_ended: int, tests: Sequence[flow_filter.Test] = ()
+    traffic: Traffic, least: int, most: int, most_ended: int, tests: Sequence[filter.Test] = ()
 ) -> tuple[str, int, int]:
     """What all formats that read columns print, and the events as objects; flows that were forgotten, and events that
     were hidden. `least`: transform.LEAST_ROWS."""
@@ -308,14 +309,14 @@ def test_conditions_select_the_same_in_columns() -> None:
     traffic = Traffic(9)
     for _ in range(150):
         traffic.connection()
-    conditions: tuple[list[flow_filter.Test], ...] = (
-        [flow_filter.OfEnds("from", flow_filter.pod(["p0-*"])), flow_filter.OfEnds("to", flow_filter.ports(["8080"]))],
-        [flow_filter.OfEnds("", flow_filter.names(["host1.*"]))],
-        [flow_filter.OfEnds("", flow_filter.addresses(["10.0.1.0/24"])), flow_filter.traffic_direction(["egress"])],
-        [flow_filter.protocol(["tcp"]), flow_filter.verdict(["forwarded"]), flow_filter.OfEnds("", _has_labels)],
-        [flow_filter.traffic_direction(["ingress"])],
-        [flow_filter.protocol(["sctp", "dns"])],
-        [flow_filter.http_status(["200"])],
+    conditions: tuple[list[filter.Test], ...] = (
+        [filter.OfEnds("from", filter.pod(["p0-*"])), filter.OfEnds("to", filter.ports(["8080"]))],
+        [filter.OfEnds("", filter.names(["host1.*"]))],
+        [filter.OfEnds("", filter.addresses(["10.0.1.0/24"])), filter.traffic_direction(["egress"])],
+        [filter.protocol(["tcp"]), filter.verdict(["forwarded"]), filter.OfEnds("", _has_labels)],
+        [filter.traffic_direction(["ingress"])],
+        [filter.protocol(["sctp", "dns"])],
+        [filter.http_status(["200"])],
     )
     assert not any(FlowFilter(tests).looks_at_events for tests in conditions)
     lengths = set()
@@ -350,7 +351,7 @@ def test_expressions_select_the_same_in_columns() -> None:
         traffic.connection()
     decided = 0
     for text in EXPRESSIONS:
-        one, other = flow_filter.Expression(text), flow_filter.expression(text)
+        one, other = filter.Expression(text), filter.expression(text)
         expected = output(traffic, 1 << 30, 200_000, 50_000, [one])
         assert output(traffic, 1, 200_000, 50_000, [other]) == expected
         assert one.undecided == other.undecided
@@ -363,8 +364,8 @@ def test_an_expression_that_is_an_error_for_all_events_says_the_same_in_columns(
     for _ in range(60):
         traffic.connection()
     for text in ("l7.status == 200", "drop_reason.size() > 3", "sent / 0 == 1"):
-        one, other = flow_filter.Expression(text), flow_filter.expression(text)
-        assert isinstance(other, flow_filter.ColumnExpression)
+        one, other = filter.Expression(text), filter.expression(text)
+        assert isinstance(other, filter.ColumnExpression)
         assert output(traffic, 1, 200_000, 50_000, [other]) == output(traffic, 1 << 30, 200_000, 50_000, [one])
         assert one.undecided == other.undecided
 
