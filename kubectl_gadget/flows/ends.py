@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.flows.address_book import AddressBook, is_shared
+from kubectl_gadget.flows.addresses import AddressBook, is_shared
 from kubectl_gadget.flows.flow import Who
 from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.linux.network import address_text

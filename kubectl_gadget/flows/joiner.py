@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from kubectl_gadget.flows.address_book import AddressBook, is_shared
+from kubectl_gadget.flows.addresses import AddressBook, is_shared
+from kubectl_gadget.flows.ends import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
     DROPPED,
@@ -31,7 +32,6 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
-from kubectl_gadget.flows.ends import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.joining.plain_flows import (
     Changes,
     Chosen,

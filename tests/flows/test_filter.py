@@ -9,9 +9,9 @@ import pytest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.cel import ANY, Shape
 from kubectl_gadget.flows import filter
-from kubectl_gadget.flows.address_book import AddressBook, Addresses
-from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who
+from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.filter import FlowFilter, OfEnds
+from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who
 from kubectl_gadget.flows.flow_json import record
 from kubectl_gadget.flows.flow_json_types import FLOW
 from tests.flows.rows import SERVER, RowTable, dns, drop, http, icmp, tcp

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kubectl_gadget.flows.address_updates import addresses
+from kubectl_gadget.flows.addresses import addresses
 from kubectl_gadget.kube.inventory import Workload
 
 

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows.address_book import AddressBook, Addresses
+from kubectl_gadget.flows import map
+from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_formats import output_of
 from kubectl_gadget.flows.flow_json import MEMBERS, hubble, lines, record
 from kubectl_gadget.flows.flow_lines import compact, dictionary
-from kubectl_gadget.flows import map
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.output_options import OutputOptions

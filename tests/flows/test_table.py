@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.flows.address_book import AddressBook, Addresses
+from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
 from kubectl_gadget.flows.flow_json import hubble, lines, record
 from tests.flows.rows import (

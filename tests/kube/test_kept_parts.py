@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.flows.address_updates import known
+from kubectl_gadget.flows.addresses import known
 from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from kubectl_gadget.kube.inventory import Node, Pod, Service
 from kubectl_gadget.kube.kept_parts import kept

@@ -16,10 +16,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.flows.address_book import AddressBook
+from kubectl_gadget.flows import map
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_formats import output_of
-from kubectl_gadget.flows import map
 from kubectl_gadget.observe.formats import Tree
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line

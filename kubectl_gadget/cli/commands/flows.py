@@ -22,8 +22,8 @@ from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:
     from kubectl_gadget.flows.filter import FlowFilter
-    from kubectl_gadget.flows.run import FlowGadgets
     from kubectl_gadget.flows.flow_sink import FlowSink
+    from kubectl_gadget.flows.run import FlowGadgets
     from kubectl_gadget.output.terminal import Terminal
 
 _FILTER = "Which flows"
@@ -111,8 +111,7 @@ CONDITIONS = _condition_flags()
 
 def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) -> int:
     """Runs the network gadgets and prints their rows as flows."""
-    from kubectl_gadget.flows.address_book import AddressBook
-    from kubectl_gadget.flows.address_updates import followed, known
+    from kubectl_gadget.flows.addresses import AddressBook, followed, known
     from kubectl_gadget.flows.joiner import FlowTable
     from kubectl_gadget.run.run import run
 

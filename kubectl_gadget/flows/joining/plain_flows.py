@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.flows.address_book import AddressBook
-from kubectl_gadget.flows.flow import Flow, Party, PodFacts, Who, address_name
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.ends import ACCEPT, CLOSE, CONNECT, REPORT, SYN, AddressPort, EndColumns, EndReader, Key
+from kubectl_gadget.flows.flow import Flow, Party, PodFacts, Who, address_name
 from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.vectors import different, pick

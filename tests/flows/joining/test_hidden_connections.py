@@ -5,7 +5,7 @@ import io
 import pytest
 
 from kubectl_gadget.flows import transform
-from kubectl_gadget.flows.address_book import AddressBook
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS
 from kubectl_gadget.flows.flow_sink import make_flow_sink

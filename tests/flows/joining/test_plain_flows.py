@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from kubectl_gadget.flows import joiner, transform
-from kubectl_gadget.flows import filter
-from kubectl_gadget.flows.address_book import AddressBook, Addresses
-from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts
+from kubectl_gadget.flows import filter, joiner, transform
+from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.filter import FlowFilter
+from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, output_of
 from kubectl_gadget.flows.flow_json import hubble
 from kubectl_gadget.flows.flow_sink import FlowSink

@@ -3,10 +3,10 @@
 import pytest
 
 from kubectl_gadget.flows import transform
-from kubectl_gadget.flows.address_book import AddressBook
+from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import ACCEPT, CLOSE, SYN
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.joiner import FlowTable
-from kubectl_gadget.flows.ends import ACCEPT, CLOSE, SYN
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.rows.batch import decode
