@@ -17,7 +17,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.column_expressions import ThreeValued
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
 from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.flow_json import direction, record
+from kubectl_gadget.flows.records import direction, record
 from kubectl_gadget.kube import label_selectors
 from kubectl_gadget.rows.vectors import Mask, utf8
 
@@ -300,7 +300,7 @@ class Expression:
         from kubectl_gadget.filters import cel
         from kubectl_gadget.filters.check import check
         from kubectl_gadget.filters.filter import RowProgram
-        from kubectl_gadget.flows.flow_json_types import FLOW
+        from kubectl_gadget.flows.records import FLOW
 
         self.text = text
         tree = cel.parse(text)

@@ -15,8 +15,8 @@ import numpy as np
 
 from kubectl_gadget.flows.flow import FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.flow_json import DENIED_BY, SEEN_BY, lines, record, who_members, who_text
 from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections
+from kubectl_gadget.flows.records import DENIED_BY, SEEN_BY, lines, record, who_members, who_text
 from kubectl_gadget.output.columns import JoinedColumns
 from kubectl_gadget.output.escape import csv_line, json_line
 from kubectl_gadget.output.machine import csv_cell

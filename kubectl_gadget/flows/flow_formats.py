@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows import flow_lines
+from kubectl_gadget.flows import flow_lines, map
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_columns import csv_blocks, csv_header, json_blocks
-from kubectl_gadget.flows.flow_json import MEMBERS, hubble, record
-from kubectl_gadget.flows import map
+from kubectl_gadget.flows.records import MEMBERS, hubble, record
 from kubectl_gadget.output.columns import Heading, names_of
 from kubectl_gadget.output.escape import escape, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns

@@ -12,9 +12,8 @@ import numpy as np
 from kubectl_gadget.flows.flow import FORWARDED, Who, address_name
 from kubectl_gadget.flows.flow_columns import flow_ids
 from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.flow_json import who_members
-from kubectl_gadget.flows.flow_json_types import FLOW
 from kubectl_gadget.flows.joining.plain_flows import Integers, Objects
+from kubectl_gadget.flows.records import FLOW, who_members
 from kubectl_gadget.rows.columns.kind import Member
 from kubectl_gadget.rows.columns.texts import CodedMarks, Nulls, TextLists, Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers, SomeNumbers, Type, Vector, pick

@@ -12,8 +12,7 @@ from kubectl_gadget.flows import filter
 from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.filter import FlowFilter, OfEnds
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who
-from kubectl_gadget.flows.flow_json import record
-from kubectl_gadget.flows.flow_json_types import FLOW
+from kubectl_gadget.flows.records import FLOW, record
 from tests.flows.rows import SERVER, RowTable, dns, drop, http, icmp, tcp
 
 

@@ -13,8 +13,8 @@ from kubectl_gadget.flows import map
 from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_formats import output_of
-from kubectl_gadget.flows.flow_json import MEMBERS, hubble, lines, record
 from kubectl_gadget.flows.flow_lines import compact, dictionary
+from kubectl_gadget.flows.records import MEMBERS, hubble, lines, record
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.output_options import OutputOptions

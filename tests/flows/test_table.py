@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
-from kubectl_gadget.flows.flow_json import hubble, lines, record
+from kubectl_gadget.flows.records import hubble, lines, record
 from tests.flows.rows import (
     CLIENT,
     DEATHSTAR,

@@ -23,9 +23,9 @@ from websockets.http11 import Request, Response
 
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.flow import FlowEvent, Party
-from kubectl_gadget.flows.flow_json import record
-from kubectl_gadget.flows.service_map.flow_processes import Processes
 from kubectl_gadget.flows.map import Edge, FlowGraph, MapNode, place
+from kubectl_gadget.flows.records import record
+from kubectl_gadget.flows.service_map.flow_processes import Processes
 from kubectl_gadget.flows.service_map.process_tree import ProcessTree
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.services import Surroundings

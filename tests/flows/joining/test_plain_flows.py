@@ -13,9 +13,9 @@ from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, output_of
-from kubectl_gadget.flows.flow_json import hubble
 from kubectl_gadget.flows.flow_sink import FlowSink
 from kubectl_gadget.flows.joiner import FlowTable
+from kubectl_gadget.flows.records import hubble
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
