@@ -34,7 +34,7 @@ from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow_sink import make_flow_sink
 from kubectl_gadget.flows.joiner import FlowTable
-from kubectl_gadget.flows.service_map.map_page import LivePage
+from kubectl_gadget.flows.page import LivePage
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode

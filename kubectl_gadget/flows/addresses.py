@@ -139,7 +139,8 @@ def is_shared(ip: str) -> bool:
     return address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
 
 
-# Keeps an address book up to date with the cluster's pods, services and nodes.
+# Keeps an address book up to date with the cluster's pods, services and nodes. Addresses of objects that the user may
+# not list stay without names; this does not end the run.
 
 
 _FIRST_SECONDS = 5.0

@@ -82,11 +82,11 @@ class Who:
     scope: str = ""
     """node and pod: distinguishes addresses that many have at the same time, such as loopback addresses"""
     cached_place: Any = None
-    """its place on the map (service_map/graph.py)"""
+    """its place on the map (map.py)"""
     cached_text: str = ""
-    """its members as JSON (flow_json.py), unless they have to be escaped"""
+    """its members as JSON (records.py), unless they have to be escaped"""
     cached_cells: tuple[str, bool] | None = None
-    """its members as cells of CSV, and whether they are escaped (flow_columns.py)"""
+    """its members as cells of CSV, and whether they are escaped (formats.py)"""
 
     @property
     def name(self) -> str:
@@ -189,11 +189,11 @@ class Flow:
     ended_ns: int = 0
     """when it ended, as soon as one end has reported it; 0: it has not"""
     translated: Any = None
-    """its key (joining/open_flows.py) at the server's end, when the client's address was translated on the way"""
+    """its key (joiner.py) at the server's end, when the client's address was translated on the way"""
     refusal: str = ""
     """the reason of the drop by which it is known that nothing listens there"""
     on_map: Any = None
-    """where and how much the map has counted for it (service_map/graph.py)"""
+    """where and how much the map has counted for it (map.py)"""
     cached_id: tuple[Any, str] | None = None
     """the ID, and the ends from which it was computed"""
 

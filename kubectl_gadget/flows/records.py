@@ -352,7 +352,8 @@ def _l7(event: FlowEvent) -> dict[str, Any]:
     return found
 
 
-# The types of a flow's members in JSON (flow_json.record), for CEL expressions about flows.
+# The types of these members, for CEL expressions about flows. `l7` has different members for DNS and for HTTP, and is
+# null otherwise, so has(l7.method) may be needed.
 
 
 def _one_of(*names: str) -> Shape:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.flows.service_map.map_page import LivePage, PageServer
+from kubectl_gadget.flows.page import LivePage, PageServer
 from kubectl_gadget.run.services import Surroundings
 
 

@@ -129,7 +129,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
         book.cluster = known(read_objects(flow.objects))
     page = None
     if flow.web:
-        from kubectl_gadget.flows.service_map.map_page import LivePage
+        from kubectl_gadget.flows.page import LivePage
 
         page = LivePage()
 
@@ -149,7 +149,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
         )
 
     if page:
-        from kubectl_gadget.flows.service_map.map_page import PageServer
+        from kubectl_gadget.flows.page import PageServer
 
         options = replace(options, services=(PageServer(page, flow.web_port or 0, say).serve,))
     if not flow.objects:

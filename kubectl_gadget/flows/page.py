@@ -11,10 +11,13 @@ import http
 import json
 import secrets
 import threading
+from base64 import b64decode
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
@@ -22,13 +25,17 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.flows.flow import FlowEvent, Party
+from kubectl_gadget.flows.flow import FORWARDED, FlowEvent, Party
 from kubectl_gadget.flows.map import Edge, FlowGraph, MapNode, place
 from kubectl_gadget.flows.records import record
-from kubectl_gadget.flows.service_map.flow_processes import Processes
-from kubectl_gadget.flows.service_map.process_tree import ProcessTree
+from kubectl_gadget.observe.decoders import process_events
+from kubectl_gadget.observe.happening import ProcessEvent
+from kubectl_gadget.observe.processes import Process, ProcessTable
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.services import Surroundings
+from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 _TICK_SECONDS = 0.25
 _LAST_EVENTS = 1000
@@ -231,7 +238,7 @@ def _answer(connection: ServerConnection, request: Request, token: str) -> Respo
     if path != "/":
         return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is only one page\n")
     nonce = secrets.token_urlsafe(16)
-    text = files("kubectl_gadget.flows.service_map").joinpath("page.html").read_text().replace("NONCE", nonce)
+    text = files("kubectl_gadget.flows").joinpath("page.html").read_text().replace("NONCE", nonce)
     own = f"'nonce-{nonce}'"
     policy = f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; base-uri 'none'"
     return _respond(http.HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), policy)
@@ -254,3 +261,129 @@ def _respond(status: http.HTTPStatus, kind: str, body: bytes, policy: str = "def
         }
     )
     return Response(status.value, status.phrase, headers, body)
+
+
+# The processes of one place on the map with their connections, as a tree. Each update of the page has the whole tree,
+# and short-lived processes come without end, so the oldest are forgotten.
+
+
+_MOST_IN_TREE = 50
+_MOST_CONNECTIONS = 20
+_MOST_TEXT = 300
+
+
+@dataclass
+class _Edge:
+    """The connections with one other end, at one port."""
+
+    flows: int = 0
+    last: str = ""
+    """the most recent summary"""
+    bad: bool = False
+
+
+@dataclass
+class _TreeProcess:
+    comm: str
+    pid: int
+    pod: str
+    connections: OrderedDict[str, _Edge] = field(default_factory=OrderedDict)
+
+
+class ProcessTree:
+    """Takes events of flows with `add`; `party` is the end at this place."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._nodes: OrderedDict[str, _TreeProcess] = OrderedDict()
+        """processes that have connections, by exec ID"""
+
+    def add(self, event: FlowEvent, party: Party, other: Party) -> None:
+        exec_id = party.who.exec_id
+        node = self._nodes.setdefault(exec_id, _TreeProcess(party.who.comm, party.who.pid or 0, party.name))
+        self._nodes.move_to_end(exec_id)
+        if len(self._nodes) > _MOST_IN_TREE:
+            self._nodes.popitem(last=False)
+        flow = event.flow
+        port = f":{flow.server.port}" if flow.server.port else ""
+        asks = party is flow.client
+        text = f"→ {other.name}{port} {flow.protocol}" if asks else f"← {other.name} at {port or flow.protocol}"
+        connection = node.connections.setdefault(text, _Edge())
+        node.connections.move_to_end(text)
+        if len(node.connections) > _MOST_CONNECTIONS:
+            node.connections.popitem(last=False)
+        connection.flows += event.kind == "new" or not connection.flows
+        connection.last, connection.bad = event.summary, event.verdict != FORWARDED
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The tree as JSON: each process has its parent's ID, if that is in the list as well."""
+        found: dict[str, dict[str, Any]] = {}
+        for exec_id, node in self._nodes.items():
+            process = self._processes.find(exec_id)
+            line = within_container(process) if process else []
+            for place, ancestor in enumerate(line):
+                parent = line[place - 1].id.text(ancestor.node) if place else None
+                known = found.setdefault(ancestor.id.text(ancestor.node), {"connections": []})
+                known |= {
+                    "parent": parent,
+                    "pid": ancestor.id.pid,
+                    "command": _short(ancestor.command),
+                    "pod": node.pod,
+                }
+                known["ended"] = ancestor.has_ended
+            shown = found.setdefault(
+                exec_id, {"parent": None, "pid": node.pid, "command": node.comm, "pod": node.pod, "ended": False}
+            )
+            shown["connections"] = [vars(item) | {"text": text} for text, item in node.connections.items()]
+        return [{"id": exec_id} | node for exec_id, node in found.items()]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"
+
+
+# The processes that flows belong to, and their ancestors, from rows of trace process. The row of a process that was
+# there before the run may come after its first flows, so the process is looked up whenever it is shown.
+
+
+GADGET = "trace_process"
+
+_Row = tuple[str, ProcessEvent, Container, int]
+
+
+class Processes:
+    """The processes of all nodes. `take` rows, `find` processes by the ID in flows."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, ProcessTable] = {}
+
+    def take(self, rows: Rows) -> None:
+        """Takes rows of trace process; others are skipped."""
+        for row in rows.collect(_read):
+            if row is not None:
+                self.apply(*row)
+
+    def apply(self, node: str, event: ProcessEvent, container: Container, time: int) -> None:
+        """Takes one row."""
+        if node not in self._tables:
+            self._tables[node] = ProcessTable(node)
+        self._tables[node].apply(event, container, time)
+
+    def find(self, exec_id: str) -> Process | None:
+        """The process; None: unknown."""
+        node, started, pid = b64decode(exec_id).decode().rsplit(":", 2)
+        table = self._tables.get(node)
+        return table.find(ExecId(int(started), int(pid))) if table else None
+
+
+def within_container(process: Process) -> list[Process]:
+    """The process and its ancestors in the same container, the outermost first."""
+    found = takewhile(lambda other: other.container == process.container, process.ancestors())
+    return [process, *found][::-1]
+
+
+def _read(batch: Batch) -> Sequence[_Row | None]:
+    if batch.gadget.name != GADGET:
+        return [None] * len(batch)
+    columns = batch.nodes(), process_events(batch), batch.row_containers(), batch.wall_ns().tolist()
+    return list(zip(*columns, strict=True))
