@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.flows.addresses import AddressBook, is_shared
+from kubectl_gadget.flows.equal_rows import equal_rows
 from kubectl_gadget.flows.flow import Who
-from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.linux.network import address_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.columns.members import filter_members

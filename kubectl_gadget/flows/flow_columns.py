@@ -15,7 +15,7 @@ import numpy as np
 
 from kubectl_gadget.flows.flow import FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections
+from kubectl_gadget.flows.plain_flows import Integers, PlainConnections
 from kubectl_gadget.flows.records import DENIED_BY, SEEN_BY, lines, record, who_members, who_text
 from kubectl_gadget.output.columns import JoinedColumns
 from kubectl_gadget.output.escape import csv_line, json_line
@@ -30,7 +30,7 @@ _AT_ONCE = 256
 
 
 def json_blocks(events: Sequence[FlowEvent]) -> Iterator[str]:
-    """The events as lines of JSON (flow_json.py), in blocks of many lines."""
+    """The events as lines of JSON (records.py), in blocks of many lines."""
     if not isinstance(events, FlowEvents):
         return _blocks(iter(lines(events)))
     return _blocks(_merged(events, _json_lines(events), lines(events.others)))

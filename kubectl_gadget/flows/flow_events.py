@@ -11,6 +11,7 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from kubectl_gadget.flows.ends import CLOSE, OPERATIONS, REPORT
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
     ENDINGS,
@@ -19,8 +20,7 @@ from kubectl_gadget.flows.flow import (
     FlowEvent,
     Traffic,
 )
-from kubectl_gadget.flows.ends import CLOSE, OPERATIONS, REPORT
-from kubectl_gadget.flows.joining.plain_flows import Integers, PlainConnections, PlainEvents
+from kubectl_gadget.flows.plain_flows import Integers, PlainConnections, PlainEvents
 from kubectl_gadget.output.columns import JoinedColumns
 from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_texts
 from kubectl_gadget.rows.vectors import Mask, different

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows import flow_lines, map
+from kubectl_gadget.flows import flow_lines
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_columns import csv_blocks, csv_header, json_blocks
+from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
 from kubectl_gadget.flows.records import MEMBERS, hubble, record
 from kubectl_gadget.output.columns import Heading, names_of
 from kubectl_gadget.output.escape import escape, json_line
@@ -23,7 +24,7 @@ from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.similar_names import suggested
 
 Write = Callable[[Sequence[FlowEvent]], object]
-Draw = Callable[[map.FlowGraph], str]
+Draw = Callable[[FlowGraph], str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def output_of(options: OutputOptions, stream: TextIO, terminal: Terminal | None,
     request = WriterRequest(options, stream, terminal, template)
     draw, write = make(request)
     if draw is None and with_map:
-        return (lambda found: map.text_map(found, request.color)), None
+        return (lambda found: text_map(found, request.color)), None
     return draw, write
 
 
@@ -132,8 +133,8 @@ MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
     "jsonpb": _each(lambda event: json_line(hubble(event))),
     "compact": _each(flow_lines.compact),
     "dict": _each(lambda event: flow_lines.dictionary(event) + "\n------------"),
-    "dot": lambda request: (map.dot, None),
-    "mermaid": lambda request: (map.mermaid, None),
+    "dot": lambda request: (dot, None),
+    "mermaid": lambda request: (mermaid, None),
     "yaml": _each(lambda event: "---\n" + yaml_text(record(event)), end=""),
     "csv": _csv,
     "name": _names,

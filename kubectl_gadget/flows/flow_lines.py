@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party, Who, address_name
 from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.joining.plain_flows import Objects
+from kubectl_gadget.flows.plain_flows import Objects
 from kubectl_gadget.output.columns import Heading
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED

@@ -1,4 +1,4 @@
-"""The members of plain events in columns, for expressions: the values that flow_json.record() gives one by one.
+"""The members of plain events in columns, for expressions: the values that records.record() gives one by one.
 
 The trap: a member of a null, such as `l7.type` of a connection, is an error in CEL, not null. ERRORS has these names.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from kubectl_gadget.flows.flow import FORWARDED, Who, address_name
 from kubectl_gadget.flows.flow_columns import flow_ids
 from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.joining.plain_flows import Integers, Objects
+from kubectl_gadget.flows.plain_flows import Integers, Objects
 from kubectl_gadget.flows.records import FLOW, who_members
 from kubectl_gadget.rows.columns.kind import Member
 from kubectl_gadget.rows.columns.texts import CodedMarks, Nulls, TextLists, Texts

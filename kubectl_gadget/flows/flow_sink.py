@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.filter import FlowFilter
+from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_formats import IN_COLUMNS, Draw, Write, output_of
 from kubectl_gadget.flows.joiner import FlowTable
-from kubectl_gadget.flows import map
+from kubectl_gadget.flows.map import FlowGraph
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.machine import gap_record
@@ -52,7 +52,7 @@ class FlowSink(Sink):
         self._every = draw_every
         self._listeners = listeners
         self._row_listeners = row_listeners
-        self._graph = map.FlowGraph()
+        self._graph = FlowGraph()
         self._due = time.monotonic() + (draw_every or 0)
 
     def write_chunk(self, rows: Rows) -> None:

@@ -32,7 +32,7 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
-from kubectl_gadget.flows.joining.plain_flows import (
+from kubectl_gadget.flows.plain_flows import (
     Changes,
     Chosen,
     ClientKey,
@@ -115,8 +115,8 @@ class FlowTable:
         self._flows: OrderedDict[Key, Flow | int] = OrderedDict()
         self._ended: deque[Flow | int] = deque()
         self._ended_count = 0
-        self._clients = Clients(book, self.plain)
-        self._translated = Translated(self.plain)
+        self._clients = ServiceClients(book, self.plain)
+        self._translated = TranslatedClients(self.plain)
         self._senders: OrderedDict[Key, None] = OrderedDict()
         """directions whose packets the sender reports"""
         self.forgotten = 0
@@ -667,7 +667,7 @@ class ServiceClients:
             self.flows.pop(key, None)
 
     def find(self, key: tuple[str, str, str, int, str, int], side: str, time_ns: int) -> Flow | None:
-        """The flow that is the same as the one with this key (open_flows.py), as seen by `side`; None: there is none,
+        """The flow that is the same as the one with this key, as seen by `side`; None: there is none,
         or it is ambiguous."""
         known_ones = self.flows.get(key[1:4])
         if known_ones is None:
@@ -739,7 +739,7 @@ class TranslatedClients:
             self._plain.unpin(before)
 
     def find(self, row: FlowEnd, key: tuple[str, str, str, int, str, int]) -> Flow | None:
-        """The flow that a server accepts, with this key (open_flows.py) at its end; None: it is none of the known
+        """The flow that a server accepts, with this key at its end; None: it is none of the known
         flows."""
         if not row.sequence or row.operation != "accept":
             return None

@@ -263,6 +263,53 @@ def _respond(status: http.HTTPStatus, kind: str, body: bytes, policy: str = "def
     return Response(status.value, status.phrase, headers, body)
 
 
+# The processes that flows belong to, and their ancestors, from rows of trace process. The row of a process that was
+# there before the run may come after its first flows, so the process is looked up whenever it is shown.
+
+
+GADGET = "trace_process"
+
+_Row = tuple[str, ProcessEvent, Container, int]
+
+
+class Processes:
+    """The processes of all nodes. `take` rows, `find` processes by the ID in flows."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, ProcessTable] = {}
+
+    def take(self, rows: Rows) -> None:
+        """Takes rows of trace process; others are skipped."""
+        for row in rows.collect(_read):
+            if row is not None:
+                self.apply(*row)
+
+    def apply(self, node: str, event: ProcessEvent, container: Container, time: int) -> None:
+        """Takes one row."""
+        if node not in self._tables:
+            self._tables[node] = ProcessTable(node)
+        self._tables[node].apply(event, container, time)
+
+    def find(self, exec_id: str) -> Process | None:
+        """The process; None: unknown."""
+        node, started, pid = b64decode(exec_id).decode().rsplit(":", 2)
+        table = self._tables.get(node)
+        return table.find(ExecId(int(started), int(pid))) if table else None
+
+
+def within_container(process: Process) -> list[Process]:
+    """The process and its ancestors in the same container, the outermost first."""
+    found = takewhile(lambda other: other.container == process.container, process.ancestors())
+    return [process, *found][::-1]
+
+
+def _read(batch: Batch) -> Sequence[_Row | None]:
+    if batch.gadget.name != GADGET:
+        return [None] * len(batch)
+    columns = batch.nodes(), process_events(batch), batch.row_containers(), batch.wall_ns().tolist()
+    return list(zip(*columns, strict=True))
+
+
 # The processes of one place on the map with their connections, as a tree. Each update of the page has the whole tree,
 # and short-lived processes come without end, so the oldest are forgotten.
 
@@ -321,8 +368,8 @@ class ProcessTree:
         for exec_id, node in self._nodes.items():
             process = self._processes.find(exec_id)
             line = within_container(process) if process else []
-            for place, ancestor in enumerate(line):
-                parent = line[place - 1].id.text(ancestor.node) if place else None
+            for depth, ancestor in enumerate(line):
+                parent = line[depth - 1].id.text(ancestor.node) if depth else None
                 known = found.setdefault(ancestor.id.text(ancestor.node), {"connections": []})
                 known |= {
                     "parent": parent,
@@ -340,50 +387,3 @@ class ProcessTree:
 
 def _short(text: str) -> str:
     return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"
-
-
-# The processes that flows belong to, and their ancestors, from rows of trace process. The row of a process that was
-# there before the run may come after its first flows, so the process is looked up whenever it is shown.
-
-
-GADGET = "trace_process"
-
-_Row = tuple[str, ProcessEvent, Container, int]
-
-
-class Processes:
-    """The processes of all nodes. `take` rows, `find` processes by the ID in flows."""
-
-    def __init__(self) -> None:
-        self._tables: dict[str, ProcessTable] = {}
-
-    def take(self, rows: Rows) -> None:
-        """Takes rows of trace process; others are skipped."""
-        for row in rows.collect(_read):
-            if row is not None:
-                self.apply(*row)
-
-    def apply(self, node: str, event: ProcessEvent, container: Container, time: int) -> None:
-        """Takes one row."""
-        if node not in self._tables:
-            self._tables[node] = ProcessTable(node)
-        self._tables[node].apply(event, container, time)
-
-    def find(self, exec_id: str) -> Process | None:
-        """The process; None: unknown."""
-        node, started, pid = b64decode(exec_id).decode().rsplit(":", 2)
-        table = self._tables.get(node)
-        return table.find(ExecId(int(started), int(pid))) if table else None
-
-
-def within_container(process: Process) -> list[Process]:
-    """The process and its ancestors in the same container, the outermost first."""
-    found = takewhile(lambda other: other.container == process.container, process.ancestors())
-    return [process, *found][::-1]
-
-
-def _read(batch: Batch) -> Sequence[_Row | None]:
-    if batch.gadget.name != GADGET:
-        return [None] * len(batch)
-    columns = batch.nodes(), process_events(batch), batch.row_containers(), batch.wall_ns().tolist()
-    return list(zip(*columns, strict=True))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kubectl_gadget.flows.ends import GADGETS, FlowEnd
+from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.joiner import COLUMNS, FlowTable, Row
-from kubectl_gadget.flows.ends import GADGETS, FlowEnd
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.rows import Rows

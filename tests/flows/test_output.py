@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows import map
 from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_formats import output_of
 from kubectl_gadget.flows.flow_lines import compact, dictionary
+from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
 from kubectl_gadget.flows.records import MEMBERS, hubble, lines, record
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
@@ -148,15 +148,15 @@ def test_hostile_names_reach_no_terminal() -> None:
     _, write = output_of(OutputOptions(), stream, None)
     assert write is not None
     write([event])
-    shown = [stream.getvalue(), compact(event), dictionary(event), map.text_map(of([event]))]
+    shown = [stream.getvalue(), compact(event), dictionary(event), text_map(of([event]))]
     assert not any("\x1b" in text for text in shown)
     assert len(shown[0].splitlines()) == 2
     assert json.loads(json.dumps(record(event)))["source"]["comm"] == "\x1b[31m\nx"
     assert hubble(event)["flow"]["extensions"]["value"]["kubectl-gadget"]["source"]["comm"] == "\x1b[31m\nx"
 
 
-def of(found: list[FlowEvent]) -> map.FlowGraph:
-    result = map.FlowGraph()
+def of(found: list[FlowEvent]) -> FlowGraph:
+    result = FlowGraph()
     for event in found:
         result.add(event)
     return result
@@ -169,37 +169,37 @@ def test_the_map_adds_flows_up_by_workload() -> None:
     assert (server.group, server.name, server.kind) == ("empire", "deathstar", "Deployment")
     edge = found.edges[client, server]
     assert (edge.flows, edge.requests, edge.dropped, edge.sent, edge.received) == (1, 1, 1, 70, 900)
-    assert map.text_map(found).splitlines()[0] == "default/xwing"
+    assert text_map(found).splitlines()[0] == "default/xwing"
 
 
 def test_an_edge_is_red_only_when_each_of_its_ports_had_trouble() -> None:
-    table, found = RowTable(AddressBook()), map.FlowGraph()
+    table, found = RowTable(AddressBook()), FlowGraph()
     for row in (tcp("syn", 1), drop(1.2, "NETFILTER_DROP")):
         found.add_all(table.add(row))
     (edge,) = found.edges.values()
     assert edge.trouble == "all"
-    assert "color=red" in map.dot(found)
-    assert "stroke:red" in map.mermaid(found)
+    assert "color=red" in dot(found)
+    assert "stroke:red" in mermaid(found)
     found.add_all(table.add(tcp("syn", 2, local=("10.1.0.2", 42000), remote=(SERVER[0], 9090))))
     assert edge.trouble == "some"
-    assert "color=orange" in map.dot(found)
-    assert "stroke:orange" in map.mermaid(found)
-    assert "8080/TCP (1 dropped), 9090/TCP" in map.text_map(found)
-    assert "\x1b[33m" in map.text_map(found, color=True)
+    assert "color=orange" in dot(found)
+    assert "stroke:orange" in mermaid(found)
+    assert "8080/TCP (1 dropped), 9090/TCP" in text_map(found)
+    assert "\x1b[33m" in text_map(found, color=True)
 
 
 def test_dot_and_mermaid_quote_what_they_are_given() -> None:
     (event,) = RowTable(AddressBook()).add(tcp("syn", 1, pod='x"]; evil', namespace="n<b>|"))
     found = of([event])
-    assert 'label="x\\"]; evil"' in map.dot(found)
-    drawn = map.mermaid(found)
+    assert 'label="x\\"]; evil"' in dot(found)
+    drawn = mermaid(found)
     assert "evil" in drawn
     assert '"]; ' not in drawn.replace('"]\n', "")
     assert "<b>" not in drawn
 
 
 def test_the_map_knows_a_server_that_its_own_node_names_after_the_last_event() -> None:
-    table, found = RowTable(AddressBook()), map.FlowGraph()
+    table, found = RowTable(AddressBook()), FlowGraph()
     for row in (tcp("syn", 1), accepted("accept", 1.1, initiator="other end")):
         found.add_all(table.add(row))
     assert [(server.kind, server.name) for _, server in found.edges] == [("World", SERVER[0])]

@@ -16,10 +16,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.flows import map
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.flow_formats import output_of
+from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
 from kubectl_gadget.observe.formats import Tree
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
@@ -157,11 +157,11 @@ def test_no_name_reaches_a_terminal_raw_through_flows(format: str, name: bytes) 
     assert_safe(stream.getvalue())
 
 
-@pytest.mark.parametrize("draw", [map.text_map, map.dot, map.mermaid])
+@pytest.mark.parametrize("draw", [text_map, dot, mermaid])
 @given(NAMES)
 @few
-def test_no_name_reaches_a_terminal_raw_through_a_map(draw: Callable[[map.FlowGraph], str], name: bytes) -> None:
-    drawn = map.FlowGraph()
+def test_no_name_reaches_a_terminal_raw_through_a_map(draw: Callable[[FlowGraph], str], name: bytes) -> None:
+    drawn = FlowGraph()
     for event in flow_events(name):
         drawn.add(event)
     assert_safe(draw(drawn))

@@ -4,7 +4,7 @@ A connection is plain when only its own rows decide what becomes of it: both end
 owns each end, and no other row of the chunk is about them. `choose` finds these rows in columns and applies them round
 by round: the first row of every connection, then the second, so that no connection occurs twice in a round. What is
 known of them is kept in arrays, at a slot for each. The trap: everything here must do what FlowTable does with single
-rows (open_flows.py), which takes over (PlainConnections.as_flow) as soon as a row asks for more; a test compares both.
+rows (joiner.py), which takes over (PlainConnections.as_flow) as soon as a row asks for more; a test compares both.
 The module is long because what is not plain is best read beside what is done with the rest.
 """
 
@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.ends import ACCEPT, CLOSE, CONNECT, REPORT, SYN, AddressPort, EndColumns, EndReader, Key
+from kubectl_gadget.flows.equal_rows import equal_rows
 from kubectl_gadget.flows.flow import Flow, Party, PodFacts, Who, address_name
-from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.vectors import different, pick
 

@@ -12,7 +12,7 @@ from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.row_writer import RowWriter, Value
 from kubectl_gadget.rows.rows import Rows
-from tests.flows.joining.test_plain_flows import identity_of
+from tests.flows.test_plain_flows import identity_of
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 ONE, OTHER = (bytes(10) + b"\xff\xff" + bytes([10, 0, 9, last]) for last in (1, 2))

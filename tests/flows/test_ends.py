@@ -6,14 +6,14 @@ import io
 import numpy as np
 import pytest
 
+from kubectl_gadget.flows import equal_rows as grouping
 from kubectl_gadget.flows.addresses import AddressBook, Addresses, is_shared
 from kubectl_gadget.flows.ends import GADGETS, EndReader, FlowEnd
+from kubectl_gadget.flows.equal_rows import equal_rows
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_sink import make_flow_sink
 from kubectl_gadget.flows.joiner import FlowTable
-from kubectl_gadget.flows.joining import equal_rows as grouping
-from kubectl_gadget.flows.joining.equal_rows import equal_rows
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.row_texts import MemberRows
