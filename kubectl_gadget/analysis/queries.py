@@ -99,18 +99,6 @@ class Queries:
         """Ends the connection."""
         self._connection.close()
 
-    def columns(self) -> dict[str, list[tuple[str, str]]]:
-        """Names and types of the columns of all tables and views."""
-        found: dict[str, list[tuple[str, str]]] = {}
-        sql = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
-        for table, column, kind in self._connection.execute(sql).fetchall():
-            found.setdefault(table, []).append((column, kind))
-        return dict(sorted(found.items()))
-
-    def keywords(self) -> list[str]:
-        """The words of SQL, for completion."""
-        return [word for (word,) in self._connection.execute("SELECT keyword_name FROM duckdb_keywords()").fetchall()]
-
     def ask(self, sql: str) -> Iterator[QueryResult]:
         """Yields the result of each statement that has one. Raises UsageError for what is wrong with the SQL."""
         try:

@@ -16,13 +16,13 @@ import pytest
 from kubectl_gadget.analysis.answers import print_answer
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.analysis.queries import Queries, opened
-from kubectl_gadget.analysis.query_prompt import Prompt
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.registry import QUERIES
 from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.run.coverage import Coverage, NodeCoverage
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import FrameType
 from tests.analysis.recordings import BOOT_NS, WALL_NS, opens, recorded
@@ -176,14 +176,17 @@ def test_what_the_run_lost_is_reported_with_answers(tmp_path: Path) -> None:
     )
     frames = [RecordedFrame("n1", kind, json.dumps(content).encode()) for kind, content in contents]
     writer.step(BOOT_NS, WALL_NS, frames)
-    writer.close({"seconds": 1})
+    times = {"attached_ns": WALL_NS, "until_ns": WALL_NS + 1_000_000_000}
+    node = NodeCoverage(name="n1", lost={"ring_full": 7}, **times)
+    covered = Coverage(began_ns=WALL_NS, complete_ns=WALL_NS, ended_ns=times["until_ns"], nodes=(node,))
+    writer.close({"seconds": 1}, covered.to_json())
     errors = io.StringIO()
     with opened([tmp_path / "a.kgr"], errors):
-        assert "7 events lost in the run" in errors.getvalue()
+        assert "7 events were lost" in errors.getvalue()
     to_parquet([tmp_path / "a.kgr"], tmp_path / "lake", errors)
     errors = io.StringIO()
     with opened([tmp_path / "lake"], errors):
-        assert errors.getvalue().count("rows are missing: 7 events lost in the run") == 1
+        assert errors.getvalue().count("rows are missing: 7 events were lost") == 1
 
 
 OUT = (
@@ -255,50 +258,20 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         pass
 
 
-def test_the_prompt_answers_completes_and_goes_on_after_a_mistake(tmp_path: Path) -> None:
-    opens(tmp_path / "a.kgr", 2000)
-    typed = iter([".tables", ".schema open", ".mode json", "select count(*) as n", "from open;", "select foo;"])
-    typed = iter([*typed, "select ('\x1b[31m' || comm)::int from open;", ".x", ".mode wide"])
-    out, errors = io.StringIO(), io.StringIO()
-
-    def read(_: str) -> str:
-        try:
-            return next(typed)
-        except StopIteration:
-            raise EOFError from None
-
-    with opened([tmp_path / "a.kgr"], io.StringIO()) as queries:
-        prompt = Prompt(queries, "table", out, errors)
-        prompt.run(read)
-        completed = [prompt.complete("opened_f", state) for state in range(3)]
-        assert completed == ["opened_flags", "opened_flags_raw", None]
-        assert prompt.complete(".sch", 0) == ".schema"
-        assert [prompt.complete("o", state, ".schema o") for state in range(2)] == ["open", None]
-        assert [prompt.complete("j", state, ".mode j") for state in range(2)] == ["json", None]
-        assert prompt.complete("open.fsty", 0, "select open.fsty") == "open.fstype"
-        assert prompt.complete("SEL", 0, "SEL") == "SELECT"
-    lines = out.getvalue().splitlines()
-    assert lines[:2] == ["containers", "open"]
-    assert any(line.split() == ["timestamp", "TIMESTAMPTZ_NS"] for line in lines)
-    assert json.loads(next(line for line in lines if line.startswith("{"))) == {"n": 2000}
-    assert prompt.failed
-    assert "foo" in errors.getvalue()
-    assert "no format is named wide: table, json" in errors.getvalue()
-    assert "\\x1b[31m" in errors.getvalue()
-    assert "\x1b" not in errors.getvalue()
-
-
-def test_the_command_takes_sql_as_its_last_word_or_from_its_input(tmp_path: Path) -> None:
+def test_the_command_takes_sql_as_its_last_word(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
 
-    def query(*words: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    def query(*words: str) -> subprocess.CompletedProcess[str]:
         command = [*CLIENT, "recording", "query", *words]
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, input=input)
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
     file = str(tmp_path / "a.kgr")
     assert query(file, "select count(*) as n from open", "-o", "csv").stdout == "n\n2000\n"
-    assert query(file, input="select 1 as one;\n.mode json\nselect 2 as two").stdout == 'ONE\n1\n{"two": 2}\n'
-    wrong = query(file, input="select foo;")
-    assert (wrong.returncode, "foo" in wrong.stderr) == (1, True)
+    assert query(file, "select 1 as one; select 2 as two", "-o", "json").stdout == '{"one": 1}\n{"two": 2}\n'
+    assert query(file, "show tables", "-o", "csv").stdout == "name\ncontainers\ncoverage\nopen\n"
+    wrong = query(file, "select foo")
+    assert (wrong.returncode, "foo" in wrong.stderr) == (2, True)
+    without = query(file)
+    assert (without.returncode, "no SQL was given" in without.stderr) == (2, True)
     missing = query(str(tmp_path / "b.kgr"))
     assert (missing.returncode, "No such file" in missing.stderr) == (2, True)

@@ -20,6 +20,7 @@ Memory = Annotated[
 Outside = Annotated[
     Switch, flag(ENGINE, "--allow-files", "Let SQL reach other files and the network"), TypedOnly.RIGHTS
 ]
+_EXAMPLE = 'kubectl gadget recording query FILE "SHOW TABLES"'
 _LEAST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 40
 
 
@@ -29,30 +30,28 @@ def query(files: Files, output: Format = None, memory: Memory = None, outside: O
         raise UsageError("--memory must be between 64Mi and 1024Gi")
     from kubectl_gadget.analysis.answers import print_answer
     from kubectl_gadget.analysis.queries import opened
-    from kubectl_gadget.analysis.query_prompt import ask_all
 
-    format = output or QUERIES.default
     with opened(sources, sys.stderr, memory=memory or 1 << 30, outside=bool(outside)) as queries:
-        if sql is None:
-            return ask_all(queries, format, sys.stdout, sys.stderr)
         for answer in queries.ask(sql):
-            print_answer(answer, format, sys.stdout)
+            print_answer(answer, output or QUERIES.default, sys.stdout)
     return 0
 
 
-def _divided(words: tuple[str, ...]) -> "tuple[list[PathOrUrl], str | None]":
-    """The sources, and the SQL, which is the last word if it is not a file."""
+def _divided(words: tuple[str, ...]) -> "tuple[list[PathOrUrl], str]":
+    """Return the sources, and the SQL, which is the last word."""
     from kubectl_gadget.recording.recording_places import places_of
 
     if not words:
-        raise UsageError("no recording was given", "kubectl gadget recording query FILE")
+        raise UsageError("no recording was given", _EXAMPLE)
     last = words[-1]
     is_sql = len(words) > 1 and any(character.isspace() for character in last) and not _exists(last)
     sources = places_of(words[:-1] if is_sql else words)
     for source in sources:
         if isinstance(source, Path) and not _exists(str(source)):
             raise UsageError(f"{source}: No such file or directory")
-    return sources, last if is_sql else None
+    if not is_sql:
+        raise UsageError("no SQL was given", _EXAMPLE)
+    return sources, last
 
 
 def _exists(word: str) -> bool:
