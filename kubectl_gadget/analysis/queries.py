@@ -10,11 +10,11 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import count
+from itertools import chain, count
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,7 +25,9 @@ from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.analysis.views import definitions
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.extras import require
-from kubectl_gadget.output.escape import escape
+from kubectl_gadget.output.escape import csv_line, escape, json_line
+from kubectl_gadget.output.machine import csv_cell, yaml_text
+from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.rows.columns.wall_time import Timestamps
 
@@ -253,3 +255,60 @@ def plain(value: Any) -> Any:
 def _shortened(error: Exception) -> str:
     """What DuckDB says, without the lines that show the place in a whole page of SQL."""
     return "\n".join(line for line in str(error).splitlines() if line.strip())[:1000]
+
+
+# Answers are printed in pieces, so that a large one needs little memory. Values come from containers, so tables escape
+# them.
+
+_WIDEST = 60
+"""Cells are padded to the widths of the first piece, and to this at most; longer ones move the rest of their line."""
+
+
+def print_answer(answer: QueryResult, format: str, stream: TextIO) -> None:
+    """Print an answer. Raises GadgetError, and OSError of the stream."""
+    _PRINTERS[format](answer, stream)
+    stream.flush()
+
+
+def _print_table(answer: QueryResult, stream: TextIO) -> None:
+    widths: list[int] | None = None
+    for rows in chain(answer.rows(), [[]]):
+        lines = [[escape(name).upper() for name in answer.names]] if widths is None else []
+        lines += [[_cell(value) for value in row] for row in rows]
+        if widths is None:
+            widths = [min(_WIDEST, max(map(text_width, column))) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = (text + " " * (width - text_width(text)) for text, width in zip(line, widths, strict=True))
+            stream.write("  ".join(cells).rstrip() + "\n")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return (
+        escape(value) if isinstance(value, str) else str(value) if isinstance(value, int | float) else json_line(value)
+    )
+
+
+def _print_json(answer: QueryResult, stream: TextIO) -> None:
+    for rows in answer.rows():
+        stream.writelines(json_line(dict(zip(answer.names, row, strict=True))) + "\n" for row in rows)
+
+
+def _print_yaml(answer: QueryResult, stream: TextIO) -> None:
+    for rows in answer.rows():
+        stream.writelines("---\n" + yaml_text(dict(zip(answer.names, row, strict=True))) for row in rows)
+
+
+def _print_csv(answer: QueryResult, stream: TextIO) -> None:
+    stream.write(csv_line(answer.names))
+    for rows in answer.rows():
+        stream.writelines(csv_line([csv_cell(value, False) for value in row]) for row in rows)
+
+
+_PRINTERS: Mapping[str, Callable[[QueryResult, TextIO], None]] = {
+    "table": _print_table,
+    "json": _print_json,
+    "yaml": _print_yaml,
+    "csv": _print_csv,
+}

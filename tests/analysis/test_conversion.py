@@ -17,7 +17,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from kubectl_gadget.analysis import arrow_columns
+from kubectl_gadget.analysis import parquet
 from kubectl_gadget.analysis.conversion import to_files, to_one_file, to_parquet
 from kubectl_gadget.analysis.views import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
@@ -75,7 +75,7 @@ def test_what_is_written_is_freed_without_a_search_for_cycles() -> None:
                 writer.add(b"", row, {})
             batch = decode(gadget, "node", writer.take())
             kept = weakref.ref(batch.buffer)
-            arrow_columns.record_batch(batch, arrow_columns.schema_of(gadget))
+            parquet.record_batch(batch, parquet.schema_of(gadget))
             batch.forget_columns()
             del batch
             assert kept() is None, name
@@ -180,8 +180,6 @@ def test_rows_of_two_days_are_in_two_partitions(tmp_path: Path) -> None:
 
 
 def test_what_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kubectl_gadget.analysis import parquet
-
     opens(tmp_path / "a.kgr", 8000)
 
     def full(*_: object) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.analysis.answers import print_answer
 from kubectl_gadget.analysis.conversion import to_parquet
-from kubectl_gadget.analysis.queries import Queries, opened
+from kubectl_gadget.analysis.queries import Queries, opened, print_answer
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.registry import QUERIES

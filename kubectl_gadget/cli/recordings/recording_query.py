@@ -28,8 +28,7 @@ def query(files: Files, output: Format = None, memory: Memory = None, outside: O
     sources, sql = _divided(files)
     if memory is not None and not _LEAST_MEMORY <= memory <= _MOST_MEMORY:
         raise UsageError("--memory must be between 64Mi and 1024Gi")
-    from kubectl_gadget.analysis.answers import print_answer
-    from kubectl_gadget.analysis.queries import opened
+    from kubectl_gadget.analysis.queries import opened, print_answer
 
     with opened(sources, sys.stderr, memory=memory or 1 << 30, outside=bool(outside)) as queries:
         for answer in queries.ask(sql):
