@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from kubectl_gadget.agent.containers import ring_fairness
 from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.demo import DemoPods
-from kubectl_gadget.demo.bundle import BundleSpec
+from kubectl_gadget.demo.runc import BundleSpec
 from tests.reliability.local_run import LocalRun
 
 LOAD = (

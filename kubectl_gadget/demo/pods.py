@@ -17,10 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from kubectl_gadget.demo.bundle import BundleSpec, write_bundle, write_image_root
 from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
-from kubectl_gadget.demo.runc import Runc, find_program, find_runc
-from kubectl_gadget.demo.sweep import sweep
+from kubectl_gadget.demo.runc import BundleSpec, Runc, find_program, find_runc, sweep, write_bundle, write_image_root
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.python_process import module_command
 

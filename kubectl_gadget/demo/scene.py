@@ -5,6 +5,7 @@ The trap: a shell's `sleep` is one more program to execute, and would be every s
 wait in a built-in instead, on a pipe that nothing writes to.
 """
 
+import datetime
 import ipaddress
 import os
 import sys
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.demo.cables import free_block
-from kubectl_gadget.demo.certificate import make_certificate
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.python_process import is_self_contained
@@ -25,7 +25,6 @@ NETWORK_POLICIES = Path(__file__).parent / "network-policies.yaml"
 """the demo's network policies; its pods also do what these deny"""
 PODS = ("default/xwing", "default/tiefighter", "empire/deathstar", "kube-system/coredns")
 _STATE = Path("/run/kubectl-gadget-demo")
-_PROGRAMS = Path(__file__).parent / "programs"
 _IMAGE = "docker.io/library/python:3"
 _LABELS = {
     "xwing": {"class": "xwing", "org": "alliance"},
@@ -194,10 +193,38 @@ def _python(program: str) -> list[str]:
 
 def _program(name: str, data: str) -> dict[str, str]:
     """The files of a server: its program and its data."""
-    return {f"srv/{name}.py": (_PROGRAMS / f"{name}.py").read_text(), f"srv/{name}.txt": data}
+    return {f"srv/{name}.py": Path(__file__).with_name(f"{name}.py").read_text(), f"srv/{name}.txt": data}
 
 
 def _service(namespace: str, name: str, ports: Mapping[str, tuple[str, int]], selector: Mapping[str, str]) -> Object:
     listed = [{"name": port, "protocol": kind, "port": number} for port, (kind, number) in ports.items()]
     spec = {"clusterIP": "None", "selector": dict(selector), "ports": listed}
     return {"kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def make_certificate(name: str) -> str:
+    """Return a key and its self-signed certificate, as PEM.
+
+    They are made anew each time, so the package contains no secret, and none expires.
+    """
+    from cryptography import x509  # slow to import, and only the demo needs it
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=24))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return (key.private_bytes(pem, *plain) + certificate.public_bytes(pem)).decode()

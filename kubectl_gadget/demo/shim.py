@@ -19,7 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kubectl_gadget.demo.sweep import sweep
+from kubectl_gadget.demo.runc import sweep
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_NEWNET = 0x40000000

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_gadget.demo.bundle import BundleSpec
 from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.demo.runc import BundleSpec
 from tests.conftest import why_no_bpf, why_no_containers
 
 pytestmark = [

@@ -14,8 +14,7 @@ import pytest
 
 from kubectl_gadget.behavior.baseline import read_baseline
 from kubectl_gadget.ci.steps import ask
-from kubectl_gadget.demo.bundle import BundleSpec, write_bundle, write_image_root
-from kubectl_gadget.demo.runc import cgroup2_mount
+from kubectl_gadget.demo.runc import BundleSpec, cgroup2_mount, write_bundle, write_image_root
 from tests.conftest import why_no_containers
 from tests.gadget_run import GADGET, PROJECT
 

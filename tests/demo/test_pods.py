@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.demo import PODS, DemoPods, demo_pods
-from kubectl_gadget.demo.runc import cgroup2_mount
-from kubectl_gadget.demo.sweep import DEADLINE
+from kubectl_gadget.demo.runc import DEADLINE, cgroup2_mount
 from kubectl_gadget.errors import GadgetError
 from tests.conftest import why_no_containers
 

@@ -11,9 +11,8 @@ import pytest
 from kubectl_gadget.advise.networkpolicy import KIND
 from kubectl_gadget.advise.uses import SeenUses, Use
 from kubectl_gadget.demo import NETWORK_POLICIES, PODS, DemoPod, DemoPods, Scene, stage
-from kubectl_gadget.demo.bundle import BundleSpec
-from kubectl_gadget.demo.certificate import make_certificate
-from kubectl_gadget.demo.scene import python_folders
+from kubectl_gadget.demo.runc import BundleSpec
+from kubectl_gadget.demo.scene import make_certificate, python_folders
 from kubectl_gadget.policies.network.evaluate import blocked
 from kubectl_gadget.policies.network.run import LivePolicyTables, inventory, read_files, read_objects
 from tests.conftest import why_no_containers

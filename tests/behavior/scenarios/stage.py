@@ -23,7 +23,7 @@ from tests.bpf.network import ip
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """of the names that Kubernetes generates (apimachinery, util/rand)"""
-_DNS = (Path(__file__).resolve().parents[3] / "kubectl_gadget/demo/programs/dns_server.py").read_text()
+_DNS = (Path(__file__).resolve().parents[3] / "kubectl_gadget/demo/dns_server.py").read_text()
 _LISTEN = "0A"
 OUTSIDE, METADATA = "203.0.113.7", "169.254.169.254"
 """addresses outside of the pods' network (RFC 5737), and of the metadata service of clouds"""

@@ -6,7 +6,7 @@ import dns.rrset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.demo.programs.dns_server import reply
+from kubectl_gadget.demo.dns_server import reply
 
 ADDRESSES = {"deathstar.empire.svc.cluster.local": bytes([10, 213, 77, 12])}
 
