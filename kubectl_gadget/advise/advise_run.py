@@ -8,7 +8,7 @@ import io
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TextIO
+from typing import Any, TextIO
 
 from kubectl_gadget.advise.recipe import UsesOf
 from kubectl_gadget.advise.uses import SeenUses, WatchPeriod
@@ -19,6 +19,7 @@ from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
 from kubectl_gadget.recording.replay_run import replayed
+from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts
@@ -30,6 +31,10 @@ from kubectl_gadget.wire.policy_events.body import rfc3339
 _MISSING = "some peers are not known by name"
 INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
+
+
+def _records(members: MemberRows, batch: Batch) -> list[dict[str, Any]]:
+    return [{**record, "architecture": batch.architecture} for record in members.records_of(batch)]
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,8 @@ class AdviceOrder:
         members = MemberRows(event=several)
 
         def take(rows: Rows) -> None:
-            for part in rows.parts:
-                for record in members.records_of(part):
-                    self.recording.add(self.uses_of({**record, "architecture": part.architecture}))
+            for record in rows.collect(lambda part: _records(members, part)):
+                self.recording.add(self.uses_of(record))
 
         return TakingSink(take)
 

@@ -7,6 +7,9 @@ was not seen. But a container of the baseline that did not run at all does: it i
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from kubectl_gadget.behavior.baseline import Baseline
 from kubectl_gadget.behavior.behavior_run import Gaps, Subject
 from kubectl_gadget.behavior.comparison import Change, ChangeKind, compare, doubts, paired
@@ -18,7 +21,9 @@ from kubectl_gadget.ci.assertions import Assertion, judged
 from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Where, cut, limited
 from kubectl_gadget.filters.filter import RowProgram
 from kubectl_gadget.kube.seen_inventory import SeenInventory
+from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 
@@ -48,10 +53,7 @@ class BehaviorCheck:
 
     def take(self, rows: Rows) -> None:
         """Takes rows in order of time."""
-        if not (parts := [part for part in rows.parts if part.gadget.record.fields and part.gadget.name != "policy"]):
-            return
-        kept = rows if len(parts) == len(rows.parts) else Rows(parts)
-        records = self._members.records(kept)
+        records = self._members.records(rows.matching(_is_of_gadget))
         self._order.subject.name(records)
         self._collection.add(records)
 
@@ -65,6 +67,11 @@ class BehaviorCheck:
         if self._order.baseline is not None:
             checks.append(_compared(self._order.baseline, found, self._order.errors, bool(incomplete)))
         return checks
+
+
+def _is_of_gadget(batch: Batch) -> npt.NDArray[np.bool_]:
+    """Return all rows, or none: events of policies are no facts."""
+    return np.full(len(batch), bool(batch.gadget.record.fields) and batch.gadget.name != POLICIES)
 
 
 def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind], lost: bool) -> Check:

@@ -204,14 +204,19 @@ class Filter:
         """The mask of matching rows. The batch must be of one of the filter's gadgets."""
         return self._compiled[batch.gadget.name].mask(batch)
 
-    def select(self, batch: Batch) -> Batch:
-        """Rows that match, and rows for which this is unknown because a value could not be read. Returns the batch
-        itself if that is all of its rows."""
+    def possible(self, batch: Batch) -> Mask:
+        """Return the mask of rows that match, and of rows for which that is unknown because a value could not be
+        read."""
         compiled = self._compiled[batch.gadget.name]
         mask = compiled.mask(batch)
         unread = compiled.unread_rows(batch)
         if len(unread):
             mask[unread] |= compiled.mask_unless_false(batch.select(unread))
+        return mask
+
+    def select(self, batch: Batch) -> Batch:
+        """Return the possible rows: the batch itself if these are all of its rows."""
+        mask = self.possible(batch)
         return batch if bool(mask.all()) else batch.select(mask)
 
 

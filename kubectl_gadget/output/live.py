@@ -210,7 +210,7 @@ class LiveTable(StreamSink):
         assert self._rows is not None
         rows = self._rows
         if self._filter is not None:
-            rows = Rows([self._filter.select(part) for part in sort(rows, self._gadget, ()).parts])
+            rows = rows.matching(self._filter.possible)
         rows = sort(rows, self._gadget, self._order)
         if self._shows_help:
             lines = _HELP_LINES[: max(1, self._terminal.height() - _LINES_AROUND)]

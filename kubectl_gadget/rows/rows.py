@@ -64,6 +64,11 @@ class Rows:
         answers = np.concatenate([test(batch) for batch in batches])
         return answers if order is None else answers[order]
 
+    def matching(self, test: Callable[[Batch], npt.NDArray[np.bool_]]) -> "Rows":
+        """Return the rows for which `test` is true, in the same order."""
+        mask = self.mask(test)
+        return self if bool(mask.all()) else self.take(np.flatnonzero(mask))
+
     @cached_property
     def joined(self) -> tuple[list[Batch], npt.NDArray[np.integer[Any]] | None]:
         """The parts, with adjacent ones of one gadget and architecture joined, and the order of their rows."""

@@ -257,7 +257,7 @@ class Pipeline:
         if self._transform is not None and len(rows):
             rows = self._transform.apply(rows)
             if self._filter is not None:
-                rows = Rows([self._filter.select(part) for part in rows.parts])
+                rows = rows.matching(self._filter.possible)
         if self._over or not (len(rows) or rows.is_block):
             return
         write = self._sink.write_block if rows.is_block else self._sink.write

@@ -41,6 +41,8 @@ def test_a_recording_is_judged_as_its_run_would_have_been(tmp_path: Path) -> Non
     for member in ("verdict", "checks", "incomplete", "lost", "steps", "activity", "began", "nodes"):
         assert again[member] == live[member], member
     assert (tmp_path / "again.yaml").read_text() == (tmp_path / "live.yaml").read_text()
+    gadget("behavior", "save", "saved.yaml", "--from", "r.kgr", folder=tmp_path)
+    assert (tmp_path / "saved.yaml").read_text() == (tmp_path / "live.yaml").read_text()
     (tmp_path / "policy.yaml").write_text(POLICY.replace("no-secret", "other"))
     refused = ci("r.kgr", *CHECKS, folder=tmp_path, verb="judge")
     assert refused.returncode == 2

@@ -201,6 +201,15 @@ def test_the_head_and_a_choice_of_merged_rows_keep_their_order() -> None:
     assert times(rows.head(5).head(3)) == [1, 2, 3]
 
 
+def test_matching_rows_of_several_batches_keep_their_order() -> None:
+    merge = two_nodes()
+    merge.add(batch(10, 30, 50), 0)
+    merge.add(batch(20, 40, 60, node="b"), 0)
+    rows = merge.flush()
+    assert times(rows.matching(lambda part: part.wall_ns() != 30)) == [10, 20, 40, 50, 60]
+    assert not len(rows.matching(lambda part: part.wall_ns() > 60))
+
+
 def test_a_row_that_waits_does_not_hold_its_whole_buffer() -> None:
     merge = two_nodes()
     whole = batch(*range(10_000))

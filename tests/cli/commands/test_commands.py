@@ -196,7 +196,11 @@ def test_the_status_has_one_line_per_node_and_problems_have_their_own(capsys: py
 @pytest.mark.usefixtures("cluster")
 def test_the_status_in_json_holds_all_that_an_agent_said(capsys: pytest.CaptureFixture[str]) -> None:
     nodes = json.loads(printed(capsys, "status -o json"))
-    assert nodes[0]["hello"] == HELLO
+    said = {
+        **HELLO["problems"][0],
+        "what": "gadgets \\x1b[31m cannot run",
+    }  # text of agents is escaped where it is read
+    assert nodes[0]["hello"] == {**HELLO, "problems": [said]}
     assert nodes[2]["pod"] is None
 
 

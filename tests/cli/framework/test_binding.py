@@ -1,14 +1,11 @@
 """From typed functions to typer's commands."""
 
-import ast
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
 
-from kubectl_gadget import cli
 from kubectl_gadget.cli.flags.flag_declaration import SHOW, FlagSet, Switch, Texts, flag
 from kubectl_gadget.cli.framework.command import GadgetCommand, make_command
 from kubectl_gadget.cli.help.help_pages import Page
@@ -78,9 +75,3 @@ def test_a_value_that_cannot_be_read_names_its_flag() -> None:
 
     with pytest.raises(UsageError, match=r"--rows '0': must be 1 or more"):
         run(make_command(sample, "sample", Page), ["--rows", "0"])
-
-
-def test_the_command_line_is_typed() -> None:
-    for path in Path(cli.__path__[0]).rglob("*.py"):
-        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-        assert "Any" not in names, path
