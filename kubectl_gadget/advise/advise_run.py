@@ -5,15 +5,13 @@ The trap: the first Ctrl-C ends the watching, but what was seen until then is st
 """
 
 import io
-import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from kubectl_gadget.advise.recipe import UsesOf
 from kubectl_gadget.advise.uses import SeenUses, WatchPeriod
-from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.kube.api import kubeconfig, read_turns
+from kubectl_gadget.kube.api import kubeconfig
 from kubectl_gadget.kube.api.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
@@ -23,7 +21,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts
-from kubectl_gadget.run.live_run import LiveRun, begin
+from kubectl_gadget.run.live_run import run_to_end
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.policy_events.body import rfc3339
@@ -95,32 +93,6 @@ def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> i
             lost = 0
     recording.inventory.add(seen.inventory())
     return run.code
-
-
-def run_to_end(
-    options: RunOptions, progress: Progress, has_seen: Callable[[LiveRun], bool]
-) -> tuple[LiveRun, int, str]:
-    """Runs until the time is over or Ctrl-C. Returns the run, its exit code, 0 for Ctrl-C, and why it ended early, ""
-    if it did not. Raises GadgetError when it could not begin, or ended early and has seen nothing."""
-
-    async def main() -> tuple[LiveRun, int, str]:
-        async with begin(options, progress) as run:
-            try:
-                return run, await run.main(), ""
-            except GadgetError as error:
-                if not has_seen(run):
-                    raise
-                # What was seen until then may be hours of work.
-                early = f"watching ended early: {error}"
-                progress.warn(early)
-                return run, error.exit_code, early
-
-    run, code, early = read_turns.run(main())
-    if not run.coverage.traced:
-        error = GadgetError("nothing was traced, so nothing can be said", "wait until it says that it is tracing")
-        error.exit_code = code or 1
-        raise error
-    return run, 0 if code == 128 + signal.SIGINT else code, early
 
 
 def _note_watched(recording: SeenUses, containers: Iterable[Container]) -> None:

@@ -3,11 +3,11 @@
 The trap: watching can show what containers do, never what they do not do, so nothing here ever says "complete".
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 
 from kubectl_gadget.advise.containers import ContainerOf, start_unseen
 from kubectl_gadget.advise.uses import SeenUses
-from kubectl_gadget.counts import count
+from kubectl_gadget.counts import count, some
 
 _SHORT = 600.0
 _LONG = 86_400.0
@@ -59,9 +59,3 @@ def start_note(item: ContainerOf, unseen: Container[ContainerOf]) -> tuple[str, 
     if item not in unseen:
         return ()
     return ("  Its start was not seen, so it may fail to start with this: restart it while watching.",)
-
-
-def some(texts: Sequence[str], most: int) -> str:
-    """`a, b, c and 2 more`: the first `most` of them."""
-    more = len(texts) - most
-    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")

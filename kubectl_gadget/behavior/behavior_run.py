@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, TextIO
 
-from kubectl_gadget.advise.advise_run import run_to_end
 from kubectl_gadget.behavior.behavior_gadgets import SYSCALLS, behavior_runs
 from kubectl_gadget.behavior.facts import Behavior, WatchedRun
 from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
@@ -29,6 +28,7 @@ from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.rows.container_lookup import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import CAUSES, Coverage, Doubt, doubts
+from kubectl_gadget.run.live_run import run_to_end
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import Replay, RunOptions
 from kubectl_gadget.run.services import Surroundings

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kubectl_gadget.advise.evidence import some
 from kubectl_gadget.behavior.fact_patterns import KnownFacts, is_pattern
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
 from kubectl_gadget.behavior.risk import Risk, programs, risk_of
+from kubectl_gadget.counts import some
 
 _NAMED = 3
 """how many containers a doubt names"""

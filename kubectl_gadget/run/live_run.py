@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.kube.api import read_turns
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.output.terminal import reading_keys
 from kubectl_gadget.run import coverage, summary
@@ -543,3 +544,32 @@ class LiveRun:
             self._progress.warn(f"--strict: the trace is not complete: {coverage.some(reasons)}")
             return 1
         return int(coverage.has_failed(covered) or bool(self._recorder and self._recorder.has_failed))
+
+
+def run_to_end(
+    options: RunOptions, progress: Progress, has_seen: Callable[[LiveRun], bool]
+) -> tuple[LiveRun, int, str]:
+    """Run until the time is over or Ctrl-C, for features that only show what they have seen at the end.
+
+    Return the run, its exit code (0 for Ctrl-C), and why it ended early, "" if it did not. Raises GadgetError if it
+    could not begin, traced nothing, or ended early and has seen nothing.
+    """
+
+    async def main() -> tuple[LiveRun, int, str]:
+        async with begin(options, progress) as run:
+            try:
+                return run, await run.main(), ""
+            except GadgetError as error:
+                if not has_seen(run):
+                    raise
+                # What was seen until then may be hours of work.
+                early = f"watching ended early: {error}"
+                progress.warn(early)
+                return run, error.exit_code, early
+
+    run, code, early = read_turns.run(main())
+    if not run.coverage.traced:
+        error = GadgetError("nothing was traced, so nothing can be said", "wait until it says that it is tracing")
+        error.exit_code = code or 1
+        raise error
+    return run, 0 if code == 128 + signal.SIGINT else code, early

@@ -86,8 +86,8 @@ def _write(path: Path, found: "Behavior", with_evidence: bool) -> None:
 
 def _report(found: "Behavior", path: Path, quiet: bool) -> None:
     """Says what was written, and what is incomplete in it."""
-    from kubectl_gadget.advise.evidence import some
     from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
+    from kubectl_gadget.counts import some
 
     if not quiet:
         connect.say(f"{path}: {len(found.facts)} facts of {len(found.coverage)} containers")
