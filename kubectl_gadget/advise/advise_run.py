@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
-from kubectl_gadget.advise.recipe import UsesOf
-from kubectl_gadget.advise.uses import SeenUses, WatchPeriod
+from kubectl_gadget.advise.uses import SeenUses, UsesOf, WatchPeriod
 from kubectl_gadget.kube.api import kubeconfig
 from kubectl_gadget.kube.api.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory

@@ -17,8 +17,8 @@ from kubectl_gadget.advise.baselines import (
     without_applet,
 )
 from kubectl_gadget.advise.capabilities import used_capabilities
-from kubectl_gadget.advise.containers import ContainerOf
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
+from kubectl_gadget.advise.uses import ContainerOf
 from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
 
 _NEEDED = frozenset({FactKind.PROGRAM, FactKind.OPEN, FactKind.CAPABILITY})

@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.advise.baselines import file_name, gaps, units_by_workload
-from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
-from kubectl_gadget.advise.evidence import start_note
-from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
+from kubectl_gadget.advise.uses import (
+    ContainerOf,
+    Recipe,
+    SeenUses,
+    Use,
+    UseKind,
+    by_container,
+    by_workload,
+    start_note,
+    start_unseen,
+)
 from kubectl_gadget.behavior.facts import DENIED, Behavior, Fact, FactKind
 from kubectl_gadget.counts import some
 

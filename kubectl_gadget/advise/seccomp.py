@@ -13,11 +13,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.advise.baselines import gaps
-from kubectl_gadget.advise.containers import ContainerOf, by_container, by_workload, replicas, start_unseen
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
-from kubectl_gadget.advise.evidence import start_note
-from kubectl_gadget.advise.recipe import Recipe
-from kubectl_gadget.advise.uses import SeenUses, Use, UseKind
+from kubectl_gadget.advise.uses import (
+    ContainerOf,
+    Recipe,
+    SeenUses,
+    Use,
+    UseKind,
+    by_container,
+    by_workload,
+    replicas,
+    start_note,
+    start_unseen,
+)
 from kubectl_gadget.behavior.facts import Behavior, FactKind
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError

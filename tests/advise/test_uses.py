@@ -22,7 +22,7 @@ def test_facts_of_one_key_are_summed_exactly(rows: list[tuple[str, str, int]]) -
 
 
 def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
-    from kubectl_gadget.advise.evidence import summary, warnings
+    from kubectl_gadget.advise.uses import summary, warnings
 
     made = SeenUses(
         networkpolicy.KIND, [WatchPeriod("2026-01-01T12:00:00Z", 10.0, ("n1",), 3, ("n1 was not traced: no",))]
@@ -38,7 +38,7 @@ def test_a_run_that_is_short_lost_events_or_nodes_is_warned_of() -> None:
 
 
 def test_containers_of_which_no_replica_was_seen_to_start_are_named() -> None:
-    from kubectl_gadget.advise.evidence import warnings
+    from kubectl_gadget.advise.uses import warnings
 
     def told(made: SeenUses) -> bool:
         return any("shop/deployment/web/main" in text for text in warnings(made))

@@ -39,7 +39,7 @@ def networkpolicy(
 ) -> int:
     """Makes policies from flows, or reports what given policies would have done to them."""
     from kubectl_gadget.advise import networkpolicy as advisor
-    from kubectl_gadget.advise.advice_files import read_text
+    from kubectl_gadget.advise.documents import read_text
     from kubectl_gadget.policies.network.evaluate import read_policies
 
     if format is not None and check is not None:

@@ -32,7 +32,7 @@ Merge = Annotated[Text, flag(SHOW, "--merge FILE", "Extend this profile")]
 
 def seccomp(pods: Pods, flags: AdviseFlags, format: Format = None, merge: Merge = None) -> int:
     from kubectl_gadget.advise import seccomp as advisor
-    from kubectl_gadget.advise.advice_files import read_text
+    from kubectl_gadget.advise.documents import read_text
 
     earlier = None if merge is None else advisor.read_profile(read_text(merge), merge)
     format = format or "profile"

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from typer.models import OptionInfo
 
     from kubectl_gadget.advise.documents import Document
-    from kubectl_gadget.advise.recipe import Recipe
-    from kubectl_gadget.advise.uses import SeenUses
+    from kubectl_gadget.advise.uses import Recipe, SeenUses
     from kubectl_gadget.behavior.facts import Behavior
     from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
@@ -210,7 +209,7 @@ def write_documents(directory: Path, documents: "Sequence[Document]", ending: st
 
 def write_files(directory: Path, files: Iterable[tuple[str, str]]) -> None:
     """Writes files, each given by its name and text."""
-    from kubectl_gadget.advise.advice_files import file_in, make_directory, write_text
+    from kubectl_gadget.advise.documents import file_in, make_directory, write_text
 
     make_directory(directory)
     for name, text in files:
@@ -230,14 +229,14 @@ def print_documents(
     GadgetError when nothing was seen."""
     from dataclasses import replace
 
-    from kubectl_gadget.advise import evidence
+    from kubectl_gadget.advise import uses
 
     if not flags.watch.quiet:
-        connect.say(evidence.summary(recording))
-    for warning in (*evidence.warnings(recording), *warnings):
+        connect.say(uses.summary(recording))
+    for warning in (*uses.warnings(recording), *warnings):
         connect.say(f"warning: {warning}")
     if not recording.uses and not documents:
         raise GadgetError("nothing was observed in the selected containers, so there is no advice", "observe longer")
-    head = f"Advice of kubectl gadget: {evidence.summary(recording)}. Not complete: it covers only what was seen."
+    head = f"Advice of kubectl gadget: {uses.summary(recording)}. Not complete: it covers only what was seen."
     documents = [replace(document, comments=(head, *document.comments)) for document in documents]
     _print_or_write(documents, flags, ending)

@@ -23,7 +23,7 @@ To = Annotated[Text, flag(SHOW, "--to FILE", "Write it to this file (default: pr
 
 
 def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:
-    from kubectl_gadget.advise.advice_files import check_writable
+    from kubectl_gadget.advise.documents import check_writable
 
     path = _baseline(words, "save")
     if path.exists() and not force:
@@ -36,7 +36,7 @@ def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, for
 
 
 def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -> int:
-    from kubectl_gadget.advise.advice_files import check_writable
+    from kubectl_gadget.advise.documents import check_writable
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.comparison import ChangeKind, compare
     from kubectl_gadget.behavior.facts import merge
@@ -77,7 +77,7 @@ def _baseline(words: tuple[str, ...], command: str) -> Path:
 
 
 def _write(path: Path, found: "Behavior", with_evidence: bool) -> None:
-    from kubectl_gadget.advise.advice_files import write_text
+    from kubectl_gadget.advise.documents import write_text
     from kubectl_gadget.behavior.baseline import baseline_text
 
     text = baseline_text(found, with_evidence)

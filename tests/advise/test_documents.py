@@ -1,4 +1,4 @@
-"""Files of advisors."""
+"""Parts of workloads, for kubectl patch; and files of advisors."""
 
 from pathlib import Path
 from typing import TextIO
@@ -6,9 +6,36 @@ from typing import TextIO
 import pytest
 
 from kubectl_gadget.advise import capabilities, filesystem, networkpolicy, seccomp
-from kubectl_gadget.advise.advice_files import check_writable, make_directory, read_text, write_text, write_whole
-from kubectl_gadget.advise.recipe import Recipe
+from kubectl_gadget.advise.documents import (
+    ContainerPatch,
+    check_writable,
+    make_directory,
+    patch,
+    read_text,
+    write_text,
+    write_whole,
+)
+from kubectl_gadget.advise.uses import Recipe
 from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.kube.inventory import Workload
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"),
+    [
+        ("Deployment", "To apply this part, saved as FILE (--directory DIR): kubectl patch deployment web -n shop"),
+        ("Job", "A Job's pods cannot be changed"),
+        ("Pod", "A pod's security context cannot be changed"),
+    ],
+)
+def test_how_to_apply_a_patch_is_the_end_of_its_comments(kind: str, hint: str) -> None:
+    found = patch(Workload("shop", kind, "web"), [ContainerPatch("main")], iter(["why"]), "file")
+    why, last = found.comments
+    assert (why, found.name) == ("why", "file")
+    assert last.startswith(hint)
+
+
+# Files of advisors.
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
