@@ -43,8 +43,8 @@ if TYPE_CHECKING:  # modules that need numpy
 _STOP_SECONDS = 4.0
 """Once the run stops, nodes are abandoned after this time, whatever they send. They are not abandoned at once, since
 they may still hold what they could not send before; each session ends a moment earlier (node.END_SECONDS)."""
-_LAST_WORK_SECONDS = 8.0
-"""CPU time for what was received and not shown when the run stops."""
+_LAST_WORK_SECONDS = 4.0
+"""CPU time for what is received and not shown when the run stops, beside the wait for nodes."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _NEW_OBJECTS = 2_000

@@ -96,7 +96,9 @@ class Backlog:
         """bytes by node that were discarded at the end; complete when `take` has returned None"""
         self._closed = False
         self._end_work: float | None = None
-        """CPU time that the thread may spend until the end; None: no end is in sight"""
+        """CPU seconds that the thread may still spend; None: the run goes on"""
+        self._fair_work = 0.0
+        """the part of them that it spends before nodes that sent more than their share are discarded"""
         self._worked = 0.0
         """its CPU time at the last `take`"""
         self._next_look = 0.0
@@ -151,29 +153,44 @@ class Backlog:
         return None if ended else taken
 
     def end_within(self, seconds: float) -> None:
-        """Once the thread has worked for so long from now on, everything is discarded: whatever nodes send, a run ends.
-        Time in which the reader of the output keeps the thread waiting does not count."""
+        """Limit the thread's work to this much CPU time from now on, so that a run ends whatever nodes send. After half
+        of it, nodes that have more than their share of the queue are discarded: they cost the others nothing. After all
+        of it, everything is. Time in which the reader of the output keeps the thread waiting does not count."""
         with self._condition:
             if self._end_work is None:
-                self._end_work = seconds
+                self._end_work, self._fair_work = seconds, seconds / 2
             self._condition.notify()
 
     def _pay(self) -> None:
-        """Counts what the thread has worked, and discards all items if that was too much."""
+        """Subtract the CPU time of the thread, and discard items when half or all of it is spent."""
         worked, before = time.thread_time(), self._worked
         self._worked = worked
         with self._condition:
             if self._end_work is None:
                 return
             self._end_work -= worked - before
-            if self._end_work > 0:
-                return
-            for item in self._items:
-                if item.size:
-                    self.left_out[item.node] += item.size
-            self._items = deque(item for item in self._items if not item.size)
-            self._bytes = 0
+            if self._end_work <= 0:
+                self._discard(frozenset(item.node for item in self._items))
+            elif self._end_work <= self._fair_work:
+                self._fair_work = 0.0
+                sizes = Counter[str]()
+                for item in self._items:
+                    sizes[item.node] += item.size
+                share = self._bytes / max(1, len(sizes))
+                if len(sizes) > 1:
+                    self._discard(frozenset(node for node, size in sizes.items() if size > share))
         self._wake()
+
+    def _discard(self, nodes: frozenset[str]) -> None:
+        """Discard what these nodes have sent, but not what the client itself has added."""
+        kept = deque[Item]()
+        for item in self._items:
+            if item.size and item.node in nodes:
+                self.left_out[item.node] += item.size
+                self._bytes -= item.size
+            else:
+                kept.append(item)
+        self._items = kept
 
     def close(self) -> None:
         """Ends the queue. Items in it can still be taken."""

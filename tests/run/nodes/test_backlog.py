@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from kubectl_gadget.run.nodes import backlog as backlog_module
-from kubectl_gadget.run.nodes.backlog import Backlog, Events, Item
+from kubectl_gadget.run.nodes.backlog import Backlog, Detached, Events, Item
 
 
 def item(size: int) -> Item:
@@ -63,3 +63,25 @@ async def test_a_thousand_small_frames_leave_half_of_the_interpreter_to_the_loop
     assert await pause_after(1000, 0.2) == pytest.approx(0.2)
     assert await pause_after(1000, 30.0) == pytest.approx(1.0)
     assert await pause_after(1, 0.05) < 0.01  # one busy node is read at full speed
+
+
+async def test_at_the_end_a_node_that_floods_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = 0.0
+    monkeypatch.setattr(backlog_module.time, "thread_time", lambda: used)
+    backlog = Backlog(100 << 20)
+    for _ in range(20):
+        backlog.add(Item("flood", Events(b""), 4 << 20))
+    backlog.add(Item("quiet", Events(b""), 10))
+    backlog.add(Item("flood", Detached(), 0))
+    backlog.end_within(4.0)
+    assert [each.node for each in backlog.take(0) or []] == ["flood"]
+    used = 1.9
+    assert [each.node for each in backlog.take(0) or []] == ["flood"]
+    used = 2.1
+    assert [(each.node, each.size) for each in backlog.take(0) or []] == [("quiet", 10), ("flood", 0)]
+    assert backlog.left_out == {"flood": 18 * (4 << 20)}
+    backlog.add(Item("quiet", Events(b""), 10))
+    used = 4.1
+    assert backlog.take(0) == []
+    assert backlog.left_out["quiet"] == 10
+    assert backlog.has_room(100 << 20)
