@@ -36,8 +36,7 @@ def check(gadget: Gadget, source: str) -> None:
 
 def check_readable(gadget: Gadget, source: str) -> None:
     """Reads every column of an empty record. Raises UsageError, which names the column that cannot be read."""
-    from kubectl_gadget.rows import batch
-    from kubectl_gadget.rows.columns import members
+    from kubectl_gadget.rows import batch, members
 
     room = gadget.record.size + -gadget.record.size % 8
     data = gadget.record.size.to_bytes(8, "little") + bytes(room)

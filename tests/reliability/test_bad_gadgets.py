@@ -34,7 +34,7 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run import request
 from kubectl_gadget.run.run_options import GadgetRun
