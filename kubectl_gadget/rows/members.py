@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.gadgets.consistency import field_of
 from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, STRING_TYPES, Column, Field, Gadget, owner_source
 from kubectl_gadget.linux.network import family_name, icmp_type_name, protocol_name, tcp_flag_names, tcp_state_name
 from kubectl_gadget.linux.processes import (
@@ -23,7 +25,7 @@ from kubectl_gadget.linux.processes import (
     signal_name,
 )
 from kubectl_gadget.rows.amounts import Timestamps, bytes_text, duration_text
-from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import UNKNOWN, Owners
 from kubectl_gadget.rows.exec_id_field import read_exec_id
 from kubectl_gadget.rows.gadget_kinds import FILE_KINDS, GADGET_KINDS
@@ -218,6 +220,30 @@ def _unread_spans(batch: Batch, field: Field) -> Mask:
 def _unread_numbers(batch: Batch, field: Field) -> Mask:
     unread: Mask = batch.raw(field) == np.uint32(0xFFFFFFFF)
     return unread
+
+
+def check_readable(gadget: Gadget, source: str) -> None:
+    """Reads every column of an empty record. Raises UsageError, which names the column that cannot be read."""
+
+    room = gadget.record.size + -gadget.record.size % 8
+    data = gadget.record.size.to_bytes(8, "little") + bytes(room)
+    try:
+        rows = decode(gadget, "", data)
+        rows.cgroups()
+    except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{source}: struct {gadget.record.struct} cannot be read: {error!r}") from None
+    for column in gadget.columns:
+        try:
+            shown(rows, column)
+            for member in column_members(gadget, column):
+                template, values = member.read(rows).json()
+                template % tuple(value[0] for value in values)
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+            field = gadget.record.field(field_of(column))
+            raise UsageError(
+                f"{source}: column {column.name} cannot be read: field {field.name} has {field.size} bytes, and its"
+                f" type is {field.type}"
+            ) from None
 
 
 def shown(batch: Batch, column: Column) -> list[str]:
