@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from kubectl_gadget.gadgets.consistency import field_of
-from kubectl_gadget.gadgets.example import Example
+from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.schema import (
     HISTOGRAM_SUMS,
     NANOSECONDS,

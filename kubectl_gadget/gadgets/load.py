@@ -10,18 +10,28 @@ is pressed, so this module imports nothing that takes time.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubectl_gadget.errors import GadgetError, UsageError
 
-if TYPE_CHECKING:  # takes 10 ms
+if TYPE_CHECKING:
     from kubectl_gadget.gadgets.schema import Gadget
+
 
 BUILT = Path(__file__).parent.parent / "built"
 ARCHITECTURES = ("x86_64", "aarch64")
 """As `uname -m` names them. A wheel has patches for the objects of the second."""
 PATCH = ".patch"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command line and its purpose. It is not in schema.py, which takes 7 ms: every help page needs it."""
+
+    command: str
+    description: str
 
 
 class GadgetSummary(NamedTuple):

@@ -20,8 +20,13 @@ import io
 import json
 import lzma
 import marshal
+import os
+import re
+import signal
+import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import MAGIC_NUMBER
@@ -30,13 +35,145 @@ from typing import Any, NamedTuple
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.gadgets import debian, zstd_stub
 from kubectl_gadget.gadgets.inputs import write, write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
 
-# Compiles the modules that each session of an agent imports, for its payload. On a node that would take 0.2 s of
-# CPU time, and a pod on demand has only one session.
+# Libraries: libbpf and its dependencies from Debian's packages, for any architecture, with mmdebstrap and without root.
+# The trap: when mmdebstrap cannot write its whole archive, it sends SIGHUP to its process group, which may be that of
+# make and all tests.
 
+SUITE = "trixie"
+PACKAGES = {
+    "libz.so.1": "zlib1g",
+    "libelf.so.1": "libelf1t64",
+    "libbpf.so.1": "libbpf1",
+}
+"""Libraries in the order in which they are loaded: each needs only earlier ones, and libzstd."""
+_DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
+_VERSIONS = "versions"
+_HOOK = (
+    'for deb in "$1"/var/cache/apt/archives/*.deb; do '
+    f'dpkg-deb -W --showformat=\'${{Package}} ${{Version}}\\n\' "$deb" >>"$1"/{_VERSIONS}; done'
+)
+_SECONDS = 600
+
+
+def fetch(machine: str, folder: Path) -> None:
+    """Writes the libraries, their packages' licences, and libraries.json with their versions into `folder`, which must
+    not exist. Raises GadgetError."""
+    members = _members(_archive(machine))
+    versions = dict(line.split() for line in members[_VERSIONS].decode().splitlines())
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
+    temporary.mkdir(parents=True)
+    libraries = []
+    for soname, package in PACKAGES.items():
+        path = next((name for name in members if re.search(rf"/{re.escape(soname)}$", name)), None)
+        licence = members.get(f"usr/share/doc/{package}/copyright")
+        if path is None or licence is None:
+            raise GadgetError(f"Debian's {package} for {machine} has no {soname}, or no licence")
+        (temporary / soname).write_bytes(members[path])
+        (temporary / f"{package}.copyright").write_bytes(licence)
+        libraries.append({"soname": soname, "package": package, "version": versions[package]})
+    (temporary / "libraries.json").write_text(json.dumps(libraries, indent=1) + "\n")
+    try:
+        temporary.rename(folder)
+    except OSError:  # another build has created it in the meantime
+        if not folder.is_dir():
+            raise
+
+
+def _archive(machine: str) -> bytes:
+    packages = ",".join(PACKAGES.values())
+    command = ["mmdebstrap", "--quiet", "--variant=extract", f"--architectures={_DEBIAN[machine]}"]
+    command += [f"--extract-hook={_HOOK}", f"--include={packages}", SUITE, "-"]
+    try:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        ) as process:
+            try:
+                found, said = process.communicate(timeout=_SECONDS)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGINT)
+                raise
+    except FileNotFoundError:
+        raise GadgetError(
+            "mmdebstrap, which takes libbpf from Debian, is not installed", "apt-get install mmdebstrap"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise GadgetError(f"mmdebstrap did not finish within {_SECONDS} s") from None
+    if process.returncode:
+        last = (said.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+        raise GadgetError(f"cannot get libbpf for {machine} from Debian: {last}", "check the network")
+    return found
+
+
+def _members(archive: bytes) -> dict[str, bytes]:
+    """Files by path; links are included under their own names."""
+    found: dict[str, bytes] = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar.getmembers():
+            name = member.name.removeprefix("./")
+            if member.isfile() or (member.issym() and ".so" in name):
+                try:
+                    file = tar.extractfile(member)
+                except KeyError:
+                    continue  # a link to a missing file
+                if file is not None:
+                    found[name] = file.read()
+    return found
+
+
+# A libzstd of 5 KB that refuses everything. libelf cannot be loaded without libzstd, which was a third of what a node
+# is sent. It needs it for compressed sections only, which neither libbpf nor our objects use. The trap: a section of a
+# container's file may claim to be compressed, so the functions exist, and fail as libelf expects.
+
+SONAME = "libzstd.so.1"
+FUNCTIONS = ("ZSTD_compressStream2", "ZSTD_createCCtx", "ZSTD_decompress", "ZSTD_freeCCtx", "ZSTD_isError")
+"""All that libelf calls."""
+_MACHINES = {
+    "x86_64": (62, bytes.fromhex("b801000000c3")),  # mov $1, %eax; ret
+    "aarch64": (183, bytes.fromhex("20008052c0035fd6")),  # mov w0, #1; ret
+}
+"""e_machine, and what each function does: it returns 1. From ZSTD_isError, that means failure."""
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_ENTRY = struct.Struct("<qQ")
+_PAGE = 1 << 16
+"""The largest of arm64."""
+_DYNAMIC_AT = 1 << 12
+"""Where the dynamic section is in the file. The loader writes to it, so in memory it is in the second page."""
+
+
+def make(machine: str) -> bytes:
+    """Returns the shared library for an architecture as `uname -m` names it."""
+    number, code = _MACHINES[machine]
+    code_at = _HEADER.size + 4 * _SEGMENT.size
+    names, symbols = b"\0", bytes(_SYMBOL.size)
+    for name in FUNCTIONS:
+        symbols += _SYMBOL.pack(len(names), 0x12, 0, 1, code_at, len(code))  # global, a function
+        names += name.encode() + b"\0"
+    symbols_at = code_at + 8
+    hashes_at = symbols_at + len(symbols)
+    hashes = struct.pack(f"<{len(FUNCTIONS) + 4}I", 1, len(FUNCTIONS) + 1, 1, 0, *range(2, len(FUNCTIONS) + 1), 0)
+    names_at = hashes_at + len(hashes)
+    tags = ((14, len(names)), (4, hashes_at), (5, names_at), (6, symbols_at), (10, len(names) + len(SONAME) + 1))
+    dynamic = b"".join(_ENTRY.pack(*tag) for tag in (*tags, (11, _SYMBOL.size), (0, 0)))
+    end, dynamic_at = names_at + len(names) + len(SONAME) + 1, _PAGE + _DYNAMIC_AT
+    segments = (
+        (1, 5, 0, 0, 0, end, end, _PAGE),  # loaded, to read and to execute
+        (1, 6, _DYNAMIC_AT, dynamic_at, dynamic_at, len(dynamic), len(dynamic), _PAGE),  # loaded, to read and to write
+        (2, 6, _DYNAMIC_AT, dynamic_at, dynamic_at, len(dynamic), len(dynamic), 8),  # the dynamic section
+        (0x6474E551, 6, 0, 0, 0, 0, 0, 16),  # the stack needs no right to execute
+    )
+    head = _HEADER.pack(b"\x7fELF\2\1\1", 3, number, 1, 0, _HEADER.size, 0, 0, 64, _SEGMENT.size, 4, 64, 0, 0)
+    head += b"".join(_SEGMENT.pack(*segment) for segment in segments)
+    text = head + code.ljust(8, b"\0") + symbols + hashes + names + SONAME.encode() + b"\0"
+    return text.ljust(_DYNAMIC_AT, b"\0") + dynamic
+
+
+# The modules that each session of an agent imports are compiled here. On a node that would take 0.2 s of CPU time, and
+# a pod on demand has only one session.
 
 _IMPORTED = (
     "kubectl_gadget.agent.__main__",
@@ -74,16 +211,12 @@ def compiled_modules(package: Path) -> dict[str, bytes]:
     return {path.removeprefix(f"{package.name}/"): _PYC_HEAD + code for path, code in found.items()}
 
 
-# Builds the agent that is sent to nodes: for each architecture a zip of its modules, some of them also compiled
-# (compiled_modules.py), its objects and libbpf.
-
-
 # The parts of an agent are found by following its imports. All modules in kubectl_gadget/agent belong to it, since
 # some are imported by name at run time. The trap: imports inside functions count, since the agent imports late to
 # stay small; imports for type checkers only do not.
 _PACKAGE = "kubectl_gadget"
 TEXTS = ("bootstrap.py", "unpacking.py")
-"""Files of the agent that are run as text (pack_payload.py) and never imported."""
+"""Files of the agent that are run as text and never imported."""
 _OWN_OBJECTS = ("own_elf", "own_object", "own_program")
 """The functions that load the agent's own objects by name (agent/bpf/own_objects.py)."""
 
@@ -182,7 +315,7 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
     for machine in architectures:
         libraries = built / "libraries" / machine
         if not libraries.is_dir():
-            debian.fetch(machine, libraries)
+            fetch(machine, libraries)
         zipped, own = _zipped(*_files(package, parts.objects, modules, built, machine, libraries))
         first = _compact(package / _HEAD).encode() + zipped
         if first != (common := common or first):
@@ -231,10 +364,10 @@ def _files(
     for name in objects:
         own[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
     versions = {one["soname"]: one["version"] for one in json.loads((libraries / "libraries.json").read_text())}
-    data = zstd_stub.make(machine)
-    own[f"built/libraries/{zstd_stub.SONAME}"] = data
-    entries = [_library(zstd_stub.SONAME, "kubectl-gadget", __version__, data)]
-    for soname, debian_package in debian.PACKAGES.items():
+    data = make(machine)
+    own[f"built/libraries/{SONAME}"] = data
+    entries = [_library(SONAME, "kubectl-gadget", __version__, data)]
+    for soname, debian_package in PACKAGES.items():
         data = (libraries / soname).read_bytes()
         own[f"built/libraries/{soname}"] = data
         common[f"licences/{debian_package}"] = (libraries / f"{debian_package}.copyright").read_bytes()

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.rows import NO_ROWS, Collector, Rows
+from kubectl_gadget.rows.collector import Collector
+from kubectl_gadget.rows.rows import NO_ROWS, Rows
 
 
 @dataclass

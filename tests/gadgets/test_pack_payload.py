@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.gadgets import pack_payload, zstd_stub
-from kubectl_gadget.gadgets.debian import PACKAGES
+from kubectl_gadget.gadgets import pack_payload
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
+from kubectl_gadget.gadgets.pack_payload import PACKAGES
 
 pytestmark = pytest.mark.compiled
 
@@ -96,7 +96,7 @@ def test_libraries_are_of_its_architecture_and_have_versions_hashes_and_licences
     archive = zipfile.ZipFile(io.BytesIO(lzma.decompress(data)))
     manifest = json.loads(archive.read("kubectl_gadget/built/libraries/manifest.json"))
     assert manifest["architecture"] == machine
-    assert [library["soname"] for library in manifest["libraries"]] == [zstd_stub.SONAME, *PACKAGES]
+    assert [library["soname"] for library in manifest["libraries"]] == [pack_payload.SONAME, *PACKAGES]
     for library in manifest["libraries"]:
         elf = archive.read(f"kubectl_gadget/built/libraries/{library['soname']}")
         assert int.from_bytes(elf[18:20], "little") == MACHINES[machine]

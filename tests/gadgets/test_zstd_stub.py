@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.gadgets import zstd_stub
-from kubectl_gadget.gadgets.debian import PACKAGES
+from kubectl_gadget.gadgets import pack_payload
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
+from kubectl_gadget.gadgets.pack_payload import PACKAGES
 
 LOAD = """
 import ctypes, sys
@@ -29,8 +29,8 @@ print(libelf.elf_strptr(ctypes.c_void_p(libelf.elf_memory(data, len(data))), 1, 
 @pytest.mark.skipif(sys.platform != "linux", reason="the libraries are Linux's")
 def test_libbpf_loads_and_a_compressed_section_is_refused(tmp_path: Path) -> None:
     machine = os.uname().machine
-    stub = tmp_path / zstd_stub.SONAME
-    stub.write_bytes(zstd_stub.make(machine))
+    stub = tmp_path / pack_payload.SONAME
+    stub.write_bytes(pack_payload.make(machine))
     words = [sys.executable, "-c", LOAD + READ_COMPRESSED, str(stub)]
     words += [str(BUILT / "libraries" / machine / soname) for soname in PACKAGES]
     done = subprocess.run(words, input=_with_compressed_names(), capture_output=True, check=False)
@@ -50,7 +50,7 @@ def _with_compressed_names() -> bytes:
 @pytest.mark.parametrize("machine", ARCHITECTURES)
 def test_what_the_loader_writes_to_has_pages_of_its_own_with_pages_of_any_size(machine: str) -> None:
     """arm64 has pages of 4, 16 or 64 KiB."""
-    elf = zstd_stub.make(machine)
+    elf = pack_payload.make(machine)
     segments = [struct.unpack_from("<IIQQQQQQ", elf, 64 + number * 56) for number in range(4)]
     code, data = (one for one in segments if one[0] == 1)
     for page in (1 << 12, 1 << 14, 1 << 16):

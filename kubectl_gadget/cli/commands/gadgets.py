@@ -36,7 +36,7 @@ from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
 from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.values import object_names
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.gadgets.example import Example
+from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.run.run_options import GadgetRun
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from kubectl_gadget.cli.flags.flag_declaration import CLUSTER, ENGINE, WHERE
-from kubectl_gadget.gadgets.example import Example
+from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.yaml_files import own_data
 
 if TYPE_CHECKING:

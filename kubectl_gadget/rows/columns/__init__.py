@@ -1,0 +1,1 @@
+"""Interprets the fields of a batch as columns of values, for filters and for output."""
