@@ -21,11 +21,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.gadgets.compiler import find_clang
 from tests.leftovers import unmount_what_dead_runs_left
-from tests.needs import MARKS, MachineAndOthers, has_no_unit_test, is_unit, mark_all, order
+from tests.needs import (
+    MARKS,
+    WITHOUT_UNIT_TESTS,
+    MachineAndOthers,
+    is_unit,
+    mark_all,
+    order,
+    prepare_worker,
+    tell_scheduler,
+)
 from tests.signals import set_defaults_for_children
 from tests.vm.results import AT_THE_END
 
@@ -44,7 +54,8 @@ _MOST_DESCRIPTORS = 16
 """Descriptors that the tests of a file may leave open, such as those of objects that are loaded once."""
 _CLOSING_SECONDS = 10
 
-PROJECT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+PROJECT = TESTS.parent
 collect_ignore: list[str] = []
 if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists():
     # These have one test for each gadget, or column.
@@ -78,6 +89,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return MachineAndOthers(config, log)
 
 
+def pytest_configure_node(node: WorkerController) -> None:
+    prepare_worker(node)
+
+
 class _Folder(pytest.Package):
     """A folder of tests that is listed once. pytest lists its folder again for each file that is an argument, and in a
     virtual machine eighty are."""
@@ -95,14 +110,17 @@ def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if config.getoption("--unit") and has_no_unit_test(collection_path) else None
+    is_left_out = (
+        config.getoption("--unit") and collection_path.parent == TESTS and collection_path.name in WITHOUT_UNIT_TESTS
+    )
+    return True if is_left_out and config.getoption("--unit") else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Marks tests before -m selects, and orders them after pytest has put those together that share a fixture."""
     distributed = hasattr(config, "workerinput")
-    mark_all(items, config.option.reruns or 0, distributed)
+    mark_all(items, config.option.reruns or 0)
     if config.getoption("--unit"):
         config.hook.pytest_deselected(items=[item for item in items if not is_unit(item)])
         items[:] = [item for item in items if is_unit(item)]
@@ -115,6 +133,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
     yield
     order(items, distributed)
+    if distributed:
+        tell_scheduler(items, config.workerinput)
 
 
 @pytest.hookimpl(tryfirst=True)

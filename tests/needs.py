@@ -2,19 +2,20 @@
 processes.
 
 `make check` runs the tests that have none of these marks: as any user, with no network except loopback, on Linux and
-macOS. A mark is in the test's file, or comes from its folder or from a fixture that it uses.
-
-The trap: with -n, the process that distributes the tests knows their names but not their marks, so it finds the tests
-that need the machine exclusively by their text. `mark_all` rejects a marked test that was not found this way.
+macOS. A mark stands in the test's file, or comes from its folder or from a fixture that it uses.
 """
 
-import ast
-import re
-from functools import cache
+import json
+import os
+from collections.abc import Mapping
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 PROJECT = Path(__file__).resolve().parent.parent
 OF_THE_MACHINE = ("bpf", "cluster", "root")
@@ -24,51 +25,18 @@ MARKS = (*OF_THE_MACHINE, "vm", "network", "compiled", "slow")
 RERUN = ("bpf", "vm", "root")
 """Marks of tests that depend on other activity on this machine: programs in its kernel, virtual machines, containers.
 Other tests are not rerun."""
+WITHOUT_UNIT_TESTS = ("bpf", "real_cluster", "vm")
+"""Folders that `make check` need not import, a quarter of what the collection of its tests would take."""
 
+_LIST = "tests_of_the_machine"
+"""The member of a worker's input with the file that lists tests that need the machine for themselves"""
 _LONGEST = "tests/vm/test_kernel.py"
 _FOLDERS = {"tests/vm/": "vm"}
 _FIXTURES = {"pods": "root", "tracefs": "root", "catalogue_built": "compiled"}
-_TEXT = re.compile(rf"mark\.({'|'.join(OF_THE_MACHINE)})\b|\bpods: DemoPods\b|\btracefs\b")
-_OF_THE_FILE = re.compile(r"^pytestmark = (?:\[\n.*?^\]|.*?$)", re.MULTILINE | re.DOTALL)
-_MARK_OR_FIXTURE = re.compile(rf"""mark\.({"|".join(MARKS)})\b|"({"|".join(_FIXTURES)})\"""")
 
 
-@cache
-def _on_the_machine(file: str) -> frozenset[str] | None:
-    """Names of the tests and fixtures in a file that need the machine exclusively, by their text or by the names in it;
-    None: all do."""
-    text = (PROJECT / file).read_text()
-    if not _TEXT.search(text):
-        return frozenset()
-    lines = text.split("\n")
-    functions: dict[str, str] = {}
-    found: set[str] = set()
-    for node in ast.parse(text).body:
-        first = min(part.lineno for part in (node, *getattr(node, "decorator_list", ())))
-        own = "\n".join(lines[first - 1 : node.end_lineno])
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            functions[node.name] = own
-        elif _TEXT.search(own):
-            return None
-    more = {name for name, own in functions.items() if _TEXT.search(own)}
-    while more:
-        found |= more
-        names = re.compile(rf"\b({'|'.join(found)})\b")
-        more = {name for name, own in functions.items() if name not in found and names.search(own)}
-    return frozenset(found)
-
-
-def uses_the_machine(nodeid: str) -> bool:
-    """Whether a test needs the machine exclusively. It is named by its file, relative to the project's folder, and its
-    name."""
-    file, _, name = nodeid.partition("::")
-    found = _on_the_machine(file)
-    return found is None or name.partition("[")[0] in found
-
-
-def mark_all(items: list[pytest.Item], reruns: int, distributed: bool) -> None:
-    """Adds the marks that come from folders and fixtures, and marks the tests that are rerun. Raises UsageError if the
-    tests are distributed, and one that needs the machine was not found by its text."""
+def mark_all(items: list[pytest.Item], reruns: int) -> None:
+    """Add the marks that come from folders and fixtures, and mark the tests that are rerun."""
     for item in items:
         marks = {mark for folder, mark in _FOLDERS.items() if item.nodeid.startswith(folder)}
         marks |= {mark for fixture, mark in _FIXTURES.items() if fixture in getattr(item, "fixturenames", ())}
@@ -76,22 +44,30 @@ def mark_all(items: list[pytest.Item], reruns: int, distributed: bool) -> None:
             item.add_marker(mark)
         if reruns and item.get_closest_marker("flaky") is None and _has(item, RERUN):
             item.add_marker(pytest.mark.flaky(reruns=reruns))
-        if distributed and _of_the_machine(item) and not uses_the_machine(item.nodeid):
-            raise pytest.UsageError(f"{item.nodeid} needs the machine for itself: write its mark above it")
+
+
+@cache
+def _folder() -> "TemporaryDirectory[str]":
+    return TemporaryDirectory()
+
+
+def prepare_worker(node: WorkerController) -> None:
+    """Name the file for tell_scheduler()."""
+    node.workerinput[_LIST] = f"{_folder().name}/{_LIST}"
+
+
+def tell_scheduler(items: list[pytest.Item], worker_input: Mapping[str, Any]) -> None:
+    """List the tests that need the machine for themselves: the process that distributes the tests knows their names
+    but not their marks. Each worker lists the same tests, before it reports its own."""
+    path = Path(worker_input[_LIST])
+    own = path.with_name(f"{path.name}.{os.getpid()}")
+    own.write_text(json.dumps([item.nodeid for item in items if _of_the_machine(item)]))
+    own.replace(path)
 
 
 def is_unit(item: pytest.Item) -> bool:
-    """Whether `make check` runs the test."""
+    """Return True if `make check` runs the test."""
     return not _has(item, MARKS)
-
-
-def has_no_unit_test(path: Path) -> bool:
-    """Whether the marks above all tests of a file, or of its folder, say so. It need not be imported then, which is a
-    third of what the collection of unit tests would take."""
-    if any(f"{path.relative_to(PROJECT)}/".startswith(folder) for folder in _FOLDERS):
-        return True
-    marks = _OF_THE_FILE.search(path.read_text()) if path.suffix == ".py" else None
-    return marks is not None and _MARK_OR_FIXTURE.search(marks[0]) is not None
 
 
 def order(items: list[pytest.Item], distributed: bool) -> None:
@@ -106,7 +82,7 @@ def order(items: list[pytest.Item], distributed: bool) -> None:
             return (0.5 if files[item] == _LONGEST else 1) if distributed else 2
         if not distributed:
             return 1 if _of_the_machine(item) else 0
-        if uses_the_machine(item.nodeid):
+        if _of_the_machine(item):
             return 0.25 if "installed" in getattr(item, "fixturenames", ()) else 0
         return 2 if files[item] in long else 3
 
@@ -118,10 +94,13 @@ class MachineAndOthers(LoadScopeScheduling):
     other tests, file by file, in whichever process is free."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        if file.startswith("tests/vm/"):
+        if nodeid.startswith("tests/vm/"):
             return nodeid
-        return "the machine" if uses_the_machine(nodeid) else file
+        return "the machine" if nodeid in self._of_the_machine else nodeid.partition("::")[0]
+
+    @cached_property
+    def _of_the_machine(self) -> frozenset[str]:
+        return frozenset(json.loads(Path(_folder().name, _LIST).read_text()))
 
 
 def _of_the_machine(item: pytest.Item) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import PROJECT, uses_the_machine
+from tests.needs import PROJECT
 from tests.vm import machine
 from tests.vm.machine import BOOTED, Kernel, MachineRun
 from tests.vm.repeated import FOR_IO_URING, differs, repeated
@@ -60,42 +60,6 @@ def test_of_an_optional_hook_for_io_uring_its_tests_run_beside_the_first(name: s
     assert "::" in first
     assert others
     assert all("io_uring" in word for word in others)
-
-
-@pytest.mark.parametrize(
-    ("test", "expected"),
-    [
-        ("tests/bpf/test_trace_open.py::test_each_openat_is_seen_once", True),
-        ("tests/agent/symbols/test_mapped_files.py::test_the_file_that_was_found_is_opened", True),
-        ("tests/agent/kernel/test_kernel_hooks.py::test_lsm_hooks_are_found_by_name", False),
-    ],
-)
-def test_only_tests_that_need_the_machine_run_one_after_another(test: str, expected: bool) -> None:
-    assert uses_the_machine(test) is expected
-
-
-def test_a_test_that_uses_a_fixture_that_needs_the_machine_needs_it_too(tmp_path: Path) -> None:
-    mark = "mark.b" + "pf"
-    file = tmp_path / "test_some.py"
-    file.write_text(f"""
-@pytest.{mark}
-@pytest.mark.parametrize("number", [1, 2])
-def test_marked(number): ...
-
-@pytest.fixture
-def started(trace{"fs"}): ...
-
-@pytest.fixture
-def ready(started): ...
-
-def test_by_its_fixture(ready): ...
-
-def test_plain(): ...
-""")
-    found = {
-        name: uses_the_machine(f"{file}::{name}") for name in ("test_marked[1]", "test_by_its_fixture", "test_plain")
-    }
-    assert found == {"test_marked[1]": True, "test_by_its_fixture": True, "test_plain": False}
 
 
 def test_results_name_the_slowest_tests_and_why_others_were_skipped() -> None:
