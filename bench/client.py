@@ -32,7 +32,7 @@ from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import ContainerFilter, Identity
+from kubectl_gadget.rows.containers import ContainerFilter, Identity
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from kubectl_gadget.wire.client_messages import FilterSpec

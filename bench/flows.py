@@ -38,9 +38,9 @@ from kubectl_gadget.flows.page import LivePage
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.merge import TimeMerge
-from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.views import RowWriter, Value
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 OURS = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows", "--local", "--host", "-o", "json"]

@@ -21,8 +21,8 @@ from aiohttp import WSMsgType, web
 from kubectl_gadget import __version__
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.rows.columns.file_kinds import NO_OPEN_FLAGS
-from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.gadget_kinds import NO_OPEN_FLAGS
+from kubectl_gadget.rows.views import RowWriter, Value
 from kubectl_gadget.wire.frames import EventsHeader, FrameDecoder, FrameType, encode
 from tests.fake_cluster import FakeCluster
 from tests.json_frames import encode_json

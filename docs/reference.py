@@ -31,7 +31,7 @@ from kubectl_gadget.cli.help.help_pages import Page
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.gadgets.consistency import field_of
 from kubectl_gadget.gadgets.schema import Column, Field, Gadget
-from kubectl_gadget.rows.columns.members import column_members, row_members
+from kubectl_gadget.rows.members import column_members, row_members
 
 DOCS = Path(__file__).parent
 _NOTE = "<!-- Written by python -m docs.reference, which a test compares with this file. -->\n"

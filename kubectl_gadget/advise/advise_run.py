@@ -17,7 +17,7 @@ from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
 from kubectl_gadget.recording.replay_run import replayed
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts
 from kubectl_gadget.run.live_run import run_to_end

@@ -10,7 +10,7 @@ from typing import Any
 
 from kubectl_gadget.counts import count, some
 from kubectl_gadget.kube.inventory import Inventory, Workload
-from kubectl_gadget.rows.container_lookup import SANDBOX
+from kubectl_gadget.rows.containers import SANDBOX
 
 Use = dict[str, Any]
 Watched = tuple[str, str, str]

@@ -193,7 +193,8 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     del container["livenessProbe"]
     _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
     del pod["nodeSelector"], pod["affinity"]
-    pod |= {"nodeName": node, "restartPolicy": "Never"}
+    # Without a grace period a pod is gone from the API at once, so a node that has died does not keep the namespace.
+    pod |= {"nodeName": node, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}
     metadata = {
         "generateName": f"agent-{run}-",
         "namespace": options.namespace,

@@ -29,6 +29,8 @@ _HOPELESS = frozenset(
         "ContainerCannotRun",
     }
 )
+_RETRIED = ("deadline exceeded", "is reserved for", "timed out")
+"""in the kubelet's message: the runtime was too slow, or still holds the name of the attempt before"""
 _USUAL = frozenset({"Pending", "ContainerCreating"})
 """Normal states of a starting pod, which are not reported."""
 _IMAGE_REMEDY = (
@@ -70,7 +72,7 @@ def trouble(pod: Object) -> DeployError | None:
             return DeployError(f"{where} does not start: {NO_PYTHON} ({container.get('image', '')})", OTHER_IMAGE)
         if ended is not None:
             return DeployError(f"{where} ended with exit code {ended.get('exitCode')}: {_last_line(ended)}")
-        if waiting.get("reason") in _HOPELESS:
+        if waiting.get("reason") in _HOPELESS and not _is_retried(waiting):
             reason, image = waiting["reason"], container.get("image", "")
             if is_without_python(str(waiting.get("message"))):
                 return DeployError(f"{where} does not start: {NO_PYTHON} ({image})", OTHER_IMAGE)
@@ -82,6 +84,12 @@ def trouble(pod: Object) -> DeployError | None:
     if "deletionTimestamp" in pod["metadata"]:
         return DeployError(f"{where} is being deleted")
     return None
+
+
+def _is_retried(waiting: Object) -> bool:
+    """Return True if a container could not be created in time, which a busy node's kubelet tries again."""
+    message = str(waiting.get("message"))
+    return waiting.get("reason") == "CreateContainerError" and any(words in message for words in _RETRIED)
 
 
 def _last_line(ended: Object) -> str:

@@ -23,21 +23,13 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.extras import require
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.sink import WholeSink
+from kubectl_gadget.rows.amounts import Timestamps
 from kubectl_gadget.rows.batch import Batch, decode, join
-from kubectl_gadget.rows.columns.histogram import Buckets
-from kubectl_gadget.rows.columns.members import row_members
-from kubectl_gadget.rows.columns.texts import (
-    CodedMarks,
-    CodedTexts,
-    FixedTexts,
-    Nulls,
-    SpanTexts,
-    SpeltTexts,
-    until_nul,
-)
-from kubectl_gadget.rows.columns.wall_time import Timestamps
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
+from kubectl_gadget.rows.histogram import Buckets
+from kubectl_gadget.rows.members import row_members
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.texts import CodedMarks, CodedTexts, FixedTexts, Nulls, SpanTexts, SpeltTexts, until_nul
 from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers, Type, Vector, different, exact, is_exact
 from kubectl_gadget.run.coverage import Coverage, missing
 

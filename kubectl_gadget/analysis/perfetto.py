@@ -16,7 +16,7 @@ from kubectl_gadget.output.columns import EVENT
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import StreamSink
-from kubectl_gadget.rows.columns.wall_time import nanoseconds
+from kubectl_gadget.rows.amounts import nanoseconds
 from kubectl_gadget.rows.rows import Rows
 
 _DURATIONS = ("duration", "latency", "run_time")

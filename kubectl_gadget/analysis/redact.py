@@ -21,7 +21,7 @@ from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import stored
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.columns.text_kinds import join_path
+from kubectl_gadget.rows.kinds import join_path
 from kubectl_gadget.wire.frames import FrameType, split_events
 from kubectl_gadget.wire.message import parse
 

@@ -25,7 +25,7 @@ from kubectl_gadget.output.sink import Sink, TakingSink
 from kubectl_gadget.recording import recording_places
 from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, recorded_end
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import CAUSES, Coverage, Doubt, doubts
 from kubectl_gadget.run.live_run import run_to_end

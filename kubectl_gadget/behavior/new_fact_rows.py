@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kubectl_gadget.behavior.comparison import Change
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import Container
-from kubectl_gadget.rows.row_writer import RowWriter, made_gadget, place
+from kubectl_gadget.rows.containers import Container
+from kubectl_gadget.rows.views import RowWriter, made_gadget, place
 
 _TEXTS = ("comm", "level", "risk", "kind", "program", "value", "text", "attack", "workload", "fact", "doubt")
 GADGET = made_gadget(Path(__file__).with_suffix(".yaml"))

@@ -26,7 +26,7 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 
 _OPENS, _PROCESSES = "trace_open", "trace_process"

@@ -23,8 +23,8 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.members import member_values
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
+from kubectl_gadget.rows.members import member_values
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import CAUSES, Coverage, doubts
 from kubectl_gadget.wire.policy_events.body import rfc3339

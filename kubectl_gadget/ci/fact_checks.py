@@ -24,7 +24,7 @@ from kubectl_gadget.kube.seen_inventory import SeenInventory
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 
 _NAMED = Subject()

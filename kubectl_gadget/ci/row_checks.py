@@ -21,8 +21,8 @@ from kubectl_gadget.observe.decoders import decoder
 from kubectl_gadget.observe.story import PROCESSES
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.members import member_values
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
+from kubectl_gadget.rows.members import member_values
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wire.policy_events.body import rfc3339
 from kubectl_gadget.wire.policy_events.event import PolicyEvent

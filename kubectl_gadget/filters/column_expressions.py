@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from kubectl_gadget.filters import cel
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.kind import Member
-from kubectl_gadget.rows.columns.texts import Texts
+from kubectl_gadget.rows.kinds import Member
+from kubectl_gadget.rows.texts import Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers
 
 # Conditions and numbers for whole columns: CEL's logic with errors as a third result, and its arithmetic.

@@ -21,8 +21,8 @@ from kubectl_gadget.filters.column_expressions import NotVectorized, ThreeValued
 from kubectl_gadget.filters.pushdown import kernel_parameters
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.kind import Member
-from kubectl_gadget.rows.columns.members import filter_members, unread_members
+from kubectl_gadget.rows.kinds import Member
+from kubectl_gadget.rows.members import filter_members, unread_members
 from kubectl_gadget.rows.vectors import Mask
 
 __all__ = ["Filter", "compile_filter", "kernel_parameters"]

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 from kubectl_gadget.kube.inventory import Workload
-from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text
+from kubectl_gadget.rows.amounts import bytes_text, duration_text
 from kubectl_gadget.rows.community_id import community_id
 from kubectl_gadget.wire.policy_events.body import rfc3339
 

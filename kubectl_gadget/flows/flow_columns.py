@@ -21,7 +21,7 @@ from kubectl_gadget.output.columns import JoinedColumns
 from kubectl_gadget.output.escape import csv_line, json_line
 from kubectl_gadget.output.machine import csv_cell
 from kubectl_gadget.output.row_texts import LATE
-from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.amounts import Timestamps
 from kubectl_gadget.rows.community_id import community_id, tcp_ids
 from kubectl_gadget.rows.vectors import Mask, Numbers, pick
 

@@ -22,7 +22,7 @@ from kubectl_gadget.flows.flow import (
 )
 from kubectl_gadget.flows.plain_flows import Integers, PlainConnections, PlainEvents
 from kubectl_gadget.output.columns import JoinedColumns
-from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_texts
+from kubectl_gadget.rows.amounts import bytes_text, duration_texts
 from kubectl_gadget.rows.vectors import Mask, different
 
 T = TypeVar("T")

@@ -11,10 +11,9 @@ from kubectl_gadget.flows.plain_flows import Objects
 from kubectl_gadget.output.columns import Heading
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED
-from kubectl_gadget.rows.columns.members import LATE_MARK
-from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text
-from kubectl_gadget.rows.columns.texts import Memo
-from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.amounts import Timestamps, bytes_text, duration_text
+from kubectl_gadget.rows.members import LATE_MARK
+from kubectl_gadget.rows.texts import Memo
 from kubectl_gadget.rows.vectors import pick
 
 HEADINGS = (

@@ -14,8 +14,8 @@ from kubectl_gadget.flows.flow_columns import flow_ids
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.plain_flows import Integers, Objects
 from kubectl_gadget.flows.records import FLOW, who_members
-from kubectl_gadget.rows.columns.kind import Member
-from kubectl_gadget.rows.columns.texts import CodedMarks, Nulls, TextLists, Texts
+from kubectl_gadget.rows.kinds import Member
+from kubectl_gadget.rows.texts import CodedMarks, Nulls, TextLists, Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers, SomeNumbers, Type, Vector, pick
 from kubectl_gadget.wire.policy_events.body import rfc3339
 

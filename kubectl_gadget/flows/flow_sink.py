@@ -20,8 +20,7 @@ from kubectl_gadget.output.machine import gap_record
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.rows.collector import Transform
-from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.rows import Rows, Transform
 
 Listener = Callable[[Sequence[FlowEvent]], object]
 

@@ -42,9 +42,8 @@ from kubectl_gadget.flows.plain_flows import (
     Tables,
     choose,
 )
+from kubectl_gadget.rows.amounts import duration_text, nanoseconds
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.rounded_amounts import duration_text
-from kubectl_gadget.rows.columns.wall_time import nanoseconds
 
 Row = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from kubectl_gadget.counts import count
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.rows.columns.rounded_amounts import bytes_text
+from kubectl_gadget.rows.amounts import bytes_text
 
 _MOST_PORTS, _MOST_PROCESSES = 1000, 100
 """On one edge. Containers choose ports and names."""

@@ -32,7 +32,7 @@ from kubectl_gadget.observe.decoders import process_events
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.services import Surroundings
 from kubectl_gadget.wire.policy_events.exec_id import ExecId

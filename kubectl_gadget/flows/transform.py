@@ -1,4 +1,4 @@
-"""Makes flows of the rows of the network gadgets. A Transform of rows/collector.py.
+"""Makes flows of the rows of the network gadgets. A Transform of rows/rows.py.
 
 The trap: late rows are older than all others of a chunk, and their flows may have been shown already; so they are added
 first, and the events that they make are marked as late.

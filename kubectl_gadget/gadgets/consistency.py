@@ -1,10 +1,10 @@
 """Checks that a gadget is consistent: columns and fields, sums, parameters and variables.
 
-A build checks its result; loading checks gadgets that were built elsewhere, or damaged. The trap: types alone do not
-say whether a column can be read, since a typedef may have any size; so every column is tried on an empty record.
+A build checks its result; loading checks gadgets that were built elsewhere, or damaged. Types alone do not say whether
+a column can be read, since a typedef may have any size: rows/members.py tries every column of a user's own gadget.
 """
 
-from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import NANOSECONDS, Column, Gadget, RecordLayout, owner_source
 
 _MOST_BYTES = 1 << 16
@@ -32,32 +32,6 @@ def check(gadget: Gadget, source: str) -> None:
     _check_columns(gadget, source)
     _check_totals(gadget, source)
     _check_parameters(gadget, source)
-
-
-def check_readable(gadget: Gadget, source: str) -> None:
-    """Reads every column of an empty record. Raises UsageError, which names the column that cannot be read."""
-    from kubectl_gadget.rows import batch
-    from kubectl_gadget.rows.columns import members
-
-    room = gadget.record.size + -gadget.record.size % 8
-    data = gadget.record.size.to_bytes(8, "little") + bytes(room)
-    try:
-        rows = batch.decode(gadget, "", data)
-        rows.cgroups()
-    except (FrameError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{source}: struct {gadget.record.struct} cannot be read: {error!r}") from None
-    for column in gadget.columns:
-        try:
-            members.shown(rows, column)
-            for member in members.column_members(gadget, column):
-                template, values = member.read(rows).json()
-                template % tuple(value[0] for value in values)
-        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
-            field = gadget.record.field(field_of(column))
-            raise UsageError(
-                f"{source}: column {column.name} cannot be read: field {field.name} has {field.size} bytes, and its"
-                f" type is {field.type}"
-            ) from None
 
 
 def _check_record(record: RecordLayout, source: str) -> None:

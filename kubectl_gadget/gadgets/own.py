@@ -18,7 +18,6 @@ from elftools.elf.elffile import ELFFile
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.btf_layout import BtfLayout, SentStruct
 from kubectl_gadget.gadgets.compiler import INSTALL, bpftool, compile_object, find_clang, include_directory, read_types
-from kubectl_gadget.gadgets.consistency import check_readable
 from kubectl_gadget.gadgets.gadget import build_gadget, join, object_path, schema_path
 from kubectl_gadget.gadgets.gadget_yaml import describe
 from kubectl_gadget.gadgets.inputs import Inputs, write_json
@@ -64,9 +63,7 @@ def load_single_file(source: Path) -> tuple[Gadget, Path]:
             raise UsageError(f"{source} cannot be built into {built}: {error.strerror}") from None
     elif not schema.is_file():
         raise GadgetError(f"clang, which compiles {source}, is not installed", INSTALL)
-    gadget = read_gadget(schema)
-    check_readable(gadget, str(source))
-    return gadget, built
+    return read_gadget(schema), built
 
 
 def _build_single(source: Path, built: Path, schema: Path) -> None:
@@ -231,10 +228,7 @@ def load_own(path: Path) -> tuple[Gadget, Path]:
         if source.is_file():
             raise UsageError(f"{path} was not built, and there is no clang to build it", INSTALL)
         raise UsageError(f"{path}: its program {source.name} is missing")
-    schema = schema_path(built, name)
-    gadget = read_gadget(schema)
-    check_readable(gadget, str(schema))
-    return gadget, built
+    return read_gadget(schema_path(built, name)), built
 
 
 def _build(description: Path, source: Path, built: Path) -> None:

@@ -45,7 +45,7 @@ STRING_TYPES = frozenset(
 """Typedefs whose member gives the text's position in the record: u16 offset, u16 length."""
 
 IDENTITY_COLUMNS = ("node", "namespace", "pod", "container", "image", "container_id", "pod_uid", "runtime")
-"""Columns that come from the identity (rows/container_lookup.py), not from the record; `Column.field` names them."""
+"""Columns that come from the identity (rows/containers.py), not from the record; `Column.field` names them."""
 
 
 def owner_source(field: str) -> tuple[str, str] | None:
@@ -238,7 +238,7 @@ class AgentSide:
 
 @dataclass(frozen=True)
 class RowView:
-    """The view that turns what the programs send into rows (rows/stage.py)."""
+    """The view that turns what the programs send into rows (rows/views.py)."""
 
     name: str
     sent: RecordLayout

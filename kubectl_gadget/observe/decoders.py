@@ -13,12 +13,11 @@ from kubectl_gadget.policies.compiler.hooks import CompiledHook
 from kubectl_gadget.policies.compiler.policies import Match, matches, metadata_of
 from kubectl_gadget.rows import stacks
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.members import member_values as values
-from kubectl_gadget.rows.columns.stack_columns import STACK
 from kubectl_gadget.rows.community_id import community_id
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.exec_id_field import read_exec_id
-from kubectl_gadget.rows.stacks import CallFrame, stack_of
+from kubectl_gadget.rows.members import member_values as values
+from kubectl_gadget.rows.stacks import STACK, CallFrame, stack_of
 from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent, StackEntry, read_event
 from kubectl_gadget.wire.policy_events.event_metadata import make_event
 from kubectl_gadget.wire.policy_events.exec_id import ExecId

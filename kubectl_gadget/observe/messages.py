@@ -16,7 +16,7 @@ from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Process
 from kubectl_gadget.observe.processes import Process
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.row_texts import LATE
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.vectors import exact
 from kubectl_gadget.wire.policy_events import strict_names
 from kubectl_gadget.wire.policy_events.body import Object, known, pod_body, policy_body, rfc3339

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from posixpath import basename
 
 from kubectl_gadget.observe.happening import ProcessEvent
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.wire.policy_events.exec_id import ExecId
 
 # One program of a process.

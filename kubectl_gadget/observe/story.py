@@ -17,7 +17,7 @@ from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, Proc
 from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.observe.row import GADGET, row_batch
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.vectors import utf8
 from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, Column, Gadget
-from kubectl_gadget.rows.columns.members import column_kind, column_members, row_members
+from kubectl_gadget.rows.members import column_kind, column_members, find_column, row_members
 from kubectl_gadget.rows.vectors import FEW, are_near, different, pick
 from kubectl_gadget.similar_names import suggested
 
@@ -249,14 +249,6 @@ def details(gadget: Gadget, gadgets: Sequence[Gadget]) -> list[Column]:
 def _is_shared(name: str, gadgets: Sequence[Gadget], levels: Sequence[str]) -> bool:
     """Whether all gadgets show a column with that name."""
     return all(any(column.name == name and column.show in levels for column in gadget.columns) for gadget in gadgets)
-
-
-def find_column(gadget: Gadget, name: str) -> Column | None:
-    """A gadget's column with that name, or an identity column, which every gadget has."""
-    for column in gadget.columns:
-        if column.name == name:
-            return column
-    return Column(name, name.upper(), name, "", width=16) if name in IDENTITY_COLUMNS else None
 
 
 def member_names(gadget: Gadget, columns: Sequence[str]) -> list[str]:

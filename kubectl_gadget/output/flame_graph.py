@@ -21,9 +21,9 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.profiles import Paths, ProfileSink, read_folded, step
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text
+from kubectl_gadget.rows.amounts import bytes_text, duration_text
+from kubectl_gadget.rows.call_paths import PathStep, unit_of
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.tables.call_paths import PathStep, unit_of
 
 WIDTH = 1200
 ROW, TOP, FOOT = 18, 68, 24

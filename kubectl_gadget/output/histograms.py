@@ -13,13 +13,13 @@ import numpy as np
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import PERCENTILES, Column, Gadget
-from kubectl_gadget.output.columns import find_column
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.row_texts import MemberRows, cells
 from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables import GAP, cut, pad, text_width
-from kubectl_gadget.rows.columns.histogram import STARTS, Counts, octave_bounds, octaves, percentiles, read_buckets
-from kubectl_gadget.rows.columns.rounded_amounts import duration_text
+from kubectl_gadget.rows.amounts import duration_text
+from kubectl_gadget.rows.histogram import STARTS, Counts, octave_bounds, octaves, percentiles, read_buckets
+from kubectl_gadget.rows.members import find_column
 from kubectl_gadget.rows.rows import Rows
 
 _WIDEST_BAR = 40

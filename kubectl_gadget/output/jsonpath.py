@@ -17,8 +17,8 @@ from kubectl_gadget.output.escape import escape, escape_all
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.texts import CodedTexts
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.texts import CodedTexts
 from kubectl_gadget.rows.vectors import exact, pick
 from kubectl_gadget.similar_names import suggested
 

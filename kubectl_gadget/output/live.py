@@ -17,9 +17,9 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.tables import MakeTable, cut, fitting, table_text, text_width
 from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.tables.aggregation import sort
-from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.rows.tables import sort
 
 if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter

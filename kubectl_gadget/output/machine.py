@@ -17,11 +17,11 @@ from kubectl_gadget.output.columns import EVENT, Codes, JoinedColumns, member_na
 from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.row_texts import LATE, MemberRows
 from kubectl_gadget.output.sink import StreamSink
+from kubectl_gadget.rows.amounts import Timestamps
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.kind import Member
-from kubectl_gadget.rows.columns.texts import PLAIN
-from kubectl_gadget.rows.columns.wall_time import Timestamps
+from kubectl_gadget.rows.kinds import Member
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.texts import PLAIN
 from kubectl_gadget.rows.vectors import Few
 from kubectl_gadget.yaml_files import safe_dumper
 

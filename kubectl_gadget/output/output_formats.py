@@ -21,7 +21,7 @@ from kubectl_gadget.output.row_texts import MemberRows, cells, detail_cells, obj
 from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables import BlockTable, TableSink
 from kubectl_gadget.output.terminal import Terminal, wants_color
-from kubectl_gadget.rows.columns.members import filter_members
+from kubectl_gadget.rows.members import filter_members
 from kubectl_gadget.rows.rows import Rows
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.rows.arrangement import Arrangement
 
 
 @dataclass(frozen=True)

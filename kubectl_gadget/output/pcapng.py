@@ -15,7 +15,7 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.members import owner_texts
+from kubectl_gadget.rows.members import owner_texts
 from kubectl_gadget.rows.rows import Rows
 
 _DATA = "gadget_data"

@@ -15,8 +15,8 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.rows.call_paths import PathStep, Sample, has_stacks, samples, unit_of
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.tables.call_paths import PathStep, Sample, has_stacks, samples, unit_of
 
 Paths = dict[tuple[PathStep, ...], int]
 """The weight of each path."""

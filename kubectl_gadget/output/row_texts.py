@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.output.columns import EVENT, JoinedColumns, details, find_column, member_names
+from kubectl_gadget.output.columns import EVENT, JoinedColumns, details, member_names
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.kind import Member
-from kubectl_gadget.rows.columns.members import filter_members, owner_texts, shown
+from kubectl_gadget.rows.kinds import Member
+from kubectl_gadget.rows.members import filter_members, find_column, owner_texts, shown
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.vectors import json_texts
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.row_writer import RowWriter
-from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.rows.views import RowWriter, Stage
 
 _MOST_PROCESSES = 1024
 _MOST_STEPS = 50_000

@@ -20,8 +20,7 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.protocols.pending import PendingItems
 from kubectl_gadget.protocols.tcp import UDP, Connections, Packet, Stream, ends_of, packets
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.row_writer import RowWriter, Value, asks_for_process, has_process
-from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.rows.views import RowWriter, Stage, Value, asks_for_process, has_process
 
 # Reads DNS messages with dnspython, and catches every error that hostile bytes may cause.
 

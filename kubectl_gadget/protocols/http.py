@@ -12,8 +12,7 @@ from kubectl_gadget.protocols.http2 import PREFACE, Http2, looks_like_frames
 from kubectl_gadget.protocols.http_exchange import HttpRows
 from kubectl_gadget.protocols.tcp import FIN, RST, Connections, Packet, Stream, packets
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.row_writer import asks_for_process
-from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.rows.views import Stage, asks_for_process
 
 
 class _HttpConnection:

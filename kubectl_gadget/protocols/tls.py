@@ -11,8 +11,7 @@ from typing import Any
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.protocols.tcp import UDP, Connections, Packet, Stream, packets
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.row_writer import RowWriter, asks_for_process
-from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.rows.views import RowWriter, Stage, asks_for_process
 
 # Reads a TLS ClientHello (RFC 8446, 4.1.2), and extracts it from the records that carry it.
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.row_writer import RowWriter
-from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.rows.views import RowWriter, Stage
 
 _WAIT_NS = 500_000_000
 _MOST_BYTES = 4096

@@ -25,7 +25,7 @@ from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span
 from kubectl_gadget.recording.recorded_objects import ReplayedObjects
 from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, applied, recorded_end
 from kubectl_gadget.recording.recording_places import PathOrUrl
-from kubectl_gadget.rows.container_lookup import ContainerFilter
+from kubectl_gadget.rows.containers import ContainerFilter
 from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage, joined
 from kubectl_gadget.run.interrupts import heeded, how_to_end

@@ -14,7 +14,7 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames,
 from kubectl_gadget.wire.frames import Frame, FrameType
 
 _KEPT_NS = 300_000_000_000
-"""How long a removed cgroup stays known: as in rows/container_lookup.py."""
+"""How long a removed cgroup stays known: as in rows/containers.py."""
 _MOST_UNUSED = 1000
 """About how many containers stay known after their cgroups: a ring follows a run of days, and rarely writes a state."""
 _MOST_OBJECTS = 1000

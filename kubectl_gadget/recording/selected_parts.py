@@ -24,7 +24,7 @@ from kubectl_gadget.kube.inventory import SLICE_OF
 from kubectl_gadget.recording.contents import to_frame
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.rows.batch import Batch, blanked, decode
-from kubectl_gadget.rows.container_lookup import Container, ContainerFilter
+from kubectl_gadget.rows.containers import Container, ContainerFilter
 from kubectl_gadget.run.nodes.backlog import Events, Item, Selected
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames, Loser, Stats

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import STRING_TYPES, Field, Gadget
-from kubectl_gadget.rows.container_lookup import UNKNOWN, Container, Judge, Owners, join_owners
+from kubectl_gadget.rows.containers import UNKNOWN, Container, Judge, Owners, join_owners
 from kubectl_gadget.rows.vectors import Vector
 
 Integers = npt.NDArray[np.integer[Any]]
@@ -80,7 +80,7 @@ class Batch:
     """Some rows of one gadget on one node. Columns are read on first use and then cached.
 
     `join` combines batches of several nodes; the result has `origins`, and its `node` is empty. `owners` and
-    `clock_offset_ns` are set later: the containers of the rows (container_lookup.Identity.lookup), and the difference
+    `clock_offset_ns` are set later: the containers of the rows (containers.Identity.lookup), and the difference
     between wall time and boot time (clock.NodeClock.offset_ns). `parties` holds the owners of further gadget_cgroup
     fields by field name, such as the receiver of a signal. `late` marks rows that arrived after a younger row had been
     released (merge.TimeMerge); None means no row.
@@ -194,11 +194,11 @@ class Batch:
         raise KeyError(type)
 
     def cgroups(self) -> Integers:
-        """Cgroup ids, for container_lookup.Identity.lookup. Raises KeyError if the record has none."""
+        """Cgroup ids, for containers.Identity.lookup. Raises KeyError if the record has none."""
         return self.raw_of_type("gadget_cgroup")
 
     def name_owners(self, lookup: Callable[[Integers], Owners]) -> None:
-        """Sets `owners` and `parties` with `lookup`, the container_lookup.Identity.lookup of the batch's node."""
+        """Sets `owners` and `parties` with `lookup`, the containers.Identity.lookup of the batch's node."""
         self.owners = lookup(self.cgroups())
         cgroups = [field for field in self.gadget.record.fields if field.type == "gadget_cgroup"]
         self.parties = {field.name: lookup(self.raw(field)) for field in cgroups[1:]}

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.collector import Collector
-from kubectl_gadget.rows.rows import NO_ROWS, Rows
+from kubectl_gadget.rows.rows import NO_ROWS, Collector, Rows
 
 
 @dataclass

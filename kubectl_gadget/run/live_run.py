@@ -35,7 +35,7 @@ from kubectl_gadget.run.services import Surroundings
 
 if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.recording.recorder import Recorder
-    from kubectl_gadget.rows.container_lookup import Container
+    from kubectl_gadget.rows.containers import Container
     from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
     from kubectl_gadget.run.preparation import Preparation
     from kubectl_gadget.run.steps.frame_sources import FrameSource

@@ -3,7 +3,7 @@
     frames → decode → names → filter → collector → transform → conditions → output
 
     steps/frame_sources.py, steps/decoding.py, steps/attribution.py, filters/filter.py, a Collector
-    (rows/merge.py, rows/tables/intervals.py, rows/tables/captures.py), a RowTransform (observe/story.py; that of
+    (rows/merge.py, rows/tables.py), a RowTransform (observe/story.py; that of
     flows is in their sink), steps/conditions.py, output/sink.py
 
 Runs in a thread of its own. The trap: writing may block as long as the reader of our output is slow; this may delay
@@ -18,11 +18,10 @@ from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.collector import Collector, RowTransform
-from kubectl_gadget.rows.container_lookup import Container, ContainerFilter
+from kubectl_gadget.rows.containers import Container, ContainerFilter
 from kubectl_gadget.rows.merge import TimeMerge
-from kubectl_gadget.rows.rows import NO_ROWS, Rows
-from kubectl_gadget.rows.stage import Stage
+from kubectl_gadget.rows.rows import NO_ROWS, Collector, Rows, RowTransform
+from kubectl_gadget.rows.views import Stage
 from kubectl_gadget.run.nodes.backlog import Detached, Events, Item, Selected, StepMark
 from kubectl_gadget.run.nodes.coalesce import SmallFrame, together
 from kubectl_gadget.run.nodes.coverage import Gap

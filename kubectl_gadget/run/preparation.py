@@ -16,13 +16,11 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
-from kubectl_gadget.rows.collector import Collector
-from kubectl_gadget.rows.container_lookup import ContainerFilter
+from kubectl_gadget.rows.containers import ContainerFilter
 from kubectl_gadget.rows.merge import TimeMerge
-from kubectl_gadget.rows.stage import Stage, make_stage
-from kubectl_gadget.rows.tables.aggregation import added_up_members, check, order_of, shown_columns
-from kubectl_gadget.rows.tables.captures import Captures
-from kubectl_gadget.rows.tables.intervals import Intervals
+from kubectl_gadget.rows.rows import Collector
+from kubectl_gadget.rows.tables import Captures, Intervals, added_up_members, check, order_of, shown_columns
+from kubectl_gadget.rows.views import Stage, make_stage
 from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.run.request import of_run
 from kubectl_gadget.run.run_options import RunOptions

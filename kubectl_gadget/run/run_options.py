@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.live_tables import LiveTables
 
 if TYPE_CHECKING:  # modules that need numpy, or a cluster
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.recording.outputs import Ring, Rotation
     from kubectl_gadget.recording.recording_places import PathOrUrl
-    from kubectl_gadget.rows.collector import RowTransform
+    from kubectl_gadget.rows.rows import RowTransform
     from kubectl_gadget.run.coverage import Coverage
     from kubectl_gadget.run.services import Service
 

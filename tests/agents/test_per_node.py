@@ -272,6 +272,16 @@ async def test_a_pod_that_never_starts_is_given_up_with_its_state(cluster: FakeC
     await agents.close()
 
 
+async def test_a_container_that_could_not_be_created_in_time_is_tried_again(
+    cluster: FakeCluster, api: Api, tasks: Tasks
+) -> None:
+    cluster.faults.waiting["node-1"] = ("CreateContainerError", "context deadline exceeded")
+    agents = Agents(api, AgentOptions(start_timeout=0.3), tasks)
+    with pytest.raises(DeployError, match="on node-1 is not running after 0 s: CreateContainerError"):
+        await agents.open("node-1")
+    await agents.close()
+
+
 async def test_where_namespaces_cannot_expire_the_last_run_removes_it(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions
 ) -> None:
@@ -339,6 +349,7 @@ def test_pods_on_demand_are_made_of_the_daemon_sets_template() -> None:
     assert pod["spec"]["volumes"] == resident["volumes"]
     del resident["nodeSelector"]
     assert set(pod["spec"]) - set(resident) == {"nodeName", "restartPolicy"}
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 0
 
 
 async def test_a_handshake_that_times_out_beside_others_that_do_not_is_tried_again(

@@ -24,9 +24,9 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets import load_gadget, load_index
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.recording import writer
+from kubectl_gadget.rows.amounts import nanoseconds
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.columns.wall_time import nanoseconds
-from kubectl_gadget.rows.row_writer import RowWriter
+from kubectl_gadget.rows.views import RowWriter
 from kubectl_gadget.run.run_options import Moment
 from tests.analysis.recordings import SECOND, WALL_NS, opens, recorded
 
@@ -57,7 +57,7 @@ def table_of(folder: Path) -> list[dict[str, Any]]:
 
 def as_json(row: dict[str, Any], gadget: Gadget) -> dict[str, Any]:
     """A row without what JSON leaves out."""
-    from kubectl_gadget.rows.columns.members import row_members
+    from kubectl_gadget.rows.members import row_members
 
     optional = {member.name for member in row_members(gadget) if member.optional}
     return {name: value for name, value in row.items() if name not in optional or value not in (None, False)}

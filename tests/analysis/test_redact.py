@@ -27,7 +27,7 @@ from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.views import RowWriter, Value
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import EventsHeader, FrameType
 from tests.analysis.recordings import BOOT_NS, SECOND, WALL_NS, opens, recorded

@@ -11,7 +11,7 @@ from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.stacks import NodeStacks
-from kubectl_gadget.rows.stage import make_stage
+from kubectl_gadget.rows.views import make_stage
 from tests.agent.burners import WAYS, compile_burner
 from tests.bpf.followed import Followed, go, waiting
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.stage import make_stage
+from kubectl_gadget.rows.views import make_stage
 from tests.bpf.tracer import Tracer
 
 

@@ -5,7 +5,7 @@ from kubectl_gadget.ci.findings import Check
 from kubectl_gadget.ci.row_checks import RowCheck
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
 from tests.rows import records
 
 

@@ -14,8 +14,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.filter import cel_functions, compile_filter, kernel_parameters
 from kubectl_gadget.gadgets.schema import About, Gadget
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.columns.members import filter_members
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
+from kubectl_gadget.rows.members import filter_members
 from tests.examples import examples
 from tests.messages import changes
 from tests.rows.records import OPEN, column, record, ring

@@ -6,7 +6,7 @@ from kubectl_gadget.flows.addresses import is_shared
 from kubectl_gadget.flows.ends import EndReader, FlowEnd
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.joiner import FlowTable
-from kubectl_gadget.rows.columns.wall_time import nanoseconds
+from kubectl_gadget.rows.amounts import nanoseconds
 
 _SIDES = {"this end": "client", "other end": "server"}
 CLIENT, SERVER, SERVICE = ("10.1.0.2", 40000), ("10.2.0.3", 8080), ("10.96.0.9", 80)

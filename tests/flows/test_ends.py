@@ -18,9 +18,9 @@ from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch, decode, join
-from kubectl_gadget.rows.container_lookup import Identity
-from kubectl_gadget.rows.row_writer import RowWriter, Value
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter, Value
 from tests.flows.rows import end_of
 from tests.messages import changes
 

@@ -13,8 +13,8 @@ from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.row_writer import RowWriter, Value
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter, Value
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 OWN, OTHER = (bytes(10) + b"\xff\xff" + address for address in (b"\x0a\0\0\1", b"\x0a\0\0\2"))

@@ -21,10 +21,10 @@ from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.merge import TimeMerge
-from kubectl_gadget.rows.row_writer import RowWriter, Value
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter, Value
 from tests.messages import changes
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

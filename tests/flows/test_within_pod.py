@@ -10,8 +10,8 @@ from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.row_writer import RowWriter, Value
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter, Value
 from tests.flows.test_plain_flows import identity_of
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

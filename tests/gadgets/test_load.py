@@ -9,7 +9,7 @@ import pytest
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.load import ARCHITECTURES, load_gadget, load_index, object_bytes, read_gadget
 from kubectl_gadget.gadgets.schema import owner_source
-from kubectl_gadget.rows.columns.kinds import kind_of
+from kubectl_gadget.rows.members import kind_of
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
 

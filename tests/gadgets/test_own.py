@@ -11,7 +11,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets import load_own, object_bytes, own
 from kubectl_gadget.gadgets.compiler import find_clang
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.columns.members import row_members
+from kubectl_gadget.rows.members import row_members
 from tests.bpf.tracer import MACHINE, Tracer
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -11,7 +11,7 @@ from kubectl_gadget.kube.inventory import Node, Pod, Service
 from kubectl_gadget.kube.kept_parts import kept
 from kubectl_gadget.kube.pod_identity import container_key, full_name, mirror_hash
 from kubectl_gadget.policies.network.run import inventory
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.run.recipes.pod_details import PodDetails
 
 POD: dict[str, Any] = {

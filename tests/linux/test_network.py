@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.gadgets.schema import About, AgentSide, Field, Gadget, ProgramChoice, RecordLayout
 from kubectl_gadget.linux.network import address_text, family_name, protocol_name, tcp_flag_names, tcp_state_name
+from kubectl_gadget.rows.amounts import bytes_text, duration_text, duration_texts
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.columns.members import filter_members, row_members, shown
-from kubectl_gadget.rows.columns.rounded_amounts import bytes_text, duration_text, duration_texts
+from kubectl_gadget.rows.members import filter_members, row_members, shown
 from tests.rows.records import column, ring
 
 TCP = Gadget(

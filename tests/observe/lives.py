@@ -7,7 +7,7 @@ from kubectl_gadget.linux.processes import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.observe.story import StoryEvent
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.wire.policy_events.event import Credentials
 from kubectl_gadget.wire.policy_events.exec_id import ExecId
 

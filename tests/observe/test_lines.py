@@ -10,7 +10,7 @@ from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.run import SHOWN, LineOptions
-from kubectl_gadget.rows.container_lookup import HOST
+from kubectl_gadget.rows.containers import HOST
 from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import SHELL, Life, event, executed, vi

@@ -17,7 +17,7 @@ from kubectl_gadget.policies.compiler.slots import SlotSource, argument_slot
 from kubectl_gadget.policies.language import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NOWHERE
 from kubectl_gadget.policies.model import Argument as Written
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.wire.policy_events.argument_values import argument
 from kubectl_gadget.wire.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.wire.policy_events.exec_id import ExecId

@@ -17,9 +17,9 @@ from kubectl_gadget.observe.story import Choice, Story
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import UNKNOWN, Container, Owners
-from kubectl_gadget.rows.row_writer import RowWriter
+from kubectl_gadget.rows.containers import UNKNOWN, Container, Owners
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter
 from kubectl_gadget.wire.policy_events.event import PolicyEvent
 from kubectl_gadget.wire.policy_events.exec_id import ExecId
 from tests.observe.lives import NOON, SECOND, SHELL, XWING

@@ -7,11 +7,11 @@ import numpy as np
 
 from kubectl_gadget.gadgets.schema import About, Column, Field, Gadget, RecordLayout, TableDefaults, TotalFields
 from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import UNKNOWN, Container, Owners
+from kubectl_gadget.rows.containers import UNKNOWN, Container, Owners
 from kubectl_gadget.rows.stacks import CallFrame, number_of
-from kubectl_gadget.rows.tables.aggregation import Block, arrange
-from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.rows.tables import Block, arrange
 
 _FIELDS = {
     "timestamp": ("gadget_timestamp", 8),

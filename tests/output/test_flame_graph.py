@@ -15,11 +15,11 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.flame_graph import FlameGraphSink, tree
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.rows.tables.arrangement import Arrangement
-from kubectl_gadget.rows.tables.call_paths import PathStep
+from kubectl_gadget.rows.arrangement import Arrangement
+from kubectl_gadget.rows.call_paths import PathStep
 from tests.flows.browser import CHROMIUM, Page, empty_page
 from tests.output.sampled import PROFILE, batch, profile, stack, written
-from tests.rows.tables.test_aggregation import TOP
+from tests.rows.test_tables import TOP
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "</script><script>document.title='pwned'</script>]]>&amp;"

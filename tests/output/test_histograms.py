@@ -11,11 +11,11 @@ import pytest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.histograms import DiffTable, SavedHistogram, bars
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.columns.histogram import Buckets, read_buckets
-from kubectl_gadget.rows.tables.aggregation import arrange
-from kubectl_gadget.rows.tables.arrangement import Arrangement
-from tests.rows.columns.test_histogram import counted
+from kubectl_gadget.rows.histogram import Buckets, read_buckets
+from kubectl_gadget.rows.tables import arrange
+from tests.rows.test_histogram import counted
 
 
 def test_there_is_a_line_for_each_power_of_two_from_the_lowest_to_the_highest() -> None:

@@ -15,13 +15,13 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.tables import BlockTable, TableSink, fitting
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.arrangement import Arrangement
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.tables.aggregation import arrange
-from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.rows.tables import arrange
 from tests.messages import changes
-from tests.rows.tables.test_aggregation import TOP, part
 from tests.rows.test_no_rows import rows_of
+from tests.rows.test_tables import TOP, part
 
 ABOUT = {
     "file": ("pod", "read_bytes", "written_bytes", "path"),

@@ -16,7 +16,7 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
 from tests.messages import changes
 from tests.rows.records import OPEN, record, ring

@@ -14,9 +14,9 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import Identity
-from kubectl_gadget.rows.row_writer import RowWriter
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter
 from tests.messages import changes
 from tests.output import libpcap
 from tests.output.libpcap import COOKED

@@ -14,7 +14,7 @@ from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles import read_folded
 from kubectl_gadget.rows.stacks import CallFrame, number_of
 from tests.output.sampled import PROFILE, batch, profile, stack, written
-from tests.rows.tables.test_aggregation import TOP
+from tests.rows.test_tables import TOP
 
 KERNEL = number_of((CallFrame("vfs_read", "", ""),))
 

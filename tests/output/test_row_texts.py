@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.output.row_texts import MemberRows, cells, object_names, pod_keys
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from tests.rows.records import OPEN, record, ring

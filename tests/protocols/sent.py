@@ -6,8 +6,8 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.protocols.tcp import TCP, UDP
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.row_writer import RowWriter
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter
 
 __all__ = ["CLIENT", "SERVER", "TCP", "UDP", "read", "sent"]
 

@@ -9,7 +9,7 @@ from kubectl_gadget.gadgets.load import read_gadget
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.protocols.tty import Tty
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.row_writer import RowWriter
+from kubectl_gadget.rows.views import RowWriter
 from tests.protocols.sent import read
 
 SECOND = 10**9
@@ -74,7 +74,7 @@ def test_a_line_without_an_end_is_cut(gadget: Gadget) -> None:
 
 
 def test_the_table_leaves_out_the_newline_alone(gadget: Gadget) -> None:
-    from kubectl_gadget.rows.columns.members import shown
+    from kubectl_gadget.rows.members import shown
 
     batch = decode(gadget, "node", Tty(gadget, {}).rows(pieces(gadget, b"a\tb\r\n", b"\n"), 0))
     assert shown(batch, gadget.column("text")) == ["a\tb", '""']

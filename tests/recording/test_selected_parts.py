@@ -10,7 +10,7 @@ from kubectl_gadget.recording.contents import from_frame
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.selected_parts import OTHER_POD, MetObjects, SelectedFrames
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.container_lookup import ContainerFilter, Identity
+from kubectl_gadget.rows.containers import ContainerFilter, Identity
 from kubectl_gadget.run.nodes.backlog import Content, Events, Item, Selected
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames, GadgetStats, Loser, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec

@@ -27,14 +27,14 @@ from kubectl_gadget.cli.commands.gadgets import gadget_command
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets import compiler, load_own
 from kubectl_gadget.gadgets.btf_layout import BtfLayout
-from kubectl_gadget.gadgets.consistency import check_readable
 from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes, read_gadget
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
+from kubectl_gadget.rows.members import check_readable
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run import request
 from kubectl_gadget.run.run_options import GadgetRun

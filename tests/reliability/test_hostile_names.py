@@ -29,10 +29,10 @@ from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
 from kubectl_gadget.output.terminal import Terminal
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.tables.arrangement import Arrangement
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
 from kubectl_gadget.wire.policy_events.exec_id import ExecId

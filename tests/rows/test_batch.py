@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import About, Field, Gadget, RecordLayout
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.columns.members import filter_members
+from kubectl_gadget.rows.members import filter_members
 from tests.rows.records import OPEN, SIZE, record, ring
 
 U32 = st.integers(0, 2**32 - 1)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.columns.members import owner_texts
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
+from kubectl_gadget.rows.members import owner_texts
 from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import Rows
 from tests.messages import changes

@@ -15,10 +15,9 @@ from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets.load import load_gadget, load_index
 from kubectl_gadget.gadgets.schema import STRING_TYPES, About, Column, Field, Gadget, RecordLayout
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.columns.kinds import KINDS
-from kubectl_gadget.rows.columns.members import filter_members, shown
-from kubectl_gadget.rows.columns.stack_columns import STACK
-from kubectl_gadget.rows.container_lookup import Identity
+from kubectl_gadget.rows.containers import Identity
+from kubectl_gadget.rows.members import KINDS, filter_members, shown
+from kubectl_gadget.rows.stacks import STACK
 from tests.examples import examples
 from tests.rows.records import ring
 

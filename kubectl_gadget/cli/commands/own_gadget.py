@@ -23,8 +23,10 @@ class OwnGadgets(GadgetGroup):
     def get_command(self, ctx: "Context | None", cmd_name: str) -> GadgetCommand:
         """Compiles the gadget at the path `cmd_name` and makes its command."""
         from kubectl_gadget.gadgets import load_own
+        from kubectl_gadget.rows.members import check_readable
 
         gadget, directory = load_own(Path(cmd_name))
+        check_readable(gadget, cmd_name)
         return gadget_command(gadget, cmd_name, directory)
 
 

@@ -13,7 +13,7 @@ from kubectl_gadget.cli.values import amounts
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.registry import PROFILES
-from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.run_options import RunOptions
 
 PANEL = "Table"

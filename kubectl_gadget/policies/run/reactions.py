@@ -25,7 +25,7 @@ from kubectl_gadget.wire.policy_events.event import PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent
-    from kubectl_gadget.rows.container_lookup import Container
+    from kubectl_gadget.rows.containers import Container
 
 
 Say = Callable[[str], None]

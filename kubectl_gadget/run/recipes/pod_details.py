@@ -11,7 +11,7 @@ from kubectl_gadget.kube.api.resources import PODS, Object
 from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.inventory import Pod
 from kubectl_gadget.kube.pod_identity import PodValues
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 
 _FIRST_SECONDS = 20.0
 _KEEP_SECONDS = 600.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.container_lookup import Container, ContainerFilter
+from kubectl_gadget.rows.containers import Container, ContainerFilter
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 _DECISION_NS = 3_000_000_000

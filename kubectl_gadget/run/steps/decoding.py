@@ -1,7 +1,7 @@
 """Step 2 of the pipeline: turns the frames of each node into batches of its rows.
 
 Keeps the state that a node's frames refer to: its containers, clock, call stacks, and the views of its gadgets
-(rows/stage.py). The trap: when a frame refers to something that no other frame announced (a gadget or a stack that
+(rows/views.py). The trap: when a frame refers to something that no other frame announced (a gadget or a stack that
 does not exist), the node is at fault and it is a FrameError; any other error is ours.
 """
 
@@ -16,11 +16,10 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch, Origins, decode
 from kubectl_gadget.rows.clock import NodeClock
-from kubectl_gadget.rows.columns.stack_columns import STACK
-from kubectl_gadget.rows.container_lookup import Identity, owners_on
-from kubectl_gadget.rows.stacks import NodeStacks
-from kubectl_gadget.rows.stage import Stage
-from kubectl_gadget.rows.tables.aggregation import fill_in_quotients
+from kubectl_gadget.rows.containers import Identity, owners_on
+from kubectl_gadget.rows.stacks import STACK, NodeStacks
+from kubectl_gadget.rows.tables import fill_in_quotients
+from kubectl_gadget.rows.views import Stage
 from kubectl_gadget.run.nodes.backlog import Content, RoundTrip
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.frames import EventsHeader, split_events

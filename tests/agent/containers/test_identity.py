@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.identity import ContainerIdentity, RuntimeCommand
-from kubectl_gadget.rows.container_lookup import SANDBOX
+from kubectl_gadget.rows.containers import SANDBOX
 
 ID = "0123456789abcdef" * 4
 UID = "f5870ef2-8ba0-45d3-8342-39407b32a322"

@@ -262,6 +262,7 @@ def test_contained_agents_have_neither_all_rights_nor_policies(more: str, capsys
 
 def test_a_gadget_of_the_users_own_has_its_own_flags(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gadgets, "load_own", lambda path: (TRACE_OPEN, path / "built"))
+    monkeypatch.setattr("kubectl_gadget.rows.members.check_readable", lambda gadget, source: None)
     assert main.run(shlex.split("run --timeout 3s ./mine xwing --failed -n default")) == 0
     (run,) = runs[0].gadgets
     assert (run.gadget, run.parameters, run.directory) == (TRACE_OPEN, {"failed": True}, Path("mine/built"))

@@ -12,7 +12,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.rows.tables.arrangement import Arrangement
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.nodes import local_agent, local_node
 from kubectl_gadget.run.nodes.local_request import ask_early, early_request
 from kubectl_gadget.run.nodes.participants import LocalNodes

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kubectl_gadget.kube.api.resources import PODS
-from kubectl_gadget.rows.container_lookup import Container
+from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.run.recipes.pod_details import PodDetails
 
 

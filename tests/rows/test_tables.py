@@ -21,11 +21,12 @@ from kubectl_gadget.gadgets.schema import (
     TotalFields,
 )
 from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.container_lookup import UNKNOWN, Container, Owners
-from kubectl_gadget.rows.tables.aggregation import Block, added_up_members, arrange, check, shown_columns
-from kubectl_gadget.rows.tables.arrangement import Arrangement
-from kubectl_gadget.rows.tables.intervals import Intervals
+from kubectl_gadget.rows.containers import UNKNOWN, Container, Owners
+from kubectl_gadget.rows.rows import NO_ROWS, Rows
+from kubectl_gadget.rows.tables import Block, Captures, Intervals, added_up_members, arrange, check, shown_columns
+from tests.rows.records import OPEN, SIZE, record, ring
 
 _FIELDS = ("timestamp", "interval", "cgroup", "syscall", "count", "total", "mean")
 _TYPES = {"timestamp": "gadget_timestamp", "interval": "gadget_duration", "cgroup": "gadget_cgroup"}
@@ -193,3 +194,38 @@ def test_a_filter_on_sums_sees_them_whole_and_the_rest_of_it_sees_what_was_sent(
     assert of_sums is not None
     batch = part("a", [(5, 1, 7, 70), (6, 1, 3, 30), (7, 1, 9, 90)], {5: "web", 6: "web", 7: "db"})
     assert shown(arrange([first.select(batch)], Arrangement(), of_sums), "pod", "count") == [("web", 10)]
+
+
+# Captures: each is a block of its own, in the order in which its calls were made.
+
+
+FIELDS = (*OPEN.record.fields, Field("number", 80, 4, "__u32"))
+RECORDED = replace(OPEN, record=RecordLayout("recorded", SIZE, FIELDS))
+
+
+def recording(*numbers: int) -> Batch:
+    return decode(RECORDED, "node-1", ring(*(record(fd=number) for number in numbers)))
+
+
+def numbers(rows: Rows) -> list[int]:
+    return rows.collect(lambda batch: batch.raw("fd").tolist())
+
+
+def test_each_recording_is_one_block_in_the_order_of_its_numbers() -> None:
+    captures = Captures()
+    captures.add(recording(9, 7, 8), 0)
+    captures.add(recording(2, 1), 0)
+    assert captures.next_release_ns() == 0
+    first, second = captures.release(0), captures.release(0)
+    assert isinstance(first, Block)
+    assert (numbers(first), numbers(second)) == ([7, 8, 9], [1, 2])
+    assert captures.release(0) is NO_ROWS
+    assert captures.next_release_ns() is None
+
+
+def test_what_is_left_at_the_end_is_shown() -> None:
+    captures = Captures()
+    captures.add(recording(3), 0)
+    captures.add(recording(), 0)
+    assert numbers(captures.flush()) == [3]
+    assert captures.flush() is NO_ROWS

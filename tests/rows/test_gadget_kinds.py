@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.columns.file_kinds import open_differences
-from kubectl_gadget.rows.columns.members import filter_members, shown
+from kubectl_gadget.rows.gadget_kinds import open_differences
+from kubectl_gadget.rows.members import filter_members, shown
 from tests.rows.records import FIELDS, OPEN, SIZE, column, record, ring
 
 TYPES = {"errno": "gadget_known_errno", "mode": "gadget_open_differs", "padding": "gadget_known_open_flags"}

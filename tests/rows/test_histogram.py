@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from kubectl_gadget.rows.columns.histogram import (
+from kubectl_gadget.rows.histogram import (
     OCTAVES,
     STARTS,
     Buckets,

@@ -9,11 +9,10 @@ from typing import Literal, NamedTuple
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.columns.members import owner_texts
-from kubectl_gadget.rows.columns.stack_columns import STACK, stacks_of
-from kubectl_gadget.rows.columns.texts import FixedTexts
+from kubectl_gadget.rows.members import owner_texts
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.stacks import UNKNOWN, Stack
+from kubectl_gadget.rows.stacks import STACK, UNKNOWN, Stack, stacks_of
+from kubectl_gadget.rows.texts import FixedTexts
 
 Kind = Literal["place", "user", "kernel", "unknown"]
 HOST = "host"

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.rows.row_writer import RowWriter
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter
 from tests.rows.records import OPEN, record
 
 HEAD = record(cgroup=7, pid=42, comm=b"vi")[:80]

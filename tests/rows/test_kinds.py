@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_gadget.gadgets.schema import Field, RecordLayout
 from kubectl_gadget.rows.batch import Batch, decode
-from kubectl_gadget.rows.columns.members import row_members, shown
+from kubectl_gadget.rows.members import row_members, shown
 from tests.rows import records
 from tests.rows.records import column
 

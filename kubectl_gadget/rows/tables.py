@@ -1,10 +1,11 @@
-"""Aggregates, sorts and truncates interval and snapshot rows.
+"""Tables that are not streams: rows of an interval, a snapshot or a capture are collected, aggregated, sorted and cut.
 
-Sums are exact integers. The trap: rows of several architectures never share a batch, since the same number may have
-another meaning, so groups are formed across all batches by the values of their members.
+Sums are exact integers. Rows of several architectures never share a batch, since the same number may have another
+meaning, so groups are formed across all batches by the values of their members.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,15 @@ import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import HISTOGRAM_MAXIMA, PERCENTILES, Gadget
-from kubectl_gadget.output.columns import find_column
+from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.batch import Batch, join
-from kubectl_gadget.rows.columns.histogram import percentiles
-from kubectl_gadget.rows.columns.members import column_members
-from kubectl_gadget.rows.rows import NO_ROWS, Rows
-from kubectl_gadget.rows.tables.arrangement import Arrangement
-from kubectl_gadget.rows.tables.tree import as_tree
+from kubectl_gadget.rows.histogram import percentiles
+from kubectl_gadget.rows.members import column_members, find_column, owner_texts
+from kubectl_gadget.rows.rows import NO_ROWS, Collector, Rows
 
-if TYPE_CHECKING:  # needed only for a filter
+if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter
+
 
 _FILLED_IN = ("timestamp", "interval")
 """Fields of a total that are neither key nor sum."""
@@ -241,3 +241,167 @@ def sort(rows: Rows, gadget: Gadget, columns: Sequence[str]) -> Rows:
 
 def _reader(name: str) -> Callable[[Batch], Sequence[Any]]:
     return lambda batch: _values(batch, name)
+
+
+# Trees of processes. A parent may be missing because its container was not selected, or because it ended in the
+# meantime; its children are then at the top level. PIDs are meaningful on one node only.
+
+_DEEPEST = 2 * 64
+"""Maximum characters in front of a name. Containers may nest processes to any depth; deeper ones are shown at this
+depth."""
+
+
+def as_tree(rows: Rows, lines: bool) -> Rows:
+    """The rows in tree order; children keep the order of the rows. `lines`: `comm` has lines in front."""
+    names = rows.collect(lambda batch: owner_texts(batch, "node").values())
+    pids = list(zip(names, rows.collect(_numbers("pid")), strict=True))
+    parents = list(zip(names, rows.collect(_numbers("ppid")), strict=True))
+    there = set(pids)
+    children: dict[Any, list[int]] = {}
+    for row, parent in enumerate(parents):
+        key = parent if parent in there and parent != pids[row] else None
+        children.setdefault(key, []).append(row)
+    order, prefixes = list[int](), list[str]()
+    for row, prefix in _walk(children, pids):
+        order.append(row)
+        prefixes.append(prefix)
+    arranged = rows.take(np.array(order, np.intp))
+    if not lines:
+        return arranged
+    # Part by part, in the order in which the rows of each part come.
+    places = np.arange(len(order)) if arranged.order is None else np.argsort(arranged.order, kind="stable")
+    start = 0
+    for part in arranged.parts:
+        mine = [prefixes[place] for place in places[start : start + len(part)].tolist()]
+        comms = [prefix.encode() + comm for prefix, comm in zip(mine, part.raw("comm").tolist(), strict=True)]
+        part.give("comm", np.array(comms, np.bytes_))
+        start += len(part)
+    return arranged
+
+
+def _walk(children: dict[Any, list[int]], keys: list[Any]) -> Iterator[tuple[int, str]]:
+    """Each row with the lines in front of it. Parents in a cycle, which should not exist, are left out."""
+    waiting = [(row, "", "") for row in reversed(children.get(None, []))]
+    while waiting:
+        row, own, below = waiting.pop()
+        yield row, own
+        found = children.pop(keys[row], [])
+        deeper = len(below) < _DEEPEST
+        waiting += [
+            (child, below + ("└─" if last else "├─"), below + ("  " if last else "│ ") if deeper else below)
+            for child, last in reversed([(child, child == found[-1]) for child in found])
+        ]
+
+
+def _numbers(field: str) -> Any:
+    def read(batch: Batch) -> list[int]:
+        numbers: list[int] = batch.raw(field).tolist()
+        return numbers
+
+    return read
+
+
+# Intervals and snapshots. Each node counts its own intervals, so a block holds everything that has arrived from
+# all of them since the last block; late rows go into the next one, and none are dropped. A slow or lost node must
+# not hold up the others, so a block waits for a fraction of the interval and no longer.
+
+
+_WAIT_SHARE = 0.4
+_LEAST_WAIT_NS = 100_000_000
+_MOST_BATCHES = 256
+"""Above this number, batches are aggregated, since the memory of a long run would grow without limit."""
+
+
+class Intervals(Collector):
+    """The intervals of one gadget. `once`: everything is one block, which flush() returns. `keep` filters aggregated
+    rows."""
+
+    def __init__(self, arrangement: Arrangement, once: bool, keep: "Filter | None" = None) -> None:
+        self._keep = keep
+        self._arrangement = arrangement
+        self._once = once
+        self._wait_ns = max(int(arrangement.interval * _WAIT_SHARE * 1e9), _LEAST_WAIT_NS)
+        self._batches: list[Batch] = []
+        self._sources: set[Hashable] = set()
+        self._ended: set[Hashable] = set()
+        self._first_ended_ns: int | None = None
+        self._cut_short: set[Hashable] = set()
+
+    def join(self, source: Hashable) -> None:
+        self._sources.add(source)
+
+    def leave(self, source: Hashable) -> None:
+        """Removes a source; what it sent is kept."""
+        self._sources.discard(source)
+
+    def add(self, batch: Batch, now_ns: int) -> None:
+        """Takes rows of an interval that may be incomplete."""
+        if len(batch):
+            self._batches.append(batch)
+        if self._once and len(self._batches) >= _MOST_BATCHES:
+            self._batches = condense(self._batches)
+
+    def end(self, source: Hashable, now_ns: int, is_rest: bool = False) -> None:
+        """A source's interval is complete; `is_rest`: it was cut short by the end of the run."""
+        self._ended.add(source)
+        if is_rest:
+            self._cut_short.add(source)
+        if self._first_ended_ns is None:
+            self._first_ended_ns = now_ns
+
+    def release(self, now_ns: int) -> Rows:
+        """A block, once all sources have sent their part of it or the wait is over."""
+        if self._once or self._first_ended_ns is None:
+            return NO_ROWS
+        if not self._sources <= self._ended and now_ns < self._first_ended_ns + self._wait_ns:
+            return NO_ROWS
+        return self._block()
+
+    def flush(self) -> Rows:
+        if not self._batches and not (self._once and self._ended):
+            return NO_ROWS
+        block = self._block()
+        block.is_rest = not self._once
+        return block
+
+    def next_release_ns(self) -> int | None:
+        return None if self._once or self._first_ended_ns is None else self._first_ended_ns + self._wait_ns
+
+    def _block(self) -> Block:
+        batches, self._batches = self._batches, []
+        block = arrange(batches, self._arrangement, self._keep)
+        # Nodes may leave a run that continues.
+        block.is_rest = bool(self._ended) and self._ended <= self._cut_short and not self._once
+        self._ended.clear()
+        self._cut_short.clear()
+        self._first_ended_ns = None
+        return block
+
+
+# Captures of a flight recorder (`traceloop`): one table each. The rows are old when they arrive, and captures
+# overlap in time, so rows are sorted only within a capture.
+
+
+class Captures(Collector):
+    """The captures of one gadget. A capture arrives in one piece from its source, and is released at once."""
+
+    def __init__(self) -> None:
+        self._ready: deque[Batch] = deque()
+
+    def add(self, batch: Batch, now_ns: int) -> None:
+        """Takes a capture, or those of its rows that passed the filter."""
+        if len(batch):
+            order = np.argsort(batch.raw("number"), kind="stable")
+            self._ready.append(batch.select(order))
+
+    def release(self, now_ns: int) -> Rows:
+        if not self._ready:
+            return NO_ROWS
+        rows = Rows([self._ready.popleft()])
+        return Block(rows, rows)
+
+    def flush(self) -> Rows:
+        return self.release(0)
+
+    def next_release_ns(self) -> int | None:
+        return 0 if self._ready else None

@@ -1,1 +1,0 @@
-"""Interprets the fields of a batch as columns of values, for filters and for output."""

@@ -1,1 +1,0 @@
-"""Tables that are not streams: totals, intervals, recordings, trees."""
