@@ -23,7 +23,7 @@ from kubectl_gadget.run.coverage import Coverage, Doubt, doubts
 from kubectl_gadget.run.live_run import run_to_end
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import RunOptions
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 _MISSING = "some peers are not known by name"
 INTERVAL = 5.0

@@ -32,7 +32,7 @@ from kubectl_gadget.run.live_run import run_to_end
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import Replay, RunOptions
 from kubectl_gadget.run.services import Surroundings
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 OF_COMMAND = frozenset({"pid", "descendants"})
 """Parameters with which a CI run traces only what COMMAND starts"""

@@ -24,8 +24,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.members import member_values
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.wire.policy_events.body import rfc3339
-from kubectl_gadget.wire.policy_events.event import PolicyEvent
+from kubectl_gadget.wire.policy_events import PolicyEvent, rfc3339
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies

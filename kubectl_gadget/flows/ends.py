@@ -20,10 +20,10 @@ from kubectl_gadget.flows.flow import Who
 from kubectl_gadget.linux.network import address_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import UNKNOWN, Container
-from kubectl_gadget.rows.exec_id_field import read_exec_id
 from kubectl_gadget.rows.members import filter_members
 from kubectl_gadget.rows.texts import CodedTexts, Memo, until_nul
 from kubectl_gadget.rows.vectors import Vector, exact
+from kubectl_gadget.wire.policy_events import read_exec_id
 
 GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
 

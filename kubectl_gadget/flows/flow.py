@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.rows.amounts import bytes_text, duration_text
 from kubectl_gadget.rows.community_id import community_id
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]
 EventKind = Literal["new", "report", "close", "error", "drop", "dns", "http", "packet"]

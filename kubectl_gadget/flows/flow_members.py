@@ -17,7 +17,7 @@ from kubectl_gadget.flows.records import FLOW, who_members
 from kubectl_gadget.rows.kinds import Member
 from kubectl_gadget.rows.texts import CodedMarks, Nulls, TextLists, Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers, SomeNumbers, Type, Vector, pick
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 
 class PlainMembers:

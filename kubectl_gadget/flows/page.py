@@ -35,7 +35,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.services import Surroundings
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId
 
 _TICK_SECONDS = 0.25
 _LAST_EVENTS = 1000

@@ -17,7 +17,7 @@ from kubectl_gadget.flows.hubble_drops import hubble_drop
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.row_texts import LATE
 from kubectl_gadget.rows.protocol_names import dns_rcode
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 MEMBERS = frozenset(
     (

@@ -225,7 +225,7 @@ class AgentParts(NamedTuple):
     """Sorted paths and names, relative to kubectl_gadget."""
 
     modules: tuple[str, ...]
-    """paths such as agent/session/session.py; also the tables beside modules, wire/policy_events/kernel_enums.txt"""
+    """paths such as agent/session/session.py; also the tables beside modules, wire/kernel_enums.txt"""
     objects: tuple[str, ...]
     """names of the agent's own BPF objects"""
 

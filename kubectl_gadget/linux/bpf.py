@@ -6,7 +6,7 @@ from kubectl_gadget.linux.files import mount_flag_names, open_flag_names
 from kubectl_gadget.linux.network import family_name, protocol_name
 from kubectl_gadget.linux.processes import prctl_option_name, signal_name
 from kubectl_gadget.linux.tables import Namer, constants, flag_names
-from kubectl_gadget.wire.policy_events.kernel_enums import BPF_COMMANDS, BPF_MAP_TYPES, BPF_PROGRAM_TYPES
+from kubectl_gadget.wire.kernel_enums import BPF_COMMANDS, BPF_MAP_TYPES, BPF_PROGRAM_TYPES
 
 # Names of bpf(2)'s commands, program types and map types (include/uapi/linux/bpf.h), in order from 0.
 

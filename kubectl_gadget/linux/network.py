@@ -6,7 +6,7 @@ The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as 
 import socket
 
 from kubectl_gadget.linux.tables import Namer, flag_names
-from kubectl_gadget.wire.policy_events.kernel_enums import TCP_STATES
+from kubectl_gadget.wire.kernel_enums import TCP_STATES
 
 _FAMILIES = {1: "unix", 2: "IPv4", 10: "IPv6", 16: "netlink", 17: "packet", 38: "alg", 40: "vsock", 44: "xdp"}
 _PROTOCOLS = {

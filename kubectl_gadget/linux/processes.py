@@ -6,7 +6,7 @@ They are the same on x86-64 and arm64. The trap: positive signal codes have a di
 from kubectl_gadget.gadgets.schema import UNKNOWN
 from kubectl_gadget.linux.network import tcp_state_name
 from kubectl_gadget.linux.tables import Namer, constants, flag_names
-from kubectl_gadget.wire.policy_events.kernel_enums import CAPABILITIES
+from kubectl_gadget.wire.kernel_enums import CAPABILITIES
 
 _SIGNALS = (
     "", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",

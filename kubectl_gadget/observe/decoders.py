@@ -15,20 +15,11 @@ from kubectl_gadget.rows import stacks
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.community_id import community_id
 from kubectl_gadget.rows.containers import Container
-from kubectl_gadget.rows.exec_id_field import read_exec_id
 from kubectl_gadget.rows.members import member_values as values
 from kubectl_gadget.rows.stacks import STACK, CallFrame, stack_of
-from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent, StackEntry, read_event
-from kubectl_gadget.wire.policy_events.event_metadata import make_event
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
-from kubectl_gadget.wire.policy_events.policy_record import (
-    HEAD,
-    KERNEL_STACK_AT,
-    RECORD,
-    USER_STACK_AT,
-    comm_of,
-    verdict_text,
-)
+from kubectl_gadget.wire.policy_events import Credentials, ExecId, PolicyEvent, StackEntry, read_event, read_exec_id
+from kubectl_gadget.wire.policy_record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text
+from kubectl_gadget.wire.record_reader import make_event
 
 # Processes and files.
 

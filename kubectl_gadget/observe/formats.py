@@ -22,8 +22,7 @@ from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables import cut
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.wire.policy_events.event import PolicyEvent
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId, PolicyEvent
 
 
 class TextSink(StreamSink):

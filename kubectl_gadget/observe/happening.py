@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import Credentials, ExecId, PolicyEvent
 
 
 @dataclass(frozen=True)

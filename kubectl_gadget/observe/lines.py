@@ -20,9 +20,8 @@ from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color
-from kubectl_gadget.wire.policy_events.body import rfc3339
-from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.wire.policy_events.policy_record import done_text
+from kubectl_gadget.wire.policy_events import EventArgument, PolicyEvent, StackEntry, rfc3339
+from kubectl_gadget.wire.policy_record import done_text
 
 _WORD_WIDTH = 7
 _ADMIN_COLUMN = 120

@@ -18,9 +18,8 @@ from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.output.row_texts import LATE
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.vectors import exact
-from kubectl_gadget.wire.policy_events import strict_names
-from kubectl_gadget.wire.policy_events.body import Object, known, pod_body, policy_body, rfc3339
-from kubectl_gadget.wire.policy_events.event import Credentials
+from kubectl_gadget.wire import kernel_enums
+from kubectl_gadget.wire.policy_events import Credentials, Object, known, pod_body, policy_body, rfc3339
 
 _DOCKER_CHARACTERS = 31
 _MOST_ANCESTORS = 32
@@ -135,7 +134,7 @@ def _pod(container: Container, event: ProcessEvent | None) -> Object | None:
 
 
 def _capabilities(credentials: Credentials) -> Object:
-    sets: Object = strict_names.capability_sets(credentials.permitted, credentials.effective, credentials.inheritable)
+    sets: Object = kernel_enums.capability_sets(credentials.permitted, credentials.effective, credentials.inheritable)
     return sets
 
 
@@ -143,7 +142,7 @@ def _namespaces(numbers: dict[str, int], host: int | None) -> Object:
     found: Object = {}
     for bit, kind in enumerate(NAMESPACE_KINDS):
         if number := numbers.get(kind):
-            found[kind] = strict_names.namespace(number, host is not None and bool(host >> bit & 1))
+            found[kind] = kernel_enums.namespace(number, host is not None and bool(host >> bit & 1))
     return found
 
 
@@ -151,11 +150,11 @@ def _credentials(credentials: Credentials, namespaces: dict[str, int], host: int
     names = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")
     found: Object = {name: getattr(credentials, name) for name in names}
     if credentials.securebits:
-        found["securebits"] = strict_names.secure_bits(credentials.securebits)
+        found["securebits"] = kernel_enums.secure_bits(credentials.securebits)
     found["caps"] = _capabilities(credentials)
     if user := namespaces.get("user"):
         is_host = host is not None and bool(host >> NAMESPACE_KINDS.index("user") & 1)
-        found["user_ns"] = {"ns": strict_names.namespace(user, is_host)}
+        found["user_ns"] = {"ns": kernel_enums.namespace(user, is_host)}
     return found
 
 

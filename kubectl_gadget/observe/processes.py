@@ -13,7 +13,7 @@ from posixpath import basename
 
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.rows.containers import Container
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId
 
 # One program of a process.
 

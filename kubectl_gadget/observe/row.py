@@ -14,7 +14,7 @@ from kubectl_gadget.gadgets.schema import Field
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent, event_type
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.views import RowWriter, Value, made_gadget, place
-from kubectl_gadget.wire.policy_events.event import PolicyEvent
+from kubectl_gadget.wire.policy_events import PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent

@@ -20,7 +20,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.vectors import utf8
-from kubectl_gadget.wire.policy_events.event import Credentials, PolicyEvent
+from kubectl_gadget.wire.policy_events import Credentials, PolicyEvent
 
 # Which events are shown.
 

@@ -19,7 +19,7 @@ from kubectl_gadget.run.nodes.backlog import Events, StepMark
 from kubectl_gadget.run.nodes.coverage import Gap
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from kubectl_gadget.wire.frames import Frame, split_events
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 _MOST_PODS, _MOST_STEPS = 500_000, 10_000
 

@@ -39,7 +39,7 @@ from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.run.services import Service, Surroundings
 from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.wire.frames import Frame
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 _MOST_GAPS = 1_000
 _MOST_MARKS = 10_000

@@ -27,7 +27,6 @@ from kubectl_gadget.linux.processes import (
 from kubectl_gadget.rows.amounts import Timestamps, bytes_text, duration_text
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import UNKNOWN, Owners
-from kubectl_gadget.rows.exec_id_field import read_exec_id
 from kubectl_gadget.rows.gadget_kinds import FILE_KINDS, GADGET_KINDS
 from kubectl_gadget.rows.histogram import BUCKETS_TYPE, Buckets, spark_line
 from kubectl_gadget.rows.kinds import (
@@ -53,6 +52,7 @@ from kubectl_gadget.rows.kinds import (
 from kubectl_gadget.rows.stacks import STACK, innermost_functions, show_stacks, stack_lists
 from kubectl_gadget.rows.texts import CodedMarks, CodedTexts, Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, SomeNumbers, Vector
+from kubectl_gadget.wire.policy_events import read_exec_id
 
 # The kind of each typedef of docs/design/records.md (KINDS). A field whose typedef has no entry is shown by its C type.
 # Note: names from the YAML or from a C enum take precedence over the typedef.

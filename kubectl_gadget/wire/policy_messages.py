@@ -155,7 +155,7 @@ class PolicyHookSpec(Message):
     policies: tuple[int, ...] = ()
     """of installed policies: for each bit the policy's place in the list; -1: none"""
     metadata: Mapping[str, object] = NONE
-    """of installed policies: what records mean (wire/policy_events/hook_reader.py)"""
+    """of installed policies: what records mean (wire/record_reader.py)"""
 
 
 class ContainerCondition(Message):

@@ -45,7 +45,7 @@ from kubectl_gadget.policies.model import (
     Test,
     Value,
 )
-from kubectl_gadget.wire.policy_events.policy_record import KERNEL_STACK_AT
+from kubectl_gadget.wire.policy_record import KERNEL_STACK_AT
 from tests.bpf.policy_engine import Enforcer, in_force
 
 pytestmark = pytest.mark.bpf

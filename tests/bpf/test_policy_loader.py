@@ -12,7 +12,7 @@ from kubectl_gadget.agent.elf.build_ids import build_id
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.observe.lines import shape
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.wire.policy_events.body import policy_body
+from kubectl_gadget.wire.policy_events import policy_body
 from tests.bpf.policy_engine import in_force
 
 pytestmark = pytest.mark.bpf

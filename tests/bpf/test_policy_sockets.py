@@ -13,7 +13,7 @@ from kubectl_gadget.policies.compiler.policies import CompiledPolicies, matches
 from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.model import Action, ActionKind, Argument, Hook, Policy, Selector
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.wire.policy_events.policy_record import Value
+from kubectl_gadget.wire.policy_record import Value
 from tests.bpf.policy_engine import Enforcer, pid_of
 
 pytestmark = pytest.mark.bpf

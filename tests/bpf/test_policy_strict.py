@@ -15,7 +15,7 @@ import pytest
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.observe.messages import strict_body
 from kubectl_gadget.policies.compiler.policies import Match
-from kubectl_gadget.wire.policy_events.body import policy_body
+from kubectl_gadget.wire.policy_events import policy_body
 from tests.bpf.test_policy_types import EXEC, executed, watching
 from tests.observe.strict_schema import ENUMS, MESSAGES
 from tests.strict_reader import strict_reader

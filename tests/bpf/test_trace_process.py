@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer, kept
 

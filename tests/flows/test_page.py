@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.page import LivePage
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId
 from tests.flows.browser import CHROMIUM, Page, empty_page
 from tests.flows.rows import CLIENT, DEATHSTAR, SERVER, RowTable, accepted, drop, tcp
 from tests.flows.rows import XWING as XWING_ROW

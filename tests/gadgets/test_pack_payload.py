@@ -50,7 +50,7 @@ def test_the_payload_has_all_modules_of_the_agent_and_their_imports() -> None:
     paths = [path for path in (PACKAGE / "agent").rglob("*.py") if path.name not in pack_payload.TEXTS]
     files = {path.relative_to(PACKAGE).as_posix() for path in paths}
     assert {name for name in found.modules if name.startswith("agent/")} == files
-    assert {"errors.py", "wire/frames.py", "__init__.py", "wire/policy_events/kernel_enums.txt"} <= set(found.modules)
+    assert {"errors.py", "wire/frames.py", "__init__.py", "wire/kernel_enums.txt"} <= set(found.modules)
     assert not [name for name in found.modules if name.split("/")[0] in ("agents", "cli", "kube", "rows", "run")]
 
 

@@ -8,8 +8,7 @@ from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.observe.story import StoryEvent
 from kubectl_gadget.rows.containers import Container
-from kubectl_gadget.wire.policy_events.event import Credentials
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import Credentials, ExecId
 
 ROOT = Credentials(0, 0, 0, 0, 0, 0, 0, 0, 0, 0x1FFFFFFFFFF, 0x1FFFFFFFFFF, 0)
 XWING = Container("container", "default", "xwing", "spaceship", "busybox", "c" * 64, "u1", "containerd")

@@ -8,7 +8,7 @@ from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.observe.decoders import file_events, process_events
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.views import RowWriter, Value
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("catalogue_built")]
 PROCESS = struct.pack("<QI4x", 1000, 7)

@@ -7,8 +7,7 @@ from kubectl_gadget.observe.formats import Tree, TreeSink
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.output.terminal import Terminal
-from kubectl_gadget.wire.policy_events.event import PolicyEvent
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId, PolicyEvent
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
 

@@ -11,8 +11,7 @@ from kubectl_gadget.observe.lines import line
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.run import SHOWN, LineOptions
 from kubectl_gadget.rows.containers import HOST
-from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import EventArgument, ExecId, PolicyEvent, StackEntry
 from tests.observe.lives import SHELL, Life, event, executed, vi
 
 FILE = EventArgument("file", {"path": "/etc/passwd"})

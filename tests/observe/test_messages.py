@@ -18,10 +18,9 @@ from kubectl_gadget.policies.language import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import NOWHERE
 from kubectl_gadget.policies.model import Argument as Written
 from kubectl_gadget.rows.containers import Container
-from kubectl_gadget.wire.policy_events.argument_values import argument
-from kubectl_gadget.wire.policy_events.event import Credentials, EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
-from kubectl_gadget.wire.policy_events.policy_record import NUMBERS, WITH_ADDRESSES, Value
+from kubectl_gadget.wire.policy_events import Credentials, EventArgument, ExecId, PolicyEvent, StackEntry
+from kubectl_gadget.wire.policy_record import NUMBERS, WITH_ADDRESSES, Value
+from kubectl_gadget.wire.record_reader import argument
 from tests.observe.lives import ROOT, SHELL, XWING, Life, event, executed, vi
 from tests.observe.strict_schema import ENUMS, MESSAGES
 from tests.strict_reader import strict_reader

@@ -5,7 +5,7 @@ import pytest
 from kubectl_gadget.observe.lines import command_text
 from kubectl_gadget.observe.processes import KEEP_NS, MOST_ANCESTORS, join_arguments, program_of
 from kubectl_gadget.rows.containers import HOST
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId
 from tests.observe.lives import SECOND, SHELL, Life, event, executed, vi
 
 

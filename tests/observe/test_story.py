@@ -20,8 +20,7 @@ from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import UNKNOWN, Container, Owners
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.views import RowWriter
-from kubectl_gadget.wire.policy_events.event import PolicyEvent
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId, PolicyEvent
 from tests.observe.lives import NOON, SECOND, SHELL, XWING
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")

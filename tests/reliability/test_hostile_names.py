@@ -34,8 +34,7 @@ from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.progress import Progress
-from kubectl_gadget.wire.policy_events.event import EventArgument, PolicyEvent, StackEntry
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import EventArgument, ExecId, PolicyEvent, StackEntry
 from tests.examples import examples
 from tests.flows.rows import XWING, RowTable, accepted, dns, drop, http, tcp
 from tests.messages import changes

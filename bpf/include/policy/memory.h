@@ -27,7 +27,7 @@
 
 /* The value that was read for a slot. */
 struct policy_value {
-	/* Set as far as the type has numbers; wire/policy_events/argument_values.py has their meaning. */
+	/* Set as far as the type has numbers; wire/record_reader.py has their meaning. */
 	__u64 numbers[POLICY_NUMBERS];
 	__u8 addresses[2][16];
 	/* Where the text begins; it ends at POLICY_TEXT_END, with a NUL before and after it. */

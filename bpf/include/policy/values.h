@@ -3,7 +3,7 @@
  * Reads a slot: gets the value from the slot's source, and converts it to numbers, addresses and a text, depending on
  * the slot's type.
  *
- * The numbers of each type are documented at its reader and in kubectl_gadget/wire/policy_events/argument_values.py.
+ * The numbers of each type are documented at its reader and in kubectl_gadget/wire/record_reader.py.
  * The trap: for the verifier, all arguments of a hook are plain numbers, so pointers are followed with
  * bpf_probe_read_kernel(), which fails for an invalid pointer.
  */

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from kubectl_gadget.agent.installed.installed_source import COMPLETE, EVENT, LOST, NUMBER, PATH
 from kubectl_gadget.agent.policies.log import LoggedEvent
-from kubectl_gadget.wire.policy_events.event import event_spec
+from kubectl_gadget.wire.policy_events import event_spec
 
 _SOCKET_BYTES = 4 << 20
 

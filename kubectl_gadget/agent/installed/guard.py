@@ -31,7 +31,7 @@ from kubectl_gadget.agent.policies.log import LoggedEvent, line
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.wire.agent_messages import ContainerNames, PoliciesState
 from kubectl_gadget.wire.client_messages import FilterSpec
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 from kubectl_gadget.wire.policy_messages import InstalledFile
 
 _RETRIES = (0.0, 10.0, 30.0, 60.0, 300.0)

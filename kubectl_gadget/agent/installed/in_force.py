@@ -25,9 +25,9 @@ from kubectl_gadget.agent.policies.log import LoggedEvent, events
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import PolicyHookState, PolicyState
 from kubectl_gadget.wire.message import parse
-from kubectl_gadget.wire.policy_events.hook_reader import HookReader
-from kubectl_gadget.wire.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
+from kubectl_gadget.wire.policy_record import FORMAT
+from kubectl_gadget.wire.record_reader import HookReader
 
 _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after loading."""

@@ -12,8 +12,8 @@ import zipfile
 
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.message import parse
-from kubectl_gadget.wire.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.policy_messages import InstalledFile, PolicySpec
+from kubectl_gadget.wire.policy_record import FORMAT
 
 FILE = "policies.zip"
 _MOST_BYTES = 64 << 20

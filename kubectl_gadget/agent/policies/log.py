@@ -14,10 +14,9 @@ from typing import NamedTuple
 from kubectl_gadget.agent.bpf.ring import Ring, records
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.wire.agent_messages import ContainerNames
-from kubectl_gadget.wire.policy_events.body import Object, known, pod_body, policy_body, rfc3339
-from kubectl_gadget.wire.policy_events.event import PolicyEvent
-from kubectl_gadget.wire.policy_events.hook_reader import HookReader
-from kubectl_gadget.wire.policy_events.policy_record import RECORD, Found, Type, Value, read
+from kubectl_gadget.wire.policy_events import Object, PolicyEvent, known, pod_body, policy_body, rfc3339
+from kubectl_gadget.wire.policy_record import RECORD, Found, Type, Value, read
+from kubectl_gadget.wire.record_reader import HookReader
 
 _DOCKER_CHARACTERS = 31
 _IDS = ("uid", "gid", "euid", "egid", "suid", "sgid", "fsuid", "fsgid")

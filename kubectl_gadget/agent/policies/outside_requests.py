@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
-from kubectl_gadget.wire.policy_events.policy_record import read
+from kubectl_gadget.wire.policy_record import read
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector

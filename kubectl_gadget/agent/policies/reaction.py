@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.wire.agent_messages import GadgetStats
-from kubectl_gadget.wire.policy_events.policy_record import read
+from kubectl_gadget.wire.policy_record import read
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 

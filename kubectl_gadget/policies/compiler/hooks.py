@@ -47,8 +47,8 @@ from kubectl_gadget.policies.language import MACHINES, lsm_hook
 from kubectl_gadget.policies.model import Action, Assignment, Hook, HookFilter, NewFunction
 from kubectl_gadget.policies.read.values import MOST, continuing_as, returning
 from kubectl_gadget.wire.message import Value
-from kubectl_gadget.wire.policy_events.policy_record import Form, Type
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, Remedy, Resolve, SameFile, Way
+from kubectl_gadget.wire.policy_record import Form, Type
 
 # What each node has to look up in its BTF, or in its tracepoints' formats, before it can read a hook's slots.
 #

@@ -26,11 +26,11 @@ from kubectl_gadget.policies.compiler.slots import REMEMBERED
 from kubectl_gadget.policies.compiler.tables import Followed, prefix_key
 from kubectl_gadget.policies.model import Action, Hook, Policy, Scope, UserProbe, by_labels, by_node, scope_spec
 from kubectl_gadget.policies.read.hooks import without_notices
-from kubectl_gadget.wire.policy_events import event_metadata
-from kubectl_gadget.wire.policy_events.event import Hook as Kind
-from kubectl_gadget.wire.policy_events.event_metadata import EventMetadata
-from kubectl_gadget.wire.policy_events.policy_record import OVERRIDDEN, REPLACED, blocks, done_text, read, verdict_text
+from kubectl_gadget.wire import record_reader
+from kubectl_gadget.wire.policy_events import Hook as Kind
 from kubectl_gadget.wire.policy_messages import PolicySpec, ProcessesSpec
+from kubectl_gadget.wire.policy_record import OVERRIDDEN, REPLACED, blocks, done_text, read, verdict_text
+from kubectl_gadget.wire.record_reader import EventMetadata
 
 
 class CompiledPolicies:
@@ -173,7 +173,7 @@ def _function(hook: Hook, probe: UserProbe) -> str:
 
 
 def metadata_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
-    """Everything that readers of the hook's records need, in the form that policy_events.hook_reader takes. `policies`
+    """Everything that readers of the hook's records need, in the form that record_reader.HookReader takes. `policies`
     are all policies, in their order."""
     numbers = {id(policy): number for number, policy in enumerate(policies)}
     return {
@@ -199,7 +199,7 @@ def _selector(hook: CompiledHook, place: SelectorAtHook, numbers: dict[int, int]
 # the values that any policy at the hook reads; a match contains the arguments of its own policy's hook only.
 
 
-Match = event_metadata.Match[SelectorAtHook]
+Match = record_reader.Match[SelectorAtHook]
 
 
 def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterator[Match]:
@@ -211,4 +211,4 @@ def matches(record: bytes | memoryview, hooks: Sequence[CompiledHook]) -> Iterat
             continue
         key = id(place.hook)
         slots = (hook.arguments[key], hook.data[key], hook.results[key], hook.called)
-        yield event_metadata.match_of(found, place, *slots)
+        yield record_reader.match_of(found, place, *slots)

@@ -10,7 +10,7 @@ from typing import Literal
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language import ARGUMENT_TYPES
 from kubectl_gadget.policies.model import ENFORCING, Action, Argument, Hook, Policy, Scope, Selector, UserProbe
-from kubectl_gadget.wire.policy_events.policy_record import OVERRIDDEN, REPLACED
+from kubectl_gadget.wire.policy_record import OVERRIDDEN, REPLACED
 
 # TrackSock and UntrackSock: which socket an action refers to, and where events are attributed to a socket's owner.
 #

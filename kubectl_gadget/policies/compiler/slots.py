@@ -19,7 +19,7 @@ from kubectl_gadget.policies.compiler.selectors import (
     with_files,
 )
 from kubectl_gadget.policies.model import Argument, Hook
-from kubectl_gadget.wire.policy_events.policy_record import Form, Type
+from kubectl_gadget.wire.policy_record import Form, Type
 from kubectl_gadget.yaml_files import Place
 
 MOST_SLOTS, MOST_STEPS = 24, 6

@@ -27,7 +27,7 @@ from kubectl_gadget.policies.model import (
     Value,
 )
 from kubectl_gadget.policies.read.values import ArgumentValue, Expression, Number, parse_expression
-from kubectl_gadget.wire.policy_events.policy_record import WITH_ADDRESSES, Type
+from kubectl_gadget.wire.policy_record import WITH_ADDRESSES, Type
 
 # Patterns with wildcards as automata, `struct policy_automaton` of bpf/include/policy/memory.h.
 #

@@ -284,7 +284,7 @@ _BUILD_ID = (("uint64", 0), ("uint64", 8), ("uint32", 16))
 
 
 def loader_hook(place: Place) -> Hook:
-    """The hook. policy_events.event_metadata reads its arguments: the file, the build ID's size and its bytes."""
+    """The hook. wire.record_reader reads its arguments: the file, the build ID's size and its bytes."""
     arguments = (
         _member("file", "vma", "vm_file"),
         _member("uint32", "build_id_size"),

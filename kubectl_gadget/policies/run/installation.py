@@ -29,8 +29,8 @@ from kubectl_gadget.policies.language import POLICY_KINDS
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.wire.agent_messages import OwnedPins, PoliciesState
-from kubectl_gadget.wire.policy_events.policy_record import FORMAT
 from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
+from kubectl_gadget.wire.policy_record import FORMAT
 from kubectl_gadget.yaml_reader import documents, items_of, peek
 
 # Installed policies: how a ConfigMap stores them, and the file that agents enforce without a client.

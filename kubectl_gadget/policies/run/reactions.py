@@ -21,7 +21,7 @@ from kubectl_gadget.policies.network.kernel_tables import HOST_ENTRY, PolicyTabl
 from kubectl_gadget.run.live_tables import Contents, LiveTables
 from kubectl_gadget.run.run_options import GadgetRun
 from kubectl_gadget.run.services import Service, Surroundings
-from kubectl_gadget.wire.policy_events.event import PolicyEvent
+from kubectl_gadget.wire.policy_events import PolicyEvent
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.story import StoryEvent

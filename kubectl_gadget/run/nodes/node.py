@@ -41,7 +41,7 @@ from kubectl_gadget.wire.agent_messages import (
 )
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, Heartbeat
 from kubectl_gadget.wire.frames import LAST, Frame, FrameDecoder, FrameType, encode, split_events
-from kubectl_gadget.wire.policy_events.body import rfc3339
+from kubectl_gadget.wire.policy_events import rfc3339
 
 HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 20.0

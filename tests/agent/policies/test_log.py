@@ -4,16 +4,16 @@ import json
 import struct
 
 from kubectl_gadget.agent.bpf.ring import records, whole_records
-from kubectl_gadget.wire.policy_events.event import (
+from kubectl_gadget.wire.policy_events import (
     Credentials,
     EventArgument,
+    ExecId,
     PolicyEvent,
     StackEntry,
     event_spec,
     read_event,
 )
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
-from kubectl_gadget.wire.policy_events.policy_record import comm_of
+from kubectl_gadget.wire.policy_record import comm_of
 
 _DISCARDED = 1 << 30
 

@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.policies.log import FreshRecords
 from kubectl_gadget.agent.policies.reaction import ProcessKiller
-from kubectl_gadget.wire.policy_events.policy_record import HEAD, RECORD
+from kubectl_gadget.wire.policy_record import HEAD, RECORD
 
 TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 HOOK = 3

@@ -18,7 +18,7 @@ from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 from tests.agent.client import Client
-from tests.wire.test_acting_objects import compiled
+from tests.wire.test_session_command import compiled
 
 MACHINE = os.uname().machine
 KILLS = 'SEC("kprobe") int second(void *context) { return dry_run ? 0 : bpf_send_signal(9); }'

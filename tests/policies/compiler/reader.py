@@ -11,7 +11,7 @@ from typing import Any
 
 from kubectl_gadget.policies.compiler.hooks import CompiledHook, hook_spec
 from kubectl_gadget.policies.read.values import signed
-from kubectl_gadget.wire.policy_events.policy_record import Value
+from kubectl_gadget.wire.policy_record import Value
 
 _TEST = struct.Struct("<BBHIII")
 _SLOT_BYTES = 40

@@ -32,7 +32,7 @@ from kubectl_gadget.policies.model import (
     Subject,
     SystemCall,
 )
-from kubectl_gadget.wire.policy_events.policy_record import Type, Value
+from kubectl_gadget.wire.policy_record import Type, Value
 from tests.examples import examples
 from tests.policies.compiler import random_policies as some
 from tests.policies.compiler.reader import Reader

@@ -24,7 +24,7 @@ from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.policies.run import installation
 from kubectl_gadget.policies.run.installation import PolicyChange, change, installed_file, policies_to_store, read
-from kubectl_gadget.wire.policy_events.event_metadata import EventMetadata, read_metadata
+from kubectl_gadget.wire.record_reader import EventMetadata, read_metadata
 from tests.agent.guards import RunningGuard, bpf_file_system, guard
 from tests.fake_cluster import FakeCluster
 

@@ -11,11 +11,10 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from kubectl_gadget.wire.policy_events.event import Credentials
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import Credentials, ExecId
 
 FORMAT = 5
-"""The version of records and of their metadata (hook_reader.py). Increment it with every change of either: installed
+"""The version of records and of their metadata (record_reader.py). Increment it with every change of either: installed
 policies outlive the agents and clients that know them."""
 HEAD = 256
 """Bytes of struct policy_event, which begins with struct gadget_record of RECORD bytes."""

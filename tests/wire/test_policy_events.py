@@ -3,8 +3,7 @@
 import base64
 import struct
 
-from kubectl_gadget.rows.exec_id_field import read_exec_id
-from kubectl_gadget.wire.policy_events.exec_id import ExecId
+from kubectl_gadget.wire.policy_events import ExecId, read_exec_id
 
 
 def test_the_text_of_an_exec_id_is_what_consumers_know() -> None:

@@ -1,20 +1,44 @@
-"""Numbers in arguments and credentials as the schema of security events defines them; strict readers insist on these.
-
-Source: the enums and texts of Tetragon's API (api/v1/tetragon/*.proto), which are facts, not code. The trap: some names
-are not the kernel's (`DAC_OVERRIDE` lacks its CAP_), and a value without a name in one of its enums is written as a
-number, which proto3 readers accept.
+"""Names of the Linux constants that arguments of hooks contain, as the kernel has them (kernel_enums.txt) and as the
+schema of security events has them. It imports only the standard library.
 """
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
-from kubectl_gadget.wire.policy_events.kernel_enums import (
-    BPF_COMMANDS,
-    BPF_MAP_TYPES,
-    BPF_PROGRAM_TYPES,
-    CAPABILITIES,
-    TCP_STATES,
-)
+# The kernel's. In an agent, this module may be in a zip, so its loader reads the table.
+
+_loader: Any = __spec__.loader
+
+
+def _read() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in _loader.get_data(__file__.rpartition(".")[0] + ".txt").decode().splitlines():
+        word, _, group = line.partition(" ")
+        if word == "group":
+            names = found[group] = []
+        elif word != "#":
+            names.append("" if word == "-" else word)
+    return found
+
+
+_GROUPS = _read()
+BPF_COMMANDS = _GROUPS["BPF_COMMANDS"]
+"""Commands of bpf(2), without BPF_."""
+BPF_PROGRAM_TYPES = _GROUPS["BPF_PROGRAM_TYPES"]
+"""Without BPF_PROG_TYPE_."""
+BPF_MAP_TYPES = _GROUPS["BPF_MAP_TYPES"]
+"""Without BPF_MAP_TYPE_."""
+CAPABILITIES = _GROUPS["CAPABILITIES"]
+"""Without CAP_."""
+TCP_STATES = _GROUPS["TCP_STATES"]
+"""Without TCP_; from 1."""
+
+
+# The schema's: the enums and texts of Tetragon's API (api/v1/tetragon/*.proto), which are facts, not code. Strict
+# readers insist on these. Note: some names are not the kernel's (`DAC_OVERRIDE` lacks its CAP_), and a value
+# without a name in one of its enums is written as a number, which proto3 readers accept.
+
 
 _NAMES: Mapping[str, Mapping[int, str]] = {
     "AF": {
