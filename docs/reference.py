@@ -1,10 +1,11 @@
 """`python -m docs.reference`: writes the reference in docs/ from the gadgets and the command line itself.
 
     docs/flags.md            the flags that all gadgets share
+    docs/columns.md          the columns that most gadgets share, and how to read columns and JSON
     docs/advise-flags.md     the flags of the advisors
     docs/observe-flags.md    the flags and flat columns of observe
     docs/gadgets/README.md   the gadgets
-    docs/gadgets/NAME.md     one gadget: examples, flags, columns, JSON
+    docs/gadgets/NAME.md     one gadget: output (docs/captured.py), examples, own flags and columns, limits
     docs/design/packages.md  the packages of the code, by floor
 
 With --check nothing is written, and stale pages are an error; a test and CI use it.
@@ -13,10 +14,13 @@ With --check nothing is written, and stale pages are an error; a test and CI use
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from docs.captured import OUTPUTS
 from docs.packages import floors
 from kubectl_gadget.cli.commands import observe
 from kubectl_gadget.cli.commands.gadgets import gadget_command
@@ -48,6 +52,8 @@ _UNITS = {
     "gadget_timestamp": "RFC 3339, UTC",
 }
 """Units of a column's main member, by the typedef of its field."""
+_ColumnKey = tuple[str, str, str]
+"""Name, title and meaning of a column, by which gadgets share it."""
 
 
 class Outcome(TypedDict, total=False):
@@ -70,16 +76,17 @@ def pages() -> dict[str, str]:
     """The text of every page, by its path below docs/."""
     from kubectl_gadget.gadgets import load_gadget
 
+    gadgets = [load_gadget(entry.name) for entry in index()]
+    shared = _shared_columns(gadgets)
     found = {
         "flags.md": _flags_page(),
+        "columns.md": _columns_page(shared),
         "advise-flags.md": _advise_page(),
         "observe-flags.md": _observe_page(),
         "gadgets/README.md": _list_page(),
         "design/packages.md": _packages_page(),
     }
-    for entry in index():
-        found[f"gadgets/{entry.name}.md"] = _gadget_page(load_gadget(entry.name))
-    return found
+    return found | {f"gadgets/{gadget.name}.md": _gadget_page(gadget, shared.keys()) for gadget in gadgets}
 
 
 def stale(folder: Path = DOCS) -> list[str]:
@@ -226,34 +233,77 @@ def _outcome(found: Outcome | None) -> str:
     return f"{mark} {', '.join(kinds) or 'no BPF'}{without}"
 
 
-def _gadget_page(gadget: Gadget) -> str:
+def _gadget_page(gadget: Gadget, shared: Collection[_ColumnKey]) -> str:
     command = " ".join(gadget.command)
     made = gadget_command(gadget, gadget.command[-1])
     by_title = made.text.panels()
     found = [flag for title, flags in by_title.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
     own = [flag._replace(choices=made.choices(flag.name)) for flag in found]
     examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.about.examples)
-    parts = [f"# kubectl gadget {command}", f"{gadget.about.summary}.", gadget.about.description.strip()]
+    output = _read(OUTPUTS / f"{gadget.name}.txt") or f"$ kubectl gadget {command}\n"
+    parts = [f"# kubectl gadget {command}", f"{gadget.about.summary}.", f"```console\n{output}```"]
     if examples:
         parts += ["## Examples", f"```sh\n{examples}\n```"]
     if own:
         parts += ["## Flags", _flag_table(own), "And [the flags that all gadgets share](../flags.md)."]
-    return _page(parts + _column_parts(gadget))
+    return _page([*parts, *_own_columns(gadget, shared), "## Details and limits", *_points(gadget.about.description)])
+
+
+def _points(description: str) -> list[str]:
+    """The first paragraph of a description, which says what is shown, and a list of the others."""
+    first, *others = (" ".join(part.split()) for part in description.strip().split("\n\n"))
+    points = (textwrap.fill(f"- {text}", 120, subsequent_indent="  ", break_long_words=False) for text in others)
+    return [textwrap.fill(first, 120, break_long_words=False), *(["\n".join(points)] if others else [])]
+
+
+def _own_columns(gadget: Gadget, shared: Collection[_ColumnKey]) -> list[str]:
+    own = [column for column in gadget.columns if _key(gadget, column) not in shared]
+    others: dict[str, list[str]] = {where: [] for where in _SHOWN.values()}
+    for column in gadget.columns:
+        if column not in own:
+            others[_SHOWN[column.show]].append(f"`{column.name}`")
+    said = "; ".join(f"{where}: {', '.join(names)}" for where, names in others.items() if names)
+    table = [_table(_COLUMN_HEAD, (_column_row(gadget, column) for column in own))] if own else []
+    return ["## Columns", *table, *([f"And [columns that gadgets share](../columns.md), {said}."] if said else [])]
+
+
+_COLUMN_HEAD = ("name", "title", "shown", "what it is", "JSON")
+
+
+def _column_row(gadget: Gadget, column: Column) -> tuple[str, ...]:
+    members = ", ".join(f"`{name}` {kind}".rstrip() for name, kind in _members(gadget, column))
+    return f"`{column.name}`", column.title, _SHOWN[column.show], _meaning(gadget, column), members
+
+
+def _key(gadget: Gadget, column: Column) -> _ColumnKey:
+    return column.name, column.title, _meaning(gadget, column)
+
+
+def _shared_columns(gadgets: Sequence[Gadget]) -> dict[_ColumnKey, tuple[Gadget, Column]]:
+    """The columns that most gadgets have, in the same words, each with one gadget that has it."""
+    found = {_key(gadget, column): (gadget, column) for gadget in gadgets for column in gadget.columns}
+    times = Counter(_key(gadget, column) for gadget in gadgets for column in gadget.columns)
+    return {key: found[key] for key in times if times[key] > len(gadgets) / 2}
+
+
+def _columns_page(shared: Mapping[_ColumnKey, tuple[Gadget, Column]]) -> str:
+    found = [_column_row(gadget, column) for gadget, column in shared.values()]
+    rows = [(name, title, *others) for name, title, _, *others in found]
+    head = tuple(title for title in _COLUMN_HEAD if title != "shown")
+    return _page(["# Columns that gadgets share", *_READING, _table(head, rows)])
+
+
+_READING = [
+    "Names are for `--columns`; titles are the headings of tables. A cell with `-` has no value, or an unknown one: in "
+    "JSON it is null, -1 or an empty text.",
+    "`-o json` prints one object a line, with the members in the last column of these tables. `--filter`, `--fail-on`, "
+    "`--expect` and the templates of `-o jsonpath=…` and `-o custom-columns=…` use the same names. " + _CUT,
+    "A gadget's page says which of these columns it has, and which it shows without `-o wide`.",
+]
 
 
 def _column_parts(gadget: Gadget) -> list[str]:
-    columns = [(f"`{item.name}`", item.title, _SHOWN[item.show], _meaning(gadget, item)) for item in gadget.columns]
-    return [
-        "## Columns",
-        "Names are for `--columns`; titles are the headings of tables. A cell with `-` has no value, or an "
-        "unknown one: in JSON it is null, -1 or an empty text.",
-        _table(("name", "title", "shown", "what it is"), columns),
-        "## JSON",
-        "`-o json` prints one object a line, with these members in this order. `--filter`, `--fail-on`, `--expect` and "
-        "the templates of `-o jsonpath=…` and `-o custom-columns=…` use the same names.",
-        _table(("member", "type", "column"), _members(gadget)),
-        _CUT,
-    ]
+    return ["## Columns", *_READING[:2], _table(_COLUMN_HEAD, (_column_row(gadget, item) for item in gadget.columns))]
 
 
 def _meaning(gadget: Gadget, column: Column) -> str:
@@ -270,15 +320,19 @@ def _field(gadget: Gadget, column: Column) -> Field | None:
     return next((field for field in gadget.record.fields if field.name == field_of(column)), None)
 
 
-def _members(gadget: Gadget) -> list[tuple[str, ...]]:
-    of_column = {member.name: column for column in gadget.columns for member in column_members(gadget, column)}
-    rows: list[tuple[str, ...]] = []
+def _members(gadget: Gadget, column: Column) -> list[tuple[str, str]]:
+    """The members of a column in JSON, and their types."""
+    own = {member.name for member in column_members(gadget, column)}
+    rows: list[tuple[str, str]] = []
     for member in row_members(gadget):
-        column = of_column[member.name]
-        field = _field(gadget, column) if member.name == column.name else None
-        unit = _UNITS.get(field.type) if field else None
-        kind = _TYPES.get(member.type, member.type) + (f" ({unit})" if unit else "")
-        rows.append((f"`{member.name}`", kind + (", or left out" if member.optional else ""), column.name))
+        if member.name in own:
+            field = _field(gadget, column) if member.name == column.name else None
+            unit = _UNITS.get(field.type) if field else None
+            kind = _TYPES.get(member.type, member.type) + (f" ({unit})" if unit else "")
+            if member.name.endswith(("_cut", "_bytes")) and member.optional:
+                rows.append((f"…_{member.name.rpartition('_')[2]}", ""))
+                continue
+            rows.append((member.name, kind + (" or left out" if member.optional else "")))
     return rows
 
 

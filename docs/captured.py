@@ -1,0 +1,37 @@
+"""`sudo python -m docs.captured [NAME...]`: runs gadgets on the demo's pods, for the outputs in the pages of gadgets.
+
+Each docs/gadgets/outputs/NAME.txt has the command and the beginning of what it printed. A gadget whose rows the demo's
+pods do not cause has no file; docs/reference.py then shows the command alone.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.gadgets import load_gadget
+
+OUTPUTS = Path(__file__).parent / "gadgets" / "outputs"
+_CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main", "demo")
+_SECONDS = 90
+_MOST_LINES = 8
+
+
+def main(names: list[str]) -> None:
+    for name in names or [entry.name for entry in index()]:
+        gadget = load_gadget(name)
+        flags = ["--max-events", "5"] if gadget.kind == "stream" else []
+        words = [*gadget.command, *flags, "--timeout", "4s"]
+        run = subprocess.run([*_CLIENT, *words], capture_output=True, text=True, timeout=_SECONDS, check=False)
+        lines = run.stdout.splitlines()
+        path = OUTPUTS / f"{name}.txt"
+        path.unlink(missing_ok=True)
+        if len(lines) > 1:
+            shown = [line.rstrip() for line in lines[:_MOST_LINES]] + (["…"] if len(lines) > _MOST_LINES else [])
+            path.write_text(
+                "\n".join([f"$ sudo kubectl gadget demo {' '.join([*gadget.command, *flags])}", *shown, ""])
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
