@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 import kubectl_gadget
-from kubectl_gadget.behavior import new_fact_rows
+from kubectl_gadget.behavior import new_facts
 from kubectl_gadget.cli.commands.observe import CHOICE
 from kubectl_gadget.cli.help.help_pages import _PANELS
 from kubectl_gadget.errors import UsageError
@@ -23,7 +23,7 @@ from kubectl_gadget.yaml_schema import Kind, SchemaField
 PACKAGE = Path(kubectl_gadget.__file__).parent
 CHECKED_BY_THEIR_READERS = {
     "analysis/redaction_rules.yaml",
-    "behavior/from_rows/generalization_rules.yaml",
+    "behavior/generalization_rules.yaml",
     "behavior/risks.yaml",
     "gadgets/every_gadget.yaml",
     "gadgets/histogram.yaml",
@@ -58,7 +58,7 @@ SCHEMAS = {
         *(text(name, True) for name in ("processes", "processes_from_exec", "exit", "no_exit", "join_exit", "tree")),
         *(text(name, True) for name in ("tcp", "udp", "flows")),
     ),
-    "behavior/new_fact_rows.yaml": ROWS,
+    "behavior/new_facts.yaml": ROWS,
     "cli/help/equivalents.yaml": mapping(
         *(SchemaField(name, "map of text", required=True) for name in ("commands", "flags"))
     ),
@@ -104,7 +104,7 @@ def test_a_file_fits_its_schema(path: str) -> None:
     ("path", "old", "new", "message"),
     [
         ("analysis/views.yaml", "no_exit:", "noexit:", "lacks no_exit"),
-        ("behavior/new_fact_rows.yaml", "pid: __u32", "pid: _u32", "fields.pid '_u32' is not known"),
+        ("behavior/new_facts.yaml", "pid: __u32", "pid: _u32", "fields.pid '_u32' is not known"),
         ("cli/help/equivalents.yaml", "strace: trace syscalls", "strace:", "commands.strace is empty"),
         ("cli/help/pages.yaml", "silent: [where]", "silent: [were]", "'were' is not known"),
         ("flows/hubble_drops.yaml", "sub_type: 181", "sub_type: x", "must be a whole number, not x"),
@@ -122,7 +122,7 @@ def test_a_mistake_in_a_file_is_found(path: str, old: str, new: str, message: st
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("gadget", [row.GADGET, new_fact_rows.GADGET], ids=lambda gadget: gadget.name)
+@pytest.mark.parametrize("gadget", [row.GADGET, new_facts.GADGET], ids=lambda gadget: gadget.name)
 def test_each_column_of_rows_made_in_the_client_is_a_field_or_of_the_container(gadget: Gadget) -> None:
     fields = {field.name for field in gadget.record.fields}
     assert [column.name for column in gadget.columns if not owner_source(column.field)] == [

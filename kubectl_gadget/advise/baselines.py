@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_gadget.behavior.baseline import is_baseline, read_baseline
-from kubectl_gadget.behavior.fact_patterns import ANYTHING
+from kubectl_gadget.behavior.comparison import ANYTHING
 from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind, Unit, merge
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Workload

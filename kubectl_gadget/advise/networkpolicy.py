@@ -15,7 +15,7 @@ from kubectl_gadget.advise.baselines import file_name, units_by_workload
 from kubectl_gadget.advise.documents import Document
 from kubectl_gadget.advise.uses import Recipe, SeenUses, Use, UseKind
 from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind
-from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
+from kubectl_gadget.behavior.generalization import EPHEMERAL
 from kubectl_gadget.kube.inventory import LOCAL_LABEL, Pod, Workload
 from kubectl_gadget.policies.network.evaluate import NAMESPACE_LABEL, NeededFlow, Peer, Peers
 

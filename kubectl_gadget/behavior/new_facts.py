@@ -1,33 +1,64 @@
-"""Finds facts that are not in a baseline while they happen: the transform of `behavior check`.
+"""Finds facts that are not in a baseline while they happen: the transform of `behavior check`, and its rows.
 
 Repeated rows are dropped as early as possible: an open that the same process did before, with the same path and the
 same result, never becomes a dictionary. The trap: what a process does belongs to its program, so its known opens are
 forgotten when it executes another one, or when its number belongs to another process.
+
+The rows are those of a gadget whose record exists only here (new_facts.yaml), so filters, conditions and all formats
+work on them. Their times are wall times already, so the clock's offset is 0.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.behavior.comparison import new_change
-from kubectl_gadget.behavior.fact_patterns import ANYTHING, KnownFacts, stands_alone
+from kubectl_gadget.behavior.comparison import ANYTHING, Change, KnownFacts, new_change, stands_alone
 from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
-from kubectl_gadget.behavior.from_rows.destinations import Destinations
-from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import PodContainer, Row
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, Began, RowFacts
-from kubectl_gadget.behavior.from_rows.units import unit_of
-from kubectl_gadget.behavior.new_fact_rows import GADGET, NewFact, row_batch
+from kubectl_gadget.behavior.generalization import Destinations, Generalizer
+from kubectl_gadget.behavior.programs import PodContainer, Row, unit_of
 from kubectl_gadget.behavior.risk import programs
+from kubectl_gadget.behavior.row_facts import COLUMNS, Began, RowFacts
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.output.row_texts import MemberRows
-from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.rows.views import RowWriter, made_gadget, place
+
+_TEXTS = ("comm", "level", "risk", "kind", "program", "value", "text", "attack", "workload", "fact", "doubt")
+GADGET = made_gadget(Path(__file__).with_suffix(".yaml"))
+
+
+@dataclass(frozen=True)
+class NewFact:
+    """A change and the event that it was seen in."""
+
+    change: Change
+    time: int
+    """wall time in ns"""
+    node: str
+    container: Container
+    pid: int
+    comm: str
+
+
+def row_batch(found: Sequence[NewFact]) -> Batch:
+    writer = RowWriter(GADGET.record)
+    for item in found:
+        change, fact = item.change, item.change.fact
+        risk, what = change.risk, (fact.program, fact.value, fact.says, " ".join(change.techniques))
+        texts = (item.comm, risk.level, risk.name, str(fact.kind), *what, str(fact.workload), fact.id, change.doubt)
+        values = dict(zip(_TEXTS, texts, strict=True))
+        writer.add(b"", item.time, {"pid": item.pid, "other_image": change.other_image, **values})
+    batch = decode(GADGET, "", writer.take())
+    place(batch, (item.node for item in found), (item.container for item in found))
+    return batch
+
 
 _OPENS, _PROCESSES = "trace_open", "trace_process"
 _MOST_KNOWN = 500_000
@@ -129,14 +160,14 @@ class NewFacts:
             self._opens_known = 0
         keys = _keys_of_opens(batch)
         found = np.zeros(len(batch), np.bool_)
-        for place, (node, pid, key) in enumerate(zip(batch.nodes(), batch.raw("pid").tolist(), keys, strict=True)):
+        for row, (node, pid, key) in enumerate(zip(batch.nodes(), batch.raw("pid").tolist(), keys, strict=True)):
             known = self._opens.get((node, pid))
             if known is None:
                 known = self._opens[node, pid] = set()
             if key not in known:
                 known.add(key)
                 self._opens_known += 1
-                found[place] = True
+                found[row] = True
         return found
 
     def _take(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.behavior.baseline import baseline_text
-from kubectl_gadget.behavior.behavior_run import gaps_of
 from kubectl_gadget.behavior.facts import WatchedRun
+from kubectl_gadget.behavior.run import gaps_of
 from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.fact_checks import BehaviorCheck, BehaviorOrder

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from kubectl_gadget.behavior import collection
 from kubectl_gadget.behavior.baseline import Baseline
-from kubectl_gadget.behavior.behavior_run import Gaps, Subject
 from kubectl_gadget.behavior.comparison import Change, ChangeKind, compare, doubts, paired
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
-from kubectl_gadget.behavior.from_rows import collection
-from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, Began
+from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.row_facts import COLUMNS, Began
+from kubectl_gadget.behavior.run import Gaps, Subject
 from kubectl_gadget.ci.assertions import Assertion, judged
 from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Where, cut, limited
 from kubectl_gadget.filters.filter import RowProgram

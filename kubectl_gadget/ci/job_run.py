@@ -14,7 +14,7 @@ from pathlib import Path
 from posixpath import basename
 from typing import TYPE_CHECKING, Any, TextIO
 
-from kubectl_gadget.behavior.behavior_run import MISSING
+from kubectl_gadget.behavior.run import MISSING
 from kubectl_gadget.ci.activity import SeenProcess
 from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.ci.command import Command, LeftRunning, writing_as

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TextIO
 
-from kubectl_gadget.behavior.behavior_gadgets import PARAMETERS, SYSCALLS
-from kubectl_gadget.behavior.behavior_run import MISSING, OF_COMMAND, Subject, subject_of
-from kubectl_gadget.behavior.from_rows.row_facts import KINDS
+from kubectl_gadget.behavior.row_facts import KINDS
+from kubectl_gadget.behavior.run import MISSING, OF_COMMAND, PARAMETERS, SYSCALLS, Subject, subject_of
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.ci.findings import RunReport

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS
+from kubectl_gadget.behavior.row_facts import COLUMNS
 
 Row = dict[str, Any]
 

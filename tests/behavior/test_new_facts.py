@@ -3,7 +3,7 @@
 import pytest
 
 from kubectl_gadget.behavior import new_facts
-from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.generalization import Generalizer, read_rules
 from kubectl_gadget.behavior.new_facts import NewFacts
 from kubectl_gadget.rows.containers import UNKNOWN
 from tests.behavior.made import behavior, fact

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
+from kubectl_gadget.behavior.collection import ALREADY_RUNNING
 from kubectl_gadget.behavior.comparison import compare
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
-from kubectl_gadget.behavior.from_rows.collection import ALREADY_RUNNING
 from kubectl_gadget.ci.assertions import parse_assertions
 from kubectl_gadget.ci.fact_checks import BehaviorCheck, BehaviorOrder, from_changes
 from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Status

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_gadget.behavior.behavior_run import Subject
+from kubectl_gadget.behavior.run import Subject
 from kubectl_gadget.ci.fact_checks import BehaviorOrder
 from kubectl_gadget.ci.job_run import has_unnamed, uncounted
 from kubectl_gadget.kube.cluster_options import Selection

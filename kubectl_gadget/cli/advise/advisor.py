@@ -163,10 +163,9 @@ def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, t
     GadgetError. The trap: only a run that saw a container start has the facts of its start."""
     from dataclasses import replace
 
-    from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
-    from kubectl_gadget.behavior.behavior_run import collect_live, collect_recordings
     from kubectl_gadget.behavior.facts import merge
-    from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+    from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+    from kubectl_gadget.behavior.run import behavior_runs, collect_live, collect_recordings
     from kubectl_gadget.recording.recording_places import places_of
 
     rules, code = read_rules(None), 0

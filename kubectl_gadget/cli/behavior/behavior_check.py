@@ -25,9 +25,8 @@ _REST_MS = 250
 
 def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     from kubectl_gadget.behavior.baseline import read_baseline
-    from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
-    from kubectl_gadget.behavior.behavior_run import MISSING, Beginning
     from kubectl_gadget.behavior.new_facts import NewFacts
+    from kubectl_gadget.behavior.run import MISSING, Beginning, behavior_runs
     from kubectl_gadget.kube.seen_inventory import SeenInventory
     from kubectl_gadget.run.run import run
 

@@ -14,7 +14,7 @@ from kubectl_gadget.output.registry import BEHAVIORS
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact
-    from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+    from kubectl_gadget.behavior.generalization import Generalizer
 
 Format = Annotated[Text, format_flag(BEHAVIORS)]
 Kinds = Annotated[Names, flag(SHOW, "--kind KINDS", "Only these kinds of facts: program,connect"), TypedOnly.SELECTION]
@@ -111,7 +111,7 @@ def _seen(fact: "Fact", coverage: "Coverage") -> str:
 
 def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
     """Prints the rules of the program, or what they make of paths."""
-    from kubectl_gadget.behavior.from_rows.generalization import LISTS, default_text
+    from kubectl_gadget.behavior.generalization import LISTS, default_text
     from kubectl_gadget.output.escape import escape
 
     applied = generalizer(rules)

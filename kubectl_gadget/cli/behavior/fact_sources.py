@@ -19,7 +19,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.facts import Behavior
-    from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+    from kubectl_gadget.behavior.generalization import Generalizer
     from kubectl_gadget.run.run_options import RunOptions
 
 Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
@@ -60,7 +60,7 @@ class BehaviorFlags(SilentRunFlags):
 
 def generalizer(rules: str | None) -> "Generalizer":
     """The rules of the program, with those of a file. Raises UsageError."""
-    from kubectl_gadget.behavior.from_rows.generalization import Generalizer, read_rules
+    from kubectl_gadget.behavior.generalization import Generalizer, read_rules
 
     return Generalizer(read_rules(None if rules is None else Path(rules)))
 
@@ -71,8 +71,8 @@ def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> 
 
     place = place_of(text)
     if not isinstance(place, Path) or is_recording(place):
-        from kubectl_gadget.behavior.behavior_run import collect_recordings
         from kubectl_gadget.behavior.facts import merge
+        from kubectl_gadget.behavior.run import collect_recordings
 
         return merge(collect_recordings([place], options, with_rules, sys.stderr))
     from kubectl_gadget.behavior.baseline import read_baseline
@@ -83,8 +83,8 @@ def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> 
 def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | None" = None) -> "tuple[Behavior, int]":
     """What the pods of `words` do from now on, or did in recordings; and the exit code. `before`: the baseline that it
     is for, whose kinds of facts are looked at. Raises GadgetError."""
-    from kubectl_gadget.behavior.behavior_run import collect_live, collect_recordings
     from kubectl_gadget.behavior.facts import merge
+    from kubectl_gadget.behavior.run import collect_live, collect_recordings
     from kubectl_gadget.recording.recording_places import places_of
 
     with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings
@@ -103,7 +103,7 @@ def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | No
 
 def live_options(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | None" = None) -> "RunOptions":
     """The options of a run that watches these pods."""
-    from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
+    from kubectl_gadget.behavior.run import behavior_runs
 
     pods, collect = pod_words(words), flags.collect
     output = OutputFlags(timeout=collect.timeout, quiet=collect.quiet, verbose=collect.verbose)

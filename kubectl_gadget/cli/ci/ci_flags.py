@@ -22,7 +22,7 @@ from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
-    from kubectl_gadget.behavior.behavior_run import Subject
+    from kubectl_gadget.behavior.run import Subject
     from kubectl_gadget.ci.assertions import Assertion
     from kubectl_gadget.ci.checks import CheckOrder
     from kubectl_gadget.ci.job_run import CiOrder
@@ -127,9 +127,8 @@ def prepared(
 ) -> "tuple[RunOptions, CiOrder]":
     """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
     process and its descendants. `facts`: a report needs them. Raises UsageError."""
-    from kubectl_gadget.behavior.behavior_gadgets import SYSCALLS, ci_gadgets
-    from kubectl_gadget.behavior.behavior_run import Subject
     from kubectl_gadget.behavior.facts import FactKind
+    from kubectl_gadget.behavior.run import SYSCALLS, Subject, ci_gadgets
     from kubectl_gadget.ci.job_run import CiOrder, of_process_tree
     from kubectl_gadget.run.run_options import GadgetRun
 

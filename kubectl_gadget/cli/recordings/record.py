@@ -154,7 +154,7 @@ def _gadgets(purpose: str) -> "tuple[tuple[GadgetRun, ...], tuple[str, ...]]":
     from kubectl_gadget.run.run_options import GadgetRun
 
     if purpose in (_BEHAVIOR, _SYSCALLS):
-        from kubectl_gadget.behavior.behavior_gadgets import behavior_runs
+        from kubectl_gadget.behavior.run import behavior_runs
 
         found = behavior_runs(purpose == _SYSCALLS)
         return found, ("trace", "+".join(run.gadget.command[-1] for run in found))

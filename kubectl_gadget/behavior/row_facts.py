@@ -17,9 +17,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
-from kubectl_gadget.behavior.from_rows.destinations import EPHEMERAL
-from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import PodContainer, Process, Programs, Row, StartedProgram
+from kubectl_gadget.behavior.generalization import EPHEMERAL, Generalizer
+from kubectl_gadget.behavior.programs import PodContainer, Process, Programs, Row, StartedProgram
 
 KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
     {

@@ -15,8 +15,9 @@ from datetime import datetime, timedelta
 from posixpath import basename, join, normpath
 from typing import Any, NamedTuple
 
-from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME
-from kubectl_gadget.behavior.from_rows.generalization import Generalizer
+from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, Unit
+from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.kube.inventory import Inventory, Workload
 
 _MOST_ENDED = 50_000
 _START = timedelta(seconds=10)
@@ -194,3 +195,16 @@ def _is_old(row: Row) -> bool:
 def _applet(args: Any, generalizer: Generalizer) -> str:
     names = [basename(text.removeprefix("-")) for text in args[:2]]
     return next((name for name in names if name not in generalizer.rules.multicall), "")
+
+
+def unit_of(place: PodContainer, inventory: Inventory, generalizer: Generalizer) -> Unit:
+    """Return the workload's container that a container of a pod is an instance of.
+
+    By the pod's owner where it is known, else by its name; a container without a pod is a workload of its own.
+    """
+    namespace, pod, container = place
+    known = inventory.pod(namespace, pod) if pod else None
+    if known is not None and known.owner_kind:
+        return Unit(known.workload, container)
+    name = generalizer.pod(pod or container)
+    return Unit(Workload(namespace, "Pod" if pod else "Container", name), container)

@@ -1,22 +1,23 @@
-"""Facts of a live run, and facts of recordings.
+"""Facts of a live run, and facts of recordings; and the gadgets that give them.
 
 The trap: whatever is missing in a run makes every container of it incomplete, because a lost event does not say whose
 it was. That is kept with the facts, so that no comparison takes what was missed for what did not happen.
 """
 
 import io
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, TextIO
 
-from kubectl_gadget.behavior.behavior_gadgets import SYSCALLS, behavior_runs
+from kubectl_gadget import gadgets
+from kubectl_gadget.behavior.collection import Collection, RunEnd, Watched
 from kubectl_gadget.behavior.facts import Behavior, WatchedRun
-from kubectl_gadget.behavior.from_rows.collection import Collection, RunEnd, Watched
-from kubectl_gadget.behavior.from_rows.generalization import Generalizer
-from kubectl_gadget.behavior.from_rows.programs import PodContainer
-from kubectl_gadget.behavior.from_rows.row_facts import COLUMNS, Began
+from kubectl_gadget.behavior.generalization import Generalizer
+from kubectl_gadget.behavior.programs import PodContainer
+from kubectl_gadget.behavior.row_facts import COLUMNS, Began
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.label_selectors import LabelSelector
 from kubectl_gadget.kube.seen_inventory import SeenInventory
@@ -30,9 +31,48 @@ from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import CAUSES, Coverage, Doubt, doubts
 from kubectl_gadget.run.live_run import run_to_end
 from kubectl_gadget.run.progress import Progress
-from kubectl_gadget.run.run_options import Replay, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
 from kubectl_gadget.run.services import Surroundings
 from kubectl_gadget.wire.policy_events import rfc3339
+
+# The gadgets of `behavior`, `record --for behavior` and `ci`. A fact names its program by the exec before it, so
+# processes are part of every set; they come last, since what closes at the end of a process has to be reported before
+# that end.
+
+_LAST = "trace_process"
+PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "trace_tcp": {},
+        "trace_udp": {"interval": 0},
+        "trace_dns": {},
+        "trace_bind": {},
+        "trace_open": {"resolve": True, "unique": True},
+        "trace_capabilities": {"unique": True},
+        "trace_privilege": {},
+        _LAST: {},
+    }
+)
+SYSCALLS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"trace_syscalls": {"unique": True}})
+"""System calls, which cost all calls of the selected containers something; so only those who ask for them have them"""
+_OF_CI = ("trace_open", "trace_tcp", "trace_dns", "trace_bind")
+"""what a build or a release does, at a cost that does not slow it down"""
+
+
+def behavior_runs(syscalls: bool = False) -> tuple[GadgetRun, ...]:
+    """The gadgets, in the order in which agents are asked to run them."""
+    chosen = {**(SYSCALLS if syscalls else {}), **PARAMETERS}
+    return tuple(GadgetRun(gadgets.load_gadget(name), dict(values)) for name, values in chosen.items())
+
+
+def ci_gadgets(further: Iterable[str] = (), facts: bool = False) -> tuple[GadgetRun, ...]:
+    """The gadgets that always run in CI, and further ones by name. `facts`: also those that only facts need."""
+    names = dict.fromkeys((*(PARAMETERS if facts else _OF_CI), *further))
+    ordered = [name for name in names if name != _LAST]
+    parameters = {**PARAMETERS, **SYSCALLS} if facts else {}
+    return tuple(GadgetRun(gadgets.load_gadget(name), dict(parameters.get(name, {}))) for name in (*ordered, _LAST))
+
+
+# Whose rows become facts
 
 OF_COMMAND = frozenset({"pid", "descendants"})
 """Parameters with which a CI run traces only what COMMAND starts"""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.behavior.from_rows.generalization import Generalizer, default_text, read_rules
+from kubectl_gadget.behavior.generalization import Generalizer, default_text, read_rules
 from kubectl_gadget.errors import UsageError
 
 RULES = Generalizer(read_rules())
