@@ -15,6 +15,7 @@ OUTPUTS = Path(__file__).parent / "gadgets" / "outputs"
 _CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main", "demo")
 _SECONDS = 90
 _MOST_LINES = 8
+_LONGEST = 160
 
 
 def main(names: list[str]) -> None:
@@ -27,10 +28,14 @@ def main(names: list[str]) -> None:
         path = OUTPUTS / f"{name}.txt"
         path.unlink(missing_ok=True)
         if len(lines) > 1:
-            shown = [line.rstrip() for line in lines[:_MOST_LINES]] + (["…"] if len(lines) > _MOST_LINES else [])
+            shown = [_cut(line.rstrip()) for line in lines[:_MOST_LINES]] + (["…"] if len(lines) > _MOST_LINES else [])
             path.write_text(
                 "\n".join([f"$ sudo kubectl gadget demo {' '.join([*gadget.command, *flags])}", *shown, ""])
             )
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1].rstrip()}…"
 
 
 if __name__ == "__main__":
