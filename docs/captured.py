@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.cli.pages import index
 from kubectl_gadget.gadgets import load_gadget
 
 OUTPUTS = Path(__file__).parent / "gadgets" / "outputs"

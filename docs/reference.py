@@ -22,16 +22,14 @@ from typing import TypedDict
 
 from docs.captured import OUTPUTS
 from docs.packages import floors
-from kubectl_gadget.cli.commands import observe
-from kubectl_gadget.cli.commands.gadgets import gadget_command
-from kubectl_gadget.cli.commands.shared_flags import TARGETS, shared
-from kubectl_gadget.cli.flags.arrangement_flags import PANEL
-from kubectl_gadget.cli.flags.flag_declaration import ENGINE, SHOW
-from kubectl_gadget.cli.flags.policy_flags import POLICIES
-from kubectl_gadget.cli.framework.command import GadgetGroup, make_command
-from kubectl_gadget.cli.help.command_text import FlagText
-from kubectl_gadget.cli.help.gadget_index import index
-from kubectl_gadget.cli.help.help_pages import Page
+from kubectl_gadget.cli import observe
+from kubectl_gadget.cli.command import GadgetGroup, make_command
+from kubectl_gadget.cli.flags import ENGINE, SHOW
+from kubectl_gadget.cli.gadget_flags import TABLE
+from kubectl_gadget.cli.gadgets import TARGETS, gadget_command, options_command
+from kubectl_gadget.cli.help import FlagText
+from kubectl_gadget.cli.pages import Page, index
+from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.gadgets.consistency import field_of
 from kubectl_gadget.gadgets.schema import Column, Field, Gadget
@@ -127,7 +125,7 @@ def _flags_page() -> str:
         "`--wait=false`.",
         TARGETS.replace("\n", " `", 1).replace("  ", "` `") + "`.",
     ]
-    for title, flags in shared().text.panels().items():
+    for title, flags in options_command().text.panels().items():
         parts += [f"## {title}", _flag_table(flags)]
     return _page(parts)
 
@@ -237,7 +235,7 @@ def _gadget_page(gadget: Gadget, shared: Collection[_ColumnKey]) -> str:
     command = " ".join(gadget.command)
     made = gadget_command(gadget, gadget.command[-1])
     by_title = made.text.panels()
-    found = [flag for title, flags in by_title.items() if title.startswith((PANEL, "Flags of")) for flag in flags]
+    found = [flag for title, flags in by_title.items() if title.startswith((TABLE, "Flags of")) for flag in flags]
     own = [flag._replace(choices=made.choices(flag.name)) for flag in found]
     examples = "\n".join(f"# {example.description}\n{example.command}" for example in gadget.about.examples)
     output = _read(OUTPUTS / f"{gadget.name}.txt") or f"$ kubectl gadget {command}\n"

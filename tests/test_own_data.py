@@ -7,8 +7,8 @@ import pytest
 
 import kubectl_gadget
 from kubectl_gadget.behavior import new_facts
-from kubectl_gadget.cli.commands.observe import CHOICE
-from kubectl_gadget.cli.help.help_pages import _PANELS
+from kubectl_gadget.cli.observe import CHOICE
+from kubectl_gadget.cli.pages import _PANELS
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget, Show, owner_source
 from kubectl_gadget.observe import row
@@ -59,10 +59,10 @@ SCHEMAS = {
         *(text(name, True) for name in ("tcp", "udp", "flows")),
     ),
     "behavior/new_facts.yaml": ROWS,
-    "cli/help/equivalents.yaml": mapping(
+    "cli/equivalents.yaml": mapping(
         *(SchemaField(name, "map of text", required=True) for name in ("commands", "flags"))
     ),
-    "cli/help/pages.yaml": mapping(
+    "cli/pages.yaml": mapping(
         *(text("summary", True), text("listed"), text("usage"), text("more")),
         SchemaField("examples", "map of text"),
         *(SchemaField(name, "list of text", choices=_GROUPS_OF_FLAGS) for name in ("named_only", "silent")),
@@ -105,8 +105,8 @@ def test_a_file_fits_its_schema(path: str) -> None:
     [
         ("analysis/views.yaml", "no_exit:", "noexit:", "lacks no_exit"),
         ("behavior/new_facts.yaml", "pid: __u32", "pid: _u32", "fields.pid '_u32' is not known"),
-        ("cli/help/equivalents.yaml", "strace: trace syscalls", "strace:", "commands.strace is empty"),
-        ("cli/help/pages.yaml", "silent: [where]", "silent: [were]", "'were' is not known"),
+        ("cli/equivalents.yaml", "strace: trace syscalls", "strace:", "commands.strace is empty"),
+        ("cli/pages.yaml", "silent: [where]", "silent: [were]", "'were' is not known"),
         ("flows/hubble_drops.yaml", "sub_type: 181", "sub_type: x", "must be a whole number, not x"),
         ("observe/row.yaml", "{width: 20,", "{widht: 20,", "widht is not known; did you mean width?"),
         ("policies/argument_types.yaml", "int: {group: number", "int: {group: nubmer", "did you mean number?"),

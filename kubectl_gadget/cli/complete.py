@@ -8,17 +8,19 @@ on standard error would appear in the middle of what the user is typing, so noth
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
-from kubectl_gadget.cli import cluster_names
-from kubectl_gadget.cli.flags.arguments import Given, parse
-from kubectl_gadget.cli.help.command_text import CommandText, spellings
-from kubectl_gadget.cli.help.stored import NotStored, StoredCommand, is_current
+from kubectl_gadget.cli.arguments import Given, parse
+from kubectl_gadget.cli.help import CommandText, spellings
+from kubectl_gadget.cli.stored import NotStored, StoredCommand, is_current
 from kubectl_gadget.run.selection.target_names import KINDS, kind_of
 
 if TYPE_CHECKING:
-    from kubectl_gadget.cli.framework.command import Command, GadgetGroup
+    import subprocess
+
+    from kubectl_gadget.cli.command import Command, GadgetGroup
+
 
 FILES = 0
 """Directives for the shell: FILES completes file names."""
@@ -154,7 +156,7 @@ def _columns(place: CursorPosition) -> list[Suggestion]:
 
 
 def _looked_up(place: CursorPosition, name: str) -> list[Suggestion]:
-    return [Suggestion(word) for word in cluster_names.of_flag(name, place.given, place.positionals)]
+    return [Suggestion(word) for word in of_flag(name, place.given, place.positionals)]
 
 
 def _pods(place: CursorPosition, current: str) -> list[Suggestion]:
@@ -162,9 +164,9 @@ def _pods(place: CursorPosition, current: str) -> list[Suggestion]:
     kind, slash, _ = current.rpartition("/")
     if slash:
         known = kind_of(kind)
-        found = [f"{kind}/{name}" for name in cluster_names.of_kind(KINDS[known][0], place.given)] if known else []
+        found = [f"{kind}/{name}" for name in of_kind(KINDS[known][0], place.given)] if known else []
     else:
-        found = cluster_names.pods(place.given)
+        found = pods(place.given)
         if current and found != [current]:
             found += [
                 f"{name}/" for kind, names in KINDS.items() for name in (kind, *names) if name.startswith(current)
@@ -181,6 +183,90 @@ def _line(candidate: Suggestion) -> str:
     word, description = candidate
     text = f"{word}\t{description}" if description else word
     return "".join(c for c in text if c.isprintable() or c == "\t")
+
+
+# Names that only a cluster or a kubeconfig has. kubectl is asked: it is installed, since it runs our completion, and
+# answers five times sooner than our own client. An unreachable cluster must not delay the TAB key by more than _SECONDS
+
+
+_SECONDS = 2.0
+_PLAIN = (
+    *("kubeconfig", "context", "cluster", "user", "server", "token", "certificate_authority", "client_certificate"),
+    *("client_key", "insecure_skip_tls_verify", "tls_server_name"),
+)
+_CONNECTION = {
+    **{name: f"--{name.replace('_', '-')}" for name in _PLAIN},
+    **{"as_user": "--as", "as_groups": "--as-group"},
+}
+"""The flags of kubectl among ClusterFlags, which takes too long to import, by field."""
+
+
+def of_flag(name: str, given: Sequence[Given], positionals: Sequence[str] = ()) -> list[str]:
+    """Values for the flag in the field `name`; none if they do not come from a cluster."""
+    lookup = _LOOKUPS.get(name)
+    if lookup is not None:
+        return _ask(*lookup, given=given)
+    if name == "containers" and not _is_local(given):
+        path = "{range .items[*]}{range .spec.containers[*]}{.name} {end}{end}" if not positionals else ""
+        path = path or "{range .spec.containers[*]}{.name} {end}"
+        return _ask("get", "pods", *positionals[:1], *_namespaces(given), f"-o=jsonpath={path}", given=given)
+    return []
+
+
+def pods(given: Sequence[Given]) -> list[str]:
+    """Pods of the namespaces that the flags select."""
+    return of_kind("pods", given)
+
+
+def of_kind(plural: str, given: Sequence[Given]) -> list[str]:
+    """Objects of one kind in the namespaces that the flags select."""
+    return [] if _is_local(given) else _ask("get", plural, *_namespaces(given), "-o=name", given=given)
+
+
+_LOOKUPS: Mapping[str, tuple[str, ...]] = {
+    "namespace": ("get", "namespaces", "-o=name"),
+    "nodes": ("get", "nodes", "-o=name"),
+    "context": ("config", "get-contexts", "-o=name"),
+    "cluster": ("config", "get-clusters"),
+    "user": ("config", "get-users"),
+}
+
+
+def _is_local(given: Sequence[Given]) -> bool:
+    return any(item.name == "local" and item.value is True for item in given)
+
+
+def _namespaces(given: Sequence[Given]) -> list[str]:
+    last = {item.name: item.value for item in given}
+    if last.get("all_namespaces") is True:
+        return ["--all-namespaces"]
+    return [f"--namespace={last['namespace']}"] if "namespace" in last else []
+
+
+def _connection(given: Sequence[Given]) -> list[str]:
+    return [f"{_CONNECTION[item.name]}={item.value}" for item in given if item.name in _CONNECTION]
+
+
+def _ask(*words: str, given: Sequence[Given]) -> list[str]:
+    """The output of kubectl, without kinds and titles. After an error nothing is offered."""
+    import subprocess
+
+    command = ["kubectl", *words, *_connection(given)]
+    if words[0] != "config":
+        command.append(f"--request-timeout={_SECONDS:.0f}s")
+    try:
+        done = _run(command, timeout=_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    names = [word.rpartition("/")[2] if words[0] == "get" else word for word in done.stdout.split()]
+    return [name for name in dict.fromkeys(names) if name != "NAME"]
+
+
+def _run(command: list[str], timeout: float) -> "subprocess.CompletedProcess[str]":
+    import subprocess  # takes 4 ms, and most TAB keys need no cluster
+
+    quiet = subprocess.DEVNULL
+    return subprocess.run(command, stdin=quiet, capture_output=True, text=True, timeout=timeout, check=True)
 
 
 if __name__ == "__main__":

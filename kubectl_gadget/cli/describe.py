@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kubectl_gadget.cli.framework.command import Command, GadgetGroup
-from kubectl_gadget.cli.help.command_text import CommandText
-from kubectl_gadget.cli.help.stored import FOLDER, NAME, is_current, title
+from kubectl_gadget.cli.command import Command, GadgetGroup
+from kubectl_gadget.cli.help import CommandText
 from kubectl_gadget.cli.root import root
+from kubectl_gadget.cli.stored import FOLDER, NAME, is_current, title
 
 _LEFT_OUT = ("replay", "demo")
 

@@ -74,7 +74,7 @@ def say_error(message: str, remedy: str | None = None) -> None:
 
 
 def _dispatch(words: list[str], as_stored: bool) -> int:
-    from kubectl_gadget.cli.help.stored import PROGRAM, help_text
+    from kubectl_gadget.cli.stored import PROGRAM, help_text
 
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]

@@ -6,11 +6,10 @@ The trap: whatever is imported here slows down every TAB key, so the table holds
 from collections.abc import Callable
 from functools import partial
 
-from kubectl_gadget.cli.flags.flag_sets import ClusterFlags, ScopeFlags
-from kubectl_gadget.cli.framework.command import Command, Entry, GadgetGroup, GroupParts, entry_of, make_group
-from kubectl_gadget.cli.help.gadget_index import index, unknown_gadget
-from kubectl_gadget.cli.help.help_pages import Page, page_of
-from kubectl_gadget.cli.help.stored import PROGRAM
+from kubectl_gadget.cli.command import Command, Entry, GadgetGroup, GroupParts, entry_of, make_group
+from kubectl_gadget.cli.flags import ClusterFlags, ScopeFlags
+from kubectl_gadget.cli.pages import Page, index, page_of, unknown_gadget
+from kubectl_gadget.cli.stored import PROGRAM
 from kubectl_gadget.errors import UsageError
 
 _VERBS = {
@@ -23,58 +22,46 @@ _VERBS = {
 _OTHER_VERB = "Run a gadget"
 _COMMANDS = {
     "Gadgets": {
-        "run": "commands.own_gadget:run_group",
-        "advise": "advise.advisor:advise_group",
+        "run": "gadgets:run_group",
+        "advise": "advise:advise_group",
         "behavior": "",
         "policy": "",
-        "observe": "commands.observe:observe",
-        "enforce": "policy.enforce:enforce",
-        "flows": "commands.flows:flows:CONDITIONS",
-        "record": "recordings.record:record",
-        "bcc": "other_tools.bcc:bcc",
-        "bpftrace": "other_tools.bpftrace:bpftrace",
-        "list": "commands.listing:list_gadgets",
+        "observe": "observe:observe",
+        "enforce": "enforce:enforce",
+        "flows": "flows:flows:CONDITIONS",
+        "record": "recording:record",
+        "bcc": "other_tools:bcc",
+        "bpftrace": "other_tools:bpftrace",
+        "list": "gadgets:list_gadgets",
         "ci": "",
-        "demo": "commands.demo:demo_group",
+        "demo": "demo:demo_group",
     },
     "Cluster": {
-        "deploy": "commands.deploy:deploy",
-        "undeploy": "commands.deploy:undeploy",
-        "status": "commands.status:status",
+        "deploy": "agents:deploy",
+        "undeploy": "agents:undeploy",
+        "status": "agents:status",
     },
     "Other": {
-        "version": "commands.version:version",
-        "options": "commands.shared_flags:options",
+        "version": "version:version",
+        "options": "gadgets:options",
         "config": "",
-        "replay": "recordings.replay:replay_group",
+        "replay": "recording:replay_group",
         "recording": "",
     },
 }
 """What makes each command (command.entry_of), by section of help; "": a group that only has those below it."""
 _ADVISORS = ("networkpolicy", "seccomp", "capabilities", "filesystem", "apparmor", "tracingpolicy")
 _BELOW = {
-    "advise": {name: f"advise.advise_{name}:{name}" for name in _ADVISORS},
-    "behavior": {
-        **{name: f"behavior.behavior_save:{name}" for name in ("save", "update", "merge")},
-        **{name: f"behavior.behavior_{name}:{name}" for name in ("show", "diff", "check")},
-        "rules": "behavior.behavior_show:rules",
-    },
+    "advise": {name: f"advise:{name}" for name in _ADVISORS},
+    "behavior": {name: f"behavior:{name}" for name in ("save", "update", "merge", "show", "diff", "check", "rules")},
     "policy": {
-        **{name: f"policy.policy_{name}:{name}" for name in ("check", "explain", "generate")},
-        **{name: f"policy.policy_install:{name}" for name in ("install", "installed")},
-        "list": "policy.policy_list:list_policies",
-        "uninstall": "policy.policy_install:uninstall",
+        **{name: f"policy:{name}" for name in ("check", "explain", "generate", "install", "installed")},
+        "list": "policy:list_policies",
+        "uninstall": "policy:uninstall",
     },
-    "ci": {
-        "run": "ci.ci_run:run",
-        **{name: f"ci.ci_start:{name}" for name in ("start", "step", "stop")},
-        "judge": "ci.ci_judge:judge",
-    },
-    "config": {name: f"commands.config:{name}" for name in ("view", "check", "path")},
-    "recording": {
-        "info": "recordings.recording:info",
-        **{name: f"recordings.recording_{name}:{name}" for name in ("redact", "query", "convert")},
-    },
+    "ci": {name: f"ci:{name}" for name in ("run", "start", "step", "stop", "judge")},
+    "config": {name: f"config:{name}" for name in ("view", "check", "path")},
+    "recording": {name: f"recording:{name}" for name in ("info", "redact", "query", "convert")},
 }
 _SECTIONS = {"advise": "Advisors", "recording": "Recordings"}
 _WITHOUT_FLAGS = ("ci", "recording")
@@ -106,7 +93,7 @@ class Root(GadgetGroup):
         """Suggests `kubectl gadget trace open` for `kubectl gadget open`."""
         if found := unknown_gadget(name, path):
             return found
-        from kubectl_gadget.cli.help.equivalents import COMMANDS
+        from kubectl_gadget.cli.equivalents import COMMANDS
 
         if name in COMMANDS:
             return UsageError(f"unknown command {name!r}", f"{path} {COMMANDS[name]}")
@@ -150,12 +137,12 @@ def _entries() -> dict[str, Entry]:
 
 
 def _gadget(name: str) -> Command:
-    from kubectl_gadget.cli.commands.gadgets import built_in_command
+    from kubectl_gadget.cli.gadgets import built_in_command
 
     return built_in_command(name)
 
 
 def _verb(verb: str) -> Command:
-    from kubectl_gadget.cli.commands.gadgets import verb_group
+    from kubectl_gadget.cli.gadgets import verb_group
 
     return verb_group(verb, _VERBS.get(verb, _OTHER_VERB) + ".")

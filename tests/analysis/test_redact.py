@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.analysis.conversion import to_files
 from kubectl_gadget.analysis.redact import redact
 from kubectl_gadget.analysis.redaction_rules import RedactionRule, Redactor, read_rules
-from kubectl_gadget.cli.help.gadget_index import index
+from kubectl_gadget.cli.pages import index
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.gadgets.schema import STRING_TYPES, Gadget

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.cli import cluster_names, complete, main
-from kubectl_gadget.cli.flags.arguments import Given
+from kubectl_gadget.cli import complete, main
+from kubectl_gadget.cli.arguments import Given
 from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.conftest import Runs
 
@@ -36,7 +36,7 @@ def kubectl(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         names = "NAME\nalpha\nbeta\n" if command[1] == "config" else "pod/alpha\npod/beta\n"
         return subprocess.CompletedProcess(command, 0, names, "")
 
-    monkeypatch.setattr(cluster_names, "_run", run)
+    monkeypatch.setattr(complete, "_run", run)
     return asked
 
 
@@ -130,8 +130,8 @@ def test_a_kubectl_that_fails_offers_nothing(monkeypatch: pytest.MonkeyPatch, er
     def run(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cluster_names, "_run", run)
-    assert cluster_names.pods([Given("namespace", "x", "-n")]) == []
+    monkeypatch.setattr(complete, "_run", run)
+    assert complete.pods([Given("namespace", "x", "-n")]) == []
 
 
 @pytest.fixture

@@ -7,23 +7,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.cli.values import amounts, gadget_values, object_names
-from kubectl_gadget.cli.values.amounts import (
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.values import (
     buffer_size,
+    commas,
     count,
     duration,
     duration_above_zero,
     duration_in,
     duration_or_none,
     duration_text,
+    format_of,
+    integer_of,
+    namespace,
+    node_names,
+    node_selector,
+    one_of,
+    pod_names,
     ring_size,
     size,
     size_text,
+    text_of,
     whole_number,
+    words_of,
 )
-from kubectl_gadget.cli.values.gadget_values import integer_of, text_of, words_of
-from kubectl_gadget.cli.values.object_names import namespace, node_names, node_selector, pod_names
-from kubectl_gadget.cli.values.word_lists import commas, format_of, one_of
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import ROWS
 
@@ -105,7 +112,7 @@ def test_any_text_is_a_duration_or_refused_with_a_value_error(text: str) -> None
         seconds = duration(text)
     except ValueError:
         return
-    assert 0 <= seconds <= amounts.LONGEST_SECONDS
+    assert 0 <= seconds <= values.LONGEST_SECONDS
     assert re.search(r"[0-9]", text)
 
 
@@ -133,7 +140,7 @@ def test_every_power_of_two_in_range_is_a_ring(exponent: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reader", "least", "most"), [(amounts.port, 1, 65_535), (amounts.map_entries, 1, amounts.MOST_ENTRIES)]
+    ("reader", "least", "most"), [(values.port, 1, 65_535), (values.map_entries, 1, values.MOST_ENTRIES)]
 )
 def test_a_number_that_no_kernel_takes_is_refused(reader: Callable[[str], int], least: int, most: int) -> None:
     assert (reader(str(least)), reader(str(most))) == (least, most)
@@ -312,24 +319,24 @@ def test_words_are_those_that_there_are_or_all() -> None:
     ],
 )
 def test_a_number_may_be_given_by_its_name(kind: str, text: str, number: int) -> None:
-    assert gadget_values.number_of(kind)(text) == number
+    assert values.number_of(kind)(text) == number
 
 
 @pytest.mark.parametrize(("kind", "text"), [("signal", "0"), ("signal", "99"), ("capability", "64"), ("errno", "5000")])
 def test_a_number_that_has_no_name_is_refused_with_those_that_have(kind: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"invalid {kind} number"):
-        gadget_values.number_of(kind)(text)
+        values.number_of(kind)(text)
 
 
 def test_a_name_that_does_not_exist_offers_the_nearest() -> None:
     with pytest.raises(ValueError, match="SIGTERM"):
-        gadget_values.number_of("signal")("SIGTEMR")
+        values.number_of("signal")("SIGTEMR")
 
 
 def test_an_address_is_one_of_ipv4_or_ipv6() -> None:
-    assert [gadget_values.ip(text) for text in ("10.0.0.7", "2001:DB8::1")] == ["10.0.0.7", "2001:db8::1"]
+    assert [values.ip(text) for text in ("10.0.0.7", "2001:DB8::1")] == ["10.0.0.7", "2001:db8::1"]
     with pytest.raises(ValueError, match=r"10\.0\.0"):
-        gadget_values.ip("10.0.0")
+        values.ip("10.0.0")
 
 
 @pytest.mark.parametrize(
@@ -346,26 +353,26 @@ def test_an_address_is_one_of_ipv4_or_ipv6() -> None:
 )
 def test_a_function_without_its_file_says_how_to_name_it(words: list[str], what: str, remedy: str) -> None:
     with pytest.raises(UsageError) as caught:
-        object_names.functions_and_pods(words)
+        values.functions_and_pods(words)
     assert what in str(caught.value)
     assert remedy in str(caught.value.remedy)
 
 
 def test_a_function_of_libc_is_found_there() -> None:
-    assert object_names.function_without_file("getaddrinfo").remedy == "libc:getaddrinfo"
-    remedy = object_names.function_without_file("web-1").remedy
+    assert values.function_without_file("getaddrinfo").remedy == "libc:getaddrinfo"
+    remedy = values.function_without_file("web-1").remedy
     assert remedy == "FILE:SYMBOL before the pods, such as libc:getaddrinfo web-1"
-    assert object_names.functions_and_pods(["libc:getaddrinfo", "web-1"]) == ("libc:getaddrinfo", "web-1")
+    assert values.functions_and_pods(["libc:getaddrinfo", "web-1"]) == ("libc:getaddrinfo", "web-1")
 
 
 @pytest.mark.parametrize(
     "text", ["registry.example", "registry.example:5000/ghcr/", "localhost:5000", "10.0.0.7/a/b-c"]
 )
 def test_a_registry_is_written_as_in_names_of_images(text: str) -> None:
-    assert object_names.registry(text) == text.rstrip("/")
+    assert values.registry(text) == text.rstrip("/")
 
 
 @pytest.mark.parametrize("text", ["", "https://a.example", "a b", "-a", "a//b"])
 def test_a_text_that_is_not_a_registry_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is a URL|is not a registry"):
-        object_names.registry(text)
+        values.registry(text)

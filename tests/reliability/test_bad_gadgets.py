@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session.session import Session
-from kubectl_gadget.cli.commands.gadgets import gadget_command
+from kubectl_gadget.cli.gadgets import gadget_command
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets import compiler, load_own
 from kubectl_gadget.gadgets.btf_layout import BtfLayout

@@ -39,7 +39,7 @@ class CompiledPolicies:
 
     def __init__(self, policies: Sequence[Policy], options: CompilerOptions) -> None:
         self.origin: Mapping[str, Any] = {}
-        """for recordings: what it was compiled from, as JSON (cli/flags/policy_flags.py)"""
+        """for recordings: what it was compiled from, as JSON (cli/policy_flags.py)"""
         self.scopes: list[Scope] = []
         self.policies = [without_notices(policy) for policy in policies]
         options = replace(options, follows=any(map(follows_files, policies)))

@@ -1,0 +1,291 @@
+"""Commands of resident agents: `deploy`, `undeploy` and `status`.
+
+Note: -n selects whose events a run shows. Agents are in their own namespace, so here it has no effect, and a message
+says so.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.cluster import connect, wait_for
+from kubectl_gadget.cli.flags import (
+    SHOW,
+    ClusterFlags,
+    ImageFlags,
+    NoHeaders,
+    ScopeFlags,
+    Seconds,
+    StartFlags,
+    Switch,
+    Text,
+    TypedOnly,
+    flag,
+    format_flag,
+)
+from kubectl_gadget.cli.printing import print_json, print_table, say
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.output.registry import MANIFESTS, REPORTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kubectl_gadget.agents.deployments import Deployments, Owner
+    from kubectl_gadget.agents.node_status import NodeStatus
+    from kubectl_gadget.agents.sessions import AgentUse
+    from kubectl_gadget.kube.api.requests import Api
+
+
+# `deploy` and `undeploy`
+
+_DEPLOY = "Deployment"
+_SECONDS = 120.0
+
+DryRun = Annotated[
+    Text,
+    flag(_DEPLOY, "--dry-run client", "Print what would be applied, and apply nothing", choices=("client", "none")),
+    values.one_of("none", "client"),
+    TypedOnly.ACTION,
+]
+ManifestFormat = Annotated[
+    Text,
+    flag(_DEPLOY, "--output, -o FORMAT", "With --dry-run=client: yaml or json", choices=MANIFESTS.choices),
+    values.format_of(MANIFESTS),
+]
+NodeSelector = Annotated[
+    tuple[tuple[str, str], ...] | None,
+    flag(_DEPLOY, "--node-selector LABELS", "Only nodes with these labels: key=value,key=value"),
+    values.node_selector,
+    TypedOnly.ACTION,
+]
+Contained = Annotated[
+    Switch,
+    flag(_DEPLOY, "--contained", "Agents for observers, limited to their gadgets by an admission policy (SECURITY.md)"),
+    TypedOnly.RIGHTS,
+]
+Enforcing = Annotated[
+    Switch,
+    flag(_DEPLOY, "--enforcing", "Agents for installed policies, never preempted by other pods (system-node-critical)"),
+    TypedOnly.RIGHTS,
+]
+Wait = Annotated[Switch, flag(_DEPLOY, "--wait", "Wait until all agents run (default: true)")]
+Timeout = Annotated[Seconds, flag(_DEPLOY, "--timeout TIME", "How long to wait (default: 2m)")]
+AllNodes = Annotated[
+    Switch,
+    flag(_DEPLOY, "--all-nodes", "Start agents on nodes without one, to find policies of removed deployments there"),
+    TypedOnly.ACTION,
+]
+Force = Annotated[
+    Switch,
+    flag(_DEPLOY, "--force", "Do not ask, even if runs use the agents"),
+    TypedOnly.RIGHTS,
+]
+
+
+def deploy(
+    dry_run: DryRun,
+    output: ManifestFormat,
+    node_selector: NodeSelector,
+    wait: Wait,
+    timeout: Timeout,
+    contained: Contained,
+    enforcing: Enforcing,
+    image: ImageFlags,
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+) -> int:
+    """Applies the manifests, or prints them."""
+    from kubectl_gadget.agents import manifests
+    from kubectl_gadget.agents import resident_agents as deployment
+
+    options = cluster.agents(image, StartFlags(timeout or _SECONDS))
+    options = replace(options, contained=bool(contained), enforcing=bool(enforcing))
+    _check_contained(options, wait, dry_run)
+    contents = _contents() if contained else ()
+    labels = dict(node_selector or ())
+    if dry_run == "client":
+        if output == "json":
+            objects = {"apiVersion": "v1", "kind": "List", "items": manifests.deployment(options, labels, contents)}
+            print_json(objects)
+        else:
+            sys.stdout.write(deployment.render(options, labels, contents))
+        return 0
+    if output:
+        raise UsageError(f"-o {output} is only for --dry-run=client", f"--dry-run=client -o {output}")
+    if wait is False and timeout is not None:
+        raise UsageError("--timeout and --wait=false cannot be used together")
+    _mention_scope(scope, options)
+    wait_for(deployment.deploy(connect(cluster), options, say, labels, wait is not False, contents))
+    return 0
+
+
+def _check_contained(options: AgentOptions, wait: bool | None, dry_run: str | None) -> None:
+    if not options.contained:
+        return
+    if options.privileged:
+        raise UsageError("--contained and --privileged cannot be used together")
+    if options.enforcing:
+        raise UsageError("--contained and --enforcing cannot be used together: contained agents run no policies")
+    if wait is False and dry_run != "client":
+        raise UsageError(
+            "--contained and --wait=false cannot be used together: the admission policy must be seen in force"
+        )
+
+
+def _contents() -> tuple[str, ...]:
+    """Gadgets that show data that is read, written or sent."""
+    from kubectl_gadget import gadgets
+
+    names = [summary.name for summary in gadgets.load_index()]
+    return tuple(name for name in names if gadgets.load_gadget(name).shows_contents)
+
+
+def undeploy(all_nodes: AllNodes, force: Force, image: ImageFlags, scope: ScopeFlags, cluster: ClusterFlags) -> int:
+    """Removes everything that has our label."""
+    from kubectl_gadget.agents import resident_agents as deployment
+
+    options = cluster.agents(image)
+    _mention_scope(scope, options)
+    confirm = _mention_runs if force else _ask_about_runs
+    wait_for(deployment.undeploy(connect(cluster), options, say, bool(all_nodes), confirm))
+    return 0
+
+
+def _mention_runs(uses: "Sequence[AgentUse]") -> None:
+    say("these runs lose their agents:\n" + "\n".join(f"  {use}" for use in uses))
+
+
+def _ask_about_runs(uses: "Sequence[AgentUse]") -> None:
+    """Asks whether runs may be ended. Raises UsageError unless the user agrees."""
+    _mention_runs(uses)
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "agents are in use, and standard input is not a terminal, so you cannot be asked; nothing was removed",
+            "--force",
+        )
+    sys.stderr.write("Continue? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was removed: you did not answer yes")
+
+
+def _mention_scope(scope: ScopeFlags, options: AgentOptions) -> None:
+    if scope.namespace:
+        say(f"-n {scope.namespace} changes nothing here: agents live in namespace {options.namespace}")
+
+
+# `status`: the agent of each node, and what does not work there
+
+StatusFormat = Annotated[Text, format_flag(REPORTS)]
+Images = Annotated[
+    Switch, flag(SHOW, "--images", "List images already on the nodes that agents can run in, judged by name")
+]
+_NONE, _UNKNOWN = "<none>", "<unknown>"
+
+
+def status(
+    scope: ScopeFlags,
+    cluster: ClusterFlags,
+    output: StatusFormat = None,
+    no_headers: NoHeaders = None,
+    images: Images = None,
+) -> int:
+    if images:
+        return _images(cluster, output, not no_headers)
+    nodes, known, exist, uses = wait_for(_ask(connect(cluster), cluster.agents()))
+    if output == "json":
+        print_json(
+            [{**node.to_json(), "runs": [vars(use) for use in uses if node.node in use.nodes]} for node in nodes]
+        )
+        return 0
+    print_table(
+        ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "UNSUPPORTED"),
+        [_row(node) for node in nodes],
+        not no_headers,
+    )
+    if uses:
+        sys.stdout.write("\n")
+        print_table(("USER", "GADGETS", "AGENTS", "NODES", "AGE"), [_use_row(use) for use in uses], not no_headers)
+    sys.stdout.flush()
+    for node in nodes:
+        _explain(node, exist)
+    if known.left_behind:
+        whose = f"the agents of namespace {', '.join(known.left_behind)} were removed without undeploy"
+        say(f"{whose}, so installed policies may still be in force; kubectl gadget undeploy finds and removes them")
+    elif not any(node.pod for node in nodes):
+        say("no agents are deployed: each run starts its own; kubectl gadget deploy keeps agents on the nodes")
+    return 0
+
+
+async def _ask(
+    api: "Api", options: AgentOptions
+) -> "tuple[list[NodeStatus], Deployments, Mapping[Owner, bool | None], list[AgentUse]]":
+    """Asks the agents, and the API server whose policies they found pinned, and who uses agents."""
+    from kubectl_gadget.agents import deployments, sessions
+    from kubectl_gadget.agents.node_status import status as ask
+
+    nodes = await ask(api, options)
+    pins = [one for node in nodes if node.hello for one in node.hello.pins]
+    uses = [*await sessions.on_demand(api, options), *sessions.in_residents(nodes)]
+    return nodes, await deployments.find(api), await deployments.exist(api, pins), uses
+
+
+def _use_row(use: "AgentUse") -> tuple[str, ...]:
+    agents = "on demand" if use.run else "resident"
+    return (use.user or _UNKNOWN, ",".join(use.gadgets) or _UNKNOWN, agents, ",".join(use.nodes) or _NONE, use.age)
+
+
+def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
+    from kubectl_gadget.agents.node_status import candidates
+
+    found, nodes = wait_for(candidates(connect(cluster)))
+    if output == "json":
+        print_json([vars(one) for one in found])
+        return 0
+    rows = [
+        (one.image, f"{one.nodes}/{nodes}", f"{one.bytes / 1e6:.0f} MB", "agent" if one.ours else "python")
+        for one in found
+    ]
+    print_table(("IMAGE", "NODES", "SIZE", "HAS"), rows, headers)
+    sys.stdout.flush()
+    if found:
+        say(f"chosen by name; try: kubectl gadget trace open --image {found[0].image}")
+    else:
+        say("no node has an image whose name says Python 3.11 or newer; kubelets report only their 50 largest images")
+    return 0
+
+
+def _row(node: "NodeStatus") -> tuple[str, ...]:
+    """The cells of a node. As in kubectl, <none> means that something does not exist, <unknown> that no agent reported
+    it."""
+    agent = _NONE if node.pod is None else node.state
+    hello = node.hello
+    if hello is None:
+        version = _UNKNOWN if node.pod else _NONE
+        kernel, architecture = node.kernel or _UNKNOWN, node.architecture or _UNKNOWN
+        return (node.node, agent, version, kernel, architecture, _UNKNOWN, _UNKNOWN)
+    kernel = node.kernel or hello.kernel or _UNKNOWN
+    architecture = node.architecture or hello.architecture or _UNKNOWN
+    missing = ",".join(name for name, works in hello.can.items() if works is False and name != "btf")
+    btf = {True: "yes", False: "no", None: _UNKNOWN}[hello.can.get("btf")]
+    return (node.node, agent, hello.agent or _UNKNOWN, kernel, architecture, btf, missing or _NONE)
+
+
+def _explain(node: "NodeStatus", exist: "Mapping[Owner, bool | None]") -> None:
+    from kubectl_gadget.agents.deployments import reports
+
+    if node.problem:
+        say(f"{node.node}: {node.problem}")
+    if node.hello is None:
+        return
+    for problem in node.hello.problems:
+        remedy = f"; try: {problem.try_}" if problem.try_ else ""
+        say(f"{node.node}: {problem.what}: {problem.why}{remedy}")
+    for line in reports(node.node, node.hello.pins, exist):
+        say(line)
+    if node.hello.policies and node.hello.policies.former:
+        names = ", ".join(node.hello.policies.former)
+        say(f"{node.node}: its agent took policies out of force that are not installed any more: {names}")

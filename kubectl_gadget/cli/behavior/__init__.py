@@ -1,1 +1,0 @@
-"""`kubectl gadget behavior`: baselines of what workloads do, and what is new in them."""

@@ -1,0 +1,491 @@
+"""Commands of `ci`: `run` around a command, `start`, `step` and `stop` around the steps of a pipeline, and `judge` of
+recordings.
+
+The trap: everything that the user wrote is checked before COMMAND exists and before anything is attached.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from kubectl_gadget.ci import readable_reports, report_files
+from kubectl_gadget.cli import values
+from kubectl_gadget.cli.cluster import own_namespace
+from kubectl_gadget.cli.flags import (
+    SHOW,
+    WHERE,
+    ClusterFlags,
+    Count,
+    FlagSet,
+    Names,
+    OnlyWarnings,
+    OutputFlags,
+    RecordFile,
+    ScopeFlags,
+    Seconds,
+    Switch,
+    TargetFlags,
+    Text,
+    Texts,
+    TypedOnly,
+    Verbose,
+    flag,
+)
+from kubectl_gadget.cli.gadgets import Pods
+from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
+from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_options
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.similar_names import did_you_mean
+
+if TYPE_CHECKING:
+    from kubectl_gadget.behavior.baseline import Baseline
+    from kubectl_gadget.behavior.run import Subject
+    from kubectl_gadget.ci.assertions import Assertion
+    from kubectl_gadget.ci.background import Started
+    from kubectl_gadget.ci.checks import CheckOrder
+    from kubectl_gadget.ci.command import User
+    from kubectl_gadget.ci.findings import RunReport
+    from kubectl_gadget.ci.job_run import CiOrder
+    from kubectl_gadget.ci.judge import RecordedJob
+    from kubectl_gadget.run.run_options import RunOptions
+
+
+# Flags
+
+CHECKS = "What is checked"
+
+
+def _reports(texts: Sequence[str]) -> tuple[report_files.Wanted, ...]:
+    return tuple(map(report_files.parse_wanted, texts))
+
+
+def _fact_kinds(texts: Sequence[str]) -> tuple[str, ...]:
+    from kubectl_gadget.behavior.facts import FactKind
+
+    names = values.commas(texts)
+    if names == ("all",):
+        return tuple(FactKind)
+    return values.each(values.one_of(*FactKind), names)
+
+
+@dataclass(frozen=True)
+class CheckFlags(FlagSet):
+    """Flags for what must be seen, and what must not."""
+
+    baseline: Annotated[
+        Text, flag(CHECKS, "--baseline FILE", "Compare with a file of --report baseline; new behavior is a warning")
+    ] = None
+    fail_on_new: Annotated[
+        Texts,
+        flag(CHECKS, "--fail-on-new KINDS", "New behavior of these kinds is a failure: program,connect,…, or all"),
+        _fact_kinds,
+        TypedOnly.END,
+    ] = None
+    fail_on: Annotated[
+        Texts, flag(CHECKS, "--fail-on EXPR", "A row that matches (CEL) is a finding; COMMAND continues"), TypedOnly.END
+    ] = None
+    expect: Annotated[Texts, flag(CHECKS, "--expect EXPR", "It is a finding if no row matches"), TypedOnly.END] = None
+    assertions: Annotated[
+        Texts, flag(CHECKS, "--assert FILE", "Assertions: what must be seen, how often (docs/ci)")
+    ] = None
+
+
+@dataclass(frozen=True)
+class MoreFlags(FlagSet):
+    """Flags for what is traced besides."""
+
+    facts: Annotated[
+        Switch, flag(CHECKS, "--facts", "Collect facts in any case, as for --report baseline=FILE"), TypedOnly.ACTION
+    ] = None
+    further: Annotated[
+        Names, flag(CHECKS, "--trace GADGETS", "Also these gadgets: privilege,capabilities"), TypedOnly.ACTION
+    ] = None
+
+
+@dataclass(frozen=True)
+class ReportFlags(FlagSet):
+    """Flags for reports."""
+
+    reports: Annotated[
+        tuple[report_files.Wanted, ...] | None,
+        flag(
+            SHOW,
+            "--report KIND=FILE",
+            f"{', '.join(report_files.KINDS)}; - is standard output",
+            choices=report_files.KINDS,
+        ),
+        _reports,
+    ] = None
+    subjects: Annotated[Texts, flag(SHOW, "--subject FILE", "What the attestation is about; or NAME@sha256:DIGEST")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class CiOutputFlags(FlagSet):
+    """Flags for what is kept and printed meanwhile."""
+
+    record: RecordFile = None
+    quiet: OnlyWarnings = None
+    verbose: Verbose = None
+
+
+@dataclass(frozen=True)
+class CiRunFlags(SilentRunFlags):
+    """All flags of a run that do not belong to COMMAND."""
+
+    checks: CheckFlags
+    more: MoreFlags
+    policies: PolicyFlags
+    shown: CiOutputFlags
+
+
+# What the flags ask for
+
+
+def require_posix() -> None:
+    """Raises UsageError where a command cannot be started as `ci` does it."""
+    if not hasattr(os, "fork"):
+        raise UsageError(f"ci needs Linux or macOS, and this is {sys.platform}", "run it in a Linux container")
+
+
+def prepared(
+    pods: tuple[str, ...], flags: CiRunFlags, pid: int | None, facts: bool = False
+) -> "tuple[RunOptions, CiOrder]":
+    """The options of the run and what it checks. `pid`: without a cluster, and if nothing was selected, only this
+    process and its descendants. `facts`: a report needs them. Raises UsageError."""
+    from kubectl_gadget.behavior.facts import FactKind
+    from kubectl_gadget.behavior.run import SYSCALLS, Subject, ci_gadgets
+    from kubectl_gadget.ci.job_run import CiOrder, of_process_tree
+    from kubectl_gadget.run.run_options import GadgetRun
+
+    checks = flags.checks
+    assertions, baseline = read_checks(checks)
+    further = _gadgets(flags.more.further or ())
+    kinds = {each.kind for each in assertions if each.kind is not None}
+    facts = bool(facts or flags.more.facts or baseline or kinds)
+    if (baseline and baseline.behavior.has_syscalls) or FactKind.SYSCALL in kinds:
+        further += SYSCALLS
+    runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], facts)
+    compiled = None
+    if flags.policies.named:
+        from kubectl_gadget.observe.decoders import GADGET
+
+        compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, flags.target.local))
+        runs = (*runs, GadgetRun(GADGET, policies=compiled))
+    shown = flags.shown
+    output = OutputFlags(record=shown.record, quiet=shown.quiet, verbose=shown.verbose)
+    options = run_options(runs, pods, flags.with_output(output))
+    selection = replace(options.selection, every_node=not options.local)
+    if options.local and not _selects(pods, flags):
+        selection = replace(selection, host=True, all_namespaces=True)
+    else:
+        pid = None
+    options = replace(options, command=("observe",), selection=selection)
+    if pid is not None:
+        options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
+    labels = labels_of(compiled, options, flags.policies.objects) if compiled is not None else None
+    if labels is not None:
+        from kubectl_gadget.policies.run.labels import followed
+
+        followers = () if flags.policies.objects else (followed(labels),)
+        options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
+    of_command = any("pid" in run.parameters for run in options.gadgets)
+    subject = Subject(of_command, options.selection.host and not of_command)
+    order = check_order(checks, assertions, baseline, facts, subject)
+    return options, CiOrder(folder=Path(), checks=replace(order, pid=pid, policies=compiled, labels=labels))
+
+
+def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | None]":
+    """The assertions, and the baseline. Raises UsageError."""
+    from kubectl_gadget.behavior.baseline import read_baseline
+
+    if checks.fail_on_new and not checks.baseline:
+        raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which --report baseline=FILE writes")
+    assertions, file = _assertions(checks.assertions or ()), checks.baseline
+    if file is not None and not Path(file).exists():
+        remedy = f"--report baseline={file} instead, in a run that behaves as it should; then review the file"
+        raise UsageError(f"--baseline {file}: there is no such file", remedy)
+    return assertions, None if file is None else read_baseline(Path(file))
+
+
+def _assertions(files: Sequence[str]) -> "tuple[Assertion, ...]":
+    from kubectl_gadget.ci.assertions import read_assertions
+
+    found = tuple(each for file in files for each in read_assertions(Path(file)))
+    names = [each.name for each in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"--assert: two files have an assertion with the name {twice!r}")
+    return found
+
+
+def _gadgets(names: Sequence[str]) -> list[str]:
+    """The full names of gadgets that are named as after `trace`."""
+    from kubectl_gadget.ci.assertions import stream_gadgets
+
+    known = stream_gadgets()
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"--trace: no gadget is named trace {name}{did_you_mean(name, known)}", "kubectl gadget list"
+            )
+    return [known[name] for name in names]
+
+
+def check_order(
+    checks: CheckFlags,
+    assertions: "tuple[Assertion, ...]",
+    baseline: "Baseline | None",
+    facts: bool,
+    subject: "Subject",
+) -> "CheckOrder":
+    """Return what is checked, apart from policies. `facts`: they are collected in any case."""
+    from kubectl_gadget.behavior.facts import FactKind
+    from kubectl_gadget.ci.checks import CheckOrder
+    from kubectl_gadget.ci.fact_checks import BehaviorOrder
+
+    of_facts = tuple(each for each in assertions if each.kind is not None)
+    order = CheckOrder(fail_on=checks.fail_on or (), expect=checks.expect or (), assertions=assertions)
+    if not (facts or baseline or of_facts):
+        return order
+    errors = tuple(map(FactKind, checks.fail_on_new or ()))
+    return replace(order, behavior=BehaviorOrder(baseline, errors, of_facts, subject))
+
+
+def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:
+    scope, target = flags.scope, flags.target
+    return bool(pods or scope.namespace or scope.all_namespaces or target.containers or target.host)
+
+
+def with_record(shown: CiOutputFlags, reports: Sequence[report_files.Wanted]) -> CiOutputFlags:
+    """--report record=FILE is --record FILE. Raises UsageError when there are two."""
+    recordings = [each.file for each in reports if each.kind == report_files.RECORD]
+    if len(recordings) + bool(shown.record) > 1:
+        raise UsageError("a run writes one recording, but --record and --report record name several")
+    return replace(shown, record=recordings[0]) if recordings else shown
+
+
+def conclude(
+    report: "RunReport", wanted: Sequence[report_files.Wanted], subjects: Sequence[str], user: "User | None" = None
+) -> int:
+    """Writes the reports, as this user, prints the verdict, and returns the exit code."""
+    from kubectl_gadget.ci.command import writing_as
+    from kubectl_gadget.output.escape import for_log
+
+    for line in readable_reports.log_lines(report):
+        sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
+    with writing_as(user):
+        failures = [*report.failures, *report_files.write(report, wanted, subjects)]
+    for failure in failures:
+        sys.stderr.write(f"kubectl gadget: error: {for_log(failure)}\n")
+    sys.stderr.flush()
+    return report.exit_code or (1 if failures else 0)
+
+
+# `run -- COMMAND` traces while a command runs, and judges what was seen
+
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
+RunAs = Annotated[
+    Text,
+    flag(SHOW, "--run-as USER", "Run COMMAND as this user: sudo kubectl gadget ci run --run-as $USER"),
+    TypedOnly.RIGHTS,
+]
+Linger = Annotated[
+    Seconds, flag(SHOW, "--linger TIME", "Continue tracing for this time after COMMAND: 30s"), TypedOnly.END
+]
+
+
+def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run_as: RunAs, linger: Linger) -> int:
+    """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
+    require_posix()
+    from kubectl_gadget.ci import command as child
+    from kubectl_gadget.ci.steps import ENVIRONMENT
+
+    if not command:
+        raise UsageError("no command was given after --", "kubectl gadget ci run [flags] -- COMMAND")
+    wanted, subjects = reports.reports or (), reports.subjects or ()
+    report_files.check(wanted, subjects)
+    flags = replace(flags, shown=with_record(flags.shown, wanted))
+    user = child.user(run_as) if run_as else None
+    if user is None:  # else it may be where only that user can look
+        child.require(command[0])
+    with _folder() as folder:
+        process = child.Command(command, {ENVIRONMENT: str(folder)}, user)
+        try:
+            from kubectl_gadget.ci.job_run import CiRun
+
+            options, order = prepared(
+                pods, flags, process.pid, any(each.kind == report_files.BASELINE for each in wanted)
+            )
+            order = replace(order, folder=folder, command=process, linger=linger or 0)
+            report = asyncio.run(CiRun(options, order, sys.stderr).main())
+        finally:
+            process.abandon()
+    return conclude(report, wanted, subjects, user)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """The folder of the socket; COMMAND may run as another user, and has to get in."""
+    folder = Path(tempfile.mkdtemp(prefix="kubectl-gadget-ci-"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# `start`, `step` and `stop`: a run around the steps of a pipeline, which are processes
+
+State = Annotated[
+    Text, flag(SHOW, "--state FOLDER", "State of ci start (default: .kubectl-gadget-ci in the current folder)")
+]
+StepName = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
+Pid = Annotated[Count, flag(WHERE, "--pid PID", "With --local: only this process and its descendants")]
+
+
+def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -> int:
+    """Starts the process of the run."""
+    require_posix()
+    from kubectl_gadget.ci import background
+    from kubectl_gadget.ci.findings import Check, RunReport
+    from kubectl_gadget.ci.job_run import CiRun
+
+    options, order = prepared(pods, flags, pid)
+    if pid is not None and not options.local:
+        raise UsageError("--pid is only for --local: pods are selected by name, -n or -l")
+    where = folder(state)
+    order = replace(order, users=frozenset({0, os.geteuid(), _caller()}))
+    died = f"the run died before kubectl gadget ci stop; its log is {where / 'log'}"
+    checks = order.checks
+    named = [*(("fail-on", each) for each in checks.fail_on), *(("expect", each) for each in checks.expect)]
+    named += [("assertion", each.name) for each in checks.assertions]
+    named += [("policy", each.name) for each in (checks.policies.policies if checks.policies else ())]
+    named += [("baseline", flags.checks.baseline)] if flags.checks.baseline else []
+    first = RunReport(
+        version="",
+        where=options.selection.described(options.local),
+        began="",
+        seconds=0,
+        checks=tuple(Check(kind, name, undecided=died) for kind, name in named),
+        incomplete=(died,),
+    )
+
+    def run(log: TextIO, own: Path, attached: "Started") -> RunReport:
+        return asyncio.run(CiRun(options, replace(order, folder=own, attached=attached), log).main())
+
+    background.start(where, run, first)
+    sys.stderr.write(f"kubectl gadget: tracing {first.where} until kubectl gadget ci stop; the state is in {where}\n")
+    return 0
+
+
+def step(names: StepName, state: State = None) -> int:
+    """Marks a step in the run around this command."""
+    require_posix()
+    from kubectl_gadget.ci.steps import ask
+
+    if len(names) != 1:
+        raise UsageError("name exactly one step", "kubectl gadget ci step NAME; in quotes, if it has spaces")
+    ask(folder(state), {"step": names[0]})
+    return 0
+
+
+def stop(reports: ReportFlags, state: State = None) -> int:
+    """Ends the run, writes the reports, and returns the exit code."""
+    require_posix()
+    from kubectl_gadget.ci import background
+    from kubectl_gadget.ci.command import user
+
+    wanted, subjects = reports.reports or (), reports.subjects or ()
+    if any(each.kind == report_files.RECORD for each in wanted):
+        raise UsageError("a recording has to be requested when the run starts", "kubectl gadget ci start --record FILE")
+    report_files.check(wanted, subjects)
+    # Steps of the job run as the user who calls sudo, and can write where the reports are.
+    caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+    # Before the run ends: its result is read once.
+    writer = user(caller, "SUDO_USER") if caller else None
+    return conclude(background.stop(folder(state)), wanted, subjects, writer)
+
+
+def folder(state: str | None) -> Path:
+    from kubectl_gadget.ci.background import DEFAULT_FOLDER
+    from kubectl_gadget.ci.steps import ENVIRONMENT
+
+    return Path(state or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).absolute()
+
+
+def _caller() -> int:
+    """The user who calls sudo, as whom steps of the job run."""
+    caller = os.environ.get("SUDO_UID", "")
+    return int(caller) if os.geteuid() == 0 and caller.isdecimal() else os.geteuid()
+
+
+# `judge FILE...`: recordings, with checks that their runs did not have
+
+Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
+
+
+@dataclass(frozen=True)
+class JudgeFlags:
+    """What is checked, and of which pods."""
+
+    checks: CheckFlags
+    policies: PolicyFlags
+    scope: ScopeFlags
+    target: TargetFlags
+    cluster: ClusterFlags
+
+
+def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: OnlyWarnings = None) -> int:
+    """Replays the recordings to the checks, writes the reports, and returns the exit code."""
+    from kubectl_gadget.ci.judge import judge as judge_recordings
+
+    wanted = reports.reports or ()
+    if not recordings:
+        raise UsageError("no recording was given", "kubectl gadget ci judge FILE")
+    if any(each.kind == report_files.RECORD for each in wanted):
+        raise UsageError("--report record cannot be used here: the recording already exists")
+    report_files.check(wanted, reports.subjects or ())
+    options, order, job = _prepared(recordings, flags, any(each.kind == report_files.BASELINE for each in wanted))
+    report = judge_recordings(replace(options, quiet=True), order, job, sys.stderr)
+    return conclude(report, wanted, reports.subjects or ())
+
+
+def _prepared(
+    recordings: tuple[str, ...], flags: JudgeFlags, facts: bool
+) -> "tuple[RunOptions, CheckOrder, RecordedJob]":
+    """The options of the replay, what it checks, and what its run was. Raises UsageError."""
+    from kubectl_gadget.ci.judge import recorded_job, require
+    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.run.run_options import GadgetRun, Replay
+
+    assertions, baseline = read_checks(flags.checks)
+    asked = Replay(tuple(places_of(recordings)))
+    job = recorded_job(asked.files)
+    require(job, assertions)
+    options = replace(recorded_options((), flags.scope, flags.target), gadgets=job.gadgets, local=True, replay=asked)
+    order = check_order(flags.checks, assertions, baseline, facts, job.subject)
+    if not flags.policies.named:
+        return options, order, job
+    compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, True))
+    policies = replayed_policies(asked, compiled)
+    assert policies is not None
+    labels = labels_of(policies, options, flags.policies.objects)
+    from kubectl_gadget.observe.decoders import GADGET
+
+    options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=policies)))
+    if labels is not None and not flags.policies.objects:
+        from kubectl_gadget.policies.run.labels import followed
+
+        options = replace(options, followers=(followed(labels),))
+    return options, replace(order, policies=policies, labels=labels), job

@@ -1,1 +1,0 @@
-"""Commands for CI jobs: run, step, start, stop."""

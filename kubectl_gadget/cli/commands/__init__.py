@@ -1,1 +1,0 @@
-"""One module for each command, except those that have a folder of their own."""

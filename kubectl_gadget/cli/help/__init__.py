@@ -1,1 +1,0 @@
-"""Output for people: help pages, tables, and our names for commands and flags of other tools."""

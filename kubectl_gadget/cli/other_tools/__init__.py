@@ -1,1 +1,0 @@
-"""Commands that run tools of others on nodes: `bcc` and `bpftrace`."""

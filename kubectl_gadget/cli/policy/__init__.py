@@ -1,1 +1,0 @@
-"""Commands about policies: enforce, and the sub-commands of `policy`."""

@@ -1,1 +1,0 @@
-"""Commands that record a run, show a recording again, and make something else of it."""

@@ -1,0 +1,201 @@
+"""Converts the flags of a run to RunOptions, with checks that involve several flags.
+
+The trap: contradictions must be rejected here, before anything is started.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from kubectl_gadget.cli.flags import (
+    ClusterFlags,
+    EngineFlags,
+    ImageFlags,
+    OutputFlags,
+    ScopeFlags,
+    StartFlags,
+    TargetFlags,
+    spelling,
+)
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.cluster_options import Selection
+from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, Replay, RunOptions
+from kubectl_gadget.run.selection.target_names import workloads
+
+replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
+"""RunOptions.replay for runs of `replay`, which wraps other commands"""
+beforehand: ContextVar[Callable[[], object] | None] = ContextVar("beforehand", default=None)
+"""RunOptions.beforehand for runs of a command that wraps another one, which then need not pass it on"""
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """All flags that a run shares with other runs."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    output: OutputFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+
+@dataclass(frozen=True)
+class SilentRunFlags:
+    """The flags of a run that shows no rows: those of RunFlags, without output."""
+
+    scope: ScopeFlags
+    target: TargetFlags
+    engine: EngineFlags
+    image: ImageFlags
+    start: StartFlags
+    cluster: ClusterFlags
+
+    def with_output(self, output: OutputFlags) -> RunFlags:
+        """All flags of the run; `output` has what the command decides, such as --timeout."""
+        return RunFlags(self.scope, self.target, output, self.engine, self.image, self.start, self.cluster)
+
+
+def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
+    """The options of one run. Raises UsageError if flags contradict each other."""
+    _check(pods, flags)
+    chosen = workloads(pods)
+    kube = flags.cluster.options()
+    replay = replaying.get()
+    by_default = False
+    if flags.target.local is None:
+        from kubectl_gadget.kube.api.kubeconfig import has_kubeconfig
+
+        by_default = not has_kubeconfig(kube)
+    local = replay is not None or by_default or bool(flags.target.local)
+    if replay is not None:
+        _check_replay(flags, chosen)
+    elif local:
+        _check_local(flags, chosen)
+    output, engine = flags.output, flags.engine
+    defaults, selection = RunOptions(gadgets), _selection(gadgets, pods, flags)
+    return RunOptions(
+        gadgets=gadgets,
+        selection=selection,
+        kube=kube,
+        agent=flags.cluster.agents(flags.image, flags.start),
+        output=OutputOptions(
+            format=output.output or "table",
+            no_headers=bool(output.no_headers),
+            color=output.color or "auto",
+            columns=output.columns or (),
+            selection=selection.described(local),
+        ),
+        local=local,
+        local_by_default=by_default,
+        beforehand=beforehand.get(),
+        record=_recording(output.record),
+        replay=replay,
+        filter=output.filter,
+        fail_on=output.fail_on,
+        expect=output.expect,
+        timeout=output.timeout,
+        max_events=output.max_events,
+        sort=not engine.no_sort,
+        sort_wait=defaults.sort_wait if engine.sort_wait is None else engine.sort_wait,
+        ring_bytes=engine.ring_bytes or defaults.ring_bytes,
+        map_entries=engine.map_entries,
+        buffer_bytes=engine.buffer_bytes or defaults.buffer_bytes,
+        strict=bool(output.strict),
+        verbose=bool(output.verbose),
+        quiet=bool(output.quiet),
+    )
+
+
+def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFlags) -> RunOptions:
+    """The options that select from recordings, for facts. Raises UsageError for what a recording does not know."""
+    if scope.selector is not None or workloads(pods):
+        raise UsageError(
+            "a recording has no labels and owners of pods, so pods cannot be selected by them",
+            "names of pods, -n, -c and --node",
+        )
+    selection = Selection(
+        namespace=scope.namespace,
+        all_namespaces=bool(scope.all_namespaces),
+        pods=pods,
+        containers=target.containers or (),
+        nodes=target.nodes or (),
+    )
+    return RunOptions((), selection=selection)
+
+
+def _recording(text: str | None) -> RecordingOptions | None:
+    if text is None:
+        return None
+    from kubectl_gadget.recording.recording_places import place_of
+
+    return RecordingOptions(place_of(text))
+
+
+def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:
+    scope, target = flags.scope, flags.target
+    chosen = pods or scope.namespace or scope.selector or target.containers or target.host is not None
+    everything = not chosen and all(run.gadget.whole_nodes for run in gadgets)
+    return Selection(
+        namespace=scope.namespace,
+        all_namespaces=bool(scope.all_namespaces) or everything,
+        pods=tuple(target for target in pods if "/" not in target),
+        workloads=workloads(pods),
+        selector=scope.selector,
+        containers=target.containers or (),
+        nodes=target.nodes or (),
+        host=bool(target.host) or everything,
+        own_processes=bool(target.own_processes),
+    )
+
+
+def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
+    output, engine = flags.output, flags.engine
+    if pods and flags.scope.selector:
+        raise UsageError("pods are selected by name or by -l, not both")
+    if flags.scope.all_namespaces and (chosen := workloads(pods)):
+        kind, name = chosen[0]
+        raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
+    if output.quiet and output.verbose:
+        raise UsageError("--quiet and --verbose cannot be used together")
+    if engine.no_sort and engine.sort_wait is not None:
+        raise UsageError("--sort-wait and --no-sort cannot be used together")
+    if output.expect and output.timeout is None and output.max_events is None:
+        raise UsageError("--expect needs a limit for the run", "--timeout 30s, or --max-events N")
+
+
+def _check_replay(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
+    """Rejects flags and targets that control tracing, or that need the cluster."""
+    remedy = "pods by name, -n, -c, --node or --filter"
+    if chosen:
+        kind, name = chosen[0]
+        raise UsageError(f"{kind}/{name}: a recording does not say which pods belong to it", remedy)
+    if flags.output.record is not None:
+        raise UsageError("--record cannot be used in a replay: the recording already exists")
+    for given in (flags.scope, flags.target, flags.engine, flags.image, flags.start, flags.cluster):
+        for name in sorted(given.typed().keys() - _REPLAYED_TOO):
+            what = f"{spelling(type(given), name)} has no effect on a replay, which shows what was traced"
+            raise UsageError(what, remedy)
+
+
+_REPLAYED_TOO = frozenset({"namespace", "all_namespaces", "containers", "nodes", "host", "no_sort", "sort_wait"})
+
+
+def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
+    """Rejects flags and targets that are meaningful only in a cluster."""
+    for kind, name in chosen:
+        if flags.target.local:
+            raise UsageError(f"{kind}/{name} cannot be used with --local: it needs a cluster", "the names of pods")
+        remedy = "set KUBECONFIG or --kubeconfig"
+        raise UsageError(f"{kind}/{name} needs a cluster, and no kubeconfig was found", remedy)
+    for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
+        for name in sorted(given.typed().keys() - _LOCAL_TOO):
+            flag = spelling(type(given), name)
+            if flags.target.local:
+                raise UsageError(f"{flag} cannot be used with --local: it needs a cluster")
+            raise UsageError(f"{flag} needs a cluster, and no kubeconfig was found", "set KUBECONFIG or --kubeconfig")
+
+
+_LOCAL_TOO = frozenset({"namespace", "all_namespaces", "containers", "host", "local", "own_processes"})

@@ -1,1 +1,0 @@
-"""Defaults of flags, from the environment and from the configuration file."""

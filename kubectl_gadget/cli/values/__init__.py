@@ -1,1 +1,0 @@
-"""Reads and checks what users type, before anything is started."""

@@ -1,0 +1,132 @@
+"""What people type first, who know kubectl, bcc and other tools: each gets an answer that leads on."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from kubectl_gadget.cli import main
+from kubectl_gadget.cli.equivalents import COMMANDS
+from kubectl_gadget.cli.pages import unknown_gadget
+from kubectl_gadget.cli.root import root
+from kubectl_gadget.gadgets import GadgetSummary
+from tests.cli.conftest import Runs
+
+ROOT = Path(__file__).parents[2]
+
+
+def answer(capsys: pytest.CaptureFixture[str], line: str, code: int = 2) -> list[str]:
+    """The lines on standard error."""
+    assert main.run(shlex.split(line)) == code
+    return capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "meant"),
+    [
+        ("trace tcp udp icmp", "'udp' is a gadget", "kubectl gadget trace tcp+udp+icmp; a pod of this name is pod/udp"),
+        ("trace tcp+udp icmp -A", "'icmp' is a gadget", "kubectl gadget trace tcp+udp+icmp; a pod of this name"),
+        ("trace exec exec", "'exec' is a gadget", "kubectl gadget trace exec; a pod of this name is pod/exec"),
+        ("top tcp udp", "'udp' is a gadget", "kubectl gadget top udp, in a run of its own; a pod of this name"),
+        ("profile cpu offcpu", "'offcpu' is a gadget", "kubectl gadget profile offcpu, in a run of its own"),
+        ("demo trace tcp udp", "'udp' is a gadget", "kubectl gadget demo trace tcp+udp"),
+        ("advise seccomp capabilities", "'capabilities' is an advisor", "kubectl gadget advise capabilities, in a run"),
+    ],
+)
+def test_a_gadget_in_the_place_of_a_pod_is_not_a_pod_name(
+    built_in: list[GadgetSummary], runs: Runs, capsys: pytest.CaptureFixture[str], line: str, what: str, meant: str
+) -> None:
+    error, remedy = answer(capsys, line)
+    assert error.startswith(f"error: {what}, not a pod")
+    assert remedy.startswith(f"try: {meant}")
+    assert runs == []
+
+
+def test_a_pod_with_the_name_of_a_gadget_can_be_chosen(built_in: list[GadgetSummary], runs: Runs) -> None:
+    assert main.run(["trace", "tcp", "pod/udp", "web-1"]) == 0
+    assert runs[-1].selection.pods == ("udp", "web-1")
+
+
+def test_what_the_documents_print_as_a_command_is_one(built_in: list[GadgetSummary], runs: Runs) -> None:
+    verbs = {entry.command[0] for entry in built_in}
+    found = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = re.sub("```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for code in re.findall("`([^`\n]*)`", text):
+            words = code.removeprefix("kubectl gadget ").split()
+            if len(words) < 2 or words[0] not in verbs or not re.fullmatch("[a-z +]+", " ".join(words)):
+                continue
+            found += 1
+            assert main.run(words) == 0, (page, code)
+            assert runs[-1].selection.pods == (), (page, code)
+    assert found > 20
+
+
+def test_a_flag_that_fills_columns_shows_them(built_in: list[GadgetSummary], runs: Runs) -> None:
+    for command, flag, names in (
+        ("open", "--resolve", ("resolved", "differs")),
+        ("capabilities", "--stack", ("stack",)),
+        ("tcpdrop", "--stack", ("stack",)),
+        ("tcpretrans", "--stack", ("stack",)),
+    ):
+        assert main.run(["trace", command, flag]) == 0
+        assert main.run(["trace", command, f"{flag}=false"]) == 0
+        with_it, without = (run.gadgets[0].gadget for run in runs[-2:])
+        assert [with_it.column(name).show for name in names] == ["default"] * len(names)
+        assert [without.column(name).show for name in names] == ["wide"] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "meant"),
+    [
+        ("opensnoop", "unknown command 'opensnoop'", "kubectl gadget trace open"),
+        ("tcpconnect -A", "unknown command 'tcpconnect'", "kubectl gadget trace tcp --connect"),
+        ("logs xwing", "unknown command 'logs'", "kubectl gadget observe POD"),
+        ("get pods", "unknown command 'get'", "kubectl gadget list"),
+        ("ps", "unknown command 'ps'", "kubectl gadget snapshot process"),
+        ("-w", "unknown flag -w", "kubectl gadget trace open, which goes on until Ctrl-C"),
+        ("trace open -w", "unknown flag -w", "without -w: it goes on until Ctrl-C"),
+        ("trace exec --follow", "unknown flag --follow", "without --follow: it goes on until Ctrl-C"),
+        ("tcpdump -w x.pcap", "unknown flag -w", "-o pcap-ng > FILE"),
+        ("tcpdump -i eth0", "unknown flag -i", "without -i"),
+        ("version --short", "unknown flag --short", "--client"),
+        ("trace open --json", "unknown flag --json", "-o json"),
+        ("help nope", "unknown command 'nope'", "kubectl gadget --help"),
+    ],
+)
+def test_what_other_tools_call_otherwise_is_translated(
+    built_in: list[GadgetSummary], runs: Runs, capsys: pytest.CaptureFixture[str], line: str, what: str, meant: str
+) -> None:
+    error, remedy = answer(capsys, line)
+    assert error == f"error: {what}"
+    assert remedy.startswith(f"try: {meant}")
+    assert runs == []
+
+
+def test_the_version_is_reported_as_other_programs_report_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--version", "-V"):
+        assert main.run([flag]) == 0
+        assert capsys.readouterr().out.startswith("Client: ")
+
+
+def test_help_alone_and_of_a_command_is_help(built_in: list[GadgetSummary], capsys: pytest.CaptureFixture[str]) -> None:
+    for line, words in (
+        ("help", "Usage: kubectl gadget COMMAND"),
+        ("help trace open", "Usage: kubectl gadget trace open"),
+    ):
+        assert main.run(line.split()) == 0
+        assert words in capsys.readouterr().out
+
+
+def test_names_of_other_tools_suggest_the_equivalent_commands(built_in: list[GadgetSummary]) -> None:
+    entries = root().entries
+    gadgets = {" ".join(entry.command) for entry in built_in}
+    for name, meant in COMMANDS.items():
+        assert name not in entries
+        assert unknown_gadget(name, "kubectl gadget") is None, name
+        words = meant.replace(",", " ").replace(";", " ").split()
+        assert words[0] in entries, meant
+        assert (
+            len(words) == 1 or words[0] not in ("trace", "top", "snapshot", "profile") or " ".join(words[:2]) in gadgets
+        )
