@@ -107,7 +107,7 @@ WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
     "kubectl_gadget.run.nodes.participants": (("open_local", after("stream open")),),
     "kubectl_gadget.run.nodes.node": (("NodeSession._handle", frames),),
     "kubectl_gadget.run.preparation": (("prepare", after("prepared")),),
-    "kubectl_gadget.kube.api.kubeconfig": (("load", after("kubeconfig")),),
+    "kubectl_gadget.kube.kubeconfig": (("load", after("kubeconfig")),),
     "kubectl_gadget.agents.per_node": (
         ("Agents._exec", before("agent found", first=False)),
         ("open_agent", after("agent sent")),

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from kubectl_gadget.advise.uses import SeenUses, UsesOf, WatchPeriod
-from kubectl_gadget.kube.api import kubeconfig
-from kubectl_gadget.kube.api.resources import NAMESPACES, PODS, Resource
+from kubectl_gadget.kube import kubeconfig
+from kubectl_gadget.kube.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink

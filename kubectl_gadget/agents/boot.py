@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from kubectl_gadget.agents.image import DEFAULT_IMAGE
 from kubectl_gadget.agents.payload import PYTHON, payload, payload_bytes
 from kubectl_gadget.errors import AgentError, ClusterError
-from kubectl_gadget.kube.api.exec import ExecStream, open_exec
-from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube.exec import ExecStream, open_exec
+from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.wire.frames import MAGIC, VERSION, FrameType, encode
 
 _SECONDS = 20.0

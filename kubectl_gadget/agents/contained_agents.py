@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.errors import DeployError, ForbiddenError
-from kubectl_gadget.kube.api.exec import open_exec
-from kubectl_gadget.kube.api.failure import StatusError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import (
+from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.exec import open_exec
+from kubectl_gadget.kube.failure import StatusError
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import (
     ADMISSION_POLICIES,
     ADMISSION_POLICY_BINDINGS,
     CLUSTER_ROLE_BINDINGS,
@@ -27,7 +28,6 @@ from kubectl_gadget.kube.api.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.kube.cluster_options import AgentOptions
 
 Say = Callable[[str], None]
 RIGHTS = frozenset(resource.kind for resource in (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, ROLES, ROLE_BINDINGS))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.errors import ForbiddenError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import CLUSTER_ROLES, DAEMON_SETS, NAMESPACES
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import CLUSTER_ROLES, DAEMON_SETS, NAMESPACES
 from kubectl_gadget.wire.agent_messages import OwnedPins
 
 Owner = tuple[str, str]

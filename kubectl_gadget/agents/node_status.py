@@ -15,10 +15,10 @@ from kubectl_gadget.agents.boot import open_command
 from kubectl_gadget.agents.per_node import USER_REMEDY
 from kubectl_gadget.agents.pod_readiness import is_running, not_ready, state, trouble
 from kubectl_gadget.errors import ClusterError, GadgetError
-from kubectl_gadget.kube.api.failure import Access
-from kubectl_gadget.kube.api.requests import Api, Listing
-from kubectl_gadget.kube.api.resources import NODES, PODS, Object
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.failure import Access
+from kubectl_gadget.kube.requests import Api, Listing
+from kubectl_gadget.kube.resources import NODES, PODS, Object
 from kubectl_gadget.wire.agent_messages import Hello, from_agent
 from kubectl_gadget.wire.frames import FrameDecoder
 

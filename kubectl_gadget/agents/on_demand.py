@@ -23,11 +23,11 @@ from kubectl_gadget.agents.shared_namespace import SharedNamespace, is_ending, u
 from kubectl_gadget.agents.starting_pods import StartingPods
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
-from kubectl_gadget.kube.api.failure import Access, StatusError, is_denied_by_policy
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import JOBS, NAMESPACES, PODS, Object
-from kubectl_gadget.kube.api.threads import in_thread
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.connection import in_thread
+from kubectl_gadget.kube.failure import Access, StatusError, is_denied_by_policy
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import JOBS, NAMESPACES, PODS, Object
 
 Say = Callable[[str, str], None]
 """Reports progress: (node, text)."""

@@ -17,11 +17,11 @@ from kubectl_gadget.agents.on_demand import REMEDY, OnDemandAgents, Say
 from kubectl_gadget.agents.pod_readiness import is_running, wait_running
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.kube.api.exec import ExecStream, open_exec
-from kubectl_gadget.kube.api.failure import Access, StatusError, UnreachableError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import PODS, Object
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.exec import ExecStream, open_exec
+from kubectl_gadget.kube.failure import Access, StatusError, UnreachableError
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import PODS, Object
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from kubectl_gadget.agents.boot import NO_PYTHON, OTHER_IMAGE, is_without_python
 from kubectl_gadget.errors import ClusterError, DeployError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import EVENTS, NODES, PODS, Object
-from kubectl_gadget.kube.api.watch import Synced, WatchScope, follow
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import EVENTS, NODES, PODS, Object
+from kubectl_gadget.kube.watch import Synced, WatchScope, follow
 
 _HOPELESS = frozenset(
     {

@@ -21,9 +21,9 @@ from kubectl_gadget.agents.on_demand import OnDemandAgents
 from kubectl_gadget.agents.pod_readiness import is_running, no_agent_possible, not_ready, state, trouble
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import CONFIG_MAPS, NODES, PODS, Object
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import CONFIG_MAPS, NODES, PODS, Object
 from kubectl_gadget.wire.agent_messages import OwnedPins, ReleasedPins
 
 _SECONDS = 30.0

@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # as in typing, which would take longer to import than ev
 if TYPE_CHECKING:
     import subprocess
 
-    from kubectl_gadget.kube.api.kubeconfig import Cluster
+    from kubectl_gadget.kube.kubeconfig import Cluster
 
 _DONE = b"done\n"
 _END_SECONDS = 5.0

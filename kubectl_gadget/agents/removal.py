@@ -14,11 +14,11 @@ from contextlib import aclosing, closing
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents.shared_namespace import expires, is_ending
 from kubectl_gadget.errors import ClusterError, ForbiddenError
-from kubectl_gadget.kube.api import kubeconfig
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import JOBS, NAMESPACES, PODS, Object
-from kubectl_gadget.kube.api.watch import Synced, WatchScope, follow
+from kubectl_gadget.kube import kubeconfig
 from kubectl_gadget.kube.cluster_options import KubeOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import JOBS, NAMESPACES, PODS, Object
+from kubectl_gadget.kube.watch import Synced, WatchScope, follow
 
 _SECONDS = 10.0
 _LOOKS = 5

@@ -16,9 +16,10 @@ from kubectl_gadget.agents.policy_removal import take_out_of_force
 from kubectl_gadget.agents.sessions import AgentUse
 from kubectl_gadget.agents.shared_namespace import is_ending, make_permanent, until_gone
 from kubectl_gadget.errors import DeployError, ForbiddenError
-from kubectl_gadget.kube.api.failure import Access
-from kubectl_gadget.kube.api.requests import FIELD_MANAGER, Api
-from kubectl_gadget.kube.api.resources import (
+from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.failure import Access
+from kubectl_gadget.kube.requests import FIELD_MANAGER, Api
+from kubectl_gadget.kube.resources import (
     BY_KIND,
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -31,7 +32,6 @@ from kubectl_gadget.kube.api.resources import (
     ROLES,
     Object,
 )
-from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.yaml_files import safe_dumper
 
 _POLL_SECONDS = 0.5

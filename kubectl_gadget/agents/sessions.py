@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents.node_status import NodeStatus
 from kubectl_gadget.errors import ForbiddenError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import JOBS, PODS, Object
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import JOBS, PODS, Object
 
 _TEXT = 100
 """Most characters of what others have written."""

@@ -14,9 +14,9 @@ from datetime import datetime
 
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
-from kubectl_gadget.kube.api.failure import StatusError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import IP_ADDRESSES, JOBS, NAMESPACES, SERVICES, Object, Resource
+from kubectl_gadget.kube.failure import StatusError
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import IP_ADDRESSES, JOBS, NAMESPACES, SERVICES, Object, Resource
 
 _KEPT_SECONDS = 180
 """The namespace is deleted this long after the last sign of a run."""

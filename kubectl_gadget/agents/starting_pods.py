@@ -12,9 +12,9 @@ from contextlib import aclosing
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ClusterError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import PODS, Object
-from kubectl_gadget.kube.api.watch import Synced, WatchScope, follow
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import PODS, Object
+from kubectl_gadget.kube.watch import Synced, WatchScope, follow
 
 
 class StartingPods:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.agents.deployments import Deployments, Owner
     from kubectl_gadget.agents.node_status import NodeStatus
     from kubectl_gadget.agents.sessions import AgentUse
-    from kubectl_gadget.kube.api.requests import Api
+    from kubectl_gadget.kube.requests import Api
 
 
 # `deploy` and `undeploy`

@@ -409,7 +409,7 @@ def _files(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 
 def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
     from kubectl_gadget.behavior.run import collect_live
-    from kubectl_gadget.kube.label_selectors import parse
+    from kubectl_gadget.kube.selectors import parse
 
     if flags.collect.recordings is not None or flags.scope.selector is not None:
         given = "-l" if flags.scope.selector is not None else "--from"

@@ -12,7 +12,7 @@ from kubectl_gadget.cli.printing import say
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
-    from kubectl_gadget.kube.api.requests import Api
+    from kubectl_gadget.kube.requests import Api
     from kubectl_gadget.policies.model import Policy
 
 
@@ -32,8 +32,8 @@ def connect(cluster: ClusterFlags) -> "Api":
 
     Raises ClusterError or UsageError if the kubeconfig does not specify one.
     """
-    from kubectl_gadget.kube.api.kubeconfig import load
-    from kubectl_gadget.kube.api.requests import Api
+    from kubectl_gadget.kube.kubeconfig import load
+    from kubectl_gadget.kube.requests import Api
 
     return Api(load(cluster.options()), lambda warning: say(f"Warning: {warning}"))
 
@@ -46,7 +46,7 @@ _DEFAULT = "default"
 def chosen_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str | None:
     """The namespace of -n, else the context's; None without a cluster. Raises ClusterError or UsageError if the
     kubeconfig is invalid."""
-    from kubectl_gadget.kube.api.kubeconfig import has_kubeconfig, load
+    from kubectl_gadget.kube.kubeconfig import has_kubeconfig, load
 
     if scope.namespace or local or not has_kubeconfig(cluster.options()):
         return scope.namespace

@@ -154,7 +154,7 @@ def enforce_network(
     """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects: policies
     select by labels and addresses, which only the API server knows."""
     from kubectl_gadget.gadgets import load_gadget
-    from kubectl_gadget.kube.api.resources import NETWORK_POLICIES
+    from kubectl_gadget.kube.resources import NETWORK_POLICIES
     from kubectl_gadget.policies.network.run import NO_POLICY, LivePolicyTables, followed, read_files, read_objects
     from kubectl_gadget.run.run import run
 

@@ -37,7 +37,7 @@ from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import POLICY_LIST, REPORTS
 
 if TYPE_CHECKING:
-    from kubectl_gadget.kube.api.requests import Api
+    from kubectl_gadget.kube.requests import Api
     from kubectl_gadget.policies.model import Policy
     from kubectl_gadget.policies.report.check import HookReport, Judgement, Report
     from kubectl_gadget.policies.run.installation import Installed, NodePolicies, PolicyChange, StoredPolicy

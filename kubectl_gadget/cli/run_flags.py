@@ -66,7 +66,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
     replay = replaying.get()
     by_default = False
     if flags.target.local is None:
-        from kubectl_gadget.kube.api.kubeconfig import has_kubeconfig
+        from kubectl_gadget.kube.kubeconfig import has_kubeconfig
 
         by_default = not has_kubeconfig(kube)
     local = replay is not None or by_default or bool(flags.target.local)

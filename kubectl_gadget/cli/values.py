@@ -250,9 +250,9 @@ _REGISTRY = r"(?ai)[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([-._]+[a-
 
 def label_selector(text: str) -> str:
     """A label selector in kubectl's syntax. Raises UsageError if it does not parse."""
-    from kubectl_gadget.kube import label_selectors
+    from kubectl_gadget.kube import selectors
 
-    label_selectors.parse(text)
+    selectors.parse(text)
     return text
 
 

@@ -85,7 +85,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _agents(cluster: ClusterFlags) -> list[dict[str, object]] | None:
     """The deployed agents; None if no cluster could be reached."""
-    from kubectl_gadget.kube.api.kubeconfig import has_kubeconfig
+    from kubectl_gadget.kube.kubeconfig import has_kubeconfig
 
     if not has_kubeconfig(cluster.options()):
         return None

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 from kubectl_gadget.flows.flow import PodFacts, Who, address_name
-from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
 from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.inventory import SLICE_OF, Node, Pod, Service
+from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
 
 _MOST_NAMES = 65536
 _MOST_ADDRESSES = 65536

@@ -18,7 +18,7 @@ from kubectl_gadget.filters.column_expressions import ThreeValued
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
 from kubectl_gadget.flows.flow_events import FlowEvents
 from kubectl_gadget.flows.records import direction, record
-from kubectl_gadget.kube import label_selectors
+from kubectl_gadget.kube import selectors
 from kubectl_gadget.rows.vectors import Mask, utf8
 
 Test = Callable[[FlowEvent], bool]
@@ -140,7 +140,7 @@ def namespace(names: Sequence[str]) -> _PartyTest:
 
 def labels(texts: Sequence[str]) -> _PartyTest:
     """Pods that one of these label selectors selects. Raises UsageError."""
-    known = [label_selectors.parse(text) for text in texts]
+    known = [selectors.parse(text) for text in texts]
 
     def test(party: Party) -> bool:
         if party.who.pod is None:

@@ -7,9 +7,9 @@ kept, and only objects that have changed are read again.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.inventory import SLICE_OF, Inventory, Node, Pod, Service
+from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 
 WITH_ADDRESSES = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
 _FIRST_SECONDS, _KEEP_SECONDS = 20.0, 600.0

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from kubectl_gadget.kube.object_schema import labels_field, metadata_field
+from kubectl_gadget.kube.selectors import labels_field, metadata_field
 from kubectl_gadget.linux.bpf import bpf_command_name
 from kubectl_gadget.linux.files import ERRNO_NAMES
 from kubectl_gadget.linux.network import protocol_name, tcp_state_name

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
-from kubectl_gadget.kube.label_selectors import Requirement
+from kubectl_gadget.kube.selectors import Requirement
 from kubectl_gadget.wire.policy_messages import ContainerCondition, ScopeSpec
 from kubectl_gadget.yaml_files import Place
 

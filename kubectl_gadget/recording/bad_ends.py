@@ -5,7 +5,7 @@ The trap: the first list has the bad ends of days ago, so only ends that are new
 
 from collections.abc import Callable, Iterator
 
-from kubectl_gadget.kube.api.resources import Object
+from kubectl_gadget.kube.resources import Object
 
 
 class BadEnds:

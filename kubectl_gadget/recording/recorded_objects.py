@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.kube.api.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.kube.informer import Follower, Objects
+from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.recording.layout import DamagedError, json_of, to_json
 from kubectl_gadget.recording.segment_state import merge_objects
 from kubectl_gadget.wire.message import value_count

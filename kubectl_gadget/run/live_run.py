@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import AgentError, GadgetError
-from kubectl_gadget.kube.api import read_turns
+from kubectl_gadget.kube import read_turns
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.output.terminal import reading_keys
 from kubectl_gadget.run import coverage, summary

@@ -46,7 +46,7 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
         import asyncio
 
         return asyncio.run(work)
-    from kubectl_gadget.kube.api import read_turns
+    from kubectl_gadget.kube import read_turns
 
     return read_turns.run(work)
 

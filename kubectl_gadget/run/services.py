@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kubectl_gadget.background_tasks import Tasks
 
 if TYPE_CHECKING:
-    from kubectl_gadget.kube.api.requests import Api
+    from kubectl_gadget.kube.requests import Api
     from kubectl_gadget.run.nodes.backlog import StepMark
 
 

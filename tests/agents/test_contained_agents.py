@@ -12,9 +12,9 @@ from kubectl_gadget.agents.per_node import Agents
 from kubectl_gadget.agents.resident_agents import deploy, undeploy
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import DeployError, GadgetError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import CONFIG_MAPS, Object
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import CONFIG_MAPS, Object
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.fake_cluster import FakeCluster
 from tests.fake_cluster.server import RESOURCES

@@ -15,11 +15,11 @@ from kubectl_gadget.agents.pod_readiness import is_running
 from kubectl_gadget.agents.resident_agents import deploy
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import DeployError, ForbiddenError
-from kubectl_gadget.kube.api.exec import ExecStream
-from kubectl_gadget.kube.api.failure import Access, UnreachableError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import PODS
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.exec import ExecStream
+from kubectl_gadget.kube.failure import Access, UnreachableError
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import PODS
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from kubectl_gadget.wire.message import parse
 from tests.fake_cluster import FakeCluster

@@ -15,9 +15,9 @@ import pytest
 from kubectl_gadget.agents import payload, reaper, removal
 from kubectl_gadget.agents.on_demand import OnDemandAgents
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.kube.api.kubeconfig import load
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
+from kubectl_gadget.kube.kubeconfig import load
+from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import left, until
 
@@ -26,8 +26,8 @@ CLIENT = """
 import asyncio, pathlib, signal, sys
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.agents import payload
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.kubeconfig import load
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.kubeconfig import load
 from kubectl_gadget.agents.on_demand import OnDemandAgents
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
 

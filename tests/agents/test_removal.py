@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agents import manifests, removal
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import JOBS, NAMESPACES, PODS
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import JOBS, NAMESPACES, PODS
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import until
 

@@ -17,9 +17,9 @@ from kubectl_gadget.agents.per_node import Agents
 from kubectl_gadget.agents.resident_agents import deploy, render, undeploy
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import DeployError, ForbiddenError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import CLUSTER_ROLES, CONFIG_MAPS, Resource
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import CLUSTER_ROLES, CONFIG_MAPS, Resource
 from kubectl_gadget.wire.agent_messages import OwnedPins
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import until

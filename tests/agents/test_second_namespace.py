@@ -11,9 +11,9 @@ from kubectl_gadget.agents.per_node import Agents
 from kubectl_gadget.agents.resident_agents import undeploy
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import DeployError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import NAMESPACES
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import NAMESPACES
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import left, until
 

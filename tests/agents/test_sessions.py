@@ -16,9 +16,9 @@ from kubectl_gadget.agents.resident_agents import deploy, undeploy
 from kubectl_gadget.agents.sessions import AgentUse
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.api.exec import ExecStream
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.exec import ExecStream
+from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.wire.agent_messages import Hello, RunningSession, from_agent
 from kubectl_gadget.wire.frames import FrameDecoder
 from kubectl_gadget.wire.session_command import SessionCommand

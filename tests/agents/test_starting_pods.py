@@ -10,8 +10,8 @@ from kubectl_gadget.agents.on_demand import OnDemandAgents
 from kubectl_gadget.agents.starting_pods import StartingPods
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import DeployError, ForbiddenError
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import until
 

@@ -18,8 +18,8 @@ from kubectl_gadget.agents import deployments, node_status, resident_agents, ses
 from kubectl_gadget.agents.node_status import NodeStatus
 from kubectl_gadget.cli import main, version
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions, Selection
+from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.yaml_files import safe_loader
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import TRACE_OPEN

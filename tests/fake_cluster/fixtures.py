@@ -8,9 +8,9 @@ import pytest
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.kube.api.kubeconfig import load
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
+from kubectl_gadget.kube.kubeconfig import load
+from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
 
 

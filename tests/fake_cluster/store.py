@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from kubectl_gadget.kube import label_selectors
+from kubectl_gadget.kube import selectors
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
@@ -141,7 +141,7 @@ def check_owners(metadata: Object) -> None:
 
 def matcher(labels: str, fields: str) -> Callable[[Object], bool]:
     """A function that tests whether an object matches a label selector and a field selector."""
-    selector = label_selectors.parse(labels)
+    selector = selectors.parse(labels)
     pairs = [part.split("=", 1) for part in fields.replace("==", "=").split(",") if part]
 
     def accepts(found: Object) -> bool:

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
+from kubectl_gadget.kube.selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import ENFORCING, NAMESPACE_LABEL, Action, ActionKind, Labels, Scope
 from kubectl_gadget.policies.report.explain import find_field
 from tests.policies.oracle import ScopedWorkload, belongs

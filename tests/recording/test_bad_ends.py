@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kubectl_gadget.kube.kept_parts import kept
+from kubectl_gadget.kube.informer import kept
 from kubectl_gadget.recording.bad_ends import BadEnds
 
 

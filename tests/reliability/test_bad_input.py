@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets.gadget_yaml import read_description
-from kubectl_gadget.kube.api.kubeconfig import load
 from kubectl_gadget.kube.cluster_options import KubeOptions
+from kubectl_gadget.kube.kubeconfig import load
 from kubectl_gadget.output.jsonpath import compile_template, custom_columns
 from tests.examples import examples
 from tests.gadgets.test_gadget_yaml import gadget
-from tests.kube.api.test_kubeconfig import config
+from tests.kube.test_kubeconfig import config
 from tests.rows.records import OPEN
 from tests.spoilt import spoilt
 

@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ForbiddenError, GadgetError
-from kubectl_gadget.kube.api.failure import UnreachableError
+from kubectl_gadget.kube.failure import UnreachableError
 from kubectl_gadget.policies.run import reactions
 from kubectl_gadget.policies.run.reactions import PodDeleter
 from kubectl_gadget.run.services import Surroundings

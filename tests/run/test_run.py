@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 import pytest
 
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.kube.api import read_turns
+from kubectl_gadget.kube import read_turns
 from kubectl_gadget.run.run import run
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 

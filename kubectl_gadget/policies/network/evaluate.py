@@ -13,8 +13,7 @@ import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
-from kubectl_gadget.kube.label_selectors import selects
-from kubectl_gadget.kube.object_schema import labels_field, metadata_field
+from kubectl_gadget.kube.selectors import labels_field, metadata_field, selects
 from kubectl_gadget.policies.language import POLICY_KINDS
 from kubectl_gadget.yaml_files import Place, parse_yaml
 from kubectl_gadget.yaml_reader import Problems, check, constructed, documents, inside, items_of, peek

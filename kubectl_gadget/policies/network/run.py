@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.api.resources import (
+from kubectl_gadget.kube.informer import Follower, Objects
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod
+from kubectl_gadget.kube.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
     NETWORK_POLICIES,
@@ -18,8 +20,6 @@ from kubectl_gadget.kube.api.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.kube.informer import Follower, Objects
-from kubectl_gadget.kube.inventory import Inventory, Node, Pod
 from kubectl_gadget.kube.seen_inventory import service_of, slices_of
 from kubectl_gadget.policies.network.compile import Compiled, Compiler
 from kubectl_gadget.policies.network.evaluate import Policy, placed_policies

@@ -7,7 +7,7 @@ with a note, since they have no effect in other engines either.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kubectl_gadget.kube.label_selectors import OPERATORS, Requirement
+from kubectl_gadget.kube.selectors import OPERATORS, Requirement
 from kubectl_gadget.policies.language import (
     ARGUMENT_OPERATORS,
     ARGUMENT_TYPES,

@@ -19,10 +19,10 @@ from kubectl_gadget.agents import deployments, manifests
 from kubectl_gadget.agents.node_status import NodeStatus, status
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
 from kubectl_gadget.gadgets.schema import ARCHITECTURES
-from kubectl_gadget.kube.api.failure import Access, StatusError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import CONFIG_MAPS, DAEMON_SETS, NAMESPACES, PODS, Object
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.failure import Access, StatusError
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import CONFIG_MAPS, DAEMON_SETS, NAMESPACES, PODS, Object
 from kubectl_gadget.policies.compiler.policies import CompiledPolicies, metadata_spec
 from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.language import POLICY_KINDS

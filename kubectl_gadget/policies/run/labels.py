@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from kubectl_gadget.kube.api.resources import NODES, PODS, Object, Resource
 from kubectl_gadget.kube.informer import Follower, Objects
-from kubectl_gadget.kube.pod_identity import PodValues, container_key
+from kubectl_gadget.kube.inventory import PodValues, container_key
+from kubectl_gadget.kube.resources import NODES, PODS, Object, Resource
 from kubectl_gadget.policies.model import Scope, by_labels, by_node, is_for_labels, is_for_node
 from kubectl_gadget.run.live_tables import Contents, LiveTables
 from kubectl_gadget.run.run_options import GadgetRun

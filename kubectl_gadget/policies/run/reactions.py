@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget import gadgets
 from kubectl_gadget.errors import ForbiddenError, GadgetError, UsageError
-from kubectl_gadget.kube.api.failure import Access
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import PODS
-from kubectl_gadget.kube.pod_identity import mirror_hash
+from kubectl_gadget.kube.failure import Access
+from kubectl_gadget.kube.inventory import mirror_hash
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import PODS
 from kubectl_gadget.policies.model import ENFORCING
 from kubectl_gadget.policies.network.kernel_tables import HOST_ENTRY, PolicyTables, cut_off_entry, pod_entry
 from kubectl_gadget.run.live_tables import Contents, LiveTables

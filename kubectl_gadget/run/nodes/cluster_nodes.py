@@ -10,10 +10,10 @@ from functools import partial
 
 from kubectl_gadget.agents.per_node import Agents
 from kubectl_gadget.background_tasks import Tasks, cancel
-from kubectl_gadget.kube.api import kubeconfig
-from kubectl_gadget.kube.api.exec import ExecStream
-from kubectl_gadget.kube.api.requests import Api
+from kubectl_gadget.kube import kubeconfig
+from kubectl_gadget.kube.exec import ExecStream
 from kubectl_gadget.kube.informer import Informer
+from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.run.nodes.agent_stream import NodeStream
 from kubectl_gadget.run.nodes.participants import NodeChange
 from kubectl_gadget.run.nodes.run_declaration import declared

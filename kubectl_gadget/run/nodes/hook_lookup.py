@@ -11,10 +11,10 @@ from functools import partial
 from kubectl_gadget.agents.per_node import Agents
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError, UsageError
-from kubectl_gadget.kube.api.failure import Access
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import NODES
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.failure import Access
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import NODES
 from kubectl_gadget.run.nodes.agent_stream import NodeStream, Open
 from kubectl_gadget.run.nodes.local_node import open_local
 from kubectl_gadget.wire.agent_messages import End, Hello, Hooks, WarningText, from_agent

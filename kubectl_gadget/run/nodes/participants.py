@@ -20,7 +20,7 @@ from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:
-    from kubectl_gadget.kube.api.requests import Api
+    from kubectl_gadget.kube.requests import Api
 
 
 @dataclass(frozen=True)

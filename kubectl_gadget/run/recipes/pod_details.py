@@ -7,10 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kubectl_gadget.kube.api.resources import PODS, Object
 from kubectl_gadget.kube.informer import Follower, Objects
-from kubectl_gadget.kube.inventory import Pod
-from kubectl_gadget.kube.pod_identity import PodValues
+from kubectl_gadget.kube.inventory import Pod, PodValues
+from kubectl_gadget.kube.resources import PODS, Object
 from kubectl_gadget.rows.containers import Container
 
 _FIRST_SECONDS = 20.0

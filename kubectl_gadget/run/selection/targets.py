@@ -16,14 +16,14 @@ from typing import Any
 from kubectl_gadget.agents.pod_readiness import no_agent_possible, not_ready
 from kubectl_gadget.background_tasks import Tasks, as_gadget_error, cancel
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
-from kubectl_gadget.kube import label_selectors
-from kubectl_gadget.kube.api.failure import Access
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import NAMESPACES, NODES, PODS, Object, Resource
-from kubectl_gadget.kube.api.watch import Change, Changed, Synced
+from kubectl_gadget.kube import selectors
 from kubectl_gadget.kube.cluster_options import Selection
+from kubectl_gadget.kube.failure import Access
 from kubectl_gadget.kube.informer import Informer, Subscription
-from kubectl_gadget.kube.pod_identity import PodValues, container_key
+from kubectl_gadget.kube.inventory import PodValues, container_key
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import NAMESPACES, NODES, PODS, Object, Resource
+from kubectl_gadget.kube.watch import Change, Changed, Synced
 from kubectl_gadget.run.selection.workloads import Controller, Workloads, facts
 from kubectl_gadget.wire.client_messages import FilterSpec
 
@@ -90,7 +90,7 @@ class Targets:
         self._linger = linger
         self._found = found
         self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
-        self._labels = label_selectors.parse(selection.selector) if selection.selector else None
+        self._labels = selectors.parse(selection.selector) if selection.selector else None
         self._workloads = (
             Workloads(api, selection.workloads, self.namespace) if selection.workloads and self.namespace else None
         )

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kubectl_gadget.errors import ClusterError, GadgetError
-from kubectl_gadget.kube.api.failure import Access
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import (
+from kubectl_gadget.kube.failure import Access
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import (
     CRON_JOBS,
     DAEMON_SETS,
     DEPLOYMENTS,
@@ -25,7 +25,7 @@ from kubectl_gadget.kube.api.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.kube.api.watch import Changed, Synced
+from kubectl_gadget.kube.watch import Changed, Synced
 
 _RESOURCES = {
     resource.kind.lower(): resource

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.label_selectors import Requirement
+from kubectl_gadget.kube.selectors import Requirement
 from kubectl_gadget.policies.compiler.hooks import hook_spec
 from kubectl_gadget.policies.compiler.policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors import CompilerOptions

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.api.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from kubectl_gadget.kube.inventory import Inventory, Pod
+from kubectl_gadget.kube.resources import NAMESPACES, NETWORK_POLICIES, PODS
 from kubectl_gadget.policies.network.compile import Compiler
 from kubectl_gadget.policies.network.evaluate import read_policies
 from kubectl_gadget.policies.network.kernel_tables import INGRESS

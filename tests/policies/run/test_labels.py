@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
-from kubectl_gadget.kube.api.resources import NODES, PODS
-from kubectl_gadget.kube.label_selectors import LabelOperator, Requirement
+from kubectl_gadget.kube.resources import NODES, PODS
+from kubectl_gadget.kube.selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import NAMESPACE_LABEL, Labels, Scope, scope_spec
 from kubectl_gadget.policies.run.labels import PolicyLabels
 from kubectl_gadget.run.live_tables import Contents, updates

@@ -13,9 +13,9 @@ from kubectl_gadget.agents.resident_agents import deploy
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ClusterError, GadgetError
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.kube.api.kubeconfig import load
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
+from kubectl_gadget.kube.kubeconfig import load
+from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.run.nodes.cluster_nodes import ClusterNodes
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kubectl_gadget.kube.api.resources import PODS
+from kubectl_gadget.kube.resources import PODS
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.run.recipes.pod_details import PodDetails
 

@@ -9,9 +9,9 @@ import pytest
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ClusterError, ForbiddenError
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.informer import Informer
+from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.run.selection.targets import Targets
 from tests.fake_cluster import FakeCluster
 

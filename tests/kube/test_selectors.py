@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.label_selectors import parse
+from kubectl_gadget.kube.selectors import parse
 
 
 @pytest.mark.parametrize(

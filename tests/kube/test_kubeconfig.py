@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import ClusterError, UsageError
-from kubectl_gadget.kube.api import kubeconfig
-from kubectl_gadget.kube.api.credentials import authorization
-from kubectl_gadget.kube.api.kubeconfig import Cluster, has_kubeconfig, load
+from kubectl_gadget.kube import kubeconfig
 from kubectl_gadget.kube.cluster_options import KubeOptions
+from kubectl_gadget.kube.credentials import authorization
+from kubectl_gadget.kube.kubeconfig import Cluster, has_kubeconfig, load
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from kubectl_gadget.kube.api.failure import Access, StatusError, UnreachableError, from_status
-from kubectl_gadget.kube.api.requests import Api, Listing, selectors
-from kubectl_gadget.kube.api.resources import Object, Resource
-from kubectl_gadget.kube.api.websocket import close_quietly, open_websocket
+from kubectl_gadget.kube.failure import Access, StatusError, UnreachableError, from_status
+from kubectl_gadget.kube.requests import Api, Listing, selectors
+from kubectl_gadget.kube.resources import Object, Resource
+from kubectl_gadget.kube.websocket import close_quietly, open_websocket
 
 _RETRY_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 _GONE = 410

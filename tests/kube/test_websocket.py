@@ -13,7 +13,7 @@ from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from kubectl_gadget.kube.api.message_connection import MessageConnection
+from kubectl_gadget.kube.websocket import MessageConnection
 
 
 class Wire(asyncio.Transport):

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.errors import ForbiddenError
-from kubectl_gadget.kube.api.connection import PARALLEL, Connection, Query
-from kubectl_gadget.kube.api.failure import Access, StatusError, from_status
-from kubectl_gadget.kube.api.kubeconfig import Cluster
-from kubectl_gadget.kube.api.resources import ACCESS_REVIEWS, SELF_REVIEWS, Object, Resource
-from kubectl_gadget.kube.api.threads import in_thread
+from kubectl_gadget.kube.connection import PARALLEL, Connection, Query, in_thread
+from kubectl_gadget.kube.failure import Access, StatusError, from_status
+from kubectl_gadget.kube.kubeconfig import Cluster
+from kubectl_gadget.kube.resources import ACCESS_REVIEWS, SELF_REVIEWS, Object, Resource
 
 _PAGE = "500"
 _BUSY_TRIES = 5

@@ -13,11 +13,11 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("needs epoll", allow_module_level=True)
 
-from kubectl_gadget.kube.api.exec import open_exec
-from kubectl_gadget.kube.api.kubeconfig import load
-from kubectl_gadget.kube.api.read_turns import TurnSelector, run
-from kubectl_gadget.kube.api.requests import Api
 from kubectl_gadget.kube.cluster_options import KubeOptions
+from kubectl_gadget.kube.exec import open_exec
+from kubectl_gadget.kube.kubeconfig import load
+from kubectl_gadget.kube.read_turns import TurnSelector, run
+from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import until
 

@@ -16,12 +16,12 @@ import trustme
 import yaml
 
 from kubectl_gadget.errors import ClusterError
-from kubectl_gadget.kube.api.connection import Connection, ResumingContext
-from kubectl_gadget.kube.api.exec import open_exec
-from kubectl_gadget.kube.api.kubeconfig import Cluster, load
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import NODES
 from kubectl_gadget.kube.cluster_options import KubeOptions
+from kubectl_gadget.kube.connection import Connection, ResumingContext
+from kubectl_gadget.kube.exec import open_exec
+from kubectl_gadget.kube.kubeconfig import Cluster, load
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import NODES
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import until
 

@@ -1,27 +1,30 @@
 """The connection to the API server: the kubernetes library's client for requests, and the same settings for websockets.
 
 The trap: many clusters' own CA certificates lack the key usage extension, which Python ≥ 3.13 requires and kubectl does
-not, so the strict check is disabled. All functions here may block as long as a credential plugin does.
+not, so the strict check is disabled. A connection's methods may block as long as a credential plugin does.
 """
 
+import asyncio
 import functools
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import ClusterError
-from kubectl_gadget.kube.api import credentials
-from kubectl_gadget.kube.api.failure import from_exception
-from kubectl_gadget.kube.api.kubeconfig import Cluster
+from kubectl_gadget.kube import credentials
+from kubectl_gadget.kube.failure import from_exception
+from kubectl_gadget.kube.kubeconfig import Cluster
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
     from urllib3 import HTTPHeaderDict
+
 
 CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
@@ -321,3 +324,41 @@ def _proxy(server: str, configuration: "Configuration") -> str | None:
             "proxy-url: http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT",
         )
     return proxy
+
+
+# Blocking calls in threads. Python joins the threads of an executor when it exits, so one hanging connection
+# would delay the user's prompt after Ctrl-C. These are daemon threads: a cancelled call is abandoned and ends
+# with the process.
+
+
+Result = TypeVar("Result")
+
+
+async def in_thread(call: Callable[[], Result]) -> Result:
+    """Returns or raises the result of `call`, run in a new thread. Cancelling stops the waiting, not the call."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result: Result | None = None
+        failure: BaseException | None = None
+        try:
+            result = call()
+        except BaseException as error:
+            failure = error
+        if not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(settle, result, failure)
+            except RuntimeError:
+                return  # the loop was closed between these two lines, so no task is waiting any more
+
+    threading.Thread(target=run, name="API request", daemon=True).start()
+    return await future

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from kubectl_gadget.errors import ForbiddenError
-from kubectl_gadget.kube.api import requests
-from kubectl_gadget.kube.api.failure import Access, StatusError, UnreachableError
-from kubectl_gadget.kube.api.kubeconfig import load
-from kubectl_gadget.kube.api.requests import Api, warning_text
-from kubectl_gadget.kube.api.resources import NAMESPACES, NODES, PODS
+from kubectl_gadget.kube import requests
 from kubectl_gadget.kube.cluster_options import KubeOptions
+from kubectl_gadget.kube.failure import Access, StatusError, UnreachableError
+from kubectl_gadget.kube.kubeconfig import load
+from kubectl_gadget.kube.requests import Api, warning_text
+from kubectl_gadget.kube.resources import NAMESPACES, NODES, PODS
 from tests.fake_cluster import FakeCluster
 
 

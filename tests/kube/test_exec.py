@@ -10,10 +10,10 @@ import pytest
 from websockets.uri import WebSocketURI, parse_uri
 
 from kubectl_gadget.errors import ClusterError, ForbiddenError
-from kubectl_gadget.kube.api.exec import ExecStream, open_exec
-from kubectl_gadget.kube.api.failure import StatusError
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.threads import in_thread
+from kubectl_gadget.kube.connection import in_thread
+from kubectl_gadget.kube.exec import ExecStream, open_exec
+from kubectl_gadget.kube.failure import StatusError
+from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import until
 
@@ -92,7 +92,7 @@ async def test_streams_that_are_opened_together_ask_for_the_credentials_once(
         asked.append(call)
         return await in_thread(call)
 
-    monkeypatch.setattr("kubectl_gadget.kube.api.websocket.in_thread", counted)
+    monkeypatch.setattr("kubectl_gadget.kube.websocket.in_thread", counted)
     await (await start(api, "true")).close()
     first = len(asked)
     assert first  # a token may have to be renewed, which may take long

@@ -13,12 +13,11 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from kubectl_gadget.errors import ClusterError
-from kubectl_gadget.kube.api.failure import Access
-from kubectl_gadget.kube.api.message_connection import MessageConnection
-from kubectl_gadget.kube.api.read_turns import wait_for_turn
-from kubectl_gadget.kube.api.requests import Api
-from kubectl_gadget.kube.api.resources import PODS
-from kubectl_gadget.kube.api.websocket import close_quietly, open_websocket
+from kubectl_gadget.kube.failure import Access
+from kubectl_gadget.kube.read_turns import wait_for_turn
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import PODS
+from kubectl_gadget.kube.websocket import MessageConnection, close_quietly, open_websocket
 
 SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _STDOUT, _STDERR, _ERROR = b"\1", b"\2", b"\3"

@@ -1,1 +1,0 @@
-"""The API server: connection and credentials, requests, watches, and the exec stream."""
