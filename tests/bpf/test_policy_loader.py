@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.elf.build_ids import build_id
+from kubectl_gadget.agent.elf import build_id
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.observe.lines import shape
 from kubectl_gadget.policies.read.policy_files import parse_policies

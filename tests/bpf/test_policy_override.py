@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.elf.elf_symbols import function_offsets, offset_address
+from kubectl_gadget.agent.symbols.elf_functions import function_offsets, offset_address
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.policies.compiler.policies import CompiledPolicies

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.elf.build_ids import build_id
+from kubectl_gadget.agent.elf import build_id
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, UserProbe
 from tests.agent.burners import compile_c

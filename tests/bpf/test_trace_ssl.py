@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.elf.elf_symbols import function_offsets
+from kubectl_gadget.agent.symbols.elf_functions import function_offsets
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from kubectl_gadget.agent.symbols.uprobe_links import has_multi
 from kubectl_gadget.agent.symbols.uprobes import Uprobes

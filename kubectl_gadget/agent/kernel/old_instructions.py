@@ -5,7 +5,7 @@ another CPU may then lower, and for the time of a report, which two CPUs may the
 the instruction even where it is never reached.
 """
 
-from kubectl_gadget.agent.elf.elf_source import ElfFile, MemorySource
+from kubectl_gadget.agent.elf import ElfFile, MemorySource
 
 _EXECUTABLE = 4
 """Of a section's flags."""

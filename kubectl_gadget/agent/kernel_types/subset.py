@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from kubectl_gadget.agent.elf.elf_source import ElfFile, MemorySource
+from kubectl_gadget.agent.elf import ElfFile, MemorySource
 from kubectl_gadget.agent.kernel_types.btf_records import (
     CONST,
     ENUM,

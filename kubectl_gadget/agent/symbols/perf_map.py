@@ -10,8 +10,8 @@ import weakref
 from bisect import bisect_right
 from typing import BinaryIO
 
-from kubectl_gadget.agent.elf.elf_functions import Function
 from kubectl_gadget.agent.host.foreign_files import open_inside
+from kubectl_gadget.agent.symbols.elf_functions import Function
 
 _MOST_BYTES = 64 << 20
 _MOST_LINES, _MOST_LINE = 400_000, 4096

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.elf.elf_symbols import is_go, is_ifunc, matching_functions, nearest_functions
+from kubectl_gadget.agent.symbols.elf_functions import is_go, is_ifunc, matching_functions, nearest_functions
 
 Libraries = Sequence[tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]]
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.elf.elf_symbols import function_offsets
 from kubectl_gadget.agent.symbols import uprobe_links
+from kubectl_gadget.agent.symbols.elf_functions import function_offsets
 from kubectl_gadget.agent.symbols.mapped_files import MappedFile, MappedFiles
 from kubectl_gadget.agent.symbols.requested_functions import RequestedFunctions
 from kubectl_gadget.wire.client_messages import Library

@@ -15,10 +15,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kubectl_gadget.agent.elf.elf_functions import ElfFunctions, Function
-from kubectl_gadget.agent.elf.elf_source import FileSource, MemorySource, open_file
+from kubectl_gadget.agent.elf import FileSource, MemorySource, open_file
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.host.foreign_files import open_inside, open_link
+from kubectl_gadget.agent.symbols.elf_functions import ElfFunctions, Function
 from kubectl_gadget.agent.symbols.perf_map import PerfMap
 from kubectl_gadget.agent.symbols.process_mappings import Mapping, OpenMaps, ProcessMappings
 

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kubectl_gadget.agent import elf
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.elf import build_ids
-from kubectl_gadget.agent.elf.elf_symbols import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.host.file_systems import RootId, through_one_of
 from kubectl_gadget.agent.host.foreign_files import open_inside
 from kubectl_gadget.agent.host.rechecks import Rechecks
 from kubectl_gadget.agent.symbols import uprobe_links
+from kubectl_gadget.agent.symbols.elf_functions import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
@@ -165,7 +165,7 @@ class UprobeTargets:
         AgentError."""
         attached = _File()
         digests = list(self._place.digests)
-        if digests and not build_ids.matches(file, digests):
+        if digests and not elf.matches(file, digests):
             if not self._place.ignore_digests:
                 self._warn(f"{self.path} matches none of the policy's binaryDigests, so no probe is set in it")
             return attached

@@ -1,7 +1,7 @@
 """Reads parts of an ELF file: 64-bit and little-endian, which is all that the agent's machines run.
 
 Files are read and not mapped: a container may truncate a file meanwhile, and accessing a mapping of it would then kill
-the agent. The trap: every number in a container's file may be false, and a read may return less than was asked for.
+the agent. Note: every number in a container's file may be false, and a read may return less than was asked for.
 """
 
 import os
@@ -9,6 +9,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
@@ -161,3 +162,51 @@ def open_file(opened: Callable[[], int]) -> FileSource | None:
         os.close(fd)
         return None
     return FileSource(fd)
+
+
+# Identifies the contents of a program's file: by its build id, or by digests of the whole file. A malformed file has no
+# build id, and only the first segments are searched.
+
+
+_NOTE = struct.Struct("<III")
+_PT_NOTE, _NT_GNU_BUILD_ID = 4, 3
+_MOST_NOTES = 1 << 16
+"""Bytes of a segment of notes."""
+_MOST_SEGMENTS = 16
+
+
+def build_id(file: int) -> str:
+    """Returns the build id in hex; "" when there is none."""
+    elf = ElfFile(FileSource(file))
+    notes = islice((one for one in elf.segments if one.kind == _PT_NOTE), _MOST_SEGMENTS)
+    found = (_in_notes(elf.source.read(one.offset, min(one.size, _MOST_NOTES))) for one in notes)
+    return next(filter(None, found), "")
+
+
+def _in_notes(data: bytes) -> str:
+    at = 0
+    while at + _NOTE.size <= len(data):
+        name_bytes, bytes, kind = _NOTE.unpack_from(data, at)
+        name = at + _NOTE.size
+        start = name + (name_bytes + 3) // 4 * 4
+        if kind == _NT_GNU_BUILD_ID and data[name : name + 4] == b"GNU\0":
+            return data[start : start + bytes].hex()
+        at = start + (bytes + 3) // 4 * 4
+    return ""
+
+
+def matches(file: int, digests: list[str]) -> bool:
+    """Whether one of `sha256:…`, `build-id:…`, … matches the file. Raises OSError."""
+    import hashlib  # loads libcrypto, 4 MB that few sessions need
+
+    wanted = {(kind, text) for kind, _, text in (digest.partition(":") for digest in digests)}
+    for kind in {kind for kind, _ in wanted}:
+        if kind == "build-id":
+            found = build_id(file)
+        else:
+            os.lseek(file, 0, os.SEEK_SET)
+            with open(file, "rb", closefd=False) as stream:
+                found = hashlib.file_digest(stream, kind).hexdigest()
+        if (kind, found) in wanted:
+            return True
+    return False

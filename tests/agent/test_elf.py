@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.elf.build_ids import build_id, matches
-from kubectl_gadget.agent.elf.elf_symbols import address_offset
+from kubectl_gadget.agent.elf import build_id, matches
+from kubectl_gadget.agent.symbols.elf_functions import address_offset
 
 
 def test_a_build_id_equals_what_readelf_reports() -> None:

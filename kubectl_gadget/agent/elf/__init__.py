@@ -1,1 +1,0 @@
-"""Program files of containers: the functions in them, and what identifies their contents."""
