@@ -10,7 +10,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
+from kubectl_gadget.agent.host.cgroups import parse_mountinfo
 
 _RUN = re.compile(r"pytest-\d+")
 """The folder of a run, beside which there may be anything, if it was given by --basetemp."""

@@ -21,7 +21,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import procfs, this_node, tracefs
+from kubectl_gadget.agent.host import procfs, this_node
 from kubectl_gadget.agent.kernel.refusal import capabilities
 from kubectl_gadget.wire.client_messages import FilterSpec
 
@@ -55,7 +55,11 @@ def problems() -> list[Problem]:
         found.append({"what": "bpftrace needs a shell", "why": why, "try": "an agents' image of this version"})
     if why := _without_tracefs():
         found.append(
-            {"what": "tracefs is not mounted", "why": why, "try": f"mount -t tracefs tracefs {tracefs.FOLDERS[0]}"}
+            {
+                "what": "tracefs is not mounted",
+                "why": why,
+                "try": f"mount -t tracefs tracefs {this_node.TRACEFS_FOLDERS[0]}",
+            }
         )
     if not os.path.exists(_BTF):
         why = f"there is no {_BTF}, from which bpftrace reads the kernel's types"
@@ -77,14 +81,14 @@ def executable(folder: str) -> str:
 
 def _without_tracefs() -> str:
     """Returns why tracepoints cannot be looked up, or "". In our pods it mounts tracefs, visible in this pod only."""
-    if tracefs.tracefs():
+    if this_node.tracefs():
         return ""
     if not this_node.pod_uid():
-        return f"neither {' nor '.join(tracefs.FOLDERS)} has the kernel's events"
+        return f"neither {' nor '.join(this_node.TRACEFS_FOLDERS)} has the kernel's events"
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
-    if library.mount(b"tracefs", tracefs.FOLDERS[0].encode(), b"tracefs", 0, None):
+    if library.mount(b"tracefs", this_node.TRACEFS_FOLDERS[0].encode(), b"tracefs", 0, None):
         return os.strerror(ctypes.get_errno())
     return ""
 

@@ -9,6 +9,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -210,3 +211,13 @@ def matches(file: int, digests: list[str]) -> bool:
         if (kind, found) in wanted:
             return True
     return False
+
+
+def digest(data: bytes) -> str:
+    """Returns the SHA-256 as hexadecimal digits. hashlib would load libcrypto, 4 MB that few agents need."""
+    try:
+        module = import_module("_sha2")  # of Python 3.12 and newer
+    except ImportError:
+        module = import_module("hashlib")
+    found: str = module.sha256(data).hexdigest()
+    return found

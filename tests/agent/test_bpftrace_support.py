@@ -50,7 +50,7 @@ def test_a_missing_shell_is_reported_before_bpftrace_crashes(monkeypatch: pytest
 
 
 def test_without_tracefs_the_mount_command_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpftrace_support.tracefs, "FOLDERS", ("/nonexistent/tracing", "/nonexistent/debug"))
+    monkeypatch.setattr(bpftrace_support.this_node, "TRACEFS_FOLDERS", ("/nonexistent/tracing", "/nonexistent/debug"))
     monkeypatch.setattr(bpftrace_support.this_node, "pod_uid", lambda: "")
     assert "/nonexistent/tracing" in next(one["try"] for one in bpftrace_support.problems() if "tracefs" in one["what"])
 

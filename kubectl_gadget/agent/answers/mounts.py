@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from kubectl_gadget.agent.answers.samplers import Row, Sampler
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.agent.host.mountinfo import parse_mountinfo
+from kubectl_gadget.agent.host.cgroups import parse_mountinfo
 
 
 class Mounts(Sampler):

@@ -1,18 +1,76 @@
-"""The node's cgroup v2 tree: where it is mounted, and one walk through it.
+"""The node's cgroup v2 tree: where it is mounted, and one walk through it; and the mounts of any process.
 
-A cgroup's id is the inode number of its directory (64-bit kernels, Linux 5.5). The trap: in a pod, /sys/fs/cgroup is
-the pod's own; the node's tree is below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
+A cgroup's id is the inode number of its directory (64-bit kernels, Linux 5.5). The trap: in a pod, /sys/fs/cgroup
+is the pod's own; the node's tree is below $KUBECTL_GADGET_HOST. On hybrid hosts it is …/unified.
 """
 
 import itertools
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent.host import procfs, this_node
-from kubectl_gadget.agent.host.mountinfo import MountPoint, parse_mountinfo
 from kubectl_gadget.errors import AgentError
+
+# /proc/PID/mountinfo (proc(5)), with the kernel's escapes undone. The trap: the optional fields end with a lone "-",
+# and a path before them may be "-" as well.
+
+_ESCAPED = rb"\\([0-3][0-7]{2})"
+_PROPAGATION = (b"shared:", b"master:", b"propagate_from:", b"unbindable")
+_FIXED = 6
+
+
+class MountPoint(NamedTuple):
+    """One line of mountinfo."""
+
+    id: int
+    parent: int
+    device: int
+    """12 bits of major, 20 of minor number"""
+    root: bytes
+    target: bytes
+    options: bytes
+    propagation: bytes
+    type: bytes
+    source: bytes
+    super_options: bytes
+
+
+def parse_mountinfo(data: bytes) -> Iterator[MountPoint]:
+    """Yields the mounts. Lines that do not follow proc(5) are skipped."""
+    for line in data.split(b"\n"):
+        fields = line.split(b" ")
+        try:
+            dash = fields.index(b"-", _FIXED)
+            major, minor = fields[2].split(b":")
+            kind, source, *super_options = fields[dash + 1 :]
+            tags = [field for field in fields[_FIXED:dash] if field.startswith(_PROPAGATION)]
+            yield MountPoint(
+                int(fields[0]),
+                int(fields[1]),
+                int(major) << 20 | int(minor),
+                unescape(fields[3]),
+                unescape(fields[4]),
+                fields[5],
+                b" ".join(tags) or b"private",
+                unescape(kind),
+                unescape(source),
+                unescape(b" ".join(super_options)),
+            )
+        except (ValueError, IndexError):
+            continue
+
+
+def unescape(text: bytes) -> bytes:
+    """Undoes the escapes: a backslash and three octal digits, for blanks, tabs, newlines, # and backslashes."""
+    if b"\\" not in text:
+        return text
+    return re.sub(_ESCAPED, lambda found: bytes([int(found[1], 8)]), text)  # compiled here: hardly any path has one
+
+
+# The tree of cgroups.
 
 _MOST_BELOW = 64
 

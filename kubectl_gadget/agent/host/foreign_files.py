@@ -8,6 +8,7 @@ statx() for no fields, do not. Two cases can still make the agent wait: FUSE bel
 system, such as a pod's NFS volume, whose server does not answer.
 
 open_beneath() is for files that the node itself wrote, such as a runtime's: it does not leave their folder.
+FileSystems lists the roots in which the node's processes see files.
 """
 
 import ctypes
@@ -15,7 +16,9 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Set
+from typing import Generic, TypeVar
 
 from kubectl_gadget.agent.host import procfs
 
@@ -277,3 +280,89 @@ def _with_ancestors(pid: int | str) -> Iterator[int | str]:
         if not pid:
             return
         yield pid
+
+
+# The file systems that the node's processes see. Each is accessed through /proc/PID/root of one of its processes, or
+# of another one when that has ended.
+#
+# /proc is polled, since no event says when a process changes its root.
+
+RootId = tuple[int, int, int]
+"""Mount namespace, device and inode of a process's root."""
+Found = TypeVar("Found")
+
+
+def through_one_of(pids: Iterable[int], look: Callable[[int], Found]) -> Found | None:
+    """Returns what `look` returns for the first of these processes that has not ended; None when all have. Raises
+    OSError, when `look` does so for a process that has not ended."""
+    for pid in pids:
+        try:
+            return look(pid)
+        except OSError:
+            if procfs.link(f"/proc/{pid}/root"):
+                raise
+    return None
+
+
+class FileSystems:
+    """`wanted_cgroup` decides by a path in /proc/PID/cgroup whether a cgroup's processes matter."""
+
+    def __init__(self, wanted_cgroup: Callable[[str], bool]) -> None:
+        self._wanted_cgroup = wanted_cgroup
+        self._rechecks = Rechecks[int]()
+        self._roots: dict[int, RootId | None] = {}
+        """of processes"""
+
+    def look(self) -> dict[RootId, list[int]]:
+        """Returns the processes of each file system. Those known longest come first: they are the least likely to
+        end."""
+        present = procfs.pids()
+        for gone in self._roots.keys() - present:
+            del self._roots[gone]
+        for pid in self._rechecks.due(present):
+            self._roots[pid] = self._root_of(pid)
+        found: dict[RootId, list[int]] = {}
+        for pid, root in self._roots.items():
+            if root:
+                found.setdefault(root, []).append(pid)
+        return found
+
+    def _root_of(self, pid: int) -> RootId | None:
+        """Returns None when the process is gone, a kernel thread, or not wanted."""
+        try:
+            if not procfs.link(f"/proc/{pid}/exe") or not self._wanted_cgroup(procfs.cgroup(pid)):
+                return None
+            root = status_inside(pid, "/")
+            return os.stat(f"/proc/{pid}/ns/mnt").st_ino, root.st_dev, root.st_ino
+        except OSError:
+            return None
+
+
+# When to check things again whose changes no event reports, such as what a process has mapped: often while they are
+# new, rarely when they are old.
+
+Key = TypeVar("Key", bound=Hashable)
+
+_INTERVALS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between two checks of one thing; the last value is repeated."""
+
+
+class Rechecks(Generic[Key]):
+    """The times of the next checks."""
+
+    def __init__(self) -> None:
+        self._next: dict[Key, tuple[int, float]] = {}
+        """number of checks, and when the next one is due"""
+
+    def due(self, present: Set[Key]) -> list[Key]:
+        """Returns the things to check now, in any order. Forgets what is not present."""
+        now = time.monotonic()
+        for gone in self._next.keys() - present:
+            del self._next[gone]
+        found = []
+        for key in present:
+            checks, due = self._next.get(key, (0, 0.0))
+            if due <= now:
+                found.append(key)
+                self._next[key] = checks + 1, now + _INTERVALS[min(checks, len(_INTERVALS) - 1)]
+        return found

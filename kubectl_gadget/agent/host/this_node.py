@@ -15,6 +15,7 @@ _OWN_V4 = "/32 host LOCAL"
 _LOOPBACK_OR_LINK_LOCAL_V4 = ("127.", "169.254.")
 _LOOPBACK, _LINK_LOCAL = "10", "20"
 """Scopes in /proc/net/if_inet6."""
+TRACEFS_FOLDERS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 NO_NAMESPACE = "_local"
 """In place of the namespace of agents that are not in a pod; no namespace can have this name."""
 
@@ -96,3 +97,8 @@ def usage() -> dict[str, int]:
     with open("/proc/self/statm") as file:
         resident = int(file.read().split()[1])
     return {"cpu_ns": time.process_time_ns(), "rss_bytes": resident * PAGE}
+
+
+def tracefs() -> str | None:
+    """Returns where tracefs is mounted, which lists tracepoints and traceable functions; None when it is not."""
+    return next((folder for folder in TRACEFS_FOLDERS if os.path.isdir(f"{folder}/events")), None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.host import cgroups
-from kubectl_gadget.agent.host.tracefs import tracefs
+from kubectl_gadget.agent.host.this_node import tracefs
 from kubectl_gadget.agent.kernel.refusal import lockdown, missing_capabilities, perf_is_closed, security_file
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import Problem

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.agent.host.tracefs import tracefs
+from kubectl_gadget.agent.host.this_node import tracefs
 from kubectl_gadget.errors import AgentError
 
 CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kubectl_gadget.agent.host.tracefs import FOLDERS, tracefs
+from kubectl_gadget.agent.host.this_node import TRACEFS_FOLDERS, tracefs
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import Resolve
 
@@ -72,7 +72,7 @@ class TracepointField(NamedTuple):
 def fields(tracepoint: str) -> list[TracepointField]:
     """Returns the fields of a tracepoint such as "sched/sched_switch". Raises AgentError."""
     try:
-        with open(f"{tracefs() or FOLDERS[0]}/events/{tracepoint}/format", encoding="utf-8") as text:
+        with open(f"{tracefs() or TRACEFS_FOLDERS[0]}/events/{tracepoint}/format", encoding="utf-8") as text:
             return [
                 TracepointField(one["declared"], int(one["offset"]), int(one["size"]), one["signed"] == "1")
                 for one in map(_FIELD.match, text)

@@ -10,8 +10,8 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
+from kubectl_gadget.agent.elf import digest
 from kubectl_gadget.agent.host import procfs, this_node
-from kubectl_gadget.agent.host.digests import digest
 
 if TYPE_CHECKING:
     from kubectl_gadget.agent.kernel_types.btf_records import BtfRecords

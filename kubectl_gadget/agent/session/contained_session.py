@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_gadget.agent.host.digests import digest
+from kubectl_gadget.agent.elf import digest
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session.declaration_check import known_objects
 from kubectl_gadget.errors import AgentError

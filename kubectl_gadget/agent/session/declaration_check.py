@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.agent.host.digests import digest
+from kubectl_gadget.agent.elf import digest
 from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec

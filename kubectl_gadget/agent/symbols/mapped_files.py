@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.agent.host.foreign_files import open_inside, status_inside
-from kubectl_gadget.agent.host.rechecks import Rechecks
+from kubectl_gadget.agent.host.foreign_files import Rechecks, open_inside, status_inside
 
 _MOST_NAMES = 1000
 _MAPPING = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n", re.MULTILINE)

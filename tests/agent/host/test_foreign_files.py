@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.host import foreign_files, procfs
-from kubectl_gadget.agent.host.foreign_files import open_inside, open_link, status_inside
+from kubectl_gadget.agent.host.foreign_files import (
+    FileSystems,
+    Rechecks,
+    open_inside,
+    open_link,
+    status_inside,
+    through_one_of,
+)
 from kubectl_gadget.agent.policies.hooks.same_files import identity_of
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from tests.bpf import fuse
@@ -210,3 +218,69 @@ def refuses(opened: Callable[[], object]) -> None:
     with pytest.raises(OSError, match="may not answer") as error:
         opened()
     assert error.value.errno == errno.EREMOTEIO
+
+
+# Of each file system the processes are known, and one that lasts is asked.
+
+
+@pytest.fixture
+def later() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_a_short_program_does_not_take_the_place_of_the_process_that_was_known_first(
+    later: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = {os.getpid()}
+    monkeypatch.setattr(procfs, "pids", lambda: pids)
+    found = FileSystems(lambda cgroup: True)
+    assert list(found.look().values()) == [[os.getpid()]]
+    pids.add(later)
+    assert list(found.look().values()) == [[os.getpid(), later]]
+    pids.remove(os.getpid())
+    assert list(found.look().values()) == [[later]]
+
+
+def test_the_next_process_is_asked_only_where_one_has_ended(later: int) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert through_one_of([ended.pid, os.getpid(), later], opened_root) == os.getpid()
+    assert through_one_of([ended.pid], opened_root) is None
+
+    def refuse(pid: int) -> int:
+        asked.append(pid)
+        raise FileNotFoundError
+
+    asked: list[int] = []
+    with pytest.raises(FileNotFoundError):
+        through_one_of([ended.pid, later, os.getpid()], refuse)
+    assert asked == [ended.pid, later]
+
+
+def opened_root(pid: int) -> int:
+    os.close(os.open(f"/proc/{pid}/root", os.O_RDONLY))
+    return pid
+
+
+# New things are looked at soon and often, old ones rarely.
+
+
+def test_old_things_are_checked_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(foreign_files.time, "monotonic", lambda: now)
+    found, looks = Rechecks[str](), []
+    for tenth in range(200):
+        now = 100.0 + tenth / 10
+        looks += [tenth] * len(found.due({"a"}))
+    assert looks[:6] == [0, 1, 3, 8, 18, 38]
+    assert looks[6:] == [88, 138, 188]
+
+
+def test_a_thing_that_reappears_is_new() -> None:
+    found = Rechecks[str]()
+    assert found.due({"a", "b"})
+    assert not found.due({"a", "b"})
+    found.due({"b"})
+    assert found.due({"a", "b"}) == ["a"]

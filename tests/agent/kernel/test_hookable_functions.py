@@ -34,13 +34,13 @@ def test_why_there_is_no_list_is_reported(
     names: list[str] | None, pattern: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.agent.kernel.kernel_hooks.traceable_names", lambda: names)
-    monkeypatch.setattr("kubectl_gadget.agent.host.tracefs.FOLDERS", ())
+    monkeypatch.setattr("kubectl_gadget.agent.host.this_node.TRACEFS_FOLDERS", ())
     with pytest.raises(AgentError, match=why):
         hookable_functions(pattern)
 
 
 def test_a_kernel_that_lists_no_functions_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_gadget.agent.host.tracefs.FOLDERS", (str(tmp_path),))
+    monkeypatch.setattr("kubectl_gadget.agent.host.this_node.TRACEFS_FOLDERS", (str(tmp_path),))
     (tmp_path / "events").mkdir()
     with pytest.raises(
         AgentError, match=r"this kernel lists no functions that can be hooked \(CONFIG_DYNAMIC_FTRACE\)"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from kubectl_gadget.agent.bpf.links import wait_for_programs
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
-from kubectl_gadget.agent.host.file_systems import FileSystems
+from kubectl_gadget.agent.host.foreign_files import FileSystems
 from kubectl_gadget.agent.policies.hooks.followed_files import FollowedFiles
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
 from kubectl_gadget.agent.policies.hooks.remembered_processes import RememberedProcesses

@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.host.file_systems import RootId, through_one_of
-from kubectl_gadget.agent.host.foreign_files import identity_inside
-from kubectl_gadget.agent.host.rechecks import Rechecks
+from kubectl_gadget.agent.host.foreign_files import Rechecks, RootId, identity_inside, through_one_of
 from kubectl_gadget.wire.policy_messages import SameFile
 
 Identity = tuple[int, int]

@@ -17,9 +17,7 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.host.file_systems import RootId, through_one_of
-from kubectl_gadget.agent.host.foreign_files import open_inside
-from kubectl_gadget.agent.host.rechecks import Rechecks
+from kubectl_gadget.agent.host.foreign_files import Rechecks, RootId, open_inside, through_one_of
 from kubectl_gadget.agent.symbols import uprobe_links
 from kubectl_gadget.agent.symbols.elf_functions import address_offset, function_offsets, offset_address
 from kubectl_gadget.agent.symbols.real_files import RealFiles

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.host import rechecks
+from kubectl_gadget.agent.host import foreign_files
 from kubectl_gadget.agent.policies.hooks.same_files import SameFiles, identity_of
 from kubectl_gadget.wire.policy_messages import SameFile
 
@@ -56,7 +56,7 @@ def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path
 
 
 def test_a_replaced_file_stays_a_match_until_its_root_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rechecks, "_INTERVALS", (0.0,))
+    monkeypatch.setattr(foreign_files, "_INTERVALS", (0.0,))
     table = Table()
     files = SameFiles(table, [entry(0, tmp_path / "file", 1)], [].append)  # type: ignore[arg-type]
     (tmp_path / "file").touch()

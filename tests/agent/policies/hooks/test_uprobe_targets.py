@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from kubectl_gadget.agent.host import rechecks
+from kubectl_gadget.agent.host import foreign_files
 from kubectl_gadget.agent.policies.hooks.uprobe_targets import UprobeTargets, _File
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import ProbePlace
@@ -54,7 +54,7 @@ def test_a_probe_stays_where_the_process_that_was_asked_has_ended(
         attached.append(path)
         return _File()
 
-    monkeypatch.setattr(rechecks, "_INTERVALS", (0.0,))
+    monkeypatch.setattr(foreign_files, "_INTERVALS", (0.0,))
     monkeypatch.setattr(UprobeTargets, "_attach", attach)
     monkeypatch.setattr(UprobeTargets, "_detach", lambda self, file: attached.pop())
     targets = UprobeTargets(cast(Any, None), [], ProbePlace(path=str(path)), cast(Any, OneFile()), [].append)
