@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from kubectl_gadget.agent.answers.bpf_programs import KernelObjects
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.agent.host import procfs
 
 _NOTHING = "on_sys_exit"

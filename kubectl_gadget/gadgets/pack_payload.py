@@ -177,7 +177,7 @@ def make(machine: str) -> bytes:
 
 _IMPORTED = (
     "kubectl_gadget.agent.__main__",
-    "kubectl_gadget.agent.kernel_types.subset",
+    "kubectl_gadget.agent.bpf.kernel_types",
     "kubectl_gadget.agent.session.session",
     "kubectl_gadget.agent.sources.stream",
 )
@@ -218,7 +218,7 @@ _PACKAGE = "kubectl_gadget"
 TEXTS = ("bootstrap.py", "unpacking.py")
 """Files of the agent that are run as text and never imported."""
 _OWN_OBJECTS = ("own_elf", "own_object", "own_program")
-"""The functions that load the agent's own objects by name (agent/bpf/own_objects.py)."""
+"""The functions that load the agent's own objects by name (agent/bpf/object.py)."""
 
 
 class AgentParts(NamedTuple):

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.maps import HashMap
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.policies.hooks.hook import PolicyHook

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_gadget.agent.bpf.detached import REMOVED
+from kubectl_gadget.agent.bpf.links import REMOVED
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
 from kubectl_gadget.gadgets.load import load_gadget
 from tests.bpf import network, test_trace_tcp, test_trace_udp

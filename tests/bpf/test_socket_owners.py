@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from kubectl_gadget.agent.bpf.detached import CAUSE
+from kubectl_gadget.agent.bpf.links import CAUSE
 from kubectl_gadget.agent.bpf.maps import HashMap
-from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
+from kubectl_gadget.agent.bpf.packet_programs import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
 from kubectl_gadget.agent.session.start_sources import make_sources
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.bpf.counters import LOST_MAP_FULL
+from kubectl_gadget.agent.bpf.maps import LOST_MAP_FULL
 from tests.bpf import map_shares, network
 from tests.bpf.network import in_namespace
 from tests.bpf.test_filters import Tree, tree  # noqa: F401

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import BpfObject, program_info
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf, program_info
 from kubectl_gadget.agent.containers.descendants import Descendants
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.errors import GadgetError

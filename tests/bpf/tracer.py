@@ -16,13 +16,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kubectl_gadget.agent.bpf.counters import CUT_STRINGS, LOST_MAP_FULL, LOST_RING_FULL, LOST_UNEXAMINED, CpuCounters
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.bpf.maps import (
+    CUT_STRINGS,
+    LOST_MAP_FULL,
+    LOST_RING_FULL,
+    LOST_UNEXAMINED,
+    CpuCounters,
+    HashMap,
+)
 from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
-from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
+from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher, SocketOwners
 from kubectl_gadget.agent.bpf.ring import open_ring
-from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, NATIVE, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel.refusal import failed_program
 from kubectl_gadget.gadgets.load import BUILT, object_bytes, read_gadget

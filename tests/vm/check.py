@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from kubectl_gadget.agent.bpf.detached import CAUSE
 from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.links import CAUSE
 from kubectl_gadget.agent.bpf.object import program_info
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.session.start_sources import make_source

@@ -33,7 +33,7 @@ PARTS = {
     "all else": " ".join(repeated(everything=why_no_bpf() is not None))
     + " --deselect=tests/bpf/test_single_file.py::test_a_ --deselect=tests/bpf/test_single_file.py::test_lines_"
     " tests/agent/sources/test_gadget_programs.py tests/agent/bpf/test_ring.py tests/agent/kernel/test_features.py"
-    " tests/agent/bpf/test_detached.py tests/agent/kernel_types tests/observe/test_builtin_policies_here.py"
+    " tests/agent/bpf/test_detached.py tests/agent/bpf/test_kernel_types.py tests/observe/test_builtin_policies_here.py"
     " tests/observe/test_evasions_here.py",
 }
 """The tests are split over two machines, since a virtual machine gains little from a second processor. The shorter part

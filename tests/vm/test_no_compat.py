@@ -14,12 +14,12 @@ SECONDS = 900
 OPENS = 7
 ASKED = f"""
 import os
-from kubectl_gadget.agent.bpf import compat_programs
+from kubectl_gadget.agent.bpf import syscall_programs
 from kubectl_gadget.agent.containers.tracking import Containers
 from tests.bpf.tracer import Tracer
 from tests.vm.check import attached
 
-print(compat_programs.can_run())
+print(syscall_programs.can_run_32_bit())
 with attached("trace_open", Containers()):
     print("attached")
 with Tracer("trace_open", pid=os.getpid()) as tracer:

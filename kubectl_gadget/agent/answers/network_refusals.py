@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
-from kubectl_gadget.agent.bpf.own_objects import own_object
+from kubectl_gadget.agent.bpf.object import own_object
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.errors import AgentError
 

@@ -10,19 +10,22 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 
 import ctypes
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
-from kubectl_gadget.agent.bpf import detached, libbpf, sampling
+from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.btf import Btf
-from kubectl_gadget.agent.bpf.links import Links, wait_for_programs
+from kubectl_gadget.agent.bpf.kernel_types import open_subset
+from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.links import Links, needs_ftrace, sample, wait_for_programs, why_no_ftrace, why_stopped
 from kubectl_gadget.agent.bpf.maps import HASH, BpfMap
 from kubectl_gadget.agent.host import cgroups
-from kubectl_gadget.agent.kernel_types.stored_subsets import open_subset
+from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.errors import AgentError
 
 if TYPE_CHECKING:
     from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
+
 
 _HASHES = (HASH, 9)
 """Hashes, and LRU hashes."""
@@ -245,7 +248,7 @@ class BpfObject:
         if self.caller and self.caller.add(self, program):
             return
         if self.section(program) == "perf_event":
-            self._links[program] = sampling.attach(pointer, self.frequency)
+            self._links[program] = sample(pointer, self.frequency)
             return
         if not self.section(program).startswith("cgroup"):
             self._links[program] = [self._lib.call("bpf_program__attach", pointer)]
@@ -313,12 +316,12 @@ class BpfObject:
         called = self.caller.stopped(self) if self.caller else {}
         if not self._links:
             return called
-        by_ftrace = [program for program in self._links if detached.needs_ftrace(self.section(program))]
-        why_no_ftrace = detached.why_no_ftrace() if by_ftrace else None
-        found = dict.fromkeys(by_ftrace, why_no_ftrace) if why_no_ftrace else {}
+        by_ftrace = [program for program in self._links if needs_ftrace(self.section(program))]
+        reason = why_no_ftrace() if by_ftrace else None
+        found = dict.fromkeys(by_ftrace, reason) if reason else {}
         for program, links in self._links.items():
             for link in links:
-                if why := detached.why_stopped(int(self._lib.raw("bpf_link__fd", link)), self.id_of(program)):
+                if why := why_stopped(int(self._lib.raw("bpf_link__fd", link)), self.id_of(program)):
                     found[program] = why
         for name, first in self._called.items():
             if self.required_map(name).get(bytes(4)) != first:
@@ -378,3 +381,47 @@ def variable_bytes(value: int | str | bytes, size: int) -> bytes:
             raise ValueError(f"it takes at most {size} bytes")
         return data.ljust(size, b"\0")
     return value.to_bytes(size, "little", signed=value < 0)
+
+
+# The agent's own BPF objects, which the build puts beside its modules.
+#
+# The trap: the build finds out which objects the agent needs by the names of these functions
+# (gadgets/pack_payload.py).
+
+
+def own_elf(name: str) -> bytes:
+    """Returns one of the agent's own objects for this machine's architecture. Raises AgentError."""
+    try:
+        return own_files.read(f"built/objects/{os.uname().machine}/{name}.bpf.o")
+    except OSError as error:
+        raise AgentError(
+            f"the agent's own BPF object cannot be read: {error}", "build the BPF objects (make setup)"
+        ) from None
+
+
+def own_object(
+    name: str,
+    programs: Iterable[str] | None = None,
+    prepare: Callable[[BpfObject], object] = lambda _: None,
+    attached: Iterable[str] = (),
+) -> BpfObject:
+    """Opens one of the agent's own objects, calls `prepare`, loads these programs (None: all of them), and attaches
+    those in `attached`. Raises Failure, AgentError and what `prepare` raises, and then leaves nothing open."""
+    own = BpfObject(own_elf(name), name, programs)
+    try:
+        prepare(own)
+        own.load()
+        for program in attached:
+            own.attach(program)
+    except BaseException:
+        own.close()
+        raise
+    return own
+
+
+def own_program(name: str, program: str) -> BpfObject | None:
+    """Loads one of the agent's own objects, with a program that is run by hand. None when this kernel refuses it."""
+    try:
+        return own_object(name, [program])
+    except (Failure, AgentError):
+        return None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from kubectl_gadget.agent.bpf import libbpf
-from kubectl_gadget.agent.bpf.counters import CpuCounters
+from kubectl_gadget.agent.bpf.maps import CpuCounters
 
 _RECORD = struct.Struct("<II")
 """Length and page offset, before each record; records are padded to multiples of 8 bytes."""

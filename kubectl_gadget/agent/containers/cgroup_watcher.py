@@ -9,9 +9,9 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kubectl_gadget.agent.bpf import counters
-from kubectl_gadget.agent.bpf.counters import CpuCounters
+from kubectl_gadget.agent.bpf import maps
 from kubectl_gadget.agent.bpf.libbpf import Failure
+from kubectl_gadget.agent.bpf.maps import CpuCounters
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.container_programs import LOCATE, OF_CGROUPS
@@ -49,7 +49,7 @@ class CgroupWatcher:
     @property
     def lost(self) -> int:
         """Number of changes since the start that did not fit into the ring. After a loss, walk the tree again."""
-        return self._counters.total(counters.LOST_RING_FULL)
+        return self._counters.total(maps.LOST_RING_FULL)
 
     @property
     def is_quiet(self) -> bool:

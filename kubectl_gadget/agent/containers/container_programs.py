@@ -8,8 +8,7 @@ those of moved processes. So the object is then opened again without them.
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import HashMap
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_object
+from kubectl_gadget.agent.bpf.object import BpfObject, own_object
 from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.errors import AgentError
 

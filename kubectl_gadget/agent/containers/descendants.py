@@ -7,8 +7,7 @@ first, and also before any gadget's own programs at fork, which look up the chil
 from contextlib import ExitStack
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_object
+from kubectl_gadget.agent.bpf.object import BpfObject, own_object
 from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.errors import AgentError
 

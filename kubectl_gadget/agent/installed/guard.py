@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterable
 from typing import NoReturn, TextIO
 
-from kubectl_gadget.agent.bpf.detached import NO_FTRACE
+from kubectl_gadget.agent.bpf.kernel_types import forget_kernel
+from kubectl_gadget.agent.bpf.links import NO_FTRACE
 from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
@@ -25,7 +26,6 @@ from kubectl_gadget.agent.installed.in_force import PoliciesInForce
 from kubectl_gadget.agent.installed.installed_file import NOTHING, read_installed, stamp
 from kubectl_gadget.agent.installed.installed_state import lock_state, write_state
 from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError
-from kubectl_gadget.agent.kernel_types.stored_subsets import forget_kernel
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.policies.log import LoggedEvent, line
 from kubectl_gadget.errors import AgentError, GadgetError

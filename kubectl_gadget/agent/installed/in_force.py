@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 
-from kubectl_gadget.agent.bpf import counters
+from kubectl_gadget.agent.bpf import maps
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import OpenMap
 from kubectl_gadget.agent.bpf.ring import records, whole_records
@@ -116,7 +116,7 @@ class PoliciesInForce:
 
     def lost(self) -> int:
         """Number of events that did not fit into the ring, since it was created."""
-        return 0 if self._loaded is None else self._loaded.output.counters.total(counters.LOST_RING_FULL)
+        return 0 if self._loaded is None else self._loaded.output.counters.total(maps.LOST_RING_FULL)
 
     def stopped(self) -> dict[str, str]:
         """Returns why hooks no longer run, by hook, as far as other processes have stopped their programs."""

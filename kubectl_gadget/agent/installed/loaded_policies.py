@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from kubectl_gadget.agent.bpf import detached
+from kubectl_gadget.agent.bpf.links import REMOVED, needs_ftrace, program_of, why_no_ftrace, why_stopped
 from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, tables_match
 from kubectl_gadget.agent.containers.tracking import Containers
@@ -32,7 +32,7 @@ class TakenOverHook(PolicyHook):
         self.way = way
         self._maps = maps
         self._links = [] if link is None else [link]
-        self._programs = [detached.program_of(link) for link in self._links]
+        self._programs = [program_of(link) for link in self._links]
         self._called: tuple[OpenMap, bytes, bytes, Mapping[str, OpenMap], PinnedCalls] | None = None
 
     def map(self, name: str) -> BpfMap:
@@ -53,11 +53,11 @@ class TakenOverHook(PolicyHook):
             array, place, program, tables, content = self._called
             followers = {int(row): mask for row, mask in content.followers.items()}
             is_called = array.get(place) == program and tables_match(tables, followers, content.interests)
-            return None if is_called else detached.REMOVED
+            return None if is_called else REMOVED
         for link, id in zip(self._links, self._programs, strict=True):
-            if why := detached.why_stopped(link, id):
+            if why := why_stopped(link, id):
                 return why
-        return detached.why_no_ftrace() if detached.needs_ftrace(self.way.kind) else None
+        return why_no_ftrace() if needs_ftrace(self.way.kind) else None
 
     def release(self) -> bool:
         while self._links:

@@ -9,10 +9,9 @@ import errno
 import os
 from collections.abc import Mapping, Sequence
 
-from kubectl_gadget.agent.bpf import btf, compat_programs
+from kubectl_gadget.agent.bpf import btf, syscall_programs
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, NATIVE, OF_32_BITS, SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.errors import AgentError
@@ -72,7 +71,7 @@ def _check_called(way: Way) -> None:
     if not functions:
         return
     called = next((name for name in functions if btf.kernel().prototype(name) is not None), None)
-    if called is None or not compat_programs.can_run():
+    if called is None or not syscall_programs.can_run_32_bit():
         raise NoSuchCallsError("this kernel has no such calls for 32-bit programs")
     if way.target in functions and way.target != called:
         raise AgentError(f"the kernel calls {called} instead")

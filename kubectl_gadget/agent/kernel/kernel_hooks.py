@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from kubectl_gadget.agent.bpf import syscall_programs
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.agent.host.this_node import tracefs
 from kubectl_gadget.agent.kernel import attach_ways
 from kubectl_gadget.errors import AgentError

@@ -8,7 +8,7 @@ they are sent, and also while the client reads nothing.
 import math
 import time
 
-from kubectl_gadget.agent.bpf.detached import StoppedPrograms
+from kubectl_gadget.agent.bpf.links import StoppedPrograms
 from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
 from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
 from kubectl_gadget.agent.policies.log import FreshRecords

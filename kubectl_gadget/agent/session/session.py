@@ -14,11 +14,11 @@ import time
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf import links
+from kubectl_gadget.agent.bpf.kernel_types import forget_kernel
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.own_memory import give_back_freed_memory, keep_freed_memory
 from kubectl_gadget.agent.kernel import features
-from kubectl_gadget.agent.kernel_types.stored_subsets import forget_kernel
 from kubectl_gadget.agent.pipe import MOST_HELD
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import loading

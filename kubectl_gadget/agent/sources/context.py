@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
-from kubectl_gadget.agent.bpf.socket_owners import SocketOwners
+from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher, SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps

@@ -1,8 +1,7 @@
 """The maps through which one object's programs deliver and count events (bpf/include/gadget/output.h)."""
 
-from kubectl_gadget.agent.bpf import counters
-from kubectl_gadget.agent.bpf.counters import CpuCounters
-from kubectl_gadget.agent.bpf.maps import BpfMap
+from kubectl_gadget.agent.bpf import maps
+from kubectl_gadget.agent.bpf.maps import BpfMap, CpuCounters
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.ring_fairness import ContainerLosses, ContainerNumbers
 from kubectl_gadget.errors import AgentError
@@ -27,17 +26,17 @@ class EventsOutput:
         """Returns the entry in STATS. `recursion` counts programs skipped because one already ran on that CPU."""
         cpus = self.counters
         lost = {
-            "ring_full": cpus.by_cpu(counters.LOST_RING_FULL),
-            "map_full": cpus.by_cpu(counters.LOST_MAP_FULL),
-            "unexamined": cpus.by_cpu(counters.LOST_UNEXAMINED),
+            "ring_full": cpus.by_cpu(maps.LOST_RING_FULL),
+            "map_full": cpus.by_cpu(maps.LOST_MAP_FULL),
+            "unexamined": cpus.by_cpu(maps.LOST_UNEXAMINED),
         }
         if recursion:
             lost["recursion"] = {"all": recursion}
         return GadgetStats(
-            events=cpus.total(counters.EVENTS),
-            bytes=cpus.total(counters.BYTES),
+            events=cpus.total(maps.EVENTS),
+            bytes=cpus.total(maps.BYTES),
             lost={cause: by_cpu for cause, by_cpu in lost.items() if by_cpu},
-            cut_strings=cpus.total(counters.CUT_STRINGS),
+            cut_strings=cpus.total(maps.CUT_STRINGS),
             lost_by=self._losses.by_container(self._numbers) if lost["ring_full"] or lost["map_full"] else (),
         )
 

@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from kubectl_gadget.agent.bpf.detached import StoppedPrograms
+from kubectl_gadget.agent.bpf.links import StoppedPrograms
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.channel import Channel
 from kubectl_gadget.agent.sources.context import NodeContext

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.own_objects import own_program
+from kubectl_gadget.agent.bpf.object import own_program
 from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, ResolvedFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)

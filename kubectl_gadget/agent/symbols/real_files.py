@@ -10,7 +10,7 @@ import os
 import struct
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.own_objects import own_program
+from kubectl_gadget.agent.bpf.object import own_program
 
 _ENTRY = struct.Struct("<QQQ")
 _KEY = bytes(4)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.bpf import detached, libbpf
+from kubectl_gadget.agent.bpf import libbpf, links
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.gadgets.load import load_gadget, object_bytes
@@ -51,10 +51,10 @@ def ids(pid: int, what: str) -> set[int]:
     return set(map(int, found))
 
 
-def link(number: int) -> tuple[int, detached.LinkInfo]:
+def link(number: int) -> tuple[int, links.LinkInfo]:
     """An open descriptor, as anybody gets who has the right, and what it says."""
     fd = libbpf.load().call("bpf_link_get_fd_by_id", number)
-    info, size = detached.LinkInfo(), ctypes.c_uint32(ctypes.sizeof(detached.LinkInfo))
+    info, size = links.LinkInfo(), ctypes.c_uint32(ctypes.sizeof(links.LinkInfo))
     libbpf.load().call("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
     return fd, info
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.bpf.object import BpfObject, program_info
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf, program_info
 from kubectl_gadget.gadgets.load import load_gadget, object_bytes
 from kubectl_gadget.run.request import build
 from kubectl_gadget.run.run_options import GadgetRun

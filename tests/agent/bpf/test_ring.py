@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_gadget.agent.bpf import counters, libbpf
-from kubectl_gadget.agent.bpf.counters import CpuCounters
-from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.bpf import libbpf, maps
+from kubectl_gadget.agent.bpf.maps import CpuCounters, HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import CopiedRing, MappedRing, Ring
 from tests.agent.conftest import Compiled, Opener
@@ -81,16 +80,16 @@ def test_the_ring_wraps_around_many_times_without_a_gap(mapped: Traced, opener: 
         opener.open(509)
         seen += len(list(records(read(mapped.ring))))
     assert seen == 23 * 509
-    assert mapped.counters.total(counters.LOST_RING_FULL) == 0
+    assert mapped.counters.total(maps.LOST_RING_FULL) == 0
 
 
 def test_records_read_while_a_program_writes_are_complete(mapped: Traced, opener: Opener) -> None:
     opener.begin(100_003)
     seen = 0
-    while seen + mapped.counters.total(counters.LOST_RING_FULL) < 100_003:
+    while seen + mapped.counters.total(maps.LOST_RING_FULL) < 100_003:
         seen += len(list(records(read(mapped.ring))))
     opener.end()
-    assert seen == mapped.counters.total(counters.EVENTS)
+    assert seen == mapped.counters.total(maps.EVENTS)
 
 
 def test_a_ring_is_quiet_until_something_is_written_and_once_it_was_given_back(
@@ -111,10 +110,10 @@ def test_a_ring_is_quiet_until_something_is_written_and_once_it_was_given_back(
 def test_a_full_ring_drops_and_counts(mapped: Traced, opener: Opener) -> None:
     opener.open(5003)
     fits = SIZE // 88
-    assert len(list(records(read(mapped.ring)))) == mapped.counters.total(counters.EVENTS)
-    assert mapped.counters.total(counters.EVENTS) in (fits, fits - 1)
-    assert mapped.counters.total(counters.EVENTS) + mapped.counters.total(counters.LOST_RING_FULL) == 5003
-    assert sum(mapped.counters.by_cpu(counters.LOST_RING_FULL).values()) > 0
+    assert len(list(records(read(mapped.ring)))) == mapped.counters.total(maps.EVENTS)
+    assert mapped.counters.total(maps.EVENTS) in (fits, fits - 1)
+    assert mapped.counters.total(maps.EVENTS) + mapped.counters.total(maps.LOST_RING_FULL) == 5003
+    assert sum(mapped.counters.by_cpu(maps.LOST_RING_FULL).values()) > 0
 
 
 def test_the_ring_can_advance_in_steps(mapped: Traced, opener: Opener) -> None:

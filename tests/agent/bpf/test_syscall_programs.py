@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.bpf import syscall_programs
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.frames import FrameType
 from tests.agent.client import Client

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_gadget.agent.bpf import counters
-from kubectl_gadget.agent.bpf.counters import CpuCounters
-from kubectl_gadget.agent.bpf.maps import HashMap
+from kubectl_gadget.agent.bpf import maps
+from kubectl_gadget.agent.bpf.maps import CpuCounters, HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
@@ -94,7 +93,7 @@ class TestInTheKernel:
             [cgroup] = cgroups(read(ring))
             verdicts.add(cgroup, 1 | numbers.of(7, POD) << 8)
             opener.open(1009)
-            lost = counts.total(counters.LOST_RING_FULL)
+            lost = counts.total(maps.LOST_RING_FULL)
             told = losses.by_container(numbers)
             held = len(read(ring))
             ring.close()

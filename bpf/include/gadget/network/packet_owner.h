@@ -21,7 +21,7 @@
 
 /*
  * If several gadgets of a run have these programs, the agent loads only those of the first one that keeps the owners of
- * all sockets, and the others use its maps (kubectl_gadget/agent/bpf/socket_owners.py). "all": this gadget keeps the
+ * all sockets, and the others use its maps (kubectl_gadget/agent/bpf/packet_programs.py). "all": this gadget keeps the
  * owners of all sockets; "some": it needs only some of them. A gadget that does more in these programs does not have
  * this variable.
  */

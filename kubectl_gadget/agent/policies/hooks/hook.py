@@ -11,10 +11,9 @@ from contextlib import ExitStack
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.links import wait_for_programs
+from kubectl_gadget.agent.bpf.links import MappingEvents, wait_for_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.sampling import MappingEvents
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, SyscallObject
 from kubectl_gadget.agent.kernel import attach_ways, tracepoint_format
 from kubectl_gadget.agent.kernel.kernel_hooks import hookable_functions

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.bpf import libbpf, object
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.bpf.own_objects import own_elf
-from kubectl_gadget.agent.kernel_types import stored_subsets
-from kubectl_gadget.agent.kernel_types.btf_records import STRUCT, BtfRecords
-from kubectl_gadget.agent.kernel_types.stored_subsets import open_subset
-from kubectl_gadget.agent.kernel_types.subset import NoSubsetError, ReadTypes, read_types, subset
+from kubectl_gadget.agent.bpf import kernel_types, libbpf, object
+from kubectl_gadget.agent.bpf.kernel_types import (
+    STRUCT,
+    BtfRecords,
+    NoSubsetError,
+    ReadTypes,
+    open_subset,
+    read_types,
+    subset,
+)
+from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.gadgets import object_bytes
 from tests.bpf.tracer import MACHINE
 
@@ -125,7 +129,7 @@ def test_on_a_machine_without_a_pod_the_folder_is_made(
     containers: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "own"
-    monkeypatch.setattr(stored_subsets, "_HERE", str(own))
+    monkeypatch.setattr(kernel_types, "_HERE", str(own))
     made = open_subset(containers, str(own))
     assert made is not None
     os.close(made)
@@ -147,7 +151,7 @@ def test_a_subset_is_valid_for_one_boot_and_one_set_of_modules(
     containers: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (["vmlinux"], ["nfs", "vmlinux"]):
-        monkeypatch.setattr(stored_subsets.procfs, "listed", lambda _, name=name: name)
+        monkeypatch.setattr(kernel_types.procfs, "listed", lambda _, name=name: name)
         made = open_subset(containers, str(tmp_path))
         assert made is not None
         os.close(made)

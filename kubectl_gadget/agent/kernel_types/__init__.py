@@ -1,1 +1,0 @@
-"""The kernel's types that an object reads, without all others."""
