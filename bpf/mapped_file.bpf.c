@@ -12,7 +12,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Read and written by kubectl_gadget/agent/symbols/real_files.py. */
+/* Read and written by kubectl_gadget/agent/policies/files.py. */
 struct mapped_file {
 	__u64 address;
 	__u64 inode;

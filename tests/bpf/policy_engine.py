@@ -21,7 +21,7 @@ from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.agent.bpf.ring import Ring
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
+from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.policy_source import PolicySource
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.gadgets.load import object_bytes

@@ -26,8 +26,8 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.kernel.tracepoint_format import fields
-from kubectl_gadget.agent.policies.hooks.hook import _WRITTEN_ONCE
+from kubectl_gadget.agent.policies.hook import _WRITTEN_ONCE
+from kubectl_gadget.agent.policies.slots import fields
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.model import (
     NAMESPACES,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.kernel.kernel_hooks import look_up
+from kubectl_gadget.agent.kernel.hooks import look_up
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.observe.lines import shape
 from kubectl_gadget.policies.language import COMPAT_CALL, number_on

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.kernel import attach_ways
+from kubectl_gadget.agent.kernel import hooks
 from kubectl_gadget.policies.compiler.policies import Match, matches
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject
 from tests.bpf.policy_engine import Enforcer, in_force
@@ -42,7 +42,7 @@ _syscall = ctypes.CDLL(None, use_errno=True).syscall
 def prefixes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks prefixes up either way; programs that may sleep try their lengths, and here the one of these calls does."""
     if request.param == "lengths":
-        monkeypatch.setattr(attach_ways, "SLEEPABLE", "on_tracepoint")
+        monkeypatch.setattr(hooks, "SLEEPABLE", "on_tracepoint")
 
 
 def in_kernel(policies: Sequence[Policy], number: int, calls: Sequence[tuple[int | bytes, ...]]) -> list[list[object]]:

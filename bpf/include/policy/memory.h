@@ -3,7 +3,7 @@
  * The maps of the engine, and the working memory of one run of a program.
  *
  * The agent sets the value size of maps whose values are sets of selectors. The maps in SHARED of
- * agent/policies/hooks/hook.py are the same for all hooks. The trap: an LSM program may be preempted by another run of
+ * agent/policies/hook.py are the same for all hooks. The trap: an LSM program may be preempted by another run of
  * itself, so memory comes from slots (gadget/slots.h).
  */
 #pragma once

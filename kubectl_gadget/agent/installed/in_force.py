@@ -19,8 +19,8 @@ from kubectl_gadget.agent.installed import loaded_policies
 from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
 from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedCalls, PinnedPolicies
 from kubectl_gadget.agent.installed.pins import Pins, owner_of
-from kubectl_gadget.agent.policies.hooks.hook import SHARED, PolicyHook
-from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
+from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
+from kubectl_gadget.agent.policies.hook_set import HookSet
 from kubectl_gadget.agent.policies.log import LoggedEvent, events
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import PolicyHookState, PolicyState

@@ -14,13 +14,12 @@ from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, tables_match
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.installed.pinned_policies import PinnedCalls
-from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
-from kubectl_gadget.agent.policies.hooks.hook_loader import load_hooks
-from kubectl_gadget.agent.policies.hooks.hook_set import FileSearch, HookSet
+from kubectl_gadget.agent.policies.files import RealFiles
+from kubectl_gadget.agent.policies.hook import PolicyHook
+from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet, load_hooks
 from kubectl_gadget.agent.policies.selector_profiles import Profiles
 from kubectl_gadget.agent.sources.context import NodeContext, Warnings
 from kubectl_gadget.agent.sources.events_output import EventsOutput
-from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec, Way
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.agent.policies.hooks.hook import PolicyHook
+from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.scopes import NOTHING, Applicable, Scopes
 from kubectl_gadget.wire.policy_messages import LabelScopes, PolicySpec
 

@@ -244,7 +244,7 @@ class Session:
             case FrameType.UPDATE:
                 self._update(read(Update, frame.payload, "UPDATE"))
             case FrameType.LOOK_UP:
-                from kubectl_gadget.agent.kernel.kernel_hooks import look_up  # not needed in most sessions
+                from kubectl_gadget.agent.kernel.hooks import look_up  # not needed in most sessions
 
                 self._send(look_up(read(LookUp, frame.payload, "LOOK_UP")))
             case FrameType.STOP:

@@ -23,7 +23,7 @@ from kubectl_gadget.agent.host.foreign_files import (
     status_inside,
     through_one_of,
 )
-from kubectl_gadget.agent.policies.hooks.same_files import identity_of
+from kubectl_gadget.agent.policies.files import identity_of
 from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
 from tests.bpf import fuse
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from kubectl_gadget.agent.installed import loaded_policies
-from kubectl_gadget.agent.policies.hooks.hook_set import HookSet
+from kubectl_gadget.agent.policies.hook_set import HookSet
 from kubectl_gadget.errors import AgentError
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.policies.log import FreshRecords
-from kubectl_gadget.agent.policies.reaction import ProcessKiller
+from kubectl_gadget.agent.policies.policy_source import ProcessKiller
 from kubectl_gadget.wire.policy_record import HEAD, RECORD
 
 TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")

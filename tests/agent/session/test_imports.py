@@ -11,7 +11,7 @@ OF_SYMBOLS = {"lzma", "kubectl_gadget.agent.symbols.user_symbols", "kubectl_gadg
 
 OF_FEW_SESSIONS = {
     "kubectl_gadget.agent.answers.client_tables",
-    "kubectl_gadget.agent.kernel.kernel_hooks",
+    "kubectl_gadget.agent.kernel.hooks",
     "kubectl_gadget.agent.session.contained_session",
 }
 

@@ -1,28 +1,144 @@
-"""Probes of policies in programs: a function, an offset, or a static probe (USDT) of a file given by its path.
+"""Files that policies name by path: those that filters compare with, and those whose functions are probed.
 
-The path is looked up in the file system of each container, and of the node, whether or not a process runs the file yet,
-so that later processes are probed from their first instruction. If another function may run in place of the probed one
-(`instead`), the program gets its distance in each file before the probe is set. The trap: containers of one image share
-a file below their file systems; symbols/real_files.py finds it, and the probe is attached there.
+They are looked up in every container's own root, and in the node's, whether or not a process uses them yet.
 """
 
+import ctypes
+import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_gadget.agent import elf
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
-from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.host.foreign_files import Rechecks, RootId, open_inside, through_one_of
+from kubectl_gadget.agent.bpf.object import BpfObject, own_program
+from kubectl_gadget.agent.host.foreign_files import Rechecks, RootId, identity_inside, open_inside, through_one_of
 from kubectl_gadget.agent.symbols import uprobe_links
 from kubectl_gadget.agent.symbols.elf_functions import address_offset, function_offsets, offset_address
-from kubectl_gadget.agent.symbols.real_files import RealFiles
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.wire.policy_messages import ProbePlace, Spot
+from kubectl_gadget.wire.policy_messages import ProbePlace, SameFile, Spot
+
+# The real file behind a path: on overlayfs, containers of one image share the file that uprobes attach to.
+#
+# bpf/mapped_file.bpf.c reports it for a file that is mapped here. The trap: stat() returns different numbers in each
+# container, so a probe set in each of their files would fire several times for one call.
+
+_ENTRY = struct.Struct("<QQQ")
+_KEY = bytes(4)
+
+
+class RealFiles:
+    """Can be created on any kernel; if the real file cannot be found, the result of stat() is used."""
+
+    def __init__(self) -> None:
+        self._object = own_program("mapped_file", "find_file")
+
+    def identity(self, file: int) -> tuple[int, int]:
+        """Returns device and inode of an open file. Raises OSError."""
+        status = os.fstat(file)
+        seen = status.st_dev, status.st_ino
+        if self._object is None or not status.st_size:
+            return seen
+        with mmap.mmap(file, 1, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as memory:
+            first = ctypes.c_char.from_buffer(memory)
+            found = self._look(ctypes.addressof(first))
+            del first
+        return found or seen
+
+    def _look(self, address: int) -> tuple[int, int] | None:
+        assert self._object is not None
+        map = self._object.required_map("mapped_file")
+        map.put(_KEY, _ENTRY.pack(address, 0, 0))
+        try:
+            if self._object.run("find_file"):
+                return None
+        except Failure:
+            return None
+        _, inode, device = _ENTRY.unpack(map.get(_KEY) or bytes(_ENTRY.size))
+        return (device, inode) if inode else None
+
+    def close(self) -> None:
+        if self._object:
+            self._object.close()
+            self._object = None
+
+
+# Files that policies give by path, and the kernel compares by device and inode, in every container's own root.
+#
+# They are looked up when a container is first seen, and again later, since a file may be created meanwhile. A file
+# that was found stays a match until its container has ended. The trap: stat() may report another device than the
+# kernel's (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
+
+
+Identity = tuple[int, int]
+"""Device and inode, as the kernel stores them."""
+
+
+class SameFiles:
+    """The files of one hook. `entries` are its `files` (docs/protocol.md, "Policies"), `map` is its policy_files."""
+
+    def __init__(self, map: BpfMap, entries: Iterable[SameFile], warn: Callable[[str], None]) -> None:
+        self._map = map
+        self._warn = warn
+        self._entries = [(entry.test, entry.path, int.from_bytes(entry.selectors, "little")) for entry in entries]
+        self._found: dict[RootId, dict[str, set[Identity]]] = {}
+        self._rechecks = Rechecks[RootId]()
+        self._written: dict[tuple[int, Identity], int] = {}
+
+    def turn(self, roots: Mapping[RootId, Sequence[int]]) -> None:
+        """Searches roots that are new, or were not searched for a while. `roots`: the processes of each."""
+        for gone in self._found.keys() - roots.keys():
+            del self._found[gone]
+        for root in self._rechecks.due(roots.keys()):
+            known = self._found.setdefault(root, {})
+            for path in {path for _, path, _ in self._entries}:
+                if (identity := identity_of(roots[root], path)) is not None:
+                    known.setdefault(path, set()).add(identity)
+        self._write()
+
+    def _write(self) -> None:
+        wanted: dict[tuple[int, Identity], int] = {}
+        for test, path, selectors in self._entries:
+            for known in self._found.values():
+                for identity in known.get(path, ()):
+                    wanted[test, identity] = wanted.get((test, identity), 0) | selectors
+        for key in self._written.keys() - wanted.keys():
+            self._map.remove(_key(*key))
+            del self._written[key]
+        try:
+            for key, selectors in wanted.items():
+                if self._written.get(key) != selectors:
+                    self._map.put(_key(*key), selectors.to_bytes(self._map.value_size, "little"))
+                    self._written[key] = selectors
+        except Failure as failure:  # such as a full map; the next turn tries again
+            self._warn(f"files of policies are not compared in some containers: {failure}")
+
+
+def identity_of(pids: Sequence[int], path: str) -> Identity | None:
+    """Returns the identity of the file that these processes have at a path. None if there is no file, if all of the
+    processes have ended, or if the file may be served by FUSE (host/foreign_files.py)."""
+    try:
+        return through_one_of(pids, lambda pid: identity_inside(pid, path))
+    except OSError:
+        return None
+
+
+def _key(test: int, identity: Identity) -> bytes:
+    """Returns a `struct policy_number_key`."""
+    return struct.pack("<IIQ", test, *identity)
+
+
+# Probes of policies in programs: a function, an offset, or a static probe (USDT) of a file given by its path.
+#
+# The path is looked up in the file system of each container, and of the node, whether or not a process runs the file
+# yet, so that later processes are probed from their first instruction. If another function may run in place of the
+# probed one (`instead`), the program gets its distance in each file before the probe is set. The trap: containers of
+# one image share a file below their file systems; RealFiles finds it, and the probe is attached there.
+
 
 _PATIENCE = 2.0
 """Seconds until a missing file is reported."""

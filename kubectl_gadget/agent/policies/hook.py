@@ -15,21 +15,18 @@ from kubectl_gadget.agent.bpf.links import MappingEvents, wait_for_programs
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, SyscallObject
-from kubectl_gadget.agent.kernel import attach_ways, tracepoint_format
-from kubectl_gadget.agent.kernel.kernel_hooks import hookable_functions
-from kubectl_gadget.agent.policies.hooks import slot_types
-from kubectl_gadget.agent.policies.hooks.followed_files import MAPS as FOLLOWED_MAPS
-from kubectl_gadget.agent.policies.hooks.same_files import SameFiles
-from kubectl_gadget.agent.policies.hooks.uprobe_targets import UprobeTargets
+from kubectl_gadget.agent.kernel import hooks
+from kubectl_gadget.agent.kernel.hooks import hookable_functions
+from kubectl_gadget.agent.policies.files import RealFiles, SameFiles, UprobeTargets
 from kubectl_gadget.agent.policies.scopes import Applicable
-from kubectl_gadget.agent.symbols.real_files import RealFiles
+from kubectl_gadget.agent.policies.slots import SLOT_BYTES, is_field, place_fields, resolve
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import Skipped
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, Resolve, Way
 
 SHARED = (
     *("gadget_events", "gadget_cpus", "gadget_shares", "policy_containers", "policy_memory", "policy_processes"),
-    *("gadget_stacks", "policy_sockets", *FOLLOWED_MAPS),
+    *("gadget_stacks", "policy_sockets", "gadget_followed", "gadget_followed_count"),
 )
 COUNTS = ("runs", "overridden", "signalled", "limited", "not evaluated", "set", "unset")
 """enum policy_count."""
@@ -136,7 +133,7 @@ class PolicyHook:
     @property
     def hook(self) -> str:
         """The name in STARTED: "lsm/file_open"."""
-        return attach_ways.name_of(self.way)
+        return hooks.name_of(self.way)
 
     def load(self, elf: bytes, loaded: BpfObject | None, twin: "PolicyHook | None" = None) -> bool:
         """Loads and attaches the hook. `loaded` is an object that was loaded before; `twin` a hook with the same
@@ -144,11 +141,11 @@ class PolicyHook:
         needless = []
         for way in self.spec.ways:
             try:
-                attach_ways.check(way)
+                hooks.check(way)
                 self._try(way, elf, loaded, twin.object if twin else None)
             except (AgentError, Failure) as refused:
-                self.skipped.append(Skipped(program=attach_ways.name_of(way), why=attach_ways.why(way, refused)))
-                needless.append(isinstance(refused, attach_ways.NoSuchCallsError))
+                self.skipped.append(Skipped(program=hooks.name_of(way), why=hooks.why(way, refused)))
+                needless.append(isinstance(refused, hooks.NoSuchCallsError))
             else:
                 self.way = way
                 return True
@@ -160,7 +157,7 @@ class PolicyHook:
 
     def _remedy(self) -> str | None:
         """Returns the remedies that help here: policies without such a way, or with a way that this kernel accepts."""
-        helping = (one.text for one in self.spec.remedies if not one.ways or attach_ways.try_all(one.ways).way)
+        helping = (one.text for one in self.spec.remedies if not one.ways or hooks.try_all(one.ways).way)
         return "; or ".join(helping) or None
 
     def has_tables_of(self, other: PolicyHookSpec) -> bool:
@@ -172,7 +169,7 @@ class PolicyHook:
         functions = None
         if self.spec.functions is not None:
             functions = hookable_functions(self.spec.functions)
-        object = attach_ways.open_object(elf, "policy", way, self._calls)
+        object = hooks.open_object(elf, "policy", way, self._calls)
         probes = None
         with ExitStack() as undo:
             undo.callback(object.close)
@@ -182,7 +179,7 @@ class PolicyHook:
             if loaded is not None:
                 share(object, loaded)
             tables = _tables(self.spec.tables)
-            if way.program == attach_ways.SLEEPABLE:
+            if way.program == hooks.SLEEPABLE:
                 tables |= self._try_lengths(object, tables.get("policy_prefixes", b""))
             self._resize(object, tables)
             if twin:
@@ -190,7 +187,7 @@ class PolicyHook:
                 tables = {}
             if functions:
                 object.required_map(_FUNCTIONS).resize(len(functions))
-            attach_ways.set_target(object, way)
+            hooks.set_target(object, way)
             if way.place is not None:
                 probes = UprobeTargets(object, programs, way.place, self._real_files(), self._warn)
                 probes.prepare()
@@ -204,7 +201,7 @@ class PolicyHook:
             for name in () if twin else _WRITTEN_ONCE:
                 object.required_map(name).freeze()
             if way.place is None:  # otherwise attached to files as they are found (uprobe_targets.py)
-                attach_ways.attach(object, way, functions)
+                hooks.attach(object, way, functions)
             if self.spec.mappings:
                 self._mappings = MappingEvents()
             undo.pop_all()
@@ -225,14 +222,14 @@ class PolicyHook:
         """Resolves struct members in slots, where this kernel has them."""
         entries: Sequence[Resolve] = self.spec.resolve
         slots = way.variables.get("policy_slots")
-        if not isinstance(slots, bytes) or len(slots) % slot_types.SLOT_BYTES:
+        if not isinstance(slots, bytes) or len(slots) % SLOT_BYTES:
             raise FrameError(f"RUN: {self.name} has a way without `policy_slots`")
         if way.record:
-            compared = {one.slot: one.compared for one in entries if tracepoint_format.is_field(one)}
-            slots = tracepoint_format.place(slots, way.target, compared)
-            entries = [one for one in entries if not tracepoint_format.is_field(one)]
+            compared = {one.slot: one.compared for one in entries if is_field(one)}
+            slots = place_fields(slots, way.target, compared)
+            entries = [one for one in entries if not is_field(one)]
         if entries:
-            slots = slot_types.resolve(slots, entries, way)
+            slots = resolve(slots, entries, way)
         object.set_constant("policy_slots", slots)
 
     def _resize(self, object: BpfObject, tables: dict[str, bytes]) -> None:
