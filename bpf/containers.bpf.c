@@ -28,7 +28,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Read by kubectl_gadget/agent/containers/cgroup_watcher.py. Not sent through gadget_emit(), since each record must
+/* Read by kubectl_gadget/agent/containers/container_programs.py. Not sent through gadget_emit(), since each record must
  * wake the agent. */
 struct cgroup_change {
 	__u64 cgroup;
@@ -116,7 +116,7 @@ struct {
 	__type(value, __u64);
 } origins SEC(".maps");
 
-/* Read by kubectl_gadget/agent/containers/moved_processes.py. */
+/* Read by kubectl_gadget/agent/containers/container_programs.py. */
 struct process_found {
 	__u64 started;
 	/* 0: no container. */

@@ -17,7 +17,7 @@ from typing import NoReturn, TextIO
 
 from kubectl_gadget.agent.bpf.kernel_types import forget_kernel
 from kubectl_gadget.agent.bpf.links import NO_FTRACE
-from kubectl_gadget.agent.containers.moved_processes import ELSEWHERE
+from kubectl_gadget.agent.containers.container_programs import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import in_force

@@ -1,6 +1,6 @@
 """Which processes of no container's cgroup are a container's all the same: by the namespaces of its first process."""
 
-from kubectl_gadget.agent.containers.moved_processes import MovedProcess, elsewhere
+from kubectl_gadget.agent.containers.container_programs import MovedProcess, elsewhere
 
 NODE_PIDS, NODE_MOUNTS = 100, 200
 OWN = MovedProcess(10, 7, 1000, 1, 101, 201, NODE_MOUNTS, NODE_PIDS)

@@ -3,7 +3,7 @@
 import pytest
 
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerSelection
+from kubectl_gadget.agent.containers.tracking import UNWANTED, UNWANTED_HOST, WANTED, WANTED_HOST, ContainerSelection
 from kubectl_gadget.errors import FrameError
 from tests.messages import filter_spec
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers import identity
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.containers.verdicts import ContainerSelection
+from kubectl_gadget.agent.containers.tracking import Containers, ContainerSelection
 from kubectl_gadget.agent.session.session import Session
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.wire.client_messages import FilterSpec

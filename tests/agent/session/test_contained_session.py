@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_gadget import gadgets
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.agent.containers.verdicts import UNWANTED, UNWANTED_HOST, WANTED, ContainerSelection
+from kubectl_gadget.agent.containers.tracking import UNWANTED, UNWANTED_HOST, WANTED, ContainerSelection
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session import contained_session
 from kubectl_gadget.agent.session.contained_session import Catalogue, take_place
