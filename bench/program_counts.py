@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from kubectl_gadget.agent.answers.bpf_programs import KernelObjects
 from kubectl_gadget.agent.bpf.object import BpfObject, own_elf
 from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.sources.samplers import KernelObjects
 
 _NOTHING = "on_sys_exit"
 _CALLS = 100_000

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * Finds the maps `gadget_refused` of this node, for the agent, which fills `gadget_refusals` with them
- * (kubectl_gadget/agent/answers/network_refusals.py). Emits the id of each as a __u32.
+ * (kubectl_gadget/agent/sources/shared_maps.py). Emits the id of each as a __u32.
  *
  * Hook: an iterator over all maps, since listing maps with bpf(2) requires CAP_SYS_ADMIN.
  */

@@ -2,7 +2,7 @@
 /*
  * snapshot mounts: a `struct snapshot_mounts` for each mount of each mount namespace, once. There is no program, since
  * the kernel has no iterator over mounts: the agent makes the rows from /proc/PID/mountinfo
- * (kubectl_gadget/agent/answers/mounts.py).
+ * (kubectl_gadget/agent/sources/samplers.py).
  */
 #include <gadget/output.h>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * top bpf: how often each BPF program of the node ran, and for how long. There is no program, since it would count
- * itself: the agent enables the kernel's own statistics and reads them (kubectl_gadget/agent/answers/bpf_programs.py).
+ * itself: the agent enables the kernel's own statistics and reads them (kubectl_gadget/agent/sources/samplers.py).
  */
 #include <gadget/totals.h>
 

@@ -2,7 +2,7 @@
 /*
  * top pod: adds up, for each cgroup, what the cgroup's files do not report: files opened, programs started, bytes sent
  * and received. The agent adds the rest, from cpu.stat, memory.current and similar files
- * (kubectl_gadget/agent/answers/cgroup_usage.py).
+ * (kubectl_gadget/agent/sources/samplers.py).
  *
  * Hooks: the exits of open's system calls, sched_process_exec, and cgroup_skb, whose packets belong to the socket's
  * cgroup.

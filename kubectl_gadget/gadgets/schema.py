@@ -233,7 +233,7 @@ class AgentSide:
     libraries: tuple[Library, ...] = ()
     """targets of the uprobe programs"""
     sampler: str = ""
-    """the agent's sampler that reads rows from the node itself (agent/answers/samplers.py)"""
+    """the agent's sampler that reads rows from the node itself (agent/sources/samplers.py)"""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
-from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.source import NodeContext
 
 
 class NoContainers:

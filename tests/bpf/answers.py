@@ -7,10 +7,10 @@ with Answers("top_file") as top:
 
 from typing import Any
 
-from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf.maps import CpuCounters
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.sources.samplers import Sampled
 from kubectl_gadget.agent.sources.snapshot import Iterators
 from kubectl_gadget.agent.sources.top import Totals
 from kubectl_gadget.run import request

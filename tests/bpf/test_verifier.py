@@ -12,8 +12,8 @@ import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import BpfObject, own_elf, program_info
-from kubectl_gadget.agent.containers.descendants import Descendants
 from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.sources.shared_maps import Descendants
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets.load import load_gadget, load_index
 from kubectl_gadget.policies.read.policy_files import parse_policies

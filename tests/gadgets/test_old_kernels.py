@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs import reference
-from kubectl_gadget.agent.kernel.old_instructions import without_compare_and_swap
+from kubectl_gadget.agent.sources.gadget_programs import without_compare_and_swap
 from kubectl_gadget.gadgets.load import load_gadget
 from tests.gadgets.stack_use import needs_of
 

@@ -3,7 +3,7 @@
  * A flight recorder: the latest records of each cgroup are kept in memory until they are requested.
  *
  * A recording is an array in which new records overwrite the oldest. The agent creates the recordings
- * (agent/answers/flight_recorder.py) and puts the indexes of spare ones into a queue; the first record of a cgroup
+ * (agent/sources/recorder.py) and puts the indexes of spare ones into a queue; the first record of a cgroup
  * takes one from there, so nothing waits for the agent. A trigger causes a recording to be shown, and takes another one
  * for the following records. The agent reads a recording only after it has replaced it with another one: the kernel
  * returns from that update when no program can still be writing (maybe_wait_bpf_programs() of kernel/bpf/syscall.c,

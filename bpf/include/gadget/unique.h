@@ -12,7 +12,7 @@ const volatile bool gadget_unique = false;
 /*
  * Remembers up to ENTRIES keys; if there are more, the least recently used ones are forgotten. The kernel allocates all
  * entries at once, so without --unique the agent makes the map as small as possible
- * (kubectl_gadget/agent/sources/gadget_variables.py).
+ * (kubectl_gadget/agent/sources/gadget_programs.py).
  */
 #define GADGET_SEEN(KEY, ENTRIES)                                                                                      \
 	struct {                                                                                                       \

@@ -12,8 +12,8 @@ from contextlib import suppress
 from kubectl_gadget.agent.bpf.ring import framed
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.agent.sources.channel import Channel
-from kubectl_gadget.agent.sources.context import NodeContext
+from kubectl_gadget.agent.sources.output import Channel
+from kubectl_gadget.agent.sources.source import NodeContext
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
 from kubectl_gadget.wire.client_messages import Update

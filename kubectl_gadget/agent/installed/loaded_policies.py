@@ -18,8 +18,8 @@ from kubectl_gadget.agent.policies.files import RealFiles
 from kubectl_gadget.agent.policies.hook import PolicyHook
 from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet, load_hooks
 from kubectl_gadget.agent.policies.selector_profiles import Profiles
-from kubectl_gadget.agent.sources.context import NodeContext, Warnings
-from kubectl_gadget.agent.sources.events_output import EventsOutput
+from kubectl_gadget.agent.sources.output import EventsOutput
+from kubectl_gadget.agent.sources.source import NodeContext, Warnings
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec, Way
 
 

@@ -200,7 +200,7 @@ class PolicyHook:
                     names.set_text(number, function)
             for name in () if twin else _WRITTEN_ONCE:
                 object.required_map(name).freeze()
-            if way.place is None:  # otherwise attached to files as they are found (uprobe_targets.py)
+            if way.place is None:  # otherwise attached to files as they are found (UprobeTargets)
                 hooks.attach(object, way, functions)
             if self.spec.mappings:
                 self._mappings = MappingEvents()

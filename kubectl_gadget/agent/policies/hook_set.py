@@ -22,8 +22,8 @@ from kubectl_gadget.agent.host.foreign_files import FileSystems
 from kubectl_gadget.agent.kernel import refusal
 from kubectl_gadget.agent.policies.files import RealFiles, SameFiles, UprobeTargets
 from kubectl_gadget.agent.policies.hook import PolicyHook, put_all, share
-from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.events_output import EventsOutput, ring_bytes
+from kubectl_gadget.agent.sources.output import EventsOutput, ring_bytes
+from kubectl_gadget.agent.sources.source import NodeContext
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import StartedPrograms
 from kubectl_gadget.wire.policy_messages import PolicySpec

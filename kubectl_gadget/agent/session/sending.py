@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.sources.channel import Channel
-from kubectl_gadget.agent.sources.context import Callbacks
-from kubectl_gadget.agent.sources.source import Source
+from kubectl_gadget.agent.sources.output import Channel
+from kubectl_gadget.agent.sources.source import Callbacks, Source
 from kubectl_gadget.wire.agent_messages import ContainerChanges, encode_message
 
 

@@ -27,8 +27,7 @@ from kubectl_gadget.agent.session.declaration_check import check_declared
 from kubectl_gadget.agent.session.hello import hello
 from kubectl_gadget.agent.session.sending import Sender
 from kubectl_gadget.agent.session.start_sources import make_sources, node_context
-from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.source import Source
+from kubectl_gadget.agent.sources.source import NodeContext, Source
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire.agent_messages import (
     AgentMessage,
@@ -52,7 +51,7 @@ HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame after which a remote client counts as gone."""
 _BUSY_TURN, _LONGEST_REST = 0.02, 0.4
 """Seconds between two checks of the rings when nothing wakes the session. At rest, only each ring's position is
-checked, until one was written to, or an idle source has to report (channel.py)."""
+checked, until one was written to, or an idle source has to report (Channel)."""
 _STATS_EVERY, _STATS_RESTS = 1.0, 10
 """Seconds between two STATS, or that many times the session's `rest` if that is longer: each STATS checks all links."""
 _FAREWELL = {

@@ -10,9 +10,8 @@ from importlib import import_module
 
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.gadget_variables import OWN_PROCESSES
-from kubectl_gadget.agent.sources.source import Source
+from kubectl_gadget.agent.sources.gadget_programs import OWN_PROCESSES
+from kubectl_gadget.agent.sources.source import NodeContext, Source
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, GadgetSpec
 
@@ -20,7 +19,7 @@ _CLASSES = {
     "stream": ("sources.stream", "StreamSource"),
     "snapshot": ("sources.snapshot", "SnapshotSource"),
     "top": ("sources.top", "TopSource"),
-    "recorder": ("sources.flight_recordings", "RecorderSource"),
+    "recorder": ("sources.recorder", "RecorderSource"),
     "policy": ("policies.policy_source", "PolicySource"),
     "installed": ("installed.installed_source", "InstalledSource"),
 }

@@ -1,21 +1,23 @@
-"""The programs of one gadget: how they are chosen, loaded and attached.
+"""The programs of one gadget: how they are chosen, loaded and attached, and what is set in its object before.
 
 For each entry of RUN's `programs`, the first set that this kernel loads and attaches is used. The trap: one refused
 program fails its whole object, so after a refusal the object is opened again with the next set.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.object import BpfObject
+from kubectl_gadget.agent.bpf.object import BpfObject, variable_bytes
 from kubectl_gadget.agent.bpf.syscall_programs import ALL, SyscallObject
+from kubectl_gadget.agent.elf import ElfFile, MemorySource
 from kubectl_gadget.agent.kernel import features, refusal
-from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.events_output import EventsOutput
-from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
+from kubectl_gadget.agent.sources.output import EventsOutput, ring_bytes
+from kubectl_gadget.agent.sources.shared_maps import DESCENDANTS, OF_DESCENDANTS, PID, REFUSALS, SharedMaps
+from kubectl_gadget.agent.sources.source import NodeContext
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import Skipped, StartedPrograms
@@ -23,6 +25,107 @@ from kubectl_gadget.wire.client_messages import GadgetSpec, ProgramChoice
 
 if TYPE_CHECKING:
     from kubectl_gadget.agent.symbols.uprobes import Uprobes
+
+
+OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
+"""Variables with the PIDs of processes that are left out."""
+# What is set in a gadget's object before it is loaded: RUN's `parameters`, the node's variables, and sizes of maps. The
+# trap: `globals`, the offsets of variables, come from the client, so an offset outside of .rodata is refused.
+
+_FREQUENCY = "gadget_frequency"
+"""The variable with the sampling frequency of perf event programs."""
+_MOST_OFTEN = 10_000
+_UNIQUE, _SEEN = "gadget_unique", "gadget_seen"
+"""The variable of --unique, and the map that programs use only with it (bpf/include/gadget/unique.h)."""
+_FILTERS = "gadget_filter_"
+"""Prefix of the filters that all gadgets have."""
+
+
+class GadgetVariables:
+    """The variables of one gadget. `spec` is its entry in RUN; `of_node` has values for gadget_node_… variables."""
+
+    def __init__(self, spec: GadgetSpec, of_node: Mapping[str, int]) -> None:
+        self.of_node = dict(of_node)
+        self._name = spec.name
+        self._places = spec.globals
+        self._parameters = spec.parameters
+        self._ring_bytes = spec.ring_bytes
+        self._map_entries = spec.map_entries
+        self.filters = {name: value for name, value in spec.parameters.items() if name.startswith(_FILTERS)}
+        """which processes the gadget follows, by variable"""
+
+    def frequency(self) -> int:
+        """Returns the sampling frequency of perf event programs, per second. Raises AgentError."""
+        frequency = self._parameters.get(_FREQUENCY, 1)
+        if not isinstance(frequency, int) or not 1 <= frequency <= _MOST_OFTEN:
+            what = f"gadget {self._name}: {frequency!r} samples per second are not possible"
+            raise AgentError(what, f"1 to {_MOST_OFTEN}, such as 99")
+        return frequency
+
+    def set(self, object: BpfObject) -> None:
+        """Sets all values. Raises AgentError when the object does not have a parameter, or a value does not fit."""
+        node = self.of_node | {"gadget_ring_wake_bytes": ring_bytes(self._ring_bytes) // 4}
+        values = {name: value for name, value in node.items() if name in self._places}
+        if (chosen := self._parameters.get(PID)) and chosen in [values.get(name) for name in OWN_PROCESSES]:
+            values |= dict.fromkeys(values.keys() & set(OWN_PROCESSES), 0)  # the user requested this process by its PID
+        for name, value in {**self._parameters, **values}.items():
+            if name not in self._places:
+                raise AgentError(f"gadget {self._name} has no parameter {name}")
+            place = self._places[name]
+            try:
+                object.set_variable(place.offset, variable_bytes(value, place.size))
+            except (ValueError, OverflowError, UnicodeError) as error:
+                raise AgentError(f"gadget {self._name}: parameter {name} cannot be {value!r}: {error}") from None
+
+    def resize_maps(self, object: BpfObject) -> None:
+        """Sets the sizes of hashes, of the ring, and of the per-CPU counters."""
+        if self._map_entries:
+            object.resize_hashes(self._map_entries)
+        if (seen := object.map(_SEEN)) and not self._parameters.get(_UNIQUE):
+            seen.resize(1)
+        if events := object.map("gadget_events"):
+            events.resize(ring_bytes(self._ring_bytes))
+        if cpus := object.map("gadget_cpus"):
+            cpus.resize(libbpf.load().call("libbpf_num_possible_cpus"))
+
+    def share_maps(self, object: BpfObject, maps: SharedMaps) -> None:
+        """Makes the object use the session's maps that it has. Raises AgentError."""
+        object.reuse(maps.of_containers)
+        if self._parameters.get(OF_DESCENDANTS) and (chosen := object.map(DESCENDANTS)):
+            pid = self._parameters.get(PID, 0)
+            if not isinstance(pid, int):
+                raise AgentError(f"gadget {self._name}: parameter {PID} cannot be {pid!r}")
+            chosen.reuse(maps.descendants(pid))
+        if (refusals := object.map(REFUSALS)) and (fd := maps.refusals()) is not None:
+            refusals.reuse(fd)
+
+
+# Makes objects loadable before Linux 5.12, whose BPF has no atomic instruction except addition.
+#
+# Gadgets that load there use compare-and-swap only where losing a race is harmless: for the maximum of a histogram,
+# which another CPU may then lower, and for the time of a report, which two CPUs may then send. The trap: that
+# verifier refuses the instruction even where it is never reached.
+
+
+_EXECUTABLE = 4
+"""Of a section's flags."""
+_ATOMIC_8_BYTES, _COMPARE_AND_SWAP = 0xDB, 0xF1
+_STORE_8_BYTES = 0x7B
+
+
+def without_compare_and_swap(elf: bytes) -> bytes:
+    """Returns the object with each compare-and-swap of 8 bytes replaced by a store. The register for its result keeps
+    the expected value, as if the swap had succeeded."""
+    changed = bytearray(elf)
+    for one in ElfFile(MemorySource(elf)).sections:
+        for at in range(one.offset, one.offset + one.size, 8) if one.flags & _EXECUTABLE else ():
+            if elf[at] == _ATOMIC_8_BYTES and elf[at + 4] == _COMPARE_AND_SWAP:
+                changed[at] = _STORE_8_BYTES
+                changed[at + 4] = 0
+    return bytes(changed)
+
+
+# The programs.
 
 
 class _Choice:
@@ -140,12 +243,9 @@ class GadgetPrograms:
                 program = program or refusal.failed_program(failure.log)
                 section = object.section(program) if program in object.program_names else ""
                 resources.close()
-                if refusal.lacks_atomics(failure):
-                    from kubectl_gadget.agent.kernel.old_instructions import without_compare_and_swap
-
-                    if (elf := without_compare_and_swap(self._elf)) != self._elf:
-                        self._elf = elf
-                        return False
+                if refusal.lacks_atomics(failure) and (elf := without_compare_and_swap(self._elf)) != self._elf:
+                    self._elf = elf
+                    return False
                 self._refused(program, failure, features.lacking(section.partition("/")[0]))
                 return False
             self._resources = resources.pop_all()

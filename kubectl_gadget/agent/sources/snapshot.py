@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
-from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.host import procfs
-from kubectl_gadget.agent.sources.events_output import EventsOutput
-from kubectl_gadget.agent.sources.pieces_source import PiecesSource
+from kubectl_gadget.agent.sources.gadget_source import PiecesSource
+from kubectl_gadget.agent.sources.output import EventsOutput
+from kubectl_gadget.agent.sources.samplers import Sampled
 
 _OF_NAMESPACES = frozenset({"iter/tcp", "iter/udp", "iter/unix", "iter/netlink"})
 _NEWNET = 0x40000000

@@ -1,16 +1,122 @@
-"""The interface between a session and each gadget that it runs, whatever its kind (session/start_sources.py).
+"""What a session and its sources know of each other: the interface of every source, and the context that it gets.
 
-A source is attached when its constructor returns; the constructor gets everything that the source needs (context.py).
+A source is attached when its constructor returns; the constructor gets everything that the source needs (NodeContext).
 The session then calls settle() and send() in turns (session/sending.py). At its end it calls detach(), then settle()
 and send() until the source is empty, then close(). The trap: no event may be sent before its container's name, so
 send() sends only what settle() found in the same turn.
 """
 
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
-from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher, SocketOwners
+from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
+from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.sources.output import Channel
+from kubectl_gadget.agent.sources.shared_maps import SharedMaps
+from kubectl_gadget.agent.symbols.gadget_stacks import Symbols
 from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
 from kubectl_gadget.wire.client_messages import Update
+
+# The context of the sources, passed to their constructors. Sources are made while another thread writes to the pipe
+# (session/client_streams.py), so warnings for the user are collected here, and the session's own thread sends them.
+
+_MOST_WARNINGS = 256
+"""Warnings that are kept while the client reads nothing. Later ones are counted."""
+_MOST_KNOWN = 4096
+"""Warnings that are remembered, so that none is repeated."""
+
+
+class Warnings:
+    """Texts for the user that were not sent yet, in order and each once; then, how many were dropped."""
+
+    def __init__(self) -> None:
+        self._texts: deque[str] = deque()
+        self._known: set[str] = set()
+        self._dropped = 0
+
+    def add(self, text: str) -> None:
+        if text in self._known:
+            return
+        if len(self._texts) >= _MOST_WARNINGS:
+            self._dropped += 1
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known.add(text)
+        self._texts.append(text)
+
+    def take(self) -> str | None:
+        """Removes and returns the oldest text, or None."""
+        if self._texts:
+            return self._texts.popleft()
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            return f"{dropped} more warnings were dropped, some perhaps repeated: they came faster than they were read"
+        return None
+
+    def take_all(self) -> list[str]:
+        """Removes and returns all texts."""
+        return list(iter(self.take, None))
+
+
+class Callbacks:
+    """Functions of sources that the session calls, in addition to the methods of every source (source.py)."""
+
+    def __init__(self) -> None:
+        self.each_turn: list[Callable[[float], None]] = []
+        """Called after each turn with time.monotonic(), until sources are detached."""
+        self.show: list[Callable[[], None]] = []
+        """Called for SHOW: the user requests what was recorded so far."""
+        self.removed: list[Callable[[Sequence[int]], None]] = []
+        """Called with the ids of removed cgroups, once all their events have been sent."""
+        self.after_last: list[Callable[[], None]] = []
+        """Called after the last event was sent."""
+
+    def turn(self, now: float) -> None:
+        for call in self.each_turn:
+            call(now)
+
+
+class NodeContext:
+    """The context of one session, or of the process that keeps installed policies in force. `wants_cgroup` says whether
+    processes of a cgroup matter, by its path in /proc/PID/cgroup. `variables` are values for variables that begin with
+    gadget_node_, beside those of `containers`, and `own_processes` variables with the PIDs of processes whose events
+    gadgets leave out."""
+
+    def __init__(
+        self,
+        containers: Containers,
+        wants_cgroup: Callable[[str], bool],
+        variables: Mapping[str, int] = MappingProxyType({}),
+        own_processes: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self.containers = containers
+        self.wants_cgroup = wants_cgroup
+        self.variables = {**containers.variables(), **variables}
+        self.own_processes = own_processes
+        self.warnings = Warnings()
+        self.maps = SharedMaps(containers.shared, self.variables["gadget_node_pid_level"], self.warnings.add)
+        self.symbols = Symbols()
+        self.calls = SyscallDispatcher()
+        """calls the programs that follow single system calls"""
+        self.packets = PacketDispatcher()
+        """calls the programs for packets, if several gadgets have some"""
+        self.owners = SocketOwners()
+        """lets one gadget keep the owners of sockets for all"""
+        self.callbacks = Callbacks()
+
+    def close(self) -> None:
+        """Call it after the sources are closed. Does not close the containers."""
+        self.calls.close()
+        self.packets.close()
+        self.symbols.close()
+        self.maps.close()
+
+
+# The interface of every source, whatever its kind (session/start_sources.py).
 
 
 class Source(Protocol):
@@ -29,7 +135,7 @@ class Source(Protocol):
     @property
     def is_quiet(self) -> bool:
         """Whether nothing has arrived since settle(); cheap to ask. While it is true, and before `due`, settle() and
-        send() need not be called, except for the reports of idle sources (channel.py)."""
+        send() need not be called, except for the reports of idle sources (Channel)."""
 
     def started(self) -> StartedGadget:
         """Returns its entry in STARTED: which programs were chosen, where they are attached, what was skipped."""

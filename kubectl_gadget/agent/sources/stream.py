@@ -3,9 +3,9 @@
 import math
 
 from kubectl_gadget.agent.bpf.object import BY_HAND, BpfObject
-from kubectl_gadget.agent.sources.channel import Channel
-from kubectl_gadget.agent.sources.context import NodeContext
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.agent.sources.output import Channel
+from kubectl_gadget.agent.sources.source import NodeContext
 from kubectl_gadget.wire.client_messages import GadgetSpec
 
 _WALK_SECONDS = 1.0

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from kubectl_gadget.agent.answers.samplers import Sampled
 from kubectl_gadget.agent.bpf.maps import Batches, BpfMap
 from kubectl_gadget.agent.bpf.object import BY_HAND, BpfObject
-from kubectl_gadget.agent.sources.context import NodeContext
-from kubectl_gadget.agent.sources.events_output import EventsOutput
-from kubectl_gadget.agent.sources.pieces_source import PiecesSource
+from kubectl_gadget.agent.sources.gadget_source import PiecesSource
+from kubectl_gadget.agent.sources.output import EventsOutput
+from kubectl_gadget.agent.sources.samplers import Sampled
+from kubectl_gadget.agent.sources.source import NodeContext
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import GadgetSpec
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kubectl_gadget.agent.session.session import Session
-from kubectl_gadget.agent.sources.context import Callbacks, Warnings
+from kubectl_gadget.agent.sources.source import Callbacks, Warnings
 from kubectl_gadget.wire.agent_messages import GadgetStats
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from kubectl_gadget.agent.pipe import FramePipe
 from kubectl_gadget.agent.session.sending import Sender
-from kubectl_gadget.agent.sources.channel import Channel
-from kubectl_gadget.agent.sources.context import Callbacks
-from kubectl_gadget.agent.sources.source import Source
+from kubectl_gadget.agent.sources.output import Channel
+from kubectl_gadget.agent.sources.source import Callbacks, Source
 
 
 class Scripted:

@@ -1,17 +1,23 @@
 """Choosing programs, parameters, and the errors when the kernel refuses."""
 
+import os
 import re
 from typing import Any
 
 import pytest
 
 from kubectl_gadget.agent.bpf.object import variable_bytes
-from kubectl_gadget.agent.sources.events_output import ring_bytes
+from kubectl_gadget.agent.sources.gadget_programs import without_compare_and_swap
+from kubectl_gadget.agent.sources.output import ring_bytes
 from kubectl_gadget.errors import AgentError
+from kubectl_gadget.gadgets.load import object_bytes
 from kubectl_gadget.wire.frames import FrameType, encode
 from tests.agent.client import Client
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records
+from tests.bpf import deeds
+from tests.bpf.answers import Answers
+from tests.bpf.test_profile_syscall import CALL, FIFO
 
 
 def failure_of(client: Client, opens: Compiled, description: dict[str, Any]) -> dict[str, str]:
@@ -144,3 +150,33 @@ def test_parameters_lie_in_memory_as_c_has_them() -> None:
     assert variable_bytes(True, 1) == b"\1"
     assert variable_bytes("vi", 4) == b"vi\0\0"
     assert variable_bytes(b"\0\xff", 4) == b"\0\xff\0\0"
+
+
+# Objects without compare-and-swap, for kernels before Linux 5.12.
+
+
+MACHINE = os.uname().machine
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_compare_and_swap_becomes_a_store_and_nothing_else_changes(machine: str) -> None:
+    elf = object_bytes("profile_syscall", machine)
+    changed = without_compare_and_swap(elf)
+    differing = [at for at, (old, new) in enumerate(zip(elf, changed, strict=True)) if old != new]
+    assert differing
+    assert {(elf[at], changed[at]) for at in differing} == {(0xDB, 0x7B), (0xF1, 0)}
+    assert without_compare_and_swap(changed) == changed
+
+
+@pytest.mark.bpf
+def test_a_histogram_has_its_maximum() -> None:
+    profile = Answers("profile_syscall", pid=os.getpid())
+    profile._elf = without_compare_and_swap(profile._elf)
+    with profile:
+        for _ in range(1009):
+            deeds.syscall(CALL, FIFO)
+        records = profile.take()
+    (record,) = [record for record in records if record["syscall"] == CALL]
+    assert record["count"] == sum(record["buckets"]) == 1009
+    assert 0 < record["max"] <= record["total"]
+    assert record["total"] <= 1009 * record["max"]

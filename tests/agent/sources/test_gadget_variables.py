@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.sources.gadget_variables import GadgetVariables
+from kubectl_gadget.agent.sources.gadget_programs import GadgetVariables
 from kubectl_gadget.gadgets.load import load_gadget, object_bytes
 from kubectl_gadget.run.request import build
 from kubectl_gadget.run.run_options import GadgetRun

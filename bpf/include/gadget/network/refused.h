@@ -4,7 +4,7 @@
  *
  * Each agent that enforces network policies has a map `gadget_refused`. An agent that reports reasons has a map of
  * maps, `gadget_refusals`, which it fills with the maps of all enforcing agents
- * (kubectl_gadget/agent/answers/network_refusals.py). A refusal is recorded before it takes effect, so it is there when
+ * (kubectl_gadget/agent/sources/shared_maps.py). A refusal is recorded before it takes effect, so it is there when
  * its effect is seen. The trap: a later packet with the same key may be dropped for another reason, so only a recent
  * entry counts.
  */

@@ -1,6 +1,6 @@
 """Warnings of sources: kept until they can be sent, but not without end."""
 
-from kubectl_gadget.agent.sources.context import Warnings
+from kubectl_gadget.agent.sources.source import Warnings
 
 
 def test_warnings_come_in_their_order_and_once() -> None:

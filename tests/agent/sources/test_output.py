@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.sources.channel import Channel
+from kubectl_gadget.agent.sources.output import Channel
 
 
 class Settled:

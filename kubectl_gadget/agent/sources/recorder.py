@@ -1,4 +1,6 @@
-"""Flight recordings, kept by BPF programs (bpf/include/gadget/recorder.h) and taken when a trigger asks for them.
+"""Kind `recorder`: flight recordings, sent at a crash, at SHOW, or at the end of a container or of the session.
+
+They are kept by BPF programs (bpf/include/gadget/recorder.h) and taken when a trigger asks for them.
 
 Each cgroup has a recording, an array that is mapped and read here without a system call per record. The agent makes
 spare ones in advance, so that a new container is recorded from its first call on. The trap: a recording may be read
@@ -7,10 +9,12 @@ one.
 """
 
 import ctypes
+import math
 import mmap
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 
 from kubectl_gadget.agent.bpf import libbpf
@@ -18,8 +22,11 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import ARRAY, make_map
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.bpf.ring import Ring, framed, records
-from kubectl_gadget.errors import AgentError
-from kubectl_gadget.wire.client_messages import RecorderSpec
+from kubectl_gadget.agent.sources.gadget_source import PiecesSource
+from kubectl_gadget.agent.sources.output import EventsOutput
+from kubectl_gadget.agent.sources.source import NodeContext
+from kubectl_gadget.errors import AgentError, FrameError
+from kubectl_gadget.wire.client_messages import GadgetSpec, RecorderSpec
 
 MOST_SPARES = 128
 """Spare recordings: the number of new containers and crashes until the agent has to make more."""
@@ -218,3 +225,49 @@ def prepare(object: BpfObject, spec: RecorderSpec) -> int:
     for name, entries in zip(_MAPS, (places, places, places - spares), strict=True):
         object.required_map(name).resize(entries)
     return recorded
+
+
+# The source.
+
+
+class RecorderSource(PiecesSource):
+    """Sends the recordings that were triggered or requested."""
+
+    _recorder: FlightRecorder
+    _record_bytes = 0
+    due = math.inf
+
+    def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
+        if spec.recorder is None:
+            raise FrameError(f"RUN: {spec.name} is a recorder without `recorder`")
+        self._wanted = spec.recorder
+        super().__init__(spec, elf, context)
+        context.callbacks.show.append(self._recorder.show)
+        context.callbacks.removed.append(self._recorder.removed)
+
+    def _prepare(self, object: BpfObject) -> None:
+        self._record_bytes = prepare(object, self._wanted)
+
+    def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
+        self._recorder = FlightRecorder(object, output.ring, self._wanted, self._record_bytes)
+        resources.callback(self._recorder.close)
+
+    def settle(self, is_blocked: bool) -> bool:
+        if not is_blocked:
+            for recording in self._recorder.take():
+                self._add([recording])
+        self._take_stacks()
+        return self._programs.output.ring.settle()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Never: containers use up spare recordings without waking the session."""
+        return False
+
+    @property
+    def empty(self) -> bool:
+        return super().empty and not len(self._programs.output.ring.batch())
+
+    def detach(self) -> None:
+        super().detach()
+        self._recorder.end()

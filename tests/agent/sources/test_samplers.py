@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kubectl_gadget.agent.answers.cgroup_usage import ContainerUsage, missing, read_usage
+from kubectl_gadget.agent.sources.samplers import ContainerUsage, read_usage, unknown_counts
 
 FILES = {
     "cpu.stat": "usage_usec 4711\nuser_usec 4000\nnr_throttled 3\nthrottled_usec 17\n",
@@ -45,8 +45,8 @@ def test_a_removed_cgroup_has_no_usage(tmp_path: Path) -> None:
 def test_missing_controllers_are_reported_with_the_values_that_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "cpu.pressure").write_text(FILES["cpu.pressure"])
     (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
-    assert list(missing(str(tmp_path))) == []
+    assert list(unknown_counts(str(tmp_path))) == []
     (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
-    (told,) = missing(str(tmp_path))
+    (told,) = unknown_counts(str(tmp_path))
     assert "memory and major faults, disk bytes" in told
     assert "lacks the controllers memory, io" in told
