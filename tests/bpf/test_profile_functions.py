@@ -11,8 +11,7 @@ import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.symbols.elf_functions import function_offsets, is_ifunc, matching_functions, nearest_functions
-from kubectl_gadget.agent.symbols.requested_functions import RequestedFunctions
-from kubectl_gadget.agent.symbols.uprobes import Uprobes
+from kubectl_gadget.agent.symbols.uprobes import RequestedFunctions, Uprobes
 from kubectl_gadget.wire.client_messages import Library
 from tests.bpf.answers import Answers
 

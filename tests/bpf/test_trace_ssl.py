@@ -13,9 +13,7 @@ import pytest
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.symbols.elf_functions import function_offsets
-from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
-from kubectl_gadget.agent.symbols.uprobe_links import has_multi
-from kubectl_gadget.agent.symbols.uprobes import Uprobes
+from kubectl_gadget.agent.symbols.uprobes import MappedFiles, Uprobes, has_multi
 from kubectl_gadget.wire.client_messages import Library
 from tests.bpf import map_shares
 from tests.bpf.tracer import Tracer
@@ -138,7 +136,7 @@ def test_a_file_of_which_one_place_cannot_be_followed_keeps_no_link(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Linux 6.6 each place has a link of its own."""
-    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobe_links.has_multi", lambda release: False)
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes.has_multi", lambda release: False)
     process = talker(certificate)
     with WithLibraries("trace_ssl", pid=process.pid) as tracer:
         while not any("libssl" in line for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()):

@@ -17,7 +17,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject, own_program
 from kubectl_gadget.agent.host.foreign_files import Rechecks, RootId, identity_inside, open_inside, through_one_of
-from kubectl_gadget.agent.symbols import uprobe_links
+from kubectl_gadget.agent.symbols import uprobes
 from kubectl_gadget.agent.symbols.elf_functions import address_offset, function_offsets, offset_address
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.policy_messages import ProbePlace, SameFile, Spot
@@ -195,7 +195,7 @@ class UprobeTargets:
         if self._instead:
             self._moves.resize(_MOST_MOVES)
         for program in self._programs:
-            uprobe_links.prepare(self._object, program)
+            uprobes.prepare_uprobes(self._object, program)
 
     def turn(self, roots: Mapping[RootId, Sequence[int]]) -> None:
         """Attaches to files that have appeared, and detaches when the last root with a file is gone. `roots`: the
@@ -298,7 +298,7 @@ class UprobeTargets:
                 self._moves.put(key, struct.pack("<q", move))
                 attached.moves.append(key)
             for program in self._programs:
-                attached.links += uprobe_links.attach(
+                attached.links += uprobes.attach_uprobes(
                     self._object, program, path, [offset], cookies, self._place.counter or 0
                 )
         except (Failure, AgentError, OSError):

@@ -1,9 +1,9 @@
 """Names of the functions at a process's addresses: from its mappings to files, from files to symbols.
 
-Files are opened through the process's own root, so each container uses its own. A name is given only if it is certain:
-the process must still run the program that the stack belongs to, and the file must be the one that is mapped. The
-traps: opening a file costs most, so processes of one mount namespace share open files; and most stacks are new, but not
-their frames, so frames are kept.
+Files are opened through the process's own root, so each container uses its own. A name is given only if it is
+certain: the process must still run the program that the stack belongs to, and the file must be the one that is
+mapped. The traps: opening a file costs most, so processes of one mount namespace share open files; and most stacks
+are new, but not their frames, so frames are kept.
 """
 
 import ctypes
@@ -11,16 +11,94 @@ import math
 import os
 import re
 import time
+import weakref
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from kubectl_gadget.agent.elf import FileSource, MemorySource, open_file
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.host.foreign_files import open_inside, open_link
 from kubectl_gadget.agent.symbols.elf_functions import ElfFunctions, Function
-from kubectl_gadget.agent.symbols.perf_map import PerfMap
 from kubectl_gadget.agent.symbols.process_mappings import Mapping, OpenMaps, ProcessMappings
+
+# /tmp/perf-PID.map: the functions that a just-in-time compiler (Node.js, Java, .NET, Python, …) reports.
+#
+# One line per function: start and length in hexadecimal digits, and the name. The trap: the path is inside the
+# container, which may be hostile: with links that lead out of it, pipes, file systems that never answer, or any number
+# of functions. So it is opened by host/foreign_files.py, which opens only regular files, and only the first lines are
+# read.
+
+_MOST_MAP_BYTES = 64 << 20
+_MOST_LINES, _MOST_LINE = 400_000, 4096
+"""Lines that are read, which take some 100 MB of memory, and bytes of one."""
+_MOST_IN_ALL = 256 << 20
+"""Memory for the maps of all processes. A process may use half of what the others leave, so that none takes all."""
+_PER_LINE = 200
+"""Bytes of memory that a line takes beside its text."""
+_maps: "weakref.WeakSet[PerfMap]" = weakref.WeakSet()
+
+
+class PerfMap:
+    """The map of one process; `refresh` reads the file again when it has changed."""
+
+    def __init__(self, pid: int, own_pid: int) -> None:
+        self._pid = pid
+        self._path = f"tmp/perf-{own_pid}.map"
+        self._seen: tuple[int, int] | None = None
+        self._starts: list[int] = []
+        self._functions: list[tuple[int, str]] = []
+        self._bytes = 0
+        _maps.add(self)
+
+    def refresh(self) -> None:
+        """Reads the file if it has changed. If it is gone or cannot be opened, the last content is kept."""
+        try:
+            fd = open_inside(self._pid, self._path)
+        except OSError:
+            return
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if (seen := (status.st_size, status.st_mtime_ns)) == self._seen:
+                return
+            self._seen = seen
+            self._parse(file)
+
+    def find(self, address: int) -> Function | None:
+        """Returns the function that was reported at this address."""
+        place = bisect_right(self._starts, address) - 1
+        if place < 0:
+            return None
+        length, name = self._functions[place]
+        offset = address - self._starts[place]
+        return Function(name, offset) if offset < length else None
+
+    def _parse(self, file: BinaryIO) -> None:
+        found: dict[int, tuple[int, str]] = {}
+        others = sum(one._bytes for one in _maps if one is not self)
+        room = max(0, (_MOST_IN_ALL - others) // 2)
+        left = _MOST_MAP_BYTES
+        self._bytes = 0
+        for _ in range(_MOST_LINES):
+            line = file.readline(min(left, _MOST_LINE))
+            if not line:
+                break
+            left -= len(line)
+            if self._bytes + len(line) + _PER_LINE > room:
+                break
+            self._bytes += len(line) + _PER_LINE
+            parts = line.split(None, 2)
+            try:
+                # A later line replaces an earlier one.
+                found[int(parts[0], 16)] = int(parts[1], 16), parts[2].rstrip(b"\r\n").decode(errors="replace")
+            except (ValueError, IndexError):
+                continue
+        self._starts = sorted(found)
+        self._functions = [found[start] for start in self._starts]
+
+
+# The symbols.
 
 UNKNOWN = "[unknown]"
 GONE = "process ended"

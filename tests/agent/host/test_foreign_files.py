@@ -24,7 +24,7 @@ from kubectl_gadget.agent.host.foreign_files import (
     through_one_of,
 )
 from kubectl_gadget.agent.policies.files import identity_of
-from kubectl_gadget.agent.symbols.mapped_files import MappedFiles
+from kubectl_gadget.agent.symbols.uprobes import MappedFiles
 from tests.bpf import fuse
 
 pytestmark = pytest.mark.root

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.symbols.mapped_files import MappedFile, MappedFiles
+from kubectl_gadget.agent.symbols.uprobes import MappedFile, MappedFiles
 from tests.bpf import fuse
 
 pytestmark = pytest.mark.root

@@ -6,8 +6,7 @@ from typing import Any, cast
 import pytest
 
 from kubectl_gadget.agent.symbols import uprobes
-from kubectl_gadget.agent.symbols.mapped_files import MappedFile
-from kubectl_gadget.agent.symbols.uprobes import Uprobes
+from kubectl_gadget.agent.symbols.uprobes import MappedFile, Uprobes
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.agent.host.foreign_files import open_link
-from kubectl_gadget.agent.symbols import perf_map, user_symbols
-from kubectl_gadget.agent.symbols.perf_map import PerfMap
+from kubectl_gadget.agent.symbols import user_symbols
 from kubectl_gadget.agent.symbols.process_mappings import start_of_stack
-from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, UserSymbols, own_vdso
+from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, PerfMap, UserSymbols, own_vdso
 from tests.agent.burners import WAYS, addresses, compile_burner
 
 MakeSymbols = Callable[[], UserSymbols]
@@ -212,7 +211,7 @@ def test_just_in_time_compilers_name_their_functions(tmp_path: Path) -> None:
 
 
 def test_of_a_perf_map_with_any_number_of_functions_only_the_first_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perf_map, "_MOST_LINES", 2)
+    monkeypatch.setattr(user_symbols, "_MOST_LINES", 2)
     path = Path(f"/tmp/perf-{os.getpid()}.map")
     path.write_text("1000 10 first\n2000 10 second\n3000 10 third\n")
     try:
@@ -225,7 +224,7 @@ def test_of_a_perf_map_with_any_number_of_functions_only_the_first_are_read(monk
 
 
 def test_the_perf_maps_of_all_processes_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perf_map, "_MOST_IN_ALL", 4 * (perf_map._PER_LINE + len("1000 10 first\n")))
+    monkeypatch.setattr(user_symbols, "_MOST_IN_ALL", 4 * (user_symbols._PER_LINE + len("1000 10 first\n")))
     path = Path(f"/tmp/perf-{os.getpid()}.map")
     path.write_text("1000 10 first\n2000 10 other\n3000 10 third\n")
     try:
