@@ -52,13 +52,13 @@ def main(arguments: list[str]) -> int:
 
             return guard.run(folder)
         case ["pins"]:
-            from kubectl_gadget.agent.installed import pin_commands
+            from kubectl_gadget.agent.installed import owners
 
-            return pin_commands.list_pins()
+            return owners.list_pins()
         case ["release", _, *_]:
-            from kubectl_gadget.agent.installed import pin_commands
+            from kubectl_gadget.agent.installed import owners
 
-            return pin_commands.run(arguments[1:])
+            return owners.release(arguments[1:])
         case ["probe"]:
             import json
 

@@ -1,18 +1,23 @@
 """The process that keeps installed policies in force: it reads them from the ConfigMap's file, and writes their events
 to its own standard output.
 
-The pod's main process starts it when there are policies to install (agent/pod/idle.py), and restarts it when it ends.
-Policies stay in force after its end, because they are pinned. The trap: the old set is removed while the new one is in
-force, so a set must not depend on anything of another one.
+The pod's main process starts it when there are policies to install (agent/pod/idle.py), and restarts it when it
+ends. Policies stay in force after its end, because they are pinned. The trap: the old set is removed while the new
+one is in force, so a set must not depend on anything of another one.
 """
 
+import io
 import json
 import os
+import re
 import select
 import signal
+import socket
 import sys
 import time
+import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NoReturn, TextIO
 
 from kubectl_gadget.agent.bpf.kernel_types import forget_kernel
@@ -21,18 +26,134 @@ from kubectl_gadget.agent.containers.container_programs import ELSEWHERE
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.installed import in_force
-from kubectl_gadget.agent.installed.feed import Feed
+from kubectl_gadget.agent.installed.feed import COMPLETE, EVENT, LOST, NUMBER, PATH, lock_state, write_state
 from kubectl_gadget.agent.installed.in_force import PoliciesInForce
-from kubectl_gadget.agent.installed.installed_file import NOTHING, read_installed, stamp
-from kubectl_gadget.agent.installed.installed_state import lock_state, write_state
 from kubectl_gadget.agent.installed.pins import Pins, PinsTakenError
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.policies.log import LoggedEvent, line
-from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire.agent_messages import ContainerNames, PoliciesState
 from kubectl_gadget.wire.client_messages import FilterSpec
-from kubectl_gadget.wire.policy_events import rfc3339
-from kubectl_gadget.wire.policy_messages import InstalledFile
+from kubectl_gadget.wire.message import parse
+from kubectl_gadget.wire.policy_events import event_spec, rfc3339
+from kubectl_gadget.wire.policy_messages import InstalledFile, PolicySpec
+from kubectl_gadget.wire.policy_record import FORMAT
+
+# The policies that should be in force on this node: a file in a ConfigMap, written by the client.
+#
+# The file is a zip with set.json and the engine's object for each architecture (docs/protocol.md, "Installed
+# policies"). The trap: a kubelet replaces a ConfigMap's files by swapping a symbolic link, so a file is never seen half
+# written, but it may be missing.
+
+FILE = "policies.zip"
+_MOST_BYTES = 64 << 20
+_OWNER = re.compile("[0-9A-Za-z-]{0,100}")
+"""It becomes part of a folder's name."""
+
+
+NOTHING = InstalledFile(
+    format=FORMAT, digest="", policies=(), spec=PolicySpec(name="policy", kind="policy", scopes=(), hooks=())
+)
+
+
+def stamp(folder: str) -> tuple[int, ...] | None:
+    """Returns a value that changes when the file does; None when there is no file."""
+    try:
+        found = os.stat(f"{folder}/{FILE}")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def read_installed(folder: str) -> tuple[InstalledFile, bytes]:
+    """Reads the file: its set.json, and the object for this machine. Without policies, or without a file, returns
+    NOTHING and no object. Raises AgentError when it is invalid."""
+    try:
+        with open(f"{folder}/{FILE}", "rb") as file:
+            data = file.read(_MOST_BYTES)
+    except FileNotFoundError:
+        return NOTHING, b""
+    except OSError as error:
+        raise AgentError(f"the installed policies cannot be read: {error.strerror}") from None
+    remedy = "install them again with a client of the agents' version"
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            value = parse(archive.read("set.json"))
+            if value.get("format") != FORMAT:
+                what = f"the installed policies have the format {value.get('format')!r}, not {FORMAT}"
+                raise AgentError(what, remedy)
+            found = InstalledFile.from_json(value, "set.json")
+            if not found.policies:
+                return NOTHING, b""
+            if not _OWNER.fullmatch(found.owner):
+                raise FrameError(f"`owner` {found.owner!r} is not a UID")
+            return found, archive.read(f"{os.uname().machine}.bpf.o")
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, FrameError) as error:
+        raise AgentError(f"the installed policies cannot be decoded: {error}", remedy) from None
+
+
+# Sends events to sessions in the same pod, in packets of feed.py. The trap: a slow session must not delay the log, so
+# events that its socket does not take are dropped and counted, and the count is sent to it.
+
+
+_SOCKET_BYTES = 4 << 20
+
+
+class Feed:
+    """The sending side, in the process of the policies."""
+
+    def __init__(self, path: str = PATH) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._socket.bind(path)
+        os.chmod(path, 0o600)
+        self._socket.listen()
+        self._sessions: dict[socket.socket, int] = {}
+        """with the number of events that each has lost"""
+
+    @property
+    def fd(self) -> int:
+        return self._socket.fileno()
+
+    def turn(self) -> bool:
+        """Accepts new sessions. Returns whether there are any."""
+        with suppress(BlockingIOError):
+            while True:
+                session, _ = self._socket.accept()
+                session.setblocking(False)
+                session.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+                self._sessions[session] = 0
+        return bool(self._sessions)
+
+    def send(self, logged: LoggedEvent) -> None:
+        if self._sessions:
+            self._send(EVENT + logged.record + json.dumps(event_spec(logged.event)).encode(), counts=True)
+
+    def complete(self, until: int) -> None:
+        """Reports that every event before this boot time, in ns, has been sent."""
+        self._send(COMPLETE + NUMBER.pack(until), counts=False)
+
+    def _send(self, packet: bytes, counts: bool) -> None:
+        for session, lost in list(self._sessions.items()):
+            try:
+                if lost:
+                    session.send(LOST + NUMBER.pack(lost))
+                    self._sessions[session] = 0
+                session.send(packet)
+            except BlockingIOError:
+                self._sessions[session] += counts
+            except OSError:
+                session.close()
+                del self._sessions[session]
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+        self._socket.close()
+
+
+# The process.
 
 _RETRIES = (0.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds until stopped policies are loaded again, by the number of failures; each attempt takes CPU time."""

@@ -1,33 +1,186 @@
 """One set of installed policies in force on this node: loaded here, or taken over from an agent that has ended.
 
-Its programs and maps are pinned (pins.py), so they outlive this process. The trap: while one set replaces another, both
-are in force, and only one of them reports a call that both see: the old one before the time `until`, the new one from
-then on.
+Its programs and maps are pinned (pins.py), so they outlive this process. The trap: while one set replaces another,
+both are in force, and only one of them reports a call that both see: the old one before the time `until`, the new
+one from then on.
 """
 
 import os
+import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from kubectl_gadget.agent.bpf import maps
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.bpf.maps import OpenMap
+from kubectl_gadget.agent.bpf.links import REMOVED, needs_ftrace, program_of, why_no_ftrace, why_stopped
+from kubectl_gadget.agent.bpf.maps import BpfMap, OpenMap
 from kubectl_gadget.agent.bpf.ring import records, whole_records
-from kubectl_gadget.agent.bpf.syscall_programs import TABLES, SyscallDispatcher
+from kubectl_gadget.agent.bpf.syscall_programs import TABLES, SyscallDispatcher, tables_match
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.installed import loaded_policies
-from kubectl_gadget.agent.installed.loaded_policies import LoadedPolicies, TakenOverHook
-from kubectl_gadget.agent.installed.pinned_policies import AttachedHook, PinnedCalls, PinnedPolicies
 from kubectl_gadget.agent.installed.pins import Pins, owner_of
+from kubectl_gadget.agent.policies.files import RealFiles
 from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
-from kubectl_gadget.agent.policies.hook_set import HookSet
+from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet, load_hooks
 from kubectl_gadget.agent.policies.log import LoggedEvent, events
+from kubectl_gadget.agent.policies.selector_profiles import Profiles
+from kubectl_gadget.agent.sources.output import EventsOutput
+from kubectl_gadget.agent.sources.source import NodeContext, Warnings
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import PolicyHookState, PolicyState
-from kubectl_gadget.wire.message import parse
-from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy
+from kubectl_gadget.wire.message import Hex, Message, parse
+from kubectl_gadget.wire.policy_messages import InstalledFile, InstalledPolicy, PolicyHookSpec, PolicySpec, Way
 from kubectl_gadget.wire.policy_record import FORMAT
 from kubectl_gadget.wire.record_reader import HookReader
+
+# The description that is pinned beside the programs and maps of installed policies, for the next agent.
+#
+# The trap: an agent of another version may have written it, so an incompatible change needs a new FORMAT.
+
+
+class AttachedHook(Message):
+    """A hook whose program is attached."""
+
+    number: int
+    """its place in `spec`"""
+    way: Way
+    """the way that was used, without variables"""
+    entry: tuple[int, int, int] | None = None
+    """of a hook without a link: the program array that it is called from, counted from the last of the dispatcher's
+    pins; the key there; and the program's id"""
+
+
+class PinnedCalls(Message):
+    """The content of the system call dispatcher's tables (bpf/syscall_programs.py)."""
+
+    followers: Mapping[str, tuple[int, ...]]
+    interests: Hex
+
+
+class PinnedPolicies(Message):
+    """A set of installed policies."""
+
+    format: int
+    """of records"""
+    digest: str
+    """of the set"""
+    policies: tuple[InstalledPolicy, ...]
+    """in the order in which hooks number them"""
+    spec: PolicySpec
+    """without the members that only loading needs"""
+    node: Mapping[str, int]
+    """the node's variables that the hooks were loaded with"""
+    attached: tuple[AttachedHook, ...]
+    """in the order of the pinned links and maps"""
+    without: tuple[int, ...]
+    """policies that are not in force"""
+    failed: Mapping[str, tuple[str, str | None]]
+    """hooks that this node does not have, by their place in `spec`, with reason and remedy"""
+    calls: PinnedCalls | None = None
+    """null if the set uses no dispatcher"""
+
+
+# Hooks, profiles and ring of one set of installed policies: loaded here, or taken over from an agent that has ended.
+#
+# The trap: a hook that was taken over has no object, only the pinned maps and its link or entry in a program array.
+
+
+class TakenOverHook(PolicyHook):
+    """A hook that another process has attached."""
+
+    def __init__(self, spec: PolicyHookSpec, way: Way, maps: dict[str, OpenMap], link: int | None) -> None:
+        super().__init__(spec, lambda _: None, RealFiles, SyscallDispatcher(), lambda _: None)
+        self.way = way
+        self._maps = maps
+        self._links = [] if link is None else [link]
+        self._programs = [program_of(link) for link in self._links]
+        self._called: tuple[OpenMap, bytes, bytes, Mapping[str, OpenMap], PinnedCalls] | None = None
+
+    def map(self, name: str) -> BpfMap:
+        return self._maps[name]
+
+    def link_fds(self) -> list[int]:
+        return self._links
+
+    def set_entry(
+        self, array: OpenMap, place: int, program: int, tables: Mapping[str, OpenMap], content: PinnedCalls
+    ) -> None:
+        """Call it for a hook without a link: the dispatcher calls its program from this entry of a program array, if
+        the dispatcher's tables say so. Does not close the maps."""
+        self._called = array, struct.pack("<I", place), struct.pack("<I", program), tables, content
+
+    def stopped(self) -> str | None:
+        if self._called:
+            array, place, program, tables, content = self._called
+            followers = {int(row): mask for row, mask in content.followers.items()}
+            is_called = array.get(place) == program and tables_match(tables, followers, content.interests)
+            return None if is_called else REMOVED
+        for link, id in zip(self._links, self._programs, strict=True):
+            if why := why_stopped(link, id):
+                return why
+        return why_no_ftrace() if needs_ftrace(self.way.kind) else None
+
+    def release(self) -> bool:
+        while self._links:
+            os.close(self._links.pop())
+        self._programs.clear()
+        return False
+
+    def close(self) -> None:
+        for map in self._maps.values():
+            map.close()
+
+
+@dataclass(frozen=True)
+class LoadedPolicies:
+    """The parts of a set that are in the kernel."""
+
+    hooks: HookSet
+    output: EventsOutput
+    profiles: Profiles
+    files: FileSearch
+    warnings: Warnings
+    calls: SyscallDispatcher
+    """calls the hooks that have no link"""
+
+    def close(self) -> None:
+        """Call it after the hooks were detached."""
+        self.output.close()
+        self.hooks.close()
+        self.calls.close()
+
+
+def _load(spec: PolicySpec, elf: bytes, containers: Containers, hooks: HookSet) -> LoadedPolicies:
+    """Loads and attaches the hooks of `spec` that this node has. Raises AgentError; `hooks.failed` then says which
+    hooks failed, and why."""
+    context = NodeContext(containers, wants_cgroup=lambda path: True)
+    with ExitStack() as undo:
+        undo.callback(context.calls.close)
+        undo.callback(hooks.close)
+        load_hooks(spec, elf, context, hooks, tolerant=True)
+        output = hooks.open_output(containers.numbers)
+        undo.callback(output.close)
+        profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
+        profiles.begin(is_open=True)
+        files = FileSearch(hooks.hooks, context.wants_cgroup)
+        undo.pop_all()
+    return LoadedPolicies(hooks, output, profiles, files, context.warnings, context.calls)
+
+
+def _take_over(spec: PolicySpec, hooks: HookSet, links: Iterable[int], containers: Containers) -> LoadedPolicies:
+    """Continues with `hooks`, which were pinned. `links`: all other pins, of programs that remember processes and of
+    the dispatcher, which are held."""
+    context = NodeContext(containers, wants_cgroup=lambda path: True)
+    hooks.processes.adopt(links)
+    output = hooks.open_output(containers.numbers)
+    profiles = Profiles(spec, hooks.hooks, hooks.without, context.warnings.add)
+    profiles.adopt()
+    files = FileSearch(hooks.hooks, context.wants_cgroup)
+    return LoadedPolicies(hooks, output, profiles, files, context.warnings, context.calls)
+
+
+# The set.
 
 _OWN = ("policy_profiles", "policy_counts")
 """Maps of each hook that are needed after loading."""
@@ -214,7 +367,7 @@ def load(chosen: InstalledFile, elf: bytes, containers: Containers) -> PoliciesI
     """Loads and attaches a set, without the hooks that this node lacks. It is in force once it follows containers."""
     hooks = HookSet()
     try:
-        loaded = loaded_policies.load(chosen.spec, elf, containers, hooks)
+        loaded = _load(chosen.spec, elf, containers, hooks)
     except AgentError as error:
         return PoliciesInForce(chosen, None, "\n".join(map(_with_remedy, hooks.failed.values() or [error])))
     except FrameError as error:
@@ -274,7 +427,7 @@ def _taken_over(
     )
     failed = {int(place): AgentError(text, remedy) for place, (text, remedy) in state.failed.items()}
     adopted = HookSet(hooks, set(state.without), failed)
-    found = PoliciesInForce(chosen, loaded_policies.take_over(chosen.spec, adopted, pieces.values(), containers))
+    found = PoliciesInForce(chosen, _take_over(chosen.spec, adopted, pieces.values(), containers))
     found.pinned, found.confirmed = name, False
     return found, state.node
 

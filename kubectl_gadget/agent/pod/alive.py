@@ -17,7 +17,7 @@ FOLDER = os.environ.get("KUBECTL_GADGET_RUN", "/dev/shm")
 FIFO = f"{FOLDER}/kubectl-gadget.alive"
 PID = f"{FOLDER}/kubectl-gadget.pid"
 STATE = f"{FOLDER}/kubectl-gadget.policies"
-"""installed_state.STATE, which is written at least every five seconds."""
+"""STATE of agent/installed/feed.py, which is written at least every five seconds."""
 _SILENCE = 180.0
 """Seconds after which that process counts as stuck."""
 SIGNAL = signal.SIGUSR1

@@ -5,7 +5,7 @@ import time
 
 from kubectl_gadget import __version__
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.installed import installed_state, owners
+from kubectl_gadget.agent.installed import feed, owners
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.pod import presence
 from kubectl_gadget.agent.session.start_sources import KINDS
@@ -25,7 +25,7 @@ def hello() -> Hello:
         kernel=system.release,
         kinds=KINDS,
         boot_id=this_node.boot_id(),
-        policies=installed_state.state(),
+        policies=feed.state(),
         pins=() if this_node.is_contained() else owners.of_others(),
         contained=this_node.is_contained(),
         sessions=_other_sessions(),

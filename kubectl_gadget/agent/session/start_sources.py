@@ -21,7 +21,7 @@ _CLASSES = {
     "top": ("sources.top", "TopSource"),
     "recorder": ("sources.recorder", "RecorderSource"),
     "policy": ("policies.policy_source", "PolicySource"),
-    "installed": ("installed.installed_source", "InstalledSource"),
+    "installed": ("installed.feed", "InstalledSource"),
 }
 KINDS = tuple(_CLASSES)
 """The kinds that HELLO offers."""

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from kubectl_gadget.agent.installed import loaded_policies
+from kubectl_gadget.agent.installed import in_force
 from kubectl_gadget.agent.policies.hook_set import HookSet
 from kubectl_gadget.errors import AgentError
 
@@ -17,8 +17,8 @@ def test_the_dispatcher_is_closed_when_no_hook_can_be_loaded(monkeypatch: pytest
     def refused(*_: object, **__: object) -> None:
         raise AgentError("none of the policies' hooks exists on this node")
 
-    monkeypatch.setattr(loaded_policies, "NodeContext", lambda *_, **__: context)
-    monkeypatch.setattr(loaded_policies, "load_hooks", refused)
+    monkeypatch.setattr(in_force, "NodeContext", lambda *_, **__: context)
+    monkeypatch.setattr(in_force, "load_hooks", refused)
     with pytest.raises(AgentError, match="none of"):
-        loaded_policies.load(cast(Any, None), b"", cast(Any, None), HookSet())
+        in_force._load(cast(Any, None), b"", cast(Any, None), HookSet())
     assert closed == ["calls"]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kubectl_gadget.agent.installed.feed import Feed
-from kubectl_gadget.agent.installed.installed_source import FedRing
+from kubectl_gadget.agent.installed.feed import FedRing
+from kubectl_gadget.agent.installed.guard import Feed
 
 
 def test_after_end_only_packets_that_arrived_before_are_read(tmp_path: Path) -> None:
