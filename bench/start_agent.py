@@ -11,7 +11,7 @@ from kubectl_gadget.agent.bpf import libbpf  # noqa: E402
 from kubectl_gadget.agent.bpf.object import BpfObject  # noqa: E402
 from kubectl_gadget.agent.containers.tracking import Containers  # noqa: E402
 from kubectl_gadget.agent.session import session, start_sources  # noqa: E402, F401
-from kubectl_gadget.agent.session.hello import hello  # noqa: E402
+from kubectl_gadget.agent.session.session import hello  # noqa: E402
 from kubectl_gadget.agent.sources.stream import StreamSource  # noqa: E402
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec  # noqa: E402
 

@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         case ["probe"]:
             import json
 
-            from kubectl_gadget.agent.session.hello import hello
+            from kubectl_gadget.agent.session.session import hello
 
             sys.stdout.write(json.dumps(hello().to_json(), indent=2) + "\n")
             return 0

@@ -1,9 +1,9 @@
-"""What clients may request of a contained agent for each gadget (agent/session/contained_session.py), as one JSON file.
+"""What clients may request of a contained agent for each gadget (agent/session/declared.py), as one JSON file.
 
 The agent has no Python code that reads gadgets' YAML, and must not trust what a client says about a gadget. So the
 build lists, for each gadget, the objects it may use and every value of RUN that the user may not choose. The trap: a
 gadget that is missing here is rejected; gadgets that can do more than observe the selected containers are marked as
-`left_out`. Other sessions need their objects' hashes, too (agent/session/declaration_check.py).
+`left_out`. Other sessions need their objects' hashes, too (agent/session/declared.py).
 """
 
 import hashlib

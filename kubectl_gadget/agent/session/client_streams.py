@@ -1,4 +1,5 @@
-"""The two file descriptors of a session, and all others that it waits for, in one epoll.
+"""The two file descriptors of a session, and all others that it waits for, in one epoll; and what the client hears
+while programs are loaded.
 
 The trap: rings are watched edge-triggered. Level-triggered, a ring that is never empty would keep the loop busy.
 """
@@ -7,12 +8,15 @@ import fcntl
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.own_memory import own_memory
 from kubectl_gadget.agent.pipe import FramePipe
+from kubectl_gadget.wire.agent_messages import Pong, encode_message
 from kubectl_gadget.wire.frames import Frame, FrameDecoder
 
 _PIPE_BYTES = 1 << 20
@@ -99,3 +103,44 @@ class ClientStreams:
         except PermissionError:
             pass  # a file: never blocks
         self._output_watched = not self._output_watched
+
+
+# Shows the client that the agent is alive while it loads programs.
+#
+# With many programs on a slow or busy processor, the kernel's verifier may take longer than a client waits for any
+# frame, and the session does nothing else meanwhile. The trap: only one thread may use the pipe at a time, so code
+# that loads programs must not write to it.
+
+
+EVERY_SECONDS = 5.0
+_DESCRIPTORS = 1024
+"""The usual limit of a process. Few sessions have more."""
+
+
+@contextmanager
+def heard(pipe: FramePipe, every: float = EVERY_SECONDS) -> Iterator[None]:
+    """Sends an unsolicited PONG (its id is 0) each `every` seconds until the block ends."""
+    _make_room_for_descriptors()
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(every):
+            pipe.put(encode_message(Pong(id=0, **this_node.clocks())))
+            pipe.flush()
+
+    sender = threading.Thread(target=send, name="heard while programs are loaded")
+    sender.start()
+    try:
+        yield
+    finally:
+        over.set()
+        sender.join()
+
+
+def _make_room_for_descriptors() -> None:
+    """Makes the process's table of file descriptors as large as it will need. If it grows while threads share it, the
+    kernel waits for an RCU grace period, 10 ms each time."""
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    with suppress(OSError):  # the limit is lower
+        os.close(fcntl.fcntl(root, fcntl.F_DUPFD_CLOEXEC, _DESCRIPTORS - 1))
+    os.close(root)

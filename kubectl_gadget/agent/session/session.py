@@ -1,8 +1,8 @@
 """One trace session: docs/protocol.md, from HELLO to END.
 
-One thread and one epoll; another thread writes PONG while programs are loaded (loading.py). Standard output carries
-frames and nothing else, so anything else that prints is redirected to standard error first. The trap: after STOP the
-programs are detached at once, but what they wrote before still has to be sent.
+One thread and one epoll; another thread writes PONG while programs are loaded (heard() of client_streams.py). Standard
+output carries frames and nothing else, so anything else that prints is redirected to standard error first. The trap:
+after STOP the programs are detached at once, but what they wrote before still has to be sent.
 """
 
 import gc
@@ -11,28 +11,29 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
 
+from kubectl_gadget import __version__
 from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.bpf.kernel_types import forget_kernel
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.host.own_memory import give_back_freed_memory, keep_freed_memory
+from kubectl_gadget.agent.installed import feed, owners
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.pipe import MOST_HELD
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.agent.session import loading
-from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError
-from kubectl_gadget.agent.session.declaration_check import check_declared
-from kubectl_gadget.agent.session.hello import hello
+from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError, heard
+from kubectl_gadget.agent.session.declared import Catalogue, check_declared, take_place
 from kubectl_gadget.agent.session.sending import Sender
-from kubectl_gadget.agent.session.start_sources import make_sources, node_context
+from kubectl_gadget.agent.session.start_sources import KINDS, make_sources, node_context
 from kubectl_gadget.agent.sources.source import NodeContext, Source
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire.agent_messages import (
     AgentMessage,
     End,
+    Hello,
     Pong,
+    RunningSession,
     Started,
     Stats,
     Usage,
@@ -42,10 +43,64 @@ from kubectl_gadget.wire.agent_messages import (
 from kubectl_gadget.wire.client_messages import FilterSpec, Heartbeat, LookUp, Run, Update
 from kubectl_gadget.wire.frames import Frame, FrameType
 from kubectl_gadget.wire.message import read
-from kubectl_gadget.wire.session_command import UNDECLARED, SessionCommand
+from kubectl_gadget.wire.session_command import SESSION, UNDECLARED, SessionCommand
 
-if TYPE_CHECKING:
-    from kubectl_gadget.agent.session.contained_session import Catalogue
+# HELLO: what this agent is, and what its node supports.
+
+
+def hello() -> Hello:
+    """Returns the content of the HELLO frame."""
+    system = os.uname()
+    return Hello(
+        protocol=1,
+        agent=__version__,
+        node=this_node.name(),
+        addresses=tuple(this_node.addresses()),
+        architecture=system.machine,
+        kernel=system.release,
+        kinds=KINDS,
+        boot_id=this_node.boot_id(),
+        policies=feed.state(),
+        pins=() if this_node.is_contained() else owners.of_others(),
+        contained=this_node.is_contained(),
+        sessions=_other_sessions(),
+        **features.describe() | this_node.clocks(),
+    )
+
+
+def _other_sessions() -> tuple[RunningSession, ...]:
+    """Returns the sessions that run in this pod, oldest first, without those that declare no gadget."""
+    try:
+        fd = os.open(presence.PATH, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ()  # this is no pod of ours
+    try:
+        found = [_running_session(pid) for pid in presence.holders(fd) if pid != os.getpid()]
+    except OSError:
+        return ()  # the list of locks cannot be read
+    finally:
+        os.close(fd)
+    return tuple(sorted((one for one in found if one is not None), key=lambda one: -one.seconds))
+
+
+def _running_session(pid: int) -> RunningSession | None:
+    try:
+        with open(f"/proc/{pid}/cmdline") as file:
+            words = file.read().split("\0")[:-1]
+        with open(f"/proc/{pid}/stat") as file:
+            started = int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        command = SessionCommand.parse(words[words.index(SESSION) :])
+    except (OSError, ValueError):
+        return None  # it has ended, or is no session
+    if command is None or command.gadgets == ():
+        return None
+    seconds = int(time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    if this_node.is_contained():
+        return RunningSession(seconds=seconds)
+    return RunningSession(gadgets=command.gadgets or (), enforces=command.enforces, seconds=seconds)
+
+
+# The session.
 
 HEARTBEAT_LIMIT = 30.0
 """Seconds without any frame after which a remote client counts as gone."""
@@ -141,8 +196,6 @@ class Session:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, _on_signal)
             if self._command.contained:
-                from kubectl_gadget.agent.session.contained_session import Catalogue, take_place
-
                 self._catalogue = Catalogue(self._command)
                 self._place = take_place()
             self._send(hello())
@@ -227,7 +280,7 @@ class Session:
                     self._catalogue.check_object(frame.payload, len(self._objects))
                 self._objects.append(frame.payload)
             case FrameType.RUN:
-                with loading.heard(self._pipe):
+                with heard(self._pipe):
                     context = self._start(read(Run, frame.payload, "RUN", strict=self._catalogue is not None))
                 self._send_started(context)
             case FrameType.FILTER:

@@ -1,6 +1,6 @@
 """RUN: makes the sources that a client requests, in the order of its `gadgets`.
 
-The traps: the kernel's verifier may take long, and nothing else of the session runs meanwhile (loading.py). And a
+The traps: the kernel's verifier may take long, and nothing else of the session runs meanwhile. And a
 kind's modules are imported only when RUN requests it, to save memory.
 """
 

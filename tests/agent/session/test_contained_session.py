@@ -14,8 +14,8 @@ from kubectl_gadget import gadgets
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.tracking import UNWANTED, UNWANTED_HOST, WANTED, ContainerSelection
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.agent.session import contained_session
-from kubectl_gadget.agent.session.contained_session import Catalogue, take_place
+from kubectl_gadget.agent.session import declared
+from kubectl_gadget.agent.session.declared import Catalogue, take_place
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.gadgets.contained_gadgets import LEFT_OUT
 from kubectl_gadget.run.request import build
@@ -224,7 +224,7 @@ def test_no_filter_reaches_beyond_the_only_namespace(asked_for: dict[str, Any]) 
 
 def test_contained_sessions_at_once_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "FOLDER", str(tmp_path))
-    monkeypatch.setattr(contained_session, "SESSIONS", 2)
+    monkeypatch.setattr(declared, "SESSIONS", 2)
     held = [take_place(), take_place()]
     with pytest.raises(AgentError, match="2 contained sessions already run"):
         take_place()

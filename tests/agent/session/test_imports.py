@@ -12,13 +12,13 @@ OF_SYMBOLS = {"lzma", "kubectl_gadget.agent.symbols.user_symbols", "kubectl_gadg
 OF_FEW_SESSIONS = {
     "kubectl_gadget.agent.sources.client_tables",
     "kubectl_gadget.agent.kernel.hooks",
-    "kubectl_gadget.agent.session.contained_session",
+    "kubectl_gadget.agent.sources.samplers",
 }
 
 
 def test_a_session_imports_no_slow_module_that_it_does_not_need() -> None:
     imported = imported_with("kubectl_gadget.agent.session.session")
-    assert "kubectl_gadget.agent.session.hello" in imported
+    assert "kubectl_gadget.agent.sources.source" in imported
     assert not imported & (SLOW | OF_SYMBOLS | OF_FEW_SESSIONS)
 
 

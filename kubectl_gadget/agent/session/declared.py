@@ -1,23 +1,94 @@
-"""What a contained session may request: gadgets of this agent's own catalogue, with checked values.
-
-An observer chooses parameters and containers. Everything else about a gadget (its object, the offsets of its variables,
-its programs, the files and functions that probes attach to) has to be as the build recorded it
-(gadgets/contained_gadgets.py). The trap: an unknown member of RUN is refused, not ignored, or a newer one would pass
-unchecked.
+"""What a session may request: what its command declared; in a contained session, only gadgets of this agent's own
+catalogue, with checked values.
 """
 
 import fcntl
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.agent.elf import digest
+from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.agent.session.declaration_check import known_objects
-from kubectl_gadget.errors import AgentError
+from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, ProgramChoice, RecorderSpec
 from kubectl_gadget.wire.frames import FrameType
-from kubectl_gadget.wire.session_command import SessionCommand
+from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
+from kubectl_gadget.wire.session_command import DRY_RUN, SessionCommand, acts, declared_name, enforces
+
+# Compares what a session's command declared, which is in the API server's audit log, with what RUN requests.
+#
+# A gadget's name is accepted only with the object that the build made for it; all other objects have to be declared as
+# `own:`. Whether a run enforces is decided by the object, and by values only if the object is known. The trap: the
+# client says where an object's variables are, so a switch such as `dry_run` counts only at the offset that the build
+# recorded.
+
+_INSTALLED, _POLICY = "installed", "policy"
+
+
+def known_objects() -> dict[str, dict[str, Any]]:
+    """Returns the objects that belong to this agent's version, by gadget and hash (gadgets/contained_gadgets.py).
+    Raises AgentError when the file is missing."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(own_files.read("built/contained.json"))
+    except (OSError, ValueError) as error:
+        raise AgentError(f"the agent's catalogue cannot be read: {error}", "build it (make setup)") from None
+    return found
+
+
+def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], objects: Sequence[bytes], in_pod: bool) -> None:
+    """Raises AgentError when RUN requests anything that was not declared, FrameError when it is malformed."""
+    names = [declared_name(spec) for spec in specs]
+    if command.gadgets is None:
+        if in_pod or command.enforces:
+            what = "the command of this session declares no gadgets, but RUN asks for " + ", ".join(names)
+            raise AgentError(what, "a client of the agent's version")
+        return
+    if sorted(names) != sorted(command.gadgets):
+        declared = ", ".join(command.gadgets) or "none"
+        raise AgentError(f"RUN asks for the gadgets {', '.join(names)}, but the command declares {declared}")
+    known = known_objects()
+    acting = [spec.name for spec in specs if _acts(spec, objects, known)]
+    if acting and not command.enforces:
+        raise AgentError(f"{', '.join(acting)} would enforce, but the command does not declare --enforces")
+
+
+def _acts(spec: AnyGadget, objects: Sequence[bytes], known: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether the gadget could do more than observe. Raises AgentError when its name belongs to another object."""
+    if not 0 <= spec.object < len(objects):
+        raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
+    elf = objects[spec.object]
+    if isinstance(spec, GadgetSpec) and spec.own:
+        return acts(spec, elf)
+    if isinstance(spec, InstalledSpec):
+        _check_name(spec, spec.name == _INSTALLED)
+        return False
+    entry = known.get(spec.name, {})
+    is_known = entry.get("objects", {}).get(os.uname().machine) == digest(elf)
+    _check_name(spec, is_known and isinstance(spec, PolicySpec) == (spec.name == _POLICY))
+    if isinstance(spec, PolicySpec):
+        return enforces(spec)
+    places = entry["fixed"]["globals"]
+    if DRY_RUN not in places:
+        return False
+    own = GadgetSpec.from_json({"name": spec.name, "object": 0, "globals": places}, "the agent's catalogue")
+    return spec.globals != own.globals or enforces(spec)
+
+
+def _check_name(spec: AnyGadget, is_right: bool) -> None:
+    if not is_right:
+        what = f"RUN has another program under the name {spec.name}, and the audit log would show that name"
+        raise AgentError(what, "a client of the agent's version, and `own` for gadgets of your own")
+
+
+# Contained sessions.
+#
+# An observer chooses parameters and containers. Everything else about a gadget (its object, the offsets of its
+# variables, its programs, the files and functions that probes attach to) has to be as the build recorded it
+# (gadgets/contained_gadgets.py). The trap: an unknown member of RUN is refused, not ignored, or a newer one would
+# pass unchecked.
+
 
 _FRAMES = frozenset(
     {FrameType.OBJECT, FrameType.RUN, FrameType.FILTER, FrameType.HEARTBEAT, FrameType.STOP, FrameType.SHOW}
@@ -113,7 +184,7 @@ class Catalogue:
                 if value != getattr(fixed, key):
                     raise AgentError(f"{name}: `{key}` differs from this agent's catalogue", "the agent's version")
             elif key in _LIMITS:
-                free[key] = _number(name, key, value, *_LIMITS[key])
+                free[key] = _limited(name, key, value, *_LIMITS[key])
             elif key == "stack_offsets":
                 free[key] = value
             elif key == "recorder" and "recorder_offset" in entry:
@@ -143,7 +214,7 @@ def _is_within(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _number(name: object, key: str, value: object, least: int, most: int) -> int:
+def _limited(name: object, key: str, value: object, least: int, most: int) -> int:
     if not _is_within(value, least, most):
         raise AgentError(f"{name}: `{key}` is {value!r}; contained agents take {least} to {most}")
     assert isinstance(value, int)
@@ -154,7 +225,7 @@ def _recorder(name: str, value: RecorderSpec | None, offset: int) -> RecorderSpe
     if value is None or value.offset != offset:
         raise AgentError(f"{name}: `recorder` differs from this agent's catalogue")
     for key, limits in _RECORDER.items():
-        _number(name, key, getattr(value, key), *limits)
+        _limited(name, key, getattr(value, key), *limits)
     return value
 
 
@@ -178,7 +249,7 @@ def _parameter(
             raise AgentError(f"{name}: contained agents take {type} for the parameter {key}, not {value!r}")
         return value
     if key == "gadget_frequency":
-        return _number(name, key, value, 1, _MOST_OFTEN)
+        return _limited(name, key, value, 1, _MOST_OFTEN)
     right = {
         "bool": isinstance(value, bool),
         "int": isinstance(value, int) and not isinstance(value, bool),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import gadgets
-from kubectl_gadget.agent.session.declaration_check import check_declared
+from kubectl_gadget.agent.session.declared import check_declared
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.run.nodes.run_declaration import declared
 from kubectl_gadget.run.request import build

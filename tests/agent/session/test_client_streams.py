@@ -1,11 +1,11 @@
-"""kubectl_gadget.agent.session.loading: the client hears of an agent that loads programs."""
+"""kubectl_gadget.agent.session.client_streams: the client hears of an agent that loads programs."""
 
 import os
 import subprocess
 import sys
 
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.session.loading import heard
+from kubectl_gadget.agent.session.client_streams import heard
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from kubectl_gadget.wire.message import parse
 
@@ -30,7 +30,7 @@ def test_pongs_are_sent_while_programs_are_loaded_and_then_stop() -> None:
 _IN_A_NEW_PROCESS = """
 import os, re
 from kubectl_gadget.agent.pipe import FramePipe
-from kubectl_gadget.agent.session.loading import heard
+from kubectl_gadget.agent.session.client_streams import heard
 
 with heard(FramePipe(os.pipe()[1])):
     print(re.search("FDSize:(.*)", open("/proc/self/status").read())[1])
