@@ -10,7 +10,6 @@ seen = {"interpreter": time.time()}
 from kubectl_gadget.agent.bpf import libbpf  # noqa: E402
 from kubectl_gadget.agent.bpf.object import BpfObject  # noqa: E402
 from kubectl_gadget.agent.containers.tracking import Containers  # noqa: E402
-from kubectl_gadget.agent.session import session, start_sources  # noqa: E402, F401
 from kubectl_gadget.agent.session.session import hello  # noqa: E402
 from kubectl_gadget.agent.sources.stream import StreamSource  # noqa: E402
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec  # noqa: E402
@@ -54,7 +53,7 @@ def main() -> None:
     stage("opened", "__init__")
     stage("loaded", "load")
     stage("attached", "attach")
-    context = start_sources.node_context(FilterSpec(), containers)
+    context = source.node_context(FilterSpec(), containers)
     source = StreamSource(spec, elf, context)
     sys.stdout.write(json.dumps(seen))
     source.detach()

@@ -38,9 +38,9 @@ def main(arguments: list[str]) -> int:
 
             return other_tools.run(declared[0].removeprefix("--tool=") if declared else None)
         case ["alive"]:
-            from kubectl_gadget.agent.pod import alive
+            from kubectl_gadget.agent.pod import idle
 
-            return alive.ask()
+            return idle.ask()
         case ["idle"]:
             return _idle("0")
         case ["idle", "--idle-timeout", seconds]:
@@ -52,13 +52,13 @@ def main(arguments: list[str]) -> int:
 
             return guard.run(folder)
         case ["pins"]:
-            from kubectl_gadget.agent.installed import owners
+            from kubectl_gadget.agent.installed import pins
 
-            return owners.list_pins()
+            return pins.list_pins()
         case ["release", _, *_]:
-            from kubectl_gadget.agent.installed import owners
+            from kubectl_gadget.agent.installed import pins
 
-            return owners.release(arguments[1:])
+            return pins.release(arguments[1:])
         case ["probe"]:
             import json
 
@@ -116,9 +116,9 @@ def _idle(seconds: str, policies: str = "") -> int:
 def _compile_modules() -> None:
     """For later sessions, if the modules come from a payload; in a child process, which has the memory for it."""
     if hasattr(getattr(__spec__, "loader", None), "archive") and not os.fork():
-        from kubectl_gadget.agent.payload import compiled
+        from kubectl_gadget.agent.payload import own_files
 
-        compiled.run()
+        own_files.keep_compiled()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from kubectl_gadget.agent.bpf.links import CAUSE
 from kubectl_gadget.agent.bpf.maps import HashMap
 from kubectl_gadget.agent.bpf.packet_programs import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
-from kubectl_gadget.agent.session.start_sources import make_sources
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
+from kubectl_gadget.agent.sources.source import make_sources
 from kubectl_gadget.flows.run import FlowGadgets
 from kubectl_gadget.gadgets import object_bytes
 from kubectl_gadget.run.request import build

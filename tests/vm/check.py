@@ -23,9 +23,8 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import CAUSE
 from kubectl_gadget.agent.bpf.object import program_info
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.session.start_sources import make_source
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
-from kubectl_gadget.agent.sources.source import NodeContext
+from kubectl_gadget.agent.sources.source import NodeContext, make_source
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes
 from kubectl_gadget.run.request import build

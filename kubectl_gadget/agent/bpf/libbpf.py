@@ -11,7 +11,7 @@ from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint
 from functools import cache
 from typing import Any
 
-from kubectl_gadget.agent.payload import libraries
+from kubectl_gadget.agent.payload import own_files
 from kubectl_gadget.errors import AgentError
 
 _MOST_LINES = 4000
@@ -223,7 +223,7 @@ class Libbpf:
 def load() -> Libbpf:
     """Returns the library. Raises AgentError when it is not installed or too old."""
     try:
-        return Libbpf(libraries.libbpf())
+        return Libbpf(own_files.libbpf())
     except OSError as error:
         remedy = "install libbpf 1.x (Debian, Ubuntu: apt-get install libbpf1)"
         raise AgentError(f"libbpf.so.1 cannot be loaded: {error}", remedy) from None

@@ -24,7 +24,7 @@ from kubectl_gadget.agent.policies.files import RealFiles
 from kubectl_gadget.agent.policies.hook import SHARED, PolicyHook
 from kubectl_gadget.agent.policies.hook_set import FileSearch, HookSet, load_hooks
 from kubectl_gadget.agent.policies.log import LoggedEvent, events
-from kubectl_gadget.agent.policies.selector_profiles import Profiles
+from kubectl_gadget.agent.policies.scopes import Profiles
 from kubectl_gadget.agent.sources.output import EventsOutput
 from kubectl_gadget.agent.sources.source import NodeContext, Warnings
 from kubectl_gadget.errors import AgentError, FrameError

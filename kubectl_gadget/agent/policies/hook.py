@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -18,7 +19,6 @@ from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher, Syscall
 from kubectl_gadget.agent.kernel import hooks
 from kubectl_gadget.agent.kernel.hooks import hookable_functions
 from kubectl_gadget.agent.policies.files import RealFiles, SameFiles, UprobeTargets
-from kubectl_gadget.agent.policies.scopes import Applicable
 from kubectl_gadget.agent.policies.slots import SLOT_BYTES, is_field, place_fields, resolve
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import Skipped
@@ -53,6 +53,14 @@ _WRITTEN_ONCE = (
 """Maps that do not change once they are filled."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
 """Size in bytes of structs before the set that ends them."""
+
+
+class Applicable(NamedTuple):
+    """Numbers of the scopes that apply in a container."""
+
+    sure: tuple[int, ...] = ()
+    unsure: tuple[int, ...] = ()
+    """may apply: the client has not sent the labels yet"""
 
 
 class PolicyHook:

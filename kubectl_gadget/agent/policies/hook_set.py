@@ -249,7 +249,7 @@ class FileSearch:
 
 
 # Loads and attaches them. The trap: a hook is attached at once, since only that shows whether the kernel allows it. It
-# applies no policy until profiles are set (selector_profiles.py), so no policy is partly in force.
+# applies no policy until profiles are set (scopes.py), so no policy is partly in force.
 
 
 _SOCKETS = 16384

@@ -17,16 +17,20 @@ from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.bpf.kernel_types import forget_kernel
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
-from kubectl_gadget.agent.host.own_memory import give_back_freed_memory, keep_freed_memory
-from kubectl_gadget.agent.installed import feed, owners
+from kubectl_gadget.agent.installed import feed, pins
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.pipe import MOST_HELD
 from kubectl_gadget.agent.pod import presence
-from kubectl_gadget.agent.session.client_streams import ClientStreams, ClosedError, heard
+from kubectl_gadget.agent.session.client_streams import (
+    ClientStreams,
+    ClosedError,
+    give_back_freed_memory,
+    heard,
+    keep_freed_memory,
+)
 from kubectl_gadget.agent.session.declared import Catalogue, check_declared, take_place
 from kubectl_gadget.agent.session.sending import Sender
-from kubectl_gadget.agent.session.start_sources import KINDS, make_sources, node_context
-from kubectl_gadget.agent.sources.source import NodeContext, Source
+from kubectl_gadget.agent.sources.source import KINDS, NodeContext, Source, make_sources, node_context
 from kubectl_gadget.errors import AgentError, FrameError, GadgetError
 from kubectl_gadget.wire.agent_messages import (
     AgentMessage,
@@ -61,7 +65,7 @@ def hello() -> Hello:
         kinds=KINDS,
         boot_id=this_node.boot_id(),
         policies=feed.state(),
-        pins=() if this_node.is_contained() else owners.of_others(),
+        pins=() if this_node.is_contained() else pins.owners_of_others(),
         contained=this_node.is_contained(),
         sessions=_other_sessions(),
         **features.describe() | this_node.clocks(),

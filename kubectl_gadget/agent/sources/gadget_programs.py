@@ -17,7 +17,7 @@ from kubectl_gadget.agent.elf import ElfFile, MemorySource
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.agent.sources.output import EventsOutput, ring_bytes
 from kubectl_gadget.agent.sources.shared_maps import DESCENDANTS, OF_DESCENDANTS, PID, REFUSALS, SharedMaps
-from kubectl_gadget.agent.sources.source import NodeContext
+from kubectl_gadget.agent.sources.source import OWN_PROCESSES, NodeContext
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import Skipped, StartedPrograms
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from kubectl_gadget.agent.symbols.uprobes import Uprobes
 
 
-OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
-"""Variables with the PIDs of processes that are left out."""
 # What is set in a gadget's object before it is loaded: RUN's `parameters`, the node's variables, and sizes of maps. The
 # trap: `globals`, the offsets of variables, come from the client, so an offset outside of .rodata is refused.
 

@@ -6,22 +6,23 @@ and send() until the source is empty, then close(). The trap: no event may be se
 send() sends only what settle() found in the same turn.
 """
 
+import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from types import MappingProxyType
 from typing import Protocol
 
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher, SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
 from kubectl_gadget.agent.containers.tracking import Containers
+from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.sources.output import Channel
 from kubectl_gadget.agent.sources.shared_maps import SharedMaps
 from kubectl_gadget.agent.symbols.gadget_stacks import Symbols
+from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
-from kubectl_gadget.wire.client_messages import Update
-
-# The context of the sources, passed to their constructors. Sources are made while another thread writes to the pipe
-# (session/client_streams.py), so warnings for the user are collected here, and the session's own thread sends them.
+from kubectl_gadget.wire.client_messages import AnyGadget, FilterSpec, GadgetSpec, Update
 
 _MOST_WARNINGS = 256
 """Warnings that are kept while the client reads nothing. Later ones are counted."""
@@ -116,7 +117,7 @@ class NodeContext:
         self.maps.close()
 
 
-# The interface of every source, whatever its kind (session/start_sources.py).
+# The interface of every source, whatever its kind.
 
 
 class Source(Protocol):
@@ -166,3 +167,66 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Frees everything, after detach()."""
+
+
+# RUN: makes the sources that a client requests, in the order of its `gadgets`.
+#
+# The traps: the kernel's verifier may take long, and nothing else of the session runs meanwhile. And a kind's modules
+# are imported only when RUN requests it, to save memory.
+
+_CLASSES = {
+    "stream": ("sources.stream", "StreamSource"),
+    "snapshot": ("sources.snapshot", "SnapshotSource"),
+    "top": ("sources.top", "TopSource"),
+    "recorder": ("sources.recorder", "RecorderSource"),
+    "policy": ("policies.policy_source", "PolicySource"),
+    "installed": ("installed.feed", "InstalledSource"),
+}
+KINDS = tuple(_CLASSES)
+"""The kinds that HELLO offers."""
+OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
+"""Variables with the PIDs of processes that are left out."""
+_PACKETS = "packet_sent"
+"""The program that every gadget for packets has."""
+
+
+def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
+    """Returns the context that all sources of a session share. `filter` is RUN's."""
+    variables = {"gadget_node_random": int.from_bytes(os.urandom(8), "little")}
+    context = NodeContext(containers, containers.wants, variables, _own_processes(filter))
+    context.callbacks.each_turn.append(context.maps.turn)
+    return context
+
+
+def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
+    """Yields the sources one by one; the caller closes them. Raises AgentError and FrameError."""
+    context.packets.is_needed = sum(map(_has_packets, specs)) > 1
+    for spec in specs:
+        if not 0 <= spec.object < len(objects):
+            raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
+        yield make_source(spec, objects[spec.object], context)
+
+
+def make_source(spec: AnyGadget, elf: bytes, context: NodeContext) -> Source:
+    """Makes and attaches the source for one of RUN's `gadgets`. Raises AgentError."""
+    if spec.kind not in _CLASSES:
+        raise AgentError(
+            f"gadget {spec.name}: this agent knows no gadgets of kind {spec.kind!r}",
+            "kubectl gadget deploy, which updates the agents",
+        )
+    module, name = _CLASSES[spec.kind]
+    source: Source = getattr(import_module(f"kubectl_gadget.agent.{module}"), name)(spec, elf, context)
+    return source
+
+
+def _has_packets(spec: AnyGadget) -> bool:
+    sets = [names for choice in spec.programs for names in choice.any_of] if isinstance(spec, GadgetSpec) else []
+    return any(_PACKETS in names for names in sets)
+
+
+def _own_processes(filter: FilterSpec) -> dict[str, int]:
+    """Returns variables with the PIDs that gadgets leave out: this process and the client that started it, when host
+    processes are wanted, but not these two."""
+    if not this_node.client() or not filter.host or filter.own_processes:
+        return {}
+    return dict(zip(OWN_PROCESSES, (os.getpid(), this_node.client()), strict=True))

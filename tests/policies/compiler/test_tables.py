@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_gadget.agent.policies.hook import PolicyHook
-from kubectl_gadget.agent.policies.scopes import Applicable
+from kubectl_gadget.agent.policies.hook import Applicable, PolicyHook
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.selectors import Requirement
 from kubectl_gadget.policies.compiler.hooks import hook_spec

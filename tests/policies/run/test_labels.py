@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.agent.policies.scopes import Applicable, Scopes
+from kubectl_gadget.agent.policies.hook import Applicable
+from kubectl_gadget.agent.policies.scopes import Scopes
 from kubectl_gadget.kube.resources import NODES, PODS
 from kubectl_gadget.kube.selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import NAMESPACE_LABEL, Labels, Scope, scope_spec

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.pod import alive
+from kubectl_gadget.agent.pod import idle as main_process
 from tests.agent.client import PATIENCE, PROJECT
 
 
@@ -50,10 +50,10 @@ def test_a_running_agent_answers_each_probe(tmp_path: Path) -> None:
 def test_a_main_process_that_hangs_gives_no_answer(
     idle: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(alive, "PID", f"{tmp_path}/kubectl-gadget.pid")
-    monkeypatch.setattr(alive, "FIFO", f"{tmp_path}/kubectl-gadget.alive")
+    monkeypatch.setattr(main_process, "PID", f"{tmp_path}/kubectl-gadget.pid")
+    monkeypatch.setattr(main_process, "FIFO", f"{tmp_path}/kubectl-gadget.alive")
     idle.send_signal(signal.SIGSTOP)
-    assert alive.ask(patience=0.2) == 1
+    assert main_process.ask(patience=0.2) == 1
     assert "does not answer" in capsys.readouterr().err
 
 

@@ -3,8 +3,8 @@
 from typing import Any, cast
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.policies.scopes import Applicable
-from kubectl_gadget.agent.policies.selector_profiles import Profiles
+from kubectl_gadget.agent.policies.hook import Applicable
+from kubectl_gadget.agent.policies.scopes import Profiles
 from kubectl_gadget.wire.policy_messages import PolicySpec
 
 
