@@ -11,6 +11,7 @@ from kubectl_gadget.agent.bpf import libbpf  # noqa: E402
 from kubectl_gadget.agent.bpf.object import BpfObject  # noqa: E402
 from kubectl_gadget.agent.containers.tracking import Containers  # noqa: E402
 from kubectl_gadget.agent.session.session import hello  # noqa: E402
+from kubectl_gadget.agent.sources.source import node_context  # noqa: E402
 from kubectl_gadget.agent.sources.stream import StreamSource  # noqa: E402
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec  # noqa: E402
 
@@ -53,7 +54,7 @@ def main() -> None:
     stage("opened", "__init__")
     stage("loaded", "load")
     stage("attached", "attach")
-    context = source.node_context(FilterSpec(), containers)
+    context = node_context(FilterSpec(), containers)
     source = StreamSource(spec, elf, context)
     sys.stdout.write(json.dumps(seen))
     source.detach()

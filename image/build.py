@@ -80,7 +80,7 @@ def agent_layer(architecture: str, date: int, version: str, lower: bytes) -> byt
         layer.add_file(f"{SITE}/kubectl_gadget/{own.relative_to(package)}", own.read_bytes())
     built = f"{SITE}/kubectl_gadget/built"
     layer.add_file(f"{built}/contained.json", (package / "built" / "contained.json").read_bytes())
-    # Shows a client that the image has the agent that it would send (agent/payload/bootstrap.py).
+    # Shows a client that the image has the agent that it would send (agent/pod/bootstrap.py).
     layer.add_file(f"{built}/payload.sha256", index["payloads"][machine]["sha256"].encode())
     licence = PROJECT / "LICENSE"
     layer.add_file("usr/share/doc/kubectl-gadget/LICENSE", licence.read_bytes())

@@ -116,7 +116,7 @@ def _idle(seconds: str, policies: str = "") -> int:
 def _compile_modules() -> None:
     """For later sessions, if the modules come from a payload; in a child process, which has the memory for it."""
     if hasattr(getattr(__spec__, "loader", None), "archive") and not os.fork():
-        from kubectl_gadget.agent.payload import own_files
+        from kubectl_gadget.agent.pod import own_files
 
         own_files.keep_compiled()
 

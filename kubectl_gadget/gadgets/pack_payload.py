@@ -1,7 +1,7 @@
 """Builds the agent that is sent to nodes: for each architecture a zip of its modules, some of them also compiled,
 its objects and libbpf.
 
-The zip is preceded by the text that makes it importable (agent/payload/unpacking.py); readers of zips start at the end.
+The zip is preceded by the text that makes it importable (agent/pod/unpacking.py); readers of zips start at the end.
 Nothing in it is compressed, but the whole is, with xz: that takes a quarter less than compressing each file. What all
 architectures have in common comes first, as an xz stream of its own, so that the wheel has it once.
 
@@ -299,7 +299,7 @@ def _objects(tree: ast.AST) -> Iterator[str]:
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest date that a zip can hold."""
-_HEAD = "agent/payload/unpacking.py"
+_HEAD = "agent/pod/unpacking.py"
 COMMON = "common.xz"
 _ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand_main.py")
 """Modules of an on-demand pod's main process; the last one is run."""
@@ -339,7 +339,7 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
 def texts(package: Path = BUILT.parent) -> dict[str, str]:
     """The programs that pods start with: one for a session, one for the main process of an on-demand pod."""
     return {
-        "bootstrap": _compact(package / "agent" / "payload" / "bootstrap.py"),
+        "bootstrap": _compact(package / "agent" / "pod" / "bootstrap.py"),
         "on_demand": _bundled(package),
     }
 

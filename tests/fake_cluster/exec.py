@@ -83,7 +83,7 @@ async def compile_modules(files: list[str], folder: Path) -> None:
     those in its folder."""
     kept = [name for name in files if fnmatch(name, "kubectl-gadget." + 64 * "[0-9a-f]")]
     for path in [str(folder / name) for name in kept if not any(other.startswith(f"{name}.") for other in files)]:
-        command = f"import sys; sys.path.append({path!r}); from kubectl_gadget.agent.payload import own_files; "
+        command = f"import sys; sys.path.append({path!r}); from kubectl_gadget.agent.pod import own_files; "
         await (
             await asyncio.create_subprocess_exec(PYTHON, "-I", "-c", command + f"own_files.compile_to_copy({path!r})")
         ).wait()

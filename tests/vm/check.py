@@ -36,7 +36,7 @@ MACHINE = os.uname().machine
 LOAD_ONLY = "--load-only"
 WHOLE = (
     *(
-        f"tests/agent/payload/test_bootstrap.py::{test}"
+        f"tests/agent/pod/test_bootstrap.py::{test}"
         for test in (
             "test_an_agent_comes_over_standard_input_and_says_hello",
             "test_what_a_pod_has_is_not_sent_again",

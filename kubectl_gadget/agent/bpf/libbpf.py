@@ -11,7 +11,7 @@ from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint
 from functools import cache
 from typing import Any
 
-from kubectl_gadget.agent.payload import own_files
+from kubectl_gadget.agent.pod import own_files
 from kubectl_gadget.errors import AgentError
 
 _MOST_LINES = 4000

@@ -20,7 +20,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import Links, needs_ftrace, sample, wait_for_programs, why_no_ftrace, why_stopped
 from kubectl_gadget.agent.bpf.maps import HASH, BpfMap
 from kubectl_gadget.agent.host import cgroups
-from kubectl_gadget.agent.payload import own_files
+from kubectl_gadget.agent.pod import own_files
 from kubectl_gadget.errors import AgentError
 
 if TYPE_CHECKING:

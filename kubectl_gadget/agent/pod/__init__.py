@@ -1,1 +1,1 @@
-"""The main process of an agent's pod: it sleeps, reaps child processes, and ends after a time without a session."""
+"""An agent's pod: how the agent that a run sends starts in it, its main process, and what its processes share."""

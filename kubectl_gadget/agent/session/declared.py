@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.agent.elf import digest
-from kubectl_gadget.agent.payload import own_files
-from kubectl_gadget.agent.pod import presence
+from kubectl_gadget.agent.pod import own_files, presence
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, ProgramChoice, RecorderSpec
 from kubectl_gadget.wire.frames import FrameType

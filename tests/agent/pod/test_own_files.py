@@ -18,7 +18,7 @@ def without(name, *words, **named):
     return found
 ctypes.CDLL = without
 from kubectl_gadget.agent.bpf import libbpf
-from kubectl_gadget.agent.payload import own_files
+from kubectl_gadget.agent.pod import own_files
 """
 
 

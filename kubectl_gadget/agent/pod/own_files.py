@@ -1,5 +1,5 @@
-"""The agent's own files, beside its modules or in its payload; libbpf among them; and a copy of the payload with compiled
-modules.
+"""The agent's own files, beside its modules or in its payload; libbpf among them; and a copy of the payload
+with compiled modules.
 
 The trap: paths in a zip do not resolve "..", and a file in it has no path that other programs could open.
 """

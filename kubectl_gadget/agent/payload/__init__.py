@@ -1,1 +1,0 @@
-"""The agent that is sent with a run: how it starts in any pod with Python, and unpacks its modules and libraries."""
