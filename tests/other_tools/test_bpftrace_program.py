@@ -121,7 +121,7 @@ def test_whatever_is_typed_every_probe_has_the_test_or_it_is_refused(program: st
 @pytest.mark.root
 @pytest.mark.skipif(not shutil.which("bpftrace"), reason="bpftrace is not installed: apt-get install bpftrace")
 def test_the_probes_are_those_that_bpftrace_itself_finds(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from kubectl_gadget.agent import bpftrace_support
+    from kubectl_gadget.agent import other_tools
 
     folder = tmp_path_factory.mktemp("bpftrace")
     program = (
@@ -129,7 +129,7 @@ def test_the_probes_are_those_that_bpftrace_itself_finds(tmp_path_factory: pytes
         "uprobe:/bin/sh:main /* { */ { if (1) { @b = 2 } }\nEND { }\n"
     )  # fmt: skip
     (folder / "p.bt").write_text(limited(program, "pods_1"))
-    command = [bpftrace_support.executable(str(folder)), "-d", "ast", "--dry-run", str(folder / "p.bt")]
+    command = [other_tools.executable(str(folder)), "-d", "ast", "--dry-run", str(folder / "p.bt")]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     tree = found.stdout.partition("AST after: parser")[2].partition("\nAST after")[0] or found.stdout
     assert len(re.findall(r"^ *(?:kprobe|k|uprobe):\S+", tree, re.MULTILINE)) >= 2, found

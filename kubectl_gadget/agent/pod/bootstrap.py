@@ -10,7 +10,8 @@ unpacking.py, takes over. The pod's own processes (main process, liveness probe)
 The traps: this text is in each exec's URL and in the audit log, so it is short, and the build removes docstrings,
 comments and annotations from it (gadgets/pack_payload.py). It must be valid for old Pythons (no walrus, no match), or
 it could not report that they are too old. A payload is run only if it has the hash in the command. Two things are
-trusted without: an image that claims that hash, and modules compiled from such a payload in the same pod (own_files.py).
+trusted without: an image that claims that hash, and modules compiled from such a payload in the same pod
+(own_files.py).
 """
 
 import os

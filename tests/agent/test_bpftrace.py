@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent import bpftrace_support, other_tools
+from kubectl_gadget.agent import other_tools
 from kubectl_gadget.agent.bpf import libbpf, maps
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """What was found out of programs in other tests."""
-    bpftrace_support._crash.cache_clear()
+    other_tools._crash.cache_clear()
     yield
-    bpftrace_support._crash.cache_clear()
+    other_tools._crash.cache_clear()
 
 
 def install(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def install(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_bpftrace_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    (problem,) = [one for one in bpftrace_support.problems() if "not installed" in one["what"]]
+    (problem,) = [one for one in other_tools.bpftrace_problems() if "not installed" in one["what"]]
     assert "apt-get install bpftrace" in problem["try"]
     assert "-bcc" in problem["try"]
 
@@ -39,45 +39,47 @@ def test_a_bpftrace_that_crashes_at_its_start_is_a_problem_with_its_signal(
 ) -> None:
     install(tmp_path, "kill -SEGV $$", monkeypatch)
     # The copy without RELRO is no program at all here.
-    monkeypatch.setattr(bpftrace_support, "without_relro", lambda elf: b"\x7fELF")
-    (problem,) = [one for one in bpftrace_support.problems() if "start" in one["what"]]
+    monkeypatch.setattr(other_tools, "without_relro", lambda elf: b"\x7fELF")
+    (problem,) = [one for one in other_tools.bpftrace_problems() if "start" in one["what"]]
     assert "SIGSEGV" in problem["why"]
 
 
 def test_a_missing_shell_is_reported_before_bpftrace_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpftrace_support, "_SHELL", "/nonexistent/sh")
-    assert "/nonexistent/sh" in next(one["why"] for one in bpftrace_support.problems() if "shell" in one["what"])
+    monkeypatch.setattr(other_tools, "_SHELL", "/nonexistent/sh")
+    assert "/nonexistent/sh" in next(one["why"] for one in other_tools.bpftrace_problems() if "shell" in one["what"])
 
 
 def test_without_tracefs_the_mount_command_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpftrace_support.this_node, "TRACEFS_FOLDERS", ("/nonexistent/tracing", "/nonexistent/debug"))
-    monkeypatch.setattr(bpftrace_support.this_node, "pod_uid", lambda: "")
-    assert "/nonexistent/tracing" in next(one["try"] for one in bpftrace_support.problems() if "tracefs" in one["what"])
+    monkeypatch.setattr(other_tools.this_node, "TRACEFS_FOLDERS", ("/nonexistent/tracing", "/nonexistent/debug"))
+    monkeypatch.setattr(other_tools.this_node, "pod_uid", lambda: "")
+    assert "/nonexistent/tracing" in next(
+        one["try"] for one in other_tools.bpftrace_problems() if "tracefs" in one["what"]
+    )
 
 
 def test_a_bpftrace_that_starts_is_used_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "exit 0", monkeypatch)
-    assert bpftrace_support.executable("/nowhere") == str(tmp_path / "bpftrace")
-    assert not [one for one in bpftrace_support.problems() if "start" in one["what"] or "installed" in one["what"]]
+    assert other_tools.executable("/nowhere") == str(tmp_path / "bpftrace")
+    assert not [one for one in other_tools.bpftrace_problems() if "start" in one["what"] or "installed" in one["what"]]
 
 
 def test_a_program_without_relro_still_runs(tmp_path: Path) -> None:
     program = Path(shutil.which("true") or "").resolve()
     elf = program.read_bytes()
     copy = tmp_path / "true"
-    copy.write_bytes(bpftrace_support.without_relro(elf))
+    copy.write_bytes(other_tools.without_relro(elf))
     copy.chmod(0o700)
     subprocess.run([copy], check=True)
     changed = [index for index, (one, other) in enumerate(zip(elf, copy.read_bytes(), strict=True)) if one != other]
     assert 0 < len(changed) <= 4
-    assert bpftrace_support.without_relro(copy.read_bytes()) == copy.read_bytes()
+    assert other_tools.without_relro(copy.read_bytes()) == copy.read_bytes()
 
 
 def test_the_program_is_a_file_of_its_own_and_arguments_cannot_be_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, "exit 0", monkeypatch)
-    command = bpftrace_support.command({"bpftrace": "k:f { }", "arguments": ["--unsafe", "1"]}, str(tmp_path))
+    command = other_tools.bpftrace_command({"bpftrace": "k:f { }", "arguments": ["--unsafe", "1"]}, str(tmp_path))
     assert command[-4:] == ["--", "program.bt", "--unsafe", "1"]
     assert (tmp_path / "program.bt").read_text() == "k:f { }"
 
@@ -91,8 +93,8 @@ def test_only_the_declared_program_runs() -> None:
 
 
 def test_an_irrelevant_line_is_recognized() -> None:
-    assert bpftrace_support.is_irrelevant("WARNING: Unknown error -1: couldn't set RLIMIT_MEMLOCK for bpftrace.")
-    assert not bpftrace_support.is_irrelevant("WARNING: f is not traceable")
+    assert other_tools.is_irrelevant("WARNING: Unknown error -1: couldn't set RLIMIT_MEMLOCK for bpftrace.")
+    assert not other_tools.is_irrelevant("WARNING: f is not traceable")
 
 
 @pytest.mark.bpf
@@ -103,14 +105,14 @@ def test_a_map_is_found_in_its_own_process_and_nowhere_else() -> None:
         for name in ("AT_pods_other", "AT_pods_1a2b3c")
     ]
     try:
-        found = bpftrace_support.find_map(os.getpid(), "pods_1a2b3c")
+        found = other_tools.find_map(os.getpid(), "pods_1a2b3c")
         assert found is not None
         found.put((7).to_bytes(8, "little"), (1).to_bytes(8, "little"))
         found.close()
-        assert bpftrace_support.find_map(os.getpid(), "pods_none") is None
-        assert bpftrace_support.find_map(os.getpid(), "") is None
+        assert other_tools.find_map(os.getpid(), "pods_none") is None
+        assert other_tools.find_map(os.getpid(), "") is None
         with subprocess.Popen(["sleep", "60"]) as other:
-            assert bpftrace_support.find_map(other.pid, "pods_1a2b3c") is None
+            assert other_tools.find_map(other.pid, "pods_1a2b3c") is None
             other.kill()
     finally:
         for fd in fds:
