@@ -1,7 +1,8 @@
 """Reads parts of an ELF file: 64-bit and little-endian, which is all that the agent's machines run.
 
-Files are read and not mapped: a container may truncate a file meanwhile, and accessing a mapping of it would then kill
-the agent. Note: every number in a container's file may be false, and a read may return less than was asked for.
+Files are read and not mapped: a container may truncate a file that is being read, and accessing a mapping of it would
+then kill the agent. Note: every number in a container's file may be false, and a read may return less than was asked
+for.
 """
 
 import os
@@ -197,7 +198,7 @@ def _in_notes(data: bytes) -> str:
 
 
 def matches(file: int, digests: list[str]) -> bool:
-    """Whether one of `sha256:…`, `build-id:…`, … matches the file. Raises OSError."""
+    """True if one of `sha256:…`, `build-id:…`, … matches the file. Raises OSError."""
     import hashlib  # loads libcrypto, 4 MB that few sessions need
 
     wanted = {(kind, text) for kind, _, text in (digest.partition(":") for digest in digests)}

@@ -1,8 +1,8 @@
 """`python -I -m kubectl_gadget.agent bcc`: runs a bcc tool, a user's script or a bpftrace program on this node.
 
-Both sides exchange lines of JSON (docs/protocol.md): first the client's request, then what is missing here, and,
-when the client has the answers of all nodes, the tool's lines. The trap: many tools print their sums only at
-Ctrl-C, so they are ended by SIGINT and get time to print.
+Both sides exchange lines of JSON (docs/protocol.md): first the client's request, then what is missing here, and, when
+the client has the answers of all nodes, the tool's lines. Many tools print their sums only at Ctrl-C, so they are ended
+by SIGINT and get time to print.
 """
 
 import base64
@@ -165,7 +165,7 @@ class ChosenPods:
         self.turn()
 
     def set_filter(self, filter: FilterSpec) -> None:
-        """Selects other pods from now on."""
+        """Selects other pods."""
         self._containers.set_filter(filter)
 
     def turn(self) -> None:
@@ -215,7 +215,7 @@ class ChosenPods:
 
 
 def is_irrelevant(line: str) -> bool:
-    """Whether a line on bpftrace's standard error is not worth showing."""
+    """True if a line on bpftrace's standard error is not worth showing."""
     return bool(_IRRELEVANT.search(line))
 
 

@@ -203,7 +203,8 @@ def _words(at: int, count: int) -> list[int]:
 
 @cache
 def kernel() -> Btf:
-    """Returns the running kernel's BTF, read once (some 10 ms and 10 MB). Raises AgentError when there is none."""
+    """Returns the running kernel's BTF, read at the first call (some 10 ms and 10 MB). Raises AgentError when there is
+    none."""
     try:
         return Btf(libbpf.load().call("btf__load_vmlinux_btf"))
     except libbpf.Failure as failure:

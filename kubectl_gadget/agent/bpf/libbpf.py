@@ -179,7 +179,7 @@ class Failure(Exception):
 
 
 class Libbpf:
-    """The library, loaded once per process by `load()`. Functions are called by their C names:
+    """The library, which `load()` loads at its first call. Functions are called by their C names:
     `lib.call("bpf_object__load", object)`."""
 
     def __init__(self, library: ctypes.CDLL) -> None:

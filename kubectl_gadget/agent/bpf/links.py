@@ -2,9 +2,9 @@
 process has stopped its programs.
 
 The kernel takes some 70 ms to free the perf event of a tracepoint or kprobe, one after the other, and a gadget may have
-thirty. But a program is no longer started once the link to its event is closed. So all links are closed at once, and
-the events are freed later, when nothing waits for that. The trap: a program may still be running on another CPU, so
-callers must wait once before they read its maps (`wait_for_programs`).
+thirty. But a program is no longer started when the link to its event is closed. So all links are closed together, and
+the events are freed later: by Links.free(), or by a child process when this one ends. The trap: a program may still be
+running on another CPU, so callers must wait before they read its maps (`wait_for_programs`).
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def wait_for_programs() -> None:
 
 
 def _is_perf(fd: int) -> bool:
-    """Whether a link connects a program to a perf event. Before Linux 5.15 it is not a link but the event itself."""
+    """True if a link connects a program to a perf event. Before Linux 5.15 it is not a link but the event itself."""
     try:
         with open(f"/proc/self/fdinfo/{fd}") as file:
             return "link_type:\tperf\n" in file.read()
@@ -180,7 +180,7 @@ def _info(link: int) -> LinkInfo | None:
 
 
 def needs_ftrace(section: str) -> bool:
-    """Whether the kernel calls programs of this section through ftrace."""
+    """True if the kernel calls programs of this section through ftrace."""
     return section.partition("/")[0].partition(".")[0] in _BY_FTRACE
 
 
@@ -199,10 +199,10 @@ class StoppedPrograms:
 
     def add_to(self, stats: GadgetStats, stopped: Mapping[str, str]) -> GadgetStats:
         """Adds them to the gadget's entry in STATS. `stopped`: the reasons at this moment, by program. A program that
-        was once stopped stays listed: its events have a gap, even if it runs again."""
+        was stopped at any time stays listed: its events have a gap, even if it runs again."""
         for program, why in stopped.items():
             if program not in self._found:
-                self._warn(f"{self._name}: {program} no longer runs ({why}); what it saw is missing from now on")
+                self._warn(f"{self._name}: {program} no longer runs ({why}); what it sees is missing")
         self._found |= stopped
         if not self._found:
             return stats

@@ -1,4 +1,5 @@
-"""BPF maps: of an open object (BpfMap), of a descriptor from elsewhere (OpenMap), and maps made by the agent (HashMap).
+"""BPF maps: of an open object (BpfMap), of a descriptor from elsewhere (OpenMap), and maps that the agent makes
+(HashMap); and the counters in one of them (CpuCounters).
 
 The trap: sizes can be set only before the object is loaded.
 """
@@ -28,7 +29,7 @@ class BpfMap:
 
     @property
     def fd(self) -> int:
-        """The file descriptor, once the object is loaded. It is closed with the object."""
+        """The file descriptor, if the object is loaded. It is closed with the object."""
         return int(self._lib.call("bpf_map__fd", self._pointer))
 
     @property
@@ -85,7 +86,7 @@ class BpfMap:
         return None if self._lib.raw("bpf_map_lookup_elem", self.fd, key, value) else value.raw
 
     def keys(self) -> Iterator[bytes]:
-        """Yields all keys. Entries that change meanwhile may be left out."""
+        """Yields all keys. Entries that change at the same time may be left out."""
         key = None
         following = ctypes.create_string_buffer(self.key_size)
         while not self._lib.raw("bpf_map_get_next_key", self.fd, key, following):

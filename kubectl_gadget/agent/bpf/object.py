@@ -301,7 +301,7 @@ class BpfObject:
             os.close(fd)
 
     def run(self, program: str) -> int:
-        """Runs a loaded raw_tp program once in this process, without arguments. Returns its result. Needs Linux
+        """Runs a loaded raw_tp program in this process, without arguments. Returns its result. Needs Linux
         5.10."""
         options = libbpf.TestRunOptions(size=ctypes.sizeof(libbpf.TestRunOptions))
         self._lib.call("bpf_prog_test_run_opts", self.program_fd(program), ctypes.byref(options))

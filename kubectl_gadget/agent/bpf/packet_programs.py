@@ -130,7 +130,7 @@ class PacketDispatcher:
         object.caller = self
 
     def add(self, object: BpfObject, program: str) -> bool:
-        """Calls the program from now on. Returns False when it is not for packets or closed sockets."""
+        """Starts to call the program. Returns False when it is not for packets or closed sockets."""
         if object.section(program) not in _HOOKS:
             return False
         hook = _HOOKS[object.section(program)]
@@ -143,7 +143,7 @@ class PacketDispatcher:
         return True
 
     def calls(self, object: BpfObject, program: str) -> bool:
-        """Whether the program was added and not removed."""
+        """True if the program was added and not removed."""
         return program in self._called.get(object, ())
 
     def stopped(self, object: BpfObject) -> dict[str, str]:
@@ -210,7 +210,7 @@ class PacketDispatcher:
         return True
 
 
-# The owners of sockets, kept once for all gadgets of a run.
+# The owners of sockets, kept by one gadget for all of a run.
 #
 #     owners = SocketOwners()                      # one for all objects of a run
 #     object = BpfObject(elf, name); …set its variables…

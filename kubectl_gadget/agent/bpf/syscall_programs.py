@@ -135,7 +135,7 @@ class SyscallDispatcher:
         return len(_KINDS) - _KINDS.index(kind), place * _SYSCALLS + number
 
     def calls(self, followed: tuple[str, int, int], id: int) -> bool:
-        """Whether a program that was added is still called. `id`: the program's id in the kernel."""
+        """True if a program that was added is still called. `id`: the program's id in the kernel."""
         kind, number, place = followed
         if self._arrays[kind].get(place * _SYSCALLS + number) != id:
             return False
@@ -273,7 +273,7 @@ class SyscallObject(BpfObject):
 
 
 def tables_match(tables: Mapping[str, BpfMap], masks: Mapping[int, Sequence[int]], interests: bytes) -> bool:
-    """Whether these TABLES have the content that SyscallDispatcher.content() returned."""
+    """True if these TABLES have the content that SyscallDispatcher.content() returned."""
     rows = ((tables["followers"].get(struct.pack("<I", row)), mask) for row, mask in masks.items())
     return tables["interests"].get(bytes(4)) == interests and all(found == _ROW.pack(*mask) for found, mask in rows)
 
@@ -323,7 +323,7 @@ _SWITCH = b"ia32_emulation"
 
 @cache
 def can_run_32_bit() -> bool:
-    """Whether this kernel runs 32-bit programs. True if that is unknown."""
+    """True if this kernel runs 32-bit programs. True if that is unknown."""
     machine = os.uname().machine
     return machine not in _MACHINES or (machine == "x86_64" and _probably_can()) or not _is_refused(machine)
 
@@ -335,7 +335,7 @@ def _probably_can() -> bool:
 
 
 def _is_refused(machine: str) -> bool:
-    """Whether the kernel does not know the format of 32-bit programs."""
+    """True if the kernel does not know the format of 32-bit programs."""
     try:
         file = os.memfd_create("kubectl-gadget-32", os.MFD_CLOEXEC)
     except OSError:

@@ -111,11 +111,11 @@ class CgroupWatcher:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether there was no change since read()."""
+        """True if there was no change since read()."""
         return self._ring.is_quiet
 
     def settle(self) -> bool:
-        """Whether all changes before this call can now be read."""
+        """True if all changes before this call can now be read."""
         return self._ring.settle()
 
     def read(self) -> Iterator[CgroupChange]:
@@ -167,7 +167,7 @@ class MovedProcess(NamedTuple):
 
     @property
     def has_own_pids(self) -> bool:
-        """Whether its PID namespace was made for it."""
+        """True if its PID namespace was made for it."""
         return self.pid_namespace != self.pid_namespace_above
 
 
@@ -201,7 +201,7 @@ class MovedProcesses:
         return found
 
     def adopt_existing(self, node_namespace: int) -> None:
-        """Finds processes that left earlier. Call it once containers are known. `node_namespace` is the inode of the
+        """Finds processes that left earlier. Call it when containers are known. `node_namespace` is the inode of the
         node's mount namespace."""
         if self._object is None:
             return
@@ -231,7 +231,7 @@ class MovedProcesses:
 
 
 def _may_be_runtime(process: MovedProcess, now: int) -> bool:
-    """Whether it may be the runtime, before it makes the container's namespaces: it still has its parent's."""
+    """True if it may be the runtime, before it makes the container's namespaces: it still has its parent's."""
     same = not process.has_own_pids and process.mount_namespace == process.mount_namespace_above
     return same and now - process.started < _MAKING_NS
 

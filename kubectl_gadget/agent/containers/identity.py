@@ -3,7 +3,7 @@
 Runtimes on the node wrote these texts, but parts of them (names, annotations) come from anyone who may create a pod, so
 nothing here trusts a type or a length. A pod may even choose names of annotations (CRI-O), and an image those of labels
 (Docker) and annotations (Podman). So only the annotations of the runtime that wrote the file count, and the pod's UID
-must be the one in the cgroup's path. The trap: conmon has a cgroup of its own that also ends in the container's id.
+must be the one in the cgroup's path. Note: conmon has a cgroup of its own that also ends in the container's id.
 """
 
 import re
@@ -94,7 +94,7 @@ def command(arguments: list[str]) -> RuntimeCommand | None:
 
 
 def cgroup_belongs(path: str, id: str, config: object) -> bool:
-    """Whether the cgroup at `path` is the one that `config` (OCI) specifies or, without one, the default of `id`."""
+    """True if the cgroup at `path` is the one that `config` (OCI) specifies or, without one, the default of `id`."""
     wanted = _text(_member(_member(config, "linux"), "cgroupsPath"))
     if not wanted:
         return path.rpartition("/")[2] == id

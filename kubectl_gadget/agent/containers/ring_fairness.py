@@ -1,7 +1,7 @@
-"""Which containers lose events while a ring is full. BPF programs use a container's number as the index of its counters
-(bpf/include/gadget/fairness.h).
+"""Numbers of containers, and which of them lose events while a ring is full. BPF programs use a container's number as
+the index of its counters (bpf/include/gadget/fairness.h).
 
-The trap: a container that has ended is still reported for a while, so numbers are reused as late as possible.
+A container that has ended is still reported for a while, so numbers are reused as late as possible.
 """
 
 import mmap

@@ -1,6 +1,6 @@
 """The containers and other cgroups of the node, kept up to date, and the verdicts that the kernel applies.
 
-The tree is walked once and then follows the kernel (CgroupWatcher). A container gets its names from its bundle
+The tree is walked at the start, and then follows the kernel (CgroupWatcher). A container gets its names from its bundle
 (bundles.py); if that fails it is retried for a while, and until then the kernel lets its events through.
 
 Any pod can make cgroups below its container's, with any name and in any number. So they are not followed: whatever is
@@ -65,7 +65,7 @@ class ContainerSelection:
 
     @property
     def is_open(self) -> bool:
-        """Whether every container is wanted, except excluded ones."""
+        """True if every container is wanted, except excluded ones."""
         return self._namespaces is None and self._pods is None and self._containers is None
 
     def verdict(self, container: ContainerIdentity) -> int:
@@ -185,13 +185,13 @@ class Containers:
         }
 
     def set_filter(self, wanted: FilterSpec) -> None:
-        """Applies FILTER: which containers are traced from now on."""
+        """Applies FILTER, which selects the containers to trace."""
         self._filter = ContainerSelection(wanted, pod_uid(), pod_namespace(), self._only)
         for id in self._tracked:
             self._decide(id)
 
     def follow(self, follower: "ContainerFollower") -> None:
-        """Calls the follower for every existing cgroup, and for changes from now on."""
+        """Calls the follower for every existing cgroup, and for each later change."""
         self._followers.append(follower)
         for id in self._tracked:
             self._decide(id)
@@ -202,12 +202,12 @@ class Containers:
 
     @property
     def is_open(self) -> bool:
-        """Whether the filter wants every container."""
+        """True if the filter wants every container."""
         return self._filter.is_open
 
     @property
     def is_quiet(self) -> bool:
-        """Whether drain() has nothing to do: nothing has changed, and no container has to be checked again."""
+        """True if drain() has nothing to do: nothing has changed, and no container has to be checked again."""
         return self._watcher.is_quiet and not (self._unnamed or self._kept)
 
     def drain(self) -> bool:
@@ -264,7 +264,7 @@ class Containers:
         return removed
 
     def wants(self, path: str) -> bool:
-        """Whether the filter wants processes of this cgroup, by its path in /proc/PID/cgroup. True when unknown."""
+        """True if the filter wants processes of this cgroup, by its path in /proc/PID/cgroup. True when unknown."""
         container = self._container_at(path)
         found = self._named(path.rpartition("/")[2]) if container is None else {container}
         return not found or any(self._tracked[id].verdict not in (UNWANTED, UNWANTED_HOST) for id in found)
@@ -391,7 +391,8 @@ class Containers:
         return None
 
     def _cgroup_at(self, path: str, own: int) -> int:
-        """The same, or a cgroup of the host. `own` is the cgroup at the root of our own cgroup namespace."""
+        """Returns the container, as _container_at(), or a cgroup of the host. `own` is the cgroup at the root of our
+        own cgroup namespace."""
         container = self._container_at(path)
         if container is not None:
             return container
@@ -404,7 +405,7 @@ class Containers:
         return self._by_name.get(name, set())
 
     def _name(self, id: int) -> bool:
-        """Tries once to name a container. Returns True when it has its names now."""
+        """Tries to name a container. Returns True if it now has its names."""
         unnamed = self._unnamed[id]
         named = self._bundles.name(unnamed.container, self._tracked[id].cgroup.path, unnamed.creator)
         if named is None:
@@ -425,7 +426,7 @@ class Containers:
             self._report(early, id)
 
     def _forget_kept(self) -> None:
-        """Forgets containers that were kept for their processes elsewhere, once these have ended."""
+        """Forgets containers that were kept for their processes elsewhere, when these have ended."""
         now = time.monotonic()
         if not self._kept or now < min(self._kept.values()):
             return

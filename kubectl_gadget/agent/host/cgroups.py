@@ -108,7 +108,7 @@ def find_root() -> str:
 
 
 def walk(root: str, goes_below: Callable[[Cgroup], bool] = lambda _: True) -> Iterator[Cgroup]:
-    """Yields all cgroups from the root down, each after its parent. Cgroups that vanish meanwhile are left out.
+    """Yields all cgroups from the root down, each after its parent. Cgroups that vanish during the walk are left out.
     `goes_below` is called after a cgroup was yielded: whether to yield those below it as well."""
     top = Cgroup(os.stat(root).st_ino, 0, "")
     yield top

@@ -75,7 +75,7 @@ def bpf_objects(pid: int, name: bytes) -> Iterator[tuple[int, int]]:
     the id: b"map_id", or b"prog_id", which links have as well."""
     for fd in listed(f"/proc/{pid}/fd"):
         if link(f"/proc/{pid}/fd/{fd}").startswith("anon_inode:bpf"):
-            for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():  # none when it was closed meanwhile
+            for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():  # none if it has been closed
                 if line.startswith(name + b":"):
                     yield int(fd), int(line.split()[1])
 

@@ -36,7 +36,7 @@ def pod_namespace() -> str:
 
 
 def is_contained() -> bool:
-    """Returns whether this agent was deployed for contained sessions only."""
+    """Returns True if this agent was deployed for contained sessions only."""
     return os.environ.get("KUBECTL_GADGET_CONTAINED") == "1"
 
 

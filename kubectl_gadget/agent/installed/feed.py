@@ -64,8 +64,8 @@ def lock_state() -> None:
 
 # Events, as a session receives them.
 #
-# Packets come over a Unix socket: an event, as its record's head and JSON; the time up to which events are complete;
-# or a number of lost events. The trap: that process may end and be restarted; the session then connects again.
+# Packets come over a Unix socket: an event, as its record's head and JSON; the time up to which events are complete; or
+# a number of lost events. That process may end and be restarted; the session then connects again.
 
 
 PATH = f"{presence.FOLDER}/kubectl-gadget.feed"
@@ -112,7 +112,7 @@ class FedRing:
         return self._has_ended and self._start >= len(self._bytes)
 
     def end(self) -> None:
-        """Makes settle() read once more what has already arrived, and nothing that comes later."""
+        """Makes settle() read what has already arrived, and nothing that comes later."""
         self._is_ending = True
 
     def _receive(self) -> None:

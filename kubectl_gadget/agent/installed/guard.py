@@ -42,8 +42,8 @@ from kubectl_gadget.wire.policy_record import FORMAT
 # The policies that should be in force on this node: a file in a ConfigMap, written by the client.
 #
 # The file is a zip with set.json and the engine's object for each architecture (docs/protocol.md, "Installed
-# policies"). The trap: a kubelet replaces a ConfigMap's files by swapping a symbolic link, so a file is never seen half
-# written, but it may be missing.
+# policies"). A kubelet replaces a ConfigMap's files by swapping a symbolic link, so a file is never seen half written,
+# but it may be missing.
 
 FILE = "policies.zip"
 _MOST_BYTES = 64 << 20
@@ -245,7 +245,7 @@ class Guard:
 
     @property
     def _has_more(self) -> bool:
-        """Whether there are more events to write at once."""
+        """True if there are more events to write."""
         return any(one.has_more for one in [*self._ended, *self._sets])
 
     def _check_file(self) -> None:

@@ -227,7 +227,7 @@ class PoliciesInForce:
         return {key(policy) for number, policy in enumerate(self.policies) if number not in without}
 
     def succeed(self, before: "list[PoliciesInForce]") -> None:
-        """Reports, from now on, the events of policies that the sets before it have reported."""
+        """Takes over the events of policies that the sets before it have reported."""
         self.since = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for one in before:
             self._before |= one.keys()
@@ -272,7 +272,7 @@ class PoliciesInForce:
         return 0 if self._loaded is None else self._loaded.output.counters.total(maps.LOST_RING_FULL)
 
     def stopped(self) -> dict[str, str]:
-        """Returns why hooks no longer run, by hook, as far as other processes have stopped their programs."""
+        """Returns, by hook, why it no longer runs: another process has stopped its program."""
         return {} if self._loaded is None else self._loaded.hooks.stopped()
 
     def warnings(self) -> list[str]:
@@ -364,7 +364,7 @@ class PoliciesInForce:
 
 
 def load(chosen: InstalledFile, elf: bytes, containers: Containers) -> PoliciesInForce:
-    """Loads and attaches a set, without the hooks that this node lacks. It is in force once it follows containers."""
+    """Loads and attaches a set, without the hooks that this node lacks. It is in force when it follows containers."""
     hooks = HookSet()
     try:
         loaded = _load(chosen.spec, elf, containers, hooks)

@@ -102,7 +102,7 @@ class Pins:
             raise AgentError(f"{self._folder}/{name} cannot be taken over: {error}") from None
 
     def is_complete(self, name: str) -> bool:
-        """Whether no other process has removed pins of the set."""
+        """True if no other process has removed pins of the set."""
         try:
             return self._pieces[name] <= set(os.listdir(f"{self._folder}/{name}"))
         except OSError:
@@ -114,7 +114,7 @@ class Pins:
         with suppress(OSError, Failure):
             self._get(name, found)
         _remove(f"{self._folder}/{name}", ignore_errors=True)
-        # The kernel detaches a link some time after its last pin is removed, but at once with its last descriptor.
+        # The kernel detaches a link some time after its last pin is removed, but immediately with its last descriptor.
         for fd in found.values():
             os.close(fd)
 
@@ -277,7 +277,7 @@ OWN = "own"
 _SECONDS = 20.0
 """Time for the pod's process to release the policies; it ends when it finds the file."""
 _SECONDS_OF_OTHERS = 3.0
-"""Time for another command to release them: two clients may undeploy at once."""
+"""Time for another command to release them: two clients may undeploy at the same time."""
 
 
 def list_pins() -> int:

@@ -1,7 +1,6 @@
 """Detects what this kernel supports. The checks are cheap, because HELLO must not wait for them.
 
-Nothing is loaded except one empty ring buffer. The trap: None means "unknown", not False; only loading a program gives
-certainty.
+Nothing is loaded except one empty ring buffer. None means "unknown", not False; only loading a program gives certainty.
 """
 
 import ctypes
@@ -86,7 +85,7 @@ def _ring_buffer() -> bool | None:
 
 
 def _fentry() -> bool | None:
-    """Whether BPF trampolines, which need ftrace, work. A lockdown that forbids them also forbids opening ftrace's list
+    """True if BPF trampolines, which need ftrace, work. A lockdown that forbids them also forbids opening ftrace's list
     of functions."""
     if (folder := tracefs()) is None:
         return None
@@ -102,7 +101,7 @@ def _perf_unit(name: str) -> bool:
 
 
 def bpf_lsm() -> bool | None:
-    """Whether BPF is an active security module; None if that is unknown. If it is not, the kernel loads and attaches
+    """True if BPF is an active security module; None if that is unknown. If it is not, the kernel loads and attaches
     LSM programs but never runs them."""
     if (modules := _active_modules()) is not None:
         return _BPF_MODULE in modules

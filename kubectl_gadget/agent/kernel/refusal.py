@@ -1,8 +1,8 @@
 """Explains why this kernel refused a program or a map: turns libbpf's errno and log into an AgentError with cause and
 remedy.
 
-The verifier's log is long and its end has the reason, so only the last useful lines are shown. The trap: EPERM has four
-causes (capabilities, lockdown, memory limit, seccomp) that the kernel does not distinguish, so each is checked.
+The verifier's log is long and its end has the reason, so only the last useful lines are shown. EPERM has four causes
+(capabilities, lockdown, memory limit, seccomp) that the kernel does not distinguish, so each is checked.
 """
 
 import errno
@@ -92,7 +92,7 @@ def lockdown() -> str:
 
 
 def perf_is_closed() -> bool:
-    """Whether the kernel refuses perf_event_open(), which attaches programs to tracepoints, kprobes and uprobes, in
+    """True if the kernel refuses perf_event_open(), which attaches programs to tracepoints, kprobes and uprobes, in
     spite of CAP_PERFMON. Debian's and Ubuntu's kernels do by default, at levels of kernel.perf_event_paranoid from 3
     up, which other kernels do not have."""
     level = procfs.read("/proc/sys/kernel/perf_event_paranoid").strip()
@@ -106,7 +106,7 @@ def failed_program(log: list[str]) -> str | None:
 
 
 def lacks_atomics(failure: Failure) -> bool:
-    """Whether the kernel refused an atomic instruction that is not an addition."""
+    """True if the kernel refused an atomic instruction that is not an addition."""
     return any(_NO_ATOMICS in line for line in failure.log)
 
 

@@ -35,7 +35,7 @@ class Idleness:
         return min(CHECK_SECONDS, self._timeout / 4) if self._timeout > 0 else None
 
     def is_over(self) -> bool:
-        """Whether the pod has been idle for too long."""
+        """True if the pod has been idle for too long."""
         if self._timeout <= 0:
             return False
         now = time.monotonic()

@@ -145,8 +145,8 @@ def _explained(why: list[str]) -> tuple[str, str]:
     return f"libbpf cannot be loaded: {text}", "--image docker.io/library/python:3.13-slim"
 
 
-# A copy of the pod's payload with its modules compiled for this version of Python. The pod's main process makes it
-# once; otherwise each session would compile the modules that were not sent compiled for its Python.
+# A copy of the pod's payload with its modules compiled for this version of Python. The pod's main process makes it;
+# otherwise each session would compile the modules that were not sent compiled for its Python.
 #
 # The trap: it does not have the payload's hash. So it is used only if no other user can have written it
 # (unpacking.py), and it is made from the file that this process itself was imported from, whose hash was checked.

@@ -33,7 +33,7 @@ def watch(path: str = PATH) -> int:
 
 
 def sessions(fd: int) -> bool:
-    """Whether a session runs now."""
+    """True if a session runs now."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -69,7 +69,7 @@ class RealFiles:
 
 # Files that policies give by path, and the kernel compares by device and inode, in every container's own root.
 #
-# They are looked up when a container is first seen, and again later, since a file may be created meanwhile. A file
+# They are looked up when a container is first seen, and again later, since a file may be created in between. A file
 # that was found stays a match until its container has ended. The trap: stat() may report another device than the
 # kernel's (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 

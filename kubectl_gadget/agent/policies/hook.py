@@ -50,7 +50,7 @@ _WRITTEN_ONCE = (
     *("policy_lengths", "policy_patterns", "policy_automata", "policy_expressions", "policy_actions"),
     *("policy_assignments", "policy_functions"),
 )
-"""Maps that do not change once they are filled."""
+"""Maps that do not change after they are filled."""
 _BEFORE_SETS = {"policy_patterns": 272, "policy_expressions": 1032}
 """Size in bytes of structs before the set that ends them."""
 
@@ -89,7 +89,7 @@ class PolicyHook:
         self.is_needed = True
         """for a hook that could not be loaded: whether its events can happen on this node"""
         self.way: Way
-        """the way that was used, once it is loaded"""
+        """the way that was used, if it is loaded"""
         self.probes: UprobeTargets | None = None
         """for a hook in programs: its probes, which are attached when the files are found"""
         self.files: SameFiles | None = None
@@ -169,7 +169,7 @@ class PolicyHook:
         return "; or ".join(helping) or None
 
     def has_tables_of(self, other: PolicyHookSpec) -> bool:
-        """Whether another hook has the same selectors and tables, as mirrors of this one do."""
+        """True if another hook has the same selectors and tables, as mirrors of this one do."""
         return all(getattr(self.spec, name) == getattr(other, name) for name in _OF_TABLES)
 
     def _try(self, way: Way, elf: bytes, loaded: BpfObject | None, twin: BpfObject | None) -> None:

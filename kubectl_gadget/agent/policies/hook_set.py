@@ -248,8 +248,8 @@ class FileSearch:
             each.turn(found)
 
 
-# Loads and attaches them. The trap: a hook is attached at once, since only that shows whether the kernel allows it. It
-# applies no policy until profiles are set (scopes.py), so no policy is partly in force.
+# Loads and attaches them. The trap: a hook is attached immediately, since only that shows whether the kernel allows it.
+# It applies no policy until profiles are set (scopes.py), so no policy is partly in force.
 
 
 _SOCKETS = 16384

@@ -1,6 +1,6 @@
 """Events of installed policies as lines of the agent's log: one JSON object each, in the schema of security events.
 
-A line describes the process from its record, which the program filled in at that moment. The trap: arguments and
+A line describes the process from its record, which the program filled in at that moment. Arguments and
 working directory are not in it; they are read from /proc, and left out if the process runs another program by then.
 """
 

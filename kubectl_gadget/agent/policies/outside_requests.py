@@ -1,6 +1,6 @@
 """GetUrl and DnsLookup: requests to other hosts that the agent makes when a policy's selector has matched.
 
-Separate threads make them after the event, and nothing waits for them. The trap: whoever causes events can trigger any
+Separate threads make them after the event, and nothing waits for them. Whoever causes events can trigger any
 number of requests; so the queue is short, few are started per second, and the rest is counted and not made.
 """
 

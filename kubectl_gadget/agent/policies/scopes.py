@@ -1,4 +1,4 @@
-"""Which policies apply to a container, by its names: SCOPE of docs/protocol.md.
+"""The policies that apply to a container, by its names: SCOPE of docs/protocol.md.
 
 The agent decides this itself, since a container's first instruction may come before any answer of the client. The trap:
 only the client knows labels of pods and nodes. Until it has sent them, the agent does not know whether a policy that
@@ -19,7 +19,7 @@ _OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 class ScopesByLabels:
-    """The scopes that match the labels of the node, and of each pod, as far as the client has sent them."""
+    """The scopes that match the labels of the node, and of each pod, if the client has sent them."""
 
     def __init__(self) -> None:
         self._node: frozenset[int] | None = None
@@ -35,11 +35,11 @@ class ScopesByLabels:
                 self._pods[pod] = frozenset(scopes)
 
     def node(self, scope: int) -> bool | None:
-        """Whether the node's labels match; None if they are not known yet."""
+        """True if the node's labels match; None if they are not known yet."""
         return None if self._node is None else scope in self._node
 
     def pod(self, scope: int, container: ContainerIdentity) -> bool | None:
-        """Whether a pod's labels match; None if they are not known yet. The client identifies pods by UID, or by
+        """True if a pod's labels match; None if they are not known yet. The client identifies pods by UID, or by
         NAMESPACE/NAME if it does not know the UID."""
         for name in (container.pod_uid, f"{container.namespace}/{container.pod}"):
             if name in self._pods:
@@ -63,11 +63,11 @@ class PolicyScope:
 
     @property
     def is_open(self) -> bool:
-        """Whether it applies to every container."""
+        """True if it applies to every container."""
         return self.pods and self._namespaces is None and not self._containers
 
     def has(self, container: ContainerIdentity) -> bool:
-        """Whether it applies to a container of a pod, except for labels."""
+        """True if it applies to a container of a pod, except for labels."""
         if not self.pods:
             return False
         if self._namespaces is not None and container.namespace not in self._namespaces:

@@ -142,7 +142,7 @@ class TracepointField(NamedTuple):
 
     @property
     def is_located(self) -> bool:
-        """Whether the field is the offset of its value (`__data_loc`)."""
+        """True if the field is the offset of its value (`__data_loc`)."""
         return self.declared.startswith("__data_loc ")
 
     @property
@@ -151,7 +151,7 @@ class TracepointField(NamedTuple):
 
     @property
     def is_text(self) -> bool:
-        """Whether the field is an array of characters, in the record or elsewhere, or a pointer to them."""
+        """True if the field is an array of characters, in the record or elsewhere, or a pointer to them."""
         parts = self.declared.removeprefix("__data_loc ")
         return bool(_TEXT.search(parts)) and ("[" in parts or "*" in parts)
 
@@ -223,7 +223,7 @@ def _decided(field: TracepointField, flags: int, tracepoint: str) -> tuple[int, 
 
 
 def is_field(entry: Resolve) -> bool:
-    """Whether an entry of RUN's `resolve` only leaves a field's type open; the others need BTF."""
+    """True if an entry of RUN's `resolve` only leaves a field's type open; the others need BTF."""
     return entry.auto and entry.source == "parameter" and not entry.struct
 
 

@@ -109,7 +109,7 @@ class ClientStreams:
 # PONG while programs are loaded, which shows the client that the agent is alive.
 #
 # With many programs on a slow or busy processor, the kernel's verifier may take longer than a client waits for any
-# frame, and the session does nothing else meanwhile. The trap: only one thread may use the pipe at a time, so code
+# frame, and the session does nothing else in that time. The trap: only one thread may use the pipe at a time, so code
 # that loads programs must not write to it.
 
 
@@ -167,7 +167,7 @@ class OwnMemory:
         self._limit = self._number("memory.max")
 
     def is_scarce(self) -> bool:
-        """Whether more than three quarters of the limit are used. False if there is none."""
+        """True if more than three quarters of the limit are used. False if there is none."""
         most = 0.75 * self._limit
         return most < math.inf and self._number("memory.current") > most and self._used() > most
 

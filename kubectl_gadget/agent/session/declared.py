@@ -54,7 +54,7 @@ def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], objects:
 
 
 def _acts(spec: AnyGadget, objects: Sequence[bytes], known: Mapping[str, dict[str, Any]]) -> bool:
-    """Whether the gadget could do more than observe. Raises AgentError when its name belongs to another object."""
+    """True if the gadget could do more than observe. Raises AgentError when its name belongs to another object."""
     if not 0 <= spec.object < len(objects):
         raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
     elf = objects[spec.object]
@@ -204,7 +204,7 @@ class Catalogue:
 
 
 def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:
-    """Whether the gadget's programs, or the agent, check for each row that its container is known and wanted."""
+    """True if the gadget's programs, or the agent, check for each row that its container is known and wanted."""
     fixed = entry["fixed"]
     return not entry["whole_nodes"] and (_NAMED_ONLY in fixed["globals"] or fixed.get("sampler") == "mounts")
 

@@ -2,7 +2,7 @@
 
 One thread and one epoll; another thread writes PONG while programs are loaded (heard() of client_streams.py). Standard
 output carries frames and nothing else, so anything else that prints is redirected to standard error first. The trap:
-after STOP the programs are detached at once, but what they wrote before still has to be sent.
+after STOP the programs are detached immediately, but what they wrote before still has to be sent.
 """
 
 import gc
@@ -128,7 +128,7 @@ reads everything, and the source delivers nothing. Frames with names of new cont
 _HELD_FOR_LOCAL = 256 << 20
 """Most bytes that are held for a client on this machine, which the user's own memory pays for."""
 _NEW_OBJECTS = 2_000
-"""The garbage collector's threshold once the session has started (agent/__main__.py)."""
+"""The garbage collector's threshold after the session has started (agent/__main__.py)."""
 _MOST_PIECES = 64
 """With more pieces in the pipe, the client reads too slowly: heartbeats are not answered, and warnings wait."""
 
@@ -366,7 +366,7 @@ class Session:
         self._send(WarningText(message=message))
 
     def _close(self, reason: str, error: GadgetError | None) -> None:
-        """Detaches, sends the remaining events and END, as far as the client reads them in time, and frees
+        """Detaches, sends the remaining events and END, if the client reads them in time, and frees
         everything."""
         for source in self._sources:
             source.stats()  # detects programs that were stopped since the last STATS
@@ -412,8 +412,8 @@ def _on_signal(number: int, _: object) -> None:
 
 def run(command: SessionCommand = UNDECLARED, local: bool = False) -> int:
     """Runs a session over standard input and output. Anything else that is printed goes to standard error. `local`: the
-    client is on this machine. Its end is then seen at once, so there is no limit to its silence: after Ctrl-Z, it may
-    continue later."""
+    client is on this machine. Its end is then seen immediately, so there is no limit to its silence: after Ctrl-Z, it
+    may continue later."""
     presence.announce()
     output = os.dup(1)
     os.dup2(2, 1)

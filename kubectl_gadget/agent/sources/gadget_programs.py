@@ -212,7 +212,7 @@ class GadgetPrograms:
             self.uprobes.free()
 
     def _try(self) -> bool:
-        """Tries the current choice once. Returns False when a program was refused and another way is tried next."""
+        """Tries the current choice. Returns False when a program was refused and another way is tried next."""
         wanted = [name for choice in self._choices for name in choice.programs] if self._choices else None
         try:
             object = SyscallObject(self._elf, self._name, wanted, self._context.calls, ALL)

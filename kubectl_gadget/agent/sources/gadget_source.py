@@ -71,7 +71,7 @@ class GadgetSource:
 
 # Base of the sources whose output is taken at intervals, in pieces, not event by event: snapshots, top and recorders.
 #
-# The trap: a piece is sent only when the containers in it have names, so it waits here, perhaps until after the next
+# A piece is sent only when the containers in it have names, so it waits here, perhaps until after the next
 # interval was taken.
 
 

@@ -62,7 +62,7 @@ def ring_bytes(wanted: int) -> int:
 
 # The EVENTS and STACKS frames of one source, with its index in RUN and a number for each frame.
 #
-# The trap: a ring's bytes are not copied. They are queued in place, and the pipe advances the ring as it writes them.
+# A ring's bytes are not copied. They are queued in place, and the pipe advances the ring as it writes them.
 
 
 _EVENTS_HEAD = 24

@@ -81,7 +81,7 @@ class FlightRecorder:
         taken = [*triggered, *((place, _reason(_EXIT) if self._on_exit else b"") for place in gone.values())]
         taken += [(place, _reason(because)) for because in self._reasons[:1] for place in used.values()]
         self._reasons = []
-        # If there was no spare recording, two triggers at once have the same one.
+        # If there was no spare recording, two triggers at the same time have the same one.
         reasons = dict(reversed(taken))
         records = self._exchange(list(reasons))
         for place, reason in reversed(reasons.items()):
@@ -154,8 +154,8 @@ class FlightRecorder:
     def _make(self, places: Sequence[int], wait: bool) -> None:
         """Makes empty recordings at these indexes. With `wait`, no program still writes to the old ones on return.
 
-        The kernel waits for programs after each update, some 20 ms; after a batch only once, or, before Linux 6.8, not
-        at all.
+        The kernel waits for programs after each update, some 20 ms; after a batch only one time, or, before Linux 6.8,
+        not at all.
         """
         for place in places:
             self._fds[place] = make_map(ARRAY, "gadget_record", self._record_bytes, self._last, _MMAPABLE | _INNER_MAP)

@@ -322,7 +322,7 @@ class LoadedProgram(NamedTuple):
 
 
 class KernelObjects:
-    """Reads bpf(2)'s tables of programs, links and maps. Skips objects that disappear meanwhile. Raises
+    """Reads bpf(2)'s tables of programs, links and maps. Skips objects that have disappeared. Raises
     libbpf.Failure."""
 
     def __init__(self) -> None:
@@ -488,7 +488,7 @@ class Sampled:
         self._sampler = _CLASSES[spec.sampler](containers)
 
     def __bool__(self) -> bool:
-        """Whether there is a sampler."""
+        """True if there is a sampler."""
         return self._sampler is not None
 
     def records(self, head: bytes) -> Iterator[bytes]:

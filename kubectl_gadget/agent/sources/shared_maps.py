@@ -184,10 +184,7 @@ def _file_of(pidfd: int, fd: int) -> int:
     return found
 
 
-# Maps that the sources of a session share: some exist from the start, others are made when a source first needs them.
-#
-# The trap: a set of descendants has to be filled before the programs that read it are attached, so it is made before
-# the source's object is loaded.
+# The maps of a session.
 
 
 _CHECK_SECONDS = 1.0

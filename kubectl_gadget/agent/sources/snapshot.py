@@ -1,8 +1,8 @@
-"""Kind `snapshot`: the current state, taken once, from BPF iterators: each is run once, and its output consists of
-records.
+"""Kind `snapshot`: the state at one moment, from BPF iterators: each is run, and its output
+consists of records.
 
 An iterator over sockets sees only the network namespace in which it was created, so one is created in each. The trap:
-this thread is in another namespace meanwhile, and must return from it whatever happens.
+this thread is in another namespace until then, and must return from it whatever happens.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ _ORPHANS_ARE_MISSING = (
 
 
 class SnapshotSource(PiecesSource):
-    """Takes its pieces once, in the first turn."""
+    """Takes its pieces in the first turn."""
 
     _iterators: "Iterators"
     due = 0.0

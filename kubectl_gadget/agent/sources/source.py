@@ -31,7 +31,7 @@ _MOST_KNOWN = 4096
 
 
 class Warnings:
-    """Texts for the user that were not sent yet, in order and each once; then, how many were dropped."""
+    """Texts for the user that were not sent yet, in order and without repetition; then, how many were dropped."""
 
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
@@ -72,7 +72,7 @@ class Callbacks:
         self.show: list[Callable[[], None]] = []
         """Called for SHOW: the user requests what was recorded so far."""
         self.removed: list[Callable[[Sequence[int]], None]] = []
-        """Called with the ids of removed cgroups, once all their events have been sent."""
+        """Called with the ids of removed cgroups, when all their events have been sent."""
         self.after_last: list[Callable[[], None]] = []
         """Called after the last event was sent."""
 
@@ -135,7 +135,7 @@ class Source(Protocol):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing has arrived since settle(); cheap to ask. While it is true, and before `due`, settle() and
+        """True if nothing has arrived since settle(); cheap to ask. While it is true, and before `due`, settle() and
         send() need not be called, except for the reports of idle sources (Channel)."""
 
     def started(self) -> StartedGadget:
@@ -160,7 +160,7 @@ class Source(Protocol):
 
     @property
     def empty(self) -> bool:
-        """Whether everything that settle() found was sent, and has left the ring."""
+        """True if everything that settle() found was sent, and has left the ring."""
 
     def detach(self) -> None:
         """Stops new events. Earlier ones can still be settled and sent."""
@@ -171,8 +171,8 @@ class Source(Protocol):
 
 # RUN: makes the sources that a client requests, in the order of its `gadgets`.
 #
-# The traps: the kernel's verifier may take long, and nothing else of the session runs meanwhile. And a kind's modules
-# are imported only when RUN requests it, to save memory.
+# The traps: the kernel's verifier may take long, and nothing else of the session runs in that time. And a kind's
+# modules are imported only when RUN requests it, to save memory.
 
 _CLASSES = {
     "stream": ("sources.stream", "StreamSource"),

@@ -47,7 +47,7 @@ class StreamSource(GadgetSource):
 
 class MapWalks:
     """Walks over the map `gadget_walked` of an object, which send what its programs have only counted: each second, and
-    once more after all programs were detached, so that no count is missed."""
+    again after all programs were detached, so that no count is missed."""
 
     def __init__(self, object: BpfObject) -> None:
         self._object = object

@@ -64,7 +64,7 @@ class _Table(NamedTuple):
 class ElfFunctions:
     """The functions of one file. A malformed file simply has no functions.
 
-    The trap: a file may have 100,000 symbols of which a handful is looked up, so no Python code runs for each of them.
+    A file may have 100,000 symbols, of which a handful is looked up, so no Python code runs for each of them.
     """
 
     def __init__(self, source: ElfSource) -> None:
@@ -86,7 +86,7 @@ class ElfFunctions:
 
     @property
     def is_elf(self) -> bool:
-        """Whether the file is a 64-bit little-endian ELF file."""
+        """True if the file is a 64-bit little-endian ELF file."""
         return self._elf.is_elf
 
     @property
@@ -95,7 +95,7 @@ class ElfFunctions:
         return len(self._addresses) + (len(self._go.offsets) if self._go else 0)
 
     def forget(self) -> None:
-        """Frees the memory. It has no functions from now on."""
+        """Frees the memory. Afterwards it has no functions."""
         self._addresses, self._sizes, self._order = array("Q"), array("Q"), array("I")
         self._tables, self._go = [], None
         self._names.clear()
@@ -152,7 +152,7 @@ class ElfFunctions:
             self._sizes += words[2::3]
             self._tables.append(_Table(first, elf.source, table.offset, elf.strings(table.link)))
             # Byte 4 of a symbol is its kind; bytes 6 and 7 are its section, 0: imported. One byte per symbol is
-            # combined for all symbols at once, in one large number.
+            # combined for all symbols together, in one large number.
             is_function = int.from_bytes(data[4::_SYMBOL_BYTES].translate(_IS_FUNCTION))
             section, rest = (int.from_bytes(data[at::_SYMBOL_BYTES].translate(_IS_SET)) for at in (6, 7))
             marks = (is_function & (section | rest)).to_bytes(len(words) // 3)
@@ -274,7 +274,7 @@ _PIECE = 1 << 20
 _MOST_BYTES = 1 << 30
 """Bytes of a file, read piece by piece."""
 _MOST_STRINGS = 1 << 26
-"""Bytes of a string table that are in memory at once."""
+"""Bytes of a string table that are in memory at a time."""
 _MOST_SEARCHED = 1 << 28
 """Bytes of a string table that are searched, piece by piece."""
 _MOST_PLACES = 10_000
@@ -335,7 +335,7 @@ def matching_functions(path: str, pattern: str) -> dict[str, int]:
 
 
 def is_ifunc(path: str, symbol: str) -> bool:
-    """Whether the file has several versions of that function, one of which is chosen at program start (an IFUNC, such
+    """True if the file has several versions of that function, one of which is chosen at program start (an IFUNC, such
     as libc's memcpy). Raises OSError."""
     with _opened(path) as elf:
         return any(kind == _IFUNC and name == symbol.encode() for name, kind, _ in _defined(elf))
@@ -363,7 +363,7 @@ def _may_be_near(name: bytes, wanted: bytes) -> bool:
 
 
 def is_go(path: str) -> bool:
-    """Whether the program was built by Go. Raises OSError."""
+    """True if the program was built by Go. Raises OSError."""
     with open(path, "rb") as file:
         offsets = range(0, min(os.fstat(file.fileno()).st_size, _MOST_BYTES), _PIECE)
         return any(_GO_MAGIC in os.pread(file.fileno(), _PIECE + len(_GO_MAGIC), offset) for offset in offsets)

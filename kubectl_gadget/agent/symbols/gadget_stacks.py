@@ -1,8 +1,8 @@
 """Call stacks of one gadget: taken from its map (bpf/include/gadget/stacks.h), resolved to names, and sent.
 
 They are taken many times a second, since names can be resolved only while the process exists. A number means the same
-stack for the whole session, so each is sent once, and again when it reappears after some seconds, since the code at an
-address may have changed. The traps: they must be taken after the end of the events that refer to them was noted, and
+stack for the whole session, so each is sent one time, and again when it reappears after some seconds, since the code at
+an address may have changed. The traps: they must be taken after the end of the events that refer to them was noted, and
 sent before these events. And each session imports this module, so those that read symbols are imported at first use.
 """
 
@@ -82,7 +82,7 @@ class Stacks:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing has to be sent now."""
+        """True if nothing has to be sent now."""
         return time.monotonic() < self._send_at and len(self._stacks) + len(self._of_kernel) < _MOST_WAITING
 
     def take(self, now: float) -> None:

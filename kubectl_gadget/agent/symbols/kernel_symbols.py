@@ -1,7 +1,7 @@
 """Names of the kernel's functions, formatted by the kernel itself (bpf/symbols.bpf.c, Linux 5.13).
 
 On older kernels /proc/kallsyms is read, which shows addresses only with CAP_SYSLOG or if kernel.kptr_restrict is 0.
-The trap: modules and BPF programs come and go, so cached names expire after a while.
+Modules and BPF programs come and go, so cached names expire after a while.
 """
 
 import ctypes
@@ -47,7 +47,7 @@ class KernelSymbols:
         self._entries = ctypes.create_string_buffer(_AT_ONCE * _ENTRY_BYTES)
 
     def prefetch(self, stacks: Iterable[Sequence[int]]) -> None:
-        """Looks up the names that frames() will need, all at once, since each lookup has a fixed cost."""
+        """Looks up the names that frames() will need, all together, since each lookup has a fixed cost."""
         now = time.monotonic()
         if now > self._forget_at:
             self._known.clear()

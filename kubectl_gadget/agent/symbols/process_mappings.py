@@ -97,7 +97,7 @@ class ProcessMappings:
         """hash of the text when it was last parsed"""
 
     def is_known(self, now: float) -> bool:
-        """Whether the mappings could be read at least once."""
+        """True if the mappings could be read."""
         return self._is_known or (self._refresh(0, now) and self._is_known)
 
     def renew(self, now: float) -> None:

@@ -30,7 +30,7 @@ from kubectl_gadget.agent.symbols.elf_functions import (
 )
 from kubectl_gadget.wire.client_messages import Library
 
-# Attaches uprobe programs to offsets in a file: to all at once if the kernel can, else one by one. The trap: the
+# Attaches uprobe programs to offsets in a file: to all together if the kernel can, else one by one. The trap: the
 # program's attach type has to be set before its object is loaded.
 
 _SECTIONS = ("uprobe", "uretprobe")
@@ -64,7 +64,7 @@ class _Options(ctypes.Structure):
 
 
 def has_multi(release: str) -> bool:
-    """Whether a kernel attaches uprobes without perf_event_open(), which distributions restrict: 6.6 and later."""
+    """True if a kernel attaches uprobes without perf_event_open(), which distributions restrict: 6.6 and later."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return bool(found) and (int(found[1]), int(found[2])) >= (6, 6)  # type: ignore[index]
 
@@ -203,7 +203,7 @@ class RequestedFunctions:
 
     @staticmethod
     def may_be(file: str, name: str) -> bool:
-        """Whether a file of this name may be the requested one, given as a path or as a library's name."""
+        """True if a file of this name may be the requested one, given as a path or as a library's name."""
         wanted = file.rpartition("/")[2]
         return name == wanted or ("/" not in file and name.startswith((f"{wanted}.", f"{wanted}-")))
 
@@ -277,11 +277,11 @@ _PATIENCE = 2.0
 _MOST_FILES = 512
 _TURN_SECONDS = 0.5
 """After which a turn leaves further files, which a container may have made to take long, to the next one, so that rings
-are read meanwhile."""
+are read between them."""
 
 
 class Uprobes:
-    """The uprobe programs of `object`. `libraries` is RUN's; a program is listed there once for each function."""
+    """The uprobe programs of `object`. `libraries` is RUN's; a program is listed there for each function."""
 
     def __init__(
         self,
@@ -341,7 +341,7 @@ class Uprobes:
         self._released.free()
 
     def _report_missing(self) -> None:
-        """Warns once: after a while, or at the end of a shorter run."""
+        """Warns one time: after a while, or at the end of a shorter run."""
         self._report_at = None
         names = sorted({name for files, _ in self._libraries for name in files})
         if self._functions:  # it reports itself what is missing in a file

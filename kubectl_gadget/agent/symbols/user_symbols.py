@@ -2,7 +2,7 @@
 
 Files are opened through the process's own root, so each container uses its own. A name is given only if it is
 certain: the process must still run the program that the stack belongs to, and the file must be the one that is
-mapped. The traps: opening a file costs most, so processes of one mount namespace share open files; and most stacks
+mapped. Opening a file costs most, so processes of one mount namespace share open files; and most stacks
 are new, but not their frames, so frames are kept.
 """
 
