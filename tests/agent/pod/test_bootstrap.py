@@ -262,7 +262,7 @@ def test_a_contained_agent_takes_no_agent_from_its_client(
     index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path
 ) -> None:
     (deployed / f"{MACHINE}.xz").write_bytes(lzma.compress(lzma.decompress(carried) + b"x"))
-    words = ("session", "--contained", "--gadgets=")
+    words = ("session", "--contained", "--gadgets=trace_open")
     pod = Pod(index, carried, tmp_path, agent=deployed, words=words, contained=True)
     assert "the ConfigMap holds another version of the agent" in pod.failure()
     (deployed / f"{MACHINE}.xz").write_bytes(carried)
