@@ -1,145 +1,27 @@
-"""The cells of YAML and CSV, made from the JSON texts of whole columns: each different value is formatted once, by the
-library, and simple ones without it.
+"""Machine-readable formats: JSON lines, YAML documents, CSV. Values are exact and the text is always valid.
 
 The trap: the YAML library escapes per document: one unprintable character, and every character beyond ASCII in that
-document is escaped. So the library writes rows with such characters as a whole.
+document is escaped. So members are put together only if they have neither; other rows are written as a whole.
 """
 
-import json
+import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, TextIO
 
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.output.columns import EVENT, Codes, JoinedColumns, member_names
+from kubectl_gadget.output.columns import EVENT, member_names
 from kubectl_gadget.output.escape import csv_line, escape, is_printable, json_line
 from kubectl_gadget.output.row_texts import LATE, MemberRows
 from kubectl_gadget.output.sink import StreamSink
 from kubectl_gadget.rows.amounts import Timestamps
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.kinds import Member
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.texts import PLAIN
-from kubectl_gadget.rows.vectors import Few
+from kubectl_gadget.rows.vectors import Numbers, Vector
 from kubectl_gadget.yaml_files import safe_dumper
-
-_MOST = 50_000
-"""Different values whose cells are kept, of all columns."""
-_LONGEST = 256
-"""Longer texts are formatted each time: paths may have 4 KB, and several times as much with escapes."""
-_PLAIN = re.compile(r'"[A-Za-z/][A-Za-z0-9_./-]*"')
-"""JSON texts that neither YAML nor CSV quotes, unless YAML has a meaning for the word."""
-_ABSENT = ("null", "false")
-_WORDS = {"yes", "no", "true", "false", "on", "off", "null"}
-
-
-class TextColumn(NamedTuple):
-    """One member of a batch: `few` different cells, or a cell's `template` and a list for each placeholder of it."""
-
-    name: str
-    few: Few | None
-    template: str
-    values: Sequence[list[Any]]
-    optional: bool
-    """left out where it is null or false: its cells are empty there"""
-    uncertain: list[int]
-    """rows with characters beyond ASCII, or with escapes"""
-
-    def join(self, joined: JoinedColumns, before: str = "", after: str = "") -> None:
-        """Adds the member to the columns of `joined`, between two texts, which are left out where the member is."""
-        if self.optional:
-            words = self.few[1] if self.few else self.values[0]
-            texts = [word and f"{before}{word}{after}" for word in words]
-            joined.few(self.few[0], texts) if self.few else joined.each("%s", [texts])
-            return
-        joined.text(before)
-        joined.few(*self.few) if self.few else joined.each(self.template, self.values)
-        joined.text(after)
-
-
-class Cells(dict[str, str]):
-    """The cell of each JSON text, made once. `as_they_are` gets the texts of a column that JSON does not escape,
-    joined, and returns whether they need no quotes in a cell, either."""
-
-    def __init__(self, make: Callable[[str], str], as_they_are: Callable[[str], bool] = lambda texts: False) -> None:
-        super().__init__()
-        self._make = make
-        self._as_they_are = as_they_are
-
-    def __missing__(self, text: str) -> str:
-        cell = self._make(text)
-        if len(text) <= _LONGEST:
-            if len(self) >= _MOST:
-                self.clear()
-            self[text] = cell
-        return cell
-
-    def columns(self, members: MemberRows, batch: Batch, timestamp: str) -> Iterator[TextColumn]:
-        """The columns of a batch, in order. `timestamp` is the template of a wall time's cell."""
-        for member in members.members(batch):
-            vector = batch.vector(member.name, member.read)
-            if member.optional and vector.absent():
-                continue
-            if isinstance(vector, Timestamps):
-                template, lists = vector.pieces()
-                yield TextColumn(member.name, None, timestamp % template, lists, False, [])
-            elif found := vector.few():
-                yield self._few(member, *found)
-            else:
-                yield self._each(member, *vector.json())
-
-    def _few(self, member: Member, codes: Codes, words: Sequence[str]) -> TextColumn:
-        bad = [code for code, word in enumerate(words) if _is_uncertain(word)]
-        rows = np.flatnonzero(np.isin(codes, bad)).tolist() if bad else []
-        cells = ["" if member.optional and word in _ABSENT else self[word] for word in words]
-        return TextColumn(member.name, (codes, cells), "", (), member.optional, rows)
-
-    def _each(self, member: Member, piece: str, values: Sequence[list[Any]]) -> TextColumn:
-        if piece == "%d" and not member.optional:
-            return TextColumn(member.name, None, piece, values, False, [])
-        if piece == PLAIN and self._as_they_are("".join(values[0])):
-            return TextColumn(member.name, None, "%s", values, member.optional, [])
-        texts = values[0] if piece == "%s" else list(map(piece.__mod__, zip(*values, strict=True)))
-        rows = [row for row, text in enumerate(texts) if _is_uncertain(text)] if _is_uncertain("".join(texts)) else []
-        if member.optional:
-            cells = ["" if text in _ABSENT else self[text] for text in texts]
-        else:
-            cells = list(map(self.__getitem__, texts))
-        return TextColumn(member.name, None, "%s", (cells,), member.optional, rows)
-
-
-def _is_uncertain(text: str) -> bool:
-    return not text.isascii() or "\\u" in text
-
-
-def yaml_cells(dump: Callable[[Any], str]) -> Cells:
-    """What follows a member's name in a document, with the newline; `dump` writes a document."""
-
-    def make(text: str) -> str:
-        if _PLAIN.fullmatch(text) and text[1:-1].lower() not in _WORDS:
-            return f" {text[1:-1]}\n"
-        return dump({"k": json.loads(text)})[2:]
-
-    return Cells(make)
-
-
-def csv_cells(cell: Callable[[Any], Any]) -> Cells:
-    """Cells of CSV; `cell` turns a value into what the library writes."""
-
-    def make(text: str) -> str:
-        if _PLAIN.fullmatch(text):
-            return text[1:-1]
-        if text.isdecimal():
-            return text
-        # A second cell, since an empty one alone is quoted.
-        return csv_line([cell(json.loads(text)), ""])[:-2]
-
-    return Cells(make, lambda texts: "," not in texts and texts.isascii())
-
-
-# Machine-readable formats: JSON lines, YAML documents, CSV. Values are exact and the text is always valid.
 
 
 def gap_record(node: str, seconds: float, until_ns: int) -> dict[str, Any]:
@@ -179,37 +61,54 @@ def yaml_text(record: dict[str, Any]) -> str:
     return text
 
 
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*")
+"""Texts that YAML does not quote, unless it has a meaning for the word."""
+_WORDS = {"yes", "no", "true", "false", "on", "off", "null"}
+_TIME = re.compile(r"[0-9-]{10}T[0-9:.]+Z")
+_LONGEST = 256
+"""Longer texts are formatted each time: paths may have 4 KB, and several times as much with escapes."""
+
+
 class YamlSink(StreamSink):
     """One YAML document per row, each starting with `---`."""
 
     def __init__(self, stream: TextIO, members: MemberRows) -> None:
         super().__init__(stream)
         self._members = members
-        self._cells = yaml_cells(yaml_text)
 
     def write_chunk(self, rows: Rows) -> None:
-        self._stream.write("".join(rows.collect(self._documents)))
+        self._stream.write("".join(f"---\n{_document(record)}" for record in self._members.records(rows)))
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         self._stream.write("---\n" + yaml_text(gap_record(node, seconds, until_ns)))
 
-    def _documents(self, batch: Batch) -> list[str]:
-        joined, uncertain = JoinedColumns(len(batch)), set[int]()
-        joined.text("---\n")
-        if self._members.event:
-            joined.text(yaml_text({EVENT: batch.gadget.event}))
-        for column in self._cells.columns(self._members, batch, " '%s'\n"):
-            uncertain.update(column.uncertain)
-            before, after = (" ", "\n") if column.template == "%d" else ("", "")
-            column.join(joined, f"{column.name}:{before}", after)
-        if batch.late is not None:
-            joined.few(batch.late.astype(np.intp), ("", f"{LATE}: true\n"))
-        documents = [text if text != "---\n" else "---\n{}\n" for text in joined.rows()]
-        if uncertain:
-            rows = sorted(uncertain)
-            for row, record in zip(rows, self._members.records_of(batch.select(np.array(rows))), strict=True):
-                documents[row] = "---\n" + yaml_text(record)
-        return documents
+
+def _document(record: dict[str, Any]) -> str:
+    """A record as yaml_text() has it; the values that rows repeat are formatted once each."""
+    parts = []
+    for name, value in record.items():
+        if type(value) is int:
+            parts.append(f"{name}: {value}\n")
+        elif isinstance(value, str) and value.isascii() and value.isprintable():
+            parts.append(name)
+            parts.append(_text(value) if len(value) <= _LONGEST else _dumped(value))
+        elif value is None or isinstance(value, bool):
+            parts.append(f"{name}: {'null' if value is None else str(value).lower()}\n")
+        else:
+            return yaml_text(record)
+    return "".join(parts) or yaml_text(record)
+
+
+@lru_cache(50_000)
+def _text(value: str) -> str:
+    """What follows a member's name."""
+    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        return f": {value}\n"
+    return f": '{value}'\n" if _TIME.fullmatch(value) else _dumped(value)
+
+
+def _dumped(value: Any) -> str:
+    return yaml_text({"k": value})[1:]
 
 
 class CsvSink(StreamSink):
@@ -234,7 +133,6 @@ class CsvSink(StreamSink):
         self._names = ([EVENT] if len(gadgets) > 1 else []) + list(dict.fromkeys(names))
         if not columns and any(gadget.kind == "stream" for gadget in gadgets):
             self._names.append(LATE)
-        self._cells = csv_cells(lambda value: csv_cell(value, escaped))
         self._header = header
         self._escaped = escaped
 
@@ -245,28 +143,31 @@ class CsvSink(StreamSink):
 
     def write_chunk(self, rows: Rows) -> None:
         self.start()
-        if len(self._names) > 1:
-            self._stream.write("\n".join(rows.collect(self._lines)))
-            self._stream.write("\n")
-            return
-        self._stream.writelines(
-            csv_line([csv_cell(record.get(name), self._escaped) for name in self._names])
-            for record in self._members.records(rows)
-        )
+        lines: list[str] = []
+        # Before Python 3.13 the library quotes only those ends of lines that are its own.
+        writer = csv.writer(_Lines(lines), lineterminator="\r\n")
+        writer.writerows(rows.collect(self._cells))
+        self._stream.write("".join(lines))
 
-    def _lines(self, batch: Batch) -> list[str]:
-        cells = {column.name: column for column in self._cells.columns(self._members, batch, "%s")}
-        joined = JoinedColumns(len(batch))
-        for number, name in enumerate(self._names):
-            if number:
-                joined.text(",")
-            if name in cells:
-                cells[name].join(joined)
-            elif name == EVENT:
-                joined.text(self._cells[json_line(batch.gadget.event)])
+    def _cells(self, batch: Batch) -> list[tuple[Any, ...]]:
+        known = {member.name: member for member in self._members.members(batch)}
+        columns: list[Iterable[Any]] = []
+        for name in self._names:
+            if name in known:
+                columns.append(self._column(batch.vector(name, known[name].read), known[name].optional))
             elif name == LATE and batch.late is not None:
-                joined.few(batch.late.astype(np.intp), ("", "true"))
-        return joined.rows()
+                columns.append("true" if late else "" for late in batch.late.tolist())
+            else:
+                columns.append([batch.gadget.event if name == EVENT else ""] * len(batch))
+        return list(zip(*columns, strict=True))
+
+    def _column(self, vector: Vector, optional: bool) -> Iterable[Any]:
+        if optional and vector.absent():
+            return [""] * len(vector)
+        if isinstance(vector, Numbers) or (vector.type == "text" and not self._escaped):
+            return vector.values()
+        cells = (csv_cell(value, self._escaped) for value in vector.values())
+        return ("" if cell == "false" else cell for cell in cells) if optional else cells
 
     def close(self) -> None:
         self.start()
@@ -278,3 +179,13 @@ def csv_cell(value: Any, escaped: bool) -> Any:
     if escaped and isinstance(value, str):
         return escape(value)
     return json_line(value) if isinstance(value, bool | list | dict) else value
+
+
+class _Lines:
+    """Takes the lines of a csv.writer, which ends each with CR and LF."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def write(self, line: str) -> None:
+        self._lines.append(line[:-2] + "\n")

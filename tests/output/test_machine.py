@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,31 +118,27 @@ def test_ends_of_lines_are_quoted_whatever_the_library_quotes(monkeypatch: pytes
     def writer(stream: io.StringIO, lineterminator: str) -> Any:
         others = "".join(set("\r\n") - set(lineterminator))
         made = real(stream, lineterminator=lineterminator, quoting=csv.QUOTE_MINIMAL)
-        return SimpleNamespace(
-            writerow=lambda row: (
-                stream.write(",".join(row) + lineterminator) if set(others) & set("".join(row)) else made.writerow(row)
-            )
-        )
+
+        def write(row: list[Any]) -> None:
+            text = ",".join(map(str, row))
+            stream.write(text + lineterminator) if set(others) & set(text) else made.writerow(row)
+
+        return SimpleNamespace(writerow=write, writerows=lambda rows: list(map(write, rows)))
 
     real = csv.writer
     monkeypatch.setattr(csv, "writer", writer)
     for text in ("a\rb", "a\nb", "a\r\nb"):
         assert csv_line([text, "c"]) == f'"{text}",c\n'
-        assert machine.csv_cells(str)[json.dumps(text)] == f'"{text}"'
+        shown = printed("csv", rows(record(path=text.encode())), columns=("pid", "path"))
+        assert f',"{text}",' in shown
 
 
-def test_cells_of_any_number_of_words_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_MOST", 10)
-    cells = machine.csv_cells(str)
-    assert [cells[json.dumps(f"word {number}")] for number in range(100)] == [f"word {number}" for number in range(100)]
-    assert len(cells) <= 10
-
-
-def test_long_texts_are_not_kept() -> None:
-    cells = machine.yaml_cells(yaml.safe_dump)
-    text = json.dumps("\x1b" * 4096)
-    assert yaml.safe_load("k:" + cells[text]) == {"k": "\x1b" * 4096}
-    assert not cells
+def test_long_texts_are_not_kept_and_others_up_to_a_number() -> None:
+    machine._text.cache_clear()
+    long = "\\" * 4096
+    assert yaml.safe_load(printed("yaml", rows(record(path=long.encode()))))["path"] == long
+    assert 0 < machine._text.cache_info().currsize < 50
+    assert machine._text.cache_info().maxsize == 50_000
 
 
 def test_a_yaml_document_without_members_is_an_empty_object(monkeypatch: pytest.MonkeyPatch) -> None:
