@@ -183,7 +183,7 @@ def _with_user_flags(user: dict[str, Any], options: KubeOptions) -> dict[str, An
 def _overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     """Returns a copy in which flags replace the kubeconfig's files or data."""
     given = {key: value for key, value in flags.items() if value}
-    kept = {key: value for key, value in values.items() if key.removesuffix("-data") not in given}
+    kept = {key: value for key, value in values.items() if str(key).removesuffix("-data") not in given}
     return kept | {key: os.path.expanduser(value) if isinstance(value, str) else value for key, value in given.items()}
 
 

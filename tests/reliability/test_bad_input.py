@@ -77,6 +77,7 @@ FULL = config(namespace="here") | {
 
 
 @given(spoilt(FULL))
+@example(FULL | {"clusters": [{"name": "c", "cluster": {0: False}}]})
 @many
 def test_a_spoilt_kubeconfig_is_read_or_refused_in_words(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "config"
