@@ -136,7 +136,7 @@ def _advise_page() -> str:
         "[advise.md](advise.md) explains what they do. Besides these, all take the flags of the connection, and those "
         "under More in [flags.md](flags.md) that are about agents and buffers.",
     ]
-    group = root().get_command(None, "advise")
+    group = root().find("advise")
     assert isinstance(group, GadgetGroup)
     for name, entry in group.entries.items():
         by_title = entry.load().text.panels()

@@ -9,12 +9,13 @@ everything here also runs for `--help` and completion, so it must be cheap.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import cache, partial
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar, get_args, get_type_hints
+from typing import TypeVar, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -23,14 +24,9 @@ from typer.models import ArgumentInfo
 from kubectl_gadget.cli import arguments, pages, settings
 from kubectl_gadget.cli.arguments import Given, Parsed, UnknownFlag
 from kubectl_gadget.cli.flags import Flag, FlagSet, declared, passed_on, read_value, repeats
-from kubectl_gadget.cli.help import ColumnText, CommandText, EntryText, ExampleText, FlagText, spellings
+from kubectl_gadget.cli.help import ColumnText, CommandText, EntryText, ExampleText, FlagText, help_of, spellings
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.similar_names import nearest
-
-if TYPE_CHECKING:
-    from typer._click.core import Context  # typer names them nowhere else
-    from typer._click.formatting import HelpFormatter
-
 
 # From words to the values of a function's parameters
 
@@ -50,9 +46,9 @@ class Bound:
     """all flags, in the order of help"""
     arguments: Mapping[str, str]
     """the metavars of its arguments, by name"""
-    read: Callable[["Context"], dict[str, object]]
+    read: Callable[[typer.Context], dict[str, object]]
     """the function's arguments, from a parsed command line. Raises UsageError when a value cannot be read"""
-    run: Callable[["Context"], int]
+    run: Callable[[typer.Context], int]
     """calls the function with these arguments; returns the exit code"""
     passes_on: bool
     """all words after the first are for another program"""
@@ -70,7 +66,7 @@ def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
     names = [name for name in parameters if name != "extras"]
     flags = [*(Flag(name, hint) for name, hint in extras.items()), *_flags_in(None, names, hints)]
 
-    def read(ctx: "Context") -> dict[str, object]:
+    def read(ctx: typer.Context) -> dict[str, object]:
         levels = levels_of(ctx)
         levels = (settings.presets(command_words(ctx), flags, levels), *levels)
         values = {name: _read(name, hints[name], levels, ctx.params) for name in names}
@@ -79,7 +75,7 @@ def bind(function: Callable[..., int], extras: Hints | None = None) -> Bound:
             values["extras"] = {name: value for name, value in found.items() if value is not None}
         return values
 
-    def run(ctx: "Context") -> int:
+    def run(ctx: typer.Context) -> int:
         settings.mention_ignored(command_words(ctx), flags, levels_of(ctx))
         return function(**read(ctx))
 
@@ -109,28 +105,28 @@ def collect(kind: Callable[..., Set], levels: tuple[Level, ...]) -> Set:
     return found
 
 
-def levels_of(ctx: "Context") -> tuple[Level, ...]:
+def levels_of(ctx: typer.Context) -> tuple[Level, ...]:
     """The flags given to a context and those above it, its own last."""
-    above = levels_of(ctx.parent) if ctx.parent is not None else ()
+    above = levels_of(ctx.parent) if isinstance(ctx.parent, typer.Context) else ()
     return (*above, ctx.meta.get(_level_key(ctx), ()))
 
 
-def own_level(ctx: "Context") -> Level:
+def own_level(ctx: typer.Context) -> Level:
     return levels_of(ctx)[-1]
 
 
-def set_level(ctx: "Context", level: Iterable[Given]) -> None:
+def set_level(ctx: typer.Context, level: Iterable[Given]) -> None:
     ctx.meta[_level_key(ctx)] = tuple(level)
 
 
-def _level_key(ctx: "Context") -> str:
+def _level_key(ctx: typer.Context) -> str:
     """The key under which a context keeps the flags of its level: click shares `meta` among all levels."""
     return f"kubectl_gadget.flags.{ctx.command_path}"
 
 
-def command_words(ctx: "Context") -> tuple[str, ...]:
+def command_words(ctx: typer.Context) -> tuple[str, ...]:
     """The names of a context's command and the groups above it, without the program's name: trace, open."""
-    return () if ctx.parent is None else (*command_words(ctx.parent), str(ctx.info_name))
+    return (*command_words(ctx.parent), str(ctx.info_name)) if isinstance(ctx.parent, typer.Context) else ()
 
 
 def _flags_in(kind: type | None, names: Iterable[str], hints: Hints) -> Iterator[Flag]:
@@ -243,9 +239,9 @@ class GadgetCommand(Described, TyperCommand):
     def text(self) -> CommandText:
         return self.described(None)
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
-        """Parses `args` as kubectl does. Raises UsageError, which names this command's help."""
-        parsed = _parse(self, ctx, args, subcommands=self.bound.passes_on)
+    def parse(self, ctx: typer.Context, words: list[str]) -> None:
+        """Parses `words` as kubectl does. Raises UsageError, which names this command's help."""
+        parsed = _parse(self, ctx, words, subcommands=self.bound.passes_on)
         takes_words = [*self.arguments]
         if parsed.positionals and not takes_words:
             raise _with_hint(self._unexpected(parsed.positionals[0], ctx.command_path), ctx)
@@ -258,7 +254,6 @@ class GadgetCommand(Described, TyperCommand):
             at = len(parsed.positionals) if parsed.dashes_at is None else parsed.dashes_at
             ctx.params = dict(zip(takes_words, (parsed.positionals[:at], parsed.positionals[at:]), strict=True))
         ctx.args = []
-        return []
 
     def _unexpected(self, word: str, path: str) -> UsageError:
         """The error for an argument of a command that takes none. It may be a file without its flag."""
@@ -267,24 +262,22 @@ class GadgetCommand(Described, TyperCommand):
         takes_files = any("--filename" in flag.spellings for flag in self.flags)
         return UsageError(f"{path} takes no argument {word!r}", f"{path} -f {quote(word)}" if takes_files else None)
 
-    def invoke(self, ctx: "Context") -> int:
+    def execute(self, ctx: typer.Context) -> int:
         """Runs the command; returns its exit code."""
         try:
             return self.bound.run(ctx)
         except UsageError as error:
             raise _with_hint(error, ctx) from error.__cause__
 
-    def check(self, ctx: "Context") -> None:
+    def check(self, ctx: typer.Context) -> None:
         """Raises UsageError if a flag's value cannot be read."""
         try:
             self.bound.read(ctx)
         except UsageError as error:
             raise _with_hint(error, ctx) from error.__cause__
 
-    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
-        from kubectl_gadget.cli.help import help_of  # not needed for a run
-
-        formatter.write(help_of(self.text, ctx.command_path, preset_texts(self, command_words(ctx))))
+    def help_page(self, ctx: typer.Context) -> str:
+        return help_of(self.text, ctx.command_path, preset_texts(self, command_words(ctx)))
 
 
 class GadgetGroup(Described, TyperGroup):
@@ -307,40 +300,37 @@ class GadgetGroup(Described, TyperGroup):
     def text(self) -> CommandText:
         return self.described([EntryText(entry.section, name, entry.summary) for name, entry in self.entries.items()])
 
-    def list_commands(self, ctx: "Context") -> list[str]:
-        return list(self.entries)
-
-    def get_command(self, ctx: "Context | None", cmd_name: str) -> "Command | None":
-        """Makes the sub-command; None if there is none with this name."""
-        entry = self.fixed.get(cmd_name) or self.entries.get(cmd_name)
+    def find(self, name: str, path: str = "") -> "Command | None":
+        """Makes the sub-command; None if there is none with this name. `path`, for messages, is the command line above
+        it."""
+        entry = self.fixed.get(name) or self.entries.get(name)
         return entry.load() if entry else None
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+    def parse(self, ctx: typer.Context, words: list[str]) -> None:
         """Parses the flags before the sub-command; the rest is kept for it."""
-        parsed = _parse(self, ctx, args, subcommands=True)
-        ctx.args = parsed.positionals
-        return ctx.args
+        ctx.args = _parse(self, ctx, words, subcommands=True).positionals
 
-    def invoke(self, ctx: "Context") -> int:
+    def execute(self, ctx: typer.Context) -> int:
         """Runs the sub-command, or shows the help if none was named, as kubectl does."""
         if not ctx.args:
-            typer.echo(self.get_help(ctx))
+            sys.stdout.write(self.help_page(ctx))
             return 0
         with self.below(ctx) as (command, below):
-            return command.invoke(below)
+            return command.execute(below)
 
     @contextmanager
-    def below(self, ctx: "Context") -> "Iterator[tuple[Command, Context]]":
+    def below(self, ctx: typer.Context) -> "Iterator[tuple[Command, typer.Context]]":
         """The sub-command named by the first of `ctx.args`, and its context. Raises UsageError if there is none, or if
         its command line is wrong."""
         name, *rest = ctx.args
         try:
-            command = self.get_command(ctx, name)
+            command = self.find(name, ctx.command_path)
             if command is None:
                 raise self.unknown(name, ctx.command_path)
         except UsageError as error:
             raise _with_hint(error, ctx) from error.__cause__
-        with command.make_context(name, rest, parent=ctx) as below:
+        below = open_context(command, name, rest, ctx)
+        with below:
             yield command, below
 
     def unknown(self, name: str, path: str) -> UsageError:
@@ -357,22 +347,20 @@ class GadgetGroup(Described, TyperGroup):
         """For completion: names and summaries of sub-commands that can be joined to those in the unfinished word."""
         return []
 
-    def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
+    def misplaced(self, below: typer.Context, words: Sequence[str]) -> UsageError | None:
         """The error if one of the `words` of a sub-command is the name of another sub-command and not of a pod; None if
         the two cannot be confused. A pod with such a name is written as pod/NAME."""
         return None
 
-    def format_help(self, ctx: "Context", formatter: "HelpFormatter") -> None:
-        """Writes help as plain text, examples first, sub-commands by section."""
-        from kubectl_gadget.cli.help import help_of
-
-        formatter.write(help_of(self.text, ctx.command_path))
+    def help_page(self, ctx: typer.Context) -> str:
+        """Help as plain text, sub-commands by section."""
+        return help_of(self.text, ctx.command_path)
 
 
 class OneAtATime(GadgetGroup):
     """A group whose sub-commands take pods and cannot be run together."""
 
-    def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
+    def misplaced(self, below: typer.Context, words: Sequence[str]) -> UsageError | None:
         """`advise seccomp capabilities`: the second one is not a pod."""
         word = next((word for word in words if word in self.entries), None)
         if word is None:
@@ -386,12 +374,19 @@ def named_like_command(noun: str, word: str, meant: str) -> UsageError:
     return UsageError(f"{word!r} is {article} {noun}, not a pod", f"{meant}; a pod of this name is pod/{word}")
 
 
-def path_above(below: "Context") -> str:
+def path_above(below: typer.Context) -> str:
     """The command line above a sub-command's context: `kubectl gadget trace`."""
     return below.parent.command_path if below.parent else ""
 
 
 Command = GadgetCommand | GadgetGroup
+
+
+def open_context(command: Command, name: str, words: list[str], parent: typer.Context | None = None) -> typer.Context:
+    """Return the context of a command or group, called `name`, after it has parsed `words`. Raises UsageError."""
+    ctx = typer.Context(command, parent, name)
+    command.parse(ctx, words)
+    return ctx
 
 
 def make_command(
@@ -453,12 +448,12 @@ def _flag_text(flag: Flag) -> FlagText:
     return FlagText(flag.name, spellings, negations, option.metavar, option.help or "", panel)
 
 
-def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool = False) -> Parsed:
+def _parse(command: Command, ctx: typer.Context, args: list[str], subcommands: bool = False) -> Parsed:
     try:
         parsed = arguments.parse(spellings(command.flag_texts), args, subcommands=subcommands)
     except UsageError as error:
         if "--help" in args or "-h" in args:
-            typer.echo(command.get_help(ctx))
+            sys.stdout.write(command.help_page(ctx))
             raise typer.Exit() from None
         if isinstance(error, UnknownFlag):
             from kubectl_gadget.cli.equivalents import instead_of_flag
@@ -467,7 +462,7 @@ def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool 
             error.remedy = instead_of_flag(command.name or "", error.flag, goes_on) or error.remedy
         raise _with_hint(error, ctx) from None
     if any(item.name == "help" and item.value for item in parsed.given):
-        typer.echo(command.get_help(ctx))
+        sys.stdout.write(command.help_page(ctx))
         raise typer.Exit()
     if parsed.pending:
         metavar = next(flag.metavar for flag in command.flag_texts if parsed.pending in flag.spellings)
@@ -476,7 +471,7 @@ def _parse(command: Command, ctx: "Context", args: list[str], subcommands: bool 
     return parsed
 
 
-def _with_hint(error: UsageError, ctx: "Context") -> UsageError:
+def _with_hint(error: UsageError, ctx: typer.Context) -> UsageError:
     if error.remedy is None:
         error.remedy = f"{ctx.command_path} --help"
     return error

@@ -112,7 +112,7 @@ def _find(words: Sequence[str], top: StoredCommand | None) -> CursorPosition | N
         if group is None or not words:
             return CursorPosition(command, group, command.text, given, list(words), parsed.pending)
         name, *rest = words
-        command = group.get_command(None, name)
+        command = group.find(name)
     return None
 
 

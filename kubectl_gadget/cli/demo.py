@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import typer
+
 from kubectl_gadget.cli.arguments import Given
 from kubectl_gadget.cli.command import (
     Command,
@@ -32,8 +34,6 @@ from kubectl_gadget.cli.run_flags import RunFlags, beforehand
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
-    from typer._click.core import Context
-
     from kubectl_gadget.demo import Scene
 
 TIMEOUT = "10s"
@@ -53,7 +53,7 @@ def demo_group(entries: Mapping[str, Entry]) -> GadgetGroup:
 class DemoGroup(GadgetGroup):
     """Runs a sub-command with the demo's pods; without one, `trace open`."""
 
-    def invoke(self, ctx: "Context") -> int:
+    def execute(self, ctx: typer.Context) -> int:
         """Runs the command, which starts the pods, and suggests what to try next."""
         from kubectl_gadget.demo import NETWORK_POLICIES, Scene
 
@@ -71,7 +71,7 @@ class DemoGroup(GadgetGroup):
             if isinstance(command, GadgetCommand):
                 command.check(last)
                 stack.enter_context(_among_pods(last, words, scene))
-            return command.invoke(last)
+            return command.execute(last)
 
     def unknown(self, name: str, path: str) -> UsageError:
         """Suggests `demo trace open` for `demo open`."""
@@ -104,7 +104,7 @@ def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
 
 
 @contextmanager
-def _among_pods(ctx: "Context", words: Sequence[str], scene: "Scene") -> Iterator[None]:
+def _among_pods(ctx: typer.Context, words: Sequence[str], scene: "Scene") -> Iterator[None]:
     """Runs inside the block have the pods. Raises GadgetError at once if this machine cannot have them."""
     from kubectl_gadget import demo
 
@@ -139,10 +139,9 @@ def _among_pods(ctx: "Context", words: Sequence[str], scene: "Scene") -> Iterato
         tell(hint)
 
 
-def _typed(ctx: "Context", file: str) -> list[str]:
+def _typed(ctx: typer.Context, file: str) -> list[str]:
     """The words typed after the command, without the demo's own flags."""
-    own = levels_of(ctx.find_root())
-    items = [item for level in levels_of(ctx)[len(own) :] for item in level if item.name not in _OF_THE_DEMO]
+    items = [item for level in levels_of(ctx)[1:] for item in level if item.name not in _OF_THE_DEMO]
     pods = [word for found in ctx.params.values() for word in found or ()]
     return [*map(shlex.quote, pods), *(_flag_as_typed(item, file) for item in items)]
 

@@ -22,7 +22,7 @@ def commands(group: GadgetGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[t
     """All commands that are stored, by their words."""
     yield path, group
     for name in group.entries:
-        below = group.get_command(None, name)
+        below = group.find(name)
         if name not in _LEFT_OUT and isinstance(below, GadgetGroup):
             yield from commands(below, (*path, name))
         elif name not in _LEFT_OUT and below is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -45,10 +45,6 @@ from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.registry import LISTS
 from kubectl_gadget.run.run_options import GadgetRun
 
-if TYPE_CHECKING:
-    from typer._click.core import Context
-
-
 # Gadgets of the catalogue, one command for each
 
 _MOST_EXAMPLES = 3
@@ -75,18 +71,18 @@ def verb_group(verb: str, summary: str) -> GadgetGroup:
 class VerbGroup(GadgetGroup):
     """The gadgets of one verb, alone or several at once: `trace exec+open`."""
 
-    def get_command(self, ctx: "Context | None", cmd_name: str) -> Command | None:
+    def find(self, name: str, path: str = "") -> Command | None:
         """Makes the command of a gadget, or of several joined by +; None if one of them does not exist."""
-        names = cmd_name.split("+")
+        names = name.split("+")
         if len(names) == 1:
-            return super().get_command(ctx, cmd_name)
+            return super().find(name, path)
         from kubectl_gadget.gadgets import load_gadget
 
         known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
-        for name in names:
-            if name not in known:
-                raise self.unknown(name, ctx.command_path if ctx else str(self.name))
-        return several_command([load_gadget(known[name]) for name in dict.fromkeys(names)], cmd_name)
+        for one in names:
+            if one not in known:
+                raise self.unknown(one, path or str(self.name))
+        return several_command([load_gadget(known[one]) for one in dict.fromkeys(names)], name)
 
     def joined(self, current: str) -> list[tuple[str, str]]:
         """Completes `exec+op`: streams for the part after the last +."""
@@ -104,7 +100,7 @@ class VerbGroup(GadgetGroup):
         """Suggests `profile cpu` for `trace cpu`."""
         return unknown_gadget(name, path.rpartition(" ")[0]) or super().unknown(name, path)
 
-    def misplaced(self, below: "Context", words: Sequence[str]) -> UsageError | None:
+    def misplaced(self, below: typer.Context, words: Sequence[str]) -> UsageError | None:
         """Suggests `trace tcp+udp` for `trace tcp udp`."""
         from kubectl_gadget.gadgets import load_gadget
 
@@ -214,14 +210,14 @@ class OwnGadgets(GadgetGroup):
     """A group that takes the path of a gadget as a sub-command, so that everything after it is read as for a built-in
     gadget. The trap: the flags are known only after the C has been compiled, so even `run DIR --help` compiles."""
 
-    def get_command(self, ctx: "Context | None", cmd_name: str) -> GadgetCommand:
-        """Compiles the gadget at the path `cmd_name` and makes its command."""
+    def find(self, name: str, path: str = "") -> GadgetCommand:
+        """Compiles the gadget at the path `name` and makes its command."""
         from kubectl_gadget.gadgets import load_own
         from kubectl_gadget.rows.members import check_readable
 
-        gadget, directory = load_own(Path(cmd_name))
-        check_readable(gadget, cmd_name)
-        return gadget_command(gadget, cmd_name, directory)
+        gadget, directory = load_own(Path(name))
+        check_readable(gadget, name)
+        return gadget_command(gadget, name, directory)
 
 
 def run_group() -> GadgetGroup:

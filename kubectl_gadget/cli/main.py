@@ -85,12 +85,14 @@ def _dispatch(words: list[str], as_stored: bool) -> int:
         return 0
     import typer
 
+    from kubectl_gadget.cli.command import open_context
     from kubectl_gadget.cli.root import root
 
     command = root()
     try:
-        with command.make_context(PROGRAM, words) as context:
-            return command.invoke(context)
+        context = open_context(command, PROGRAM, words)
+        with context:
+            return command.execute(context)
     except typer.Exit as end:
         return end.exit_code
 

@@ -41,8 +41,6 @@ from kubectl_gadget.output.registry import CONVERSIONS, QUERIES, REPORTS
 from kubectl_gadget.run.run_options import GadgetRun, Moment, RecordingOptions, Replay, Trigger
 
 if TYPE_CHECKING:
-    from typer._click.core import Context
-
     from kubectl_gadget.analysis.redact import Redaction
     from kubectl_gadget.analysis.redaction_rules import Redactor
     from kubectl_gadget.output.sink import TakingSink
@@ -247,17 +245,17 @@ class ReplayGroup(GadgetGroup):
 
     takes_files = True
 
-    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+    def parse(self, ctx: typer.Context, words: list[str]) -> None:
         """Accepts the group's own flags anywhere, including after the files."""
-        own, rest = _own_flags(args)
-        return super().parse_args(ctx, [*own, *rest])
+        own, rest = _own_flags(words)
+        super().parse(ctx, [*own, *rest])
 
-    def invoke(self, ctx: "Context") -> int:
+    def execute(self, ctx: typer.Context) -> int:
         files, words = self._files(ctx.args)
         if not files:
             if ctx.args or any(item.name in ("since", "until", "speed", "step") for item in own_level(ctx)):
                 raise UsageError("no recording was given", "kubectl gadget replay FILE")
-            return super().invoke(ctx)
+            return super().execute(ctx)
         for word in files:
             if word in _NOT_HERE and not os.path.exists(word):
                 raise UsageError(f"kubectl gadget {word} cannot be replayed", _INSTEAD.get(word))
@@ -275,7 +273,7 @@ class ReplayGroup(GadgetGroup):
             _read(values.some_text, "--step", given.get("step")),
         )
         with _replaying(asked):
-            return super().invoke(ctx)
+            return super().execute(ctx)
 
     def _files(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
         known = self.entries

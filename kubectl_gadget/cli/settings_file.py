@@ -62,7 +62,7 @@ def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand |
         if word.startswith("-"):
             raise UsageError(f"{place}: {name!r} is not the name of a command", "write flags below it, without dashes")
         if path == f"{PROGRAM} run":
-            own = group.get_command(None, " ".join([word, *words])) if load else None
+            own = group.find(" ".join([word, *words])) if load else None
             return own if isinstance(own, GadgetCommand) else None
         for part in word.split("+"):
             if part not in group.entries:
@@ -71,7 +71,7 @@ def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand |
                 raise UsageError(f"{place}: {error}{near}")
         if not words and not load and path != PROGRAM:
             return None
-        command, path = group.get_command(None, word), f"{path} {word}"
+        command, path = group.find(word), f"{path} {word}"
         if isinstance(command, GadgetGroup):
             group = command
         elif words:

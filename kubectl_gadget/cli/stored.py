@@ -50,9 +50,9 @@ class StoredCommand:
     def choices(self, name: str) -> list[str]:
         return [choice for flag in self.text.flags if flag.name == name for choice in flag.choices]
 
-    def get_command(self, ctx: None, cmd_name: str) -> "StoredCommand":
+    def find(self, name: str) -> "StoredCommand":
         """The sub-command. Raises NotStored."""
-        return StoredCommand((*self._path, cmd_name), self._data)
+        return StoredCommand((*self._path, name), self._data)
 
     def after_files(self, words: Sequence[str]) -> list[str]:
         """The words from the name of the sub-command on."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from kubectl_gadget.ci.assertions import parse_assertions
-from kubectl_gadget.cli.command import Command, GadgetCommand, GadgetGroup
+from kubectl_gadget.cli.command import Command, GadgetCommand, GadgetGroup, open_context
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.cli.stored import PROGRAM
 from kubectl_gadget.errors import UsageError
@@ -85,12 +85,12 @@ def commands(text: str) -> Iterator[list[str]]:
 def check(words: list[str]) -> None:
     """Raises UsageError for a flag or a value that does not exist."""
     command: Command = root()
-    context = command.make_context(PROGRAM, list(words))
+    context = open_context(command, PROGRAM, list(words))
     while isinstance(command, GadgetGroup):
         name, *rest = context.args
-        below = command.get_command(context, name)
+        below = command.find(name, context.command_path)
         assert below is not None, name
-        command, context = below, below.make_context(name, rest, parent=context)
+        command, context = below, open_context(below, name, rest, context)
     assert isinstance(command, GadgetCommand)
     command.check(context)
 

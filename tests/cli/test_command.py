@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.command import GadgetCommand, make_command
+from kubectl_gadget.cli.command import GadgetCommand, make_command, open_context
 from kubectl_gadget.cli.flags import SHOW, FlagSet, Switch, Texts, flag
 from kubectl_gadget.cli.pages import Page
 from kubectl_gadget.errors import UsageError
@@ -24,8 +24,8 @@ Words = Annotated[tuple[str, ...], typer.Argument(metavar="WORD"), tuple]
 
 
 def run(command: GadgetCommand, words: list[str]) -> int:
-    with command.make_context("sample", words) as ctx:
-        return command.invoke(ctx)
+    with open_context(command, "sample", words) as ctx:
+        return command.execute(ctx)
 
 
 def test_a_flag_set_is_one_flag_for_each_field() -> None:

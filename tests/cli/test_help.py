@@ -92,7 +92,7 @@ def test_every_page_is_that_of_a_command_and_names_its_flags() -> None:
         command: Command | None = top
         for word in () if name == PROGRAM else name.split():
             assert isinstance(command, GadgetGroup), name
-            command = command.get_command(None, word)
+            command = command.find(word)
         assert command is not None, name
         page = command.page()
         assert page.summary, name
@@ -103,7 +103,7 @@ def test_every_page_is_that_of_a_command_and_names_its_flags() -> None:
 def commands(group: GadgetGroup, *words: str) -> Iterator[tuple[tuple[str, ...], GadgetCommand]]:
     """All commands below a group; those of a demo and a replay are the same again."""
     for name in [name for name in group.entries if name not in ("demo", "replay")]:
-        found = group.get_command(None, name)
+        found = group.find(name)
         if isinstance(found, GadgetGroup):
             yield from commands(found, *words, name)
         elif found is not None:

@@ -286,7 +286,7 @@ def all_flags(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, F
         yield from ((" ".join(path), flag) for flag in command.flags)
         return
     for name in command.entries if path not in (("demo",), ("replay",)) else ():
-        yield from all_flags(command.get_command(None, name), (*path, name))
+        yield from all_flags(command.find(name), (*path, name))
 
 
 def test_no_setting_chooses_what_is_examined_or_what_is_done(built_in: list[GadgetSummary]) -> None:
