@@ -217,7 +217,8 @@ def test_a_header_that_cannot_be_read_is_counted_as_lost() -> None:
     with Tracer("trace_udp") as tracer:
         pid, _ = in_namespace(deed)
         records = of(pid, tracer.records())
-        assert (len(records), tracer.unexamined) in ((0, TIMES), (TIMES, 0))
+        # Where a page was free behind the head, the header is read.
+        assert len(records) + tracer.unexamined == TIMES
 
 
 @pytest.mark.parametrize("protocol", [socket.IPPROTO_RAW, socket.IPPROTO_UDP, socket.IPPROTO_TCP, 253])
