@@ -36,6 +36,9 @@ struct skb_frag {
 };
 
 struct skb_shared_info {
+	/* Since 06b4feb37e64 "net: group skb_shinfo zerocopy related bits together" (5.12). */
+	__u8 flags;
+	__u8 tx_flags;
 	void *destructor_arg;
 	struct skb_frag frags[1];
 };

@@ -100,14 +100,22 @@ static __always_inline bool gadget_is_raw(const struct sock *sk)
 	return family == AF_PACKET || family == AF_XDP;
 }
 
+#define GADGET_RAW_ZEROCOPY 1	  /* SKBFL_ZEROCOPY_ENABLE */
+#define GADGET_RAW_OLD_ZEROCOPY 8 /* SKBTX_DEV_ZEROCOPY, before Linux 5.12 */
+
 /* Where the bytes of a packet are that are not in its first part: in a ring, which is contiguous. 0: not known. */
 static __always_inline __u64 gadget_raw_rest(struct sk_buff *skb, struct skb_shared_info *shared)
 {
 	__u64 frame = (__u64)BPF_CORE_READ(shared, destructor_arg);
+	bool is_ring;
 	__u64 rest;
 
-	/* tpacket_fill_skb() marks it so: skb_zcopy_set_nouarg(). */
-	if (!(frame & 1))
+	/* tpacket_fill_skb() marks it so: skb_zcopy_set_nouarg(). No other packet has an argument. */
+	if (bpf_core_field_exists(shared->flags))
+		is_ring = BPF_CORE_READ(shared, flags) & GADGET_RAW_ZEROCOPY;
+	else
+		is_ring = BPF_CORE_READ(shared, tx_flags) & GADGET_RAW_OLD_ZEROCOPY;
+	if (!is_ring || !(frame & 1))
 		return 0;
 	frame &= ~1ULL;
 	if (bpf_core_field_exists(shared->frags[0].offset))
