@@ -194,14 +194,14 @@ def stop(folder: Path) -> RunReport:
 
 def _stopped(state: _State) -> RunReport:
     folder = state.folder
-    early: tuple[str, ...] = ()
+    # A step can send the same request. Whoever ended the run, what came after that was not seen.
     try:
-        steps.stop(state.path)
+        is_early = steps.stop(state.path)
     except steps.NoRun:
-        # Whoever ended it: what came after that was not seen.
-        early = ("the tracing ended before kubectl gadget ci stop",)
+        is_early = True
         if not _is_over(state):
             raise GadgetError(f"the run in {folder} does not answer", f"read {folder / _LOG}") from None
+    early = ("the tracing ended before kubectl gadget ci stop",) if is_early else ()
     deadline = time.monotonic() + _STOP_SECONDS
     while not _is_over(state):
         if time.monotonic() > deadline:

@@ -210,6 +210,8 @@ class CiRun:
 
     async def _answer(self, request: Request) -> dict[str, Any]:
         if "stop" in request and self._order.command is None:
+            if self._ended:
+                return {"stopping": True, "earlier": True}
             self._ended = time.monotonic()
             self._progress.silent = True
             self._stop("ci stop")

@@ -160,6 +160,7 @@ class NoRun(GadgetError):
     """Nothing answers at the socket."""
 
 
-def stop(folder: Path) -> dict[str, Any]:
-    """Asks the run of this folder to end; the answer comes before it has. Raises NoRun."""
-    return ask(folder, {"stop": True}, _STOP_SECONDS)
+def stop(folder: Path) -> bool:
+    """Ask the run of this folder to end; the answer comes before it has. Return True if another request had ended it
+    already. Raise NoRun."""
+    return bool(ask(folder, {"stop": True}, _STOP_SECONDS).get("earlier"))
