@@ -6,6 +6,7 @@ set before the containers that may use them, and old entries removed after them,
 moment.
 """
 
+import errno
 import struct
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -111,4 +112,7 @@ def _put(gadget: str, name: str, map: BpfMap, key: bytes, value: bytes) -> None:
     try:
         map.put(key, value)
     except Failure as failure:
+        if failure.errno == errno.E2BIG:
+            what = f"gadget {gadget}: the table {name} is full: it holds {map.entries:,} entries"
+            raise AgentError(what, "fewer pods, addresses or policies on this node") from None
         raise AgentError(f"gadget {gadget}: an entry of the table {name} was refused: {failure}") from None

@@ -130,3 +130,18 @@ def test_a_pod_that_is_named_by_uid_leaves_no_entry_for_the_next_one_of_its_name
 def test_a_malformed_update_is_refused(object: BpfObject, update: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         ClientTables("g", object, Node()).update(update_of({"gadget": 0, **update}))  # type: ignore[arg-type]
+
+
+def test_a_full_table_is_named_with_its_limit() -> None:
+    object = BpfObject(object_bytes("network_policy", MACHINE), "network_policy", [])
+    map = object.map("gadget_table_pods")
+    assert map is not None
+    map.resize(3)
+    object.load()
+    node = Node()
+    table = {"table": "pods", "pods": {}, "other": OTHER.hex(), "host": HOST.hex()}
+    try:
+        with pytest.raises(AgentError, match="gadget g: the table pods is full: it holds 3 entries"):
+            ClientTables("g", object, node).update(update_of({"gadget": 0, "containers": table}))  # type: ignore[arg-type]
+    finally:
+        object.close()
