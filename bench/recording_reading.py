@@ -24,7 +24,7 @@ from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink
-from kubectl_gadget.recording import compression, layout
+from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorder import Recorder
@@ -151,7 +151,7 @@ def enlarge(path: Path, large: Path, size: int) -> tuple[int, int]:
         number = lap = 0
         while out.tell() < size:
             for header, control, place in blocks:
-                stored = compression.compress(_shifted(control, lap * span))
+                stored = layout.compress(_shifted(control, lap * span))
                 place.file.seek(place.offset + header.control_stored)
                 times = {"first_ns": header.first_ns + lap * span, "last_ns": header.last_ns + lap * span}
                 new = replace(

@@ -9,8 +9,7 @@ import asyncio
 import struct
 from collections.abc import Sequence
 
-from kubectl_gadget.agents.image import DEFAULT_IMAGE
-from kubectl_gadget.agents.payload import PYTHON, payload, payload_bytes
+from kubectl_gadget.agents.payload import DEFAULT_IMAGE, PYTHON, payload, payload_bytes
 from kubectl_gadget.errors import AgentError, ClusterError
 from kubectl_gadget.kube.exec import ExecStream, open_exec
 from kubectl_gadget.kube.requests import Api

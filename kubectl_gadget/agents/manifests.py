@@ -11,8 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.agents.image import image_of
-from kubectl_gadget.agents.payload import KEY, PYTHON, config_map, payload
+from kubectl_gadget.agents.payload import KEY, PYTHON, config_map, image_of, payload
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.resources import CONFIG_MAPS, JOBS, PODS, SERVICES, Object, Resource
 from kubectl_gadget.wire.session_command import NO_GADGETS, STATUS, SessionCommand

@@ -16,11 +16,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-from kubectl_gadget.agents import manifests, reaper, removal
-from kubectl_gadget.agents.pod_readiness import wait_running
+from kubectl_gadget.agents import manifests, reaper, shared_namespace
+from kubectl_gadget.agents.pod_readiness import StartingPods, wait_running
 from kubectl_gadget.agents.reaper import Reaper
 from kubectl_gadget.agents.shared_namespace import SharedNamespace, is_ending, until_gone
-from kubectl_gadget.agents.starting_pods import StartingPods
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 from kubectl_gadget.kube.cluster_options import AgentOptions
@@ -141,7 +140,7 @@ class OnDemandAgents:
             return [name for names in remaining for name in names]
 
     async def _remove(self, namespace: str) -> list[str]:
-        remaining = await removal.remove(self._api, namespace, self._run) if namespace in self._used else []
+        remaining = await shared_namespace.remove(self._api, namespace, self._run) if namespace in self._used else []
         if (process := self._reapers.get(namespace)) is not None:
             await in_thread(lambda: process.release(done=not remaining))
         return remaining

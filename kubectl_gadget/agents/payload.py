@@ -1,7 +1,7 @@
-"""The agent that this client contains: the files sent to nodes, and the texts that start it in pods.
+"""The agent that this client contains (the files sent to nodes, the texts that start it in pods), and the pods' images.
 
-Made by the build (gadgets/pack_payload.py). The trap: an installation without it can still do what needs no agent, so
-its absence is reported only when an agent is to be started.
+Made by the build (gadgets/pack_payload.py). An installation without it can still do what needs no agent, so its absence
+is reported only when an agent is to be started.
 """
 
 import base64
@@ -10,7 +10,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from kubectl_gadget import __version__
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.kube.cluster_options import AgentOptions
 
 _FOLDER = Path(__file__).parents[1] / "built" / "payload"
 PYTHON = ("python3", "-I")
@@ -73,3 +75,33 @@ def config_map(machine: str) -> dict[str, str]:
 def _missing(error: OSError) -> GadgetError:
     what = f"this installation contains no agent: {error}"
     return GadgetError(what, "install the wheel of a release; in the source tree: make setup")
+
+
+# Images. The agent is sent by the run, or lies in a ConfigMap, so any image with Python will do; our own image
+# already has the agent and starts faster. Note: texts and help name the default image by its tag, but a release
+# pulls it by digest.
+
+
+DEFAULT_IMAGE = "docker.io/library/python:3.13-slim"
+DEFAULT_DIGEST = ""
+"""Of the default image's index of all architectures. `make digest` writes it; empty: the tag decides."""
+OUR_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"
+"""The name that `make image` gives it."""
+
+
+def image_of(options: AgentOptions) -> str:
+    """Returns the agents' image. A plain Python image does not have the bcc tools, so they use one of ours."""
+    default = f"{DEFAULT_IMAGE}@{DEFAULT_DIGEST}" if DEFAULT_DIGEST else DEFAULT_IMAGE
+    image = options.image or (f"{OUR_IMAGE}-bcc" if options.bcc else default)
+    return mirrored(image, options.image_mirror) if options.image_mirror else image
+
+
+def mirrored(image: str, mirror: str) -> str:
+    """Replaces the image's registry by `mirror`. The first part of a name counts as a registry, as in container
+    runtimes, if it has a dot or a colon, or is localhost; a name without one belongs to Docker Hub."""
+    first, slash, rest = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        path = rest
+    else:
+        path = image if slash else f"library/{image}"
+    return f"{mirror.rstrip('/')}/{path}"

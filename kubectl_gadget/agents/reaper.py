@@ -82,7 +82,7 @@ def main() -> None:
         import site
 
         site.main()  # adds the installed packages to the path
-    from kubectl_gadget.agents.removal import remove_as_ordered
+    from kubectl_gadget.agents.shared_namespace import remove_as_ordered
 
     asyncio.run(remove_as_ordered(order))
 

@@ -24,9 +24,9 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.sink import Sink, WholeSink
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_run import RecordedRun
-from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.replay_run import Replayed, replay, replayed
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run import coverage, summary

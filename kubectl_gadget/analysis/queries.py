@@ -28,7 +28,7 @@ from kubectl_gadget.extras import require
 from kubectl_gadget.output.escape import csv_line, escape, json_line
 from kubectl_gadget.output.machine import csv_cell, yaml_text
 from kubectl_gadget.output.tables import text_width
-from kubectl_gadget.recording.recording_places import PathOrUrl
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.rows.amounts import Timestamps
 
 _ROWS_AT_ONCE = 2048

@@ -16,9 +16,9 @@ from kubectl_gadget.observe.decoders import INSTALLED, NAME
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import SELECTED, STEP_MARK, RecordKind
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import Damage, RecordingReader
 from kubectl_gadget.recording.recorded_run import RecordedRun
-from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import stored
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.kinds import join_path

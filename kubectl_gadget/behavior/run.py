@@ -23,7 +23,7 @@ from kubectl_gadget.kube.seen_inventory import SeenInventory
 from kubectl_gadget.kube.selectors import LabelSelector
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import Sink, TakingSink
-from kubectl_gadget.recording import recording_places
+from kubectl_gadget.recording import places
 from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, recorded_end
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.rows.containers import Container
@@ -213,7 +213,7 @@ def collect_live(
 
 
 def collect_recordings(
-    files: Sequence[recording_places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
+    files: Sequence[places.PathOrUrl], options: RunOptions, generalizer: Generalizer, stderr: TextIO
 ) -> list[Behavior]:
     """The behavior of each recorded run. `options` has the selection. Raises GadgetError."""
     with ExitStack() as stack:
@@ -227,7 +227,7 @@ def collect_recordings(
 class _Recorded(NamedTuple):
     """One recorded run, as its file says at its beginning and at its end."""
 
-    files: tuple[recording_places.PathOrUrl, ...]
+    files: tuple[places.PathOrUrl, ...]
     run: RecordedRun
     end: RecordedEnd
 

@@ -132,7 +132,7 @@ def watch(
     """Observes now, or reads recordings; returns what was seen and the run's exit code. `objects` is a file with the
     cluster's objects."""
     from kubectl_gadget.advise.uses import SeenUses
-    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.run.run_options import Replay
 
     recording = SeenUses(recipe.kind)
@@ -178,7 +178,7 @@ def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, t
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.generalization import Generalizer, read_rules
     from kubectl_gadget.behavior.run import behavior_runs, collect_live, collect_recordings
-    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.recording.places import places_of
 
     rules, code = read_rules(None), 0
     multicall = tuple(rules.multicall)

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kubectl_gadget.agents.deployments import Deployments, Owner
-    from kubectl_gadget.agents.node_status import NodeStatus
-    from kubectl_gadget.agents.sessions import AgentUse
+    from kubectl_gadget.agents.node_status import AgentUse, NodeStatus
     from kubectl_gadget.kube.requests import Api
 
 
@@ -224,12 +223,12 @@ async def _ask(
     api: "Api", options: AgentOptions
 ) -> "tuple[list[NodeStatus], Deployments, Mapping[Owner, bool | None], list[AgentUse]]":
     """Asks the agents, and the API server whose policies they found pinned, and who uses agents."""
-    from kubectl_gadget.agents import deployments, sessions
+    from kubectl_gadget.agents import deployments, node_status
     from kubectl_gadget.agents.node_status import status as ask
 
     nodes = await ask(api, options)
     pins = [one for node in nodes if node.hello for one in node.hello.pins]
-    uses = [*await sessions.on_demand(api, options), *sessions.in_residents(nodes)]
+    uses = [*await node_status.on_demand(api, options), *node_status.in_residents(nodes)]
     return nodes, await deployments.find(api), await deployments.exist(api, pins), uses
 
 

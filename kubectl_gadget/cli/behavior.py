@@ -92,7 +92,7 @@ def generalizer(rules: str | None) -> "Generalizer":
 
 def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> "Behavior":
     """The behavior in a baseline or a recording, which may be in an object store. Raises GadgetError."""
-    from kubectl_gadget.recording.recording_places import is_recording, place_of
+    from kubectl_gadget.recording.places import is_recording, place_of
 
     place = place_of(text)
     if not isinstance(place, Path) or is_recording(place):
@@ -110,7 +110,7 @@ def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | No
     is for, whose kinds of facts are looked at. Raises GadgetError."""
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.run import collect_live, collect_recordings
-    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.recording.places import places_of
 
     with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings
     if files is not None:

@@ -466,7 +466,7 @@ def _prepared(
 ) -> "tuple[RunOptions, CheckOrder, RecordedJob]":
     """The options of the replay, what it checks, and what its run was. Raises UsageError."""
     from kubectl_gadget.ci.judge import recorded_job, require
-    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.run.run_options import GadgetRun, Replay
 
     assertions, baseline = read_checks(flags.checks)

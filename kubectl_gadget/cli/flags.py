@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args, get_origin, g
 
 import typer
 
-from kubectl_gadget.agents.image import DEFAULT_IMAGE
+from kubectl_gadget.agents.payload import DEFAULT_IMAGE
 from kubectl_gadget.cli import values
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
-    from kubectl_gadget.recording.recording_places import PathOrUrl
+    from kubectl_gadget.recording.places import PathOrUrl
 
 POLICIES = "Policies"
 OBJECTS_ARE_LOCAL = "--objects is only for --local; with a cluster, its objects are used"

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.analysis.redaction_rules import Redactor
     from kubectl_gadget.output.sink import TakingSink
     from kubectl_gadget.recording.info import RecordingInfo
-    from kubectl_gadget.recording.recording_places import PathOrUrl
+    from kubectl_gadget.recording.places import PathOrUrl
     from kubectl_gadget.rows.rows import Rows
 
 
@@ -160,8 +160,8 @@ def _check(what: RecordFlags) -> None:
 
 
 def _recording(what: RecordFlags, trigger: Trigger) -> RecordingOptions:
-    from kubectl_gadget.recording.outputs import Ring, Rotation
-    from kubectl_gadget.recording.recording_places import place_of
+    from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.writer import Ring, Rotation
 
     path = place_of(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")
     if what.keep is not None:
@@ -263,7 +263,7 @@ class ReplayGroup(GadgetGroup):
             words = [*_recorded_command(files[0]), *words]
         ctx.args = words
         given = {item.name: item.value for item in own_level(ctx)}
-        from kubectl_gadget.recording.recording_places import places_of
+        from kubectl_gadget.recording.places import places_of
 
         asked = Replay(
             tuple(places_of(files)),
@@ -317,9 +317,9 @@ def _read(reader: Callable[[str], T], name: str, text: str | bool | None) -> T |
 
 
 def _recorded_command(file: str) -> Sequence[str]:
+    from kubectl_gadget.recording.places import places_of
     from kubectl_gadget.recording.reader import RecordingReader
     from kubectl_gadget.recording.recorded_run import RecordedRun
-    from kubectl_gadget.recording.recording_places import places_of
 
     with RecordingReader(places_of([file])[0]) as reader:
         return RecordedRun.from_meta(reader.meta, file).command
@@ -342,7 +342,7 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 def info(files: Files, output: InfoFormat = None) -> int:
     from kubectl_gadget.recording.info import read_info
-    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.recording.places import places_of
 
     if not files:
         raise UsageError("no recording was given", "kubectl gadget recording info FILE")
@@ -408,7 +408,7 @@ def redact(files: Files, output: InfoFormat = None, rules: Rules = None, secret:
         raise UsageError("a recording and a name for its copy are needed", "kubectl gadget recording redact FILE COPY")
     from kubectl_gadget.analysis.redact import redact
     from kubectl_gadget.analysis.redaction_rules import Redactor, read_rules
-    from kubectl_gadget.recording.recording_places import place_of
+    from kubectl_gadget.recording.places import place_of
 
     source, destination = place_of(files[0]), Path(files[1])
     redactor = Redactor(read_rules(rules or "default"), _secret(secret))
@@ -487,7 +487,7 @@ def query(files: Files, output: QueryFormat = None, memory: Memory = None, outsi
 
 def _divided(words: tuple[str, ...]) -> "tuple[list[PathOrUrl], str]":
     """Return the sources, and the SQL, which is the last word."""
-    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.recording.places import places_of
 
     if not words:
         raise UsageError("no recording was given", _EXAMPLE)
@@ -518,7 +518,7 @@ def convert(files: Files, output: ConvertFormat = None, since: Since = None, unt
     if len(files) < 2:
         raise UsageError("a recording and a destination are needed", "kubectl gadget recording convert FILE DIRECTORY")
     from kubectl_gadget.analysis import conversion
-    from kubectl_gadget.recording.recording_places import places_of
+    from kubectl_gadget.recording.places import places_of
 
     sources, destination, format = places_of(files[:-1]), Path(files[-1]), output or CONVERSIONS.default
     span = (since, until)

@@ -129,7 +129,7 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
 def _recording(text: str | None) -> RecordingOptions | None:
     if text is None:
         return None
-    from kubectl_gadget.recording.recording_places import place_of
+    from kubectl_gadget.recording.places import place_of
 
     return RecordingOptions(place_of(text))
 

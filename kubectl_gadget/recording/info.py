@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_gadget.errors import FrameError, GadgetError
-from kubectl_gadget.recording.contents import from_frame
 from kubectl_gadget.recording.layout import STEP_MARK
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recorded_frames import from_frame
 from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, recorded_end
-from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.run.coverage import doubts, texts
 from kubectl_gadget.run.nodes.backlog import Events, StepMark

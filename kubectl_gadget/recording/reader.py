@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.recording import compression, layout
+from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import HAS_STATE, DamagedError, RecordKind, SegmentHeader
-from kubectl_gadget.recording.recording_places import PathOrUrl, StoredBytes, open_place, size_of
+from kubectl_gadget.recording.places import PathOrUrl, StoredBytes, open_place, size_of
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.wire.frames import FrameType
 
@@ -289,7 +289,7 @@ class RecordingReader:
         if len(data) != size or zlib.crc32(data) != crc:
             raise DamagedError(f"segment {header.number} is damaged")
         costs.pay(**{"events": header.events_bytes} if events else {"control": header.control_bytes})
-        return compression.decompress(data, header.compression, header.events_bytes if events else header.control_bytes)
+        return layout.decompress(data, header.compression, header.events_bytes if events else header.control_bytes)
 
     def find_end(self) -> "LastRecords":
         """Return how the run ended, from the last segment alone."""

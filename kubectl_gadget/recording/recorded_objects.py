@@ -12,7 +12,7 @@ from typing import Any
 from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.recording.layout import DamagedError, json_of, to_json
-from kubectl_gadget.recording.segment_state import merge_objects
+from kubectl_gadget.recording.segments import merge_objects
 from kubectl_gadget.wire.message import value_count
 
 KINDS = (PODS, SERVICES, ENDPOINT_SLICES, NODES, NAMESPACES)

@@ -12,8 +12,8 @@ from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.gadgets.consistency import check
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.recording.contents import number
 from kubectl_gadget.recording.reader import LastRecords, RecordingReader
+from kubectl_gadget.recording.recorded_frames import number
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.message import Message

@@ -6,15 +6,15 @@ only then it is known which pods were looked up; within a step an answer does no
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget import __version__
-from kubectl_gadget.recording.bad_ends import BadEnds
-from kubectl_gadget.recording.contents import to_frame
+from kubectl_gadget.kube.resources import Object
+from kubectl_gadget.recording.places import PathOrUrl
+from kubectl_gadget.recording.recorded_frames import to_frame
 from kubectl_gadget.recording.recorded_objects import ObjectsRecorder
-from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.selected_parts import MetObjects, SelectedFrames, of_processes, selects_all
 from kubectl_gadget.recording.writer import RecordingWriter
@@ -245,3 +245,47 @@ class Recorder:
     def _pattern(self) -> str:
         path = self.writer.path
         return str(path.with_name(f"{path.stem}-*{path.suffix or '.kgr'}"))
+
+
+# Containers that ended badly, from what the API server says of pods: for a recording that is kept when one does.
+# The first list has the bad ends of days ago, so only ends that are new while the run watches count.
+
+
+class BadEnds:
+    """Calls `ended` with a reason for each new bad end in a pod that `is_wanted` (its object)."""
+
+    def __init__(self, is_wanted: Callable[[Object], bool], ended: Callable[[str], object]) -> None:
+        self._is_wanted = is_wanted
+        self._ended = ended
+        self._known: dict[str, set[str]] = {}
+        """ends by the pod's uid, in the form of _ends"""
+        self._listed = False
+
+    def take(self, pods: list[Object], gone: list[str]) -> None:
+        """Takes pods that are new or have changed, and the uids of pods that are gone."""
+        for pod in pods:
+            uid = pod["metadata"]["uid"]
+            ends = dict(_ends(pod))
+            # A pod that is new is one that began after the run; its ends are as new.
+            fresh = ends.keys() - self._known.get(uid, set()) if self._listed else set()
+            self._known[uid] = set(ends)
+            if fresh and self._is_wanted(pod):
+                self._ended(ends[min(fresh)])
+        for uid in gone:
+            self._known.pop(uid, None)
+        self._listed = True
+
+
+def _ends(pod: Object) -> Iterator[tuple[str, str]]:
+    """Yields the bad ends in the status of a pod: a key that differs for each end, and what happened."""
+    metadata, found = pod["metadata"], pod.get("status") or {}
+    for status in (*(found.get("initContainerStatuses") or ()), *(found.get("containerStatuses") or ())):
+        for state in (status.get("state"), status.get("lastState")):
+            end = (state or {}).get("terminated")
+            if end and end.get("exitCode"):
+                reason = end.get("reason") or "Error"
+                name = f"{metadata['namespace']}/{metadata['name']}/{status['name']}"
+                yield (
+                    f"{status['name']} {end.get('containerID') or end.get('finishedAt')}",
+                    f"{name} ended with exit code {end['exitCode']} ({reason})",
+                )

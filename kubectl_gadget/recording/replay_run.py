@@ -18,13 +18,12 @@ from typing import TextIO
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
 from kubectl_gadget.output.standard_streams import require_writable
-from kubectl_gadget.recording.contents import from_frame
 from kubectl_gadget.recording.layout import STEP_MARK
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
-from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span
+from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span, from_frame
 from kubectl_gadget.recording.recorded_objects import ReplayedObjects
 from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, applied, recorded_end
-from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.rows.containers import ContainerFilter
 from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage, joined

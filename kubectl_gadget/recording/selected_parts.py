@@ -21,7 +21,7 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import SLICE_OF
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
-from kubectl_gadget.recording.contents import to_frame
+from kubectl_gadget.recording.recorded_frames import to_frame
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.rows.batch import Batch, blanked, decode
 from kubectl_gadget.rows.containers import Container, ContainerFilter

@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # modules that need numpy, or a cluster
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
-    from kubectl_gadget.recording.outputs import Ring, Rotation
-    from kubectl_gadget.recording.recording_places import PathOrUrl
+    from kubectl_gadget.recording.places import PathOrUrl
+    from kubectl_gadget.recording.writer import Ring, Rotation
     from kubectl_gadget.rows.rows import RowTransform
     from kubectl_gadget.run.coverage import Coverage
     from kubectl_gadget.run.services import Service

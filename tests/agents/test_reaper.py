@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agents import payload, reaper, removal
+from kubectl_gadget.agents import payload, reaper, shared_namespace
 from kubectl_gadget.agents.on_demand import OnDemandAgents
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
@@ -152,19 +152,19 @@ async def test_what_a_run_could_not_remove_is_tried_on_after_its_end(
 async def test_an_api_server_that_is_just_starting_is_asked_again(
     cluster: FakeCluster, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removal, "_WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(shared_namespace, "_WAITS", (0.0, 0.0, 0.0))
     job = {"metadata": {"name": "run-killed"}, "spec": {}}
     cluster.add_namespace(NAMESPACE)
     cluster.store.add("jobs", NAMESPACE, job)
     cluster.faults.starting = 2
-    await removal.remove_as_ordered(order(cluster, kubeconfig))
+    await shared_namespace.remove_as_ordered(order(cluster, kubeconfig))
     assert cluster.store.list("jobs", NAMESPACE) == []
 
 
 async def test_another_cluster_that_the_kubeconfig_names_by_then_is_left_alone(
     cluster: FakeCluster, kubeconfig: Path
 ) -> None:
-    await removal.remove_as_ordered(order(cluster, kubeconfig, server="https://before.example:6443"))
+    await shared_namespace.remove_as_ordered(order(cluster, kubeconfig, server="https://before.example:6443"))
     assert cluster.server.requests == []
 
 

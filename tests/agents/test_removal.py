@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agents import manifests, removal
+from kubectl_gadget.agents import manifests, shared_namespace
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import JOBS, NAMESPACES, PODS
@@ -36,13 +36,13 @@ async def test_the_last_of_two_runs_that_end_at_once_removes_the_namespace(clust
         cluster.store.change(
             "pods", NAMESPACE, metadata["name"], lambda pod: pod["metadata"].update(deletionTimestamp="now")
         )
-    assert await asyncio.gather(*(removal.remove(api, NAMESPACE, run) for run in ("one", "two"))) == [[], []]
+    assert await asyncio.gather(*(shared_namespace.remove(api, NAMESPACE, run) for run in ("one", "two"))) == [[], []]
     await until(lambda: not is_there(cluster))
 
 
 @pytest.mark.usefixtures("made")
 async def test_a_run_that_has_no_pod_yet_keeps_the_namespace(cluster: FakeCluster, api: Api) -> None:
-    assert await removal.remove(api, NAMESPACE, "one") == []
+    assert await shared_namespace.remove(api, NAMESPACE, "one") == []
     assert is_there(cluster)
     assert [job["metadata"]["name"] for job in cluster.store.list("jobs", NAMESPACE)] == ["run-two"]
 
@@ -51,7 +51,7 @@ async def test_a_run_that_has_no_pod_yet_keeps_the_namespace(cluster: FakeCluste
 async def test_a_pod_that_no_run_started_keeps_the_namespace(cluster: FakeCluster, api: Api) -> None:
     cluster.add_pod("of-somebody", "node-1", namespace=NAMESPACE)
     for run in ("one", "two"):
-        assert await removal.remove(api, NAMESPACE, run) == []
+        assert await shared_namespace.remove(api, NAMESPACE, run) == []
     assert is_there(cluster)
 
 
@@ -70,7 +70,7 @@ async def test_a_deploy_between_the_check_and_the_deletion_keeps_the_namespace(
         return listing
 
     monkeypatch.setattr(api, "find", find)
-    assert await removal.remove(api, NAMESPACE, "one") == []
+    assert await shared_namespace.remove(api, NAMESPACE, "one") == []
     assert is_there(cluster)
 
 
@@ -87,5 +87,5 @@ async def test_a_namespace_that_changes_at_the_same_time_is_examined_again(
         return await found(resource, *words, **named)
 
     monkeypatch.setattr(api, "find", find)
-    assert await removal.remove(api, NAMESPACE, "one") == []
+    assert await shared_namespace.remove(api, NAMESPACE, "one") == []
     await until(lambda: not is_there(cluster))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_gadget.agents import deployments, manifests, payload, policy_removal
+from kubectl_gadget.agents import deployments, manifests, payload
 from kubectl_gadget.agents.node_status import status
 from kubectl_gadget.agents.per_node import Agents
 from kubectl_gadget.agents.resident_agents import deploy, render, undeploy
@@ -261,7 +261,7 @@ async def test_an_answer_that_is_not_that_of_an_agent_is_reported(
     async def ask(_api: Api, _options: AgentOptions, _pod: object, word: str, *_: str) -> object:
         return [] if word == "pins" else json.loads(answer)
 
-    monkeypatch.setattr(policy_removal, "_ask", ask)
+    monkeypatch.setattr(deployments, "_ask", ask)
     await deploy(api, agent_options, lambda _: None)
     installed = {"metadata": {"name": manifests.POLICIES, "namespace": NAMESPACE}}
     await api.create(CONFIG_MAPS, installed, NAMESPACE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agents import manifests, removal, shared_namespace
+from kubectl_gadget.agents import manifests, shared_namespace
 from kubectl_gadget.agents.manifests import EXPIRY
 from kubectl_gadget.agents.on_demand import OnDemandAgents
 from kubectl_gadget.agents.resident_agents import deploy
@@ -261,7 +261,7 @@ async def test_a_namespace_that_expires_is_not_deleted_by_a_run(cluster: FakeClu
     agents = new_run()
     await agents.start("node-1")
     await until(lambda: expires(cluster))
-    assert await removal.remove(api, FIRST, agents._run) == []
+    assert await shared_namespace.remove(api, FIRST, agents._run) == []
     assert ("delete", "namespaces") not in cluster.server.requests
     assert uid(cluster)
     await agents.close()

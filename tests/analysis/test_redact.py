@@ -20,7 +20,7 @@ from kubectl_gadget.cli.pages import index
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.gadgets.schema import STRING_TYPES, Gadget
-from kubectl_gadget.recording import compression, layout
+from kubectl_gadget.recording import layout
 from kubectl_gadget.recording import writer as writer_module
 from kubectl_gadget.recording.layout import RecordKind
 from kubectl_gadget.recording.reader import Damage, RecordingReader
@@ -428,7 +428,7 @@ def _one_segment(header: Any, control: bytes, events: bytes) -> bytes:
     import zlib
     from dataclasses import replace
 
-    packed = compression.compress(control), compression.compress(events)
+    packed = layout.compress(control), layout.compress(events)
     changed = replace(
         header,
         control_stored=len(packed[0]),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from kubectl_gadget import __version__, demo, gadgets
-from kubectl_gadget.agents import deployments, node_status, resident_agents, sessions
+from kubectl_gadget.agents import deployments, node_status, resident_agents
 from kubectl_gadget.agents.node_status import NodeStatus
 from kubectl_gadget.cli import main, version
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
@@ -66,12 +66,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def find(api: Api) -> deployments.Deployments:
         return deployments.Deployments()
 
-    async def runs(api: Api, options: AgentOptions) -> list[sessions.AgentUse]:
+    async def runs(api: Api, options: AgentOptions) -> list[node_status.AgentUse]:
         return []
 
     monkeypatch.setattr(node_status, "status", answer)
     monkeypatch.setattr(deployments, "find", find)
-    monkeypatch.setattr(sessions, "on_demand", runs)
+    monkeypatch.setattr(node_status, "on_demand", runs)
 
 
 def test_the_list_is_a_table_of_all_gadgets(capsys: pytest.CaptureFixture[str]) -> None:

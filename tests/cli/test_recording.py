@@ -17,9 +17,8 @@ from kubectl_gadget.cli.complete import FILES, complete
 from kubectl_gadget.flows.run import FlowGadgets
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.contents import DETACHED
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span
+from kubectl_gadget.recording.recorded_frames import DETACHED, RecordedFrames, Span
 from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.recording.writer import RecordingWriter

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.agents.image import OUR_IMAGE
 from kubectl_gadget.agents.manifests import EXPIRY
+from kubectl_gadget.agents.payload import OUR_IMAGE
 from kubectl_gadget.agents.shared_namespace import expires
 from tests.gadget_run import GADGET, PROJECT, GadgetRun
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.recording.recording_places import PathOrUrl
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.wire.frames import FrameType

@@ -14,7 +14,7 @@ from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import DamagedError, RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_objects import KINDS, ReplayedObjects
-from kubectl_gadget.recording.segment_state import RunState, object_pieces
+from kubectl_gadget.recording.segments import RunState, object_pieces
 from tests import bounded
 from tests.recording import bombs
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.recording import recording_places
-from kubectl_gadget.recording.contents import from_frame, to_frame
+from kubectl_gadget.recording import places
+from kubectl_gadget.recording.recorded_frames import from_frame, to_frame
 from kubectl_gadget.recording.recorded_run import RecordedRun, applied
 from kubectl_gadget.recording.recorder import Recorder, meta_of
 from kubectl_gadget.run.coverage import Coverage
@@ -128,7 +128,7 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
         raise OSError(28, "No space left on device")
 
     if full:
-        monkeypatch.setattr(recording_places.os, "write", no_room)
+        monkeypatch.setattr(places.os, "write", no_room)
     runs = (GadgetRun(load_gadget("trace_open")),)
     recorder = Recorder(RunOptions(runs, local=True, record=RecordingOptions(tmp_path / "a.kgr", is_all=is_all)))
     said, stopped = list[str](), list[bool]()

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording.contents import from_frame, to_frame
 from kubectl_gadget.recording.layout import STEP_MARK
 from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recorded_frames import from_frame, to_frame
 from kubectl_gadget.recording.replay_run import step_filter
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter

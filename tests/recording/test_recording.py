@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.recording import compression, layout, recording_places, writer
+from kubectl_gadget.recording import layout, places, writer
 from kubectl_gadget.recording.layout import SEGMENT_BYTES, Compression, DamagedError, RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.writer import RecordingWriter
@@ -56,17 +56,17 @@ def test_a_file_that_exists_is_not_touched_and_a_new_one_is_its_owners_alone(tmp
 )
 def test_a_url_that_would_name_another_place_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"bucket cannot"):
-        recording_places.place_of(f"s3://bucket/{name}")
+        places.place_of(f"s3://bucket/{name}")
     if not set("*?") & set(name):
         with pytest.raises(UsageError, match=r"bucket cannot"):
-            recording_places.places_of([f"s3://bucket/{name}"])
+            places.places_of([f"s3://bucket/{name}"])
 
 
 def test_a_pattern_matches_only_names_that_a_url_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "kubectl_gadget.recording.object_stores.names_beside", lambda url: ["a1.kgr", "a#.kgr", "a2.kgr", "b1.kgr"]
+        "kubectl_gadget.recording.places.names_beside", lambda url: ["a1.kgr", "a#.kgr", "a2.kgr", "b1.kgr"]
     )
-    assert list(map(str, recording_places.places_of(["s3://bucket/f/a?.kgr"]))) == [
+    assert list(map(str, places.places_of(["s3://bucket/f/a?.kgr"]))) == [
         "s3://bucket/f/a1.kgr",
         "s3://bucket/f/a2.kgr",
     ]
@@ -86,7 +86,7 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
         return count
 
     failed: list[str] = []
-    monkeypatch.setattr(recording_places.os, "write", full)
+    monkeypatch.setattr(places.os, "write", full)
     made = write(tmp_path / "a.kgr", steps=200, failed=failed)
     monkeypatch.undo()
     assert len(failed) == 1
@@ -130,7 +130,7 @@ def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
         return real(file, data)
 
     monkeypatch.setattr(writer, "_WAITING_BYTES", 1000)
-    monkeypatch.setattr(recording_places.os, "write", slow)
+    monkeypatch.setattr(places.os, "write", slow)
     recording = RecordingWriter(tmp_path / "a.kgr", META, print)
     begun.wait()
     for number in range(10):
@@ -288,11 +288,11 @@ def test_a_small_file_has_no_millions_of_records(monkeypatch: pytest.MonkeyPatch
 def test_a_block_that_claims_to_be_small_and_is_not_is_refused() -> None:
     bomb = zlib.compress(b"\0" * (20 << 20))
     with pytest.raises(DamagedError, match="should have 100"):
-        compression.decompress(bomb, Compression.ZLIB, 100)
+        layout.decompress(bomb, Compression.ZLIB, 100)
     with pytest.raises(DamagedError, match="larger than any"):
         layout.decode_header(_segment(b"", b"", control_bytes=layout.MOST_CONTROL + 1)[:SEGMENT_BYTES])
     with pytest.raises(DamagedError, match="unknown method"):
-        compression.decompress(b"", 77, 0)
+        layout.decompress(b"", 77, 0)
 
 
 @given(st.binary(max_size=400))

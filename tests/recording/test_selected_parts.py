@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.recording.contents import from_frame
+from kubectl_gadget.recording.recorded_frames import from_frame
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.selected_parts import OTHER_POD, MetObjects, SelectedFrames
 from kubectl_gadget.rows.batch import decode

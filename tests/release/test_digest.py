@@ -8,7 +8,7 @@ import artifacts
 import digest
 import pytest
 
-from kubectl_gadget.agents import image
+from kubectl_gadget.agents import payload
 from kubectl_gadget.kube.cluster_options import AgentOptions
 
 
@@ -37,18 +37,20 @@ def test_the_digest_is_that_of_the_registrys_bytes_and_a_run_pulls_by_it(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "index").write_bytes(index("amd64", "arm", "arm64"))
-    skopeo(tmp_path, monkeypatch, f'[ "$*" = "inspect --raw docker://{image.DEFAULT_IMAGE}" ] && cat {tmp_path}/index')
+    skopeo(
+        tmp_path, monkeypatch, f'[ "$*" = "inspect --raw docker://{payload.DEFAULT_IMAGE}" ] && cat {tmp_path}/index'
+    )
     digest.main()
     wanted = "sha256:" + hashlib.sha256(index("amd64", "arm", "arm64")).hexdigest()
     assert digest.pinned_digest(source.read_text()) == wanted
     namespace: dict[str, str] = {}
     exec(source.read_text(), namespace)
     assert namespace["DEFAULT_DIGEST"] == wanted
-    monkeypatch.setattr(image, "DEFAULT_DIGEST", wanted)
-    assert image.image_of(AgentOptions()) == f"docker.io/library/python:3.13-slim@{wanted}"
+    monkeypatch.setattr(payload, "DEFAULT_DIGEST", wanted)
+    assert payload.image_of(AgentOptions()) == f"docker.io/library/python:3.13-slim@{wanted}"
     mirror = AgentOptions(image_mirror="registry.example")
-    assert image.image_of(mirror) == f"registry.example/library/python:3.13-slim@{wanted}"
-    assert image.image_of(AgentOptions(image="python:3.13-slim")) == "python:3.13-slim"
+    assert payload.image_of(mirror) == f"registry.example/library/python:3.13-slim@{wanted}"
+    assert payload.image_of(AgentOptions(image="python:3.13-slim")) == "python:3.13-slim"
     digest.main()  # anew, over the old one
     assert source.read_text().count(wanted) == 1
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kubectl_gadget.kube.informer import kept
-from kubectl_gadget.recording.bad_ends import BadEnds
+from kubectl_gadget.recording.recorder import BadEnds
 
 
 def pod(name: str = "web", **states: Any) -> dict[str, Any]:

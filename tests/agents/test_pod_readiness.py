@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents.on_demand import OnDemandAgents
-from kubectl_gadget.agents.starting_pods import StartingPods
+from kubectl_gadget.agents.pod_readiness import StartingPods
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.kube.cluster_options import AgentOptions

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.recording import layout, writer
-from kubectl_gadget.recording import segment_state as state_module
+from kubectl_gadget.recording import segments as state_module
 from kubectl_gadget.recording.layout import HAS_STATE, SEGMENT_BYTES
+from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.recording.recording_places import PathOrUrl
-from kubectl_gadget.recording.segment_state import RunState, merge_objects
-from kubectl_gadget.recording.segments import RecordedFrame
+from kubectl_gadget.recording.segments import RecordedFrame, RunState, merge_objects
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.wire.frames import FrameType
 from tests.recording.files import META, SECOND

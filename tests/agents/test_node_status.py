@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agents import manifests, sessions
-from kubectl_gadget.agents.node_status import NodeStatus
+from kubectl_gadget.agents import manifests, node_status
+from kubectl_gadget.agents.node_status import AgentUse, NodeStatus
 from kubectl_gadget.agents.per_node import Agents
 from kubectl_gadget.agents.resident_agents import deploy, undeploy
-from kubectl_gadget.agents.sessions import AgentUse
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import AgentOptions
@@ -58,14 +57,14 @@ async def test_a_run_with_agents_of_its_own_says_whose_it_is(
 ) -> None:
     for node in cluster.nodes:
         await (await run.open(node)).close()
-    (use,) = await sessions.on_demand(api, agent_options)
+    (use,) = await node_status.on_demand(api, agent_options)
     assert use.user.startswith("tester (")
     assert use.user.endswith(f"@{os.uname().nodename})")
     assert use.gadgets == SESSION.gadgets
     assert use.nodes == tuple(cluster.nodes)
     assert -1 < use.seconds < 60
     cluster.store.remove("jobs", NAMESPACE, f"run-{run.run}")
-    assert await sessions.on_demand(api, agent_options) == []
+    assert await node_status.on_demand(api, agent_options) == []
 
 
 async def test_a_cluster_that_does_not_say_who_we_are_is_no_hindrance(
@@ -73,7 +72,7 @@ async def test_a_cluster_that_does_not_say_who_we_are_is_no_hindrance(
 ) -> None:
     cluster.faults.forbidden.add(("create", "selfsubjectreviews"))
     await (await run.open("node-1")).close()
-    (use,) = await sessions.on_demand(api, agent_options)
+    (use,) = await node_status.on_demand(api, agent_options)
     assert use.user.endswith(f"@{os.uname().nodename})")
 
 
@@ -84,7 +83,7 @@ async def test_what_others_wrote_is_cut_and_may_be_missing(
     job = manifests.anchor_job(agent_options, "one", 20, user="x" * 100_000)
     del job["metadata"]["annotations"][manifests.GADGETS_ANNOTATION]
     cluster.store.add("jobs", NAMESPACE, job)
-    (use,) = await sessions.on_demand(api, agent_options)
+    (use,) = await node_status.on_demand(api, agent_options)
     assert (len(use.user), use.gadgets, use.nodes) == (100, ("unknown",), ())
 
 
@@ -94,7 +93,7 @@ def test_the_sessions_of_a_run_on_many_nodes_are_one() -> None:
         return NodeStatus(name, hello=Hello(sessions=running))
 
     nodes = [node("n1", ("a", 90), ("a", 5), ("b", 3)), node("n2", ("a", 91)), node("n3"), NodeStatus("n4")]
-    assert sessions.in_residents(nodes) == [
+    assert node_status.in_residents(nodes) == [
         AgentUse("", ("a",), ("n1", "n2"), 91),
         AgentUse("", ("a",), ("n1",), 5),
         AgentUse("", ("b",), ("n1",), 3),

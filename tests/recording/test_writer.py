@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.recording import layout, outputs, recording_places, writer
-from kubectl_gadget.recording.outputs import Ring, Rotation
+from kubectl_gadget.recording import layout, places, writer
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
-from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.recording.writer import RecordingWriter, Ring, Rotation
 from kubectl_gadget.wire.frames import FrameType
 from tests.recording.files import META, SECOND
-from tests.recording.test_segment_state import containers, everything, known, pod
+from tests.recording.test_segments import containers, everything, known, pod
 
 BYTES = 3000
 
@@ -87,7 +86,7 @@ def test_a_disk_that_is_full_when_a_file_begins_leaves_no_file_without_a_segment
             raise OSError(28, "No space left on device")
         return real(file, data)
 
-    monkeypatch.setattr(recording_places.os, "write", full)
+    monkeypatch.setattr(places.os, "write", full)
     said = list[str]()
     to = RecordingWriter(tmp_path / "a.kgr", META, said.append, Rotation(bytes=BYTES))
     made = record(to, 0, 60)
@@ -111,10 +110,10 @@ def test_only_the_last_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_without_the_right_to_remove_files_all_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(place: recording_places.PathOrUrl) -> None:
+    def forbidden(place: places.PathOrUrl) -> None:
         raise GadgetError(f"{place}: 403 Forbidden (AccessDenied)")
 
-    monkeypatch.setattr(outputs, "remove", forbidden)
+    monkeypatch.setattr(writer, "remove", forbidden)
     failed, warned = list[str](), list[str]()
     to = RecordingWriter(tmp_path / "a.kgr", META, failed.append, Rotation(bytes=BYTES, keep=2), warn=warned.append)
     made = record(to, 0, 60)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kubectl_gadget.agents.policy_removal import _residents
+from kubectl_gadget.agents.deployments import _residents
 
 
 def pod(name: str, **spec: Any) -> dict[str, Any]:

@@ -4,24 +4,25 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
 from obstore.store import from_url
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.recording import layout, object_stores, writer
-from kubectl_gadget.recording.outputs import Ring, Rotation
+from kubectl_gadget.recording import layout, places, writer
+from kubectl_gadget.recording.layout import file_header
+from kubectl_gadget.recording.places import ObjectUrl, StoredObjects, create, place_of, places_of
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
-from kubectl_gadget.recording.recording_places import create, place_of, places_of
 from kubectl_gadget.recording.replay_run import open_recordings
-from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.recording.writer import RecordingWriter, Ring, Rotation
 from tests.recording import object_servers
 from tests.recording.files import META, read, write
-from tests.recording.test_segment_state import everything, known, record
+from tests.recording.test_segments import everything, known, record
 
 CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
@@ -66,13 +67,13 @@ def steps(*urls: str, **part: int) -> tuple[list[RecordedStep], RecordingReader]
 
 def test_a_recording_that_is_opened_is_listed_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write(place_of(url), 3)
-    listed, names = list[object](), object_stores._Store.names
+    listed, names = list[object](), places._Store.names
 
-    def counted(self: object_stores._Store) -> Iterator[tuple[str, int]]:
+    def counted(self: places._Store) -> Iterator[tuple[str, int]]:
         listed.append(self)
         return names(self)
 
-    monkeypatch.setattr(object_stores._Store, "names", counted)
+    monkeypatch.setattr(places._Store, "names", counted)
     with ExitStack() as stack:
         (reader,) = open_recordings(stack, places_of([url]))
         assert list(reader.steps())
@@ -96,16 +97,16 @@ def test_what_was_written_is_read_and_all_objects_together_are_a_file(
 def test_a_part_asks_only_for_its_own_objects(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1)
     monkeypatch.setattr(writer, "_STATE_SHARE", 0)
-    monkeypatch.setattr(object_stores, "_AHEAD", 1)
+    monkeypatch.setattr(places, "_AHEAD", 1)
     record(place_of(url), 40)
     asked = list[str]()
-    real = object_stores._Store.get
+    real = places._Store.get
 
-    def get(store: object_stores._Store, name: str, size: int) -> bytes:
+    def get(store: places._Store, name: str, size: int) -> bytes:
         asked.append(name)
         return real(store, name, size)
 
-    monkeypatch.setattr(object_stores._Store, "get", get)
+    monkeypatch.setattr(places._Store, "get", get)
     found, _ = steps(url, since_ns=38_000_000_000)
     assert known(found)[:3] == everything(40)
     assert known(found)[3] == 2
@@ -159,7 +160,7 @@ def test_rotated_recordings_are_removed_and_a_ring_is_written(url: str, monkeypa
 def test_a_client_that_is_killed_leaves_what_reads(url: str, moment: int) -> None:
     code = (
         "import sys; from kubectl_gadget.recording import writer\n"
-        "from kubectl_gadget.recording.recording_places import place_of\n"
+        "from kubectl_gadget.recording.places import place_of\n"
         "from tests.recording.files import META, frame\n"
         "writer._SEGMENT_BYTES = 2000\n"
         "to = writer.RecordingWriter(place_of(sys.argv[1]), META, print)\n"
@@ -223,3 +224,48 @@ def test_a_run_is_recorded_there(url: str) -> None:
     assert f"kubectl gadget replay {url} shows it again" in done.stderr
     shown = subprocess.run([*CLIENT, "recording", "info", url], check=False, capture_output=True, text=True)
     assert "missing  nothing" in shown.stdout, shown.stdout + shown.stderr
+
+
+# Reads of objects that change or fail meanwhile, from a store in a folder.
+
+
+pytest.importorskip("obstore")
+NAME = f"segment-{0:012}-{'00' * places.SEGMENT_BYTES}"
+BEGIN = len(file_header())
+
+
+def stored(folder: Path, content: bytes) -> StoredObjects:
+    """A recording with one segment whose header says nothing."""
+    (folder / "a.kgr").mkdir()
+    (folder / "a.kgr" / "recording").write_bytes(file_header())
+    (folder / "a.kgr" / NAME).write_bytes(content)
+    return StoredObjects(ObjectUrl(f"file://{folder}", "a.kgr"))
+
+
+def test_an_object_that_has_become_larger_is_not_read(tmp_path: Path) -> None:
+    made = stored(tmp_path, b"content")
+    (tmp_path / "a.kgr" / NAME).write_bytes(b"content" * 1000)
+    made.seek(BEGIN)
+    assert made.read(100) == bytes(7)
+    made.close()
+
+
+def test_what_is_read_ahead_fails_early_and_is_tried_again_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real, asked = stored(tmp_path, b"content"), places._Store.get, list[Mapping[str, Any]]()
+    retries = {id(made._store): places._RETRIES, id(made._store_ahead): places._RETRIES_AHEAD}
+
+    def get(store: places._Store, name: str, size: int) -> bytes:
+        asked.append(retries[id(store)])
+        if len(asked) == 1:
+            raise GadgetError("503 Slow Down")
+        return real(store, name, size)
+
+    monkeypatch.setattr(places._Store, "get", get)
+    made.seek(BEGIN)
+    assert made.read(100) == b"content"
+    made.seek(BEGIN)
+    assert made.read(100) == b"content"
+    assert asked == [places._RETRIES_AHEAD, places._RETRIES]
+    made.close()
