@@ -16,12 +16,11 @@ from bench.rounds import Discard, alternate, arguments, describe_machine, print_
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.recording.recorder import Recorder
+from kubectl_gadget.run.backlog import Events, Item, Step
 from kubectl_gadget.run.coverage import Coverage
-from kubectl_gadget.run.nodes.backlog import Events, Item
 from kubectl_gadget.run.pipeline import PipelineEvents
 from kubectl_gadget.run.preparation import prepare
 from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, RunOptions
-from kubectl_gadget.run.steps.frame_sources import Step
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Started
 from kubectl_gadget.wire.frames import EventsHeader
 

@@ -24,7 +24,7 @@ from bench.rounds import arguments, describe_machine, print_machine, print_table
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.run.nodes.local_node import open_local
+from kubectl_gadget.run.local_node import open_local
 from kubectl_gadget.run.request import build
 from kubectl_gadget.run.run_options import GadgetRun
 from kubectl_gadget.wire.agent_messages import Hello

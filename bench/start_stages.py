@@ -102,10 +102,10 @@ def counted(function: Any) -> Any:
 
 
 WRAPPED: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
-    "kubectl_gadget.run.run": (("run", before("command line")),),
-    "kubectl_gadget.run.nodes.local_node": (("open_local", after("stream open")),),
-    "kubectl_gadget.run.nodes.participants": (("open_local", after("stream open")),),
-    "kubectl_gadget.run.nodes.node": (("NodeSession._handle", frames),),
+    "kubectl_gadget.cli.run": (("run", before("command line")),),
+    "kubectl_gadget.run.local_node": (("open_local", after("stream open")),),
+    "kubectl_gadget.run.participants": (("open_local", after("stream open")),),
+    "kubectl_gadget.run.node": (("NodeSession._handle", frames),),
     "kubectl_gadget.run.preparation": (("prepare", after("prepared")),),
     "kubectl_gadget.kube.kubeconfig": (("load", after("kubeconfig")),),
     "kubectl_gadget.agents.per_node": (
@@ -146,7 +146,7 @@ class Wrapper(importlib.abc.MetaPathFinder):
 def main() -> None:
     sys.meta_path.insert(0, Wrapper())
     from kubectl_gadget.cli.main import run
-    from kubectl_gadget.run.nodes.local_agent import start_early
+    from kubectl_gadget.run.local_agent import start_early
 
     start_early(sys.argv[2:])  # as main() does
     code = run(sys.argv[2:])

@@ -144,9 +144,9 @@ async def take_out_of_force(api: Api, options: AgentOptions, say: Say, all_nodes
     async with _on_other_nodes(api, options, known, residents if everywhere else None, say) as started:
         slots = asyncio.Semaphore(_PARALLEL)
         nodes = await asyncio.gather(*(_look(api, options, node, slots) for node in (*residents, *started)))
-        known = await exist(api, (one for node in nodes for one in node.pins))
+        exists = await exist(api, (one for node in nodes for one in node.pins))
         nodes = sorted(nodes, key=lambda node: node.name)
-        for said in await asyncio.gather(*(_clean(api, options, node, known, is_installed, slots) for node in nodes)):
+        for said in await asyncio.gather(*(_clean(api, options, node, exists, is_installed, slots) for node in nodes)):
             for line in said if is_installed or everywhere or any(node.pins for node in nodes) else ():
                 say(line)
 

@@ -25,10 +25,10 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.escape import for_log, printable
 from kubectl_gadget.recording.recorded_run import JOB, JobEnd
+from kubectl_gadget.run.backlog import StepMark
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts, where
-from kubectl_gadget.run.nodes.backlog import StepMark
-from kubectl_gadget.run.nodes.local_request import local_filter
 from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.run.services import Surroundings
 

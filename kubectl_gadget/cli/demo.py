@@ -92,7 +92,7 @@ def _with_policies(words: Sequence[str], file: str) -> list[str]:
 @contextmanager
 def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
     """--objects with the API objects of the pods, in an in-memory file, which need not be removed."""
-    from kubectl_gadget.run.nodes.participants import local_node
+    from kubectl_gadget.run.participants import local_node
 
     if not hasattr(os, "memfd_create"):  # not Linux, which is reported later
         yield ()

@@ -153,10 +153,10 @@ def enforce_network(
 ) -> int:
     """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects: policies
     select by labels and addresses, which only the API server knows."""
+    from kubectl_gadget.cli.run import run
     from kubectl_gadget.gadgets import load_gadget
     from kubectl_gadget.kube.resources import NETWORK_POLICIES
     from kubectl_gadget.policies.network.run import NO_POLICY, LivePolicyTables, followed, read_files, read_objects
-    from kubectl_gadget.run.run import run
 
     if flags.output.output == "compact":
         raise UsageError("-o compact cannot be used with network policies", "-o table, or json")
@@ -192,9 +192,9 @@ def enforce_network(
 def replay_refusals(pods: tuple[str, ...], flags: StoryRunFlags, story: StoryFlags, objects: str | None) -> int:
     """Shows what a recorded run refused: of network policies, or else of policies, as `observe` does. Raises
     UsageError."""
+    from kubectl_gadget.cli.run import run
     from kubectl_gadget.gadgets import load_gadget
     from kubectl_gadget.recording.reader import RecordingReader
-    from kubectl_gadget.run.run import run
 
     asked = replaying.get()
     assert asked is not None

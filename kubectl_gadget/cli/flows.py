@@ -110,9 +110,9 @@ CONDITIONS = _condition_flags()
 
 def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) -> int:
     """Runs the network gadgets and prints their rows as flows."""
+    from kubectl_gadget.cli.run import run
     from kubectl_gadget.flows.addresses import AddressBook, followed, known
     from kubectl_gadget.flows.joiner import FlowTable
-    from kubectl_gadget.run.run import run
 
     filter = _filter(flags.output.filter, extras, bool(flow.loopback))
     _check(flags.output, flow)

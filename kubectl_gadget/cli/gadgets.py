@@ -164,7 +164,7 @@ def _run(
     flags: RunFlags,
     extras: dict[str, object],
 ) -> int:
-    from kubectl_gadget.run.run import run
+    from kubectl_gadget.cli.run import run
 
     given = parameter_values(extras)
     if given.get("descendants") and given.get("pid") is None:

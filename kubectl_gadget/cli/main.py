@@ -27,7 +27,7 @@ def main() -> NoReturn:
 
     from kubectl_gadget.output.standard_streams import prepare_standard_streams
     from kubectl_gadget.python_process import keep_numpy_single
-    from kubectl_gadget.run.nodes.local_agent import start_early
+    from kubectl_gadget.run.local_agent import start_early
 
     keep_numpy_single()
     prepare_standard_streams()

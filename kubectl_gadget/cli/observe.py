@@ -26,9 +26,9 @@ from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.formats import StoryOutput
+    from kubectl_gadget.observe.pod_details import PodDetails
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
-    from kubectl_gadget.run.recipes.pod_details import PodDetails
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
@@ -131,8 +131,8 @@ def show_story(
 ) -> int:
     """Prints the story of processes with the events of policies; returns the exit code. `objects` is a file with pods
     and nodes."""
+    from kubectl_gadget.cli.run import run
     from kubectl_gadget.observe.run import StoryGadgets, StoryRecipe
-    from kubectl_gadget.run.run import run
 
     _check(flags.output, story)
     if flags.engine.no_sort:
@@ -173,7 +173,7 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
     """The details of pods for JSON, from a file of objects if there is one; None if nothing is known or shown."""
     if output.output not in (_JSON, _STRICT) or (options.local and options.replay is None and not objects):
         return None
-    from kubectl_gadget.run.recipes.pod_details import PodDetails
+    from kubectl_gadget.observe.pod_details import PodDetails
 
     details = PodDetails()
     if objects:

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.kube.requests import Api
     from kubectl_gadget.policies.model import Policy
     from kubectl_gadget.policies.report.check import HookReport, Judgement, Report
+    from kubectl_gadget.policies.run.hook_lookup import NodeHooks
     from kubectl_gadget.policies.run.installation import Installed, NodePolicies, PolicyChange, StoredPolicy
-    from kubectl_gadget.run.nodes.hook_lookup import NodeHooks
 
 
 # `check`: errors in policies, their hooks, and whether the nodes support these
@@ -115,7 +115,7 @@ def _ask_hooks(
     cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
     from kubectl_gadget.policies.report.check import question
-    from kubectl_gadget.run.nodes.hook_lookup import ask_cluster, ask_local
+    from kubectl_gadget.policies.run.hook_lookup import ask_cluster, ask_local
 
     asked = question(policies)
     if local:

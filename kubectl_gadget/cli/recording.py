@@ -123,7 +123,7 @@ class RecordFlags(FlagSet):
 
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
-    from kubectl_gadget.run.run import run
+    from kubectl_gadget.cli.run import run
 
     _check(what)
     purpose, trigger = what.purpose or "incident", Trigger()

@@ -276,7 +276,7 @@ def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _target(text: str) -> str:
-    from kubectl_gadget.run.selection.target_names import kind_of
+    from kubectl_gadget.run.target_names import kind_of
 
     if len(text.split()) > 1:
         raise ValueError("is not the name of a pod; conditions need a flag: --filter, or --pcap where there is one")
@@ -300,7 +300,7 @@ _FLAGS = {
 
 
 def _wrong_kind(spelling: str, name: str) -> str:
-    from kubectl_gadget.run.selection.target_names import BY_SPELLING, KINDS
+    from kubectl_gadget.run.target_names import BY_SPELLING, KINDS
 
     if "/" in spelling:
         return "is not the name of a pod"

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.happening import Decoder
+    from kubectl_gadget.observe.pod_details import PodDetails
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
-    from kubectl_gadget.run.recipes.pod_details import PodDetails
 
 EVENT_TYPES = (
     "exec",
@@ -139,8 +139,8 @@ class StoryRecipe:
         )
 
     def _followers(self) -> "Iterator[Follower]":
+        from kubectl_gadget.observe import pod_details
         from kubectl_gadget.policies.run import labels
-        from kubectl_gadget.run.recipes import pod_details
 
         if self.labels is not None:
             yield labels.followed(self.labels)

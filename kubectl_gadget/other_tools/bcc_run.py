@@ -15,11 +15,11 @@ from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end, release
-from kubectl_gadget.run.nodes.agent_stream import NodeStream, Open
-from kubectl_gadget.run.nodes.local_node import open_local
-from kubectl_gadget.run.nodes.local_request import local_filter
-from kubectl_gadget.run.nodes.participants import NodeChange, local_node
+from kubectl_gadget.run.local_node import open_local
+from kubectl_gadget.run.node import NodeStream, Open
+from kubectl_gadget.run.participants import NodeChange, local_node
 from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
 
@@ -249,7 +249,7 @@ async def _changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asy
         name = local_node()
         yield NodeChange(add={name: lambda: open_local("bcc")}, filters={name: local_filter(options.selection)})
         return
-    from kubectl_gadget.run.nodes.cluster_nodes import ClusterNodes
+    from kubectl_gadget.run.cluster_nodes import ClusterNodes
 
     nodes = ClusterNodes(options, progress)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.other_tools.bcc_run import BccNode, BccRun, Printer, ask, first_nodes
 from kubectl_gadget.other_tools.bpftrace_program import limited
-from kubectl_gadget.run.nodes.participants import NodeChange
+from kubectl_gadget.run.participants import NodeChange
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec

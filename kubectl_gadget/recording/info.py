@@ -14,9 +14,8 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_frames import from_frame
 from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, recorded_end
 from kubectl_gadget.rows.batch import decode
-from kubectl_gadget.run.coverage import doubts, texts
-from kubectl_gadget.run.nodes.backlog import Events, StepMark
-from kubectl_gadget.run.nodes.coverage import Gap
+from kubectl_gadget.run.backlog import Events, StepMark
+from kubectl_gadget.run.coverage import Gap, doubts, texts
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from kubectl_gadget.wire.frames import Frame, split_events
 from kubectl_gadget.wire.policy_events import rfc3339

@@ -18,10 +18,9 @@ from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED, STEP_MARK, to_json
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.recorded_objects import ReplayedObjects
-from kubectl_gadget.run.nodes.backlog import Content, Detached, Events, Item, RoundTrip, Selected, StepMark, memory_of
-from kubectl_gadget.run.nodes.coverage import Gap
-from kubectl_gadget.run.nodes.node_state import NodeState
-from kubectl_gadget.run.steps.frame_sources import Step
+from kubectl_gadget.run.backlog import Content, Detached, Events, Item, RoundTrip, Selected, Step, StepMark, memory_of
+from kubectl_gadget.run.coverage import Gap
+from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import Frame, FrameType, split_events

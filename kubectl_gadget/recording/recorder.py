@@ -18,11 +18,10 @@ from kubectl_gadget.recording.recorded_objects import ObjectsRecorder
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.selected_parts import MetObjects, SelectedFrames, of_processes, selects_all
 from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.run.backlog import FrameSource, Selected, Step
 from kubectl_gadget.run.coverage import Coverage
-from kubectl_gadget.run.nodes.backlog import Selected
-from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.run_options import RunOptions
-from kubectl_gadget.run.steps.frame_sources import FrameSource, Step
 from kubectl_gadget.wire.agent_messages import Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import FrameType

@@ -26,14 +26,14 @@ from kubectl_gadget.recording.recorded_objects import ReplayedObjects
 from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, applied, recorded_end
 from kubectl_gadget.rows.containers import ContainerFilter
 from kubectl_gadget.run import coverage, summary
+from kubectl_gadget.run.backlog import StepMark
 from kubectl_gadget.run.coverage import Cause, Coverage, MissingSpan, NodeCoverage, joined
 from kubectl_gadget.run.interrupts import heeded, how_to_end
-from kubectl_gadget.run.nodes.backlog import StepMark
-from kubectl_gadget.run.nodes.local_request import local_filter
-from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.run.preparation import prepare
 from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.run.services import Service, Surroundings
 from kubectl_gadget.similar_names import did_you_mean

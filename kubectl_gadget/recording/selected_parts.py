@@ -25,7 +25,7 @@ from kubectl_gadget.recording.recorded_frames import to_frame
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.rows.batch import Batch, blanked, decode
 from kubectl_gadget.rows.containers import Container, ContainerFilter
-from kubectl_gadget.run.nodes.backlog import Events, Item, Selected
+from kubectl_gadget.run.backlog import Events, Item, Selected
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames, Loser, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec

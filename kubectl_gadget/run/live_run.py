@@ -20,17 +20,14 @@ from kubectl_gadget.kube import read_turns
 from kubectl_gadget.output.standard_streams import reader_is_gone
 from kubectl_gadget.output.terminal import reading_keys
 from kubectl_gadget.run import coverage, summary
-from kubectl_gadget.run.coverage import EXPECTATION_FAILED, Cause, Coverage, NodeCoverage
+from kubectl_gadget.run.backlog import Backlog, FrameSource, Item, LiveFrames, Selected, StepMark
+from kubectl_gadget.run.coverage import EXPECTATION_FAILED, Cause, Coverage, NodeCoverage, awake_or_not_ns
 from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end
-from kubectl_gadget.run.nodes.backlog import Backlog, Item, Selected, StepMark
-from kubectl_gadget.run.nodes.coverage import awake_or_not_ns
-from kubectl_gadget.run.nodes.local_request import early_request
-from kubectl_gadget.run.nodes.node import NodeSession
-from kubectl_gadget.run.nodes.node_state import NodeState
-from kubectl_gadget.run.nodes.participants import NodeChange, Nodes, choose_nodes
+from kubectl_gadget.run.node import NodeSession, NodeState
+from kubectl_gadget.run.participants import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.request import RunRequest, early_request
 from kubectl_gadget.run.run_options import RunOptions
-from kubectl_gadget.run.run_request import RunRequest
 from kubectl_gadget.run.services import Surroundings
 
 if TYPE_CHECKING:  # modules that need numpy
@@ -38,7 +35,6 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.rows.containers import Container
     from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
     from kubectl_gadget.run.preparation import Preparation
-    from kubectl_gadget.run.steps.frame_sources import FrameSource
 
 _STOP_SECONDS = 4.0
 """Once the run stops, nodes are abandoned after this time, whatever they send. They are not abandoned at once, since
@@ -257,8 +253,6 @@ class LiveRun:
     async def _show_rows(self, backlog: Backlog, keyboard: TextIO | None) -> "Pipeline":
         try:
             preparation = await self._preparing
-            from kubectl_gadget.run.steps.frame_sources import LiveFrames  # needs numpy
-
             frames: FrameSource = LiveFrames(backlog)
             wants: Callable[[str, str], bool | None] = self._nodes.wants
             if self._recorder is not None:

@@ -22,13 +22,20 @@ from kubectl_gadget.rows.containers import Container, ContainerFilter
 from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import NO_ROWS, Collector, Rows, RowTransform
 from kubectl_gadget.rows.views import Stage
-from kubectl_gadget.run.nodes.backlog import Detached, Events, Item, Selected, StepMark
-from kubectl_gadget.run.nodes.coalesce import SmallFrame, together
-from kubectl_gadget.run.nodes.coverage import Gap
-from kubectl_gadget.run.steps.attribution import Attribution
-from kubectl_gadget.run.steps.conditions import Conditions, Verdict
-from kubectl_gadget.run.steps.decoding import Decoding, NodeDecoder, NodeFrame
-from kubectl_gadget.run.steps.frame_sources import FrameSource, Step
+from kubectl_gadget.run.backlog import (
+    Detached,
+    Events,
+    FrameSource,
+    Item,
+    Selected,
+    SmallFrame,
+    Step,
+    StepMark,
+    together,
+)
+from kubectl_gadget.run.conditions import Conditions, Verdict
+from kubectl_gadget.run.coverage import Gap
+from kubectl_gadget.run.decoding import Attribution, Decoding, NodeDecoder, NodeFrame
 from kubectl_gadget.wire.agent_messages import Hello, Started
 from kubectl_gadget.wire.frames import LAST, REST
 

@@ -21,12 +21,11 @@ from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import Collector
 from kubectl_gadget.rows.tables import Captures, Intervals, added_up_members, check, order_of, shown_columns
 from kubectl_gadget.rows.views import Stage, make_stage
+from kubectl_gadget.run.backlog import FrameSource
+from kubectl_gadget.run.conditions import Conditions
 from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
-from kubectl_gadget.run.request import of_run
+from kubectl_gadget.run.request import RunRequest, of_run
 from kubectl_gadget.run.run_options import RunOptions
-from kubectl_gadget.run.run_request import RunRequest
-from kubectl_gadget.run.steps.conditions import Conditions
-from kubectl_gadget.run.steps.frame_sources import FrameSource
 
 if TYPE_CHECKING:  # needed only for a filter, and takes 20 ms
     from kubectl_gadget.filters.filter import Filter

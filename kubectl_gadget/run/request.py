@@ -1,32 +1,72 @@
-"""Turns the user's request into the one for every node's agent: the RUN frame's gadgets and their BPF objects.
+"""What one run asks of every node's agent: the RUN frame's gadgets, their BPF objects, and what the command declares.
 
-The trap: a condition of --filter may be pushed into the kernel only when it never drops a row that the filter would
-keep, and an option of the user always takes precedence. And nothing may be requested before all of the user's input was
-checked, which needs numpy in many runs; so this module does not import it.
+RunRequest is the one value of it. A plain run on this machine sends it before anything else of the run is imported.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from kubectl_gadget import gadgets
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.filters import pushdown
 from kubectl_gadget.gadgets.schema import ARCHITECTURES, Gadget, Parameter
+from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.linux import syscalls
+from kubectl_gadget.output.registry import ROWS
+from kubectl_gadget.run import local_agent
+from kubectl_gadget.run.live_tables import LiveTables
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
-from kubectl_gadget.run.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import (
     AnyGadget,
+    FilterSpec,
     GadgetSpec,
     Layout,
     Library,
     ProgramChoice,
     RecorderSpec,
+    Run,
     Variable,
 )
+from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.policy_messages import InstalledSpec
+from kubectl_gadget.wire.session_command import SessionCommand, acts, declared_name, enforces
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The request to every node's agent."""
+
+    gadgets: Sequence[AnyGadget]
+    """the entries of RUN's `gadgets`"""
+    object_bytes: Callable[[int, str], bytes]
+    """(index of the gadget, architecture) → its BPF object. Raises GadgetError when there is none"""
+    tables: Mapping[int, LiveTables] = field(default_factory=dict)
+    """by the gadget's index, the tables to keep up to date"""
+    rest_ms: int = 50
+    """see Run"""
+    _latest: dict[str, tuple[Run, bytes]] = field(default_factory=dict)
+    """by architecture, what a node was asked last, and the frames: half a megabyte that is the same for most nodes"""
+
+    def frames(self, gadgets: Sequence[AnyGadget], filter: FilterSpec, architecture: str) -> bytes:
+        """Returns the frames OBJECT and RUN for one node. `gadgets` are those above, with what differs by node. Raises
+        GadgetError."""
+        run = Run(gadgets=tuple(gadgets), filter=filter, rest_ms=self.rest_ms)
+        asked, frames = self._latest.get(architecture, (None, b""))
+        if run != asked:
+            objects = (
+                encode(FrameType.OBJECT, self.object_bytes(index, architecture)) for index in range(len(self.gadgets))
+            )
+            frames = b"".join([*objects, encode(FrameType.RUN, run.to_bytes())])
+            self._latest[architecture] = run, frames
+        return frames
+
+
+# From the user's options.
+
 
 _RING_BYTES = {"snapshot": 4096, "top": 4096, "profile": 4096, "recorder": 65536}
 """Ring sizes in bytes of gadgets whose rows do not come through the ring."""
@@ -218,3 +258,75 @@ def _tables(parameter: Parameter, wanted: str | None) -> dict[str, Any]:
     calls = syscalls.select(wanted) if wanted else None
     tables = [syscalls.kernel_table(architecture, calls) for architecture in ARCHITECTURES]
     return dict(zip(parameter.variables, tables, strict=True))
+
+
+# What each agent's command line declares about a run: for the API server's audit log, and for contained agents.
+# The agent compares it with what RUN asks for, so both are built from the same entries.
+
+
+def declared(options: RunOptions, namespace: str | None) -> SessionCommand:
+    """Returns the declaration of this run. `namespace` is the only one whose containers it covers; None: any."""
+
+    request = build(options.gadgets, [{} for _ in options.gadgets], options.ring_bytes)
+    names = tuple(sorted(declared_name(spec) for spec in request.gadgets))
+    only = None if options.selection.host else namespace
+    found = any(_enforces(request, index) for index in range(len(request.gadgets)))
+    return SessionCommand(names, found, namespace=only)
+
+
+def _enforces(request: RunRequest, index: int) -> bool:
+    """Whether a gadget could do more than observe on a node of any architecture."""
+    spec = request.gadgets[index]
+    if not isinstance(spec, GadgetSpec) or not spec.own:
+        return enforces(spec)
+    return any(acts(spec, elf) for machine in ARCHITECTURES if (elf := _object(request, index, machine)))
+
+
+def _object(request: RunRequest, index: int, machine: str) -> bytes | None:
+    try:
+        return request.object_bytes(index, machine)
+    except GadgetError:
+        return None  # it was not built for such nodes, and cannot run there
+
+
+# This machine's agent. Nothing may be requested before all of the user's input was checked, which needs numpy in
+# many runs; and this is imported before asyncio and numpy, which take longer than reading the command line.
+
+
+def ask_early(options: RunOptions) -> None:
+    """Sends the run's request to this machine's agent, if the run is there and early_request() has one. Raises
+    UsageError."""
+    if options.local and sys.platform == "linux" and (request := early_request(options)) is not None:
+        local_agent.ask(request.frames(request.gadgets, local_filter(options.selection), os.uname().machine))
+
+
+def early_request(options: RunOptions) -> RunRequest | None:
+    """Returns the request of a run in which nothing but the request itself is to be checked. So agents may attach while
+    numpy is imported. None: they have to wait (preparation.py). Raises UsageError."""
+    output, arrangement = options.output, options.arrangement
+    is_plain = (
+        output.format in ROWS.plain
+        and not output.columns
+        and not any((arrangement.by, arrangement.sort, arrangement.tree, arrangement.diff, arrangement.flame_graph))
+        and (options.filter, options.fail_on, options.expect) == (None, None, None)
+        and (options.make_sink, options.transform, options.record, options.beforehand) == (None, None, None, None)
+        and not options.services
+        and all(map(_only_observes, options.gadgets))
+    )
+    return of_run(options, [{} for _ in options.gadgets]) if is_plain else None
+
+
+def _only_observes(run: GadgetRun) -> bool:
+    is_own = run.directory is not None
+    return run.gadget.kind == "stream" and run.policies is None and not (run.installed or run.tables or is_own)
+
+
+def local_filter(selection: Selection) -> FilterSpec:
+    """Returns FILTER for one machine: without -n, every container, also those that Kubernetes did not create."""
+    return FilterSpec(
+        namespaces=(selection.namespace,) if selection.namespace and not selection.all_namespaces else None,
+        pods=tuple(selection.pods) or None,
+        containers=tuple(selection.containers) or None,
+        host=selection.host,
+        own_processes=selection.own_processes,
+    )

@@ -1,7 +1,7 @@
 """The options of one run, after the command line has been parsed and before anything is started.
 
-`cli` fills them in, `session.run` uses them. The trap: values are already checked here (a duration is a number of
-seconds), so that nothing is created in a cluster before a usage error is found.
+`cli` fills them in, live_run.py uses them. Values are already checked here (a duration is a number of seconds), so
+that nothing is created in a cluster before a usage error is found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.live_tables import LiveTables
 
-if TYPE_CHECKING:  # modules that need numpy, or a cluster
+if TYPE_CHECKING:
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal

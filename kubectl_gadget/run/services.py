@@ -13,7 +13,7 @@ from kubectl_gadget.background_tasks import Tasks
 
 if TYPE_CHECKING:
     from kubectl_gadget.kube.requests import Api
-    from kubectl_gadget.run.nodes.backlog import StepMark
+    from kubectl_gadget.run.backlog import StepMark
 
 
 @dataclass(frozen=True)

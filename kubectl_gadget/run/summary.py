@@ -14,7 +14,7 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.run import coverage
 from kubectl_gadget.run.coverage import Cause, Coverage
-from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
 

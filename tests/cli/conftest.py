@@ -55,9 +55,9 @@ class Runs(list[RunOptions]):
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Takes the place of the session."""
     asked = Runs()
-    module = types.ModuleType("kubectl_gadget.run.run")
+    module = types.ModuleType("kubectl_gadget.cli.run")
     module.run = asked.run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kubectl_gadget.run.run", module)
+    monkeypatch.setitem(sys.modules, "kubectl_gadget.cli.run", module)
     return asked
 
 

@@ -228,7 +228,7 @@ main()
     "module",
     [
         "kubectl_gadget.output.standard_streams",
-        "kubectl_gadget.run.nodes.local_agent",
+        "kubectl_gadget.run.local_agent",
         "typer",
         "kubectl_gadget.cli.root",
     ],

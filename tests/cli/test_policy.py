@@ -9,8 +9,8 @@ import pytest
 from kubectl_gadget.cli import main
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.run.nodes import hook_lookup
-from kubectl_gadget.run.nodes.hook_lookup import NodeHooks
+from kubectl_gadget.policies.run import hook_lookup
+from kubectl_gadget.policies.run.hook_lookup import NodeHooks
 from tests.cli.conftest import Runs
 from tests.messages import hello, hooks
 

@@ -13,7 +13,7 @@ from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.fake_cluster import FakeCluster
 from tests.observe.test_policies_here import policy
-from tests.run.nodes.test_cluster_runs import Runner
+from tests.run.test_cluster_runs import Runner
 
 pytestmark = [
     pytest.mark.bpf,

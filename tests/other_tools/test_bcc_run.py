@@ -10,7 +10,7 @@ import pytest
 
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.other_tools.bcc_run import BccNode, BccRun, Printed, ask
-from kubectl_gadget.run.nodes.participants import NodeChange
+from kubectl_gadget.run.participants import NodeChange
 from kubectl_gadget.run.progress import Progress
 
 GOOD: dict[str, Any] = {"tools": ["execsnoop"], "problems": []}

@@ -15,7 +15,7 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
-from tests.run.nodes.test_cluster_runs import LOOP, Runner
+from tests.run.test_cluster_runs import LOOP, Runner
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 POLICY = """

@@ -14,9 +14,8 @@ from kubectl_gadget.recording import places
 from kubectl_gadget.recording.recorded_frames import from_frame, to_frame
 from kubectl_gadget.recording.recorded_run import RecordedRun, applied
 from kubectl_gadget.recording.recorder import Recorder, meta_of
-from kubectl_gadget.run.coverage import Coverage
-from kubectl_gadget.run.nodes.backlog import Content, Detached, Events, RoundTrip, Selected
-from kubectl_gadget.run.nodes.coverage import Gap
+from kubectl_gadget.run.backlog import Content, Detached, Events, RoundTrip, Selected
+from kubectl_gadget.run.coverage import Coverage, Gap
 from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, RunOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec

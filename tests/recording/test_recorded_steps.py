@@ -11,7 +11,7 @@ from kubectl_gadget.recording.recorded_frames import from_frame, to_frame
 from kubectl_gadget.recording.replay_run import step_filter
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
-from kubectl_gadget.run.nodes.backlog import StepMark
+from kubectl_gadget.run.backlog import StepMark
 from kubectl_gadget.wire.frames import Frame
 from tests.recording.files import META, SECOND
 

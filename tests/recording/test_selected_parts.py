@@ -11,7 +11,7 @@ from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.selected_parts import OTHER_POD, MetObjects, SelectedFrames
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.containers import ContainerFilter, Identity
-from kubectl_gadget.run.nodes.backlog import Content, Events, Item, Selected
+from kubectl_gadget.run.backlog import Content, Events, Item, Selected
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames, GadgetStats, Loser, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import EventsHeader, Frame, split_events

@@ -15,8 +15,8 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.run import live_run
-from kubectl_gadget.run.nodes.node_state import NodeState
-from kubectl_gadget.run.nodes.participants import LocalNodes, NodeChange
+from kubectl_gadget.run.node import NodeState
+from kubectl_gadget.run.participants import LocalNodes, NodeChange
 from kubectl_gadget.run.preparation import Preparation, prepare
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions

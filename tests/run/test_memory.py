@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import re, threading
-from kubectl_gadget.run.run import give_back_what_is_freed
+from kubectl_gadget.cli.run import give_back_what_is_freed
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10

@@ -7,9 +7,8 @@ import pytest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.load import load_gadget
 from kubectl_gadget.gadgets.schema import AgentSide, Gadget, Parameter, ProgramChoice
-from kubectl_gadget.run.request import build, packed_address
+from kubectl_gadget.run.request import RunRequest, build, packed_address
 from kubectl_gadget.run.run_options import GadgetRun
-from kubectl_gadget.run.run_request import RunRequest
 from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec
 from tests.rows.records import OPEN
 

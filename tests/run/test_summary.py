@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.coverage import Coverage
-from kubectl_gadget.run.nodes.node_state import NodeState
+from kubectl_gadget.run.node import NodeState
 from tests.messages import stats as of_json
 
 

@@ -10,8 +10,7 @@ import pytest
 from kubectl_gadget import gadgets
 from kubectl_gadget.agent.session.declared import check_declared
 from kubectl_gadget.errors import AgentError, FrameError
-from kubectl_gadget.run.nodes.run_declaration import declared
-from kubectl_gadget.run.request import build
+from kubectl_gadget.run.request import build, declared
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, Library, Variable
 from kubectl_gadget.wire.frames import FrameType, encode

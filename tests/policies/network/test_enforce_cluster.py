@@ -10,7 +10,7 @@ import yaml
 from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
 from tests.policies.network.test_enforce_here import CALL, POLICY
-from tests.run.nodes.test_cluster_runs import Runner
+from tests.run.test_cluster_runs import Runner
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 SECONDS = 60.0

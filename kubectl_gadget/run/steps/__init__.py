@@ -1,1 +1,0 @@
-"""The steps that rows pass in the client, one module each; session.pipeline calls them in order."""
