@@ -6,6 +6,7 @@ by SIGINT and get time to print.
 """
 
 import base64
+import ctypes
 import difflib
 import itertools
 import json
@@ -101,8 +102,6 @@ def _without_tracefs() -> str:
         return ""
     if not this_node.pod_uid():
         return f"neither {' nor '.join(this_node.TRACEFS_FOLDERS)} has the kernel's events"
-    import ctypes
-
     library = ctypes.CDLL(None, use_errno=True)
     if library.mount(b"tracefs", this_node.TRACEFS_FOLDERS[0].encode(), b"tracefs", 0, None):
         return os.strerror(ctypes.get_errno())
