@@ -169,7 +169,6 @@ def open_file(opened: Callable[[], int]) -> FileSource | None:
 # Identifies the contents of a program's file: by its build id, or by digests of the whole file. A malformed file has no
 # build id, and only the first segments are searched.
 
-
 _NOTE = struct.Struct("<III")
 _PT_NOTE, _NT_GNU_BUILD_ID = 4, 3
 _MOST_NOTES = 1 << 16

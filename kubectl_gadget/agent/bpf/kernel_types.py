@@ -108,7 +108,6 @@ def section(types: "array[int]", strings: bytes) -> bytes:
 
 # The subset. The trap: a type whose id itself is read must keep its id, so unused types fill the ids before it.
 
-
 _TARGET_ID = 7
 """BPF_CORE_TYPE_ID_TARGET"""
 _FLAVOR = b"___"
@@ -237,7 +236,6 @@ def _written(kernel: BtfRecords, kept: set[int], whole: set[int], outside: set[i
 #
 # The trap: a file decides where programs read in the kernel's memory, so it is used only if no other user can have
 # written it; and modules that are loaded later may have a type that the kernel lacks.
-
 
 _HERE = "/run/kubectl-gadget"
 """Outside of pods. Our pods name their own folder, which may be missing."""

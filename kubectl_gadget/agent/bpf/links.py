@@ -129,7 +129,6 @@ def _is_perf(fd: int) -> bool:
 # link's id, and remove programs from program arrays. With write access to /proc/sys, it can turn off everything that
 # uses ftrace. The trap: the kernel reports none of this, and a program that no longer runs counts no losses.
 
-
 _CGROUP = 3
 """BPF_LINK_TYPE_CGROUP."""
 _FTRACE = "/proc/sys/kernel/ftrace_enabled"
@@ -202,7 +201,7 @@ class StoppedPrograms:
         was stopped at any time stays listed: its events have a gap, even if it runs again."""
         for program, why in stopped.items():
             if program not in self._found:
-                self._warn(f"{self._name}: {program} no longer runs ({why}); what it sees is missing")
+                self._warn(f"{self._name}: {program} no longer runs ({why}); its events are missing")
         self._found |= stopped
         if not self._found:
             return stats
@@ -213,7 +212,6 @@ class StoppedPrograms:
 # counter; and those that make the kernel report mappings.
 #
 # The trap: CPUs that come online later have none.
-
 
 _NUMBER = {"x86_64": 298, "aarch64": 241}
 """System call number of perf_event_open()."""

@@ -249,7 +249,6 @@ def _split(data: "ctypes.Array[ctypes.c_char]", size: int, count: int) -> list[b
 # The layout is struct gadget_cpu in bpf/include/gadget/counters.h. The trap: a CPU's words must be read as aligned
 # u64, which a memoryview cast to "Q" does.
 
-
 WORDS = 16
 """u64 per CPU: two cache lines."""
 

@@ -227,7 +227,6 @@ class PacketDispatcher:
 # The traps: the programs leave out processes that their gadget's filters exclude, so gadgets share only with the same
 # filters. With a filter by name, trace tcp keeps fewer owners than gadgets that apply the filter to each row.
 
-
 _KEPT = ".rodata.owners"
 """The map with an object's `gadget_owners_kept`."""
 _OWNERS = "gadget_owners"

@@ -306,7 +306,6 @@ def _compat_calls(caller: BpfObject) -> list[int]:
 # without AArch32 cannot. The trap: a wrong "no" would let a container hide, so hints are not enough: the kernel must
 # have refused to execute a 32-bit program because of its format.
 
-
 _MACHINES = {
     # Each exits with 0. i386: mov $1, %eax; xor %ebx, %ebx; int $0x80.
     "x86_64": (3, 0, bytes.fromhex("b80100000031dbcd80")),

@@ -74,7 +74,6 @@ class ContainerPrograms:
 # The trap: a container's name has to be known before its first event, so no change may be missed or delayed; the ring
 # is read like those of gadgets.
 
-
 _RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
 
 
@@ -142,7 +141,6 @@ class CgroupWatcher:
 # namespace. The runtime enters a new container's cgroup before it makes namespaces for it, so it still has the
 # node's. And the node's namespaces are not always those of process 1: a node may be a container itself, with pods
 # that share its namespaces.
-
 
 ELSEWHERE = 1 << 63
 """GADGET_ELSEWHERE: a bit in a container's cgroup id, in records about a process that is not in that cgroup."""

@@ -67,7 +67,6 @@ def lock_state() -> None:
 # Packets come over a Unix socket: an event, as its record's head and JSON; the time up to which events are complete; or
 # a number of lost events. That process may end and be restarted; the session then connects again.
 
-
 PATH = f"{presence.FOLDER}/kubectl-gadget.feed"
 EVENT, COMPLETE, LOST = b"E", b"C", b"L"
 """The first byte of each type of packet."""

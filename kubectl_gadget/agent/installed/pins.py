@@ -272,7 +272,6 @@ def _is_held(folder: str) -> bool:
 # Other words are owners, NAMESPACE/UID. The trap: only the client can find out whether an owner still exists, so sets
 # that a running agent holds are never removed as another owner's.
 
-
 OWN = "own"
 _SECONDS = 20.0
 """Time for the pod's process to release the policies; it ends when it finds the file."""

@@ -39,7 +39,6 @@ def payload() -> str | None:
 # needs by name among those already loaded. The trap: where memory files may not be mapped as code (mandatory access
 # control, vm.memfd_noexec), the pod's own folder, an emptyDir, is tried; /dev/shm is mounted noexec.
 
-
 SONAME = "libbpf.so.1"
 _USUAL = ("libz.so.1", "libzstd.so.1")
 """Most images have them: Python itself uses the first, and the functions that we need have not changed for years. The
@@ -150,7 +149,6 @@ def _explained(why: list[str]) -> tuple[str, str]:
 #
 # The trap: it does not have the payload's hash. So it is used only if no other user can have written it
 # (unpacking.py), and it is made from the file that this process itself was imported from, whose hash was checked.
-
 
 _HEAD = MAGIC_NUMBER + bytes(12)
 """The header of a compiled module without source: no flags, time or size."""

@@ -73,7 +73,6 @@ class RealFiles:
 # that was found stays a match until its container has ended. The trap: stat() may report another device than the
 # kernel's (overlayfs, btrfs), so mountinfo and fdinfo are read instead.
 
-
 Identity = tuple[int, int]
 """Device and inode, as the kernel stores them."""
 
@@ -138,7 +137,6 @@ def _key(test: int, identity: Identity) -> bytes:
 # yet, so that later processes are probed from their first instruction. If another function may run in place of the
 # probed one (`instead`), the program gets its distance in each file before the probe is set. The trap: containers of
 # one image share a file below their file systems; RealFiles finds it, and the probe is attached there.
-
 
 _PATIENCE = 2.0
 """Seconds until a missing file is reported."""

@@ -100,7 +100,6 @@ class FollowedFiles:
 # The trap: iterators find the processes that already run, after the programs for new ones are attached, so that none
 # is missed.
 
-
 _REMEMBERING = ("on_exec", "on_fork")
 _AT_START = ("on_running", "on_descendant")
 """Iterators, in this order."""
@@ -160,7 +159,6 @@ class RememberedProcesses:
 
 
 # The set.
-
 
 _SEARCH_SECONDS = 0.1
 """Between two searches for files that need probes."""
@@ -250,7 +248,6 @@ class FileSearch:
 
 # Loads and attaches them. The trap: a hook is attached immediately, since only that shows whether the kernel allows it.
 # It applies no policy until profiles are set (scopes.py), so no policy is partly in force.
-
 
 _SOCKETS = 16384
 """Sockets whose owner is remembered."""

@@ -140,7 +140,6 @@ def _holds(label: str | None, operator: str, values: frozenset[str]) -> bool:
 # All containers to which the same policies apply share a profile, so there are few. The trap: 0 is the profile of
 # cgroups that are not known yet, such as a container's before its names have been read.
 
-
 _INHERITED, _SANDBOX = 1 << 31, 1 << 30
 
 

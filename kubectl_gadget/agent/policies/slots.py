@@ -110,7 +110,6 @@ def _decide(slots: bytearray, at: int, value: ValueType, entry: Resolve, way: Wa
 # Policies number fields in the order of `format`, from 0, including the common ones. The trap: an array is in the
 # record itself, and a `__data_loc` field has the offset of text after the fields; only other texts are pointers.
 
-
 _CONTEXT, _CONTEXT_ADDRESS = 3, 7
 """enum policy_source."""
 _OF_SYSCALLS = "syscalls/"

@@ -112,7 +112,6 @@ class ClientStreams:
 # frame, and the session does nothing else in that time. The trap: only one thread may use the pipe at a time, so code
 # that loads programs must not write to it.
 
-
 EVERY_SECONDS = 5.0
 _DESCRIPTORS = 1024
 """The usual limit of a process. Few sessions have more."""
@@ -152,7 +151,6 @@ def _make_room_for_descriptors() -> None:
 #
 # The kernel kills one process of the cgroup, or all of them, when the limit is reached. The trap: cached files count
 # as used, but are dropped first. The limit is unknown with cgroup version 1, and when only a parent cgroup has one.
-
 
 _MOUNT = "/sys/fs/cgroup"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

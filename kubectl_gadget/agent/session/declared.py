@@ -88,7 +88,6 @@ def _check_name(spec: AnyGadget, is_right: bool) -> None:
 # (gadgets/contained_gadgets.py). The trap: an unknown member of RUN is refused, not ignored, or a newer one would
 # pass unchecked.
 
-
 _FRAMES = frozenset(
     {FrameType.OBJECT, FrameType.RUN, FrameType.FILTER, FrameType.HEARTBEAT, FrameType.STOP, FrameType.SHOW}
 )

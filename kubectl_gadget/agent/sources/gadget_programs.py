@@ -104,7 +104,6 @@ class GadgetVariables:
 # which another CPU may then lower, and for the time of a report, which two CPUs may then send. The trap: that
 # verifier refuses the instruction even where it is never reached.
 
-
 _EXECUTABLE = 4
 """Of a section's flags."""
 _ATOMIC_8_BYTES, _COMPARE_AND_SWAP = 0xDB, 0xF1

@@ -64,7 +64,6 @@ def ring_bytes(wanted: int) -> int:
 #
 # A ring's bytes are not copied. They are queued in place, and the pipe advances the ring as it writes them.
 
-
 _EVENTS_HEAD = 24
 _REPORT_SECONDS = 0.4
 """After this time, an idle source reports up to when its events are complete. Gaps are known to this precision."""

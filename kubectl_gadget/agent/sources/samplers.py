@@ -288,7 +288,6 @@ def _known(number: int | None) -> int:
 # the program was loaded or counting was first enabled, so programs that existed at the start are counted from the
 # first reading.
 
-
 _RUN_TIME = 0
 """BPF_STATS_RUN_TIME."""
 _OURS = {b"gadget_cpus", b"gadget_containe"}

@@ -77,7 +77,6 @@ class Descendants:
 # agent ends, the kernel closes its maps. The trap: a map exists as long as this agent holds it, so this agent watches
 # the other process and releases the map at its end.
 
-
 REFUSALS = "gadget_refusals"
 _PROGRAM = "find_refused"
 _SECONDS = 0.25
@@ -185,7 +184,6 @@ def _file_of(pidfd: int, fd: int) -> int:
 
 
 # The maps of a session.
-
 
 _CHECK_SECONDS = 1.0
 """Between two checks whether a set of descendants was too small."""

@@ -106,7 +106,6 @@ def attach_uprobes(
 # /proc is polled, since no event says when a process maps a library: new processes often, old ones rarely. The trap:
 # a path in /proc/PID/maps is relative to the process's own root, and another file may take its place at any time.
 
-
 _MOST_NAMES = 1000
 _MAPPING = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n", re.MULTILINE)
 _DELETED = b" (deleted)"
@@ -183,7 +182,6 @@ class MappedFiles:
 #
 # The numbers are cookies of uprobes; the names are in the object's map `gadget_functions`. The trap: a return probe
 # crashes a Go program, because Go moves its stacks, so such files are refused.
-
 
 Libraries = Sequence[tuple[tuple[str, ...], Mapping[str, tuple[str, ...]]]]
 
