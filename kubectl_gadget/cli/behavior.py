@@ -33,7 +33,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, SilentRunFlags, recorded_options, run_options
-from kubectl_gadget.counts import count
+from kubectl_gadget.counts import count, some
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.output.registry import BEHAVIORS, CHANGES
 from kubectl_gadget.similar_names import did_you_mean
@@ -221,10 +221,9 @@ def _write(path: Path, found: "Behavior", with_evidence: bool) -> None:
 def _report(found: "Behavior", path: Path, quiet: bool) -> None:
     """Says what was written, and what is incomplete in it."""
     from kubectl_gadget.behavior.facts import USUAL_KINDS, FactKind
-    from kubectl_gadget.counts import some
 
     if not quiet:
-        say(f"{path}: {len(found.facts)} facts of {len(found.coverage)} containers")
+        say(f"{path}: {count(len(found.facts), 'fact')} of {count(len(found.coverage), 'container')}")
     for text in dict.fromkeys(found.missing):
         say(f"warning: not watched: {text}")
     reasons: dict[str, list[str]] = {}

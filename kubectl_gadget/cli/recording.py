@@ -35,6 +35,7 @@ from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.pages import page_of, unknown_gadget
 from kubectl_gadget.cli.printing import print_table
 from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.registry import CONVERSIONS, QUERIES, REPORTS
@@ -365,11 +366,11 @@ def _print(file: str, found: "RecordingInfo") -> None:
         f"{file}: {' '.join(run.command)}, recorded by version {run.version}",
         f"  when     {_time_of(found.end.began_ns)}, for {found.end.seconds:.1f} s",
         f"  what     {run.selection}" + (f", --filter {run.filter!r}" if run.filter else ""),
-        *(f"  gadget   {item.gadget.name}: {found.events[item.gadget.name]:,} events" for item in run.gadgets),
-        *(f"  node     {name}: {count:,} events" for name, count in found.nodes.items()),
-        f"  pods     {len(pods)}: {', '.join(pods[:5])}{', …' if len(pods) > 5 else ''}",
+        *(f"  gadget   {item.gadget.name}: {count(found.events[item.gadget.name], 'event')}" for item in run.gadgets),
+        *(f"  node     {name}: {count(events, 'event')}" for name, events in found.nodes.items()),
+        f"  pods     {len(pods)}{': ' if pods else ''}{', '.join(pods[:5])}{', …' if len(pods) > 5 else ''}",
         *(f"  step     {mark.name}, from {_time_of(mark.wall_ns)}" for mark in found.steps),
-        f"  size     {found.bytes:,} bytes in {found.segments} segments",
+        f"  size     {count(found.bytes, 'byte')} in {count(found.segments, 'segment')}",
         f"  missing  {', '.join(_missing(found)) or 'nothing'}",
     ]
     sys.stdout.writelines(escape(line) + "\n" for line in lines)
@@ -389,7 +390,7 @@ def _missing(found: "RecordingInfo") -> Iterator[str]:
     if found.damaged_segments:
         yield f"damaged segments: {found.damaged_segments}"
     if found.unreadable:
-        yield f"{found.unreadable} frames that cannot be read"
+        yield f"{count(found.unreadable, 'frame')} that cannot be read"
     if found.dropped_bytes:
         yield f"{found.dropped_bytes:,} bytes of events, since the disk or object store was too slow"
     if not found.has_end:
@@ -448,11 +449,11 @@ def _secret(path: str | None) -> bytes:
 def _report(found: "Redaction", redactor: "Redactor", output: str | None) -> int:
     counts = sorted(redactor.counts.items())
     if output == "json":
-        rows = [{"rule": rule, "where": where, "count": count} for (rule, where), count in counts]
+        rows = [{"rule": rule, "where": where, "count": times} for (rule, where), times in counts]
         record = {"taken": rows, "left_out": found.left_out, "damaged_segments": found.damage.segments}
         sys.stdout.write(json.dumps(record) + "\n")
     else:
-        print_table(("RULE", "WHERE", "COUNT"), [(rule, where, f"{count:,}") for (rule, where), count in counts])
+        print_table(("RULE", "WHERE", "COUNT"), [(rule, where, f"{times:,}") for (rule, where), times in counts])
     if found.left_out:
         sys.stderr.write(f"{found.left_out:,} records that cannot be read were left out\n")
     if found.damage.segments or found.damage.is_cut:
@@ -529,6 +530,6 @@ def convert(files: Files, output: ConvertFormat = None, since: Since = None, unt
     if format in conversion.FILE_PER_GADGET:
         return conversion.to_files(sources, format, destination, sys.stderr, span)
     code, rows = conversion.to_parquet(sources, destination, sys.stderr, span)
-    for table, count in rows.items():
-        sys.stderr.write(f"  {table}: {count:,} rows\n")
+    for table, made in rows.items():
+        sys.stderr.write(f"  {table}: {count(made, 'row')}\n")
     return code
