@@ -175,7 +175,7 @@ def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "Flow
     def test(name: str, texts: tuple[str, ...]) -> filter.Test:
         end, _, rest = name.partition("_")
         if name == "filter":
-            return filter.expression(texts[0])
+            return filter.Expression(texts[0])
         if name in filter.EVENT_TESTS:
             return filter.EVENT_TESTS[name](texts)
         if end in ("from", "to"):

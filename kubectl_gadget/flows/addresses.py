@@ -6,7 +6,7 @@ late; and pods on the host's network have the node's address, so that address be
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -42,7 +42,7 @@ class AddressBook:
 
     def __init__(self) -> None:
         self.cluster = Addresses()
-        self.seen: OrderedDict[str, PodFacts] = OrderedDict()
+        self._seen: OrderedDict[str, PodFacts] = OrderedDict()
         """pods that used an address as their own"""
         self._names: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._unknown: dict[tuple[str, str], PodFacts] = {}
@@ -64,26 +64,19 @@ class AddressBook:
 
     def saw(self, ip: str, pod: PodFacts) -> None:
         """Records that a traced container of this pod used this address as its own."""
-        before = self.seen.get(ip)
+        before = self._seen.get(ip)
         if before is pod or is_shared(ip) or ip in self.cluster.nodes:
             return
-        self.seen[ip] = pod
+        self._seen[ip] = pod
         if before != pod:
             self._found.clear()
-        self.seen.move_to_end(ip)
-        if len(self.seen) > _MOST_ADDRESSES:
-            self.seen.popitem(last=False)
-
-    def knows(self, ip: str, pod: PodFacts | None) -> bool:
-        """Whether saw() would change nothing."""
-        if pod is None:
-            return True
-        seen = self.seen.get(ip)
-        return seen is pod or seen == pod or is_shared(ip) or ip in self.cluster.nodes
+        self._seen.move_to_end(ip)
+        if len(self._seen) > _MOST_ADDRESSES:
+            self._seen.popitem(last=False)
 
     def is_own(self, ip: str) -> bool:
         """Whether pods or nodes have this address themselves, so that no service can have it."""
-        return ip in self.seen or ip in self.cluster.pods
+        return ip in self._seen or ip in self.cluster.pods
 
     def resolved(self, asker: str, ip: str, name: str) -> None:
         """Records that a pod or a node got a DNS answer in which `name` has this address."""
@@ -95,26 +88,18 @@ class AddressBook:
 
     def find(self, ip: str, asker: str) -> Who:
         """The owner of an address whose end was not traced. `asker` is the name of the other end."""
-        return self.find_all([ip], [asker])[0]
-
-    def find_all(self, ips: Iterable[str], askers: Iterable[str]) -> list[Who]:
-        """The same for many ends."""
         if self._found_in is not self.cluster or len(self._found) > _MOST_FOUND:
             self._found.clear()
             self._found_in = self.cluster
-        pairs = list(zip(askers, ips, strict=True))
-        found = list(map(self._found.get, pairs))
-        if not all(found):
-            for pair in pairs:
-                if pair not in self._found:
-                    self._found[pair] = self._find(pair[1], pair[0])
-            found = list(map(self._found.get, pairs))
-        return found  # type: ignore[return-value]
+        found = self._found.get((asker, ip))
+        if found is None:
+            found = self._found[asker, ip] = self._find(ip, asker)
+        return found
 
     def _find(self, ip: str, asker: str) -> Who:
         name = self._names.get((asker, ip))
         names = (name,) if name else ()
-        if pod := self.seen.get(ip) or self.cluster.pods.get(ip):
+        if pod := self._seen.get(ip) or self.cluster.pods.get(ip):
             return Who("pod", pod, names=names)
         if service := self.cluster.services.get(ip):
             return Who("service", service=service, names=names)

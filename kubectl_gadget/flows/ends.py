@@ -5,7 +5,7 @@ of a process. The trap: an unknown number is -1 here, since comparing with None 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from errno import EPERM
 from functools import partial
 from itertools import repeat
@@ -15,21 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.flows.addresses import AddressBook, is_shared
-from kubectl_gadget.flows.equal_rows import equal_rows
 from kubectl_gadget.flows.flow import Who
 from kubectl_gadget.linux.network import address_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import UNKNOWN, Container
 from kubectl_gadget.rows.members import filter_members
-from kubectl_gadget.rows.texts import CodedTexts, Memo, until_nul
-from kubectl_gadget.rows.vectors import Vector, exact
+from kubectl_gadget.rows.texts import Memo, until_nul
+from kubectl_gadget.rows.vectors import exact
 from kubectl_gadget.wire.policy_events import read_exec_id
 
 GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
 
-CONNECT, ACCEPT, CLOSE, SYN, OPEN, REPORT = range(1, 7)
-OPERATIONS = {"connect": CONNECT, "accept": ACCEPT, "close": CLOSE, "syn": SYN, "open": OPEN, "report": REPORT}
-"""numbers of a row's operation, in EndColumns"""
 _MOST_KNOWN = 65536
 _NUMBERS = ("duration", "rtt", "sent", "received")
 _WHO = struct.Struct("<IIII16s16s16s")
@@ -88,42 +84,6 @@ class FlowEnd(NamedTuple):
         return self.key[2:4] if self.side == "server" else self.key[4:]
 
 
-class EndColumns(NamedTuple):
-    """What the ends of TCP connections saw, in columns with one element per row."""
-
-    time_ns: npt.NDArray[np.int64]
-    side: npt.NDArray[np.integer[Any]]
-    """1: client, 2: server; 0: the row does not say"""
-    operation: npt.NDArray[np.intp]
-    """a number of OPERATIONS; 0: another one"""
-    local: npt.NDArray[np.uint64]
-    """the address as two words, as `remote`"""
-    remote: npt.NDArray[np.uint64]
-    local_port: npt.NDArray[np.integer[Any]]
-    remote_port: npt.NDArray[np.integer[Any]]
-    who: npt.NDArray[np.intp]
-    """a place in `whos`"""
-    error: npt.NDArray[np.integer[Any]]
-    """a place in `errors`"""
-    end: npt.NDArray[np.integer[Any]]
-    """a place in `ends`"""
-    duration: npt.NDArray[np.int64]
-    rtt: npt.NDArray[np.int64]
-    sent: npt.NDArray[np.int64]
-    received: npt.NDArray[np.int64]
-    sent_packets: npt.NDArray[np.integer[Any]]
-    received_packets: npt.NDArray[np.integer[Any]]
-    retransmits: npt.NDArray[np.integer[Any]]
-    sequence: npt.NDArray[np.integer[Any]]
-    whos: npt.NDArray[np.object_]
-    errors: Sequence[str]
-    ends: Sequence[str]
-    addresses: Mapping[bytes, str]
-    """texts of addresses"""
-    shared: Set[str]
-    """those of the addresses that many hosts or pods have"""
-
-
 _make_end: Callable[[tuple[Any, ...]], FlowEnd] = partial(tuple.__new__, FlowEnd)
 """End._make without its check of the length."""
 
@@ -178,45 +138,6 @@ class EndReader:
             _denials(batch) if "policy" in has else repeat(None),
         ]
         return list(map(_make_end, zip(*columns, strict=False)))
-
-    def columns(self, batch: Batch) -> EndColumns:
-        """All rows of a batch of trace tcp."""
-        self._limit_addresses()
-        words = self._owner_words(batch, {field.name for field in batch.gadget.record.fields})
-        owners = equal_rows(words)
-        firsts, who = owners.order[owners.starts], owners.number
-        if owners.is_mixed:
-            firsts = who = np.arange(len(words))
-        members = filter_members(batch.gadget)
-        (operation, operations), (error, errors), (end, ends) = (
-            _coded(members[name].read(batch)) for name in ("operation", "error", "end")
-        )
-        raw = batch.raw
-        return EndColumns(
-            batch.wall_ns(),
-            raw("initiator"),
-            np.array([OPERATIONS.get(word, 0) for word in operations], np.intp)[operation],
-            raw("local").view(np.uint64).reshape(-1, 2),
-            raw("remote").view(np.uint64).reshape(-1, 2),
-            raw("local_port"),
-            raw("remote_port"),
-            who,
-            error,
-            end,
-            raw("duration").view(np.int64),
-            raw("rtt").view(np.int64),
-            raw("sent").view(np.int64),
-            raw("received").view(np.int64),
-            raw("sent_segments"),
-            raw("received_segments"),
-            raw("retransmits"),
-            raw("initial_sequence"),
-            np.fromiter(map(self._known.__getitem__, _keys_of(words[firsts])), object, len(firsts)),
-            errors,
-            ends,
-            self._addresses,
-            self._shared,
-        )
 
     def _limit_addresses(self) -> None:
         if len(self._addresses) > _MOST_KNOWN:
@@ -355,15 +276,6 @@ class EndReader:
 def _keys_of(words: npt.NDArray[np.uint64]) -> list[bytes]:
     found: list[bytes] = words.view(f"V{_WHO.size}").ravel().tolist()
     return found
-
-
-def _coded(column: Vector) -> tuple[npt.NDArray[np.integer[Any]], Sequence[str]]:
-    """A column of few different texts: the place of each row's text, and the texts."""
-    if isinstance(column, CodedTexts):
-        return column.codes, column.words
-    texts = column.values()
-    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    return np.fromiter(map(places.__getitem__, texts), np.intp, len(texts)), list(places)
 
 
 def _denials(batch: Batch) -> Iterable[tuple[str, str] | None]:

@@ -6,20 +6,15 @@ client and server, whichever of them sent the packet in question.
 
 import fnmatch
 import ipaddress
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters.column_expressions import ThreeValued
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party
-from kubectl_gadget.flows.flow_events import FlowEvents
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
 from kubectl_gadget.flows.records import direction, record
 from kubectl_gadget.kube import selectors
-from kubectl_gadget.rows.vectors import Mask, utf8
+from kubectl_gadget.rows.vectors import utf8
 
 Test = Callable[[FlowEvent], bool]
 _PartyTest = Callable[[Party], bool]
@@ -34,11 +29,6 @@ class FlowFilter:
         self._internal = internal
         self.hidden = 0
 
-    @property
-    def looks_at_events(self) -> bool:
-        """Whether each event is needed as an object."""
-        return not all(isinstance(test, _InColumns) for test in self._tests)
-
     def undecided(self) -> list[str]:
         """For people: the errors of expressions that could not be evaluated for any event."""
         expressions = [test for test in self._tests if isinstance(test, Expression)]
@@ -50,34 +40,16 @@ class FlowFilter:
 
     def select(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
         """The events that are shown, in their order."""
-        for test in self._tests:
-            if isinstance(events, FlowEvents) and isinstance(test, _InColumns):
-                events = events.select(test.plain(events), test)
-            else:
-                events = list(filter(test, events))
+        events = [event for event in events if all(test(event) for test in self._tests)]
         if not self._internal:
             wanted = len(events)
-            if isinstance(events, FlowEvents):
-                events = events.external()
-            else:
-                events = [event for event in events if not event.flow.is_internal]
+            events = [event for event in events if not event.flow.is_internal]
             self.hidden += wanted - len(events)
         return events
 
 
-class _InColumns(ABC):
-    """A condition that can be decided for plain events without making objects of them."""
-
-    @abstractmethod
-    def __call__(self, event: FlowEvent) -> bool: ...
-
-    @abstractmethod
-    def plain(self, events: FlowEvents) -> Mask:
-        """The plain events for which it holds."""
-
-
 @dataclass(frozen=True)
-class OfEnds(_InColumns):
+class OfEnds:
     """A condition on the client (`from`), the server (`to`), or either (empty)."""
 
     of: str
@@ -87,39 +59,6 @@ class OfEnds(_InColumns):
         if self.of != "to" and self.test(event.flow.client):
             return True
         return self.of != "from" and any(end and self.test(end) for end in (event.flow.server, event.flow.backend))
-
-    def plain(self, events: FlowEvents) -> Mask:
-        """See _InColumns."""
-        known, (slots, places) = events.known, events.flows
-        ends = zip(known.key[slots].tolist(), known.client[slots].tolist(), known.server[slots].tolist(), strict=True)
-        found = [
-            (self.of != "to" and self.test(Party(key[2], key[3], client)))
-            or (self.of != "from" and self.test(Party(key[4], key[5], server)))
-            for key, client, server in ends
-        ]
-        return np.array(found, np.bool_)[places]
-
-
-@dataclass(frozen=True)
-class _OfKind(_InColumns):
-    """A condition on an event's protocol, kind, verdict, observer and L7 members, and on nothing else."""
-
-    test: Test
-
-    def __call__(self, event: FlowEvent) -> bool:
-        return self.test(event)
-
-    def plain(self, events: FlowEvents) -> Mask:
-        """See _InColumns. A plain event is one of a TCP connection that was let through, without L7 members."""
-        codes, kinds = events.kinds()
-        end = Party("", 0)
-        flow = Flow("TCP", end, end, True, 0)
-        found = [
-            self.test(FlowEvent(0, "", kind, flow, FORWARDED, "", observer=side))
-            for kind in kinds
-            for side in ("server", "client")
-        ]
-        return np.array(found, np.bool_)[codes * 2 + events.plain.is_client]
 
 
 def pod(names: Sequence[str]) -> _PartyTest:
@@ -228,13 +167,13 @@ def protocol(texts: Sequence[str]) -> Test:
             str(spoken.get(member)).upper() in known for member in ("type", "protocol")
         )
 
-    return _OfKind(test)
+    return test
 
 
 def verdict(texts: Sequence[str]) -> Test:
     """FORWARDED, DROPPED, ERROR. Raises UsageError."""
     known = _known(texts, (FORWARDED, DROPPED, ERROR))
-    return _OfKind(lambda event: event.verdict in known)
+    return lambda event: event.verdict in known
 
 
 def _known(texts: Sequence[str], words: Sequence[str]) -> set[str]:
@@ -248,7 +187,7 @@ def _known(texts: Sequence[str], words: Sequence[str]) -> set[str]:
 def traffic_direction(texts: Sequence[str]) -> Test:
     """egress, ingress: the direction at the end that saw it. Raises UsageError."""
     known = _known(texts, ("EGRESS", "INGRESS"))
-    return _OfKind(lambda event: direction(event) in known)
+    return lambda event: direction(event) in known
 
 
 def dns(texts: Sequence[str]) -> Test:
@@ -305,7 +244,6 @@ class Expression:
         self.text = text
         tree = cel.parse(text)
         check(text, tree, FLOW)
-        self._tree = tree
         self._program = RowProgram(tree)
 
     def __call__(self, event: FlowEvent) -> bool:
@@ -319,44 +257,8 @@ class Expression:
         return program.first_error if program.rows == program.errors else None
 
 
-class ColumnExpression(Expression, _InColumns):
-    """The same, decided in columns for plain events. Raises NotVectorized where that is not possible."""
-
-    def __init__(self, text: str) -> None:
-        from kubectl_gadget.filters.column_expressions import compile_condition
-        from kubectl_gadget.flows.flow_members import ERRORS, MEMBERS
-
-        super().__init__(text)
-        self._condition: Callable[[Any], ThreeValued] = compile_condition(self._tree, MEMBERS, ERRORS)
-
-    def plain(self, events: FlowEvents) -> Mask:
-        """See _InColumns."""
-        from kubectl_gadget.flows.flow_members import PlainMembers
-
-        if not len(events.plain.slot):
-            return np.zeros(0, np.bool_)
-        found, program = self._condition(PlainMembers(events)), self._program
-        failed = np.flatnonzero(~(found.yes | found.false()))
-        program.rows += len(found.yes)
-        program.errors += len(failed)
-        if len(failed) and program.rows == program.errors and program.first_error is None:
-            program.rows, program.errors = program.rows - 1, program.errors - 1
-            program.matches(record(events.one(int(failed[0]))))  # which says why
-        return found.yes
-
-
-def expression(text: str) -> Expression:
-    """A CEL expression over the members of -o json, decided in columns where possible. Raises UsageError."""
-    from kubectl_gadget.filters.column_expressions import NotVectorized
-
-    try:
-        return ColumnExpression(text)
-    except NotVectorized:
-        return Expression(text)
-
-
 def _l7(kind: str, test: Callable[[dict[str, Any]], bool]) -> Test:
-    return _OfKind(lambda event: event.l7 is not None and event.l7["type"] == kind and test(event.l7))
+    return lambda event: event.l7 is not None and event.l7["type"] == kind and test(event.l7)
 
 
 def _all_that_begin(text: str) -> str:

@@ -85,8 +85,6 @@ class Who:
     """its place on the map (map.py)"""
     cached_text: str = ""
     """its members as JSON (records.py), unless they have to be escaped"""
-    cached_cells: tuple[str, bool] | None = None
-    """its members as cells of CSV, and whether they are escaped (formats.py)"""
 
     @property
     def name(self) -> str:

@@ -10,11 +10,11 @@ from typing import TextIO
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows import flow_lines
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.flow_columns import csv_blocks, csv_header, json_blocks
+from kubectl_gadget.flows.flow_columns import csv_header, flat
 from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
-from kubectl_gadget.flows.records import MEMBERS, hubble, record
+from kubectl_gadget.flows.records import MEMBERS, hubble, lines, record
 from kubectl_gadget.output.columns import Heading, names_of
-from kubectl_gadget.output.escape import escape, json_line
+from kubectl_gadget.output.escape import csv_line, escape, json_line
 from kubectl_gadget.output.jsonpath import compile_template, custom_cells, custom_columns
 from kubectl_gadget.output.machine import yaml_text
 from kubectl_gadget.output.output_options import OutputOptions
@@ -105,7 +105,7 @@ def _csv(request: WriterRequest) -> Output:
         if not begun and len(events):
             request.stream.write(csv_header())
             begun = True
-        request.stream.writelines(csv_blocks(events, escaped))
+        request.stream.writelines(csv_line(flat(event, escaped).values()) for event in events)
 
     return None, write
 
@@ -124,12 +124,10 @@ def _names(request: WriterRequest) -> Output:
     return None, write
 
 
-IN_COLUMNS = frozenset({"csv", "json", "table", "wide"})
-"""Formats that read events in columns (flow_events.py)."""
 MAKERS: Mapping[str, Callable[[WriterRequest], Output]] = {
     "table": lambda request: (None, _columns(request, flow_lines.HEADINGS)),
     "wide": lambda request: (None, _columns(request, flow_lines.WIDE_HEADINGS)),
-    "json": lambda request: (None, lambda events: request.stream.writelines(json_blocks(events))),
+    "json": lambda request: (None, lambda events: request.stream.write("\n".join([*lines(events), ""]))),
     "jsonpb": _each(lambda event: json_line(hubble(event))),
     "compact": _each(flow_lines.compact),
     "dict": _each(lambda event: flow_lines.dictionary(event) + "\n------------"),

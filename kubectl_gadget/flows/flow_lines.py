@@ -5,16 +5,12 @@ The trap: names come from containers and from the network; every text is escaped
 
 from collections.abc import Callable, Sequence
 
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party, Who, address_name
-from kubectl_gadget.flows.flow_events import FlowEvents
-from kubectl_gadget.flows.plain_flows import Objects
+from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party, Who
 from kubectl_gadget.output.columns import Heading
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.terminal import RED
-from kubectl_gadget.rows.amounts import Timestamps, bytes_text, duration_text
+from kubectl_gadget.rows.amounts import bytes_text, duration_text
 from kubectl_gadget.rows.members import LATE_MARK
-from kubectl_gadget.rows.texts import Memo
-from kubectl_gadget.rows.vectors import pick
 
 HEADINGS = (
     Heading("time", "TIME", 12),
@@ -43,54 +39,7 @@ COLORS: dict[str, str] = {FORWARDED: "", DROPPED: RED, ERROR: RED}
 
 def columns(events: Sequence[FlowEvent], headings: Sequence[Heading]) -> list[list[str]]:
     """The columns of the table, not escaped yet."""
-    if isinstance(events, FlowEvents):
-        others = columns(events.others, headings)
-        plain = [_plain_cells(events, heading.name) for heading in headings]
-        return [events.merged(*both) for both in zip(plain, others, strict=True)]
     return [list(map(_CELLS[heading.name], events)) for heading in headings]
-
-
-def _plain_cells(events: FlowEvents, name: str) -> Sequence[str]:
-    known, plain, (slots, places) = events.known, events.plain, events.flows
-    match name:
-        case "time":
-            return [text[11:23] for text in Timestamps(plain.time_ns).values()]
-        case "node":
-            return pick(plain.nodes, plain.node)
-        case "protocol":
-            return ["TCP"] * len(places)
-        case "verdict":
-            return [FORWARDED] * len(places)
-        case "summary":
-            return events.summaries()
-        case "source":
-            texts = _named(known.client[slots], known.key[slots], 2)
-        case "destination":
-            texts = _named(known.server[slots], known.key[slots], 4)
-        case "workload":
-            sides = (map(_workload_of, of_side[slots].tolist()) for of_side in (known.client, known.server))
-            texts = list(map("%s -> %s".__mod__, zip(*sides, strict=True)))
-        case "rtt":
-            texts = [_duration(None if rtt < 0 else rtt) for rtt in known.rtt[slots].tolist()]
-        case "retransmits":
-            texts = list(map(str, known.retransmits[slots].tolist()))
-        case _:
-            texts = list(map(Memo(bytes_text).__getitem__, getattr(known, name)[slots].tolist()))
-    return pick(texts, places)
-
-
-def _named(whos: Objects, keys: Objects, at: int) -> list[str]:
-    """_source() or _destination() of plain connections: of the end whose address is at this place of their keys."""
-    known: dict[tuple[int, str], tuple[str, str]] = {}
-    found = []
-    for who, key in zip(whos.tolist(), keys.tolist(), strict=True):
-        texts = known.get((id(who), key[at]))
-        if texts is None:
-            process = f" ({who.process})" if who.process else ""
-            texts = known[id(who), key[at]] = who.name or address_name(key[at]), process
-        port = f":{key[5]}" if key[5] else ""
-        found.append(texts[0] + texts[1] if at == 2 else f"-> {texts[0]}{port}{texts[1]}")
-    return found
 
 
 def arrow(event: FlowEvent) -> str:

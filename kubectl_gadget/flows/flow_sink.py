@@ -11,7 +11,7 @@ from typing import TextIO
 
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.flow_formats import IN_COLUMNS, Draw, Write, output_of
+from kubectl_gadget.flows.flow_formats import Draw, Write, output_of
 from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.map import FlowGraph
 from kubectl_gadget.flows.transform import FlowTransform
@@ -118,7 +118,4 @@ def make_flow_sink(
     draw, write = output_of(options, stream, terminal, with_map)
     every = map_every if draw else None
     in_json = options.format == "json" and draw is None
-    in_columns = options.format in IN_COLUMNS and draw is None and not listeners
-    return FlowSink(
-        FlowTransform(table, flow_filter, in_columns), write, stream, draw, every, listeners, row_listeners, in_json
-    )
+    return FlowSink(FlowTransform(table, flow_filter), write, stream, draw, every, listeners, row_listeners, in_json)

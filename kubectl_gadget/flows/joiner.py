@@ -10,8 +10,6 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from kubectl_gadget.flows.addresses import AddressBook, is_shared
 from kubectl_gadget.flows.ends import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.flow import (
@@ -32,18 +30,7 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
-from kubectl_gadget.flows.plain_flows import (
-    Changes,
-    Chosen,
-    ClientKey,
-    Integers,
-    Others,
-    PlainConnections,
-    Tables,
-    choose,
-)
 from kubectl_gadget.rows.amounts import duration_text, nanoseconds
-from kubectl_gadget.rows.batch import Batch
 
 Row = Mapping[str, Any]
 
@@ -91,7 +78,6 @@ _DNS_PORT = 53
 _HTTP = ("method", "host", "target", "status", "latency", "protocol", "grpc_status", "grpc_status_raw", "reset")
 _EPHEMERAL = 32768
 """The first port of Linux's default range for clients (ip_local_port_range)."""
-_LAST = 1 << 62
 _FRESH = frozenset({"syn", "accept"})
 
 
@@ -109,13 +95,10 @@ class FlowTable:
         self._book = book
         self._most = most
         self._most_ended = most_ended
-        self.plain = PlainConnections()
-        """connections that are known by their slots: the numbers in place of flows"""
-        self._flows: OrderedDict[Key, Flow | int] = OrderedDict()
-        self._ended: deque[Flow | int] = deque()
-        self._ended_count = 0
-        self._clients = ServiceClients(book, self.plain)
-        self._translated = TranslatedClients(self.plain)
+        self._flows: OrderedDict[Key, Flow] = OrderedDict()
+        self._ended: deque[Flow] = deque()
+        self._clients = ServiceClients(book)
+        self._translated = TranslatedClients()
         self._senders: OrderedDict[Key, None] = OrderedDict()
         """directions whose packets the sender reports"""
         self.forgotten = 0
@@ -124,54 +107,6 @@ class FlowTable:
     def add_all(self, rows: Iterable[Row | FlowEnd]) -> list[FlowEvent]:
         """The events from these rows, in their order."""
         return [event for row in rows if (event := self._event_of(row)) is not None]
-
-    def choose(self, batch: Batch, positions: Integers, others: Sequence[Row | FlowEnd]) -> Chosen | None:
-        """Joins rows of trace tcp in columns as far as possible. `positions` are those in a chunk, and `others` are its
-        rows of other gadgets. All rows that are not chosen have to be added with add_between()."""
-        most = len(batch) + len(others)
-        forgets = max(0, len(self._ended) + most - self._most_ended)
-        if len(self._flows) + most > self._most or most > self._most_ended:
-            return None  # then flows are forgotten, which depends on the order of all rows
-        tables = Tables(
-            self._flows,
-            self._clients.flows,
-            self._translated.flows,
-            self._ended_count - len(self._ended) + forgets,
-        )
-        return choose(self.plain, self.ends, self._book, batch, positions, tables, changed_by(others, self._book))
-
-    def add_between(self, rows: Iterable[tuple[int, Row | FlowEnd]], changes: Changes) -> list[tuple[int, FlowEvent]]:
-        """The events from these rows, given with their positions, and these positions. What chosen rows change is
-        changed in between, so that limits apply in the order of all rows."""
-        found, done = [], (0, 0, 0)
-        for position, row in rows:
-            done = self._change(changes, done, position)
-            event = self._event_of(row)
-            if event is not None:
-                found.append((position, event))
-        self._change(changes, done, _LAST)
-        return found
-
-    def _change(self, changes: Changes, done: tuple[int, int, int], position: int) -> tuple[int, int, int]:
-        """Applies changes before this position; `done` counts those that were applied."""
-        positions = changes.begun.position, changes.ended[0], changes.noted[0]
-        begun, ended, noted = (int(np.searchsorted(column, position)) for column in positions)
-        if begun > done[0]:
-            new = slice(done[0], begun)
-            numbers = changes.begun.slot[new].tolist()
-            self._flows.update(zip(changes.begun.keys[new], numbers, strict=True))
-            self._clients.flows.update(zip(changes.begun.clients[new], numbers, strict=True))
-        if noted > done[2]:
-            slots, sequences = (column[done[2] : noted].tolist() for column in changes.noted[1:])
-            for slot, sequence in zip(slots, sequences, strict=True):
-                self._translated.note(sequence, slot)
-        if ended > done[1]:
-            slots = changes.ended[1][done[1] : ended]
-            self.plain.ended_number[slots] = np.arange(self._ended_count, self._ended_count + len(slots))
-            self._ended_count += len(slots)
-            self._ended.extend(slots.tolist())
-            self._limit_ended()
-        return begun, ended, noted
 
     def _event_of(self, row: Row | FlowEnd) -> FlowEvent | None:
         if isinstance(row, FlowEnd):
@@ -186,10 +121,6 @@ class FlowTable:
             case "tcpdump":
                 return self._packet(row)
         return None
-
-    def _find(self, key: Key) -> Flow | None:
-        found = self._flows.get(key)
-        return self.plain.as_flow(found) if isinstance(found, int) else found
 
     # --- TCP
 
@@ -301,8 +232,8 @@ class FlowTable:
         if row["reason"] == _REFUSED_CALL:
             return self._refused(row, who, _key(who, protocol, source, target))
         scope = _scope(who, source[0])
-        outgoing = self._find((scope, protocol, *source, *target))
-        flow = outgoing or self._find((scope, protocol, *target, *source))
+        outgoing = self._flows.get((scope, protocol, *source, *target))
+        flow = outgoing or self._flows.get((scope, protocol, *target, *source))
         reason, flags = row["reason"] or "", tuple(filter(None, str(row.get("flags") or "").split("|")))
         if reason in _TIDYING or (
             # This is how the kernel frees the last packet of a handshake or of a closed connection.
@@ -415,10 +346,10 @@ class FlowTable:
                 self._senders.popitem(last=False)
         elif key in self._senders:
             return None
-        flow, side = self._find(key), "client" if sends else "server"
+        flow, side = self._flows.get(key), "client" if sends else "server"
         is_reply = flow is None and (scope, protocol, *target, *source) in self._flows
         if is_reply:
-            flow, side = self._find((scope, protocol, *target, *source)), "server" if sends else "client"
+            flow, side = self._flows.get((scope, protocol, *target, *source)), "server" if sends else "client"
         if flow is None:
             flow = Flow(protocol, Party(*source), Party(*target), False, nanoseconds(row["timestamp"]))
             self._own(flow.client if sends else flow.server, who)
@@ -451,7 +382,7 @@ class FlowTable:
 
     def _meet(self, row: FlowEnd, key: Key, side: str, fresh: bool) -> tuple[Flow, bool]:
         """The flow with this key, to which a row belongs, and whether it is new. `fresh`: the row begins a flow."""
-        flow = self._find(key)
+        flow = self._flows.get(key)
         is_known = flow is not None
         if flow is None and not key[0]:
             flow = self._clients.find(key, side, row.time_ns) or self._translated.find(row, key)
@@ -473,14 +404,11 @@ class FlowTable:
             return flow, False
         flow = self._begin(row, key, side)
         if is_known:
-            self._unpin(self._flows[key])
             self._flows.move_to_end(key)
         self._flows[key] = flow
         if len(self._flows) > self._most:
-            _, first = self._flows.popitem(last=False)
-            oldest = self.plain.as_flow(first) if isinstance(first, int) else first
+            _, oldest = self._flows.popitem(last=False)
             self.forgotten += not oldest.closed
-            self._unpin(first)
             self._forget(oldest)
         return flow, True
 
@@ -503,38 +431,16 @@ class FlowTable:
         """Records that a flow has ended; with too many ended flows, the one that ended first is forgotten."""
         if not flow.ended_ns:
             self._ended.append(flow)
-            self._ended_count += 1
         flow.ended_ns = time_ns
-        self._limit_ended()
-
-    def _limit_ended(self) -> None:
-        while len(self._ended) > self._most_ended:
-            first = self._ended.popleft()
-            if not isinstance(first, int):
-                self._forget(first)
-                continue
-            key: Key = self.plain.key[first]
-            if self.plain.flow[first] is not None:
-                self._forget(self.plain.flow[first])
-            elif self._flows.get(key) == first and self._clients.flows.get(key[1:4]) == first:
-                del self._flows[key], self._clients.flows[key[1:4]]
-                self._unpin(first)
-            else:
-                self._forget(self.plain.as_flow(first))
-            self._unpin(first)
-
-    def _unpin(self, flow: Flow | int) -> None:
-        if isinstance(flow, int):
-            self.plain.unpin(flow)
+        if len(self._ended) > self._most_ended:
+            self._forget(self._ended.popleft())
 
     def _forget(self, flow: Flow) -> None:
         client = (flow.scope, flow.protocol, flow.client.ip, flow.client.port)
         keys = [(*client, server.ip, server.port) for server in (flow.server, flow.backend) if server is not None]
         for key in keys if flow.translated is None else (*keys, flow.translated):
-            found = self._flows.get(key)
-            if found is flow or (isinstance(found, int) and self.plain.flow[found] is flow):
+            if self._flows.get(key) is flow:
                 del self._flows[key]
-                self._unpin(found)
         if not flow.scope:
             self._clients.forget(flow)
 
@@ -567,29 +473,6 @@ class FlowTable:
     ) -> FlowEvent:
         time_ns = nanoseconds(row["timestamp"])
         return FlowEvent(time_ns, row["node"], kind, flow, verdict, said, observer=side, **more)
-
-
-def changed_by(rows: Iterable[Row | FlowEnd], book: AddressBook) -> Others:
-    """What rows of other gadgets may change for connections of trace tcp."""
-    ends, asked, changed = set[AddressPort](), set[str](), set[str]()
-    for row in rows:
-        if isinstance(row, FlowEnd):
-            asked |= {row.key[2], row.key[4]}
-            if not book.knows(row.local[0], row.who.pod):
-                changed.add(row.local[0])
-            continue
-        pod = book.facts(row.get("namespace") or "", row["pod"]) if row.get("pod") else None
-        for name in _ENDS:
-            if ip := row.get(name):
-                ends.add((ip, row.get(f"{name}_port") or 0))
-                asked.add(ip)
-                if not book.knows(ip, pod):
-                    changed.add(ip)
-        changed.update(row.get("addresses") or ())
-    return Others(ends, asked, changed)
-
-
-_ENDS = ("local", "remote", "source", "destination", "client", "server")
 
 
 def _is_over(flow: Flow, side: str, row: FlowEnd) -> bool:
@@ -644,38 +527,37 @@ _SOONER = 30
 class ServiceClients:
     """Flows by their client's end, with addresses that are unique in the network."""
 
-    def __init__(self, book: AddressBook, plain: PlainConnections) -> None:
+    def __init__(self, book: AddressBook) -> None:
         self._book = book
-        self._plain = plain
-        self.flows: dict[ClientKey, Flow | int | list[Flow]] = {}
+        self._flows: dict[tuple[str, str, int], Flow | list[Flow]] = {}
 
     def add(self, flow: Flow) -> None:
         """Adds a flow that has begun."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
-        before = self.flows.setdefault(key, flow)
+        before = self._flows.setdefault(key, flow)
         if before is not flow:
-            self.flows[key] = [*(known for known in self._all(before) if not known.closed), flow]
+            self._flows[key] = [*(known for known in _all(before) if not known.closed), flow]
 
     def forget(self, flow: Flow) -> None:
         """Removes a flow."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
-        left = [known for known in self._all(self.flows.get(key, [])) if known is not flow]
+        left = [known for known in _all(self._flows.get(key, [])) if known is not flow]
         if left:
-            self.flows[key] = left
+            self._flows[key] = left
         else:
-            self.flows.pop(key, None)
+            self._flows.pop(key, None)
 
     def find(self, key: tuple[str, str, str, int, str, int], side: str, time_ns: int) -> Flow | None:
         """The flow that is the same as the one with this key, as seen by `side`; None: there is none,
         or it is ambiguous."""
-        known_ones = self.flows.get(key[1:4])
+        known_ones = self._flows.get(key[1:4])
         if known_ones is None:
             return None
         server = key[4:]
         mine, others = ("by_client", "by_server") if side == "client" else ("by_server", "by_client")
         found = [
             flow
-            for flow in self._all(known_ones)
+            for flow in _all(known_ones)
             if getattr(flow, others)
             and not getattr(flow, mine)
             and flow.backend is None
@@ -697,11 +579,10 @@ class ServiceClients:
         service, backend = (seen, server) if side == "server" else (server, seen)
         return service in self._book.cluster.services_of_backend.get(backend[0], ())
 
-    def _all(self, known: Flow | int | list[Flow]) -> Sequence[Flow]:
-        """The flows as a sequence. Most clients have a single one, which is stored without a list."""
-        if isinstance(known, int):
-            return (self._plain.as_flow(known),)
-        return (known,) if isinstance(known, Flow) else known
+
+def _all(known: Flow | list[Flow]) -> Sequence[Flow]:
+    """Return the flows as a sequence. Most clients have a single one, which is stored without a list."""
+    return (known,) if isinstance(known, Flow) else known
 
 
 def _apart_ns(flow: Flow, time_ns: int) -> int:
@@ -722,30 +603,21 @@ _MOST_SYNS = 65536
 class TranslatedClients:
     """Flows of which only the client's end has been seen, by the sequence number of their SYN."""
 
-    def __init__(self, plain: PlainConnections) -> None:
-        self._plain = plain
-        self.flows: OrderedDict[int, Flow | int] = OrderedDict()
+    def __init__(self) -> None:
+        self._flows: OrderedDict[int, Flow] = OrderedDict()
 
-    def note(self, sequence: int, flow: Flow | int) -> None:
-        """Records that a client has connected."""
-        before = self.flows.get(sequence)
-        self.flows[sequence] = flow
-        if isinstance(flow, int):
-            self._plain.pins[flow] += 1
-        if before is None and len(self.flows) > _MOST_SYNS:
-            _, before = self.flows.popitem(last=False)
-        if isinstance(before, int):
-            self._plain.unpin(before)
+    def note(self, sequence: int, flow: Flow) -> None:
+        """Record that a client has connected."""
+        self._flows[sequence] = flow
+        if len(self._flows) > _MOST_SYNS:
+            self._flows.popitem(last=False)
 
     def find(self, row: FlowEnd, key: tuple[str, str, str, int, str, int]) -> Flow | None:
         """The flow that a server accepts, with this key at its end; None: it is none of the known
         flows."""
         if not row.sequence or row.operation != "accept":
             return None
-        flow = self.flows.pop(row.sequence, None)
-        if isinstance(flow, int):
-            slot, flow = flow, self._plain.as_flow(flow)
-            self._plain.unpin(slot)
+        flow = self._flows.pop(row.sequence, None)
         if flow is None or flow.by_server or flow.backend is not None:
             return None
         if abs(row.time_ns - max(row.duration, 0) - flow.first_ns) > _APART_NS:

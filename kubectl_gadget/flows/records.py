@@ -2,7 +2,6 @@
 
 Source: Hubble's flow.proto, as printed by `hubble observe -o jsonpb`. Data for which Hubble has no field (process,
 container, bytes) is in `extensions` there. The trap: Hubble's readers reject a line with an unknown field or value.
-Events of plain connections are written in columns (flow_columns.py).
 """
 
 import hashlib

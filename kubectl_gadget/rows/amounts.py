@@ -97,28 +97,6 @@ def duration_text(nanoseconds: int) -> str:
     return f"{seconds // 60}m{seconds % 60:02}s" if seconds < 3600 else f"{seconds // 3600}h{seconds // 60 % 60:02}m"
 
 
-def duration_texts(nanoseconds: npt.NDArray[np.int64]) -> list[str]:
-    """duration_text() of a column. Those of the same unit and digits are formatted together."""
-    seconds = np.rint(nanoseconds / 1e9)
-    numbers, places = nanoseconds.astype(np.float64), np.zeros(len(nanoseconds), np.int64)
-    for _ in range(len(_UNITS) - 1):
-        above = numbers >= 1000 - 0.5
-        numbers = np.where(above & (places < len(_UNITS) - 1), numbers / 1000, numbers)
-        places += above & (places < len(_UNITS) - 1)
-    digits = np.where((places == 0) | (numbers >= 99.95), 0, np.where(numbers >= 9.995, 1, 2))
-    codes = np.where(seconds < 100, places * 3 + digits, -1)
-    found = np.empty(len(codes), object)
-    for code in np.unique(codes).tolist():
-        at = np.flatnonzero(codes == code)
-        if code < 0:
-            texts = list(map(duration_text, nanoseconds[at].tolist()))
-        else:
-            texts = list(map(f"%.{code % 3}f{_UNITS[code // 3]}".__mod__, numbers[at].tolist()))
-        found[at] = texts
-    made: list[str] = found.tolist()
-    return made
-
-
 def bytes_text(count: int) -> str:
     """`87B`, `1.24KiB`, `12.3MiB`."""
     return _scaled(count, ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"), 1024)

@@ -10,10 +10,6 @@ import socket
 import struct
 from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
-
-Ends = npt.NDArray[np.uint64]
 _NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
 _PORTS = struct.Struct(">BxHH")
 _PING = {"ICMP": (8, 0), "ICMPv6": (128, 129)}
@@ -34,23 +30,3 @@ def community_id(protocol: str, client: tuple[str, int], server: tuple[str, int]
 @lru_cache(65536)
 def _packed(ip: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
-
-
-def tcp_ids(clients: Ends, servers: Ends) -> list[str]:
-    """community_id() of many TCP connections over IPv4. Ends are numbers: the address, then 16 bits for the port."""
-    first, second = np.minimum(clients, servers), np.maximum(clients, servers)
-    # seed, both addresses, protocol, padding, both ports: 16 bytes
-    blocks = np.empty((len(clients), 2), ">u8")
-    blocks[:, 0] = (first & _ADDRESS) | second >> 32
-    blocks[:, 1] = (second & 0xFFFF0000) << 32 | _NUMBERS["TCP"] << 40 | (first & 0xFFFF) << 16 | (second & 0xFFFF)
-    found = [hashlib.sha1(block, usedforsecurity=False).digest() for block in blocks.view("V16").ravel().tolist()]
-    # 21 bytes are 28 characters, the last of which is that of the byte of zero, and becomes the "=".
-    encoded = binascii.b2a_base64(b"\0".join([*found, b""]), newline=False)
-    texts = np.empty((len(found), 31), np.uint8)
-    texts[:, 2:29] = np.frombuffer(encoded, np.uint8).reshape(-1, 28)[:, :27]
-    texts[:, [0, 1, 29, 30]] = list(b"1:=\n")
-    return texts.tobytes().decode().split("\n")[:-1]
-
-
-_ADDRESS = np.uint64(0xFFFFFFFF0000)
-"""the address, in an address and a port as one number"""

@@ -6,10 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from kubectl_gadget.flows import equal_rows as grouping
 from kubectl_gadget.flows.addresses import AddressBook, Addresses, is_shared
 from kubectl_gadget.flows.ends import GADGETS, EndReader, FlowEnd
-from kubectl_gadget.flows.equal_rows import equal_rows
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
 from kubectl_gadget.flows.flow_sink import make_flow_sink
@@ -115,30 +113,6 @@ def test_what_late_rows_report_is_late() -> None:
     marks = [event.late for event in events]
     assert set(marks) == {True, False}
     assert marks == sorted(marks, reverse=True)
-
-
-def test_equal_rows_are_together_and_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds = np.random.default_rng(1).integers(0, 1 << 63, (50, 3), np.uint64)
-    chosen = np.random.default_rng(2).integers(0, 50, 1000)
-    found = equal_rows(kinds[chosen])
-    assert not found.is_mixed
-    assert len(found.starts) == len(set(chosen.tolist()))
-    assert (np.diff(found.order[found.starts]) > 0).all()  # in the order of first rows
-    for number, rows in enumerate(np.split(found.order, found.starts[1:])):
-        assert rows.tolist() == np.flatnonzero(chosen == chosen[rows[0]]).tolist()
-        assert (found.number[rows] == number).all()
-    monkeypatch.setattr(grouping, "_MIXERS", (np.uint64(0),))
-    assert equal_rows(kinds[chosen]).is_mixed
-    assert not equal_rows(kinds[np.zeros(1000, np.intp)]).is_mixed
-
-
-def test_ends_are_read_alike_when_owners_have_the_same_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of("trace_tcp", "node-1")
-    reader = EndReader(AddressBook())
-    before = reader.columns(batch)
-    monkeypatch.setattr(grouping, "_MIXERS", (np.uint64(0),))
-    after = reader.columns(batch)
-    assert before.whos[before.who].tolist() == after.whos[after.who].tolist()
 
 
 @pytest.mark.parametrize(

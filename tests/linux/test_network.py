@@ -3,14 +3,13 @@
 import ipaddress
 import struct
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.gadgets.schema import About, AgentSide, Field, Gadget, ProgramChoice, RecordLayout
 from kubectl_gadget.linux.network import address_text, family_name, protocol_name, tcp_flag_names, tcp_state_name
-from kubectl_gadget.rows.amounts import bytes_text, duration_text, duration_texts
+from kubectl_gadget.rows.amounts import bytes_text, duration_text
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.members import filter_members, row_members, shown
 from tests.rows.records import column, ring
@@ -111,9 +110,3 @@ def test_a_duration_has_three_digits_that_count(nanoseconds: int, text: str) -> 
 )
 def test_bytes_are_counted_in_powers_of_1024(count: int, text: str) -> None:
     assert bytes_text(count) == text
-
-
-def test_a_column_of_durations_is_formatted_like_single_ones() -> None:
-    edges = [9994, 9995, 9999, 99_949, 99_950, 999_499, 999_500, 99_499_999_999, 99_500_000_000, 99_500_000_001, 10**13]
-    numbers = [0, 1, 999, *(edge * 10**power for edge in edges for power in range(5))]
-    assert duration_texts(np.array(numbers)) == list(map(duration_text, numbers))
