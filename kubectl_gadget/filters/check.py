@@ -13,27 +13,21 @@ from typing import Any, NoReturn
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
-from kubectl_gadget.filters.cel import (
+from kubectl_gadget.filters.cel import FUNCTIONS, MACROS, METHODS, ORDERED, Overload, comparable, computed
+from kubectl_gadget.rows.shapes import (
     ANY,
     BOOL,
     BYTES,
     COLUMN_SHAPES,
     DOUBLE,
-    FUNCTIONS,
     INT,
     LIST,
-    MACROS,
     MAP,
-    METHODS,
     NULL,
-    ORDERED,
     TEXT,
     TYPE,
     UINT,
-    Overload,
     Shape,
-    comparable,
-    computed,
 )
 from kubectl_gadget.similar_names import nearest, suggested
 

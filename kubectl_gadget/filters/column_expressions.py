@@ -156,7 +156,7 @@ def arithmetic(name: str, left: Integers, right: Integers) -> Integers:
 # Evaluates CEL expressions over whole columns, for the part of CEL that filters mostly use.
 
 
-ValueType = Literal["int", "text", "texts", "bool", "buckets", "null", "list", "double", "uint", "bytes"]
+ValueType = Literal["int", "text", "texts", "bool", "buckets", "object", "null", "list", "double", "uint", "bytes"]
 _OTHER_LITERALS: dict[str, ValueType] = {"FLOAT_LIT": "double", "UINT_LIT": "uint", "BYTES_LIT": "bytes"}
 JoinMasks = Callable[[Mask, Mask], Mask]
 _SWAPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
@@ -341,6 +341,8 @@ class _Compiler:
         return ColumnValue("bool", self._comparison(name, left, right), tree)
 
     def _comparison(self, name: str, left: ColumnValue, right: ColumnValue) -> Callable[[Batch], ThreeValued]:
+        if "object" in (left.type, right.type):
+            raise NotVectorized("object")
         if "null" in (left.type, right.type):
             if name not in ("eq", "ne") or right.type != "null":
                 raise NotVectorized("null")

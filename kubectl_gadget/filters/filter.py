@@ -172,7 +172,9 @@ class Filter:
         names = {name: _values_of(name, members.values()) for name in everything}
         headings = {column.title.lower(): column.name for gadget in gadgets for column in gadget.columns}
         for known in members.values():
-            shapes = column_shapes({name: member.type for name, member in known.items()}, everything, names)
+            types = {name: member.type for name, member in known.items() if "." not in name}
+            shapes = column_shapes(types, (name for name in everything if "." not in name), names)
+            shapes |= {name: member.shape for name, member in known.items() if member.shape is not None}
             check(text, tree, shapes, headings)
         chosen = cel.conjuncts(tree) if parts is None else parts
         self._compiled = {

@@ -15,6 +15,7 @@ from kubectl_gadget.gadgets.schema import Field
 from kubectl_gadget.linux.network import address_text
 from kubectl_gadget.linux.tables import Namer, flag_names
 from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.shapes import Shape
 from kubectl_gadget.rows.texts import (
     CodedMarks,
     CodedTexts,
@@ -46,6 +47,8 @@ class Member:
     """left out of a JSON row if it is false or null"""
     names: tuple[str, ...] = ()
     """of a text: all values that it can have, besides an empty text and numbers without a name; empty: any text"""
+    shape: Shape | None = None
+    """for filters, if its type does not say all"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class Kind:
     show: Show
     alarm: bool = False
     """values other than 0 are errors, which tables show in red"""
+
+
+@dataclass(frozen=True)
+class ObjectField(Field):
+    """A field of rows that are objects of the client, not records: its kind reads the objects."""
+
+    kind: Kind | None = None
 
 
 def coded(batch: Batch, field: Field, spell: Callable[[int], str]) -> CodedTexts:

@@ -38,6 +38,7 @@ from kubectl_gadget.rows.kinds import (
     UNREAD,
     Kind,
     Member,
+    ObjectField,
     addresses,
     coded,
     ids,
@@ -133,6 +134,8 @@ def kind_of(field: Field) -> Kind:
 
     By C type, an array of chars is a text and anything else is a number.
     """
+    if isinstance(field, ObjectField) and field.kind is not None:
+        return field.kind
     if field.flags:
         return FLAGS
     found = KINDS.get(field.type)
@@ -180,9 +183,12 @@ def column_kind(gadget: Gadget, column: Column) -> Kind | None:
 
 
 def filter_members(gadget: Gadget) -> dict[str, Member]:
-    """All names that a filter may use: the row's members and all identity columns."""
-    found = {name: _identity_member(name, name) for name in IDENTITY_COLUMNS}
-    found["container_mark"] = _mark_member("container", "cgroup")
+    """All names that a filter may use: the row's members and all identity columns. Rows that are objects have no
+    containers of their own."""
+    found = dict[str, Member]()
+    if not any(isinstance(field, ObjectField) for field in gadget.record.fields):
+        found = {name: _identity_member(name, name) for name in IDENTITY_COLUMNS}
+        found["container_mark"] = _mark_member("container", "cgroup")
     found.update((member.name, member) for member in row_members(gadget))
     return found
 

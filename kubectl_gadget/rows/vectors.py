@@ -4,6 +4,7 @@ Every member of a JSON row is one Vector, and filters see the same names, types 
 holds tens of thousands of values, so code that runs once per value must be a comprehension or C.
 """
 
+import json
 from collections.abc import Sequence
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from kubectl_gadget.gadgets.schema import UNKNOWN
 
 Mask = npt.NDArray[np.bool_]
-Type = Literal["int", "text", "texts", "bool", "buckets"]
+Type = Literal["int", "text", "texts", "bool", "buckets", "object"]
 Pieces = tuple[str, tuple[list[Any], ...]]
 """A %-template for one row's JSON value, and one list for each of its placeholders."""
 Few = tuple[npt.NDArray[np.integer[Any]], Sequence[str]]
@@ -152,6 +153,26 @@ class Booleans(Vector):
         return self.array.astype(np.intp), ("false", "true")
 
 
+class Objects(Vector):
+    """Objects of JSON: mappings, lists of them, or None. `texts` are the same as JSON, if they are made already."""
+
+    type: Type = "object"
+
+    def __init__(self, objects: list[Any], texts: list[str] | None = None) -> None:
+        self._objects = objects
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def values(self) -> list[Any]:
+        return self._objects
+
+    def json(self) -> Pieces:
+        texts = self._texts or ["null" if found is None else _json_object(found) for found in self._objects]
+        return "%s", (texts,)
+
+
 def different(numbers: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.integer[Any]]]:
     """The different numbers in order, and the place of each row's number among them: np.unique, without its sorting if
     the numbers are near each other."""
@@ -203,6 +224,11 @@ def json_texts(texts: Sequence[str | None], printable: bool | None = None) -> li
     if all_printable(texts) if printable is None else printable:
         return list(map(encode_basestring, texts))  # type: ignore[arg-type]
     return ["null" if text is None else _json_text(text) for text in texts]
+
+
+def _json_object(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isprintable() else json.dumps(value, separators=(",", ":"))
 
 
 def _json_text(text: str) -> str:

@@ -15,10 +15,11 @@ from lark import Tree
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
-from kubectl_gadget.filters.cel import ANY, FUNCTIONS, INT, MAP, NULL, TEXT, TEXTS, Shape
+from kubectl_gadget.filters.cel import FUNCTIONS
 from kubectl_gadget.filters.check import check
 from kubectl_gadget.filters.filter import cel_functions, compile_filter
 from kubectl_gadget.gadgets.load import load_gadget, load_index
+from kubectl_gadget.rows.shapes import ANY, INT, MAP, NULL, TEXT, TEXTS, Shape
 from tests.rows.records import OPEN
 
 ROOT = Path(__file__).parents[2]
