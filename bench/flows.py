@@ -32,9 +32,10 @@ from bench.overhead import children_of, cpu_ns, until_attached
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
-from kubectl_gadget.flows.flow_sink import make_flow_sink
+from kubectl_gadget.flows.formats import WatchedSink, make_sink
 from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.page import LivePage
+from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
@@ -98,10 +99,11 @@ def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, f
             ContainerChanges.from_json({"containers": [container], "cgroups": {str(n): "c" for n in range(30)}}), 0.0
         )
         merge.join(number)
-    table = FlowTable(AddressBook())
-    listeners = [LivePage().add_all] if format == "web" else []
-    options = OutputOptions(format="mermaid" if listeners else format)
-    sink = make_flow_sink(options, table, Discard(), None, FlowFilter(internal=False), listeners=listeners)
+    transform = FlowTransform(FlowTable(AddressBook()), FlowFilter(internal=False))
+    web = format == "web"
+    sink = make_sink(OutputOptions(format="mermaid" if web else format), Discard(), None)
+    if web:
+        sink = WatchedSink(sink, LivePage().add_all)
     taken, rows = 0.0, 0
     for second in range(seconds):
         of_nodes = [rows_of(node, second, flows) for node in range(nodes)]
@@ -114,7 +116,7 @@ def client(format: str, nodes: int, flows: int, seconds: int = 3) -> dict[str, f
             merge.complete(number, now)
         released = merge.release(now)
         rows += len(released)
-        sink.write(released)
+        sink.write(transform.apply(released))
         taken += time.process_time() - begun
     return {
         "flows_per_s": rows / 3 / taken,

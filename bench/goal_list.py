@@ -123,7 +123,7 @@ GOALS: dict[str, tuple[Goal, ...]] = {
         Goal("cluster of $KUBECONFIG: Ctrl-C to the end", "s", most=0.2),
     ),
     "flows-client": (
-        Goal("`flows`, client on one core: rows/s, three per connection", least=250_000, digits=0, then=77_399),
+        Goal("`flows`, client on one core: rows/s, three per connection", least=150_000, digits=0, then=77_399),
         Goal("`flows`, client on one core: memory", "MB", digits=0),
     ),
     "formats": (

@@ -68,7 +68,7 @@ SCHEMAS = {
         *(SchemaField(name, "list of text", choices=_GROUPS_OF_FLAGS) for name in ("named_only", "silent")),
         kind="map of object",
     ),
-    "flows/hubble_drops.yaml": mapping(
+    "flows/hubble.yaml": mapping(
         SchemaField("sub_type", "integer", required=True), text("reasons", True), kind="map of object"
     ),
     "observe/row.yaml": ROWS,
@@ -107,7 +107,7 @@ def test_a_file_fits_its_schema(path: str) -> None:
         ("behavior/new_facts.yaml", "pid: __u32", "pid: _u32", "fields.pid '_u32' is not known"),
         ("cli/equivalents.yaml", "strace: trace syscalls", "strace:", "commands.strace is empty"),
         ("cli/pages.yaml", "silent: [where]", "silent: [were]", "'were' is not known"),
-        ("flows/hubble_drops.yaml", "sub_type: 181", "sub_type: x", "must be a whole number, not x"),
+        ("flows/hubble.yaml", "sub_type: 181", "sub_type: x", "must be a whole number, not x"),
         ("observe/row.yaml", "{width: 20,", "{widht: 20,", "widht is not known; did you mean width?"),
         ("policies/argument_types.yaml", "int: {group: number", "int: {group: nubmer", "did you mean number?"),
         ("policies/operators.yaml", "Equal: equal", "Equal: equals", "'equals' is not known"),
@@ -137,7 +137,7 @@ def test_number_types_have_bits_and_others_none() -> None:
 
 
 def test_a_name_stands_once_in_files_whose_values_become_keys() -> None:
-    drops = own_data(PACKAGE / "flows/hubble_drops.yaml").values()
+    drops = own_data(PACKAGE / "flows/hubble.yaml").values()
     facts = own_data(PACKAGE / "policies/report/hook_facts.yaml")
     for keys in (
         [reason for drop in drops for reason in drop["reasons"].split()],

@@ -21,8 +21,8 @@ from kubectl_gadget.output.registry import FLOWS
 
 if TYPE_CHECKING:
     from kubectl_gadget.flows.filter import FlowFilter
-    from kubectl_gadget.flows.flow_sink import FlowSink
     from kubectl_gadget.flows.run import FlowGadgets
+    from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
 
 _FILTER = "Which flows"
@@ -113,12 +113,13 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     from kubectl_gadget.cli.run import run
     from kubectl_gadget.flows.addresses import AddressBook, followed, known
     from kubectl_gadget.flows.joiner import FlowTable
+    from kubectl_gadget.flows.transform import FlowTransform
 
-    filter = _filter(flags.output.filter, extras, bool(flow.loopback))
-    _check(flags.output, flow)
-    plain = replace(flags.output, filter=None)
+    conditions = _conditions(extras, bool(flow.loopback))
+    if (flow.with_map or flow.map_every) and flags.output.output not in (None, "table", "wide", "dot", "mermaid"):
+        raise UsageError(f"--map cannot be used with -o {flags.output.output}")
     gadgets = _gadgets(flow, extras)
-    options = run_options(gadgets.runs(), pods, replace(flags, output=plain))
+    options = run_options(gadgets.runs(), pods, flags)
     book = AddressBook()
     if flow.objects:
         if not options.local:
@@ -126,66 +127,45 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
         from kubectl_gadget.policies.network.run import read_objects
 
         book.cluster = known(read_objects(flow.objects))
-    page = None
+    table, page = FlowTable(book, flow.dns is not False), None
+    transform = FlowTransform(table, conditions)
     if flow.web:
-        from kubectl_gadget.flows.page import LivePage
+        from kubectl_gadget.flows.page import LivePage, PageServer
 
         page = LivePage()
-
-    def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "FlowSink":
-        from kubectl_gadget.flows.flow_sink import make_flow_sink
-
-        return make_flow_sink(
-            options.output,
-            FlowTable(book, flow.dns is not False),
-            stream,
-            terminal,
-            filter,
-            with_map=bool(flow.with_map or flow.map_every),
-            map_every=flow.map_every,
-            listeners=[page.add_all] if page else [],
-            row_listeners=[page.add_rows] if page else [],
-        )
-
-    if page:
-        from kubectl_gadget.flows.page import PageServer
-
+        transform = FlowTransform(table, conditions, page.add_rows)
         options = replace(options, services=(PageServer(page, flow.web_port or 0, say).serve,))
+
+    def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
+        from kubectl_gadget.flows.formats import WatchedSink, make_sink
+
+        with_map = bool(flow.with_map or flow.map_every)
+        sink = make_sink(options.output, stream, terminal, with_map=with_map, map_every=flow.map_every)
+        return WatchedSink(sink, page.add_all) if page else sink
+
     if not flow.objects:
         options = replace(options, followers=(followed(book),))
-    code = run(replace(options, make_sink=make_sink, command=gadgets.command()), sys.stdout, sys.stderr)
-    if filter.hidden and not options.quiet:
-        say(f"not shown: {filter.hidden:,} events of flows within one pod or host. try: --loopback")
-    for reason in filter.undecided():
-        say(reason)
+    options = replace(options, transform=transform, make_sink=make_sink, command=gadgets.command())
+    code = run(options, sys.stdout, sys.stderr)
+    if conditions.hidden and not options.quiet:
+        say(f"not shown: {conditions.hidden:,} events of flows within one pod or host. try: --loopback")
     return code
 
 
-def _check(output: FlowOutputFlags, flow: FlowFlags) -> None:
-    for name in ("max_events", "fail_on", "expect"):
-        if getattr(output, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} cannot be used with flows")
-    if (flow.with_map or flow.map_every) and output.output not in (None, "table", "wide", "dot", "mermaid"):
-        raise UsageError(f"--map cannot be used with -o {output.output}")
-
-
-def _filter(expression: str | None, extras: Conditions, loopback: bool) -> "FlowFilter":
+def _conditions(extras: Conditions, loopback: bool) -> "FlowFilter":
     from kubectl_gadget.flows import filter
 
     def test(name: str, texts: tuple[str, ...]) -> filter.Test:
         end, _, rest = name.partition("_")
-        if name == "filter":
-            return filter.Expression(texts[0])
         if name in filter.EVENT_TESTS:
             return filter.EVENT_TESTS[name](texts)
         if end in ("from", "to"):
             return filter.OfEnds(end, filter.PARTY_TESTS[rest](texts))
         return filter.OfEnds("", filter.PARTY_TESTS[name](texts))
 
-    given: Conditions = {"filter": (expression,)} if expression else {}
-    given |= {variable.removeprefix("flow_"): texts for variable, texts in extras.items()}
     tests = []
-    for name, texts in given.items():
+    for variable, texts in extras.items():
+        name = variable.removeprefix("flow_")
         try:
             tests.append(test(name, texts))
         except UsageError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
-from kubectl_gadget.flows.records import direction, record
+from kubectl_gadget.flows.records import direction
 from kubectl_gadget.kube import selectors
 from kubectl_gadget.rows.vectors import utf8
 
@@ -28,15 +28,6 @@ class FlowFilter:
         self._tests = tuple(tests)
         self._internal = internal
         self.hidden = 0
-
-    def undecided(self) -> list[str]:
-        """For people: the errors of expressions that could not be evaluated for any event."""
-        expressions = [test for test in self._tests if isinstance(test, Expression)]
-        return [
-            f"{test.text!r} could not be evaluated for any event: {test.undecided}"
-            for test in expressions
-            if test.undecided
-        ]
 
     def select(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
         """The events that are shown, in their order."""
@@ -229,32 +220,6 @@ EVENT_TESTS: dict[str, Callable[[Sequence[str]], Test]] = {
     "http_path": http_path,
 }
 """Conditions on the event itself."""
-
-
-class Expression:
-    """A CEL expression over the members of -o json. An event that causes an error does not match. Raises
-    UsageError when the expression is not valid."""
-
-    def __init__(self, text: str) -> None:
-        from kubectl_gadget.filters import cel
-        from kubectl_gadget.filters.check import check
-        from kubectl_gadget.filters.filter import RowProgram
-        from kubectl_gadget.flows.records import FLOW
-
-        self.text = text
-        tree = cel.parse(text)
-        check(text, tree, FLOW)
-        self._program = RowProgram(tree)
-
-    def __call__(self, event: FlowEvent) -> bool:
-        return self._program.matches(record(event))
-
-    @property
-    def undecided(self) -> str | None:
-        """The first error, when the expression failed for all events; None when it worked for one, or there was
-        none."""
-        program = self._program
-        return program.first_error if program.rows == program.errors else None
 
 
 def _l7(kind: str, test: Callable[[dict[str, Any]], bool]) -> Test:

@@ -1,7 +1,6 @@
 """Rows that are read a column at a time say what they say as JSON."""
 
 import dataclasses
-import io
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ import pytest
 from kubectl_gadget.flows.addresses import AddressBook, Addresses, is_shared
 from kubectl_gadget.flows.ends import GADGETS, EndReader, FlowEnd
 from kubectl_gadget.flows.filter import FlowFilter
-from kubectl_gadget.flows.flow import FlowEvent, PodFacts
-from kubectl_gadget.flows.flow_sink import make_flow_sink
+from kubectl_gadget.flows.flow import PodFacts
 from kubectl_gadget.flows.joiner import FlowTable
+from kubectl_gadget.flows.rows import events_of
+from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch, decode, join
 from kubectl_gadget.rows.containers import Identity
@@ -99,18 +98,9 @@ def test_rows_of_one_process_share_whose_they_are_until_the_cluster_says_more() 
 @pytest.mark.usefixtures("catalogue_built")
 def test_what_late_rows_report_is_late() -> None:
     batch = batch_of("trace_tcp", "node-1")
-    events: list[FlowEvent] = []
-    sink = make_flow_sink(
-        OutputOptions(format="name"),
-        FlowTable(AddressBook()),
-        io.StringIO(),
-        None,
-        FlowFilter(),
-        listeners=[events.extend],
-    )
     batch.late = np.arange(len(batch)) < 12
-    sink.write_chunk(Rows([batch]))
-    marks = [event.late for event in events]
+    transform = FlowTransform(FlowTable(AddressBook()), FlowFilter())
+    marks = [event.late for event in transform.apply(Rows([batch])).collect(events_of)]
     assert set(marks) == {True, False}
     assert marks == sorted(marks, reverse=True)
 

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters.cel import ANY, Shape
+from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.flows import filter
 from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.filter import FlowFilter, OfEnds
 from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who
 from kubectl_gadget.flows.records import FLOW, record
+from kubectl_gadget.flows.rows import GADGET, batch_of
+from kubectl_gadget.rows.shapes import ANY, Shape
 from tests.flows.rows import SERVER, RowTable, dns, drop, http, icmp, tcp
 
 
@@ -129,10 +131,35 @@ def test_a_condition_that_never_holds_is_refused(condition: Callable[..., object
         condition([text])
 
 
+def matches(event: FlowEvent, text: str) -> bool:
+    return bool(compile_filter(text, [GADGET]).mask(batch_of([event])).all())
+
+
 def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
-    assert filter.Expression('source.pod == "xwing" && destination.port == 8080')(event)
-    assert not filter.Expression('destination.pod == "xwing"')(event)
-    assert not filter.Expression("l7.status == 200")(event)
+    assert matches(event, 'source.pod == "xwing" && destination.port == 8080')
+    assert not matches(event, 'destination.pod == "xwing"')
+    assert not matches(event, "l7.status == 200")
+
+
+@pytest.mark.parametrize("text", ["backend.pod == null", 'backend.pod != "x"', "!(l7.status == 200)", "l7.status != 1"])
+def test_a_member_of_what_an_event_lacks_is_an_error_and_not_null(event: FlowEvent, text: str) -> None:
+    assert not matches(event, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'source.labels.exists(label, label == "app=x")',
+        '"app=x" in source.labels',
+        "has(source.pod) && l7 == null",
+        "source.workload == null && backend == null",
+        'seen_by == ["client"]',
+        "rtt == null && sent == 0",
+        'timestamp < "2027"',
+    ],
+)
+def test_expressions_of_any_kind_are_evaluated(event: FlowEvent, text: str) -> None:
+    assert matches(event, text)
 
 
 @pytest.mark.parametrize(
@@ -157,17 +184,15 @@ def test_a_cel_expression_sees_the_members_of_json(event: FlowEvent) -> None:
 )
 def test_an_expression_that_never_matches_is_refused(text: str, why: str, remedy: str | None) -> None:
     with pytest.raises(UsageError, match=re.escape(why)) as caught:
-        filter.Expression(text)
+        compile_filter(text, [GADGET])
     assert remedy is None or remedy in str(caught.value.remedy).replace("'\"'\"'", "'")
 
 
-def test_an_expression_that_could_be_decided_for_no_event_says_so(event: FlowEvent) -> None:
-    chosen = FlowFilter([filter.Expression("l7.status == 200")])
-    assert chosen.undecided() == []
-    assert chosen.select([event]) == []
-    (said,) = chosen.undecided()
-    assert said.startswith("'l7.status == 200' could not be evaluated for any event: ")
-    assert len(said) < 300
+def test_errors_of_an_expression_are_counted(event: FlowEvent) -> None:
+    found = compile_filter("l7.status == 200", [GADGET])
+    assert not found.mask(batch_of([event])).any()
+    assert found.errors == 1
+    assert found.first_error
 
 
 def fits(shape: Shape, value: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.flows.addresses import AddressBook
-from kubectl_gadget.flows.hubble_drops import by_reason
+from kubectl_gadget.flows.hubble import by_reason
 from tests.flows.rows import CLIENT, RowTable, dns, drop, http, icmp, tcp, udp
 from tests.flows.test_output import printed
 from tests.strict_reader import strict_reader

@@ -11,14 +11,16 @@ import yaml
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.addresses import AddressBook, Addresses
 from kubectl_gadget.flows.flow import FlowEvent, PodFacts
-from kubectl_gadget.flows.flow_formats import output_of
-from kubectl_gadget.flows.flow_lines import compact, dictionary
+from kubectl_gadget.flows.formats import make_sink
+from kubectl_gadget.flows.hubble import compact, dictionary, hubble
 from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
-from kubectl_gadget.flows.records import MEMBERS, hubble, lines, record
+from kubectl_gadget.flows.records import FLOW, record
+from kubectl_gadget.flows.rows import batch_of
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES
+from kubectl_gadget.rows.rows import Rows
 from tests.flows.rows import SERVER, RowTable, accepted, dns, drop, http, tcp
 
 
@@ -57,9 +59,8 @@ def test_jsonpb_has_grpc_as_http_2_with_its_status_as_a_header() -> None:
 def printed(format: str, color: bool = False, events: list[FlowEvent] | None = None) -> str:
     """Events in a format; those of made() if there are no others."""
     stream = io.StringIO()
-    _, write = output_of(OutputOptions(format=format, color="always" if color else "never"), stream, None)
-    assert write is not None
-    write(made() if events is None else events)
+    sink = make_sink(OutputOptions(format=format, color="always" if color else "never"), stream, None)
+    sink.write(Rows([batch_of(made() if events is None else events)]))
     return stream.getvalue()
 
 
@@ -76,7 +77,7 @@ def test_the_table_has_both_ends_with_their_processes() -> None:
 def test_json_has_one_object_a_line_with_the_members_that_are_promised() -> None:
     rows = [json.loads(line) for line in printed("json").splitlines()]
     assert len(rows) == len(made())
-    assert all(row.keys() == MEMBERS - {"late"} for row in rows)
+    assert all(row.keys() == FLOW.keys() for row in rows)
     assert rows[0]["destination"]["workload"] == {"kind": "Deployment", "name": "deathstar"}
 
 
@@ -86,7 +87,7 @@ def test_lines_of_json_are_what_a_record_is() -> None:
         found += RowTable(AddressBook()).add(tcp("connect", 1, errno=111, error="ECONNREFUSED", rtt=5, duration=7))
         found += RowTable(AddressBook()).add(tcp("syn", 1, local=("fe80::1", 5), remote=("::1", 6), pod=""))
         for event in found:
-            assert lines([event])[0] == json_line(record(event))
+            assert printed("json", events=[event]) == json_line(record(event), (",", ":")) + "\n"
 
 
 def test_jsonpb_has_hubbles_names() -> None:
@@ -134,21 +135,16 @@ def test_templates_and_names() -> None:
 def test_every_format_can_be_asked_for_and_others_are_refused() -> None:
     for name in FLOWS.names:
         text = TEMPLATES.get(name, name).replace("'", "").replace(".pod", ".summary").replace(".path", ".summary")
-        draw, write = output_of(OutputOptions(format=text), io.StringIO(), None)
-        assert (draw is None) != (write is None)
+        make_sink(OutputOptions(format=text), io.StringIO(), None)
     for wrong in ("jsonx", "json=x", "jsonpath"):
         with pytest.raises(UsageError, match=r"template|unknown output format"):
-            output_of(OutputOptions(format=wrong), io.StringIO(), None)
+            make_sink(OutputOptions(format=wrong), io.StringIO(), None)
 
 
 def test_hostile_names_reach_no_terminal() -> None:
     book = AddressBook()
     (event,) = RowTable(book).add(tcp("syn", 1, comm="\x1b[31m\nx"))
-    stream = io.StringIO()
-    _, write = output_of(OutputOptions(), stream, None)
-    assert write is not None
-    write([event])
-    shown = [stream.getvalue(), compact(event), dictionary(event), text_map(of([event]))]
+    shown = [printed("table", events=[event]), compact(event), dictionary(event), text_map(of([event]))]
     assert not any("\x1b" in text for text in shown)
     assert len(shown[0].splitlines()) == 2
     assert json.loads(json.dumps(record(event)))["source"]["comm"] == "\x1b[31m\nx"

@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
-from kubectl_gadget.flows.flow_sink import make_flow_sink
+from kubectl_gadget.flows.formats import make_sink
 from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.transform import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
@@ -72,7 +72,8 @@ def test_only_what_fails_is_shown(format: str) -> None:
         writer.add(b"", port, {"operation": CONNECT, "pid": 7, **ends})
     failing: dict[str, Value] = {"local": ONE, "local_port": 2000, "remote": OTHER, "remote_port": 80, "initiator": 1}
     writer.add(b"", 3000, {"operation": CONNECT, "pid": 7, "errno": 111, **failing})
-    sink = make_flow_sink(OutputOptions(format=format), FlowTable(AddressBook()), stream, None, chosen)
-    sink.write(Rows([decode(gadget, "node-0", writer.take())]))
+    transform = FlowTransform(FlowTable(AddressBook()), chosen)
+    rows = transform.apply(Rows([decode(gadget, "node-0", writer.take())]))
+    make_sink(OutputOptions(format=format), stream, None).write(rows)
     assert chosen.hidden == 5
     assert "ECONNREFUSED" in stream.getvalue().splitlines()[-1]

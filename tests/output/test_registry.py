@@ -5,7 +5,7 @@ import io
 import pytest
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows import flow_formats as of_flows
+from kubectl_gadget.flows import formats as of_flows
 from kubectl_gadget.observe import formats as of_stories
 from kubectl_gadget.output import output_formats, registry
 from kubectl_gadget.output.registry import FLOWS, LISTS, ROWS, STORY, TEMPLATES, Formats

@@ -16,10 +16,11 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kubectl_gadget.flows import formats as flow_formats
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
-from kubectl_gadget.flows.flow_formats import output_of
 from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
+from kubectl_gadget.flows.rows import batch_of
 from kubectl_gadget.observe.formats import Tree
 from kubectl_gadget.observe.happening import FileEvent
 from kubectl_gadget.observe.lines import line
@@ -150,9 +151,8 @@ def flow_events(raw: bytes) -> list[FlowEvent]:
 @few
 def test_no_name_reaches_a_terminal_raw_through_flows(format: str, name: bytes) -> None:
     stream = io.StringIO()
-    _, write = output_of(OutputOptions(format=format, color="never"), stream, TERMINAL)
-    assert write is not None
-    write(flow_events(name))
+    sink = flow_formats.make_sink(OutputOptions(format=format, color="never"), stream, TERMINAL)
+    sink.write(Rows([batch_of(flow_events(name))]))
     assert_safe(stream.getvalue())
 
 
