@@ -49,11 +49,15 @@ class SinkRequest:
         return wants_color(self.options.color, self.terminal)
 
     def members(self, all: Sequence[str]) -> Sequence[str]:
-        """Return the members that the user has chosen, else all of them. Raises UsageError."""
-        chosen = self.options.columns
+        """Return the members of the columns that the user has chosen, else all of them. Raises UsageError."""
+        chosen = [member for name in self.options.columns for member in _MEMBERS_OF.get(name, (name,))]
         if unknown := [name for name in chosen if name not in (*MEMBERS, *FLAT_MEMBERS)]:
             raise _unknown_column(unknown[0], [*MEMBERS, *FLAT_MEMBERS])
         return chosen or all
+
+
+_MEMBERS_OF = {"time": ("timestamp",), "workload": ("source.workload", "destination.workload")}
+"""Columns of tables that have other names in JSON."""
 
 
 def _unknown_column(name: str, known: Sequence[str]) -> UsageError:

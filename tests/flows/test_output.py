@@ -221,3 +221,19 @@ def test_a_late_row_is_marked_in_every_format_of_ours() -> None:
     table = printed("table", events=events).splitlines()
     assert [text.split()[0].endswith("*") for text in table[1:4]] == [False, True, False]
     assert '"late"' not in json.dumps(hubble(events[1]))
+
+
+def chosen(format: str, *columns: str) -> list[str]:
+    """The lines of the first event, with these columns."""
+    stream = io.StringIO()
+    make_sink(OutputOptions(format=format, columns=columns), stream, None).write(Rows([batch_of(made()[:1])]))
+    return [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+
+
+def test_columns_choose_members_in_every_format() -> None:
+    assert chosen("table", "source.pod", "PROTO", "rtt") == ["SOURCE.POD PROTO RTT", "xwing TCP -"]
+    assert chosen("json", "source.pod", "rtt") == ['{"source.pod":"xwing","rtt":null}']
+    assert chosen("csv", "time", "source.port")[1] == "2026-01-01T00:00:01.000000000Z,40000"
+    for format in ("table", "json", "csv"):
+        with pytest.raises(UsageError, match="flows have no column 'sorce'"):
+            chosen(format, "sorce")
