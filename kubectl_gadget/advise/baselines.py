@@ -78,7 +78,7 @@ def _pieces(path: str) -> Iterator[tuple[str, bool]]:
 
 
 def is_path(text: str) -> bool:
-    """Whether it is a path, and nothing in it can end a rule or a line."""
+    """True if it is a path, and nothing in it can end a rule or a line."""
     return text.startswith("/") and text.isprintable() and ".." not in text.split("/")
 
 

@@ -120,7 +120,7 @@ class Baseline:
 
 
 def is_baseline(path: Path) -> bool:
-    """Whether a file is a baseline, by its first bytes; False if it cannot be read."""
+    """True if a file is a baseline, by its first bytes; False if it cannot be read."""
     try:
         with path.open("rb") as stream:
             begins = stream.read(4096)

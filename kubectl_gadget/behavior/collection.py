@@ -164,7 +164,7 @@ class _Container:
         return len(self.seen) + len(self.repeated)
 
     def open(self, program: str, value: str, seen: Sighting, generalizer: Generalizer) -> bool:
-        """Whether the path is not part of DIR/*."""
+        """True if the path is not part of DIR/*."""
         access, _, path = value.partition(" ")
         paths = self.opened.get((program, access))
         if paths is None:

@@ -33,12 +33,12 @@ def literal(path: str) -> str:
 
 @lru_cache(65536)
 def stands_alone(value: str) -> bool:
-    """Whether an open is about files so sensitive that no pattern of a directory above may cover them."""
+    """True if an open is about files so sensitive that no pattern of a directory above may cover them."""
     return any(risk.alone and risk.fits_value(FactKind.OPEN, value) for risk in risks())
 
 
 def is_pattern(fact: Fact) -> bool:
-    """Whether it stands for everything below a directory."""
+    """True if it stands for everything below a directory."""
     return fact.kind is FactKind.OPEN and fact.value.endswith(ANYTHING)
 
 
@@ -74,7 +74,7 @@ class KnownFacts:
         return any(not stands_alone(fact.value) or stands_alone(pattern) for pattern in patterns)
 
     def ran_before(self, fact: Fact) -> bool:
-        """Whether the program of a fact was already running, so that it is unknown what started it."""
+        """True if the program of a fact was already running, so that it is unknown what started it."""
         return fact.kind is FactKind.PROGRAM and ALREADY_RUNNING in self._values.get(_key(fact), ())
 
     def names_below(self, pattern: Fact) -> int:
@@ -86,7 +86,7 @@ class KnownFacts:
 
 
 def _may_be(starter: str, known: Collection[str]) -> bool:
-    """Whether a known program may have been started as before. A shell that was already running says nothing about one
+    """True if a known program may have been started as before. A shell that was already running says nothing about one
     that a web server starts; it may be the first program of the container."""
     return bool(known) and (starter == ALREADY_RUNNING or (starter == RUNTIME and ALREADY_RUNNING in known))
 

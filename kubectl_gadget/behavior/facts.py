@@ -150,7 +150,7 @@ class Coverage:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether the container may have done more than the facts say."""
+        """True if the container may have done more than the facts say."""
         return self.complete_runs < self.runs
 
     def plus(self, other: "Coverage") -> "Coverage":
@@ -191,7 +191,7 @@ class Behavior:
 
     @property
     def has_syscalls(self) -> bool:
-        """Whether system calls were watched; they are not by default."""
+        """True if system calls were watched; they are not by default."""
         return any(FactKind.SYSCALL in found.kinds for found in self.coverage.values())
 
     def of(self, unit: Unit) -> Iterator[Fact]:

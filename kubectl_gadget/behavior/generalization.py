@@ -159,15 +159,15 @@ class Generalizer:
         return (lambda text: _first(rules, text)) if key == "pods" else (lambda text: _applied(rules, text))
 
     def is_sensitive(self, path: str) -> bool:
-        """Whether a file is never part of a pattern."""
+        """True if a file is never part of a pattern."""
         return self.rules.sensitive is not None and self.rules.sensitive.search(encodable(path)) is not None
 
     def is_runtime(self, program: str) -> bool:
-        """Whether a program that came from outside the container is the container runtime."""
+        """True if a program that came from outside the container is the container runtime."""
         return self.rules.runtimes is not None and self.rules.runtimes.search(encodable(program)) is not None
 
     def is_ignored(self, kind: FactKind, value: str) -> bool:
-        """Whether no fact is made of it."""
+        """True if no fact is made of it."""
         return any(kind is of and match.search(encodable(value)) for of, match in self.rules.ignored)
 
 

@@ -164,7 +164,7 @@ class Programs:
         return program
 
     def _is_runtime(self, row: Row) -> bool:
-        """Whether what a process executes may be the container runtime. No path of an image is a memfd."""
+        """True if what a process executes may be the container runtime. No path of an image is a memfd."""
         exe = row["exe"] or row["path"] or ""
         return self._generalizer.is_runtime(exe) and not (exe.startswith(_MEMFD) and row["links"])
 
@@ -185,7 +185,7 @@ class Programs:
 
 
 def _is_old(row: Row) -> bool:
-    """Whether a process that existed before has existed for too long to be a runtime that starts a container."""
+    """True if a process that existed before has existed for too long to be a runtime that starts a container."""
     try:
         return datetime.fromisoformat(row["timestamp"]) - datetime.fromisoformat(row["started"]) > _START
     except (TypeError, ValueError):

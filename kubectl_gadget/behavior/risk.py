@@ -65,7 +65,7 @@ class Risk:
     value: Any
 
     def fits(self, fact: Fact, is_known_program: bool) -> bool:
-        """Whether the rule is about this fact. `is_known_program`: the container ran its program before."""
+        """True if the rule is about this fact. `is_known_program`: the container ran its program before."""
         return (
             self.known in (None, is_known_program)
             and (self.program is None or self.program.search(encodable(fact.program)) is not None)
@@ -73,7 +73,7 @@ class Risk:
         )
 
     def fits_value(self, kind: FactKind, value: str) -> bool:
-        """Whether the rule may be about a fact with this value, as far as its program does not matter."""
+        """True if the rule may be about a fact with this value, as far as its program does not matter."""
         return kind in self.kinds and (self.value is None or self.value.search(encodable(value)) is not None)
 
 

@@ -95,7 +95,7 @@ class SeenNames:
     """domains of the search list without the cluster's, as far as names that do not exist reveal them"""
 
     def is_attempt(self, name: str) -> bool:
-        """Whether a name that does not exist is another name with a domain of the search list (resolv.conf(5)). Only
+        """True if a name that does not exist is another name with a domain of the search list (resolv.conf(5)). Only
         names of the cluster and of a few domains count as such, since names can carry data out by DNS."""
         if not self.asked.get(name):
             return False
@@ -304,7 +304,7 @@ class RowFacts:
         self._fact(place, row, FactKind.RESOLVE, lambda _: row["name"].rstrip("."))
 
     def _is_own_answer(self, place: PodContainer, row: Row) -> bool:
-        """Whether a DNS server of the pod itself gave an answer, so that the pod may have made the name up. A server on
+        """True if a DNS server of the pod itself gave an answer, so that the pod may have made the name up. A server on
         localhost may also be one of the machine or of the runtime, which no container of the pod is."""
         server = row["server"] or ""
         if _network_of(place) not in self._dns_servers or not server:

@@ -254,7 +254,7 @@ def _of_recording(recorded: _Recorded, options: RunOptions, generalizer: General
 
 
 def _is_restricted(options: RunOptions) -> bool:
-    """Whether only pods with a name are watched. Events of cgroups without one, which belong to no pod of any runtime
+    """True if only pods with a name are watched. Events of cgroups without one, which belong to no pod of any runtime
     that is known, are then not among those that are missing."""
     chosen = options.selection
     named = bool(chosen.namespace or chosen.pods or chosen.workloads or chosen.selector)

@@ -57,12 +57,12 @@ class FileUse:
 
     @property
     def is_probe(self) -> bool:
-        """Whether the file did not exist. This seldom matters: programs look for a file in many places."""
+        """True if the file did not exist. This seldom matters: programs look for a file in many places."""
         return self.error in ("ENOENT", "ENOTDIR")
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the file is a terminal, /dev/null or a similar device, which stores nothing."""
+        """True if the file is a terminal, /dev/null or a similar device, which stores nothing."""
         return self.path in USUAL_DEVICES or self.path.startswith("/dev/pts/")
 
 

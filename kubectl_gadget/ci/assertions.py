@@ -88,11 +88,11 @@ class Amount:
     number: int
 
     def holds(self, count: int) -> bool:
-        """Whether this many are right."""
+        """True if this many are right."""
         return _OPERATORS[self.sign](count, self.number)
 
     def could_change(self, count: int) -> bool:
-        """Whether more than these could change the answer, which makes it undecided when events were lost."""
+        """True if more than these could change the answer, which makes it undecided when events were lost."""
         more = (count + 1, self.number - 1, self.number, self.number + 1)
         return any(self.holds(number) != self.holds(count) for number in more if number > count)
 

@@ -90,7 +90,7 @@ class _State:
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
-        """Whether no other process holds the lock; then this one holds it during the block."""
+        """True if no other process holds the lock; then this one holds it during the block."""
         # Others may not even read it: whoever can open it can hold the lock.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(_LOCK, flags, 0o600, dir_fd=self.fd)

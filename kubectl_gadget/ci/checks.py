@@ -53,7 +53,7 @@ class CheckOrder:
 
     @property
     def judges(self) -> bool:
-        """Whether the result of any check depends on seeing everything."""
+        """True if the result of any check depends on seeing everything."""
         return bool(self.fail_on or self.expect or self.assertions or self.policies or self.behavior)
 
 

@@ -197,7 +197,7 @@ class LeftRunning:
             self._look()
 
     async def wait(self, seconds: float) -> int:
-        """How many are still running after this time, or 0 as soon as none is."""
+        """Return the number that still run after this time, or 0 as soon as none does."""
         deadline = time.monotonic() + seconds
         while True:
             number = self._look()

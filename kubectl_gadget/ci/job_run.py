@@ -295,7 +295,7 @@ class CiRun:
 
 
 def has_unnamed(local: bool, selection: Selection, facts: "BehaviorOrder | None" = None) -> bool:
-    """Whether rows of containers that the agent could not name are judged like the run's other rows."""
+    """True if rows of containers that the agent could not name are judged like the run's other rows."""
     if facts is not None and facts.subject.needs_names:
         return False
     chosen = local_filter(selection)

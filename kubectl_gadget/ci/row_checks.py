@@ -58,7 +58,7 @@ class RowCheck:
     def __init__(
         self, asked: Assertion, marks: Marks, kind: str = "assertion", description: str = "", otherwise: str = ""
     ) -> None:
-        """Without a gadget, `asked` is about the rows of all. `kind` and `description` are those of a flag.
+        """Without a gadget, `asked` is about the rows of all. `kind` and `description` come from a flag.
         `otherwise`: what was seen instead; else it is the number."""
         self._asked, self._marks, self._kind = asked, marks, kind
         self._description = description or asked.describes

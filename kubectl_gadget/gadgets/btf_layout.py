@@ -93,13 +93,13 @@ class BtfLayout:
         return RecordLayout(HEADS[0], struct["size"], tuple(self._fields(struct, 0)))
 
     def prints(self) -> bool:
-        """Whether a program without YAML calls bpf_printk()."""
+        """True if a program without YAML calls bpf_printk()."""
         with self._understood():
             return any(self._is_variable(item, _PRINTS) for item in self._types.values())
 
     @staticmethod
     def _is_variable(item: Type, name: str) -> bool:
-        """Whether a type is this variable. Variables in functions have the function's name as a prefix, and a number as
+        """True if a type is this variable. Variables in functions have the function's name as a prefix, and a number as
         a suffix when there are several."""
         return item["kind"] == "VAR" and name in str(item["name"]).split(".")
 

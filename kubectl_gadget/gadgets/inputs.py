@@ -34,7 +34,7 @@ class Inputs:
                 self._digests = {}
 
     def changed(self, target: Path, sources: Iterable[Path]) -> bool:
-        """Whether `target` has to be built again."""
+        """True if `target` has to be built again."""
         return not target.is_file() or self._digests.get(self._key(target)) != self._digest(target, sources)
 
     def made(self, target: Path, sources: Iterable[Path]) -> None:
@@ -43,7 +43,7 @@ class Inputs:
         self._save(self._key(target), self._digest(target, sources))
 
     def has_lines(self, target: Path) -> bool:
-        """Whether the lines of an object are still to be removed."""
+        """True if the lines of an object are still to be removed."""
         return self._digests.get(self._key(target) + _WITHOUT_LINES) != self._digest_without_lines(target)
 
     def removed_lines(self, target: Path) -> None:

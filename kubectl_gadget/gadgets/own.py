@@ -39,7 +39,7 @@ _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 
 
 def is_single_file(path: Path) -> bool:
-    """Whether the path is such a gadget: a C file without a YAML of the same name."""
+    """True if the path is such a gadget: a C file without a YAML of the same name."""
     return path.suffix == ".c" and path.is_file() and not (path.parent / f"{_name_of(path)}.yaml").is_file()
 
 

@@ -345,7 +345,7 @@ def texts(package: Path = BUILT.parent) -> dict[str, str]:
 
 
 def is_built(built: Path) -> bool:
-    """Whether there is a payload for each architecture."""
+    """True if there is a payload for each architecture."""
     return all((built / "payload" / name).is_file() for name in _names(ARCHITECTURES))
 
 

@@ -247,7 +247,7 @@ def details(gadget: Gadget, gadgets: Sequence[Gadget]) -> list[Column]:
 
 
 def _is_shared(name: str, gadgets: Sequence[Gadget], levels: Sequence[str]) -> bool:
-    """Whether all gadgets show a column with that name."""
+    """True if all gadgets show a column with that name."""
     return all(any(column.name == name and column.show in levels for column in gadget.columns) for gadget in gadgets)
 
 

@@ -43,7 +43,7 @@ def csv_line(values: Iterable[Any]) -> str:
 
 
 def is_printable(value: Any) -> bool:
-    """Whether all texts in lists, objects and keys of objects can be printed as they are."""
+    """True if all texts in lists, objects and keys of objects can be printed as they are."""
     if isinstance(value, str):
         return value.isprintable()
     if isinstance(value, dict):

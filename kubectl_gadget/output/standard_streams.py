@@ -56,7 +56,7 @@ def require_writable(stream: TextIO) -> None:
 
 
 def reader_is_gone(stream: TextIO) -> bool:
-    """Whether the other end of a pipe or socket is closed, even if nothing is written. False if unknown."""
+    """True if the other end of a pipe or socket is closed, even if nothing is written. False if unknown."""
     import select
 
     try:

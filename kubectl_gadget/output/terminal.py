@@ -53,7 +53,7 @@ def find_terminal(stream: Any, environ: Mapping[str, str]) -> Terminal | None:
 
 
 def wants_color(option: str, terminal: Terminal | None) -> bool:
-    """Whether to use colors, from `--color`. Raises UsageError for an invalid value."""
+    """True if to use colors, from `--color`. Raises UsageError for an invalid value."""
     if option not in COLOR_CHOICES:
         raise UsageError(f"invalid --color {option!r}", f"one of {', '.join(COLOR_CHOICES)}")
     return option == "always" or (option == "auto" and terminal is not None and terminal.color)
