@@ -6,6 +6,8 @@ pods do not cause has no file; docs/reference.py then shows the command alone.
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from kubectl_gadget.cli.pages import index
@@ -24,7 +26,7 @@ def main(names: list[str]) -> None:
         flags = ["--max-events", "5"] if gadget.kind == "stream" else []
         words = [*gadget.command, *flags, "--timeout", "4s"]
         run = subprocess.run([*_CLIENT, *words], capture_output=True, text=True, timeout=_SECONDS, check=False)
-        lines = run.stdout.splitlines()
+        lines = list(_narrow(run.stdout.splitlines()))
         path = OUTPUTS / f"{name}.txt"
         path.unlink(missing_ok=True)
         if len(lines) > 1:
@@ -32,6 +34,16 @@ def main(names: list[str]) -> None:
             path.write_text(
                 "\n".join([f"$ sudo kubectl gadget demo {' '.join([*gadget.command, *flags])}", *shown, ""])
             )
+
+
+def _narrow(lines: list[str]) -> Iterator[str]:
+    """The lines of each table without the spaces that all of them have beyond two between columns."""
+    for is_table, group in groupby(lines, key=bool):
+        table = list(group)
+        width = max(map(len, table))
+        blank = [all(line[place : place + 1] in ("", " ") for line in table) for place in range(width)]
+        kept = [place for place in range(width) if place < 2 or not all(blank[place - 2 : place + 1])]
+        yield from ("".join(line[place : place + 1] for place in kept) for line in table) if is_table else table
 
 
 def _cut(line: str) -> str:
