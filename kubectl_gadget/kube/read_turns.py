@@ -3,15 +3,16 @@
 The usual loop handles everything that is ready before it looks again: the data of each of thousands of nodes, between
 any two of the six or more steps in which another node is attached. The faster nodes send, or the slower this machine
 is, the longer the others wait. Here, one turn of the loop reads a few of the streams that carry events, and everything
-else that is ready. The kernel lists ready sockets in the order in which they were read last, so each gets its turn. The
-trap: asyncio registers the same socket again when it pauses, and when a write has to wait; then it is a usual one.
+else that is ready. The kernel lists ready sockets in the order in which they were read last, so each gets its turn.
+Note: asyncio registers a socket again when it pauses, and when a write has to wait; then it is polled like any other.
 """
 
 import asyncio
 import select
 import selectors
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 _BESIDE_OTHERS, _ALONE = 16, 256
@@ -20,75 +21,104 @@ Result = TypeVar("Result")
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """As asyncio.run, with an event loop that takes turns, where there is epoll."""
+    """Do as asyncio.run, with an event loop that takes turns, where there is epoll."""
     if sys.platform != "linux":
         return asyncio.run(work)
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(TurnSelector())) as runner:
+    with asyncio.Runner(loop_factory=TurnLoop) as runner:
         return runner.run(work)
 
 
 def wait_for_turn(transport: asyncio.BaseTransport) -> None:
-    """From now on, this connection is read when it is its turn, if the running loop has such."""
-    selector = getattr(asyncio.get_running_loop(), "_selector", None)
-    found = transport.get_extra_info("socket")
-    if sys.platform == "linux" and isinstance(selector, TurnSelector) and found is not None:
-        selector.wait_for_turn(found.fileno())
+    """Read this connection only when it is its turn, if the running loop has turns."""
+    loop, found = asyncio.get_running_loop(), transport.get_extra_info("socket")
+    if sys.platform == "linux" and isinstance(loop, TurnLoop) and found is not None:
+        loop.turns.wait_for_turn(found.fileno())
 
 
 if sys.platform == "linux":
 
-    class TurnSelector(selectors.EpollSelector):
-        """Sockets that wait for their turn are in an epoll of their own, which is one file of the usual one."""
+    class _Keys(Mapping[Any, selectors.SelectorKey]):
+        """The keys of a TurnSelector, by file descriptor; those without turns also by file object."""
 
-        _selector: select.epoll
-        _fd_to_key: dict[int, selectors.SelectorKey]
+        def __init__(
+            self, in_turns: dict[int, selectors.SelectorKey], usual: Mapping[Any, selectors.SelectorKey]
+        ) -> None:
+            self._in_turns, self._usual = in_turns, usual
+
+        def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+            key = self._in_turns.get(fileobj) if isinstance(fileobj, int) else None
+            return self._usual[fileobj] if key is None else key
+
+        def __iter__(self) -> Iterator[Any]:
+            yield from self._in_turns
+            yield from self._usual
+
+        def __len__(self) -> int:
+            return len(self._in_turns) + len(self._usual)
+
+    class TurnSelector(selectors.BaseSelector):
+        """Sockets that wait for their turn are in an epoll of their own, which is one file of the usual selector."""
 
         def __init__(self) -> None:
-            super().__init__()
+            self._usual = selectors.EpollSelector()
             self._waiting = select.epoll()
-            self._in_turns: set[int] = set()
-            self._selector.register(self._waiting.fileno(), select.EPOLLIN)
+            self._in_turns: dict[int, selectors.SelectorKey] = {}
+            self._keys = _Keys(self._in_turns, self._usual.get_map())
+            self._usual.register(self._waiting, selectors.EVENT_READ)
 
         def wait_for_turn(self, fd: int) -> None:
-            """Reads this one when it is its turn. Does nothing while there is something to write to it, too."""
-            key = self._fd_to_key.get(fd)
-            if key is not None and key.events == selectors.EVENT_READ and fd not in self._in_turns:
-                self._selector.unregister(fd)
+            """Read this one when it is its turn. Do nothing while there is something to write to it, too."""
+            key = self._usual.get_map().get(fd)
+            if key is not None and key.events == selectors.EVENT_READ:
+                self._usual.unregister(fd)
                 self._waiting.register(fd, select.EPOLLIN)
-                self._in_turns.add(fd)
+                self._in_turns[fd] = key
+
+        def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+            """See the base class."""
+            return self._usual.register(fileobj, events, data)
 
         def unregister(self, fileobj: Any) -> selectors.SelectorKey:
             """See the base class."""
-            self._leave(self.get_key(fileobj).fd)
-            return super().unregister(fileobj)
+            return self._leave(fileobj) or self._usual.unregister(fileobj)
 
         def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
             """See the base class."""
-            fd = self.get_key(fileobj).fd
-            if self._leave(fd):
-                self._selector.register(fd, select.EPOLLIN)
-            return super().modify(fileobj, events, data)
+            if (key := self._leave(fileobj)) is not None:
+                return self._usual.register(key.fileobj, events, data)
+            return self._usual.modify(fileobj, events, data)
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """See the base class."""
-            ready = super().select(timeout)
+            ready = [found for found in self._usual.select(timeout) if found[0].fileobj is not self._waiting]
             if self._in_turns:
                 turns = self._waiting.poll(0, _BESIDE_OTHERS if ready else _ALONE)
-                keys = map(self._fd_to_key.get, [fd for fd, _ in turns])
+                keys = map(self._in_turns.get, [fd for fd, _ in turns])
                 ready += [(key, selectors.EVENT_READ) for key in keys if key is not None]
             return ready
+
+        def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+            """See the base class."""
+            return self._keys
 
         def close(self) -> None:
             """See the base class."""
             self._waiting.close()
-            super().close()
+            self._usual.close()
 
-        def _leave(self, fd: int) -> bool:
-            if fd not in self._in_turns:
-                return False
-            self._in_turns.discard(fd)
-            try:
-                self._waiting.unregister(fd)
-            except OSError:
-                return False  # it was closed before
-            return True
+        def _leave(self, fileobj: Any) -> selectors.SelectorKey | None:
+            fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+            if fd < 0:  # it was closed before
+                fd = next((key.fd for key in self._in_turns.values() if key.fileobj is fileobj), -1)
+            key = self._in_turns.pop(fd, None)
+            if key is not None:
+                with suppress(OSError):  # it was closed before
+                    self._waiting.unregister(fd)
+            return key
+
+    class TurnLoop(asyncio.SelectorEventLoop):
+        """An event loop whose selector takes turns."""
+
+        def __init__(self) -> None:
+            self.turns = TurnSelector()
+            super().__init__(self.turns)

@@ -16,7 +16,7 @@ if sys.platform != "linux":
 from kubectl_gadget.kube.cluster_options import KubeOptions
 from kubectl_gadget.kube.exec import open_exec
 from kubectl_gadget.kube.kubeconfig import load
-from kubectl_gadget.kube.read_turns import TurnSelector, run
+from kubectl_gadget.kube.read_turns import TurnLoop, TurnSelector, run
 from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
 from tests.kube.waiting import until
@@ -119,7 +119,9 @@ def test_an_exec_takes_turns_once_it_sends_events_and_delivers_everything(tmp_pa
     in_turns = set[int]()
 
     async def main() -> None:
-        selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnLoop)
+        selector = loop.turns
 
         def take(data: bytes) -> bool:
             in_turns.add(len(selector._in_turns))
