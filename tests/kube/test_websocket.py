@@ -4,7 +4,6 @@ import asyncio
 import gc
 import random
 import weakref
-from collections import deque
 from typing import Any
 
 import pytest
@@ -177,14 +176,6 @@ async def test_masked_and_reserved_frames_end_the_connection_as_in_the_library()
         client.read(bad + bytes(300), [])
         assert client.messages == []
         assert client.wire.written[:1] == b"\x88"  # a close frame says why
-
-
-async def test_an_idle_connection_has_no_deques_which_are_large_even_if_empty() -> None:
-    client = Client()
-    client.read(await client.answer(), [])
-    await client.shaking
-    parts = [*vars(client.connection).values(), *vars(client.connection.recv_messages.frames).values()]
-    assert not [part for part in parts if isinstance(part, deque)]
 
 
 async def test_a_connection_has_so_few_attributes_that_objects_share_their_names() -> None:
