@@ -1,4 +1,4 @@
-"""Pins the agents' default image before a release is tagged, for `make digest`: writes its digest into image.py.
+"""Pins the agents' default image before a release is tagged, for `make digest`: writes its digest into payload.py.
 
 It asks the image's registry, by skopeo. A commit names the digest, so it can be reviewed, and equal commits still give
 equal releases; release/artifacts.py refuses a tag without one. The trap: the digest must be that of the index of all
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-IMAGE_MODULE = Path(__file__).resolve().parent.parent / "kubectl_gadget" / "agents" / "image.py"
+IMAGE_MODULE = Path(__file__).resolve().parent.parent / "kubectl_gadget" / "agents" / "payload.py"
 ARCHITECTURES = {"amd64", "arm64"}
 _NAME = re.compile(r'^DEFAULT_IMAGE = "(.+)"$', re.MULTILINE)
 _DIGEST = re.compile(r'^DEFAULT_DIGEST = "(.*)"$', re.MULTILINE)
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def pinned_digest(source: str) -> str:
-    """The digest that image.py has, "" for none."""
+    """The digest that payload.py has, "" for none."""
     return str(_DIGEST.findall(source)[0])
 
 

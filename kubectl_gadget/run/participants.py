@@ -94,7 +94,7 @@ class LocalNodes:
         self._stream: LocalStream | None = None
 
     async def begin(self, tasks: Tasks) -> None:
-        """Takes the agent that was started early, and perhaps asked (local_request.py), or starts one."""
+        """Takes the agent that was started early, and perhaps asked (request.py), or starts one."""
         self._stream = await open_local()
         self.is_asked = self._stream.is_asked
 

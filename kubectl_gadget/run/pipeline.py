@@ -2,9 +2,8 @@
 
     frames → decode → names → filter → collector → transform → conditions → output
 
-    steps/frame_sources.py, steps/decoding.py, steps/attribution.py, filters/filter.py, a Collector
-    (rows/merge.py, rows/tables.py), a RowTransform (observe/story.py, flows/transform.py), steps/conditions.py,
-    output/sink.py
+    backlog.py, decoding.py, filters/filter.py, a Collector (rows/merge.py, rows/tables.py), a RowTransform
+    (observe/story.py, flows/transform.py), conditions.py, output/sink.py
 
 Runs in a thread of its own. The trap: writing may block as long as the reader of our output is slow; this may delay
 only this thread.

@@ -2,7 +2,7 @@
 
 The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore first starts sessions of
 agents that already run, and calls this in a thread meanwhile. In runs where nothing is left to check, agents even
-attach meanwhile (early_request() in nodes/local_request.py).
+attach meanwhile (early_request() in request.py).
 """
 
 import os

@@ -14,8 +14,8 @@ from kubectl_gadget.kube.cluster_options import AgentOptions
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of image.py, for the command to change."""
-    copy = tmp_path / "image.py"
+    """A copy of payload.py, for the command to change."""
+    copy = tmp_path / "payload.py"
     copy.write_text(digest.IMAGE_MODULE.read_text())
     monkeypatch.setattr(digest, "IMAGE_MODULE", copy)
     return copy
@@ -43,7 +43,7 @@ def test_the_digest_is_that_of_the_registrys_bytes_and_a_run_pulls_by_it(
     digest.main()
     wanted = "sha256:" + hashlib.sha256(index("amd64", "arm", "arm64")).hexdigest()
     assert digest.pinned_digest(source.read_text()) == wanted
-    namespace: dict[str, str] = {}
+    namespace = {"__file__": str(payload.__file__), "__name__": payload.__name__}
     exec(source.read_text(), namespace)
     assert namespace["DEFAULT_DIGEST"] == wanted
     monkeypatch.setattr(payload, "DEFAULT_DIGEST", wanted)

@@ -1,4 +1,4 @@
-"""local_request.py: the request that this machine's agent gets before the run's own imports."""
+"""request.py: the request that this machine's agent gets before the run's own imports."""
 
 import subprocess
 import sys
