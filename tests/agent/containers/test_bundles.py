@@ -171,14 +171,17 @@ def test_nothing_is_learnt_of_a_folder_that_others_may_write_to(host: Path) -> N
 
 def test_the_command_line_of_a_runtime_does_not_make_a_container_believed(host: Path) -> None:
     write(host / "bundle" / "config.json", {"linux": {"cgroupsPath": "/web"}})
-    words = ["runc", "-c", "sleep 600; :", "create", "--bundle", f"{host}/bundle", "web"]
-    process = subprocess.Popen(words, executable="/bin/sh")
+    words = ["runc", "-c", "echo; sleep 600; :", "create", "--bundle", f"{host}/bundle", "web"]
+    process = subprocess.Popen(words, executable="/bin/sh", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # /proc shows its command line only some time after exec
     try:
         assert Bundles("").created_by(process.pid, "web") == ("runc", "web")
         assert Bundles("", lambda _: True).created_by(process.pid, "web") is None
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def test_a_container_that_runc_knows_is_found_by_its_state(host: Path) -> None:
