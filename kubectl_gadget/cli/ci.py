@@ -4,7 +4,6 @@ recordings.
 The trap: everything that the user wrote is checked before COMMAND exists and before anything is attached.
 """
 
-import asyncio
 import os
 import shutil
 import sys
@@ -20,7 +19,7 @@ import typer
 
 from kubectl_gadget.ci import readable_reports, report_files
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.cluster import own_namespace
+from kubectl_gadget.cli.cluster import own_namespace, wait_for
 from kubectl_gadget.cli.flags import (
     SHOW,
     WHERE,
@@ -328,7 +327,7 @@ def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run
                 pods, flags, process.pid, any(each.kind == report_files.BASELINE for each in wanted)
             )
             order = replace(order, folder=folder, command=process, linger=linger or 0)
-            report = asyncio.run(CiRun(options, order, sys.stderr).main())
+            report = wait_for(CiRun(options, order, sys.stderr).main())
         finally:
             process.abandon()
     return conclude(report, wanted, subjects, user)
@@ -382,7 +381,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     )
 
     def run(log: TextIO, own: Path, attached: "Started") -> RunReport:
-        return asyncio.run(CiRun(options, replace(order, folder=own, attached=attached), log).main())
+        return wait_for(CiRun(options, replace(order, folder=own, attached=attached), log).main())
 
     background.start(where, run, first)
     sys.stderr.write(f"kubectl gadget: tracing {first.where} until kubectl gadget ci stop; the state is in {where}\n")

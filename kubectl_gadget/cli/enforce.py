@@ -18,7 +18,6 @@ from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, POLICIES, PolicyF
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.run.reactions import NO_REACTION, deleting_pods, isolating_pods
 from kubectl_gadget.run.run_options import GadgetRun
 
 _SECTION = "Network policies"
@@ -116,7 +115,9 @@ def enforce(
         return 1  # not 0, which would say to a script that it was enforced
     if action in _OF_PODS and flags.engine.sort_wait is None:
         flags = replace(flags, engine=replace(flags.engine, sort_wait=_SORT_WAIT_OF_PODS))
-    reaction, objects = NO_REACTION, policies.objects
+    from kubectl_gadget.policies.run.reactions import deleting_pods, isolating_pods
+
+    reaction, objects = None, policies.objects
     if action == _DELETE_POD:
         reaction, objects = deleting_pods(_namespace(flags), say), None
     elif action == _ISOLATE_POD:

@@ -20,7 +20,6 @@ from kubectl_gadget.cli.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions
 from kubectl_gadget.output.registry import STORY
-from kubectl_gadget.policies.run.reactions import NO_REACTION, Reaction
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.similar_names import did_you_mean
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.pod_details import PodDetails
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
+    from kubectl_gadget.policies.run.reactions import Reaction
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
@@ -127,7 +127,7 @@ def show_story(
     story: StoryFlags,
     flags: StoryRunFlags,
     objects: str | None = None,
-    reaction: Reaction = NO_REACTION,
+    reaction: "Reaction | None" = None,
 ) -> int:
     """Prints the story of processes with the events of policies; returns the exit code. `objects` is a file with pods
     and nodes."""
@@ -147,7 +147,7 @@ def show_story(
         story.file_paths,
         bool(story.flows),
         bool(story.installed),
-        reaction.silent,
+        reaction.silent if reaction else None,
         compiled,
     )
     options = run_options(gadgets.runs(), pods, flags)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -433,7 +432,7 @@ def redact(files: Files, output: InfoFormat = None, rules: Rules = None, secret:
 
 def _secret(path: str | None) -> bytes:
     if path is None:
-        return secrets.token_bytes(32)
+        return os.urandom(32)
     try:
         with open(path, "rb") as stream:
             read = stream.read(_MOST_SECRET + 1)

@@ -1,8 +1,8 @@
 """A run of `observe` or `enforce`: the options of its lines, its gadgets, and how their rows become a story.
 
-The command line imports this at each TAB, so what needs numpy is imported in functions. The trap: what closes at the
-end of a process has to be reported before that end when both use the same hook, so the process gadget comes after those
-of files and connections.
+The command line imports this at each TAB, so what needs numpy or asyncio is imported in functions. The trap: what
+closes at the end of a process has to be reported before that end when both use the same hook, so the process gadget
+comes after those of files and connections.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kubectl_gadget import gadgets
-from kubectl_gadget.policies.run.reactions import NO_REACTION, Reaction
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
+    from kubectl_gadget.policies.run.reactions import Reaction
 
 EVENT_TYPES = (
     "exec",
@@ -108,7 +108,8 @@ class StoryRecipe:
     gadgets: StoryGadgets
     choice: "Choice"
     output: "StoryOutput"
-    reaction: Reaction = NO_REACTION
+    reaction: "Reaction | None" = None
+    """what acts on events of policies; None: nothing"""
     labels: "PolicyLabels | None" = None
     """labels of pods; None: no policy selects by labels"""
     details: "PodDetails | None" = None
@@ -125,12 +126,12 @@ class StoryRecipe:
             self._decoders(),
             self.choice,
             needs_columns=needs_columns,
-            on_event=self.reaction.on_event,
+            on_event=self.reaction.on_event if self.reaction else None,
         )
         return replace(
             options,
             gadgets=self.labels.attached_to(options.gadgets) if self.labels else options.gadgets,
-            services=self.reaction.services,
+            services=self.reaction.services if self.reaction else (),
             followers=tuple(self._followers()) if follows else (),
             transform=story,
             doing="tracing processes",

@@ -43,9 +43,6 @@ class Reaction:
     """as in RunOptions"""
 
 
-NO_REACTION = Reaction()
-
-
 def deleting_pods(namespace: str | None, say: Say) -> Reaction:
     """Deletes the pods of `namespace`, or of all namespaces, that do what a policy denies."""
     deleter = PodDeleter(namespace, say)
