@@ -30,7 +30,7 @@ IMPATIENT_AGENT = (
     "sys.exit(__main__.main(sys.argv[1:]))"
 )
 IMPATIENT_CLIENT = (
-    "from kubectl_gadget.run.nodes import node; node.HEARTBEAT_SECONDS = 0.5; node.SILENCE_SECONDS = 2.0;"
+    "from kubectl_gadget.run import node; node.HEARTBEAT_SECONDS = 0.5; node.SILENCE_SECONDS = 2.0;"
     "from kubectl_gadget.cli.main import main; main()"
 )
 PAUSE_US = 3_000
