@@ -94,6 +94,10 @@ static __always_inline void gadget_handle_raw(struct gadget_raw *raw)
 		return;
 	if (bytes > GADGET_PIECE_BYTES)
 		bytes = GADGET_PIECE_BYTES;
+	/* The verifier of Linux 6.1 forgets the limit where the compiler copies the register before the comparison. */
+	asm volatile("" : "+r"(bytes));
+	if (bytes > GADGET_PIECE_BYTES)
+		return;
 	if (bytes && bpf_probe_read_kernel((void *)packet + sizeof(*packet), bytes, (const void *)raw->payload))
 		bytes = 0;
 	packet->unused_16 = packet->unused_32 = 0;
