@@ -233,7 +233,7 @@ def test_names_in_a_recording_never_become_file_names(tmp_path: Path) -> None:
     to_parquet([hostile], tmp_path / "lake", io.StringIO())
     to_files([hostile], "csv", tmp_path / "rows", io.StringIO())
     assert [path.name for path in (tmp_path / "rows").iterdir()] == ["_tmp_x_y_.csv"]
-    assert sorted(path.name for path in (tmp_path / "lake").iterdir()) == ["_tmp_x_y_", "containers"]
+    assert sorted(path.name for path in (tmp_path / "lake").iterdir()) == ["_tmp_x_y_", "containers", "coverage"]
 
 
 def renamed(source: Path, path: Path, word: str) -> Path:

@@ -14,6 +14,7 @@ from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from tests.ci.test_background import DONE, FIRST, finishes, stopped
+from tests.recording.files import TRACED
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def recorded(path: Path, gadgets: Sequence[str], **meta: Any) -> str:
     options = RunOptions(tuple(GadgetRun(load_gadget(name)) for name in gadgets), local=True)
     writer = RecordingWriter(path, meta_of(options) | meta, print)
     writer.step(1, 2, [])
-    writer.close({"seconds": 1.0, "nodes": {}})
+    writer.close({"seconds": 1.0, "nodes": {}}, TRACED)
     return str(path)
 
 

@@ -23,6 +23,7 @@ from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+from tests.recording.files import TRACED
 
 pytestmark = pytest.mark.usefixtures("built_in")
 
@@ -33,7 +34,7 @@ def file(tmp_path: Path, built_in: object) -> str:
     path = tmp_path / "run.kgr"
     writer = RecordingWriter(path, meta_of(RunOptions((GadgetRun(load_gadget("trace_open")),), local=True)), print)
     writer.step(1, 2, [])
-    writer.close({"seconds": 1.0, "nodes": {}})
+    writer.close({"seconds": 1.0, "nodes": {}}, TRACED)
     return str(path)
 
 

@@ -63,7 +63,7 @@ IMPORT_ALL = """
 import importlib, pkgutil, kubectl_gadget
 from kubectl_gadget.errors import UsageError
 for module in pkgutil.walk_packages(kubectl_gadget.__path__, "kubectl_gadget."):
-    if not module.name.endswith(("__main__", "payload.bootstrap", "payload.unpacking")):  # programs
+    if not module.name.endswith(("__main__", "pod.bootstrap", "pod.unpacking")):  # programs
         try:
             importlib.import_module(module.name)
         except UsageError as error:  # it needs an extra

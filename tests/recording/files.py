@@ -7,10 +7,20 @@ from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.run.coverage import Coverage, NodeCoverage
 from kubectl_gadget.wire.frames import FrameType
 
 META = {"version": "1", "command": ["trace", "open"], "gadgets": []}
 SECOND = 1_000_000_000
+
+TRACED = Coverage(
+    began_ns=1,
+    complete_ns=1,
+    ended_ns=1 + SECOND,
+    nodes=(NodeCoverage(name="node-1", attached_ns=1, until_ns=1 + SECOND),),
+    gadgets=("trace_open", "trace_exec"),
+).to_json()
+"""One node, traced for a second."""
 
 
 def frame(text: str, node: str = "n1", type: int = FrameType.EVENTS) -> RecordedFrame:
