@@ -234,7 +234,7 @@ def until_attached(process: subprocess.Popen[bytes]) -> str:
     said = ""
     for line in process.stderr:
         said += line.decode(errors="replace")
-        if line.startswith(b"tracing"):
+        if line.endswith(b" to stop\n"):
             return said
     raise NotMeasurableError(f"the trace did not start: {said or 'it printed nothing'}")
 
@@ -259,7 +259,7 @@ def _until_attached(tracer: Tracer, process: subprocess.Popen[bytes], output: Pa
                 (errors.read_text(errors="replace").strip() or "it printed nothing").splitlines()[-1]
             )
         if tracer.ours:
-            if re.search("^tracing|^recording", errors.read_text(errors="replace"), re.M):
+            if re.search(" to stop$", errors.read_text(errors="replace"), re.M):
                 return
         elif tracer.ready_seconds:
             if time.monotonic() > begun + tracer.ready_seconds:

@@ -58,7 +58,7 @@ def ours(folder: Path, seconds: float) -> dict[str, float]:
         client = subprocess.Popen(command, cwd=folder, env=environment, stdout=rows, stderr=subprocess.PIPE)
         try:
             assert client.stderr is not None
-            while b"tracing" not in (line := client.stderr.readline()):
+            while b"profile cpu on" not in (line := client.stderr.readline()):
                 if not line:
                     raise SystemExit(f"{folder}: profile cpu did not start")
             (agent,) = children_of(client.pid)

@@ -89,7 +89,7 @@ def enforcing(policy: Path, *flags: str) -> Iterator[None]:
     with subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = ""
-        while "Ctrl-C ends" not in (line := process.stderr.readline()):
+        while "press Ctrl-C to stop" not in (line := process.stderr.readline()):
             said += line
             if not line:
                 sys.exit(said)
@@ -134,7 +134,7 @@ async def reacting(
                 sys.executable, *words, stdout=subprocess.DEVNULL, stderr=pipe
             )
             assert client.stderr is not None
-            while b"Ctrl-C ends" not in (line := await client.stderr.readline()):
+            while b"press Ctrl-C to stop" not in (line := await client.stderr.readline()):
                 assert line, "enforce ended"
             words = ["-c", CALLER, str(pod.containers["main"].cgroup), str(folder / "trigger")]
             doer = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=pipe)

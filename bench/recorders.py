@@ -71,7 +71,10 @@ def _of_perf(path: Path, _: str) -> int:
 
 def _ours(name: str, words: tuple[str, ...], filters: tuple[str, ...]) -> Recorder:
     return Recorder(
-        f"kubectl gadget {name} --record", (*GADGET, *words, *_OURS), "Ctrl-C ends", partial(_replayed, filters)
+        f"kubectl gadget {name} --record",
+        (*GADGET, *words, *_OURS),
+        "press Ctrl-C to stop",
+        partial(_replayed, filters),
     )
 
 

@@ -43,7 +43,7 @@ class GadgetRun:
             )
 
     def __enter__(self) -> Self:
-        self.until_said("Ctrl-C ends")
+        self.until_said("press Ctrl-C to stop")
         return self
 
     def __exit__(
@@ -102,7 +102,7 @@ def until_under_way(process: subprocess.Popen[str]) -> None:
     said = []
     for line in process.stderr:
         said.append(line)
-        if "Ctrl-C ends" in line:
+        if "press Ctrl-C to stop" in line:
             break
     assert said, "it ended at once"
-    assert "Ctrl-C ends" in said[-1], "".join(said)
+    assert "press Ctrl-C to stop" in said[-1], "".join(said)

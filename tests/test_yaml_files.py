@@ -21,7 +21,7 @@ LINES = "a: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
         ("a:\n\tb: 1\n", "f:2:1: is not valid YAML: YAML cannot be indented with tabs: use spaces"),
         (
             "a:\n    b: 1\n  c: 2\n",
-            "f:3:3: is not valid YAML: this does not continue what is above: check the",
+            "f:3:3: is not valid YAML: unexpected here: check the",
         ),
         ("a:\n- b: 1\n - c\n", ":3:"),
         ("a:\n  b 1\n  c: 2\n", "f:3:4: is not valid YAML: one `:` too many: look for missing quotes"),

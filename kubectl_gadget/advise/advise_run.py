@@ -25,7 +25,7 @@ from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.policy_events import rfc3339
 
-_MISSING = "some peers are not known by name"
+_MISSING = "the names of some peers are unknown"
 INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 

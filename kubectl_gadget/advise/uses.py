@@ -216,4 +216,4 @@ def start_note(item: ContainerOf, unseen: Container[ContainerOf]) -> tuple[str, 
     """A comment for the advice on a container whose start was never seen; empty otherwise."""
     if item not in unseen:
         return ()
-    return ("  Its start was not seen, so it may fail to start with this: restart it while watching.",)
+    return ("  Its start was not seen, so this may not suffice for it to start: restart it while watching.",)

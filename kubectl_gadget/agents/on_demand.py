@@ -41,7 +41,7 @@ _ANCHOR_SECONDS = 20
 _SIGN_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _FRESH_SECONDS = 1.0
-"""How long it counts what was found ahead."""
+"""Seconds a look-ahead result stays valid."""
 
 
 class _Found(NamedTuple):
@@ -85,7 +85,7 @@ class OnDemandAgents:
         """by namespace"""
         self._ahead: asyncio.Task[None] | None = None
         self._found: tuple[_Found, float] | None = None
-        """what was found ahead, and when (monotonic seconds)"""
+        """the look-ahead result, and its time (monotonic seconds)"""
         self._starting: dict[str, StartingPods] = {}
         """by namespace"""
         self._starts = 0

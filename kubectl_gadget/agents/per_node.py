@@ -174,11 +174,12 @@ class Agents:
             flags.append("--privileged")
         if flags:
             self._is_noted = True
-            text = f"resident agents answer, which {' and '.join(flags)} cannot change"
+            have = "has" if len(flags) == 1 else "have"
+            text = f"using resident agents; {' and '.join(flags)} {have} no effect on them"
             self._note(f"warning: {text} (try: kubectl gadget deploy {flags[0]} …)")
         elif manifests.is_of_another_client(resident):
             self._is_noted = True
-            text = "resident agents are of another version, so this client sends its own to each node"
+            text = "resident agents have another version, so this client sends its own agent to each node"
             self._note(f"note: {text} (try: kubectl gadget deploy)")
 
     async def _find_resident(self, node: str) -> Object | None:

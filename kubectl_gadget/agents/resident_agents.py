@@ -14,6 +14,7 @@ from kubectl_gadget.agents.deployments import take_out_of_force
 from kubectl_gadget.agents.node_status import AgentUse
 from kubectl_gadget.agents.pod_readiness import is_running, recent_warnings, state, trouble
 from kubectl_gadget.agents.shared_namespace import is_ending, make_permanent, until_gone
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.exec import open_exec
@@ -187,7 +188,7 @@ async def _delete_namespace(api: Api, name: str, ended: frozenset[str], say: Say
         if not is_ours(namespace) or pods or others:
             why = f"it holds other pods ({', '.join(pods[:5])})" if pods else "it was not created by kubectl gadget"
             if is_ours(namespace) and others:
-                why = f"{len(others)} runs have begun in it; it goes with the last one"
+                why = f"in use by {count(len(others), 'run')}; the last one deletes it"
                 mark = {"annotations": {manifests.ON_DEMAND_ANNOTATION: "true"}}
                 await api.patch(NAMESPACES, name, {"metadata": mark})
             say(f"namespace/{name} is kept: {why}")
@@ -198,7 +199,7 @@ async def _delete_namespace(api: Api, name: str, ended: frozenset[str], say: Say
             await _until_gone(api, name, say)
             say(f"namespace/{name} deleted")
             return True
-    say(f"namespace/{name} is kept: others change it all the time")
+    say(f"namespace/{name} is kept: other clients keep changing it")
     return removed
 
 
@@ -357,7 +358,7 @@ async def confirm(api: Api, options: AgentOptions, say: Say) -> None:
     """Waits until the API server refuses a command that observers must not run. Raises DeployError."""
     pods = (await api.find(PODS, options.namespace, labels=manifests.RESIDENT_SELECTOR)).items
     if not pods:
-        raise DeployError("no agent runs, so it cannot be seen whether the policy for observers is in force")
+        raise DeployError("no agent is running, so the policy for observers cannot be tested")
     name, in_a_row = pods[0]["metadata"]["name"], 0
     try:
         async with asyncio.timeout(_IN_FORCE_SECONDS):
@@ -381,7 +382,7 @@ async def _refuses(api: Api, namespace: str, pod: str) -> bool:
     except StatusError as error:
         if error.code in (403, 422) and manifests.OBSERVER in str(error):
             return True
-        raise DeployError(f"it cannot be seen whether the policy for observers is in force: {error}") from None
+        raise DeployError(f"cannot tell whether the policy for observers is in force: {error}") from None
     await stream.close()
     return False
 

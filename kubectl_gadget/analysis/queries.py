@@ -179,7 +179,7 @@ def _report_losses(dataset: Path, stderr: TextIO) -> None:
 
 def _losses(loss: dict[str, Any]) -> Iterator[str]:
     # A dataset of an earlier version does not say who was traced from when to when.
-    yield from map(str, loss.get("doubts", ["who was traced from when to when is not known"]))
+    yield from map(str, loss.get("doubts", ["it is unknown who was traced when"]))
     for key, words in (
         ("damaged_segments", "damaged segments"),
         ("dropped_bytes", "bytes that could not be written in time"),

@@ -147,7 +147,7 @@ def parse_baseline(file: str, text: str) -> Baseline:
     for part in whole.parts("containers"):
         unit, found = _unit(part), _coverage(part)
         if unit in coverage:
-            raise WrongYaml(part.place, f"{unit} is here twice: join the two")
+            raise WrongYaml(part.place, f"{unit} appears twice: join the two")
         coverage[unit], units[unit] = found, part.place.line
         for fact_part in part.parts("facts"):
             fact = _with_evidence(_fact(fact_part, unit, found), evidence, found)

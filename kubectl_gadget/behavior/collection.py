@@ -134,7 +134,7 @@ _NOTHING = Sighting("~", {}, frozenset(), count=0)
 _LONGEST = 200
 ALREADY_RUNNING = "it was already running when watching began, so its start was not seen"
 """the reason for a container that is incomplete for no other reason"""
-UNKNOWN_PROGRAM = "the program of some of its events is not known, so they were left out"
+UNKNOWN_PROGRAM = "some of its events were left out, because their program is unknown"
 """another one: the start of a process was lost"""
 _MOST_FACTS = 20_000
 """limit for one container of one pod"""

@@ -76,7 +76,7 @@ def ci_gadgets(further: Iterable[str] = (), facts: bool = False) -> tuple[Gadget
 
 OF_COMMAND = frozenset({"pid", "descendants"})
 """Parameters with which a CI run traces only what COMMAND starts"""
-MISSING = "some workloads and other ends of connections are not known by name"
+MISSING = "the names of some workloads and peers are unknown"
 """what is missing where the cluster's objects may not be listed"""
 
 

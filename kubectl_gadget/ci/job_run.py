@@ -170,7 +170,7 @@ class CiRun:
         command = self._order.command
         if command is not None and command.started and not self._over.is_set():
             self._tracing_ended_at = time.monotonic()
-            self._progress.warn("the tracing has ended before COMMAND")
+            self._progress.warn("the tracing ended before COMMAND")
             await self._over.wait()
 
     async def _conduct(self, surroundings: Surroundings) -> None:

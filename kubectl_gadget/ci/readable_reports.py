@@ -65,7 +65,7 @@ def _markdown(report: RunReport) -> Iterator[str]:
         yield f"{traced}."
     yield ""
     if report.undecided:
-        yield "**What is missing** (so that nothing was found proves nothing):"
+        yield "**What is missing** (so finding nothing proves nothing):"
         yield ""
         yield from (f"- {for_markdown(why, 500)}" for why in report.undecided[:_MOST_FINDINGS])
         yield from _more(len(report.undecided) - _MOST_FINDINGS, "reason")

@@ -173,7 +173,7 @@ def _ask_about_runs(uses: "Sequence[AgentUse]") -> None:
 
 def _mention_scope(scope: ScopeFlags, options: AgentOptions) -> None:
     if scope.namespace:
-        say(f"-n {scope.namespace} changes nothing here: agents live in namespace {options.namespace}")
+        say(f"-n {scope.namespace} has no effect here: agents run in namespace {options.namespace}")
 
 
 # `status`: the agent of each node, and what does not work there
@@ -287,4 +287,4 @@ def _explain(node: "NodeStatus", exist: "Mapping[Owner, bool | None]") -> None:
         say(line)
     if node.hello.policies and node.hello.policies.former:
         names = ", ".join(node.hello.policies.former)
-        say(f"{node.node}: its agent took policies out of force that are not installed any more: {names}")
+        say(f"{node.node}: its agent removed policies that are no longer installed: {names}")

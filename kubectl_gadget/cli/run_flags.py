@@ -113,7 +113,7 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
     """The options that select from recordings, for facts. Raises UsageError for what a recording does not know."""
     if scope.selector is not None or workloads(pods):
         raise UsageError(
-            "a recording has no labels and owners of pods, so pods cannot be selected by them",
+            "recordings have no pod labels or owners, so you cannot select by them",
             "names of pods, -n, -c and --node",
         )
     selection = Selection(

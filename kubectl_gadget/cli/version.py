@@ -26,7 +26,7 @@ Format = Annotated[Text, format_flag(VERSIONS)]
 ClientOnly = Annotated[Switch, flag(SHOW, "--client", "Do not ask the cluster"), TypedOnly.ACTION]
 
 Check = Annotated[
-    Switch, flag(SHOW, "--check", "Ask github.com for the latest release; nothing else ever does"), TypedOnly.ACTION
+    Switch, flag(SHOW, "--check", "Ask github.com for the latest release; no other command does"), TypedOnly.ACTION
 ]
 
 

@@ -52,6 +52,6 @@ def followed(details: PodDetails) -> Follower:
         details.prepare,
         _FIRST_SECONDS,
         _KEEP_SECONDS,
-        missing="some events have no labels and workloads of pods",
+        missing="some events lack labels and workloads of their pods",
         unchanged="labels and workloads of pods are not updated",
     )

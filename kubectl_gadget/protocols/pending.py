@@ -19,7 +19,7 @@ class PendingItems(Generic[T]):
         self._since[thing] = time
 
     def done(self, thing: T) -> None:
-        """The item no longer waits. Does nothing if it did not wait."""
+        """Remove the item, if present."""
         self._since.pop(thing, None)
 
     def expired(self, before: int) -> Iterator[T]:

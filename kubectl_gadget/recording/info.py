@@ -58,7 +58,7 @@ class RecordingInfo:
     def doubts(self) -> tuple[str, ...]:
         """Return what the run may not have seen, as clauses."""
         if self.end.coverage is None:
-            return (f"who was traced from when to when is not known: {self.end.why_none}",)
+            return (f"it is unknown who was traced when: {self.end.why_none}",)
         return texts(doubts(self.end.coverage, self.end.began_ns))
 
     def to_json(self) -> dict[str, Any]:

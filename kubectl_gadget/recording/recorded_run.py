@@ -124,7 +124,7 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
         notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
     if is_recipe and not (recorded.local or recorded.objects):
         notes.append(
-            "it has no services, workloads and labels, which only the API server knows; --objects FILE supplies them"
+            "it has no services, workloads or labels, which only the API server knows; --objects FILE supplies them"
         )
     arrangement = replace(options.arrangement, interval=recorded.interval)
     return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes

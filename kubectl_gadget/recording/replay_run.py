@@ -76,7 +76,7 @@ class Replayed:
     def without_coverage(self) -> list[str]:
         """Return which recordings do not say who was traced when, and why."""
         return [
-            f"{reader.path}: it does not say who was traced from when to when: {end.why_none}"
+            f"{reader.path}: it does not say who was traced when: {end.why_none}"
             for reader, end in zip(self.readers, self.ends, strict=True)
             if end.coverage is None and reader.end is not None  # else it is among the damages
         ]
@@ -163,7 +163,7 @@ async def _serve(
         for service in services:
             await stack.enter_async_context(service(Surroundings(tasks, None)))
         await asyncio.to_thread(pipeline.run)
-        progress.say(f"all of it was replayed; {how_to_end()}")
+        progress.say(f"replay finished; {how_to_end('exit')}")
         await asyncio.to_thread(interrupted.wait)
     if failures:
         raise failures[0]
@@ -297,7 +297,7 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
     if code:
         return code
     if options.strict and reasons:
-        progress.warn("--strict: the recording is not complete")
+        progress.warn(f"--strict: the recording is not complete: {coverage.some(reasons)}")
         return 1
     return 0
 

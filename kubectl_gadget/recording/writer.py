@@ -138,7 +138,7 @@ class RotatedFiles(Output):
         except (OSError, GadgetError) as error:
             if self._warn is not None:
                 why = (error.strerror if isinstance(error, OSError) else None) or error
-                self._warn(f"{path} cannot be removed: {why}. The recording goes on, and such files are kept")
+                self._warn(f"{path} cannot be removed: {why}. The recording continues, and these files are kept")
             self._warn = None  # each of the following ones has the same fault
 
 

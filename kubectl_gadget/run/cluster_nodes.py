@@ -114,7 +114,7 @@ class ClusterNodes:
         now = time.monotonic()
         if self._starting_since is None:
             self._starting_since = now
-            self._progress.say("starting agents on nodes that have none")
+            self._progress.say("starting agents")
         if now - self._starting_since > _LONG_SECONDS:
             self._progress.node(node, message)
         else:

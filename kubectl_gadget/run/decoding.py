@@ -95,7 +95,7 @@ class Decoding:
         """Returns the rows of an EVENTS frame. Raises FrameError."""
         head, data = split_events(payload)
         if head.gadget >= len(self._gadgets):
-            raise FrameError(f"{node.name}: events of a gadget that was not asked for ({head.gadget})")
+            raise FrameError(f"{node.name}: events of a gadget that was not requested ({head.gadget})")
         batch = self._decode(node, self._sent[head.gadget], data)
         for place in batch.gadget.record.fields:
             if place.type == STACK:

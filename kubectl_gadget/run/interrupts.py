@@ -22,9 +22,9 @@ def heeded(*names: str) -> list[signal.Signals]:
     return [number for number in numbers if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN]
 
 
-def how_to_end() -> str:
+def how_to_end(verb: str = "stop") -> str:
     """Returns a clause that tells the user how to end the run."""
-    return "Ctrl-C ends" if heeded("SIGINT") else f"kill {os.getpid()} ends"
+    return f"{'press Ctrl-C' if heeded('SIGINT') else f'run kill {os.getpid()}'} to {verb}"
 
 
 def catch(interrupted: Callable[[int], object], *names: str) -> None:

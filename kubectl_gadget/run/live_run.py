@@ -44,9 +44,9 @@ _LAST_WORK_SECONDS = 4.0
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _NEW_OBJECTS = 2_000
-"""So many are made before garbage is looked for, as is usual since Python 3.13; cli/main.py lets imports make more."""
+"""The threshold of the garbage collector during a run: Python 3.13's default. cli/main.py raises it for imports."""
 _FREEZE_CHANGES = 100
-"""While nodes attach, what there is after so many of their changes is not looked through for garbage again."""
+"""During attachment, gc.freeze() runs after this many changes of nodes, so that later collections skip old objects."""
 _ANSWER_SECONDS = 30.0
 """Time limit for a node's snapshot, unless --timeout is given."""
 _REASON_SECONDS = 5.0
@@ -219,7 +219,7 @@ class LiveRun:
             if isinstance(result, BaseException):
                 raise result
         for name, size in backlog.left_out.items():
-            what = f"{size / 1e6:,.1f} MB that it sent were not read: they came faster than they could be shown"
+            what = f"{size / 1e6:,.1f} MB from it were not read: they arrived faster than they could be shown"
             self._states[name].error = self._states[name].error or AgentError(what, "--filter, or fewer pods")
         return showing.result()
 
@@ -288,7 +288,7 @@ class LiveRun:
 
     def _show(self) -> None:
         if self._recorder is not None:
-            self._recorder.keep("asked for by a key or signal")
+            self._recorder.keep("requested by a key or signal")
         for session in self._sessions.values():
             self._tasks.start(session.show(), "show what was recorded")
 
@@ -382,13 +382,13 @@ class LiveRun:
                 state.late_by = seconds
         self._gave_up_waiting = True
         if any(state.attached for state in self._states.values()):
-            self._progress.warn(f"not waiting any longer for {self._waited_for()}")
+            self._progress.warn(f"no longer waiting for {self._waited_for()}")
             self._check()
             return
         # Whoever starts the agents gives up soon after, and knows why they do not start.
         await asyncio.sleep(_REASON_SECONDS)
         if not any(state.attached for state in self._states.values()):
-            self._stop("no agent has started in time")
+            self._stop("no agent started in time")
 
     def _waited_for(self) -> str:
         """Return which nodes are neither attached nor failed, and what they do."""
@@ -416,8 +416,8 @@ class LiveRun:
             self._attached.set()
             attached = sum(state.attached for state in states)
             if not self._once:
-                does = "shows what is recorded" if self._captures else "writes what is kept"
-                keys = f"s or kill -USR1 {os.getpid()} {does}, " if self._has_keys else ""
+                does = "show what is recorded" if self._captures else "write what is kept"
+                keys = f"press s or run kill -USR1 {os.getpid()} to {does}, " if self._has_keys else ""
                 where = self._nodes.where(attached, len(states))
                 if missing := [state.name for state in states if not state.attached]:
                     where += f" (not on {coverage.listed(missing)})"
@@ -500,7 +500,7 @@ class LiveRun:
         if self._options.on_signal is not None and self._options.on_signal(number):
             return
         if self._interrupts.take(number):
-            self._progress.warn("stopped at once; agents that were started end by themselves and remove their programs")
+            self._progress.warn("stopped immediately; started agents exit by themselves and remove their programs")
             os._exit(128 + number)
         self._stop("signal")
 
@@ -563,7 +563,7 @@ def run_to_end(
 
     run, code, early = read_turns.run(main())
     if not run.coverage.traced:
-        error = GadgetError("nothing was traced, so nothing can be said", "wait until it says that it is tracing")
+        error = GadgetError("nothing was traced, so there is no result", "wait for 'press Ctrl-C to stop'")
         error.exit_code = code or 1
         raise error
     return run, 0 if code == 128 + signal.SIGINT else code, early

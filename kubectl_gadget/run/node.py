@@ -188,8 +188,8 @@ class NodeSession:
     """Runs the session of one node until it is stopped, over as many connections as needed.
 
     A node whose first connection fails is given up, unless it is `late`: it joined when others were already running.
-    `is_asked`: its stream, the only one, was already sent the request. `in_force`: the run does not only watch, so it
-    is said from when on it does on this node.
+    `is_asked`: the request was already sent. `in_force`: the run also enforces, so it reports when this starts on this
+    node.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class NodeSession:
         except asyncio.CancelledError:
             if self.state.attached:
                 self.state.attached = False
-                self.state.error = AgentError("its agent had not ended when the run did")
+                self.state.error = AgentError("its agent was still running when the run ended")
                 self._begin_gap()
             raise
         finally:
@@ -542,7 +542,7 @@ class NodeSession:
         for gadget in self._request.gadgets:
             if gadget.kind not in hello.kinds:
                 what = f"its agent (version {hello.agent or 'unknown'}) is too old for {gadget.name}"
-                raise AgentError(what, "kubectl gadget deploy, which brings the agents up to date")
+                raise AgentError(what, "kubectl gadget deploy, which updates the agents")
 
     def _start(self, started: Started) -> None:
         is_first = not self._coverage.attached_ns

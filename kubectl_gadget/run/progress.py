@@ -40,7 +40,7 @@ class Progress:
             return
         self._notes[node] += 1
         if self._notes[node] > _MOST_NOTES:
-            message = f"it reports more than {_MOST_NOTES} things; the rest is left out"
+            message = f"it reports more than {_MOST_NOTES} messages; the rest are left out"
         if message not in self._noted or self._notes[node] == _MOST_NOTES + 1:
             self._noted.add(message)
             self.node(node, message)

@@ -39,7 +39,7 @@ def enforces(options: RunOptions) -> bool:
 
 
 def doing(options: RunOptions) -> str:
-    """Returns a phrase like "tracing trace open", for the line that says that everything has started."""
+    """Returns a phrase like "trace open", for the line that says that everything has started."""
     gadgets = options.gadgets
     if options.doing is not None:
         enforces = any(hook.enforces for run in gadgets if run.policies for hook in run.policies.hooks)
@@ -48,7 +48,7 @@ def doing(options: RunOptions) -> str:
         dry = any(run.parameters.get("dry-run") for run in gadgets)
         return f"{'trying (dry run)' if dry else 'enforcing'} network policies"
     names = ", ".join(" ".join(run.gadget.command) for run in gadgets)
-    return f"{'recording for' if gadgets[0].gadget.kind == 'recorder' else 'tracing'} {names}"
+    return f"recording for {names}" if gadgets[0].gadget.kind == "recorder" else names
 
 
 def _counts(*states: NodeState) -> Iterator[GadgetStats]:
@@ -128,7 +128,7 @@ def none_ran(covered: Coverage) -> AgentError:
 def why_nothing(selection: Selection) -> str:
     """Explains an empty result without a cluster, where nothing else reports that a selected object is missing."""
     if selection.namespace or selection.pods or selection.containers:
-        return "none of this machine's containers was selected (try: kubectl gadget snapshot process -A --local)"
+        return "no container on this machine matches (try: kubectl gadget snapshot process -A --local)"
     return "this machine has no containers (try: --host, for its own processes)"
 
 

@@ -40,7 +40,7 @@ class Watching:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         first = self._process.stderr.readline()
-        assert first.startswith("tracing"), first + self._process.stderr.read()
+        assert "press Ctrl-C to stop" in first, first + self._process.stderr.read()
 
     def advice(self) -> str:
         self._process.send_signal(2)

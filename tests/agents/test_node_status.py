@@ -179,7 +179,7 @@ async def test_undeploy_does_not_end_a_run_that_begins_after_the_question(
             cluster.store.add("jobs", NAMESPACE, late)
 
     await undeploy(api, agent_options, say)
-    assert said[-1] == f"namespace/{NAMESPACE} is kept: 1 runs have begun in it; it goes with the last one"
+    assert said[-1] == f"namespace/{NAMESPACE} is kept: in use by 1 run; the last one deletes it"
     assert ("jobs", NAMESPACE, "run-late") in cluster.store.objects
     assert manifests.is_on_demand(cluster.store.objects["namespaces", "", NAMESPACE])
     assert not [key for key in cluster.store.objects if key[0] == "daemonsets"]

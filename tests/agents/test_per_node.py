@@ -78,7 +78,7 @@ async def test_flags_that_cannot_change_resident_agents_are_reported_once(
             await stream.close()
         await agents.close()
     (note,) = notes
-    assert "--image and --privileged cannot change (try: kubectl gadget deploy --image" in note
+    assert "--image and --privileged have no effect on them (try: kubectl gadget deploy --image" in note
 
 
 async def test_the_resident_agents_are_listed_once_for_all_nodes(

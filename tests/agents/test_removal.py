@@ -1,4 +1,4 @@
-"""The namespace of agents on demand goes with the last run that uses it, and with nothing else."""
+"""The namespace of agents on demand is deleted with the last run that uses it, and by nothing else."""
 
 import asyncio
 from typing import Any

@@ -90,7 +90,7 @@ def test_an_existing_baseline_is_not_replaced(old: str, capsys: pytest.CaptureFi
     [
         (["diff", "OLD"], "two baselines or recordings are needed"),
         (["diff", "OLD", "OLD", "--timeout", "1s"], "--timeout has no effect here"),
-        (["diff", "OLD", "OLD", "-l", "a=b"], "a recording has no labels and owners of pods"),
+        (["diff", "OLD", "OLD", "-l", "a=b"], "recordings have no pod labels or owners"),
         (["diff", "--live", "a=b"], "two label selectors are needed"),
         (["diff", "--live", "a=b", "a=c", "--local"], "--live needs a cluster"),
         (["show"], "name one baseline or recording"),

@@ -248,7 +248,7 @@ def test_deploy_hands_its_flags_on_and_shows_progress(
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.splitlines()[:2] == [
-        "-n x changes nothing here: agents live in namespace kubectl-gadget",
+        "-n x has no effect here: agents run in namespace kubectl-gadget",
         "agents running: 1/1 nodes",
     ]
 

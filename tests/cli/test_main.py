@@ -111,7 +111,7 @@ def test_what_cannot_be_written_is_an_error_with_its_reason(words: str, redirect
 def test_a_run_with_closed_output_begins_nothing(words: str) -> None:
     code, _, said = in_shell(words, ">&-")
     assert (code, said.splitlines()[0]) == (1, "error: the output cannot be written: standard output is closed")
-    assert "tracing" not in said
+    assert "to stop" not in said
 
 
 @pytest.mark.usefixtures("catalogue_built")

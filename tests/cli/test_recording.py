@@ -76,7 +76,7 @@ def test_advice_from_a_recording_needs_no_cluster_and_refuses_workloads(
     advisor: str, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["advise", advisor, "deploy/web", "--from", file]) == 2
-    assert "a recording has no labels and owners of pods, so pods cannot be selected by them" in capsys.readouterr().err
+    assert "recordings have no pod labels or owners, so you cannot select by them" in capsys.readouterr().err
     assert main.run(["advise", advisor, "web", "--node", "a", "--from", file]) == 1
     assert "no container was watched" in capsys.readouterr().err
 
@@ -172,7 +172,7 @@ def test_a_page_of_recorded_flows_stays_until_it_is_interrupted(tmp_path: Path) 
     with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as page:
         assert page.stderr is not None
         said = ""
-        while "Ctrl-C ends" not in said:
+        while "press Ctrl-C to" not in said:
             line = page.stderr.readline()
             assert line, said
             said += line

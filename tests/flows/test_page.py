@@ -219,7 +219,7 @@ def test_all_can_be_done_with_the_keyboard(url: str, tab: Page) -> None:
     tab.wait("document.getElementById('state')?.textContent.startsWith('2 places')")
     tab.press("/")
     tab.script("document.execCommand('insertText', false, 'no such pod')")
-    tab.wait("document.getElementById('empty').textContent.startsWith('Nothing fits')")
+    tab.wait("document.getElementById('empty').textContent.startsWith('No flow matches')")
     tab.press("Escape")
     tab.wait("document.getElementById('empty').textContent === '' && !document.querySelector('.place.off')")
     tab.script("document.querySelector('.place').focus()")

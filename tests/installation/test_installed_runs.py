@@ -43,7 +43,7 @@ def until_under_way(run: "subprocess.Popen[str]") -> None:
     said = []
     for line in run.stderr:
         said.append(line)
-        if "ends" in line:
+        if "press Ctrl-C to stop" in line:
             return
     raise AssertionError("".join(said))
 

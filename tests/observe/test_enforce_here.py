@@ -105,7 +105,7 @@ def start(folder: Path, policy: str, *flags: str) -> Enforcing:
     said = ""
     while line := process.stderr.readline():
         said += line
-        if "Ctrl-C ends" in line:
+        if "press Ctrl-C to stop" in line:
             return Enforcing(process, said, out)
     process.communicate(timeout=SECONDS)
     if "cannot attach to" in said:

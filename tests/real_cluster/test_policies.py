@@ -180,7 +180,7 @@ def test_a_deployment_after_a_deleted_namespace_says_what_it_took_out_of_force(n
         return gadget("status").stderr
 
     for node in where.values():
-        line = f"{node}: its agent took policies out of force that are not installed any more: forbidden"
+        line = f"{node}: its agent removed policies that are no longer installed: forbidden"
         until(lambda line=line: line in said())  # type: ignore[misc]
 
 

@@ -64,7 +64,7 @@ def use(number: int, nodes: list[str], agents: str, until_time: float, folder: P
             seen.own.append(time.monotonic() - began)
             # Some end before their agents have started.
             if chance.random() < 0.8:
-                run.until_said("Ctrl-C ends")
+                run.until_said("press Ctrl-C to stop")
                 seen.attached.append(time.monotonic() - began)
                 time.sleep(chance.uniform(0, 15))
             kind = chance.choice([signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -70,7 +70,7 @@ def test_a_recording_without_coverage_is_read_and_says_so(
 
     assert end_of(path).why_none == why
     run(["recording", "info", str(path)])
-    assert f"missing  who was traced from when to when is not known: {why}" in capsys.readouterr().out
+    assert f"missing  it is unknown who was traced when: {why}" in capsys.readouterr().out
 
 
 def test_info_names_a_node_that_was_never_traced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_without_the_right_to_remove_files_all_are_kept(tmp_path: Path, monkeypa
     assert read(*files) == made
     (warning,) = warned
     assert "a-000001.kgr cannot be removed" in warning
-    assert "403 Forbidden (AccessDenied). The recording goes on" in warning
+    assert "403 Forbidden (AccessDenied). The recording continues" in warning
 
 
 def test_files_change_with_time(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_closed_terminal_ends_the_run(tmp_path: Path) -> None:
         os.chdir(PROJECT)
         os.execv(GADGET[0], [*GADGET, "trace", "open", "--host", "--local"])
     shown = b""
-    while b"tracing" not in shown:
+    while b"trace open on" not in shown:
         shown += os.read(terminal, 4096)
     agent = child_of(pid)
     held = held_by(agent)
@@ -59,7 +59,7 @@ def test_in_the_background_a_hangup_and_ctrl_c_change_nothing_and_sigterm_ends_t
     started = ("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *GADGET, *TRACE, "--path", file, "--local")
     out, err = tmp_path / "out", tmp_path / "err"
     with out.open("wb") as rows, err.open("wb") as said, subprocess.Popen(started, stdout=rows, stderr=said) as run:
-        until(lambda: f"; kill {run.pid} ends" in err.read_text(), "the start")
+        until(lambda: f"; run kill {run.pid} to stop" in err.read_text(), "the start")
         for number in (signal.SIGHUP, signal.SIGINT):
             run.send_signal(number)
         _open(file)

@@ -94,4 +94,4 @@ async def test_sigterm_ends_a_run_even_if_it_was_ignored(ignored: signal.Signals
 
 @pytest.mark.parametrize("ignored", ["SIGINT"], indirect=True)
 def test_where_ctrl_c_does_nothing_another_way_is_named(ignored: signal.Signals) -> None:
-    assert how_to_end() == f"kill {os.getpid()} ends"
+    assert how_to_end() == f"run kill {os.getpid()} to stop"

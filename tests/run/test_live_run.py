@@ -69,7 +69,7 @@ class Said(Progress):
         self.attached = threading.Event()
 
     def say(self, message: str) -> None:
-        if message.startswith("tracing"):
+        if message.startswith("trace open on"):
             self.attached.set()
 
 

@@ -50,4 +50,4 @@ def test_a_node_that_reports_without_end_is_cut_short_and_others_are_heard() -> 
     progress.note("n2", "a word")
     lines = stream.getvalue().splitlines()
     assert len(lines) == 102
-    assert lines[-2:] == ["n1: it reports more than 100 things; the rest is left out", "n2: a word"]
+    assert lines[-2:] == ["n1: it reports more than 100 messages; the rest are left out", "n2: a word"]

@@ -191,7 +191,7 @@ def _error(part: Part, kind: ActionKind, hook_kind: str, notes: list[Note]) -> i
     if len([key for key in special if key != "argRegs"]) > 1:
         part.fail(special[-1], "only one of argNewSymbol, argNewAddr and argNewOffset can be given")
     if any(key in part for key in _NEW_FUNCTION) and "argError" in part:
-        notes.append(Note(part.at("argError"), "does nothing: what the other function returns is returned"))
+        notes.append(Note(part.at("argError"), "has no effect: the other function's return value is used"))
     if "argError" not in part:
         if kind == "Override" and hook_kind == "uprobe" and not special:
             notes.append(Note(part.place, "argError is not given, so the call seems to succeed, with 0"))

@@ -117,7 +117,7 @@ def test_policies_made_of_a_recording_block_nothing_of_it_and_new_flows_in_a_sec
     ("text", "message"),
     [
         ("a: [", "file:2:1: is not valid YAML: a value is missing"),
-        ("a:\n  b: 1\n c: 2\n", "file:3:2: is not valid YAML: this does not continue what is above"),
+        ("a:\n  b: 1\n c: 2\n", "file:3:2: is not valid YAML: unexpected here: check the indentation"),
         ("", "contains no NetworkPolicy"),
         ("- 1", "is not a Kubernetes object"),
         ("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy}", "expected networking.k8s.io/v1 NetworkPolicy"),
