@@ -1,1 +1,1 @@
-"""What workloads do, as facts; baselines of them; and what is new in one compared with another (docs/behavior.md)."""
+"""Behavior of workloads: facts, baselines of them, and comparisons (docs/behavior.md)."""

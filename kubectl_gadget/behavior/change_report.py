@@ -121,7 +121,7 @@ def _cells(change: Change) -> tuple[str, ...]:
 
 
 def _level(change: Change) -> str:
-    """How serious the change is; empty for a fact that is gone."""
+    """The level of the change; empty for a fact that is gone."""
     return "" if change.kind is ChangeKind.GONE else change.risk.level
 
 

@@ -20,7 +20,7 @@ from kubectl_gadget.kube.inventory import Inventory
 
 @dataclass
 class Sighting:
-    """One fact's counts, which change with each row. `plus` merges those of the same fact in other pods."""
+    """One fact's counts, which change with each row. `plus` adds the counts of the same fact in other pods."""
 
     first: str
     """RFC 3339, always with as many digits, so that texts are in order of time"""
@@ -174,7 +174,7 @@ class _Container:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """What is known about a run when it is over."""
+    """The result of a run."""
 
     inventory: Inventory
     watched: Sequence[Watched]

@@ -1,4 +1,4 @@
-"""What is new, gone or more frequent in one behavior compared with another, the most serious first.
+"""Compares two behaviors: finds facts that are new, gone or more frequent, the most serious first.
 
 The trap: absent facts prove nothing where something was not watched. So "gone" is said only where both sides were
 watched completely, and "new" has a doubt where the old side was not; `doubts` says what makes a whole comparison
@@ -15,8 +15,8 @@ from kubectl_gadget.behavior.risk import Risk, encodable, programs, risk_of, ris
 from kubectl_gadget.counts import some
 
 # Patterns: how a general fact covers a special one. `read /usr/lib/python3/*` covers every file below that directory.
-# `diff` and `check` both use it. The trap: only opens have patterns. A program is known by its whole path, so that no
-# pattern hides a new one in /tmp; but what started it is not known if it ran before.
+# `diff` and `check` both use it. Only opens have patterns. A program is known by its whole path, so that no pattern
+# hides a new one in /tmp; but what started it is not known if it ran before.
 
 ANYTHING = "/*"
 """The end of a pattern: everything below this directory."""
@@ -104,7 +104,7 @@ _NEARLY = 5
 
 
 class ChangeKind(StrEnum):
-    """What happened to a fact."""
+    """The ways in which a fact can change."""
 
     NEW = "new"
     COUNT = "count"
@@ -134,7 +134,7 @@ class Change:
 
     @property
     def techniques(self) -> tuple[str, ...]:
-        """Of MITRE ATT&CK; none for what is gone."""
+        """The techniques of MITRE ATT&CK; none for a fact that is gone."""
         return () if self.kind is ChangeKind.GONE else self.risk.techniques
 
     @property
@@ -144,7 +144,8 @@ class Change:
 
 
 def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> tuple[Change, ...]:
-    """The changes from old to new. `count_factor`: also facts that are so many times more or less frequent per pod."""
+    """Return the changes from old to new. `count_factor`: also facts that are more, or less, frequent per pod by this
+    factor."""
     known, after = KnownFacts(old.facts), KnownFacts(new.facts)
     ran_before, counts = programs(old.facts), {fact: fact for fact in old.facts}
     found = list[Change]()
@@ -186,7 +187,7 @@ def _count(before: Fact, after: Fact, old: Behavior, new: Behavior, factor: floa
 
 
 def doubts(old: Behavior, new: Behavior) -> tuple[str, ...]:
-    """Why changes may have been missed; none: the comparison is conclusive."""
+    """Return why changes may have been missed; none: the comparison is conclusive."""
     units: dict[str, list[str]] = {}
     for unit, now in sorted(new.coverage.items(), key=lambda item: str(item[0])):
         before = old.coverage.get(unit)

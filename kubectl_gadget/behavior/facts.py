@@ -17,7 +17,7 @@ from kubectl_gadget.kube.inventory import Workload
 
 
 class FactKind(StrEnum):
-    """What a fact is about, in the order in which they are listed."""
+    """The kinds of facts, in the order in which they are listed."""
 
     PROGRAM = "program"
     CONNECT = "connect"
@@ -45,7 +45,7 @@ _SAYS = MappingProxyType(
     }
 )
 RUNTIME = "(runtime)"
-"""stands for the container runtime, also as what starts a container's first program or that of kubectl exec"""
+"""the container runtime, also where it starts a container's first program or the program of kubectl exec"""
 ALREADY_RUNNING = "(already running)"
 """stands for the unknown starter of a program that ran when watching began"""
 READ, WRITE, DENIED, MISSING = "read", "write", "denied", "missing"
@@ -136,7 +136,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a container was watched."""
+    """The time and the kinds for which a container was watched."""
 
     pods: int = 1
     runs: int = 1

@@ -88,7 +88,7 @@ class Rules:
 
 
 def read_rules(path: Path | None = None) -> Rules:
-    """The rules of the program, with those of a file before them. Raises UsageError."""
+    """Return the rules of the program, with a file's rules before them. Raises UsageError."""
     own = _parsed("generalization_rules.yaml", default_text(), Rules())
     return own if path is None else read_yaml(path, lambda text: _parsed(str(path), text, own))
 
@@ -183,8 +183,8 @@ def _first(rules: Sequence[GeneralizationRule], text: str) -> str:
 
 # The other end of a connection, named so that it is the same in the next run. In this order: localhost, a service or a
 # workload of the cluster, a node, a name that DNS gave to this pod for the address, a DNS server of a private network,
-# a network. The trap: a name that DNS gave says where the program wanted to go, and no address of the internet stays
-# the same; so an address without a name is only "internet".
+# a network. A name that DNS gave says where the program wanted to go, and no address of the internet stays the same; so
+# an address without a name is only "internet".
 
 _DNS = 53
 _PRIVATE = tuple(
@@ -245,7 +245,7 @@ class Destinations:
 
 
 def _named(name: str) -> tuple[str, bool]:
-    """A DNS name; that of a service is written as the service itself."""
+    """Return a DNS name; a service's name becomes the service."""
     parts = name.removesuffix(".svc").split(".")
     if name.endswith(".svc") and len(parts) < _SERVICE_PARTS:
         return f"service {parts[-1]}/{parts[0]}" if len(parts) > 1 else f"service {name}", True

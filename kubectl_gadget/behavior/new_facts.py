@@ -4,8 +4,8 @@ Repeated rows are dropped as early as possible: an open that the same process di
 same result, never becomes a dictionary. The trap: what a process does belongs to its program, so its known opens are
 forgotten when it executes another one, or when its number belongs to another process.
 
-The rows are those of a gadget whose record exists only here (new_facts.yaml), so filters, conditions and all formats
-work on them. Their times are wall times already, so the clock's offset is 0.
+The rows belong to a gadget whose record exists only here (new_facts.yaml), so filters, conditions and all formats work
+on them. Their times are wall times already, so the clock's offset is 0.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,7 +154,7 @@ class NewFacts:
         return [next(left) if is_wanted else None for is_wanted in wanted.tolist()]
 
     def _unknown_opens(self, batch: Batch) -> npt.NDArray[np.bool_]:
-        """Which opens are not repeated ones of the same process."""
+        """Return a mask of the opens that the same process has not made before."""
         if self._opens_known > _MOST_KNOWN:
             self._opens.clear()
             self._opens_known = 0

@@ -1,8 +1,9 @@
-"""Which program each process runs, from the rows of trace process, and which program it was started by.
+"""Finds the program that each process runs, and the program that started it, in the rows of trace process.
 
 The trap: a process that comes into the container from outside is the container runtime only until its first exec, and
-only if it is named like one; a program of the image that is named runc is a program like any other. And what a process
-was started by is only known if that was seen: its parent may be another one by now, or run another program.
+only if it is named like one; a program of the image that is named runc is a program like any other. And the program
+that started a process is known only if the start was seen: by now, its parent may be another process, or run another
+program.
 
 Rows of other gadgets may come before the row that tells what their process runs (gadgets are attached one after the
 other) or after the row of its next exec, so a row is joined by its time, and by `exec_id` where it has one.
@@ -37,7 +38,7 @@ class StartedProgram(NamedTuple):
 
 @dataclass
 class Process:
-    """What a process runs, from one exec to the next."""
+    """The program of a process, from one exec to the next."""
 
     place: PodContainer
     program: str

@@ -1,6 +1,6 @@
 """Decides how serious a change is, by the rules of risks.yaml. The first rule that fits counts.
 
-The trap: the order is that of the file, so a general rule hides all special ones after it.
+The file's order decides, so a general rule hides all special ones after it.
 """
 
 import re
@@ -29,7 +29,7 @@ _RISK = (
 )
 _RISKS = SchemaField("", "object", fields=(SchemaField("risks", "list of object", required=True, fields=_RISK),))
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
-"""what stands for such a byte in a text (PEP 383)"""
+"""the surrogate that stands for an undecodable byte in a text (PEP 383)"""
 
 
 def encodable(text: str) -> str:
@@ -73,7 +73,7 @@ class Risk:
         )
 
     def fits_value(self, kind: FactKind, value: str) -> bool:
-        """True if the rule may be about a fact with this value, as far as its program does not matter."""
+        """True if the rule may be about a fact with this value, whatever its program."""
         return kind in self.kinds and (self.value is None or self.value.search(encodable(value)) is not None)
 
 

@@ -1,10 +1,11 @@
-"""Which fact a row of a gadget is: the kind, the program, and the value as far as one row says it.
+"""Makes facts of the rows of gadgets: the kind, the program, and the value, if one row has it.
 
-Rows are dictionaries as in JSON output, in order of time, with their gadget as `event`. What needs more than the row,
-the name of another end and whether a name is an attempt, is left to the caller, who knows the cluster.
+Rows are dictionaries as in JSON output, in order of time, with their gadget as `event`. The caller, who knows the
+cluster, adds what needs more than the row: the name of a peer, and whether a DNS name is only an attempt of the
+resolver.
 
-A fact needs the program of its process. Gadgets are attached one after the other, so rows may come seconds before those
-that name their process; they wait for these. The traps: the container runtime works in a container before its first
+A fact needs the program of its process. Gadgets are attached one after the other, so rows may come seconds before the
+rows that name their process, and wait for them. The traps: the container runtime works in a container before its first
 program does, and none of that is a fact. And rows from before the run began are needed to know the processes, but say
 nothing about the run itself.
 """
@@ -57,14 +58,14 @@ COLUMNS = (
     *("syscall", "namespaces", "request"),
     *("old_uid", "new_uid", "old_euid", "new_euid", "old_egid", "new_egid", "old_capabilities", "new_capabilities"),
 )
-"""What a row must have, of the columns of its gadget."""
+"""The columns that are read from each gadget."""
 _MOST_WAITING = 10_000
 """rows of one container that wait for their process"""
 SANDBOX = "POD"
 _CLUSTER = ".cluster.local"
 _MOST_NAMES = 20_000
 _MOST_DOMAINS = 6
-"""of a search list, as resolvers that know only so many have it; with more, nothing is a search list"""
+"""of a search list, the limit of old resolvers; with more, nothing is a search list"""
 _DNS = 53
 _ACCESS, _CHANGES = 3, 0x40 | 0x200 | 0x400000
 _ENOENT, _REFUSED = 2, (1, 13, 30)
@@ -82,7 +83,7 @@ class OtherEnd(NamedTuple):
 
 @dataclass
 class SeenNames:
-    """What one container of one pod asked DNS, and its own addresses."""
+    """The names that one container of one pod asked DNS for, and its own addresses."""
 
     of_addresses: dict[str, str] = field(default_factory=dict)
     """what DNS last called them"""
@@ -92,7 +93,7 @@ class SeenNames:
     """the first labels of names that exist"""
     addresses: set[str] = field(default_factory=set)
     domains: set[str] = field(default_factory=set)
-    """domains of the search list without the cluster's, as far as names that do not exist reveal them"""
+    """domains of the search list without the cluster's; names that do not exist reveal them"""
 
     def is_attempt(self, name: str) -> bool:
         """True if a name that does not exist is another name with a domain of the search list (resolv.conf(5)). Only
@@ -179,7 +180,7 @@ class RowFacts:
                 take(place, row)
 
     def unjoined(self) -> set[PodContainer]:
-        """Return the containers that did something during the run of which the program is not known."""
+        """Return the containers that did something during the run by an unknown program."""
         return self._unjoined | {item.place for several in self._waiting.values() for item in several}
 
     def _begin(self, began: str) -> None:
@@ -354,7 +355,7 @@ def _network_of(place: PodContainer) -> tuple[str, ...]:
 
 
 def _privilege_text(row: Row) -> str:
-    """What changed, in words; empty: nothing did."""
+    """Return the changes in words; empty: there are none."""
     said = []
     for what, before, after in (("user", "old_euid", "new_euid"), ("group", "old_egid", "new_egid")):
         if row[before] != row[after]:

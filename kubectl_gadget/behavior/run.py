@@ -1,7 +1,7 @@
 """Facts of a live run, and facts of recordings; and the gadgets that give them.
 
 The trap: whatever is missing in a run makes every container of it incomplete, because a lost event does not say whose
-it was. That is kept with the facts, so that no comparison takes what was missed for what did not happen.
+it was. This is kept with the facts, so that no comparison takes a missed event for one that did not happen.
 """
 
 import io
@@ -88,7 +88,7 @@ HOST = "(host)"
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose rows become facts, if not only those of named containers."""
+    """The rows that become facts, besides those of named containers."""
 
     of_command: bool = False
     """the rows are of a process and its descendants"""
@@ -118,7 +118,7 @@ class Subject:
 
 
 class Beginning:
-    """When a live run began: each selected node is attached, or has failed."""
+    """The beginning of a live run: each selected node is attached, or has failed."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -262,7 +262,7 @@ def _is_restricted(options: RunOptions) -> bool:
 
 
 class Gaps(NamedTuple):
-    """What a run did not see of its containers. The texts have no numbers that differ from run to run."""
+    """Reasons why a run did not see all of its containers. The texts have no numbers that differ from run to run."""
 
     incomplete: tuple[str, ...] = ()
     """why each container of the run is incomplete"""
@@ -271,7 +271,7 @@ class Gaps(NamedTuple):
 
 
 def gaps_of(covered: Coverage, lost: int, since_ns: int, further: bool) -> Gaps:
-    """Return what a run did not see since then, of which `lost` events. `further`: there is more than that.
+    """Return what a run did not see since `since_ns`, with `lost` events. `further`: there is more.
 
     A node that joined later is no reason: its containers are known to have run before they were watched."""
     incomplete, missing = dict[str, None](), dict[str, None]()
