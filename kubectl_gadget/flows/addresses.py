@@ -1,4 +1,4 @@
-"""Who owns an address: the cluster's pods, services and nodes, addresses of traced containers, and DNS answers.
+"""Finds the owner of an address among the cluster's pods, services and nodes, traced containers, and DNS answers.
 
 The trap: addresses are reused. What a traced container uses takes precedence over the cluster's view, which may be
 late; and pods on the host's network have the node's address, so that address belongs to the node.
@@ -52,7 +52,7 @@ class AddressBook:
         """the `cluster` for which `_found` was filled"""
 
     def facts(self, namespace: str, pod: str) -> PodFacts:
-        """What is known about a traced pod. Equal pods are one object, since objects are compared faster."""
+        """Return what is known about a traced pod. Equal pods are one object, since comparing objects is faster."""
         found = self.cluster.by_name.get((namespace, pod))
         if found is None:
             found = self._unknown.get((namespace, pod))
@@ -75,7 +75,7 @@ class AddressBook:
             self._seen.popitem(last=False)
 
     def is_own(self, ip: str) -> bool:
-        """Whether pods or nodes have this address themselves, so that no service can have it."""
+        """True if pods or nodes have this address themselves, so that no service can have it."""
         return ip in self._seen or ip in self.cluster.pods
 
     def resolved(self, asker: str, ip: str, name: str) -> None:
@@ -112,7 +112,7 @@ class AddressBook:
 
 @lru_cache(65536)
 def is_shared(ip: str) -> bool:
-    """Whether many hosts or pods have this address at the same time."""
+    """True if many hosts or pods have this address at the same time."""
     if not ip:
         return True
     first, dot, _ = ip.partition(".")

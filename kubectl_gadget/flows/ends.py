@@ -1,7 +1,7 @@
-"""Reads rows of trace tcp, trace udp and trace icmp column by column: what one end of a flow saw.
+"""Reads rows of trace tcp, trace udp and trace icmp column by column. Each row is the view of one end of a flow.
 
 There may be a hundred thousand rows per second, so a row is a plain tuple, and its owner is computed once for all rows
-of a process. The trap: an unknown number is -1 here, since comparing with None costs more.
+of a process. An unknown number is -1 here, since comparing with None costs more.
 """
 
 import struct
@@ -42,7 +42,7 @@ AddressPort = tuple[str, int]
 
 
 class FlowEnd(NamedTuple):
-    """What one end saw. -1: unknown."""
+    """One end's view of a flow. -1: unknown."""
 
     event: str
     """tcp, udp, icmp"""
@@ -96,7 +96,7 @@ class EndReader:
         self._cluster = book.cluster
         self._addresses: Memo[bytes, str] = Memo(self._read_address)
         self._shared: set[str] = set()
-        """those of the addresses that many hosts or pods have"""
+        """the addresses that many hosts or pods have"""
         self._places: dict[tuple[str, Container], int] = {}
         self._place_list: list[tuple[str, Container]] = []
         self._known = Memo(self._read_who)

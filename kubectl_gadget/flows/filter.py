@@ -1,7 +1,7 @@
 """Selects the flow events to show: by either end, by ports, verdict, DNS and HTTP fields, or with a CEL expression.
 
-All conditions have to hold; several values of one condition are alternatives. The trap: `from` and `to` are the flow's
-client and server, whichever of them sent the packet in question.
+All conditions have to hold; several values of one condition are alternatives. `from` and `to` are the flow's client and
+server, whichever of them sent the packet in question.
 """
 
 import fnmatch

@@ -1,8 +1,8 @@
 """Flows and their events. Plain data.
 
 A flow is what a client and a server exchange: one TCP connection, or the UDP packets between two addresses and ports.
-Numbers are seen from the client: `sent` is what went to the server. The trap: a flow may be seen from both ends, on two
-nodes; it is still one flow.
+Numbers are seen from the client: `sent` is what went to the server. A flow may be seen from both ends, on two nodes; it
+is still one flow.
 """
 
 import ipaddress
@@ -31,7 +31,7 @@ _bytes_text = lru_cache(4096)(bytes_text)
 
 @lru_cache(65536)
 def is_loopback(ip: str) -> bool:
-    """Whether packets to this address never leave the network namespace."""
+    """True if packets to this address never leave the network namespace."""
     return ipaddress.ip_address(ip).is_loopback
 
 
@@ -42,7 +42,7 @@ def address_name(ip: str) -> str:
 
 @dataclass(frozen=True)
 class PodFacts:
-    """What the cluster knows about a pod."""
+    """The cluster's data about a pod."""
 
     namespace: str
     name: str
@@ -76,7 +76,7 @@ class Who:
     """another process that sends over the socket, which it inherited or received"""
     user_comm: str = ""
     socket: str = ""
-    """packet or xdp, if the process sends with headers of its own, by such a socket; else empty"""
+    """packet or xdp if the process sends packets with its own headers by a socket of this kind; else empty"""
     address: str = ""
     """the text to show when an end is known by its address alone"""
     scope: str = ""
@@ -142,7 +142,7 @@ UNKNOWN_OWNER = Who()
 
 @dataclass(slots=True)
 class Party:
-    """One end of a flow, as far as it is known."""
+    """One end of a flow."""
 
     ip: str
     port: int
@@ -163,7 +163,7 @@ class Party:
 
 @dataclass(slots=True)
 class Flow:
-    """One flow; `client` is the end that began it, as far as that is known (`oriented`)."""
+    """One flow; `client` is the end that began it, if that is known (`oriented`)."""
 
     protocol: str
     client: Party
@@ -218,7 +218,7 @@ class Flow:
 
     @property
     def is_internal(self) -> bool:
-        """Whether it stays within one pod or one host."""
+        """True if it stays within one pod or one host."""
         client, server = self.client, self.backend or self.server
         if client.ip == server.ip or is_loopback(client.ip):
             return True
@@ -246,7 +246,7 @@ POLICY_DENIED = "POLICY_DENIED"
 
 
 class Denial(NamedTuple):
-    """What made `enforce --network-policy` reject a packet or a call."""
+    """The policies and the rule by which `enforce --network-policy` rejected a packet or a call."""
 
     policies: tuple[str, ...]
     """names; the policies are in the namespace of the pod that they apply to"""

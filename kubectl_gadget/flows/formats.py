@@ -1,4 +1,4 @@
-"""How each format of registry.FLOWS shows flows.
+"""Shows flows in each format of registry.FLOWS.
 
 Formats that any gadget has are the engine's, with the members of rows.py; tables have cells of their own, which say
 more about an end than one member does. Maps are drawn at the end, even when Ctrl-C ends the run, or in between.

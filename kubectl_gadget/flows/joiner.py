@@ -1,7 +1,7 @@
 """Joins the network gadgets' rows, ordered by time over all nodes, to flows and their events.
 
-A row is what one end saw. The rows of both ends meet in one flow by its addresses and ports. If a service's address
-lies between the ends, they meet by the client's address and port alone (ServiceClients); if the client's address was
+A row is one end's view. The rows of both ends meet in one flow by its addresses and ports. If a service's address lies
+between the ends, they meet by the client's address and port alone (ServiceClients); if the client's address was
 translated, by the sequence number of the SYN (TranslatedClients). The trap: rows of the two ends arrive in any order,
 so the first one makes the event, and the other one only adds what it knows.
 """
@@ -42,21 +42,21 @@ COLUMNS = (
     *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
     *("status", "grpc_status", "grpc_status_raw", "reset", "policy", "rule", "policy_direction", "location"),
 )
-"""The columns that are read from all gadgets except those of EndReader: each column costs time for every row."""
+"""The columns that are read from all gadgets but EndReader's: each column costs time for every row."""
 
 MOST_FLOWS = 200_000
 """Beyond this number, the oldest flows are forgotten."""
 MOST_ENDED = 50_000
-"""Of ended flows, which are kept for what the other end, or a drop, may still report about them."""
+"""Of ended flows, which are kept because the other end, or a drop, may still report something about them."""
 _TIDYING = frozenset({"QUEUE_PURGE", "SKB_CONSUMED"})
 """Reasons that mean that a socket is closed, and not that something went wrong."""
 _NO_REASON = ("NOT_SPECIFIED", "")
-"""What the kernel says of most packets before Linux 6.5, and of all before 5.17."""
+"""The reason of most drops before Linux 6.5, and of all before 5.17."""
 _LAST_PACKETS = frozenset({"ACK", "FIN"})
 """The flags of the last packet of a handshake or of a connection."""
 _DROPPING = ("nf_", "ip_", "ip6_", "ipv6_", "neigh_", "dev_", "__dev_")
-"""How the names of kernel functions begin that free a packet only to drop it. TCP's own also free those last packets,
-and before Linux 5.13 the place is unknown."""
+"""Prefixes of kernel functions that free a packet only to drop it. TCP's functions also free those last packets, and
+before Linux 5.13 the place is unknown."""
 _NO_LISTENER = "NO_SOCKET"
 _REFUSED_CALL = "EPERM"
 """The reason for what a network policy rejected before there was a packet."""
@@ -82,8 +82,8 @@ _FRESH = frozenset({"syn", "accept"})
 
 
 class FlowTable:
-    """Takes rows and returns events: those of GADGETS as FlowEnd, others in the form of -o json plus `event`. Addresses
-    are looked up in `book`."""
+    """Takes rows and returns events. Rows of GADGETS are FlowEnd, others have the form of -o json plus `event`.
+    Addresses are looked up in `book`."""
 
     def __init__(
         self, book: AddressBook, has_dns: bool = True, most: int = MOST_FLOWS, most_ended: int = MOST_ENDED
@@ -458,7 +458,7 @@ class FlowTable:
 
     @staticmethod
     def _speaks(flow: Flow, side: str) -> bool:
-        """Whether this side's reports become events: the client's when both sides are seen."""
+        """True if this side's reports become events: the client's when both sides are seen."""
         return side == "client" or not flow.by_client
 
     @staticmethod
@@ -476,8 +476,8 @@ class FlowTable:
 
 
 def _is_over(flow: Flow, side: str, row: FlowEnd) -> bool:
-    """Whether a row that begins a flow belongs to a new one, since this one has ended. Rows of the other end may arrive
-    late, but with correct times; and a connection may have waited for a while before it was accepted."""
+    """True if a row that begins a flow belongs to a new flow, since this one has ended. Rows of the other end may
+    arrive late, but with correct times; and a connection may wait before it is accepted."""
     if row.operation == "accept":
         # When it ended in the meantime, its waiting time is unknown.
         return row.duration >= 0 and row.time_ns - row.duration > flow.ended_ns
@@ -574,7 +574,7 @@ class ServiceClients:
         return found[0]
 
     def _leads(self, flow: Flow, server: tuple[str, int], side: str) -> bool:
-        """Whether the cluster says that the address the client called leads to the server."""
+        """True if the cluster says that the address the client called leads to the server."""
         seen = (flow.server.ip, flow.server.port)
         service, backend = (seen, server) if side == "server" else (server, seen)
         return service in self._book.cluster.services_of_backend.get(backend[0], ())
@@ -601,7 +601,7 @@ _MOST_SYNS = 65536
 
 
 class TranslatedClients:
-    """Flows of which only the client's end has been seen, by the sequence number of their SYN."""
+    """Flows with only the client's end seen so far, by the sequence number of their SYN."""
 
     def __init__(self) -> None:
         self._flows: OrderedDict[int, Flow] = OrderedDict()

@@ -1,6 +1,6 @@
 """The service map: who talks to whom, summed by workload, service or address; as text, DOT and Mermaid.
 
-The trap: names are hostile text, and DOT and Mermaid each have their own quoting.
+Note: names are hostile text, and DOT and Mermaid each have their own quoting.
 """
 
 from collections import OrderedDict
@@ -95,7 +95,7 @@ _WORLD = "World"
 
 @dataclass(slots=True)
 class _Shown:
-    """What the map has counted for a flow, and where; valid as long as the flow's ends are these."""
+    """The counts of a flow in the map, and their place; valid while the flow has these ends."""
 
     edge: Edge
     port: PortCounts

@@ -65,11 +65,11 @@ class LivePage:
 
     @property
     def places(self) -> int:
-        """How many places it keeps processes of."""
+        """The number of places that it keeps processes of."""
         return len(self._processes.keys() | self._trees.keys())
 
     def add_rows(self, rows: Rows) -> None:
-        """Takes rows of gadgets; those of trace process show which process started which."""
+        """Takes rows of gadgets; rows of trace process show which process started which."""
         with self._lock:
             self.processes.take(rows)
 

@@ -16,8 +16,7 @@ DENIED_BY = ("policies", "direction", "rule")
 
 
 def record(event: FlowEvent) -> dict[str, Any]:
-    """One event in the form of -o json. Numbers are totals since the flow began, as far as they are known at that
-    time."""
+    """Return an event in the form of -o json. Numbers are totals since the flow began, known at that time."""
     flow = event.flow
     found = {
         "timestamp": event.timestamp,

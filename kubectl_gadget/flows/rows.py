@@ -101,7 +101,7 @@ def _end(name: str, end: End) -> Member:
 
 
 class _Ends(Objects):
-    """Ends of flows, of which most readers need either objects or JSON."""
+    """Ends of flows. A reader needs them either as objects or as JSON."""
 
     def __init__(self, parties: list[Party | None]) -> None:
         super().__init__([])

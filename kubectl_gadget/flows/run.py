@@ -1,7 +1,7 @@
 """The gadgets of `flows`, with their parameters.
 
-The trap: rows of packets that netfilter drops need their call stacks, which show the hook; rows of TCP and UDP need
-periodic reports, or a long flow would be seen only at its beginning and its end.
+Rows of packets that netfilter drops need their call stacks, which show the hook; rows of TCP and UDP need periodic
+reports, or a long flow would be seen only at its beginning and its end.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _HEADERS = 96
 
 @dataclass(frozen=True)
 class FlowGadgets:
-    """What is traced besides connections."""
+    """The gadgets besides connections."""
 
     drops: bool = True
     dns: bool = True
