@@ -38,8 +38,8 @@ pq: Any = require("pyarrow.parquet", "Parquet")
 
 # Rows as columns of Arrow, with the names and types of JSON: times in ns, names coded by dictionaries. Texts are copied
 # from the frames' bytes in C++, and what must be spelt in Python (paths, addresses) is spelt once for each different
-# value. The trap: the schema must not depend on the rows, so it is made from a batch without rows, and every column is
-# converted to it.
+# value. The schema must not depend on the rows, so it is made from a batch without rows, and every column is converted
+# to it.
 
 NAMES = pa.dictionary(pa.int32(), pa.string())
 TIME = pa.timestamp("ns", tz="UTC")
@@ -191,14 +191,14 @@ _ROWS_AT_ONCE = 128 << 10
 _BYTES_AT_ONCE = 64 << 20
 _DAY_NS = 86_400_000_000_000
 _MOST_DAYS = 1000
-"""Of one run. Times in a hostile recording may be of any day; the rows of further days go into the last one's files."""
+"""Of one run. A hostile recording may have times of any day; rows of further days go into the last day's files."""
 _MOST_OPEN = 64
 _OWNED = ("namespace", "pod", "container", "kind", "image", "container_id", "pod_uid", "runtime")
 
 
 @dataclass(frozen=True)
 class RunName:
-    """Distinguishes the files of this recording from those of others in the dataset."""
+    """The name that tells this recording's files from others in the dataset."""
 
     run: str
     """the same for all files of one run"""
@@ -279,7 +279,7 @@ class ParquetSink(WholeSink):
         """files that already have their final names; removed if the conversion is interrupted"""
         self._parts: dict[tuple[str, int], int] = {}
         self._containers: dict[str, set[Container]] = {}
-        # Arrow compresses without holding the interpreter, so this thread decodes the next rows meanwhile.
+        # Arrow compresses without holding the interpreter, so this thread can decode the next rows.
         self._writer = ThreadPoolExecutor(1, "parquet")
         self._writing: Future[None] | None = None
         found = next(iter(root.glob(f"*/date=*/run={name.run}/{name.first}-*.parquet")), None)

@@ -24,7 +24,7 @@ _TITLES = ("path", "operation", "name", "signal", "syscall")
 _ARROW_NS = 1
 """Arrows lead from slice to slice, so the marks at their ends have this duration."""
 _BEFORE_NS = 30 * 24 * 3600 * 1_000_000_000
-"""How long before the first event a slice may begin. The sum of µs with three decimals still fits into a float."""
+"""A slice may begin this long before the first event. The sum of µs with three decimals still fits into a float."""
 _MOST_OPEN = 1 << 16
 _MOST_PROCESSES = 1 << 20
 
@@ -113,7 +113,7 @@ def _process_name(record: dict[str, Any], pid: int) -> str:
 
 
 def _arrow(record: dict[str, Any]) -> tuple[str, str] | None:
-    """Which end of an arrow a row is, and the connection, by both ends' addresses."""
+    """Return the end of an arrow that a row is, and the connection, by both ends' addresses."""
     if record[EVENT] != "tcp" or record.get("operation") not in ("connect", "accept") or record.get("errno"):
         return None
     local, remote = (f"{record[end]}:{record[f'{end}_port']}" for end in ("local", "remote"))

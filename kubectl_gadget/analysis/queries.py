@@ -50,7 +50,7 @@ class QueryResult:
         self.names = _different(reader.schema.names)
 
     def rows(self) -> Iterator[list[tuple[Any, ...]]]:
-        """Yields the rows in pieces; values are those of JSON. Raises GadgetError."""
+        """Yields the rows in pieces, with values as in JSON. Raises GadgetError."""
         while (batch := _next(self._reader)) is not None:
             if len(batch):
                 yield list(zip(*(_values(column) for column in batch.columns), strict=True))
@@ -253,7 +253,7 @@ def plain(value: Any) -> Any:
 
 
 def _shortened(error: Exception) -> str:
-    """What DuckDB says, without the lines that show the place in a whole page of SQL."""
+    """Return DuckDB's message, without the lines that show the place in a whole page of SQL."""
     return "\n".join(line for line in str(error).splitlines() if line.strip())[:1000]
 
 

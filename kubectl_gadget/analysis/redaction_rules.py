@@ -1,7 +1,7 @@
 """The rules of a redaction, and how they change a text, an address or a name.
 
-The same value becomes the same word everywhere, so that what belongs together can still be seen. The trap: a value
-occurs in several spellings (an address as 16 bytes and as a text, a pod's name within a path), and all must go.
+The same value becomes the same word everywhere, so that related rows can still be recognized. The trap: a value occurs
+in several spellings (an address as 16 bytes and as a text, a pod's name within a path), and all must go.
 """
 
 import hashlib

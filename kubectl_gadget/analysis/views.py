@@ -1,6 +1,6 @@
 """The tables of a dataset, and the views over it that queries use: one for each gadget, and those derived from several.
 
-The trap: a dataset has only the tables of what was recorded, so a derived view uses what is there, or does not exist.
+A dataset has only the tables of recorded gadgets, so a derived view uses the tables that exist, or is left out.
 """
 
 import glob
