@@ -26,7 +26,7 @@ class KubeOptions:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which containers are traced."""
+    """The selection of containers to trace."""
 
     namespace: str | None = None
     """None: the context's namespace (cluster), or any (local)"""
@@ -65,7 +65,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class AgentOptions:
-    """How agents are started in a cluster."""
+    """Options for starting agents in a cluster."""
 
     image: str | None = None
     image_mirror: str | None = None

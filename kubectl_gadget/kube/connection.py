@@ -30,9 +30,9 @@ CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
 _PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 PARALLEL = 32
-"""Requests that may run at once."""
+"""Requests that may run in parallel."""
 _IDENTITY_SECONDS = 1.0
-"""How long headers with credentials may be used again: a thousand streams are opened one after the other."""
+"""Seconds for which headers with credentials are used again: a thousand streams are opened one after the other."""
 
 Query = tuple[tuple[str, str], ...]
 
@@ -48,7 +48,7 @@ class ApiRoute:
 
     @property
     def may_block(self) -> bool:
-        """Whether asking for headers may take long, because credentials may have to be renewed."""
+        """True if asking for headers may take long, because credentials may have to be renewed."""
         return credentials.may_block(self.client.configuration)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLSocket:
-        """As wrap_bio."""
+        """Like wrap_bio()."""
         session = session or self._session_of(server_hostname)
         return super().wrap_socket(
             sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, server_hostname, session
@@ -198,7 +198,7 @@ class Connection:
         return self._route
 
     def renew(self, refused: ApiRoute) -> bool:
-        """After a 401: returns whether there are new credentials, which are used from now on. Raises ClusterError."""
+        """After a 401: get new credentials. True if there are any; later requests use them. Raises ClusterError."""
         with self._lock:
             if self._route is not refused:
                 return True  # another request was also refused, and came here first

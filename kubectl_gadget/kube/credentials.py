@@ -58,7 +58,7 @@ def identity(configuration: "Configuration") -> tuple[str | None, str | None]:
 
 
 def may_block(configuration: "Configuration") -> bool:
-    """Whether `authorization` may have to renew credentials."""
+    """True if `authorization` may have to renew credentials."""
     return configuration.refresh_api_key_hook is not None
 
 
@@ -113,10 +113,10 @@ def _logged_errors() -> Iterator[list[str]]:
         logging.getLogger().removeHandler(listener)
 
 
-# The library, without the packages that only other parts of it need. They take 140 of 240 ms of CPU at the start
-# of each run: streams, watches and controllers, pydantic for a class of which no object is made, dateutil to read
-# answers, OAuth, which only the kubeconfig's `auth-provider` needs, and multiprocessing, for a pool that is never
-# used. These stand-ins know what version 37 imports. If another version needs more, it is imported as a whole.
+# The library, without the packages that only other parts of it need. They take 140 of 240 ms of CPU at the start of
+# each run: streams, watches and controllers, pydantic for a class without objects, dateutil to read answers, OAuth,
+# which only the kubeconfig's `auth-provider` needs, and multiprocessing, for a pool that is never used. These stand-ins
+# know what version 37 imports. If another version needs more, it is imported as a whole.
 
 
 _PACKAGES = "kubernetes", "kubernetes.config", "kubernetes.utils"
@@ -124,7 +124,7 @@ _PACKAGES = "kubernetes", "kubernetes.config", "kubernetes.utils"
 
 
 class _Base:
-    """For classes of data, of which no objects are made."""
+    """The base of data classes that have no objects."""
 
 
 class _Late:

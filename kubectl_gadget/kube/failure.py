@@ -81,7 +81,7 @@ def from_status(
 
 
 def is_denied_by_policy(message: str) -> bool:
-    """Whether an admission webhook or a ValidatingAdmissionPolicy denied the request, in whatever words of its own."""
+    """True if an admission webhook or a ValidatingAdmissionPolicy denied the request, in whatever words of its own."""
     return re.search(r"\bdenied (?:the )?request\b", message) is not None
 
 

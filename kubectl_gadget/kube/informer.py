@@ -1,9 +1,9 @@
 """The cluster objects that a run needs: one list and one watch of each resource, for any number of subscribers.
 
 All of it runs in the run's event loop, with the run's connection and credentials. Refusals of the API server are
-handled only here: where access to all namespaces is forbidden, the run's own is watched, and what is missing is
-reported once. The trap: a cluster may have 100,000 pods. So raw objects are kept only where a follower needs them, and
-a subscriber of one namespace that waits too long for the list of all namespaces gets a list of its own.
+handled only here: where access to all namespaces is forbidden, it watches the run's own, and reports once what is
+missing. A cluster may have 100,000 pods. So raw objects are kept only where a follower needs them, and a subscriber of
+one namespace that waits too long for the list of all namespaces gets a list of its own.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Objects = Mapping[Resource, list[Object]]
 _SETTLE_SECONDS = 0.1
 """Changes and errors within this time are passed on together."""
 _WIDE_SECONDS = 5.0
-"""How long a subscriber of one namespace waits for the list of all namespaces."""
+"""Seconds for which a subscriber of one namespace waits for the list of all namespaces."""
 
 
 @dataclass(eq=False)
@@ -138,7 +138,7 @@ class Informer:
             )
 
     def _divide(self, watch: "_Watch") -> None:
-        """When the list of all namespaces takes long, subscribers of one namespace get a list of their own."""
+        """Give subscribers of one namespace a list of their own, because the list of all namespaces takes long."""
         if not watch.listed and not watch.over:
             self._start_own(watch)
 
@@ -196,7 +196,7 @@ class Informer:
 
 
 def _is_narrow(one: Subscription, scope: WatchScope) -> bool:
-    """Whether it needs less than the watch delivers."""
+    """True if it needs less than the watch delivers."""
     return scope.namespace is None and scope.resource.namespaced and one.namespace is not None
 
 
@@ -234,7 +234,7 @@ class _Watch:
 
 
 class _Store:
-    """What is kept of all objects of one resource, for followers. Deleted ones come first: an address's present owner
+    """The data of all objects of one resource, for followers. Deleted ones come first: an address's present owner
     wins."""
 
     def __init__(self, kind: str) -> None:

@@ -56,7 +56,7 @@ class _Known(NamedTuple):
     hash: str
 
     def is_found_by_name(self, uid: str) -> bool:
-        """Whether the pod is a static pod, or comes from a file of objects, where its name takes the place of a UID."""
+        """True if the pod is a static pod, or comes from a file of objects, where its name takes the place of a UID."""
         return bool(self.hash) or uid == self.name
 
 
@@ -177,7 +177,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Mount:
-    """Where a container mounts a volume."""
+    """The place where a container mounts a volume."""
 
     container: str
     path: str

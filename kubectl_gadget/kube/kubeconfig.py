@@ -49,7 +49,7 @@ class Cluster:
 
 
 def has_kubeconfig(options: KubeOptions) -> bool:
-    """Whether a cluster was specified, or can be found. Reads no file."""
+    """True if a cluster was specified, or can be found. Reads no file."""
     return bool(options.kubeconfig or options.server) or bool(_existing_files()) or _in_cluster()
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 _BESIDE_OTHERS, _ALONE = 16, 256
-"""How many streams with events are read in one turn, if anything else is ready, and otherwise."""
+"""Streams with events that one turn reads: if anything else is ready, and otherwise."""
 Result = TypeVar("Result")
 
 

@@ -127,12 +127,12 @@ class Api:
         return True
 
     async def missing(self, wanted: Sequence[Access]) -> list[Access]:
-        """Returns those of `wanted` that the API server would refuse us."""
+        """Return the members of `wanted` that the API server would refuse."""
         allowed = await asyncio.gather(*(self._is_allowed(access) for access in wanted))
         return [access for access, yes in zip(wanted, allowed, strict=True) if not yes]
 
     async def has_all_rights(self) -> bool:
-        """Whether everything is allowed, as for cluster administrators; one question instead of many."""
+        """True if everything is allowed, like for cluster administrators; one question instead of many."""
         return await self._is_allowed(Access("*", "*.*"))
 
     async def user(self) -> str:

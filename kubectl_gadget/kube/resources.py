@@ -1,6 +1,6 @@
 """The kinds of objects requested from the API server, and their URL paths.
 
-The trap: a namespaced resource without a namespace means all namespaces, which only list and watch allow.
+Note: a namespaced resource without a namespace means all namespaces, which only list and watch allow.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """All objects of the cluster that existed at any time during a run or a recording, including deleted ones.
 
-The trap: a cluster may have ten thousand pods and changes all the time, so of each object only what an Inventory has is
-kept, and only objects that have changed are read again.
+A cluster may have ten thousand pods and changes all the time, so of each object only what an Inventory has is kept, and
+only objects that have changed are read again.
 """
 
 from collections.abc import Callable, Mapping, Sequence

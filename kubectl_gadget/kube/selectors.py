@@ -37,7 +37,7 @@ class Requirement:
     values: tuple[str, ...] = ()
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels meets the condition."""
+        """True if an object with these labels meets the condition."""
         value = labels.get(self.key)
         match self.operator:
             case "In":
@@ -57,7 +57,7 @@ class LabelSelector:
     requirements: tuple[Requirement, ...]
 
     def accepts(self, labels: Mapping[str, str]) -> bool:
-        """Whether an object with these labels is selected."""
+        """True if an object with these labels is selected."""
         return all(requirement.accepts(labels) for requirement in self.requirements)
 
 
@@ -80,7 +80,7 @@ def parse(text: str) -> LabelSelector:
 
 
 def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a validated LabelSelector of the API selects an object; an empty one selects all."""
+    """True if a validated LabelSelector of the API selects an object; an empty one selects all."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}
     return wanted.items() <= labels.items() and all(
@@ -111,7 +111,7 @@ _WRITTEN_BY_SERVER = (
 
 
 def metadata_field(description: str = "", name: str = "", namespace: str = "") -> SchemaField:
-    """`metadata` of a policy: its description, and those of its name and of its namespace."""
+    """Return the field `metadata` of a policy, with descriptions of it, its name and its namespace."""
     fields = (
         SchemaField("name", "text", name, required=True),
         SchemaField("namespace", "text", namespace),

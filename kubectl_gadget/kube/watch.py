@@ -44,7 +44,7 @@ Change = Synced | Changed
 
 @dataclass(frozen=True)
 class WatchScope:
-    """What is watched."""
+    """The objects to watch."""
 
     resource: Resource
     namespace: str | None = None

@@ -2,8 +2,8 @@
 
 The trap: the API server answers a websocket without an Origin header with 403 (it means a missing header, not a missing
 right). And a keepalive that requires pongs would end a stream whose reader is slow, since pongs wait behind the data.
-So pings are sent, but only the operating system and the session's own heartbeats decide that a peer is gone. A session
-sends those more often, and needs no pings, each of which takes a task of the connection.
+So pings are sent, but only the operating system and the session's own heartbeats decide that a peer is gone. A
+session's heartbeats come more often, so it needs no pings, which each take a task of the connection.
 """
 
 import asyncio
@@ -30,7 +30,8 @@ _DEAD_SECONDS = 30
 Made = TypeVar("Made", bound=ClientConnection)
 
 asyncio.sslproto.SSLProtocol.max_size = 32 << 10
-"""Of a connection's buffer for reading, which is filled with zeros at once: 256 KiB, so 1.3 GB for 5,000 nodes."""
+"""The size of a connection's buffer for reading. asyncio's own 256 KiB are filled with zeros, so 5,000 nodes take 1.3
+GB."""
 _shared_buffer = memoryview(bytearray(asyncio.sslproto.SSLProtocol.max_size))
 
 
@@ -154,9 +155,9 @@ async def close_quietly(websocket: ClientConnection) -> None:
         websocket.transport.abort()
 
 
-# A websocket that passes each binary message on as soon as the library has parsed it, without a task or queue of
-# its own: queue and wake-up take some 25 µs for a message, of which a client of thousands of nodes gets ten
-# thousand a second; parsing takes 3 µs.
+# A websocket that passes each binary message on as soon as the library has parsed it, without a task or queue of its
+# own: queue and wake-up take some 25 µs for a message, parsing 3 µs, and a client of thousands of nodes gets ten
+# thousand messages a second.
 
 
 class MessageConnection(ClientConnection):
