@@ -64,7 +64,7 @@ class StepMark(NamedTuple):
 Content = (
     Events | Hello | Started | ContainerChanges | StackNames | Stats | RoundTrip | Gap | Selected | Detached | StepMark
 )
-"""What a node has sent, and what the client itself adds about it. The latter cannot come from the wire."""
+"""Data that a node has sent, and data that the client itself adds about it, which cannot come from the wire."""
 
 
 class Item(NamedTuple):
@@ -114,7 +114,7 @@ class Backlog:
         self.add(item)
 
     def has_room(self, size: int) -> bool:
-        """Whether an item of this size may be added now."""
+        """True if an item of this size may be added now."""
         return not self._bytes or self._bytes + size <= self._limit
 
     def add(self, item: Item) -> None:
@@ -129,7 +129,7 @@ class Backlog:
         """Returns everything queued, about 4 MiB at most; [] after `timeout` seconds; None at the end. For one
         thread."""
         # A read costs as much for one frame as for a hundred, and each one delays the loop that receives them. The loop
-        # gets half of the interpreter, or it would never open the streams of a thousand nodes of which some send.
+        # gets half of the interpreter, or it would never open the streams of a thousand nodes while some of them send.
         pause = self._next_look - time.monotonic()
         if self._worked_from is not None:
             pause = max(pause, min(max(time.thread_time() - self._worked_from, _LEAST_PAUSE), _MOST_PAUSE))
@@ -154,9 +154,9 @@ class Backlog:
         return None if ended else taken
 
     def end_within(self, seconds: float) -> None:
-        """Limit the thread's work to this much CPU time from now on, so that a run ends whatever nodes send. After half
-        of it, nodes that have more than their share of the queue are discarded: they cost the others nothing. After all
-        of it, everything is. Time in which the reader of the output keeps the thread waiting does not count."""
+        """Limit the thread's further work to this much CPU time, so that a run ends whatever nodes send. After half of
+        it, nodes that have more than their share of the queue are discarded: they cost the others nothing. After all of
+        it, everything is discarded. Time in which the reader of the output keeps the thread waiting does not count."""
         with self._condition:
             if self._end_work is None:
                 self._end_work, self._fair_work = seconds, seconds / 2
@@ -214,7 +214,7 @@ class Backlog:
 
 
 _MOST_JOINED = 8 << 10
-"""Bytes of a frame that is decoded together with those of other nodes."""
+"""The most bytes of a frame that is decoded together with other nodes' frames."""
 
 
 def coalesced(items: Iterable[Item]) -> Iterator[Item]:
@@ -288,7 +288,7 @@ _MOST_NS = 500_000_000
 
 
 class Step(NamedTuple):
-    """What the pipeline processes at a time."""
+    """The items that the pipeline processes at a time."""
 
     items: Sequence[Item]
     now_ns: int
@@ -309,8 +309,8 @@ class RunningTime:
     """A clock that stops while this process does not run: stopped (Ctrl-Z), asleep, or blocked in a write. Call it for
     nanoseconds; only differences between them are meaningful.
 
-    Rows wait a bounded time for those of other nodes. After a pause that time would be over for all of them at once,
-    before anything that came meanwhile was read. So between two distant calls this clock advances only a little.
+    Rows wait a bounded time for other nodes' rows. After a pause this time would be over for all of them, before
+    anything that came during the pause was read. So between two distant calls this clock advances only a little.
     """
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:

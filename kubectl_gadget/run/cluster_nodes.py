@@ -67,7 +67,7 @@ class ClusterNodes:
             self._early[node] = asyncio.create_task(session, name=f"early session of {node}")
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """Whether the label selector selects this pod."""
+        """True if the label selector selects this pod."""
         return None if self._targets is None else self._targets.wants(pod_uid, pod_name)
 
     def where(self, attached: int, known: int) -> str:
@@ -104,7 +104,7 @@ class ClusterNodes:
 
     async def _open(self, node: str) -> NodeStream:
         assert self._agents is not None
-        # Shielded, and kept until it is taken: whoever is cancelled meanwhile leaves it to `close`.
+        # Shielded, and kept until it is taken: if this task is cancelled, `close` finds it.
         stream = await asyncio.shield(early) if (early := self._early.get(node)) is not None else None
         self._early.pop(node, None)
         return await self._agents.open(node) if stream is None else stream

@@ -40,15 +40,15 @@ class Verdict:
 
     @property
     def is_final(self) -> bool:
-        """Whether no more rows are to be shown."""
+        """True if no more rows are to be shown."""
         most = self._conditions.max_events
         return self.failed_on or (most is not None and self.shown.total() >= most)
 
     def outcome(self, doubts: Sequence[str] = ()) -> tuple[str, int]:
-        """Return what became of --fail-on and --expect, as a message and an exit code; "" and 0: all is well.
+        """Return the outcome of --fail-on and --expect, as a message and an exit code; "" and 0: all is well.
 
-        `doubts`: why the run may not have seen everything (run/coverage.py). A row that matched is certain; after
-        that the absence of one proves nothing, and the exit code is that of an inconclusive result."""
+        `doubts`: why the run may not have seen everything (run/coverage.py). A match is certain; with doubts, the
+        absence of a match proves nothing, and the exit code says inconclusive."""
         fail_on, expect = self._conditions.fail_on, self._conditions.expect
         if self.failed_on and fail_on is not None:
             return f"--fail-on: the last row matches {fail_on.text}", EXPECTATION_FAILED
@@ -67,7 +67,7 @@ class Verdict:
         return "", 0
 
     def cut(self, rows: Rows) -> Rows:
-        """Returns those of the rows that are to be shown."""
+        """Return the rows to show."""
         conditions = self._conditions
         if conditions.max_events is not None:
             rows = rows.head(conditions.max_events - self.shown.total())

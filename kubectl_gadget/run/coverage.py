@@ -1,4 +1,4 @@
-"""Who was traced, from when, to when: the one record of it, what it leaves in doubt, and the sentences about it.
+"""Records who was traced, from when, to when; finds what this leaves in doubt; and makes the sentences about it.
 
 The engine makes a `Coverage` when a run ends (`LiveRun.coverage`), and all that is said about the run rests on it: its
 summary, `--strict`, `--expect` and `--fail-on`, the verdicts of `ci`, and what `advise` and `behavior` call complete.
@@ -31,7 +31,7 @@ EXPECTATION_FAILED, INCONCLUSIVE = 4, 5
 
 
 class Cause(StrEnum):
-    """Why a node was not traced, or no longer."""
+    """Reasons why a node was not traced, or no longer."""
 
     STARTING = "starting"
     """the run ended while its agent was starting, or was attaching its programs"""
@@ -187,7 +187,7 @@ def _both(first: NodeCoverage, second: NodeCoverage) -> NodeCoverage:
 
 
 class Doubt(StrEnum):
-    """Why something may have happened that the run has not seen."""
+    """Reasons why a run may not have seen everything."""
 
     NOTHING = "nothing was traced"
     NOT_TRACED = "a node was not traced"
@@ -207,7 +207,7 @@ class Reason(NamedTuple):
     """a whole clause, without a full stop; empty `node`: about the run"""
     node: str = ""
     cause: str = ""
-    """that of a node that was not traced"""
+    """the cause, for a node that was not traced"""
 
 
 _FAILED = frozenset({Doubt.NOT_TRACED, Doubt.LATE, Doubt.ENDED})
@@ -228,8 +228,8 @@ def doubts(coverage: Coverage, since_ns: int = 0) -> tuple[Reason, ...]:
     """Judge what a run may not have seen; empty: it has seen everything that it was asked for.
 
     This is the only judge: `--strict` fails if there is any reason, `--expect`, `--fail-on` and `ci` are inconclusive,
-    `advise` and `behavior` call what they saw incomplete. `since_ns`: from when on everything matters, such as the
-    start of COMMAND; 0: from when the run's nodes were complete.
+    `advise` and `behavior` call what they saw incomplete. `since_ns`: the time after which everything matters, such as
+    the start of COMMAND; 0: the time when the run's nodes were complete.
     """
     since = since_ns or coverage.since_ns
     found = [Reason(Doubt.ABSENT, text) for text in coverage.absent]

@@ -110,8 +110,8 @@ class Decoding:
         return head, batch
 
     def can_join(self, node: NodeDecoder, gadget: int) -> bool:
-        """Whether frames of this gadget on several nodes can be decoded together: neither views nor stacks are of one
-        node."""
+        """True if frames of this gadget on several nodes can be decoded together: it has no views or stacks, which
+        belong to one node."""
         return (
             gadget < len(self._gadgets)
             and not self._has_stacks[gadget]
@@ -119,8 +119,8 @@ class Decoding:
         )
 
     def joined(self, frames: Sequence[NodeFrame]) -> Batch:
-        """Returns the rows of small frames of one gadget on many nodes of one architecture, which costs hardly more
-        than those of one. Raises FrameError, which does not name the node."""
+        """Return the rows of small frames of one gadget on many nodes of one architecture. This costs hardly more than
+        the rows of one node. Raises FrameError, which does not name the node."""
         nodes = [node for node, _, _ in frames]
         ends = np.cumsum([len(data) for _, _, data in frames])
         bounds = np.concatenate([[0], ends[:-1]])
@@ -166,7 +166,7 @@ def _observe(clock: NodeClock, message: Hello | Started | Stats) -> None:
 
 
 _DECISION_NS = 3_000_000_000
-"""How long rows of a new pod wait for its labels from the API server. Then they count as unattributed."""
+"""Time that rows of a new pod wait for its labels from the API server. After it, they count as unattributed."""
 
 _EVERY_CONTAINER = ContainerFilter(FilterSpec())
 _UNWANTED, _UNJUDGED, _WANTED = range(3)
@@ -180,7 +180,7 @@ class Attribution:
         self.unattributed = 0
         """events of cgroups that no agent could name, or of pods whose labels did not arrive in time"""
         self.unnamed = 0
-        """the former alone: events of no pod, as far as is known"""
+        """the former alone: events without a known pod"""
         self._wants = wants
         self._narrowed = narrowed
         self._selections: dict[str, ContainerFilter] = {}
@@ -218,7 +218,7 @@ class Attribution:
             yield self._judged(batch, now_ns, now_ns if at_end else deadline)
 
     def wanted(self, node: str, container: Container) -> bool:
-        """Whether this container is traced, as far as is known."""
+        """True if this container is known to be traced."""
         return self._selects(node)(container) and bool(self._wants(container.pod_uid, container.pod_name))
 
     def _judged(self, batch: Batch, now_ns: int, deadline_ns: int) -> Batch:

@@ -1,9 +1,9 @@
-"""How a run reacts to signals: the first one ends it in order, a later one exits at once.
+"""The reaction of a run to signals: the first one ends it in order, a later one exits immediately.
 
 The trap: one request may arrive as several signals. `timeout` signals the process and then its process group, and a
-shell or terminal may add SIGHUP, so all signals within a second of the first count as the first. Another one: `nohup`
-ignores SIGHUP for the program that it starts, and a shell script ignores SIGINT for what it starts with `&`, since a
-Ctrl-C is not meant for that. Python leaves such signals ignored, and so do we; SIGTERM always ends a run.
+shell or terminal may add SIGHUP, so all signals within a second of the first count as the first. Also, `nohup` ignores
+SIGHUP for the program that it starts, and a shell script ignores SIGINT for what it starts with `&`, since a Ctrl-C is
+not meant for that. Python leaves such signals ignored, and so do we; SIGTERM always ends a run.
 """
 
 import asyncio

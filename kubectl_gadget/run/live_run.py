@@ -1,6 +1,6 @@
 """A run on nodes from beginning to end: check, find nodes, stream, show, stop, clean up, summarize, exit code.
 
-The trap: the first Ctrl-C ends the run in order (detach, drain, clean up, summary), and the next exits at once. Nothing
+The first Ctrl-C ends the run in order (detach, drain, clean up, summary), and the next one exits immediately. Nothing
 here may wait for long after the first one. The module is long, since each of these steps needs the state of the run.
 """
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.run.preparation import Preparation
 
 _STOP_SECONDS = 4.0
-"""Once the run stops, nodes are abandoned after this time, whatever they send. They are not abandoned at once, since
-they may still hold what they could not send before; each session ends a moment earlier (node.END_SECONDS)."""
+"""When the run stops, it abandons nodes after this time, whatever they send. It waits, since they may still hold events
+that they could not send before; each session ends a moment earlier (node.END_SECONDS)."""
 _LAST_WORK_SECONDS = 4.0
-"""CPU time for what is received and not shown when the run stops, beside the wait for nodes."""
+"""CPU time for events that are received but not shown when the run stops, beside the wait for nodes."""
 _READER_SECONDS = 0.5
 """Time between two checks whether the output still has a reader."""
 _NEW_OBJECTS = 2_000
@@ -160,14 +160,14 @@ class LiveRun:
         self.coverage = Coverage()
         """who was traced, from when, to when; set when the run is over, as are the next four"""
         self.seconds = 0.0
-        """how long everything was traced"""
+        """seconds for which everything was traced"""
         self.lost = self.unnamed = 0
-        """lost: events that are missing; unnamed: those of them that belong to no container that has a name"""
+        """lost: missing events; unnamed: the part of them that belongs to no container with a name"""
         self.watched: list[Container] = []
 
     @property
     def record_problem(self) -> str:
-        """What is wrong with the recording, once the run is over; empty: nothing, or there is none."""
+        """The problem of the recording after the run; empty: there is none, or no recording."""
         return self._recorder.problem if self._recorder is not None else ""
 
     @property

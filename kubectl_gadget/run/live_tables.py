@@ -35,7 +35,7 @@ class Contents:
 
 
 class LiveTables:
-    """What each node's tables should hold now. May be used from any thread."""
+    """The wanted contents of each node's tables. May be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """The process of the agent on this machine, which may start before this program has read its command line.
 
 Both take as long, so they do it at the same time. Until it gets a request, the agent only follows cgroups, and it ends
-with its input. The trap: this is imported before everything else, so it imports little.
+with its input. This is imported before everything else, so it imports little.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 _PIPE_BYTES = 64 << 20
-"""What waits in the pipe while this process gets no CPU time, before the agent has to hold it."""
+"""Room in the pipe for events while this process gets no CPU time; beyond it, the agent holds them."""
 _INPUT_BYTES = 1 << 20
 """Room for a request, so that sending it does not wait until the agent reads."""
 _NEVER = ("--help", "-h", "--version", "bcc", "bpftrace")
@@ -54,7 +54,7 @@ class LocalAgent:
         _enlarge(self.process.stdin.fileno(), _INPUT_BYTES)
 
     def ask(self, frames: bytes) -> None:
-        """Sends a request as far as the pipe takes it now."""
+        """Sends a request, or the part that the pipe takes now."""
         assert self.process.stdin is not None
         input, written = self.process.stdin.fileno(), 0
         os.set_blocking(input, False)

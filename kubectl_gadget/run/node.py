@@ -43,8 +43,8 @@ class NodeStream(Protocol):
     """A byte stream to and from one agent."""
 
     take: Callable[[bytes], bool] | None
-    """Where a stream can: called with a chunk that comes while `receive` is awaited, which returns it if the answer is
-    False. Saves waking a task for each of ten thousand frames a second."""
+    """If a stream can: it calls this with a chunk that comes while `receive` is awaited, and `receive` returns the
+    chunk if the answer is False. Saves waking a task for each of ten thousand frames a second."""
 
     @property
     def stderr_tail(self) -> str:
@@ -72,7 +72,7 @@ STARTING, CONNECTING, ATTACHING = (
     "agent has not answered yet",
     "programs are being attached",
 )
-"""What a node does before it is attached."""
+"""The phases of a node before it is attached."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class NodeState:
 
     @property
     def is_pending(self) -> bool:
-        """Whether it has neither been attached nor failed."""
+        """True if it has neither been attached nor failed."""
         return not self.attached and self.error is None
 
     @property
@@ -603,7 +603,7 @@ class NodeSession:
         await stream.close()
 
     async def _is_silent(self) -> bool:
-        """Whether no frame has come for too long. A busy event loop may just not have read it yet, so it gets another
+        """True if no frame has come for too long. A busy event loop may just not have read it yet, so it gets another
         turn first."""
         since = self._waiting_since
         limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS

@@ -1,6 +1,6 @@
-"""Which nodes take part in a run, and how their agents are reached: this machine, or the changing nodes of a cluster.
+"""The nodes that take part in a run, and the ways to their agents: this machine, or the changing nodes of a cluster.
 
-The trap: nothing may be created before all of the user's input has been checked.
+Nothing may be created before all of the user's input has been checked.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NodeChange:
-    """A change in the nodes: which to trace from now on, which to leave, and the agents' filters."""
+    """A change in the nodes: new nodes to trace, nodes to leave, and the agents' filters."""
 
     add: dict[str, Open] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Nodes(Protocol):
         sessions of agents that already run. `tasks` are the run's."""
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """Whether rows of this pod are wanted, where no agent can decide; None: not known yet. From any thread."""
+        """True if rows of this pod are wanted, where no agent can decide; None: not known yet. From any thread."""
 
     def where(self, attached: int, known: int) -> str:
         """Returns a phrase that says where the run takes place; `attached` of the `known` nodes take part."""

@@ -5,8 +5,8 @@
     backlog.py, decoding.py, filters/filter.py, a Collector (rows/merge.py, rows/tables.py), a RowTransform
     (observe/story.py, flows/transform.py), conditions.py, output/sink.py
 
-Runs in a thread of its own. The trap: writing may block as long as the reader of our output is slow; this may delay
-only this thread.
+Runs in a thread of its own. Writing may block as long as the reader of our output is slow; this may delay only this
+thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ class Pipeline:
         transform: RowTransform | None = None,
         narrowed: ContainerFilter | None = None,
     ) -> None:
-        """`wants` and `narrowed` are those of steps.attribution.Attribution; `stages` creates a node's views."""
+        """`wants` and `narrowed` are for decoding.Attribution; `stages` creates a node's views."""
         self._frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)
@@ -88,7 +88,7 @@ class Pipeline:
 
     @property
     def skew_ns(self) -> dict[str, int]:
-        """How far each node's clock is ahead of ours, in ns, where that is certain."""
+        """The ns by which each node's clock is ahead of ours, where this is certain."""
         skews = {name: node.clock.skew for name, node in self._decoding.nodes.items()}
         return {name: skew.ns for name, skew in skews.items() if skew is not None and skew.proven}
 

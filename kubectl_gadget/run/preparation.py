@@ -1,8 +1,8 @@
 """Checks the user's input and builds filters, output and request from it, before the first node is asked.
 
-The trap: this imports numpy, which takes as long as an agent's start. live_run.py therefore first starts sessions of
-agents that already run, and calls this in a thread meanwhile. In runs where nothing is left to check, agents even
-attach meanwhile (early_request() in request.py).
+This imports numpy, which takes as long as an agent's start. So live_run.py first starts sessions of agents that already
+run, and calls this in a thread beside them. In runs where nothing is left to check, agents even attach during this
+(early_request() in request.py).
 """
 
 import os
@@ -123,7 +123,7 @@ def _collector(options: RunOptions, conditions: Conditions) -> Collector:
 
 
 def _is_once(options: RunOptions) -> bool:
-    """Whether there is only one table, at the end."""
+    """True if there is only one table, at the end."""
     return options.gadgets[0].gadget.kind == "snapshot" or options.arrangement.at_end
 
 

@@ -1,6 +1,6 @@
-"""What a user sees on standard error while a run is prepared and running. Standard output is for events only.
+"""Progress on standard error while a run is prepared and running. Standard output is for events only.
 
-The trap: messages may contain text that came from a node, so control characters are escaped here too.
+Note: messages may contain text that came from a node, so control characters are escaped here too.
 """
 
 from collections import Counter

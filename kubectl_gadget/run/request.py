@@ -1,6 +1,7 @@
-"""What one run asks of every node's agent: the RUN frame's gadgets, their BPF objects, and what the command declares.
+"""The request of a run to every node's agent: the RUN frame's gadgets, their BPF objects, and the command's
+declaration.
 
-RunRequest is the one value of it. A plain run on this machine sends it before anything else of the run is imported.
+Its one value is RunRequest. A plain run on this machine sends it before anything else of the run is imported.
 """
 
 import os
@@ -89,7 +90,8 @@ def build(
     map_entries: int | None = None,
 ) -> RunRequest:
     """Builds RUN for these gadgets. `pushed` holds, for each, parameters (by name) that come from the filter.
-    `interval` is that of totals, in seconds; `map_entries` is the size of hashes, None: as each gadget declares."""
+    `interval` is the time between totals, in seconds; `map_entries` is the size of hashes, None: as each gadget
+    declares."""
     sizes = (ring_bytes, map_entries or 0)
     entries = [_entry(index, run, pushed[index], sizes, interval) for index, run in enumerate(runs)]
 
@@ -275,7 +277,7 @@ def declared(options: RunOptions, namespace: str | None) -> SessionCommand:
 
 
 def _enforces(request: RunRequest, index: int) -> bool:
-    """Whether a gadget could do more than observe on a node of any architecture."""
+    """True if a gadget could do more than observe on a node of any architecture."""
     spec = request.gadgets[index]
     if not isinstance(spec, GadgetSpec) or not spec.own:
         return enforces(spec)

@@ -67,7 +67,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """What becomes of the run's recording."""
+    """Options of the run's recording."""
 
     path: "PathOrUrl"
     rotation: "Rotation | None" = None
@@ -115,7 +115,7 @@ class RunOptions:
     transform: "RowTransform | None" = None
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
-    """the words that a replay of its recording starts with; empty: those of the gadgets"""
+    """the words that a replay of its recording starts with; empty: the gadgets' words"""
     record: RecordingOptions | None = None
     replay: Replay | None = None
     """show recordings instead of a run"""

@@ -1,8 +1,8 @@
 """Turns the user's selection into nodes and their agents' filters, as pods and nodes come and go.
 
-Combines watches of pods and nodes, and for some workloads those of Jobs or services. The trap: an agent knows neither
-labels nor owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to be decided is
-traced, and `wants` decides later.
+Combines watches of pods and nodes, and for some workloads of Jobs or services. The trap: an agent knows neither labels
+nor owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to be decided is traced,
+and `wants` decides later.
 """
 
 import asyncio
@@ -147,7 +147,7 @@ class Workloads:
                 self._services[name] = (found.get("spec") or {}).get("selector") or {}
 
     def accepts(self, labels: Mapping[str, str], controller: Controller) -> bool:
-        """Whether a pod of the namespace with these labels and this controller belongs to one of them."""
+        """True if a pod of the namespace with these labels and this controller belongs to one of them."""
         return any(self._belongs(kind, name, labels, controller) for kind, name in self._chosen)
 
     def _belongs(self, kind: str, name: str, labels: Mapping[str, str], controller: Controller) -> bool:
@@ -191,15 +191,15 @@ Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
 _SETTLE_SECONDS = 0.1
 """Changes within this time are reported together."""
 _LINGER_SECONDS = 60.0
-"""How long a node without selected pods is kept: a restarted pod often returns to the same node."""
+"""Seconds for which a node without selected pods is kept: a restarted pod often returns to the same node."""
 
 _KEEP_SECONDS = 600.0
-"""How long a deleted pod stays known."""
+"""Seconds for which a deleted pod stays known."""
 
 
 @dataclass(frozen=True)
 class TargetChange:
-    """What to do: start nodes, leave nodes, and change the filter of nodes that stay."""
+    """The change to make: start nodes, leave nodes, and change the filter of nodes that stay."""
 
     add: dict[str, FilterSpec] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
@@ -277,7 +277,7 @@ class Targets:
         self.skipped: dict[str, str] = {}
         """why nodes that are selected do not take part, by node"""
         self._named: set[str] = set()
-        """those of the selection's pods that have existed"""
+        """the selected pods that have existed"""
         self._is_known = False
         """whether the first pods and nodes were listed"""
         self._has_run = False
@@ -289,7 +289,7 @@ class Targets:
         self._queue: asyncio.Queue[tuple[Resource | None, Change | GadgetError]] = asyncio.Queue()
 
     def wants(self, pod_uid: str, pod_name: str) -> bool | None:
-        """Whether the label selector or a workload wants this pod, by its UID and NAMESPACE/NAME as its containers have
+        """True if the label selector or a workload wants this pod, by its UID and NAMESPACE/NAME as its containers have
         them; None: not known yet. May be called from any thread."""
         return self._judged.of(pod_uid, pod_name) if self._excludes else True
 
@@ -458,7 +458,7 @@ class Targets:
         )
 
     def _matches(self, name: str, known: tuple[Mapping[str, str], Controller] | None) -> bool:
-        """Whether a pod belongs to one of the workloads, or is named beside them. True without workloads."""
+        """True if a pod belongs to one of the workloads, or is named beside them. True without workloads."""
         if self._workloads is None or known is None:
             return True
         return name in self._selection.pods or self._workloads.accepts(*known)

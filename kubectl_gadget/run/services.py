@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run provides to its services."""
+    """The things that a run provides to its services."""
 
     tasks: Tasks
     api: "Api | None"

@@ -1,7 +1,7 @@
 """The summary of a run: how much was seen, on which nodes, and what was lost, by STATS of docs/protocol.md. A loss of 0
 is reported too.
 
-Who was traced, and when, is said by run/coverage.py. The trap: counts start with each connection, so those of lost
+run/coverage.py says who was traced, and when. The trap: counts start with each connection, so counts of lost
 connections are added.
 """
 
@@ -25,7 +25,7 @@ _LOSERS_LISTED = 5
 
 
 def noun(gadget: Gadget) -> str:
-    """What the gadget's output is counted in."""
+    """Return the noun for counting the gadget's output."""
     return "row" if gadget.kind in ("snapshot", "top", "profile") else "event"
 
 
@@ -52,7 +52,7 @@ def doing(options: RunOptions) -> str:
 
 
 def _counts(*states: NodeState) -> Iterator[GadgetStats]:
-    """What gadgets on these nodes have counted, over all connections."""
+    """Yield the counts of gadgets on these nodes, over all connections."""
     return (gadget for state in states for stats in state.connections for gadget in stats.gadgets)
 
 
@@ -70,7 +70,7 @@ def events(state: NodeState) -> int:
 
 
 def missing(states: Mapping[str, NodeState], unattributed: int) -> int:
-    """Returns how many events are missing, including those of containers that no agent could name."""
+    """Return the number of missing events, including events of containers that no agent could name."""
     return unattributed + sum(coverage.missing(lost(state)) for state in states.values())
 
 
@@ -82,9 +82,9 @@ def lines(
     noun: str = "event",
     late: int = 0,
 ) -> Iterator[str]:
-    """Yields the lines of the summary. `shown` counts rows by node; `skew_ns` is how far a node's clock is ahead of
-    ours. Rows that are not events may be sums over several nodes, so they are not counted by node. `late` rows came
-    after a younger row had been shown."""
+    """Yields the lines of the summary. `shown` counts rows by node; a node's clock is ahead of ours by `skew_ns`. Rows
+    that are not events may be sums over several nodes, so they are not counted by node. `late` rows came after a
+    younger row had been shown."""
     yield coverage.first_line(covered, count(sum(shown.values()), noun))
     if late:
         yield f"  {count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"

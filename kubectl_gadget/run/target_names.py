@@ -1,6 +1,6 @@
 """Names of targets on the command line: a pod, or KIND/NAME for the pods of a workload or service.
 
-The kinds and their short names are kubectl's. The trap: this is imported at every TAB key, so it imports nothing.
+The kinds and their short names are kubectl's. This is imported at every TAB key, so it imports nothing.
 """
 
 from collections.abc import Sequence
