@@ -1,4 +1,4 @@
-"""Commands that write policies and profiles from what was seen: the advisors of `advise`.
+"""Commands that write policies and profiles from observations: the advisors of `advise`.
 
 All share their flags, the run that they watch, and how suggestions are printed or written to files. Standard output has
 nothing else. The trap: an hour of watching must not be lost to a mistake on the command line or to a full disk, so
@@ -173,8 +173,8 @@ def _observe(
 
 
 def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, tuple[str, ...], int]":
-    """The facts of a run or of baselines, the programs of which one file is many, and the exit code. Raises
-    GadgetError. The trap: only a run that saw a container start has the facts of its start."""
+    """Return the facts of a run or of baselines, the paths of programs that are many commands in one file, and the exit
+    code. Raises GadgetError. The trap: only a run that saw a container start has the facts of its start."""
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.generalization import Generalizer, read_rules
     from kubectl_gadget.behavior.run import behavior_runs, collect_live, collect_recordings

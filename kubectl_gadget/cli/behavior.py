@@ -1,7 +1,7 @@
 """Commands of `behavior`: baselines of what workloads do, and what is new in them.
 
-The facts of a command come from a baseline, recordings, or a live run. The trap: a file says by its first bytes what it
-is, not by its name.
+The facts of a command come from a baseline, recordings, or a live run. A file's first bytes, not its name, say which it
+is.
 """
 
 import json
@@ -84,7 +84,7 @@ class BehaviorFlags(SilentRunFlags):
 
 
 def generalizer(rules: str | None) -> "Generalizer":
-    """The rules of the program, with those of a file. Raises UsageError."""
+    """Return the rules of the program, and of a file. Raises UsageError."""
     from kubectl_gadget.behavior.generalization import Generalizer, read_rules
 
     return Generalizer(read_rules(None if rules is None else Path(rules)))
@@ -106,8 +106,8 @@ def behavior_of(text: str, options: "RunOptions", with_rules: "Generalizer") -> 
 
 
 def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | None" = None) -> "tuple[Behavior, int]":
-    """What the pods of `words` do from now on, or did in recordings; and the exit code. `before`: the baseline that it
-    is for, whose kinds of facts are looked at. Raises GadgetError."""
+    """Return what the pods of `words` do during this run, or did in recordings, and the exit code. `before`: the
+    baseline to compare with, whose kinds of facts are collected. Raises GadgetError."""
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.run import collect_live, collect_recordings
     from kubectl_gadget.recording.places import places_of
@@ -473,7 +473,8 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
 
 
 def _as_baseline(baseline: "Behavior") -> "Callable[[Unit], Unit]":
-    """A container's unit, or that of the baseline's only workload where the baseline does not have it."""
+    """Return a function that maps a container's unit to itself, or to the baseline's only workload if the baseline
+    lacks it."""
     workloads = {unit.workload for unit in baseline.coverage}
 
     def unit_of(unit: "Unit") -> "Unit":

@@ -132,7 +132,7 @@ class ReportFlags(FlagSet):
 
 @dataclass(frozen=True)
 class CiOutputFlags(FlagSet):
-    """Flags for what is kept and printed meanwhile."""
+    """Flags for the recording and for progress."""
 
     record: RecordFile = None
     quiet: OnlyWarnings = None
@@ -436,7 +436,7 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE"), tuple]
 
 @dataclass(frozen=True)
 class JudgeFlags:
-    """What is checked, and of which pods."""
+    """The checks, and the pods that they are for."""
 
     checks: CheckFlags
     policies: PolicyFlags

@@ -1,4 +1,4 @@
-"""What commands ask of the cluster: the connection, and the namespace of objects that do not name one.
+"""The cluster for commands: the connection, and the namespace of objects that do not name one.
 
 Note: the kubeconfig is read only when needed, so that objects with a namespace can be checked without a kubeconfig, or
 with a broken one.
@@ -38,7 +38,7 @@ def connect(cluster: ClusterFlags) -> "Api":
     return Api(load(cluster.options()), lambda warning: say(f"Warning: {warning}"))
 
 
-# The namespace of objects that do not name one, as in kubectl: that of -n, else the context's, else `default`
+# The namespace of objects that do not name one, like in kubectl: -n, else the context's, else `default`
 
 _DEFAULT = "default"
 
@@ -54,7 +54,7 @@ def chosen_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | Non
 
 
 def own_namespace(scope: ScopeFlags, cluster: ClusterFlags, local: bool | None = False) -> str:
-    """As chosen_namespace(), but `default` without a cluster."""
+    """Like chosen_namespace(), but `default` without a cluster."""
     return chosen_namespace(scope, cluster, local) or _DEFAULT
 
 
@@ -66,7 +66,7 @@ def say_own(policies: "Iterable[Policy]") -> None:
 
 
 def warn_of_others(what: str, namespaces: Iterable[str | None], chosen: str) -> None:
-    """Warns about policies, described as `what`, that apply to other pods than those of the run; None means all."""
+    """Warns about policies, described as `what`, that apply to pods outside the run; None means all."""
     others = set(namespaces) - {chosen, None}
     for namespace in sorted(map(str, others)):
         say(f"warning: {what} of namespace {namespace} have no effect here: the run is limited to pods of {chosen}")

@@ -195,7 +195,7 @@ class Entry:
 
 
 class Described:
-    """What help and completion show of a command or a group. `page` is its help apart from its flags."""
+    """The texts of a command or a group in help and completion. `page` is its help apart from its flags."""
 
     page: Callable[[], pages.Page] = pages.Page
     flags: Sequence[Flag] = ()
@@ -344,7 +344,8 @@ class GadgetGroup(Described, TyperGroup):
         return list(words)
 
     def joined(self, current: str) -> list[tuple[str, str]]:
-        """For completion: names and summaries of sub-commands that can be joined to those in the unfinished word."""
+        """Return, for completion, names and summaries of sub-commands that can be joined to the ones in the unfinished
+        word."""
         return []
 
     def misplaced(self, below: typer.Context, words: Sequence[str]) -> UsageError | None:

@@ -1,6 +1,6 @@
 """`kubectl gadget config view`, `path` and `check`: the defaults of flags, and where each was set.
 
-The trap: these commands must work with an invalid file, so no setting is applied to them.
+These commands must work with an invalid file, so no setting is applied to them.
 """
 
 import re

@@ -1,9 +1,9 @@
 """`kubectl gadget demo`: runs any command that runs gadgets, on a few small pods that are started on this machine and
 removed at the end.
 
-The trap: the pods are started in the middle of the command, after it has checked the command line and before it starts
-the gadgets, so that mistakes on the command line are reported at once. Whether pods can be started at all is checked
-before that.
+The pods are started in the middle of the command, after it has checked the command line and before it starts the
+gadgets, so that mistakes on the command line are reported immediately. Before that, it checks whether pods can be
+started at all.
 """
 
 import json
@@ -45,7 +45,7 @@ _POLICIES = ("network_policies", "from_cluster", "files", "builtin")
 
 
 def demo_group(entries: Mapping[str, Entry]) -> GadgetGroup:
-    """`kubectl gadget demo`, with those of the root's `entries` that run gadgets on one machine."""
+    """Return `kubectl gadget demo`, with the root's `entries` that run gadgets on one machine."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
     return make_group({"flags": RunFlags}, "demo", GroupParts(partial(page_of, "demo"), here, kind=DemoGroup))
 
@@ -105,7 +105,7 @@ def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
 
 @contextmanager
 def _among_pods(ctx: typer.Context, words: Sequence[str], scene: "Scene") -> Iterator[None]:
-    """Runs inside the block have the pods. Raises GadgetError at once if this machine cannot have them."""
+    """Runs inside the block have the pods. Raises GadgetError if this machine cannot have them."""
     from kubectl_gadget import demo
 
     given = {item.name: item.value for level in levels_of(ctx) for item in level}

@@ -1,7 +1,7 @@
 """`python -m kubectl_gadget.cli.describe`: stores the text of every command for help and completion (help/stored.py).
 
-Run it after the gadgets are built. The trap: the commands below `replay` and `demo` are those of the root again, and
-`run` makes its own of any file, so these are not stored.
+Run it after the gadgets are built. The commands below `replay` and `demo` are the root's again, and `run` makes
+commands of any file, so these are not stored.
 """
 
 import json

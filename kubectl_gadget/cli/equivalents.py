@@ -1,6 +1,6 @@
 """Our equivalents for commands and flags of other tools: bcc, kubectl, strace, tcpdump.
 
-The trap: this is used only for names that do not exist here, so it must contain none of our names; a test checks this.
+This is used only for names that do not exist here, so it must contain none of our names; a test checks this.
 """
 
 from collections.abc import Mapping

@@ -34,7 +34,7 @@ CLUSTER = "Connection to the cluster, with kubectl's flags"
 
 
 class TypedOnly(StrEnum):
-    """Why a flag can be set only on the command line, and not by settings."""
+    """Reasons why a flag can be set only on the command line, and not by settings."""
 
     RIGHTS = "it decides about rights or enforcement"
     SELECTION = "it selects what is traced or shown"
@@ -131,12 +131,12 @@ class Flag(NamedTuple):
 
     @property
     def repeats(self) -> bool:
-        """Whether it may be given more than once."""
+        """True if it may be given more than once."""
         return repeats(self.hint)
 
     @property
     def typed_only(self) -> str | None:
-        """Why it can be set only on the command line; None: settings can set it."""
+        """The reason why it can be set only on the command line; None: settings can set it."""
         declared = [item for item in get_args(self.hint) if isinstance(item, TypedOnly)]
         names_files = TypedOnly.FILES if (self.option.metavar or "").endswith(_OF_FILES) else None
         return declared[0] if declared else _TYPED_ONLY_PANELS.get(str(self.option.rich_help_panel), names_files)
@@ -190,7 +190,7 @@ def declared(hint: object) -> "OptionInfo":
 
 
 def repeats(hint: object) -> bool:
-    """Whether a flag or an argument may be given more than once."""
+    """True if a flag or an argument may be given more than once."""
     return any(get_origin(item) in (tuple, list) for item in (hint, *get_args(hint), *get_args(get_args(hint)[0])))
 
 

@@ -1,7 +1,6 @@
 """`kubectl gadget flows`: who talks to whom, with which process, and with what result.
 
-The trap: `from` and `to` are the client and the server of a flow; -n and the names of pods select whose side is traced
-at all.
+`from` and `to` are the client and the server of a flow; -n and the names of pods select whose side is traced at all.
 """
 
 import sys

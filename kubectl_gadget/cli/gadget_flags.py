@@ -26,7 +26,7 @@ _SEND_SECONDS = 5.0
 _NEVER_SECONDS = 1e9
 """Replaces _SEND_SECONDS if parts cannot be added up."""
 _TABLE_PREFIX = "table_"
-"""Of the names of flags; the rest is the name of a field of Arrangement, or `once`."""
+"""The prefix of flags' names; the rest is the name of a field of Arrangement, or `once`."""
 
 
 def arrangement_flags(gadget: Gadget) -> dict[str, object]:
@@ -108,7 +108,7 @@ _WHY_TYPED_ONLY = {
     **dict.fromkeys(("pid", "descendants", "function", "receiver-pid"), TypedOnly.SELECTION),
     "target": TypedOnly.ACTION,
 }
-"""Why settings cannot set a parameter, by name."""
+"""The reasons why settings cannot set a parameter, by name."""
 _TEXT_TYPES: dict[str, tuple[str, Callable[[str], str]]] = {
     "syscalls": ("LIST", values.syscalls),
     "functions": ("LIST", values.functions),
@@ -126,7 +126,7 @@ def parameter_flags(gadget: Gadget) -> dict[str, object]:
 
 
 def parameter_key(parameter: Parameter) -> str:
-    """The name of the parameter's flag among those of the command."""
+    """Return the name of the parameter's flag among the command's flags."""
     return _PARAMETER_PREFIX + parameter.name.replace("-", "_")
 
 

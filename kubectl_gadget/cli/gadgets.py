@@ -1,7 +1,7 @@
 """Commands of gadgets: one for each of the catalogue (`trace open`), the user's own (`run`), `list` and `options`.
 
-The trap: a gadget's own flags must not collide with the shared ones; gadget_command rejects that, and a test tries
-every built-in gadget.
+A gadget's own flags must not collide with the shared ones; gadget_command rejects that, and a test tries every built-in
+gadget.
 """
 
 import sys
@@ -69,7 +69,7 @@ def verb_group(verb: str, summary: str) -> GadgetGroup:
 
 
 class VerbGroup(GadgetGroup):
-    """The gadgets of one verb, alone or several at once: `trace exec+open`."""
+    """The gadgets of one verb, alone or several together: `trace exec+open`."""
 
     def find(self, name: str, path: str = "") -> Command | None:
         """Makes the command of a gadget, or of several joined by +; None if one of them does not exist."""
@@ -208,7 +208,7 @@ def _refuse_collisions(gadgets: Sequence[Gadget], command: GadgetCommand) -> Non
 
 class OwnGadgets(GadgetGroup):
     """A group that takes the path of a gadget as a sub-command, so that everything after it is read as for a built-in
-    gadget. The trap: the flags are known only after the C has been compiled, so even `run DIR --help` compiles."""
+    gadget. The flags are known only after the C has been compiled, so even `run DIR --help` compiles."""
 
     def find(self, name: str, path: str = "") -> GadgetCommand:
         """Compiles the gadget at the path `name` and makes its command."""

@@ -35,7 +35,7 @@ class FlagText(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """As in help: `-n, --namespace NAME`, `--failed`."""
+        """The form in help: `-n, --namespace NAME`, `--failed`."""
         return ", ".join(sorted(self.spellings, key=len)) + (f" {self.metavar}" if self.metavar else "")
 
 
@@ -124,8 +124,8 @@ class _Wrapper(textwrap.TextWrapper):
 
 
 def help_of(command: CommandText, path: str, presets: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Help of a command or a group. If that of a command would be too long, it has fewer examples, and columns by name
-    only.
+    """Return the help of a command or a group. If a command's help would be too long, it has fewer examples, and
+    columns by name only.
 
     `presets` are defaults set by the user, by flag.
     """

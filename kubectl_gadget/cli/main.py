@@ -106,7 +106,7 @@ def _unexpected(error: BaseException) -> int:
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, _: object) -> None:
-    """What `run` does not catch. After Ctrl-C nothing is said, and Python ends by its signal."""
+    """Handle what `run` does not catch. After Ctrl-C it says nothing, and Python ends by its signal."""
     if not issubclass(kind, KeyboardInterrupt):
         _unexpected(error)
 

@@ -1,7 +1,7 @@
 """`kubectl gadget observe`: the life of workloads, process by process, with what each process did.
 
-The trap: rows that are not shown must still be traced, or processes would lack their parents; so all selections except
-that of containers are applied after the join.
+The trap: rows that are not shown must still be traced, or processes would lack their parents; so all selections but the
+selection of containers are applied after the join.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Flags that select policies, and compiles the selected policies.
 
-The trap: reading YAML and compiling policies takes time, so the modules for it are imported only when needed.
+Reading YAML and compiling policies takes time, so the modules for it are imported only when needed.
 """
 
 from collections.abc import Callable

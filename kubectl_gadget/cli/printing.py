@@ -1,6 +1,6 @@
 """Prints answers of commands that are not runs: tables in kubectl's style, and JSON.
 
-The trap: piped output is never wrapped or cut, so that scripts read whole cells.
+Piped output is never wrapped or cut, so that scripts read whole cells.
 """
 
 import json

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.rows.rows import Rows
 
 
-# `record`: a good set of gadgets, at once or as what came before something happened
+# `record`: a good set of gadgets, written immediately, or the last minutes before an event
 
 _SETS = {
     "incident": ("trace_oomkill", "trace_mount", "trace_privilege", "trace_tcpretrans", "trace_fsslower"),
@@ -66,7 +66,7 @@ _SETS = {
     "files": ("trace_open", "trace_file", "trace_mount", "trace_fsslower"),
     "performance": ("trace_oomkill", "trace_fsslower", "trace_tcpretrans"),
 }
-"""Gadgets beside those of processes, which every set has."""
+"""Gadgets beside the process gadgets, which every set has."""
 _BEHAVIOR = "behavior"
 """what `behavior` makes facts of, and nothing else"""
 _WITH_FLOWS = ("incident", "security", "network")
@@ -230,7 +230,7 @@ Step = Annotated[
 
 
 def replay_group(entries: Mapping[str, Entry]) -> GadgetGroup:
-    """`kubectl gadget replay`, with those of the root's `entries` that show rows."""
+    """Return `kubectl gadget replay`, with the root's `entries` that show rows."""
     here = {name: entry for name, entry in entries.items() if entry.section == "Gadgets" and name not in _NOT_HERE}
     return make_group(
         {"since": Since, "until": Until, "speed": Speed, "step": Step},

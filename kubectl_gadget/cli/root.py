@@ -49,7 +49,7 @@ _COMMANDS = {
         "recording": "",
     },
 }
-"""What makes each command (command.entry_of), by section of help; "": a group that only has those below it."""
+"""The maker of each command (command.entry_of), by section of help; "": a group that has only commands below it."""
 _ADVISORS = ("networkpolicy", "seccomp", "capabilities", "filesystem", "apparmor", "tracingpolicy")
 _BELOW = {
     "advise": {name: f"advise:{name}" for name in _ADVISORS},

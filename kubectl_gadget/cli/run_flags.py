@@ -1,6 +1,6 @@
 """Converts the flags of a run to RunOptions, with checks that involve several flags.
 
-The trap: contradictions must be rejected here, before anything is started.
+It rejects contradictions before anything is started.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class RunFlags:
 
 @dataclass(frozen=True)
 class SilentRunFlags:
-    """The flags of a run that shows no rows: those of RunFlags, without output."""
+    """The flags of a run that shows no rows: RunFlags without output."""
 
     scope: ScopeFlags
     target: TargetFlags

@@ -213,7 +213,7 @@ def _environment() -> dict[str, Setting]:
 
 
 def _fits(flag: Flag, setting: Setting) -> bool:
-    """Whether a setting for all commands is valid for this command, which may take other values, such as formats."""
+    """True if a setting for all commands is valid for this command, which may take other values, such as formats."""
     try:
         _read(flag, setting)
     except UsageError:

@@ -1,4 +1,4 @@
-"""Where settings are: variables of the environment, and a file. The trap: this runs at every `--help`."""
+"""Where settings are: variables of the environment, and a file. This runs at every `--help`."""
 
 import os
 
@@ -16,5 +16,5 @@ def file_path() -> str:
 
 
 def nothing_is_set() -> bool:
-    """Whether there can be no setting: the usual case, in which nothing more is read."""
+    """True if there can be no setting: usually, so that nothing more is read."""
     return not any(name.startswith(PREFIX) for name in os.environ) and not os.path.exists(file_path())

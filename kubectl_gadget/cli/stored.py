@@ -3,9 +3,8 @@
     BUILT/commands/all.txt    in the first line, the FlagTexts that several commands have; then a line for each command:
                               its words, a tab, and a CommandText
 
-It is one file, since a hundred small ones take three times as much in a wheel. The trap: in a source tree it may be
-older than the code, and then it is not used. A command that it lacks, such as a gadget of the user's own, is made as
-for a run.
+It is one file, since a hundred small ones take three times as much in a wheel. In a source tree it may be older than
+the code, and then it is not used. A command that it lacks, such as a gadget of the user's own, is made as for a run.
 """
 
 import os
@@ -71,7 +70,7 @@ def title(path: Sequence[str]) -> str:
 
 
 def is_current() -> bool:
-    """Whether the file is as new as the code. That of an installed package is; only a source tree changes."""
+    """True if the file is as new as the code. In an installed package it is; only a source tree changes."""
     try:
         written = os.stat(FOLDER / NAME).st_mtime_ns
     except OSError:

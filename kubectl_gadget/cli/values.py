@@ -32,7 +32,7 @@ LARGEST_RING = 1 << 30
 """Bytes. The ring is locked memory on every node."""
 SMALLEST_BUFFER = 1 << 20
 MOST_ENTRIES = 1 << 24
-"""Entries of one BPF map, most of which are allocated at once, on every node."""
+"""Entries of one BPF map; the kernel allocates most maps in full, on every node."""
 
 
 def duration(text: str) -> float:
@@ -51,7 +51,7 @@ def duration(text: str) -> float:
 
 
 def duration_above_zero(text: str) -> float:
-    """As duration(), but 0 is rejected."""
+    """Like duration(), but 0 is rejected."""
     seconds = duration(text)
     if seconds == 0:
         raise ValueError("must be more than 0; leave the flag out for its default")
@@ -59,7 +59,7 @@ def duration_above_zero(text: str) -> float:
 
 
 def duration_or_none(text: str) -> float | None:
-    """As duration(); 0 means no limit, as with kubectl's --request-timeout."""
+    """Like duration(); 0 means no limit, like kubectl's --request-timeout."""
     return duration(text) or None
 
 

@@ -1,7 +1,7 @@
 """`kubectl gadget version`: the versions of this program and, if a cluster is reachable, of the agents.
 
-The trap: the client's version must be printed even without a cluster, so an unreachable cluster is reported on standard
-error and is not a failure.
+It prints the client's version even without a cluster, so it reports an unreachable cluster on standard error and does
+not fail.
 """
 
 import json
