@@ -44,7 +44,7 @@ async def open_agent(
 async def open_command(
     api: Api, namespace: str, pod: str, container: str, words: Sequence[str], where: str | None = None
 ) -> ExecStream:
-    """As open_agent, for a complete command, which may also start the agent of the pod's image."""
+    """Like open_agent, for a complete command, which may also start the agent of the pod's image."""
     stream = await open_exec(api, namespace, pod, container, words, where)
     try:
         if tuple(words[: len(_BOOTSTRAP)]) == _BOOTSTRAP:
@@ -96,6 +96,6 @@ def ended(said: str) -> AgentError:
 
 
 def is_without_python(said: str) -> bool:
-    """Whether a container runtime or a shell reports that there is no python3."""
+    """True if a container runtime or a shell reports that there is no python3."""
     absent = ("executable file not found", "no such file or directory", "not found")
     return "python3" in said and any(text in said.lower() for text in absent)

@@ -1,4 +1,4 @@
-"""Which deployments a cluster has and had: who shares cluster-wide objects, and whose pinned policies are left.
+"""The deployments that a cluster has and had: who shares cluster-wide objects, and whose pinned policies are left.
 
 The users' ClusterRole serves all deployments and names each in an annotation, with its image. It outlives a namespace
 that was deleted without undeploy, whose policies stay in force on the nodes because they are pinned. A deployment is
@@ -67,7 +67,7 @@ async def others(api: Api, options: AgentOptions) -> list[str]:
 
 
 async def exist(api: Api, pins: Iterable[OwnedPins]) -> Mapping[Owner, bool | None]:
-    """Whether the deployment that each of `pins` belongs to still exists; None: that cannot be found out."""
+    """True if the deployment that each of `pins` belongs to still exists; None: that cannot be found out."""
     held: dict[Owner, bool] = {}
     for one in pins:
         owner = (one.namespace, one.uid)

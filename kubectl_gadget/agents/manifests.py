@@ -129,7 +129,7 @@ def agent_config_map(machine: str) -> str:
 
 
 def is_contained(pod: Object) -> bool:
-    """Whether a pod, or a pod template, belongs to a contained agent."""
+    """True if a pod, or a pod template, belongs to a contained agent."""
     return (pod["metadata"].get("labels") or {}).get(CONTAINED_LABEL) == "true"
 
 
@@ -140,7 +140,7 @@ def agent_command(resident: Object) -> tuple[str, ...]:
 
 
 def is_of_another_client(resident: Object) -> bool:
-    """Whether a resident pod that is not contained runs an agent deployed by another version of the client."""
+    """True if a resident pod that is not contained runs an agent deployed by another version of the client."""
     command = agent_command(resident)
     return not is_contained(resident) and command not in (AGENT_COMMAND, payload().start)
 
@@ -177,7 +177,7 @@ def second_namespace(namespace: str) -> str:
 
 
 def is_on_demand(namespace: Object) -> bool:
-    """Whether a run created this namespace."""
+    """True if a run created this namespace."""
     return ON_DEMAND_ANNOTATION in (namespace["metadata"].get("annotations") or {})
 
 
@@ -218,7 +218,7 @@ def anchor_job(options: AgentOptions, run: str, seconds: int, user: str = "", ga
 
 
 def expiry_job(namespace: str, seconds: int) -> Object:
-    """Returns the job whose end is that of `namespace`, `seconds` from now unless runs postpone it."""
+    """Return the job whose end deletes `namespace`, in `seconds` unless runs postpone it."""
     return _timer({"name": EXPIRY, "namespace": namespace, "labels": _EXPIRY_LABELS}, seconds)
 
 
@@ -319,12 +319,12 @@ def _fill_policy(policy: Object, options: AgentOptions, contents: Sequence[str])
 
 
 def _cel(text: str) -> str:
-    """Returns a text as a CEL literal; CEL's escapes are those of JSON."""
+    """Return a text as a CEL literal; CEL has JSON's escapes."""
     return json.dumps(text)
 
 
 def _leave_policies(pod: dict[str, Any], volumes: tuple[str, ...]) -> None:
-    """Removes the volumes of installed policies: these belong to resident agents only, of which each node has one."""
+    """Removes the volumes of installed policies, which belong to resident agents only: each node has one."""
     for where in (pod["volumes"], pod["containers"][0]["volumeMounts"]):
         where[:] = [one for one in where if one["name"] not in volumes]
 

@@ -171,7 +171,7 @@ def choose(nodes: Iterable[Object]) -> list[Candidate]:
 
 
 def fits(name: str) -> bool:
-    """Whether an image of this name probably has Python 3.11 or newer and glibc, or is ours."""
+    """True if an image of this name probably has Python 3.11 or newer and glibc, or is ours."""
     if _OURS.search(name):
         return not name.endswith("-bcc")
     if not _PYTHON.search(name) or _MUSL.search(name):
@@ -211,7 +211,7 @@ class AgentUse:
 
     @property
     def age(self) -> str:
-        """How long it runs, as kubectl writes it."""
+        """The time for which it has run, as kubectl writes it."""
         minutes, seconds = divmod(int(max(self.seconds, 0)), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}h{minutes}m" if hours else f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

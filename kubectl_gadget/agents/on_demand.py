@@ -45,7 +45,7 @@ _FRESH_SECONDS = 1.0
 
 
 class _Found(NamedTuple):
-    """What has to be known before anything is created."""
+    """The facts to know before anything is created."""
 
     namespace: Object | None
     ends: bool
@@ -77,7 +77,7 @@ class OnDemandAgents:
         self._keeper: asyncio.Task[None] | None = None
         self._holds: list[tuple[SharedNamespace, asyncio.Task[None]]] = []
         self._second = "" if options.pins else manifests.second_namespace(options.namespace)
-        """the namespace that is used while that of an earlier run is being deleted; "" if it cannot be, as with pins,
+        """the namespace to use while Kubernetes deletes an earlier run's namespace; "" if it cannot be, as with pins,
         which name the first one as their owner"""
         self._used: set[str] = set()
         """namespaces in which anything may have been created"""

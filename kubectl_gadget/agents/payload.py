@@ -84,7 +84,7 @@ def _missing(error: OSError) -> GadgetError:
 
 DEFAULT_IMAGE = "docker.io/library/python:3.13-slim"
 DEFAULT_DIGEST = ""
-"""Of the default image's index of all architectures. `make digest` writes it; empty: the tag decides."""
+"""The digest of the default image's index of all architectures. `make digest` writes it; empty: the tag decides."""
 OUR_IMAGE = f"ghcr.io/kubectl-gadget/agent:{__version__}"
 """The name that `make image` gives it."""
 

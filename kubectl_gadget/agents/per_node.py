@@ -26,13 +26,13 @@ from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
 _FRESH_SECONDS = 1.0
-"""How long a list of resident agents stays valid."""
+"""Seconds for which a list of resident agents stays valid."""
 _HANDSHAKES = 64
 """Handshakes in parallel. A thousand at once would all end late at the same moment, many of them too late."""
 _Pod = tuple[str, str]
 """Namespace and name."""
 _RETURN_SECONDS = 30.0
-"""How long to wait for a resident agent that is gone: its DaemonSet replaces it only after its complete end."""
+"""Seconds to wait for a resident agent that is gone: its DaemonSet replaces it only after its complete end."""
 
 
 class Agents:

@@ -1,4 +1,4 @@
-"""Whether an agent's pod runs, is still starting, or can never run, and why.
+"""Tells whether an agent's pod runs, is still starting, or can never run, and why.
 
 The trap: a pod whose image cannot be pulled stays "Pending" for ever; only the waiting reason of its container shows
 it. A pod that cannot be scheduled, or whose volumes cannot be mounted, has no reason there; then its events have it.
@@ -45,7 +45,7 @@ Answer = TypeVar("Answer")
 
 
 def is_running(pod: Object) -> bool:
-    """Whether a session can be started in it with exec."""
+    """True if a session can be started in it with exec."""
     statuses = pod.get("status", {}).get("containerStatuses") or []
     going = "deletionTimestamp" in pod["metadata"]
     return bool(statuses) and not going and all("running" in status.get("state", {}) for status in statuses)
@@ -113,7 +113,7 @@ async def wait_running(
     states: AsyncGenerator[Object | None, None] | None = None,
 ) -> Object:
     """Returns the pod once it runs. Raises DeployError, with the reason, when it cannot run, or after `seconds`.
-    `states` are those of the pod, None once it is deleted, if the caller follows it."""
+    `states` are the pod's states, None after its deletion, if the caller follows it."""
     seen: Object | None = None
     try:
         async with asyncio.timeout(seconds), aclosing(states or _states(api, namespace, name)) as found:

@@ -442,7 +442,7 @@ async def remove_policy(api: Api, options: AgentOptions, say: Say) -> bool:
 
 
 def is_ours(found: Object) -> bool:
-    """Whether this project created the object."""
+    """True if this project created the object."""
     return (found["metadata"].get("labels") or {}).get(manifests.NAME_LABEL) == manifests.NAME
 
 

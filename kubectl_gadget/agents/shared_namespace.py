@@ -1,7 +1,7 @@
 """The namespace that runs on demand share: the first one creates it, each keeps it, and minutes after the last it goes.
 
-Kubernetes takes 5 s and more to delete a namespace, and creates nothing in it meanwhile. So no run deletes it: it
-expires. A Job with a time limit owns a Service; the API server gives each Service an IPAddress, and removes both
+Kubernetes takes 5 s and more to delete a namespace, and creates nothing in it during this time. So no run deletes it:
+it expires. A Job with a time limit owns a Service; the API server gives each Service an IPAddress, and removes both
 together; and that IPAddress, which like a namespace is in no namespace, owns the namespace. Every run postpones the
 Job's end, and the cluster does the rest, also if all clients were killed. The trap: once the Job is gone, nothing stops
 that, so a run must find the Job alive after it has created its own, or go elsewhere (docs/design/cluster.md).
@@ -244,7 +244,7 @@ async def _remove_namespace(api: Api, name: str) -> bool:
 
 
 async def _is_used(api: Api, namespace: str) -> bool:
-    """Whether a run is in it, or a pod that belongs to no run."""
+    """True if a run is in it, or a pod that belongs to no run."""
     pods = (await api.find(PODS, namespace)).items
     if any(manifests.RUN_LABEL not in (pod["metadata"].get("labels") or {}) for pod in pods):
         return True
