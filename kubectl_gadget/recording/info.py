@@ -51,7 +51,7 @@ class RecordingInfo:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it ends as its run did, and nothing in it is damaged."""
+        """True if it ends as its run did, and nothing in it is damaged."""
         return self.has_end and not (self.damaged_segments or self.dropped_bytes or self.is_cut or self.unreadable)
 
     @property

@@ -100,7 +100,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentHeader:
-    """What is known about a segment before its blocks are read."""
+    """The head of a segment, known before its blocks are read."""
 
     number: int
     first_ns: int

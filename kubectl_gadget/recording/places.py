@@ -1,4 +1,4 @@
-"""Where a recording is: a file, or objects below a URL of an object store (s3://bucket/night.kgr).
+"""Places of recordings: a file, or objects below a URL of an object store (s3://bucket/night.kgr).
 
 The trap: a Path makes s3:/bucket of s3://bucket, so what a user typed becomes a Path only here.
 """
@@ -53,7 +53,7 @@ PathOrUrl = Path | ObjectUrl
 
 
 class NewFile(Protocol):
-    """What a recording is written to. Its methods raise OSError and GadgetError."""
+    """A target for writing a recording. Its methods raise OSError and GadgetError."""
 
     def write(self, data: bytes) -> None:
         """Takes all of it: the file header, or one segment."""
@@ -76,8 +76,8 @@ class _LocalFile:
 
 
 def place_of(text: str, *, is_pattern: bool = False) -> PathOrUrl:
-    """What a user typed. With `is_pattern`, the last part of a URL may have * and ?. Raises UsageError for a URL
-    that cannot be that of a recording."""
+    """Return the place that a user typed. With `is_pattern`, the last part of a URL may have * and ?. Raises UsageError
+    for a URL that cannot name a recording."""
     scheme, separator, rest = text.partition("://")
     if not separator or "/" in scheme:
         return Path(text)
@@ -147,7 +147,7 @@ def open_place(place: PathOrUrl) -> StoredBytes:
 
 
 def is_recording(place: PathOrUrl) -> bool:
-    """Whether a file can be read and begins as a recording does. A URL of an object store names nothing else."""
+    """True if a file can be read and begins as a recording does. A URL of an object store names nothing else."""
     if isinstance(place, ObjectUrl):
         return True
     try:

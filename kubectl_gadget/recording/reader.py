@@ -33,7 +33,7 @@ _MOST_TRIES = 10_000
 
 
 class RecordedStep(NamedTuple):
-    """What the run took at one time."""
+    """The items that the run took at one time."""
 
     now_ns: int
     """the run's clock; only differences are meaningful"""
@@ -57,7 +57,7 @@ class SegmentPlace:
 
 @dataclass
 class Damage:
-    """What could not be read."""
+    """The damage of a recording."""
 
     segments: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -74,8 +74,8 @@ class Damage:
 
 @dataclass
 class _Costs:
-    """What one pass over the files may still cost: far more than any file of this size that a writer made. Otherwise a
-    file of 10 KB could keep a reader busy for hours."""
+    """The remaining cost of one pass over the files: far more than any file of this size that a writer made. Otherwise
+    a file of 10 KB could keep a reader busy for hours."""
 
     control: int
     """bytes of control blocks, decompressed. Their JSON takes a second for each 20 MiB"""
@@ -97,7 +97,7 @@ class _Costs:
 
 
 class LastRecords(NamedTuple):
-    """What the last segment says about the run. Both are missing if the client was killed, or still runs."""
+    """The last segment's data about the run. Both are missing if the client was killed, or still runs."""
 
     end: dict[str, Any]
     """empty: missing"""

@@ -322,7 +322,7 @@ def _digest(payload: bytes) -> bytes:
 
 
 def _has(step: RecordedStep, node: str, hello: bytes) -> bool:
-    """Whether this state has the same session of a node."""
+    """True if this state has the same session of a node."""
     found = (_digest(frame.payload) for frame in step.frames if frame.node == node and frame.type == FrameType.HELLO)
     return next(found, None) == hello
 

@@ -25,7 +25,7 @@ _LEAST_LOOKS, _LOOKS_BY_BYTE = 5_000_000, 200
 """Objects that views look at after changes, at least, and by byte of the recordings: each change takes a kilobyte of
 these, with the events beside it, and a cluster has up to 200,000 objects."""
 _FEW_LOOKS = 16
-"""Beyond those, views see changes when they are one in so many objects."""
+"""Beyond these limits, views see changes only when one in this many objects has changed."""
 Commit = Callable[[], object]
 
 
@@ -45,7 +45,7 @@ class ObjectsRecorder:
         self._commits: list[Commit] = []
 
     def followers(self) -> tuple[Follower, ...]:
-        """Returns what the run has to follow: the objects for the recording, which are those of the views, too."""
+        """Return the objects that the run has to follow, for the recording and for the views."""
         of_views = self._followers
         missing = "; ".join(dict.fromkeys(one.missing for one in of_views if one.missing))
         every = Follower(
@@ -89,7 +89,7 @@ class ObjectsRecorder:
 
 
 class ReplayedObjects:
-    """The objects of a recording, as far as it was replayed. Without followers, nothing is read.
+    """The objects of a recording, up to the point of the replay. Without followers, nothing is read.
 
     A hostile file is short and full of changes, and views look at all objects after each of them. So when
     they have looked at more than a run's views do, they see changes only when there are many.

@@ -32,7 +32,7 @@ class RecordedGadget:
 
     @property
     def is_traced(self) -> bool:
-        """Return True for rows of events, which are not those of policies."""
+        """Return True for rows of events, but not of policies."""
         return self.gadget.kind == "stream" and self.gadget.name != _POLICY
 
 
@@ -149,7 +149,7 @@ JOB = "job"
 
 
 class JobEnd(Message):
-    """What only the run itself knows."""
+    """Facts that only the run itself knows."""
 
     where: str = ""
     """whose processes were traced, in words"""
@@ -165,7 +165,7 @@ class JobEnd(Message):
 
 @dataclass(frozen=True)
 class RecordedEnd:
-    """When a recorded run traced, and whom: the only reading of it, for every command that says something about it."""
+    """The times and the coverage of a recorded run. All commands read them here."""
 
     began_ns: int
     """wall time from which what happened counts: of a CI run, when COMMAND began; else when all nodes were attached"""

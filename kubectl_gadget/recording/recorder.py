@@ -129,7 +129,7 @@ class Recorder:
 
     @property
     def has_ring(self) -> bool:
-        """Whether it is written only when something happens."""
+        """True if it is written only when something happens."""
         return self._recording.ring is not None
 
     def keep(self, why: str) -> None:
@@ -137,7 +137,7 @@ class Recorder:
         self.writer.keep(why)
 
     def _is_selected(self, pod: Mapping[str, Any]) -> bool:
-        """Whether the run traces this pod, as far as is known."""
+        """True if the run is known to trace this pod."""
         metadata, spec = pod["metadata"], self._filters.get((pod.get("spec") or {}).get("nodeName") or "")
         if spec is None:
             return False

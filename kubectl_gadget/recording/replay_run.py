@@ -47,7 +47,7 @@ _MOST_MARKS = 10_000
 
 @dataclass
 class Replayed:
-    """What was replayed, after its last row."""
+    """The replayed recordings, after their last row."""
 
     frames: RecordedFrames
     readers: Sequence[RecordingReader]
@@ -56,13 +56,13 @@ class Replayed:
     """the exit code; known once the summary has been written"""
 
     def lost(self, with_unnamed: bool = True) -> int:
-        """How many events are missing; those of cgroups without a name count only `with_unnamed`."""
+        """Return the number of missing events; events of cgroups without a name count only `with_unnamed`."""
         found = self.pipeline.attribution
         return summary.missing(self.frames.states, found.unattributed) - (0 if with_unnamed else found.unnamed)
 
     @cached_property
     def ends(self) -> Sequence[RecordedEnd]:
-        """When each recorded run traced, and whom."""
+        """Return when each recorded run traced, and whom."""
         return [recorded_end(reader) for reader in self.readers]
 
     def covered(self) -> Coverage:
@@ -97,7 +97,7 @@ class Replayed:
         return Coverage(complete_ns=end.began_ns, ended_ns=ended_ns, nodes=tuple(nodes))
 
     def damages(self) -> list[str]:
-        """What could not be read, one line each."""
+        """Return what could not be read, one line each."""
         unreadable = (f"{count} frames cannot be read: {why}" for why, count in self.frames.unreadable.items())
         return [*(text for reader in self.readers for text in _damages(reader)), *unreadable]
 
@@ -232,7 +232,7 @@ def _bounds(readers: Sequence[RecordingReader]) -> tuple[int, int]:
 
 
 def _narrowed(options: RunOptions) -> ContainerFilter | None:
-    """Returns the selection of the replay, on top of that of the run; None: no selection."""
+    """Return the selection of the replay, on top of the run's; None: no selection."""
     wanted = local_filter(options.selection)
     everything = (wanted.namespaces, wanted.pods, wanted.containers) == (None, None, None)
     return None if everything else ContainerFilter(wanted)
@@ -303,7 +303,7 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
 
 
 def _gaps(state: NodeState) -> tuple[MissingSpan, ...]:
-    """Return spans with the same number and sum as those of the run, up to a number that a run can have."""
+    """Return spans with the same number and sum as the run's, up to a number that a run can have."""
     first = (MissingSpan(since_ns=0, until_ns=round(state.gap_seconds * 1e9)),) if state.gaps else ()
     return first + (MissingSpan(since_ns=0, until_ns=0),) * min(state.gaps - 1, _MOST_GAPS)
 

@@ -28,13 +28,13 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames,
 from kubectl_gadget.wire.frames import Frame, FrameType
 
 _KEPT_NS = 300_000_000_000
-"""How long a removed cgroup stays known: as in rows/containers.py."""
+"""Seconds for which a removed cgroup stays known, like in rows/containers.py."""
 _MOST_UNUSED = 1000
 """About how many containers stay known after their cgroups: a ring follows a run of days, and rarely writes a state."""
 _MOST_OBJECTS = 1000
 """in one record. Most have fewer than a hundred values, and a record may have a million (wire/message.py)."""
 _LATEST = (SELECTED, FrameType.HELLO, FrameType.STARTED, FrameType.STATS, ROUND_TRIP)
-"""types of which only the last frame counts, in the order in which they are written"""
+"""types for which only the last frame counts, in the order in which they are written"""
 
 
 class RunState:
@@ -50,7 +50,7 @@ class RunState:
         self._now_ns = 0
 
     def apply(self, control: bytes) -> None:
-        """Takes the records of one segment, or those of a STATE."""
+        """Takes the records of one segment, or of a STATE."""
         names: dict[int, str] = {}
         for record in layout.records(control):
             match record.kind:
@@ -195,7 +195,7 @@ class RecordedFrame(NamedTuple):
 
 
 class TakenStep(NamedTuple):
-    """What a run took at one time."""
+    """The items that a run took at one time."""
 
     now_ns: int
     wall_ns: int
@@ -253,7 +253,7 @@ class Segment:
         return len(self._control) + self._events_bytes
 
     def is_due(self, seconds: float) -> bool:
-        """Whether it contains steps that have waited as long as this."""
+        """True if it contains steps that have waited as long as this."""
         return self._has_steps and time.monotonic() - self._since >= seconds
 
     def add(self, step: TakenStep) -> None:

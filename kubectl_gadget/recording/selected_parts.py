@@ -33,7 +33,7 @@ from kubectl_gadget.wire.frames import split_events
 
 Wants = Callable[[str, str], bool | None]
 OTHER = ContainerNames(id="unselected", pod_uid="unselected", kind="sandbox", earlier=True)
-"""What a recording knows of all containers that were not selected. No view shows a sandbox without a name."""
+"""A recording's data about a container that was not selected. No view shows a sandbox without a name."""
 OTHER_POD = "unselected\n"
 """Its key in ANSWERS"""
 _UNNAMED = "unnamed"
@@ -60,7 +60,7 @@ def of_processes(options: RunOptions) -> bool:
 
 @dataclass
 class _NodeNames:
-    """What is written, and what is held back, of one node's containers."""
+    """The names of one node's containers: written, and held back."""
 
     filter: ContainerFilter = field(default_factory=lambda: ContainerFilter(FilterSpec()))
     shown: dict[str, ContainerNames] = field(default_factory=dict)
@@ -239,7 +239,8 @@ class SelectedFrames:
 
 
 def _cgroups(batch: Batch) -> list[npt.NDArray[np.uint64]]:
-    """Return the cgroups of each row: its own, and those of other parties. Raises KeyError if the record has none."""
+    """Return the cgroups of each row: its own, and the cgroups of other parties. Raises KeyError if the record has
+    none."""
     fields = [place for place in batch.gadget.record.fields if place.type == "gadget_cgroup"]
     if not fields:
         raise KeyError("gadget_cgroup")
@@ -247,7 +248,7 @@ def _cgroups(batch: Batch) -> list[npt.NDArray[np.uint64]]:
 
 
 class MetObjects:
-    """Which of the cluster's objects a recording gets: those of selected pods, and those that rows met by address."""
+    """The cluster's objects that a recording gets: of selected pods, and objects that rows met by address."""
 
     def __init__(self, is_selected: Callable[[Object], bool]) -> None:
         self._is_selected = is_selected
@@ -323,7 +324,7 @@ class MetObjects:
                     self._write_service(_service_of(kind, item), put)
 
     def _write_service(self, service: tuple[str, str] | None, put: dict[str, dict[str, Object]]) -> None:
-        """Writes a service and its slices, of which one was met."""
+        """Writes a service and its slices, after a row met one of them."""
         for kind in (SERVICES.plural, ENDPOINT_SLICES.plural) if service else ():
             for uid, item in list(self._objects.get(kind, {}).items()):
                 if _service_of(kind, item) == service:

@@ -29,7 +29,7 @@ class Output(ABC):
         """Called once, before the other methods."""
 
     def is_last(self, size: int) -> bool:
-        """Whether a segment of about this size will be the last one of its file."""
+        """True if a segment of about this size will be the last one of its file."""
         return False
 
     @abstractmethod
@@ -42,7 +42,7 @@ class Output(ABC):
 
 
 class Rotation(NamedTuple):
-    """When a new file begins, and how many files are kept; None: no limit."""
+    """The limits of a file, and the number of files to keep; None: no limit."""
 
     bytes: int | None = None
     seconds: float | None = None
@@ -50,7 +50,7 @@ class Rotation(NamedTuple):
 
 
 class Ring(NamedTuple):
-    """What is kept in memory until something happens."""
+    """The limits of the memory that is kept until something happens."""
 
     seconds: float
     bytes: int
@@ -322,7 +322,7 @@ class RecordingWriter:
 
     @property
     def files(self) -> int:
-        """How many files the ring was written to."""
+        """The number of files that the ring was written to."""
         return 0 if self._ring is None else self._ring.files
 
     def close(self, end: Mapping[str, Any], coverage: Mapping[str, Any] | None = None) -> bool:
