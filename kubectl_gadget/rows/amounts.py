@@ -31,7 +31,7 @@ class Timestamps(Texts):
         return f'"{template}"', lists
 
     def pieces(self) -> Pieces:
-        """As `json`, without quotes."""
+        """Like `json`, without quotes."""
         return self._split(lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), "%s.%sZ")
 
     def clock(self) -> list[str]:

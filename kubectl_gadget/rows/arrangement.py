@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How the tables of a run are made."""
+    """The arrangement of the tables of a run."""
 
     sort: tuple[str, ...] = ()
     """columns; a leading - sorts in descending order; empty: the gadget's default"""

@@ -204,7 +204,8 @@ class Batch:
         self.parties = {field.name: lookup(self.raw(field)) for field in cgroups[1:]}
 
     def judged(self, judge_on: Callable[[str], Judge]) -> npt.NDArray[np.int8]:
-        """For each row, the highest result for its container and those of other parties, of the judge on its node.
+        """Return for each row the highest result of its node's judge, over its container and the containers of other
+        parties.
 
         A party's cgroup 0 means that there is no such party; its result is 0.
         """

@@ -60,7 +60,7 @@ def unit_of(gadget: Gadget, field: str) -> str:
 
 
 def has_stacks(gadget: Gadget) -> bool:
-    """Whether the gadget has call stacks, as flame graphs need."""
+    """True if the gadget has call stacks, as flame graphs need."""
     return bool(gadget.totals.weight)
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Skew:
-    """How far a node's clock is ahead of the client's, in ns: the estimate and its maximum error."""
+    """The ns by which a node's clock is ahead of the client's: the estimate and its maximum error."""
 
     ns: int
     error_ns: int
 
     @property
     def proven(self) -> bool:
-        """Whether the two clocks are proven to differ."""
+        """True if the two clocks are proven to differ."""
         return abs(self.ns) > self.error_ns
 
 
@@ -30,7 +30,7 @@ class NodeClock:
         self._skew: Skew | None = None
 
     def observe(self, boot_ns: int, realtime_ns: int) -> None:
-        """Takes both times of HELLO, STARTED, STATS or PONG. The node's wall time may have been set meanwhile."""
+        """Takes both times of HELLO, STARTED, STATS or PONG. The node's wall time may have been set in between."""
         self._boot_to_wall = realtime_ns - boot_ns
 
     def round_trip(self, sent_ns: int, received_ns: int, boot_ns: int, realtime_ns: int) -> None:
@@ -45,7 +45,7 @@ class NodeClock:
 
     @property
     def skew(self) -> Skew | None:
-        """How far the node's clock is ahead; None before the first round trip."""
+        """The skew of the node's clock; None before the first round trip."""
         return self._skew
 
     @property

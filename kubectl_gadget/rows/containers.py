@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Codes = npt.NDArray[np.intp]
 KEEP_SECONDS = 300.0
-"""How long a removed container stays known."""
+"""Seconds for which a removed container stays known."""
 _MOST_REMOVED = 65_536
 """Maximum number of removed cgroups that are kept, however recently they were removed."""
 _MOST_KNOWN = 1 << 18
@@ -79,7 +79,7 @@ HOST = Container("host")
 
 
 class ContainerFilter:
-    """Which containers are traced: the meaning of FILTER (docs/protocol.md)."""
+    """The selection of containers to trace: the meaning of FILTER (docs/protocol.md)."""
 
     def __init__(self, wanted: "FilterSpec") -> None:
         self._namespaces, self._pods, self._containers = (
@@ -125,7 +125,7 @@ class Owners(NamedTuple):
         return np.fromiter(map(judge, self.containers), np.int8, len(self.containers))[self.codes]
 
     def judged_by(self, judges: Sequence[Judge], places: Codes) -> npt.NDArray[np.int8]:
-        """The results for rows of several nodes: that of the judge at each row's place."""
+        """Return the results for rows of several nodes, each by the judge at the row's place."""
         found, known = [], dict[tuple[int, int], int]()
         for key in zip(places.tolist(), self.codes.tolist(), strict=True):
             verdict = known.get(key)
@@ -195,7 +195,7 @@ def unpacked_uid(packed: Packed) -> str:
 
 
 def _packed(text: str, digits: str, count: int) -> Packed:
-    """The packed text, if these of its characters are so many digits."""
+    """Return the text packed, if `digits` are `count` hexadecimal digits."""
     try:
         packed = bytes.fromhex(digits)
     except ValueError:
@@ -209,7 +209,7 @@ def _hyphenated(digits: str) -> str:
 
 
 class SharedNames(NamedTuple):
-    """What containers on many nodes have in common."""
+    """The members that containers on many nodes share."""
 
     namespace: str
     container: str
@@ -224,8 +224,8 @@ def shared_names(*names: str) -> SharedNames:
 
 
 OwnNames = tuple[Packed, bool, bool, str, Packed]
-"""What only one container has: its ID, whether it is a sandbox, whether it existed before its node was watched, and its
-pod's name and UID."""
+"""The members that only one container has: its ID, whether it is a sandbox, whether it existed before its node was
+watched, and its pod's name and UID."""
 
 
 class Announced:
@@ -440,7 +440,7 @@ class Identity:
         return Owners(np.maximum(codes, 0), self._indexed_containers)
 
     def owner(self, cgroup: int) -> Container:
-        """As `lookup`, for a single cgroup."""
+        """Like `lookup`, for a single cgroup."""
         code = self._codes.get(cgroup)
         if code is None and cgroup & ~_ELSEWHERE in self._owners:
             if len(self._codes) > _MOST_INDEXED:
@@ -455,7 +455,7 @@ class Identity:
         return [container for container in dict.fromkeys(found) if container != UNKNOWN]
 
     def _find_or_add(self, container_id: str, named: dict[str, Announced]) -> Announced:
-        """The container with this id. `named`: those of the frame, which gets this one, too."""
+        """Return the container with this id. `named`: the containers of the frame, which gets this one, too."""
         found = named.get(container_id)
         if found is None:
             id = packed_id(container_id)

@@ -125,7 +125,7 @@ def _open_flag_numbers(batch: Batch, field: Field) -> SomeNumbers:
 
 
 def open_differences(bits: int, written: str | None, resolved: str | None) -> str:
-    """What differs: "", "path", "flags" or "path|flags". A path that could not be read does not differ."""
+    """Return the difference: "", "path", "flags" or "path|flags". A path that could not be read does not differ."""
     names = []
     if written is not None and resolved is not None and not _is_same(written, resolved):
         names.append("path")
@@ -135,7 +135,7 @@ def open_differences(bits: int, written: str | None, resolved: str | None) -> st
 
 
 def _is_same(written: str, resolved: str) -> bool:
-    """Whether `resolved` is `written` without links. A relative path must be the end of `resolved`."""
+    """True if `resolved` is `written` without links. A relative path must be the end of `resolved`."""
     if resolved.startswith("…"):
         # The upper part of the path is missing.
         return posixpath.basename(posixpath.normpath(written)) in ("", ".", "..", posixpath.basename(resolved))

@@ -53,7 +53,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Kind:
-    """How one typedef is read. `members` takes the column's name; `show` returns texts that are not escaped yet."""
+    """The reader of one typedef. `members` takes the column's name; `show` returns texts that are not escaped yet."""
 
     members: Callable[[str, Field], tuple[Member, ...]]
     show: Show
@@ -124,7 +124,7 @@ def with_raw(
     raw: Callable[[Batch, Field], Numbers] = numbers,
     names: Sequence[str] = (),
 ) -> Kind:
-    """As text_kind(), with the number in a second member."""
+    """Like text_kind(), with the number in a second member."""
     texts = text_kind(spell, none, names=lambda field: tuple(names))
     return Kind(
         lambda column, field: (
@@ -157,7 +157,7 @@ def maybe(read: Callable[[Batch, Field], Numbers], spell: Callable[[int], str] =
 
 
 def known_numbers(batch: Batch, field: Field) -> KnownNumbers:
-    """Numbers of which the highest one stands for unknown."""
+    """Numbers; the highest one stands for unknown."""
     return KnownNumbers(batch.raw(field))
 
 

@@ -217,7 +217,7 @@ def unread_members(gadget: Gadget) -> dict[str, Callable[[Batch], Mask]]:
 
 
 def _unread_spans(batch: Batch, field: Field) -> Mask:
-    """Where a text could not be read: its length is 1 (bpf/include/gadget/record.h)."""
+    """Return a mask of the texts that could not be read: their length is 1 (bpf/include/gadget/record.h)."""
     spans = batch.spans(field)
     unread: Mask = ~spans.readable & (spans.lengths == 0)
     return unread

@@ -37,7 +37,7 @@ class Rows:
 
     @property
     def everything(self) -> "Rows":
-        """The same rows together with those of the block that --max-rows leaves out."""
+        """Return the same rows together with the rows of the block that --max-rows leaves out."""
         return self
 
     def chunks(self, count: int) -> "Iterator[Rows]":

@@ -28,9 +28,9 @@ UNKNOWN = "[unknown]"
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _MANGLED = ("_Z", "_R", "__Z", "$s", "_$s", "$S")
 _MOST_STACKS = _MOST_FRAMES = 1 << 18
-"""Of one gadget on one node. An agent starts again after a quarter of these frames."""
+"""The most frames of one gadget on one node. An agent starts again after a quarter of them."""
 _MOST_BYTES = 128 << 20
-"""About the memory for the stacks of all nodes. Half of it is for those of the last time."""
+"""About the memory for the stacks of all nodes. Half of it is for the last time's stacks."""
 _FRAME_BYTES, _STACK_BYTES, _PLACE_BYTES = 300, 300, 8
 """About the memory of a frame without its names, of a stack without its frames, and of each place in a stack."""
 

@@ -389,7 +389,7 @@ class Captures(Collector):
         self._ready: deque[Batch] = deque()
 
     def add(self, batch: Batch, now_ns: int) -> None:
-        """Takes a capture, or those of its rows that passed the filter."""
+        """Takes a capture, or its rows that passed the filter."""
         if len(batch):
             order = np.argsort(batch.raw("number"), kind="stable")
             self._ready.append(batch.select(order))

@@ -64,7 +64,7 @@ class Texts(Vector):
         return self._read()
 
     def printable(self) -> bool:
-        """Whether every row has a text, and none of them needs escaping anywhere."""
+        """True if every row has a text, and none of them needs escaping anywhere."""
         if self._printable is None:
             texts = self.texts()
             joined = "\0" if None in texts else "".join(texts)  # type: ignore[arg-type]
@@ -186,7 +186,7 @@ class FixedTexts(Texts):
         return texts
 
     def _has_tail(self) -> bool:
-        """Whether any text has bytes after its NUL: numpy compares whole arrays and ignores only trailing NULs."""
+        """True if any text has bytes after its NUL: numpy compares whole arrays and ignores only trailing NULs."""
         block = self.array.view(np.uint8).reshape(len(self.array), self.array.itemsize)  # -1 fails if there are no rows
         empty = block == 0
         return bool((empty[:, :-1] & ~empty[:, 1:]).any())
@@ -323,7 +323,7 @@ class TextLists(Vector):
         return np.fromiter((item is not None for item in self.lists), np.bool_, len(self.lists))
 
     def printable(self) -> bool:
-        """Whether no element of any list needs escaping."""
+        """True if no element of any list needs escaping."""
         return all("".join(items).isprintable() for items in self.lists if items is not None)
 
     def values(self) -> list[Any]:

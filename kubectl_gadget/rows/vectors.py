@@ -19,7 +19,7 @@ Type = Literal["int", "text", "texts", "bool", "buckets", "object"]
 Pieces = tuple[str, tuple[list[Any], ...]]
 """A %-template for one row's JSON value, and one list for each of its placeholders."""
 Few = tuple[npt.NDArray[np.integer[Any]], Sequence[str]]
-"""Few different JSON values of many rows: that of a row is `words[codes[row]]`."""
+"""Few different JSON values of many rows: a row's value is `words[codes[row]]`."""
 
 
 _NEAR = 1 << 16
@@ -43,7 +43,7 @@ class Vector:
         return None
 
     def absent(self) -> bool:
-        """Whether it is certain that every value is null or false, so that an optional member can skip the rows."""
+        """True if it is certain that every value is null or false, so that an optional member can skip the rows."""
         return False
 
     def values(self) -> list[Any]:
@@ -121,8 +121,8 @@ class SomeNumbers(Numbers):
 
 
 class KnownNumbers(SomeNumbers):
-    """Unsigned 64-bit numbers, the highest of which means null. For filters the highest is an error, like every number
-    that does not fit CEL's signed 64 bits."""
+    """Unsigned 64-bit numbers; the highest one means null. For filters the highest is an error, like every number that
+    does not fit CEL's signed 64 bits."""
 
     def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
         super().__init__(array, array != UNKNOWN)
@@ -190,7 +190,7 @@ def different(numbers: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[
 
 
 def are_near(numbers: npt.NDArray[Any]) -> bool:
-    """Whether a table of all numbers between the lowest and the highest is small."""
+    """True if a table of all numbers between the lowest and the highest is small."""
     return len(numbers) > 0 and int(numbers.max()) - int(numbers.min()) < min(_NEAR, 16 * len(numbers))
 
 
@@ -203,7 +203,7 @@ def pick(words: Sequence[Any], codes: npt.NDArray[np.integer[Any]]) -> list[Any]
 
 
 def all_printable(texts: Sequence[str | None]) -> bool:
-    """Whether no text needs escaping anywhere. Lone surrogates are not printable."""
+    """True if no text needs escaping anywhere. Lone surrogates are not printable."""
     return None not in texts and "".join(texts).isprintable()  # type: ignore[arg-type]
 
 
@@ -215,7 +215,7 @@ def exact(text: str) -> str:
 
 
 def is_exact(text: str) -> bool:
-    """Whether it is valid Unicode."""
+    """True if it is valid Unicode."""
     return text.isprintable() or exact(text) == text
 
 

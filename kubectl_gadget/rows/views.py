@@ -82,7 +82,7 @@ _CODES = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"} | 
     (8, True): "q",
 }
 _SIZES = {"gadget_timestamp": 8, "gadget_cgroup": 8, "gadget_bytes": 8, "bool": 1}
-"""Of types that have not four bytes."""
+"""The sizes of types that do not have four bytes."""
 
 Value = int | bytes | str | list[str] | None
 
@@ -134,12 +134,12 @@ class RowWriter:
 
 
 def has_process(head: bytes) -> bool:
-    """Whether a record's head (struct gadget_record) has a process; for a packet, that of its socket."""
+    """True if a record's head (struct gadget_record) has a process; for a packet, that of its socket."""
     return head[16:20] != b"\0\0\0\0"
 
 
 def asks_for_process(parameters: Mapping[str, Any]) -> bool:
-    """Whether the user selected processes. The kernel also passes packets of connections that no process has accepted
+    """True if the user selected processes. The kernel also passes packets of connections that no process has accepted
     yet; a row that never gets a process belongs to none of the selected ones."""
     return bool(parameters.get("pid") or parameters.get("comm"))
 
