@@ -68,7 +68,7 @@ class FileUse:
 
 @dataclass
 class Activity:
-    """What a run saw. `not_listed` counts entries above the limits."""
+    """The activity that a run saw. `not_listed` counts entries above the limits."""
 
     processes: dict[str, SeenProcess] = field(default_factory=dict)
     peers: Counter[RemoteEnd] = field(default_factory=Counter)

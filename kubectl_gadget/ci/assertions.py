@@ -48,7 +48,7 @@ FACT_MEMBERS: Mapping[str, str] = {
     "pods": "int",
     "count": "int",
 }
-"""What conditions on facts may name, with their types."""
+"""The names for conditions on facts, with their types."""
 SCHEMA = SchemaField(
     "",
     "object",
@@ -124,7 +124,7 @@ class Assertion:
 
     @property
     def describes(self) -> str:
-        """What is asserted, for people."""
+        """The assertion in words."""
         what = f"facts {self.kind}" if self.kind else f"events {self.gadget.event if self.gadget else ''}"
         condition = f" with {self.text}" if self.text else ""
         where = (" in each pod" if self.per_pod else "") + (f" in the step {self.step!r}" if self.step else "")
@@ -134,8 +134,8 @@ class Assertion:
 def judged(
     asked: Assertion, total: int, found: Sequence[Finding], otherwise: Finding, missing: str
 ) -> tuple[list[Finding], str]:
-    """What it means that `total` were seen: no finding, one for each in `found` if there must be none, or `otherwise`;
-    or why it cannot be said, if something is `missing`."""
+    """Return the verdict on `total` seen: no finding, one for each in `found` if there must be none, or `otherwise`; or
+    why it cannot be said, if something is `missing`."""
     if missing and asked.amount.could_change(total):
         return [], f"{total:,} were seen, and {missing}"
     if asked.amount.holds(total):

@@ -39,7 +39,7 @@ _WRITES = ("O_WRONLY", "O_RDWR")
 
 @dataclass(frozen=True)
 class CheckOrder:
-    """What is checked."""
+    """The checks of a run."""
 
     pid: int | None = None
     """only this process and its descendants are traced; None: what the options select"""
@@ -59,7 +59,7 @@ class CheckOrder:
 
 @dataclass(frozen=True)
 class TracedRun:
-    """What the report says about the run itself."""
+    """The report's data about the run itself."""
 
     where: str
     began_ns: int
@@ -193,7 +193,7 @@ class RunChecks:
 
     @property
     def activity(self) -> Activity:
-        """What was seen."""
+        """Return the activity seen."""
         assert self._watching is not None
         return self._watching.activity
 

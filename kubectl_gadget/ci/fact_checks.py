@@ -32,7 +32,7 @@ _NAMED = Subject()
 
 @dataclass(frozen=True)
 class BehaviorOrder:
-    """What is done with facts."""
+    """The uses of facts."""
 
     baseline: Baseline | None = None
     errors: Collection[FactKind] = ()
@@ -84,7 +84,7 @@ def _compared(baseline: Baseline, found: Behavior, errors: Collection[FactKind],
 
 
 def _gaps(coverage: Mapping[Unit, Coverage]) -> Sequence[str]:
-    """Why there may be more facts, such as more of them than are kept."""
+    """Return why there may be more facts, such as a limit that was reached."""
     return tuple(dict.fromkeys(reason for each in _judged(coverage).values() for reason in each.incomplete))
 
 

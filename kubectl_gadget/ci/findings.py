@@ -1,4 +1,4 @@
-"""What a run found, what was checked, and the verdict: the one list that all reports are made of.
+"""Findings of a run, its checks, and the verdict: the one list that all reports are made of.
 
 The trap: a fingerprint identifies a finding over runs, so it is made of `identity` alone, in which the names of pods,
 numbers and temporary names are replaced (`stable`). All texts come from programs and are hostile: reports escape them.
@@ -33,7 +33,7 @@ _STABLE = (
     (re.compile(r"(?<=[./_-])(?=[A-Za-z0-9_]*[A-Z0-9])[A-Za-z0-9_]{6,8}(?=$|\s)"), "*"),
     (re.compile(r"\d+"), "0"),
 )
-"""What differs between two runs of the same thing."""
+"""The parts of a text that differ between two runs of the same thing."""
 _ADDRESS = re.compile(
     r"(?<![\w.:])(?P<address>\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*:[0-9a-fA-F:.]*)\]?(?::(?P<port>\d{1,5})\b)?"
 )
@@ -44,7 +44,7 @@ _BACK = {kept: digit for digit, kept in _KEPT.items()}
 
 
 class Level(StrEnum):
-    """How much a finding counts: errors alone make a run fail."""
+    """The level of a finding: only errors make a run fail."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -78,7 +78,7 @@ class SourceLocation:
 
 @dataclass(frozen=True)
 class Where:
-    """What a finding is about. Empty texts: does not apply."""
+    """The subject of a finding. Empty texts: does not apply."""
 
     namespace: str = ""
     workload: str = ""
@@ -195,7 +195,7 @@ class RunReport:
 
     @property
     def findings(self) -> list[Finding]:
-        """Of all checks: errors first, then as the checks have them."""
+        """Return the findings of all checks: errors first, then in the checks' order."""
         found = [finding for check in self.checks for finding in check.findings]
         order = {level: place for place, level in enumerate(Level)}
         return sorted(found, key=lambda finding: order[finding.level])
@@ -207,7 +207,7 @@ class RunReport:
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """Why the verdict is not known, if there is no finding."""
+        """Return why the verdict is unknown, if there is no finding."""
         return (*self.incomplete, *(f"{check.rule}: {check.undecided}" for check in self.checks if check.undecided))
 
     @property

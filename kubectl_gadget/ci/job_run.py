@@ -53,7 +53,7 @@ _WARNINGS_OF_LOSS = ("--descendants",)
 
 @dataclass(frozen=True)
 class CiOrder:
-    """What a CI run checks, and what runs meanwhile."""
+    """The checks of a CI run, and the command that runs during it."""
 
     folder: Path
     """of the socket"""
@@ -258,7 +258,7 @@ class CiRun:
         )
 
     def _ending(self, coverage: Coverage) -> Mapping[str, Any]:
-        """What the recording keeps of the run, for `ci judge`."""
+        """Return the data about the run that the recording keeps for `ci judge`."""
         if not self._began:
             return {}
         command = self._order.command
@@ -281,7 +281,7 @@ class CiRun:
         return tuple(not_followed(self._checks.activity.processes.values())) if of_command else ()
 
     def _incomplete(self, coverage: Coverage, failure: GadgetError | None) -> Iterator[str]:
-        """Why events are missing that agents did not count as lost."""
+        """Return why events are missing that agents did not count as lost."""
         if failure is not None:
             yield f"the tracing failed: {failure}"
         if self._tracing_ended_at is not None:

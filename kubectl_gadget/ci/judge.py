@@ -27,7 +27,7 @@ from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
 @dataclass(frozen=True)
 class RecordedJob:
-    """What the beginning of a recording says."""
+    """The beginning of a recording."""
 
     gadgets: tuple[GadgetRun, ...]
     subject: Subject

@@ -129,7 +129,7 @@ def _checks(report: RunReport) -> Iterator[str]:
 
 
 def _seen(activity: Activity, failed_command: bool) -> Iterator[str]:
-    """What was done, most often first. What was not found matters only when the command failed."""
+    """Yield what was done, most often first. Missing files matter only when the command failed."""
     failed = [process for process in activity.processes.values() if process.ended]
     programs = Counter(process.program for process in activity.processes.values())
     written, refused = Counter[str](), Counter[str]()

@@ -183,7 +183,7 @@ class RowCheck:
 
 
 def _object_of(record: Mapping[str, Any]) -> str:
-    """What a row is about: a command line, a path, a peer."""
+    """Return the object of a row: a command line, a path, a peer."""
     if arguments := record.get("args"):
         return " ".join(map(str, arguments)) if isinstance(arguments, list) else str(arguments)
     for name in _OBJECTS:
