@@ -236,7 +236,7 @@ def check_glob(scalar: Scalar) -> None:
 
 
 def glob_parts(pattern: str) -> list[str]:
-    """A glob's parts: `**`, `*`, and others, each of which matches one byte (glob_bytes)."""
+    """Return a glob's parts: `**`, `*`, and others, which match one byte each (glob_bytes)."""
     found: list[str] = []
     for part in re.findall(_PARTS, bytewise(pattern), re.DOTALL):
         found += [part] if part == "**" or _is_class(part) else part

@@ -116,7 +116,7 @@ Labels = tuple[Requirement, ...]
 
 @dataclass(frozen=True)
 class Scope:
-    """What a policy or a selector applies to; the end of this module has the meaning. None: not given."""
+    """The scope of a policy or a selector; the end of this module has the meaning. None: not given."""
 
     namespace: str | None = None
     """the namespace of a TracingPolicyNamespaced"""
@@ -237,7 +237,7 @@ class NewFunction:
 
 @dataclass(frozen=True)
 class Action:
-    """What happens when a selector matches. Each kind uses only its own members."""
+    """The action when a selector matches. Each kind uses only its own members."""
 
     kind: ActionKind
     error: int = 0

@@ -110,7 +110,8 @@ def to_resolve(
 
 
 def _compared(tests: Sequence[Test]) -> str | None:
-    """What an argument of the type `auto` has to be for its filters: "text" or "number"; None without filters."""
+    """Return the type that an argument of the type `auto` must have for its filters: "text" or "number"; None without
+    filters."""
     kinds = {test.look.kind for test in tests}
     return None if not kinds else "text" if kinds & _TEXT_TESTS else "number"
 
@@ -140,7 +141,7 @@ class CompiledHook:
         self.name = name
         self.options = options
         self.hook: Hook = entries[0].hook
-        """the first policy's hook; those of the other policies have the same target"""
+        """the first policy's hook; the other policies' hooks have the same target"""
         self.at_return = self.hook.returns and not entries[0].at_call
         self.tracks = tracks_sockets(entries[0].policy)
         self.ignores_missing = all(entry.hook.ignore_missing for entry in entries)
@@ -220,7 +221,7 @@ class CompiledHook:
 
     @cached_property
     def forms(self) -> list[Form]:
-        """How each slot's value is laid out in records."""
+        """Return the layout of each slot's value in records."""
         return [slot.form for slot in self.slots]
 
     @property
@@ -488,7 +489,7 @@ def _way(hook: CompiledHook, way: HookWay) -> Way:
 
 
 def _method(hook: CompiledHook, way: HookWay) -> str:
-    """What this way enforces, for people."""
+    """Return what this way enforces, for people."""
     if hook.options.reaction == "kill" and hook.reacting:
         return "kills from user space, after the fact,"
     if not hook.enforces:
@@ -501,7 +502,7 @@ def _method(hook: CompiledHook, way: HookWay) -> str:
 
 
 def _hash(hook: CompiledHook) -> dict[str, Value]:
-    """Which argument's file is hashed."""
+    """Return the argument whose file is hashed."""
     for _, one in hook.selectors:
         if any(action.file_hash for action in one.selector.all_actions):
             argument = hashed_argument(one.hook)

@@ -291,8 +291,8 @@ class SelectorAtHook:
 
     @property
     def denial(self) -> int:
-        """What calls return: the value of Override, or -EPERM where the process is killed, since a call is denied
-        before the kill. 0: calls are not denied."""
+        """Return the result of calls: the value of Override, or -EPERM where the process is killed, since a call is
+        denied before the kill. 0: calls are not denied."""
         overriding = [action for action in self.selector.actions if action.kind == "Override"]
         override = overriding[0].error if overriding else 0
         if self.hook.probe:

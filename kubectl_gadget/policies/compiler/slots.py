@@ -103,7 +103,7 @@ class Slot:
 
     @property
     def form(self) -> Form:
-        """How its value is laid out in a record."""
+        """Return the layout of its value in a record."""
         return Form(self.type, self.size, bool(self.flags & SlotFlag.SIGNED))
 
     def encode(self, first_test: int, tests: int, unsent: bool) -> bytes:

@@ -135,7 +135,8 @@ class TestClass(IntEnum):
 
 @dataclass(frozen=True)
 class Look:
-    """What a test looks at, and how. `part` is the index of a number or of an address within the slot's value."""
+    """The subject and the operation of a test. `part` is the index of a number or of an address within the slot's
+    value."""
 
     kind: TestClass
     part: int = 0
@@ -164,8 +165,8 @@ def add_filter(
     tests: list[Test], first: int, selector: int, look: Look, entries: Iterable[Entry], negated: bool
 ) -> None:
     """Adds one filter of `selector` to the tests of a hook, on the slot whose tests begin at number `first`: all
-    filters of one slot are added before those of the next. Raises ValueError, with a message for users, when
-    there are too many tests."""
+    filters of one slot are added before the next slot's. Raises ValueError, with a message for users, when there are
+    too many tests."""
     bit = 1 << selector
     test = next((test for test in tests[first:] if test.look == look and not test.selectors & bit), None)
     if test is None:

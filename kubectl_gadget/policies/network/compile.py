@@ -308,7 +308,7 @@ class Compiled:
         return [subject for subject, egress in isolated.items() if egress]
 
     def _subject(self, pod: Pod, policies: Sequence[int], isolated: dict[int, bool]) -> int:
-        """The pod's subject. `policies` are those of its namespace."""
+        """Return the pod's subject. `policies` are its namespace's."""
         applying = {
             direction: [
                 index

@@ -1,4 +1,4 @@
-"""What NetworkPolicies mean: their fields, who has an address, and which flows they allow.
+"""The meaning of NetworkPolicies: their fields, the owner of an address, and the flows that they allow.
 
 This is the definition with which the tables for the kernel are compared (tests/policies/network).
 """

@@ -1,4 +1,4 @@
-"""What a run of NetworkPolicies needs: policies from files, checked before anything is started, and tables for the
+"""The parts of a run of NetworkPolicies: policies from files, checked before anything is started, and tables for the
 kernel that are kept up to date with the cluster.
 """
 

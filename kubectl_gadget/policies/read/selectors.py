@@ -274,7 +274,7 @@ _GREATEST_INODE = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class SelectorContext:
-    """What a selector refers to: its hook's values, the policy's lists and macros, and the list of errors."""
+    """The context of a selector: its hook's values, the policy's lists and macros, and the list of errors."""
 
     hook_kind: str
     arguments: tuple[Argument, ...]

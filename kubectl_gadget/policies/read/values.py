@@ -553,7 +553,7 @@ _ARM64 = {"sp": ("sp",), "pc": ("pc",), "pstate": ("pstate",), "lr": ("regs", 30
 
 def register_member(name: str) -> tuple[str | int, ...] | None:
     """The path in `struct pt_regs` of a whole register, by its assembler name: `rdi` is ("di",), `x0` ("regs", 0).
-    None: there is no such register; the name may be that of a member."""
+    None: no register has this name, which may be a member's."""
     found = REGISTERS.get(name)
     if name in ("orig_rax", "eflags", "rflags"):
         return ("orig_ax",) if name == "orig_rax" else ("flags",)

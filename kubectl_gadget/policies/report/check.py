@@ -1,5 +1,5 @@
-"""What is known about a policy before it runs, for `policy check`: what it fails to cover, names that are probably
-misspelt, whether a node supports its hooks, what it costs, and how reliable it is.
+"""Facts about a policy before it runs, for `policy check`: what it fails to cover, names that are probably misspelt,
+whether a node supports its hooks, what it costs, and how reliable it is.
 
 This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it.
 """
@@ -379,7 +379,7 @@ class Report:
 
 
 def check_policy(policy: Policy, asked: bool = False, has_new: bool | None = None) -> Report:
-    """What a policy costs, and warnings for its author. `asked`: nodes were asked whether they have the hooks;
+    """Return the costs of a policy, and warnings for its author. `asked`: nodes were asked whether they have the hooks;
     `has_new`: as in gaps()."""
     warnings = [*policy.notes]
     checks = (_races, _untouched, _floods, _late_kills, _no_hashes, _requests, _dead_selectors)

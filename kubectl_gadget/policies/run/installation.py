@@ -212,7 +212,7 @@ class PolicyChange:
 
 @dataclass(frozen=True)
 class NodePolicies:
-    """What one node reports."""
+    """The report of one node."""
 
     node: str
     state: PoliciesState | None = None

@@ -1,4 +1,4 @@
-"""What the client of `enforce` does to a pod when one of its policies would deny something: delete it, or isolate it.
+"""The reactions of `enforce`'s client to a pod that violates one of its policies: delete it, or isolate it.
 
 The trap: events are shown in a thread of their own, so what reacts to them must accept calls from any thread.
 """
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Reaction:
-    """What reacts to the events of a story."""
+    """A reaction to the events of a story."""
 
     on_event: "Callable[[StoryEvent], None] | None" = None
     """called for each event, also for those that are not shown"""
