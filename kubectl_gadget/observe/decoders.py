@@ -209,7 +209,7 @@ _LENGTH = (1 << 30) - 1
 
 
 IsFor = Callable[[Sequence[int], str, str], bool | None]
-"""Whether a pod, by UID and NAMESPACE/NAME, has the labels for some scopes; None: not known yet."""
+"""True if a pod, by UID and NAMESPACE/NAME, has the labels for some scopes; None: not known yet."""
 
 
 def decoder(

@@ -26,7 +26,7 @@ from kubectl_gadget.wire.policy_events import ExecId, PolicyEvent
 
 
 class TextSink(StreamSink):
-    """`text_of` returns the text of an event without its line end; `gap_text` that of a period without events."""
+    """`text_of` returns the text of an event without its line end; `gap_text` the text of a period without events."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the cluster knows about pods beyond their names, for JSON of events: labels and workloads.
+"""The cluster's data about pods beyond their names, for JSON of events: labels and workloads.
 
 The trap: a user who may trace pods may not be allowed to list pods in all namespaces. Events of other pods lack these.
 """
@@ -28,7 +28,7 @@ class PodDetails:
         self.prepare(found)()
 
     def prepare(self, found: Objects) -> Callable[[], object]:
-        """As `take`, but returns what makes the state visible."""
+        """Like `take`, but returns what makes the state visible."""
         known = PodValues[Object]()
         for pod in found.get(PODS, ()):
             known.put(pod, _details(pod))

@@ -24,7 +24,7 @@ _NO_NAME = ("/dev/fd/", "/proc/")
 
 @dataclass(eq=False)
 class Process:
-    """What is known about a process. `binary` is None when its exec was not seen."""
+    """A process. `binary` is None when its exec was not seen."""
 
     node: str
     id: ExecId

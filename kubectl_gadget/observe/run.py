@@ -44,7 +44,7 @@ SHOWN = ("pid", "parent", "node", "container", "uid", "policy", "exec-id", "file
 
 @dataclass(frozen=True)
 class LineOptions:
-    """What lines show in addition to their shape."""
+    """Options of lines."""
 
     timestamps: bool = False
     shown: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ class LineOptions:
 
 @dataclass(frozen=True)
 class StoryGadgets:
-    """What is traced."""
+    """The gadgets and policies to trace."""
 
     file_paths: str | None = None
     """what happens to these files is traced; None: no files"""
@@ -103,7 +103,7 @@ class StoryGadgets:
 
 @dataclass(frozen=True)
 class StoryRecipe:
-    """How rows become a story."""
+    """Options for making a story of rows."""
 
     gadgets: StoryGadgets
     choice: "Choice"
