@@ -36,7 +36,7 @@ def _records(members: MemberRows, batch: Batch) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class AdviceOrder:
-    """What to watch for an advisor."""
+    """The things to watch for an advisor."""
 
     recording: SeenUses
     uses_of: UsesOf

@@ -38,7 +38,7 @@ _BYTECODE = "__pycache__/*"
 
 
 def profiles(behavior: Behavior, multicall: Collection[str]) -> dict[ContainerOf, str]:
-    """The profile of each container of which enough is known; one whose program was not seen could not start."""
+    """Return the profile of each container with enough data; a container whose program was not seen could not start."""
     return {
         (item := ContainerOf(unit.workload, unit.container)): _profile(item, behavior, unit, multicall)
         for _, units in units_by_workload(behavior)

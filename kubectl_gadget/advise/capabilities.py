@@ -63,7 +63,7 @@ RECIPE = Recipe("capabilities", KIND, uses_of, (("trace_capabilities", {"unique"
 
 @dataclass(frozen=True)
 class Need:
-    """How one container uses capabilities."""
+    """The use of capabilities by one container."""
 
     used: tuple[str, ...]
     """names as in Kubernetes, without CAP_"""

@@ -96,7 +96,7 @@ def _new_name(row: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Writes:
-    """What one container writes to its root file system."""
+    """The writes of one container to its root file system."""
 
     folders: tuple[str, ...]
     """folders that one volume each makes writable"""

@@ -80,7 +80,7 @@ def _common_labels(pods: Sequence[Pod]) -> dict[str, str]:
 
 
 def _why_not(recording: SeenUses, use: Use) -> str | None:
-    """Why no policy can be made for the pod of this use; None: one can."""
+    """Return why no policy can be made for the pod of this use; None: one can."""
     pod = _pod_of(recording, use)
     if pod is None:
         return "was not among the cluster's pods, so its labels are unknown"
@@ -233,7 +233,7 @@ def _hint(flows: Sequence[NeededFlow]) -> str:
     return "; long answers use 53/TCP" if ("UDP", 53) in asks and ("TCP", 53) not in asks else ""
 
 
-# Makes network policies from facts, as far as that is possible.
+# Makes network policies from facts, where this is possible.
 
 
 _INSIDE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10")

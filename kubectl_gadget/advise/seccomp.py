@@ -143,7 +143,7 @@ def documents(
 
 
 def warnings(recording: SeenUses) -> Iterator[str]:
-    """What a profile cannot express, or allows beyond the node's own architecture."""
+    """Yield what a profile cannot express, or allows beyond the node's own architecture."""
     yield from warnings_of(by_container(recording.uses, recording.inventory))
 
 
@@ -217,7 +217,7 @@ def profiles(
         if FactKind.SYSCALL in behavior.coverage[unit].kinds:
             item = ContainerOf(unit.workload, unit.container)
             calls = sorted({fact.value for fact in behavior.of(unit) if fact.kind is FactKind.SYSCALL})
-            # Names are the same on all architectures, and a profile without architectures is for that of the node.
+            # Names are the same on all architectures, and a profile without architectures is for the node's.
             uses[item] = [{"architecture": "", "syscall": call} for call in calls]
             said = f"{unit}: {len(calls)} system calls seen; the others are for runc."
             comments[item] = [said, *gaps(behavior, unit)]

@@ -14,7 +14,7 @@ from kubectl_gadget.kube.inventory import LOCAL_LABEL
 from kubectl_gadget.linux.files import USUAL_DEVICES
 
 _OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
-"""What facts leave out: terminals, and files of processes in /proc."""
+"""The paths that facts leave out: terminals, and files of processes in /proc."""
 _RUNTIMES: Mapping[str, Any] = {"operator": "NotPostfix", "values": ["/exec.fifo"]}
 """The only file that the runtime opens to write in the container: by it, it waits until the container is started."""
 _FMODE_WRITE = "2"

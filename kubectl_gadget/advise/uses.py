@@ -1,4 +1,4 @@
-"""What was watched: the runs, the cluster's objects at the time, and the uses.
+"""The data of watching: the runs, the cluster's objects at the time, and the uses.
 
 A use merges all rows that are equal in what matters to an advisor, with their sums. The trap: a recording describes
 the cluster at that time, so advice from it never uses a cluster. Several recordings are merged as if they were one.
@@ -19,7 +19,7 @@ Watched = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class UseKind:
-    """Which members of a use are its key, and which are summed; other members keep the first value seen."""
+    """The members of a use that are its key, and the ones to sum; other members keep the first value seen."""
 
     key: tuple[str, ...]
     sums: tuple[str, ...]
@@ -89,7 +89,7 @@ UsesOf = Callable[[Mapping[str, Any]], Iterable[Use]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one advisor watches."""
+    """The uses that one advisor watches."""
 
     name: str
     kind: UseKind
@@ -137,7 +137,7 @@ def by_container(
 
 
 def start_unseen(recording: SeenUses) -> set[ContainerOf]:
-    """Containers that ran before watching began, and of which no replica was seen to start."""
+    """Return containers that ran before watching began, if no replica was seen to start."""
     earlier, begun = (
         {_container_of(recording.inventory, *names) for names in found}
         for found in (recording.earlier, recording.begun)
