@@ -92,7 +92,7 @@ class OwnedPins(_FromAgent):
 
 
 class ReleasedPins(_FromAgent):
-    """What the agent's command `release` prints. The keys of both objects are the command's arguments."""
+    """The output of the agent's command `release`. The keys of both objects are the command's arguments."""
 
     removed: Mapping[str, int] = NONE
     """number of sets that were taken out of force"""
@@ -160,7 +160,7 @@ class Skipped(_FromAgent):
 
 
 class StartedPrograms(_FromAgent):
-    """What was loaded of one entry of RUN's `programs`, or of one hook of policies."""
+    """The loaded programs of one entry of RUN's `programs`, or of one hook of policies."""
 
     chosen: tuple[Line, ...] = ()
     """names of the programs, without those that another gadget runs for this one, too"""
@@ -256,7 +256,7 @@ class RequestCounts(_FromAgent):
 
 
 class GadgetStats(_FromAgent):
-    """What one gadget has counted since the start."""
+    """The counts of one gadget since the start."""
 
     events: int = 0
     """records in the ring"""

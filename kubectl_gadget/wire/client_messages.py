@@ -31,7 +31,7 @@ class FilterSpec(Message):
 
 
 class ProgramChoice(Message):
-    """Alternatives, of which the agent loads the first set that the kernel accepts."""
+    """Alternatives. The agent loads the first set that the kernel accepts."""
 
     any_of: tuple[tuple[str, ...], ...]
     """sets of programs, by their names in the object"""
@@ -68,7 +68,7 @@ class RecorderSpec(Message):
 
 
 class Layout(Message):
-    """How a sampler's rows become records."""
+    """The layout of records made from a sampler's rows."""
 
     size: int
     """of a record, in bytes"""
@@ -79,7 +79,7 @@ class Layout(Message):
 
 
 class Library(Message):
-    """Where programs of the sections `uprobe` and `uretprobe` are attached."""
+    """The places to attach programs of the sections `uprobe` and `uretprobe`."""
 
     files: tuple[FilePath, ...]
     """what names of mapped files begin with; with `named`, paths or names without a version"""

@@ -32,7 +32,7 @@ _GADGET_AND_FLAGS = struct.Struct("<HH")
 
 
 class FrameType(IntEnum):
-    """What a frame carries. 1 to 31 go from agent to client, 32 and up from client to agent."""
+    """The type of a frame. 1 to 31 go from agent to client, 32 and up from client to agent."""
 
     HELLO = 1
     STARTED = 2
@@ -144,7 +144,7 @@ class FrameDecoder:
         return data[_HEADER.size :] if self._is_whole(data) and data[_TYPE] == type else None
 
     def _is_whole(self, data: bytes) -> bool:
-        """Whether `data` is one whole frame, as is usual: then no buffer is needed."""
+        """True if `data` is one whole frame, as is usual: then no buffer is needed."""
         if self._buffer or self._broken is not None or len(data) < _HEADER.size:
             return False
         magic, version, _, length = _HEADER.unpack_from(data)

@@ -53,7 +53,7 @@ class WrongError(Exception):
 
 
 class Codec(NamedTuple):
-    """How one type is read, written and named for people."""
+    """The reader, the writer and the name of one type."""
 
     read: Callable[[Any], Any]
     """raises WrongError"""
@@ -282,7 +282,7 @@ def _read_lines(value: object) -> str:
 
 
 def _read_name(value: object) -> str:
-    """Reads the name of an object, of which no more is kept than any real name has."""
+    """Reads the name of an object, and keeps no more of it than a real name has."""
     return _read_text(value)[:_LONGEST_NAME]
 
 

@@ -120,7 +120,7 @@ class StackEntry:
 
 @dataclass(frozen=True)
 class EventHead:
-    """What all events of one selector have in common."""
+    """The members that all events of one selector share."""
 
     hook: Hook
     _: KW_ONLY

@@ -23,7 +23,7 @@ class Spot(Message):
 
 
 class ProbePlace(Spot):
-    """Where a program is attached in files. One of `symbol`, `offset`, `address`, or `provider` with `name`."""
+    """The places to attach a program in files. One of `symbol`, `offset`, `address`, or `provider` with `name`."""
 
     path: FilePath
     """as processes have it, in each root"""
@@ -53,7 +53,7 @@ class Way(Message):
     method: str = ""
     """what it can do there, for people"""
     variables: Mapping[str, Value] = NONE
-    """of the object, beside those of the hook"""
+    """of the object, beside the hook's"""
     same: tuple[str, str] | None = None
     """functions that must have the same prototype"""
     syscall: bool = False
@@ -82,7 +82,7 @@ class Remedy(Message):
 
 
 class Resolve(Message):
-    """How a slot is resolved with the node's BTF."""
+    """The way to resolve a slot with the node's BTF."""
 
     slot: int
     """its number"""
@@ -194,7 +194,7 @@ class ScopeSpec(Message):
 
 
 class LabelScopes(Message):
-    """Which scopes match by labels."""
+    """The scopes that match by labels."""
 
     node: tuple[int, ...]
     """those of the node"""
@@ -203,7 +203,7 @@ class LabelScopes(Message):
 
 
 class ProcessesSpec(Message):
-    """What is remembered of processes at their exec."""
+    """The data to remember of processes at their exec."""
 
     followed: Base64
     """programs: keys of `policy_prefixes` and numbers from 1 (u64) in turn"""

@@ -123,12 +123,12 @@ NUMBERS = {
     Type.CRED: 12,
     Type.CAPABILITIES: 12,
 }
-"""How many numbers a value of each type begins with."""
+"""The count of numbers that a value of each type begins with."""
 WITH_ADDRESSES = (Type.SOCK, Type.SOCKET, Type.SOCKADDR, Type.SKB)
 
 
 class Form(NamedTuple):
-    """How a slot's value is laid out in a record."""
+    """The layout of a slot's value in a record."""
 
     type: Type
     size: int
@@ -149,14 +149,14 @@ class Value:
 
 
 def verdict_text(verdict: int, error_name: Callable[[int], str]) -> str:
-    """What a call returned instead of running, for people."""
+    """Return the result that a call got instead of running, for people."""
     if verdict in _WORDS:
         return _WORDS[verdict]
     return error_name(-verdict) if verdict < 0 else str(verdict)
 
 
 def blocks(verdict: int) -> bool:
-    """Whether the attempted operation is known not to have happened."""
+    """True if the attempted operation is known not to have happened."""
     return verdict not in (0, OVERRIDDEN)
 
 

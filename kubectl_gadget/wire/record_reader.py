@@ -241,7 +241,7 @@ _HEAD = tuple(one.name for one in fields(EventHead))
 
 @dataclass(frozen=True)
 class EventMetadata(EventHead):
-    """What the events of one selector have in common, and how the other members are made."""
+    """The members that events of one selector share, and the makers of the other members."""
 
     arguments: tuple[tuple[str, str], ...] = ()
     """type and label of each argument"""
@@ -358,7 +358,7 @@ def _loaded_file(values: Sequence[Value | None]) -> tuple[str, str]:
 
 
 def _done(description: EventMetadata, matched: Match[Any]) -> tuple[int, int]:
-    """Verdict and signal; at a return, those of the call."""
+    """Return verdict and signal; at a return, the call's."""
     verdict, returned = matched.found.verdict, matched.returned
     if not verdict and description.error and returned is not None and not returned.unreadable:
         differs = (returned.numbers[0] - description.error) % (1 << 8 * returned.form.size)

@@ -83,7 +83,7 @@ def declared_name(spec: AnyGadget) -> str:
 
 
 def enforces(spec: AnyGadget) -> bool:
-    """Whether an entry of RUN's `gadgets`, with a known object, can do more than observe. The values that the BPF
+    """True if an entry of RUN's `gadgets`, with a known object, can do more than observe. The values that the BPF
     programs use decide, not what the client calls them."""
     if isinstance(spec, PolicySpec):
         return bool(spec.kill) or any(map(_hook_enforces, spec.hooks))
@@ -94,13 +94,13 @@ def enforces(spec: AnyGadget) -> bool:
 
 
 def acts(spec: GadgetSpec, elf: bytes) -> bool:
-    """Whether a user's own gadget could do more than observe. Any program can be attached as a uprobe, and since Linux
+    """True if a user's own gadget could do more than observe. Any program can be attached as a uprobe, and since Linux
     6.18 uprobes can set registers."""
     return bool(spec.libraries) or could_act(elf)
 
 
 def _hook_enforces(hook: PolicyHookSpec) -> bool:
-    """Whether the hook's variables, or those of a way, let programs do more than observe."""
+    """True if the hook's variables, or those of a way, let programs do more than observe."""
     variables = [hook.variables, *(way.variables for way in hook.ways)]
     return any(each.get(name) for each in variables for name in _ACTIONS)
 
@@ -154,7 +154,7 @@ class _Section(NamedTuple):
 
 
 def could_act(elf: bytes) -> bool:
-    """Whether any program in the object could do more than observe. True if that is unknown."""
+    """True if any program in the object could do more than observe. True if that is unknown."""
     try:
         sections = list(_sections(elf))
     except (struct.error, IndexError, ValueError):
@@ -186,7 +186,7 @@ def _is_acting_call(instruction: bytes) -> bool:
 
 
 def _calls_kernel(sections: list[_Section]) -> bool:
-    """Whether any call is to a symbol that the object does not define: a kernel function."""
+    """True if any call is to a symbol that the object does not define: a kernel function."""
     tables = [section.content for section in sections if section.type == _SYMTAB]
     symbols = tables[0] if len(tables) == 1 else b""
     for section in sections:
