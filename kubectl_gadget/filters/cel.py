@@ -64,7 +64,7 @@ def computed(operator: str, left: Shape, right: Shape) -> Shape | None:
 
 
 def comparable(left: Shape, right: Shape) -> bool:
-    """Whether values of the two types may be equal. Null may be equal to a value of any type."""
+    """True if values of the two types may be equal. Null may be equal to a value of any type."""
     if any(shape.name in ("dyn", "null") for shape in (left, right)):
         return True
     if left.name != right.name:

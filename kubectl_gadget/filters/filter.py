@@ -59,7 +59,7 @@ class RowProgram:
         self._program = environment.program(cel.evaluable(tree), functions=cel_functions())
 
     def matches(self, row: Mapping[str, Any]) -> bool:
-        """Whether the expression is true for a row's members, with values as in JSON."""
+        """True if the expression is true for a row's members, with values as in JSON."""
         self.rows += 1
         try:
             result = self._program.evaluate({name: self._convert(value) for name, value in row.items()})

@@ -83,7 +83,7 @@ def limited(program: str, map_name: str, file: str = "program") -> str:
 
 
 def _looks_at_a_task(probe: Probe, program: str, file: str) -> bool:
-    """Whether the probe has a current task. Raises UsageError when its events cannot be attributed to a task."""
+    """True if the probe has a current task. Raises UsageError when its events cannot be attributed to a task."""
     found = [_has_task(place, point, program, file) for place, point in probe.points]
     if len(set(found)) > 1:
         what = "this list has probes with and without a current process, so it cannot be limited to pods"

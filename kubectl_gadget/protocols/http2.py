@@ -203,7 +203,7 @@ def _decoder() -> Decoder:
 
 
 def looks_like_frames(piece: bytes) -> bool:
-    """Whether the piece starts with a frame and consists of frames only, as far as it goes."""
+    """True if the piece starts with a frame and consists of frames only, as far as it goes."""
     place = 0
     while len(piece) - place >= _HEAD_BYTES:
         length, kind, flags = int.from_bytes(piece[place : place + 3]), piece[place + 3], piece[place + 4]
@@ -414,7 +414,7 @@ class Http2:
 
 
 def is_grpc(exchange: Exchange) -> bool | None:
-    """Whether the exchange is gRPC; None: unknown."""
+    """True if the exchange is gRPC; None: unknown."""
     heads = [exchange.request] + ([exchange.answer] if exchange.answer else [])
     types = [head.text("content-type") for head in heads]
     if exchange.grpc_status is not None or any(_names_grpc(text) for text in types if text):
