@@ -209,7 +209,7 @@ def _descriptors_are_closed(request: pytest.FixtureRequest, _files_of_others: se
 
 @pytest.fixture(scope="session")
 def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether --long was given."""
+    """True if --long was given."""
     return bool(request.config.getoption("--long"))
 
 

@@ -17,7 +17,7 @@ _RUN = re.compile(r"pytest-\d+")
 
 
 def was_killed(run: Path) -> bool:
-    """Whether the process that made this folder has ended, and has not removed its lock."""
+    """True if the process that made this folder has ended, and has not removed its lock."""
     try:
         number = (run / ".lock").read_text()
     except OSError:

@@ -1,7 +1,7 @@
 """A run whose rows are not shown: an advisor turns them into uses, beside a watch of the cluster's objects. A replay
 of a recording does the same with what is in it.
 
-The trap: the first Ctrl-C ends the watching, but what was seen until then is still wanted, so it is not a failure.
+The first Ctrl-C ends the watching, but what was seen until then is still wanted, so it is not a failure.
 """
 
 import io

@@ -1,6 +1,6 @@
 """The objects created in a cluster: the files of manifests/, with the options of a run or a deployment filled in.
 
-The trap: there is only one pod template, the DaemonSet's. On-demand pods are made from it, so the two cannot differ.
+There is only one pod template, the DaemonSet's. On-demand pods are made from it, so the two cannot differ.
 """
 
 import copy

@@ -1,6 +1,6 @@
 """The processes, peers, names and files that a run saw, for summaries and attestations.
 
-The trap: a program may open a million different files, so each table has a limit; entries above it are only counted.
+A program may open a million different files, so each table has a limit; entries above it are only counted.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """Writes reports into files: --report KIND=FILE.
 
-The trap: a report that cannot be written must not hide the others, nor the verdict; failures are reported at the end.
+A report that cannot be written must not hide the others, nor the verdict; failures are reported at the end.
 """
 
 import os

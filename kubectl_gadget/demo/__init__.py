@@ -1,8 +1,8 @@
 """Pods without a cluster: real containers, started by runc, in cgroups and bundles like those of kubelet and
 containerd.
 
-`kubectl gadget demo` runs a gadget on them, and tests use such pods, too. The agent gets no list of them: it
-finds them like the pods of a node. The trap: they must be removed however this process ends, see `shim`.
+`kubectl gadget demo` runs a gadget on them, and tests use such pods, too. The agent gets no list of them: it finds them
+like the pods of a node. They must be removed however this process ends, see `shim`.
 """
 
 from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods

@@ -1,6 +1,6 @@
 """Builds one gadget: compiles its C, and combines its YAML with the object's BTF.
 
-The trap: both architectures must agree on the record and on the variables, since they share one schema.
+Both architectures must agree on the record and on the variables, since they share one schema.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """Remembers what each built file was made from, so that a build does nothing when nothing changed.
 
-The trap: timestamps are useless here, since a checkout or an archive sets them at will; so contents are compared by
-hash.
+Timestamps are useless here, since a checkout or an archive sets them at will; so contents are compared by hash.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Names of Linux's network constants: families, protocols, TCP states and flags; and addresses as text.
 
-The trap: an IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as IPv4, whatever the kind of socket.
+An IPv4 address comes as an IPv6 one (::ffff:1.2.3.4) and is shown as IPv4, whatever the kind of socket.
 """
 
 import socket

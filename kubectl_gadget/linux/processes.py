@@ -1,6 +1,6 @@
 """Names of Linux's process constants: signals and their codes, capabilities, namespaces, ptrace requests.
 
-They are the same on x86-64 and arm64. The trap: positive signal codes have a different meaning for each signal.
+They are the same on x86-64 and arm64. Positive signal codes have a different meaning for each signal.
 """
 
 from kubectl_gadget.gadgets.schema import UNKNOWN

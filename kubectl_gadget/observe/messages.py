@@ -2,7 +2,7 @@
 
 As in that schema, members without information are left out: empty texts and lists, and zeros other than a status. Kinds
 and members of our own (process_file, blocked, file_id) are added to the known ones, and are left out of the strict form
-(`strict_body`). The trap: texts may contain bytes that are not UTF-8; they become U+FFFD.
+(`strict_body`). Texts may contain bytes that are not UTF-8; they become U+FFFD.
 """
 
 import json

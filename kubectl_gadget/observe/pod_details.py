@@ -1,6 +1,6 @@
 """The cluster's data about pods beyond their names, for JSON of events: labels and workloads.
 
-The trap: a user who may trace pods may not be allowed to list pods in all namespaces. Events of other pods lack these.
+A user who may trace pods may not be allowed to list pods in all namespaces. Events of other pods lack these.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """Histograms as text: below a table, its first rows are repeated as bars, one for each power of two.
 
-The trap: bars belong to one histogram and each has its own scale; the table's column DISTRIBUTION is for comparing
-rows.
+Bars belong to one histogram and each has its own scale; the table's column DISTRIBUTION is for comparing rows.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Makes the sink for `-o FORMAT`, for rows. The formats and their names are in registry.py.
 
-The trap: every mistake in the user's options must be found here, before anything is started in a cluster.
+It finds every mistake in the user's options, before anything is started in a cluster.
 """
 
 from collections.abc import Callable, Mapping, Sequence

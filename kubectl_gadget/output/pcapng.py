@@ -1,7 +1,7 @@
 """Packets as a pcap-ng file (draft-ietf-opsawg-pcapng): times in ns, the process in each packet's comment.
 
-Every node is its own interface. The trap: the output is binary, so it needs the binary stream below the text stream,
-and must not go to a terminal.
+Every node is its own interface. The output is binary, so it needs the binary stream below the text stream, and must not
+go to a terminal.
 """
 
 import struct

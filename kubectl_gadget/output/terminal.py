@@ -1,7 +1,7 @@
 """The terminal: its properties, the colors of output, and keys that are pressed while something else prints.
 
-The trap: the size is queried at each write instead of on SIGWINCH, so that it is right on every system and needs no
-signal handler; a pipe is not a terminal, even if `--color=always` sends colors into it.
+The size is queried at each write instead of on SIGWINCH, so that it is right on every system and needs no signal
+handler; a pipe is not a terminal, even if `--color=always` sends colors into it.
 """
 
 import os

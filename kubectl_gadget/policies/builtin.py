@@ -1,6 +1,6 @@
 """The policies that ship with this program: manifests/policies/NAME.yaml.
 
-The trap: an installed package has them in kubectl_gadget/built, the source tree in manifests/.
+An installed package has them in kubectl_gadget/built, the source tree in manifests/.
 """
 
 from collections.abc import Sequence

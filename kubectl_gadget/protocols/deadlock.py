@@ -2,8 +2,8 @@
 
 A step means that a thread held one mutex and requested another. A cycle of steps is a potential deadlock if every step
 is of a different thread, and if no two steps hold a common mutex, which would keep them from happening at the same
-time. The trap: there may be very many cycles, so the search is limited in length and effort, and each set of mutexes is
-reported once.
+time. There may be very many cycles, so the search is limited in length and effort, and each set of mutexes is reported
+once.
 """
 
 from collections import OrderedDict

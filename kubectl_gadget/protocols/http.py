@@ -1,6 +1,6 @@
 """View `http`: makes one row for each request of HTTP/1 and HTTP/2, when its response starts or will not come.
 
-The start of a connection shows which version it is (http1.py, http2.py). The trap: HTTP/1 may be upgraded to HTTP/2.
+The start of a connection shows which version it is (http1.py, http2.py). HTTP/1 may be upgraded to HTTP/2.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """View `tty`: joins the pieces that programs write to and read from terminals into lines.
 
-A line belongs to one process, terminal and direction. The trap: a prompt has no newline, so text that stays unfinished
-for half a second by the node's clock is also written as a row.
+A line belongs to one process, terminal and direction. A prompt has no newline, so text that stays unfinished for half a
+second by the node's clock is also written as a row.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Describes a recording without showing its rows: when, where, which gadgets, how much, and what is missing.
 
-The trap: it reads the whole file, one segment at a time, because damage is found in no other way.
+It reads the whole file, one segment at a time, because damage is found in no other way.
 """
 
 from collections import Counter

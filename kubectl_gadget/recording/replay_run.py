@@ -1,6 +1,6 @@
 """A run whose frames come from recordings: with the same preparation, pipeline and summary as a live run.
 
-The trap: nothing here may access a cluster or this machine's kernel; what the recordings do not hold is unknown.
+Nothing here may access a cluster or this machine's kernel; what the recordings do not hold is unknown.
 """
 
 import asyncio

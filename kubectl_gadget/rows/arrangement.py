@@ -1,6 +1,6 @@
 """Options for tables that are not streams.
 
-The trap: the command line reads this for `--help`, so nothing heavy may be imported here.
+The command line reads this for `--help`, so nothing heavy may be imported here.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Community ID, version 1, seed 0: an identifier of a flow that Zeek, Suricata and Wireshark also compute.
 
-Source: the specification, https://github.com/corelight/community-id-spec. The trap: both directions have the same
-identifier, so the smaller endpoint comes first; for a ping, the types of request and reply take the place of the ports.
+Source: the specification, https://github.com/corelight/community-id-spec. Both directions have the same identifier, so
+the smaller endpoint comes first; for a ping, the types of request and reply take the place of the ports.
 """
 
 import binascii

@@ -1,7 +1,7 @@
 """Names for the numeric codes of DNS, gRPC (https://grpc.io/docs/guides/status-codes/) and TLS.
 
-The names of DNS come from dnspython, which is imported on first use. The trap: a response code has 12 bits with EDNS,
-and two negative ones are our own (bpf/trace_dns.bpf.c).
+The names of DNS come from dnspython, which is imported on first use. A response code has 12 bits with EDNS, and two
+negative ones are our own (bpf/trace_dns.bpf.c).
 """
 
 from kubectl_gadget.linux.tables import Namer

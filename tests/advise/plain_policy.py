@@ -16,7 +16,7 @@ class End:
 
 
 def allowed(policies: list[dict[str, Any]], pod: End, ingress: bool, other: End, protocol: str, port: int) -> bool:
-    """Whether `pod` may talk with `other`, which calls it when `ingress`."""
+    """True if `pod` may talk with `other`, which calls it when `ingress`."""
     word, peers = ("Ingress", "from") if ingress else ("Egress", "to")
     isolated = False
     for policy in policies:

@@ -123,7 +123,7 @@ def test_a_file_is_reported_if_it_is_opened_to_write_and_in_no_fact(path: str, m
 
 
 def _is_reported(found: Behavior, number: int, is_runtime: bool, *values: ArgumentValue) -> bool:
-    """Whether the hook reports a call with these arguments, in the mount namespace of the node or of a container."""
+    """True if the hook reports a call with these arguments, in the mount namespace of the node or of a container."""
     (document,) = tracing_policies(found, MULTICALL)
     (policy,) = parse_policies([("made.yaml", as_yaml([document]))], lambda: "shop")
     hook = policy.hooks[number]

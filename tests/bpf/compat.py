@@ -40,7 +40,7 @@ def call(name: str | int, *arguments: int | bytes) -> int:
 
 @cache
 def is_possible() -> bool:
-    """Whether this kernel has such calls."""
+    """True if this kernel has such calls."""
     return deeds.X86 and deeds.in_child(lambda: call("getpid"))[1] == 0
 
 

@@ -54,7 +54,7 @@ def resolved(tracer: Tracer, *paths: Path) -> list[tuple[str, str, int]]:
 
 
 def test_a_descriptor_that_a_thread_exchanges_hides_no_open(secret: Path, decoy: Path) -> None:
-    """Whether the thread is fast enough is luck; the row then has the other file's path, and the name as it was
+    """It is luck whether the thread is fast enough; the row then has the other file's path, and the name as it was
     written still matches."""
     other = os.open(decoy, os.O_RDONLY)
     number = os.open(secret, os.O_RDONLY)

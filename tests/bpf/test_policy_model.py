@@ -171,7 +171,7 @@ NEVER = Selector(
     filters=(HookFilter(Subject("argument", 0), "equal", ("/nowhere",)),), actions=(Action("Override", error=-1),)
 )
 WAYS = {"lsm": True, "fmod_ret": True, "fentry": False, "kprobe": False}
-"""Whether it denies."""
+"""True if it denies."""
 
 
 @pytest.fixture(scope="module")

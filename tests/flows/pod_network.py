@@ -49,7 +49,7 @@ class Deed:
 
     @property
     def has_spoken(self) -> bool:
-        """Whether heard() would return at once."""
+        """True if heard() would return at once."""
         return self._pipe.poll()
 
     def say(self, value: Any) -> None:

@@ -196,7 +196,7 @@ def test_errors_of_an_expression_are_counted(event: FlowEvent) -> None:
 
 
 def fits(shape: Shape, value: object) -> bool:
-    """Whether a value of JSON is of this shape, with no members that it does not know."""
+    """True if a value of JSON is of this shape, with no members that it does not know."""
     if value is None or shape.name == "dyn":
         return True
     if isinstance(value, dict):

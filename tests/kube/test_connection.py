@@ -184,7 +184,7 @@ def test_a_session_is_taken_only_where_data_was_read() -> None:
 
 
 def resumed(client: ssl.SSLContext, server: ssl.SSLContext, reads: bool = True) -> bool:
-    """Whether a stream resumes a session. `reads`: it then reads data, and the server's tickets before it."""
+    """True if a stream resumes a session. `reads`: it then reads data, and the server's tickets before it."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = client.wrap_bio(back, there, server_hostname="kubernetes.test")
     theirs = server.wrap_bio(there, back, server_side=True)

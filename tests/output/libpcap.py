@@ -68,7 +68,7 @@ def read(path: Path) -> list[Packet]:
 
 
 def matches(expression: str, packet: bytes, length: int) -> bool:
-    """Whether libpcap's own interpreter says that a packet of raw IP matches."""
+    """True if libpcap's own interpreter says that a packet of raw IP matches."""
     library = load()
     handle = ctypes.c_void_p(library.pcap_open_dead(DLT_RAW, 262144))
     program = _Program()

@@ -48,12 +48,12 @@ class ScopedWorkload:
 
     @property
     def is_host(self) -> bool:
-        """Whether it is not a container."""
+        """True if it is not a container."""
         return not self.pod
 
 
 def belongs(scope: Scope, workload: ScopedWorkload) -> bool:
-    """Whether the scope is for the workload."""
+    """True if the scope is for the workload."""
     if not is_for_node(scope, workload.node_labels):
         return False
     only_host = scope.host and scope.pods is None and scope.containers is None
@@ -160,7 +160,7 @@ def filter_matches(one: HookFilter, hook: Hook, call: Call) -> bool:
 
 
 def _answer(one: HookFilter, hook: Hook, call: Call) -> bool | None:
-    """Whether the test holds for any value; None when its subject could not be read."""
+    """True if the test holds for any value; None when its subject could not be read."""
     process = call.process
     match one.subject.kind:
         case "argument":
@@ -387,7 +387,7 @@ class Decision:
 
     @property
     def posts(self) -> bool:
-        """Whether there is an event; the rate limit of a Post is not looked at here."""
+        """True if there is an event; the rate limit of a Post is not looked at here."""
         return all(action.kind != "NoPost" for action in self.actions)
 
 

@@ -63,7 +63,7 @@ def gadget_of(types: Sequence[str]) -> Gadget:
 
 
 def stands_alone(type: str) -> bool:
-    """Whether it is read without further fields of the record; gadgets of ours have the others."""
+    """True if it is read without further fields of the record; gadgets of ours have the others."""
     try:
         read_everything(rows_of(gadget_of([type]), [b"a"]))
     except KeyError:

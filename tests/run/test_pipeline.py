@@ -117,7 +117,7 @@ class Steps:
 
     @property
     def is_held(self) -> bool:
-        """Whether the items of the last step are in memory."""
+        """True if the items of the last step are in memory."""
         return self._last is not None and self._last() is not None
 
     def take(self, due_ns: int | None) -> Step | None:
@@ -134,7 +134,7 @@ class Steps:
 
 
 class Releases(TimeMerge):
-    """Whether a step's items are in memory when rows are released."""
+    """True if a step's items are in memory when rows are released."""
 
     def __init__(self, steps: Steps) -> None:
         super().__init__(200_000_000)

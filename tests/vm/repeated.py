@@ -49,7 +49,7 @@ def repeated(everything: bool) -> list[str]:
 
 
 def differs(path: Path, has_uprobes: bool) -> bool:
-    """Whether all tests of a file must run in the other kernel. `has_uprobes`: this one takes programs at uprobes and
+    """True if all tests of a file must run in the other kernel. `has_uprobes`: this one takes programs at uprobes and
     at events of perf."""
     name = _name(path)
     named = [gadget for gadget in _gadgets() if name == gadget or name.startswith(f"{gadget}_")]

@@ -52,7 +52,7 @@ from kubectl_gadget.wire.policy_record import Form, Type
 
 # What each node has to look up in its BTF, or in its tracepoints' formats, before it can read a hook's slots.
 #
-# The trap: for system calls, lists, tracepoints and programs the kernel's BTF does not give the types of arguments.
+# For system calls, lists, tracepoints and programs the kernel's BTF does not give the types of arguments.
 
 _RESOLVED_FROM = {
     SlotSource.ARGUMENT: "parameter",
@@ -307,8 +307,8 @@ def _is_followed(slot: Slot | None) -> FilterTest:
 # Override at programs' functions: the new register values for each selector, in the layout of
 # bpf/include/policy/registers.h.
 #
-# The trap: registers differ between architectures, so each architecture has its own table. A policy that names
-# registers has an entry only in the table of their architecture.
+# Registers differ between architectures, so each architecture has its own table. A policy that names registers has an
+# entry only in the table of their architecture.
 
 
 _KINDS = ("number", "sum", "memory", "function")

@@ -1,6 +1,6 @@
 """The hooks of all policies, in the form that is sent to agents. Policies that name the same target share one hook.
 
-The trap: two policies at one target share one program, so their requirements have to be compatible.
+Two policies at one target share one program, so their requirements have to be compatible.
 """
 
 import struct

@@ -21,7 +21,7 @@ from kubectl_gadget.yaml_schema import SchemaField
 
 # The fields of a NetworkPolicy (networking.k8s.io/v1), which yaml_reader.py checks.
 #
-# The trap: unknown fields are rejected, since a policy that is only half understood may select other pods.
+# Unknown fields are rejected, since a policy that is only half understood may select other pods.
 
 VERSION = "networking.k8s.io/v1"
 EXPLAINED_BY = "kubectl explain networkpolicy."
@@ -269,8 +269,8 @@ def _outside(address: str) -> str:
 # Which flows NetworkPolicies allow, as the API defines it: policies that select a pod for a direction isolate it
 # there; then at least one rule of one of them has to allow the flow.
 #
-# A flow is evaluated at the end where it was seen. The trap: a call to a service counts as blocked when a call to any
-# of its backends is, since it is unknown which of them received it.
+# A flow is evaluated at the end where it was seen. A call to a service counts as blocked when a call to any of its
+# backends is, since it is unknown which of them received it.
 
 
 Policy = Mapping[str, Any]

@@ -1,7 +1,7 @@
 """Reads TracingPolicy YAML into `model.Policy`: files, folders, standard input, several documents, lists of objects.
 
 Anything that is not understood is rejected with file, line and field; whatever is accepted but has no effect is listed
-in `Policy.notes`. The trap: subfolders are not searched, as with kubectl's `-f`.
+in `Policy.notes`. Subfolders are not searched, as with kubectl's `-f`.
 """
 
 import io

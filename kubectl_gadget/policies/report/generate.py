@@ -1,7 +1,7 @@
 """Policies to start from: an empty one, all system calls, functions that match a pattern, the probes of a binary.
 
-The trap: a list that the node generates tells a reader less than names do; so names are written where this machine
-knows them, and `generated_…` only where the node alone does.
+A list that the node generates tells a reader less than names do; so names are written where this machine knows them,
+and `generated_…` only where the node alone does.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Asks nodes which hooks they have: HELLO, LOOK_UP, HOOKS, and the end of the session.
 
-The trap: a node that does not answer must not hide the others' answers, so each has its own time limit and error.
+A node that does not answer must not hide the others' answers, so each has its own time limit and error.
 """
 
 import asyncio

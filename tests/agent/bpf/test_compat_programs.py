@@ -1,4 +1,4 @@
-"""Whether a node can run 32-bit programs: hints, and what the kernel answers. tests/vm has a kernel that cannot."""
+"""Hints whether a node can run 32-bit programs, and the kernel's answer. tests/vm has a kernel that cannot."""
 
 import os
 from collections.abc import Iterator

@@ -90,7 +90,7 @@ class Pod:
         return self._frames.pop(0)
 
     def boot(self) -> str:
-        """Whether it has its agent; sends it when it has not."""
+        """True if it has its agent; sends it when it has not."""
         frame = self.frame()
         assert frame.type == FrameType.BOOT
         if frame.payload.startswith(b"send"):

@@ -165,7 +165,7 @@ def _random(length: int) -> str:
 
 
 def _has_socket(pod: DemoPod, protocol: str, port: int, state: str = "") -> bool:
-    """Whether the pod has a socket with this local port (proc_net_tcp: the port in hex, then the other end, the
+    """True if the pod has a socket with this local port (proc_net_tcp: the port in hex, then the other end, the
     state)."""
     for name in (protocol, f"{protocol}6"):
         lines = Path(f"/proc/{pod.sandbox.pid}/net/{name}").read_text().splitlines()[1:]

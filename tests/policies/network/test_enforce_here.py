@@ -45,7 +45,7 @@ def enforce(folder: Path, *arguments: str, end: signal.Signals = signal.SIGINT) 
 
 
 def call(pods: DemoPods, name: str) -> bool:
-    """Whether the first thing that a new pod does, a call, is refused."""
+    """True if the first thing that a new pod does, a call, is refused."""
     return pods.run_short("shop", name, CALL).containers["main"].exit_code == 0
 
 
