@@ -12,7 +12,7 @@ _USAGE = (
     " | policies FOLDER | pins | release {own | NAMESPACE/UID}… | alive | probe | bcc [--tool=NAME]"
 )
 _OF_CONTAINED_AGENTS = ("idle", "alive", "probe")
-"""What a contained agent runs besides contained sessions."""
+"""The commands that a contained agent runs besides contained sessions."""
 _NICE = -10
 
 

@@ -20,7 +20,7 @@ _SEGMENT = struct.Struct("<IIQQ8xQ16x")
 _MAGIC = b"\x7fELF\x02\x01"
 _LOAD, _EXECUTABLE = 1, 1
 MOST_NAME_BYTES = 4096
-"""Of a longer name, this much is read."""
+"""The bytes that are read of a longer name."""
 
 
 class ElfSource(Protocol):

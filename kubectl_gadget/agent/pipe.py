@@ -51,12 +51,12 @@ class FramePipe:
 
     @property
     def blocked(self) -> bool:
-        """Whether output waits for the reader."""
+        """True if output waits for the reader."""
         return bool(self._queue)
 
     @property
     def full(self) -> bool:
-        """Whether the reader is too far behind for more output."""
+        """True if the reader is too far behind for more output."""
         return self._held + _PIECE_BYTES * len(self._queue) > self._room
 
     @property

@@ -40,7 +40,7 @@ class Prototype(NamedTuple):
 
 
 class ValueType(NamedTuple):
-    """How to read values of a type."""
+    """The way to read values of a type."""
 
     name: str
     """of the struct that it is or points to, or of the number type"""

@@ -212,7 +212,7 @@ def _reached(kernel: BtfRecords, ids: Iterable[int], limits: Collection[int]) ->
 
 
 def _written(kernel: BtfRecords, kept: set[int], whole: set[int], outside: set[int]) -> bytes:
-    """Returns the BTF section. `outside`: types of which only the kind matters."""
+    """Returns the BTF section. `outside`: types whose kind alone matters."""
     free = (id for id in range(1, len(kernel.starts)) if id not in kept)
     new = {0: 0} | {id: id if id in kept else next(free) for id in sorted((whole | outside) - {0})}
     old = {id: before for before, id in new.items()}

@@ -268,7 +268,8 @@ class CpuCounters:
         return self._words[word::WORDS].tolist()
 
     def busy(self, cpus: list[int] | None = None) -> list[int]:
-        """Returns those of `cpus` (None: all) on which a program is between reserving and committing a record."""
+        """Returns the members of `cpus` (None: all CPUs) on which a program is between reserving and committing a
+        record."""
         if cpus is None:
             return [cpu for cpu, count in enumerate(self.column(IN_FLIGHT)) if count]
         words = self._words

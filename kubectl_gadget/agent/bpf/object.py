@@ -283,7 +283,7 @@ class BpfObject:
         return b"".join(self.pieces(program))
 
     def pieces(self, program: str) -> Iterator[bytes]:
-        """As iterate(), but in pieces. Each piece holds the complete output for a number of objects."""
+        """Like iterate(), but in pieces. Each piece holds the complete output for a number of objects."""
         return self.read_iterator(self.open_iterator(program))
 
     def open_iterator(self, program: str) -> int:

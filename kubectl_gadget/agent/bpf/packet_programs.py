@@ -1,4 +1,5 @@
-"""What gadgets for packets share in a run: PacketDispatcher calls their programs, and SocketOwners finds the processes.
+"""The parts that gadgets for packets share in a run: PacketDispatcher calls their programs, and SocketOwners finds the
+processes.
 
 PacketDispatcher calls several gadgets' programs for packets and closed sockets from one program per direction of
 packets, and one for sockets (bpf/packets.bpf.c).
@@ -47,7 +48,7 @@ _PROGRAMS = tuple(f"any_{hook}" for hook in _HOOKS.values())
 
 
 class WantedPackets(NamedTuple):
-    """For which packets an object's programs are called. `words` are those of GADGET_PACKETS_OF."""
+    """The packets for which an object's programs are called. `words` are the words of GADGET_PACKETS_OF."""
 
     words: frozenset[str]
     port: int
@@ -147,7 +148,7 @@ class PacketDispatcher:
         return program in self._called.get(object, ())
 
     def stopped(self, object: BpfObject) -> dict[str, str]:
-        """As BpfObject.stopped(), for the object's programs that were added."""
+        """Like BpfObject.stopped(), for the object's programs that were added."""
         called = self._called.get(object)
         if not called:
             return {}
@@ -281,8 +282,8 @@ class SocketOwners:
             object.set_constant(_KEPT_ELSEWHERE, 1)
 
     def keep(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
-        """Makes later objects use this one's owners, if it keeps all of them, or those of connections. Call it when
-        the programs are attached."""
+        """Makes later objects use this one's owners, if it keeps all of them, or the owners of connections. Call it
+        when the programs are attached."""
         kept = _kept_by(object)
         if kept == _CONNECTIONS and not (self._keeper or self._connections or _BY_NAME in filters):
             self._connections, self._filters = object, filters
@@ -292,7 +293,7 @@ class SocketOwners:
             self._keeper, self._filters = object, filters
 
     def stopped(self, object: BpfObject, filters: Mapping[str, Any]) -> dict[str, str]:
-        """As BpfObject.stopped(), for the programs of another object that keep the owners for this one."""
+        """Like BpfObject.stopped(), for the programs of another object that keep the owners for this one."""
         if not self._may_share(object, filters):
             return {}
         left_out = _OWNER_PROGRAMS.intersection(object.program_names).difference(object.chosen)

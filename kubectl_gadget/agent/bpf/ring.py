@@ -20,7 +20,7 @@ _RECORD = struct.Struct("<II")
 _DISCARDED = 1 << 30
 """BPF_RINGBUF_DISCARD_BIT of the length."""
 _CHECKS = 2000
-"""How often busy CPUs are checked before this turn gives up. A program takes about a microsecond."""
+"""The number of checks of busy CPUs before this turn gives up. A program takes about a microsecond."""
 
 _CLOCK_MARGIN_NS = 10_000
 """The kernel's clock for BPF may lag by this much while the timekeeper is updated (ktime_get_mono_fast_ns)."""
@@ -82,7 +82,7 @@ class MappedRing:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing was written since settle(), and everything before was given back. Makes no system call."""
+        """True if nothing was written since settle(), and everything before was given back. Makes no system call."""
         return bool(self._producer[0] == self._end == self._position)
 
     def batch(self) -> memoryview:
@@ -127,7 +127,7 @@ class CopiedRing:
         return self._before + self._start
 
     def settle(self) -> bool:
-        """As MappedRing.settle(). Reads nothing while bytes of an earlier read are left."""
+        """Like MappedRing.settle(). Reads nothing while bytes of an earlier read are left."""
         if self._start < len(self._bytes):
             return True
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -147,7 +147,7 @@ class CopiedRing:
 
     @property
     def is_quiet(self) -> bool:
-        """As MappedRing.is_quiet."""
+        """Like MappedRing.is_quiet."""
         return self._start >= len(self._bytes) and self._read(self._memory) == self._read(self._consumed)
 
     @staticmethod
@@ -194,7 +194,7 @@ def records(ring: bytes | memoryview) -> Iterator[bytes]:
 
 
 def whole_records(ring: bytes | memoryview, most: int) -> int:
-    """Returns the size in bytes of the first whole records within `most` bytes; at least that of the first one."""
+    """Returns the size in bytes of the first whole records within `most` bytes; at least the first one's size."""
     offset = 0
     while offset < len(ring):
         length, _ = _RECORD.unpack_from(ring, offset)

@@ -32,7 +32,7 @@ COMPAT = "gadget_node_compat"
 ANY_CALL = "gadget_node_any_call"
 """The variable that is 1 in an object whose programs run for calls of 32-bit and of 64-bit programs."""
 NATIVE, OF_32_BITS, ALL = (False,), (True,), (False, True)
-"""Which calls programs follow. Each value is `is_compat` of SyscallDispatcher.add()."""
+"""The calls that programs follow. Each value is `is_compat` of SyscallDispatcher.add()."""
 _TRACEPOINT = "tracepoint/syscalls/sys_"
 _SHARED = ("gadget_compat_calls_now", ".data.compat")
 """Maps for the programs that follow calls of 32-bit programs: the call's arguments, and whether one is in progress."""
@@ -182,7 +182,7 @@ class SyscallDispatcher:
 
 
 class SyscallObject(BpfObject):
-    """As BpfObject. `calls` None: the object makes its own dispatcher. `of`: which calls its programs follow.
+    """Like BpfObject. `calls` None: the object makes its own dispatcher. `of`: which calls its programs follow.
     `follows`: side and system call of programs whose sections do not name them, by program."""
 
     def __init__(

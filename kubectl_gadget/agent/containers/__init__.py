@@ -1,1 +1,1 @@
-"""Which process and which cgroup belong to which container, and which containers are wanted."""
+"""Finds the container of each process and cgroup, and the containers that are wanted."""

@@ -75,8 +75,8 @@ class RuncContainer(NamedTuple):
 
 
 class _Node:
-    """The node's own processes and mount namespaces: those of process 1, and of the runtime that started the agent,
-    which may be another one, since a node may be a container itself."""
+    """The node's own processes and mount namespaces: of process 1, and of the runtime that started the agent, which may
+    be another one, since a node may be a container itself."""
 
     def __init__(self, is_in_container: Callable[[str], bool]) -> None:
         self._is_in_container = is_in_container

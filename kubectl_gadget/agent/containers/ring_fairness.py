@@ -18,7 +18,7 @@ _UNKNOWN, _HOST = 0, 1
 _WORDS, _LOST = 4, 2
 """Number of u64 in struct gadget_share, and the index of the one that counts lost events."""
 _MOST_NAMED = 20
-"""How many of the containers with most losses are reported."""
+"""The number of containers with most losses that are reported."""
 _MOST_LOSERS = 2 * MOST
 """Containers that are kept. Above that, the half with fewer losses is dropped."""
 

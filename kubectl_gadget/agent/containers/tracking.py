@@ -100,7 +100,7 @@ _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
 """Limits on changes that were not sent, since a client may stop reading."""
 _MOST_BELOW = _MOST_EARLY = 256
-"""How many cgroups below a container's are looked up, or reported if it has made them before the kernel knew of it."""
+"""The most cgroups below a container's that are looked up, or reported if it made them before the kernel knew of it."""
 _CHECK_SECONDS = 1.0
 """Between two checks for processes elsewhere of a container whose cgroup was removed."""
 _RETRIES = (0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)

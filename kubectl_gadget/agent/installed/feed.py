@@ -1,4 +1,4 @@
-"""What the process of the installed policies (guard.py) tells sessions in the same pod: its state, and events."""
+"""The state and the events that the process of the installed policies (guard.py) passes to sessions in the same pod."""
 
 import fcntl
 import math
@@ -21,7 +21,7 @@ from kubectl_gadget.wire.policy_messages import InstalledSpec
 # The state, as a file.
 
 STATE = f"{presence.FOLDER}/kubectl-gadget.policies"
-"""What is in force, as JSON; the process that wrote it holds a lock on STATE.lock."""
+"""The policies in force, as JSON; the process that wrote it holds a lock on STATE.lock."""
 
 
 def state() -> PoliciesState | None:

@@ -234,7 +234,7 @@ class PoliciesInForce:
             one.until, one._after = self.since, self.keys()
 
     def settle(self) -> bool:
-        """As Ring.settle(); does nothing while take() has more events to return."""
+        """Like Ring.settle(); does nothing while take() has more events to return."""
         return self.has_more or self._loaded is None or self._loaded.output.ring.settle()
 
     def take(self) -> Iterator[LoggedEvent]:
@@ -355,7 +355,7 @@ class PoliciesInForce:
         return self._loaded is None
 
     def take_remaining(self) -> Iterator[LoggedEvent]:
-        """As take(), after end(). Closes the set when there are no more events."""
+        """Like take(), after end(). Closes the set when there are no more events."""
         is_last = not self.has_more and self.settle()
         yield from self.take()
         if self._loaded is not None and is_last and not self.has_more:

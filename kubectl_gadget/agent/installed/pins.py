@@ -123,8 +123,8 @@ class Pins:
             found[piece] = int(libbpf.load().call("bpf_obj_get", f"{self._folder}/{name}/{piece}".encode()))
 
     def remove_all(self, owner: str | None = None) -> int:
-        """Removes all sets, or those of one owner, and the folder if it is then empty. Returns how many sets there
-        were. Raises OSError when one of them cannot be removed."""
+        """Removes all sets, or one owner's, and the folder if it is then empty. Returns how many sets there were.
+        Raises OSError when one of them cannot be removed."""
         names = [name for name in os.listdir(self._folder) if owner in (None, owner_of(name))]
         for name in names:
             self.remove(name)
@@ -201,7 +201,7 @@ def _remove(folder: str, ignore_errors: bool = False) -> None:
 
 
 def owners_of_others() -> tuple[OwnedPins, ...]:
-    """As owners(), without the sets that an agent of this pod's namespace keeps in force."""
+    """Like owners(), without the sets that an agent of this pod's namespace keeps in force."""
     own = this_node.pod_namespace()
     return owners(lambda namespace, is_held: namespace != own or not is_held)
 

@@ -1,1 +1,1 @@
-"""What this kernel can do: features, hooks, ways to attach to them, and why it refused a program."""
+"""The abilities of this kernel: features, hooks, ways to attach to them, and the reason why it refused a program."""

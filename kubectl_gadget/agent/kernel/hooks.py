@@ -171,7 +171,7 @@ _PREFIX = {"x86_64": "__x64_", "aarch64": "__arm64_"}
 _COMPAT = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
 _MOST_GENERATED = 20_000
 _MOST_HOOKED = 20_000
-"""Functions at one hook; so many take 20 MB of the kernel's memory."""
+"""Functions at one hook; this many take 20 MB of the kernel's memory."""
 
 
 def look_up(asked: LookUp) -> Hooks:

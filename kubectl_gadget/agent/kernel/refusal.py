@@ -18,7 +18,7 @@ from kubectl_gadget.errors import AgentError
 CAPABILITIES = {"NET_ADMIN": 12, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "PERFMON": 38, "BPF": 39}
 """Bits in CapEff."""
 SECURITYFS = ("/sys/kernel/security", "/proc/1/root/sys/kernel/security")
-"""Where securityfs is mounted here, and on the node."""
+"""The mount points of securityfs here, and on the node."""
 
 PERF_IS_CLOSED = (
     "kernel.perf_event_paranoid is above 2, so Debian's and Ubuntu's kernels reserve perf events for CAP_SYS_ADMIN",

@@ -114,7 +114,7 @@ class PolicyHook:
         return self.object.link_fds(self.way.program)
 
     def entry(self) -> tuple[int, int, int] | None:
-        """As SyscallObject.entry()."""
+        """Like SyscallObject.entry()."""
         return self.object.entry(self.way.program) if isinstance(self.object, SyscallObject) else None
 
     def stopped(self) -> str | None:
@@ -127,7 +127,7 @@ class PolicyHook:
             wait_for_programs()
 
     def release(self) -> bool:
-        """As BpfObject.release(), unless its link is pinned."""
+        """Like BpfObject.release(), unless its link is pinned."""
         if self.probes:
             self.probes.close()
         return self.object.release()

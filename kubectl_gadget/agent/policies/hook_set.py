@@ -65,7 +65,7 @@ class FollowedFiles:
         self._elf = b""
 
     def stopped(self) -> dict[str, str]:
-        """As BpfObject.stopped()."""
+        """Like BpfObject.stopped()."""
         return self._object.stopped() if self._object else {}
 
     def detach(self) -> None:

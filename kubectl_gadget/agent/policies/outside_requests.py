@@ -24,7 +24,7 @@ SECONDS = 5.0
 MOST_SECONDS = 10.0
 """Time limit for a whole request. A look-up of a name has no other limit: it asks each server again and again."""
 _MOST_ABANDONED = 16
-"""Requests beyond their time whose threads still wait. While there are so many, no further request is made."""
+"""Requests beyond their time whose threads still wait. While there are this many, no further request is made."""
 MOST_QUEUED = 64
 MOST_IN_A_SECOND = 10
 _THREADS = 2
@@ -37,8 +37,8 @@ Request = tuple[str, str]
 
 
 class OutsideRequests:
-    """`requests` are those of each selector, by hook and bit. Raises FrameError for unknown kinds, and AgentError for
-    requests that cannot be made here."""
+    """`requests` are each selector's, by hook and bit. Raises FrameError for unknown kinds, and AgentError for requests
+    that cannot be made here."""
 
     def __init__(self, requests: Mapping[int, Mapping[int, Sequence[Request]]], warn: Callable[[str], None]) -> None:
         self._requests = requests

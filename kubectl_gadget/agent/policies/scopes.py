@@ -178,7 +178,7 @@ class Profiles:
         self._next = max(numbers) + 1
 
     def set_owner(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        """As ContainerFollower.set_owner(). No policies apply to containers that the session does not want."""
+        """Like ContainerFollower.set_owner(). No policies apply to containers that the session does not want."""
         self._cgroups[cgroup] = container, wanted
         self._assign(cgroup, container, wanted)
 

@@ -1,5 +1,5 @@
-"""What depends on the node's kernel in a policy's slots: offsets of struct members and of tracepoints' fields, and the
-types of arguments (`auto`).
+"""The parts of a policy's slots that depend on the node's kernel: offsets of struct members and of tracepoints' fields,
+and the types of arguments (`auto`).
 
 RUN's `resolve` has the slots that need it (docs/protocol.md, "Policies"); the results are written into the slots.
 """

@@ -154,7 +154,7 @@ def _make_room_for_descriptors() -> None:
 
 _MOUNT = "/sys/fs/cgroup"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
+"""From glibc's malloc.h."""
 
 
 class OwnMemory:

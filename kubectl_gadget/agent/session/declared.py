@@ -1,4 +1,4 @@
-"""What a session may request: what its command declared; in a contained session, only gadgets of this agent's own
+"""Limits a session to the requests that its command declared; in a contained session, only gadgets of this agent's own
 catalogue, with checked values.
 """
 

@@ -31,7 +31,7 @@ class Sender:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether a turn would find nothing: the last one found nothing, and nothing has come since. This is the cheap
+        """True if a turn would find nothing: the last one found nothing, and nothing has come since. This is the cheap
         check of a session at rest."""
         return (
             not self._has_sent
@@ -66,22 +66,23 @@ class Sender:
 
     @property
     def due(self) -> float:
-        """When a source needs a turn at the latest, on the monotonic clock; inf while the reader is too far behind."""
+        """The latest time for the next turn of a source, on the monotonic clock; inf while the reader is too far
+        behind."""
         if self._pipe.full:
             return math.inf
         return min((source.due for source in self._sources), default=math.inf)
 
     @property
     def report_due(self) -> float:
-        """When an idle source has to report, on the monotonic clock. inf if the last turn sent something, or could not:
-        another one at once would not help."""
+        """The time when an idle source has to report, on the monotonic clock. inf if the last turn sent something, or
+        could not: another one at once would not help."""
         if self._has_sent:
             return math.inf
         return min((channel.due for _, channel in self._channels), default=math.inf)
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left in any source or in the pipe. Only meaningful after a turn."""
+        """True if nothing is left in any source or in the pipe. Only meaningful after a turn."""
         return not self._pipe.blocked and all(source.empty for source in self._sources)
 
     def _send_removed(self) -> None:

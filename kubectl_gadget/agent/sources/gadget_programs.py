@@ -105,7 +105,7 @@ class GadgetVariables:
 # verifier refuses the instruction even where it is never reached.
 
 _EXECUTABLE = 4
-"""Of a section's flags."""
+"""From a section's flags."""
 _ATOMIC_8_BYTES, _COMPARE_AND_SWAP = 0xDB, 0xF1
 _STORE_8_BYTES = 0x7B
 
@@ -126,7 +126,7 @@ def without_compare_and_swap(elf: bytes) -> bytes:
 
 
 class _Choice:
-    """One entry of RUN's `programs`: alternative sets, of which one is needed, and why earlier ones were refused."""
+    """One entry of RUN's `programs`: alternative sets, one of them needed, and why earlier ones were refused."""
 
     def __init__(self, wanted: ProgramChoice) -> None:
         self.wanted = wanted

@@ -1,4 +1,4 @@
-"""How events leave a source: the ring and the counters of its programs, and the frames that carry them."""
+"""The output of a source: the ring and the counters of its programs, and the frames that carry the events."""
 
 import math
 import time

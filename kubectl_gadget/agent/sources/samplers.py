@@ -168,7 +168,7 @@ _CONTROLLERS = {
     "io": "disk bytes",
     "pids": "the number of processes",
 }
-"""What is unknown without each of them."""
+"""The data that is unknown without each of them."""
 _NOTHING = ContainerUsage(0, 0, 0, 0, 0, 0, 0, 0, None, None)
 
 
@@ -307,7 +307,7 @@ _NAME_OF_MAP = slice(24, 40)
 
 
 class LoadedProgram(NamedTuple):
-    """What the kernel reports about a program. Times in ns; `loaded` is the time since boot."""
+    """The kernel's report about a program. Times in ns; `loaded` is the time since boot."""
 
     id: int
     type: int

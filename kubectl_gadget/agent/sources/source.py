@@ -1,4 +1,4 @@
-"""What a session and its sources know of each other: the interface of every source, and the context that it gets.
+"""The interface between a session and its sources: the methods of every source, and the context that it gets.
 
 A source is attached when its constructor returns; the constructor gets everything that the source needs (NodeContext).
 The session then calls settle() and send() in turns (session/sending.py). At its end it calls detach(), then settle()
@@ -131,7 +131,7 @@ class Source(Protocol):
 
     @property
     def due(self) -> float:
-        """When settle() has work that `fd` does not announce, on the monotonic clock; inf: never."""
+        """The time when settle() has work that `fd` does not announce, on the monotonic clock; inf: never."""
 
     @property
     def is_quiet(self) -> bool:

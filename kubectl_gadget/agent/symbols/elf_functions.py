@@ -64,7 +64,7 @@ class _Table(NamedTuple):
 class ElfFunctions:
     """The functions of one file. A malformed file simply has no functions.
 
-    A file may have 100,000 symbols, of which a handful is looked up, so no Python code runs for each of them.
+    A file may have 100,000 symbols, and a handful of them is looked up, so no Python code runs for each of them.
     """
 
     def __init__(self, source: ElfSource) -> None:
@@ -335,8 +335,8 @@ def matching_functions(path: str, pattern: str) -> dict[str, int]:
 
 
 def is_ifunc(path: str, symbol: str) -> bool:
-    """True if the file has several versions of that function, one of which is chosen at program start (an IFUNC, such
-    as libc's memcpy). Raises OSError."""
+    """True if the file has several versions of this function, and one of them is chosen at program start (an IFUNC,
+    such as libc's memcpy). Raises OSError."""
     with _opened(path) as elf:
         return any(kind == _IFUNC and name == symbol.encode() for name, kind, _ in _defined(elf))
 

@@ -24,7 +24,7 @@ _ID = struct.Struct("<Q")
 _AGAIN = 10.0
 """Seconds after which a stack that reappears is sent again."""
 _WAIT, _MOST_WAITING = 1.0, 4096
-"""New stacks wait until there are so many, but at most for so many seconds, so that one frame has many."""
+"""New stacks wait until there are this many, but at most for this many seconds, so that one frame has many."""
 _MOST_SENT = 1 << 15
 _MOST_FRAMES = 1 << 16
 _MOST_AT_ONCE = 256
@@ -86,7 +86,7 @@ class Stacks:
         return time.monotonic() < self._send_at and len(self._stacks) + len(self._of_kernel) < _MOST_WAITING
 
     def take(self, now: float) -> None:
-        """Reads new stacks from the map, and resolves those of processes, which may end soon. `now` is monotonic."""
+        """Reads new stacks from the map, and resolves stacks of processes, which may end soon. `now` is monotonic."""
         if len(self._sent) > self._most_sent:
             self._sent = {id: sent for id, sent in self._sent.items() if now - sent < _AGAIN}
             self._most_sent = max(_MOST_SENT, 2 * len(self._sent))

@@ -18,7 +18,7 @@ from kubectl_gadget.agent.bpf.object import own_program
 from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, ResolvedFrame
 
 HERE, INTERRUPT, TRACEPOINT = range(3)
-"""What a stack begins with (bpf/include/gadget/stacks.h): the traced function, an interrupt, or a tracepoint."""
+"""The beginnings of a stack (bpf/include/gadget/stacks.h): the traced function, an interrupt, or a tracepoint."""
 _AT_ONCE = 128
 _ADDRESS = struct.Struct("<Q")
 _ENTRY_BYTES = _ADDRESS.size + 192

@@ -227,7 +227,7 @@ class RequestedFunctions:
         return [self._at[offset] for offset in offsets]
 
     def unseen(self, files: Collection[str]) -> list[str]:
-        """Returns those of the files that no process has mapped yet."""
+        """Returns the files that no process has mapped yet."""
         return [file for file in files if file not in self._seen]
 
     def _add(
