@@ -1,4 +1,5 @@
-"""What clients may request of a contained agent for each gadget (agent/session/declared.py), as one JSON file.
+"""The requests that clients may make of a contained agent for each gadget (agent/session/declared.py), as one JSON
+file.
 
 The agent has no Python code that reads gadgets' YAML, and must not trust what a client says about a gadget. So the
 build lists, for each gadget, the objects it may use and every value of RUN that the user may not choose. The trap: a
@@ -28,13 +29,13 @@ _JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text"
 
 
 def entries(built: Path, gadgets: Iterable[Gadget]) -> dict[str, Any]:
-    """What the file holds."""
+    """The contents of the file."""
     found = {gadget.name: entry(gadget, built) for gadget in gadgets}
     return found | {POLICY: {"objects": _digests(POLICY, built), "left_out": "it may deny calls and kill processes"}}
 
 
 def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
-    """What may be requested of one gadget. `fixed` contains the members of RUN's entry that must have exactly this
+    """The requests that one gadget allows. `fixed` contains the members of RUN's entry that must have exactly this
     value."""
     globals = {name: {"offset": place.offset, "size": place.size} for name, place in gadget.agent.globals.items()}
     fixed: dict[str, Any] = {"globals": globals, "kind": "top" if gadget.kind == "profile" else gadget.kind}

@@ -86,7 +86,7 @@ def join(read: Gadget, source: str, layouts: Sequence[BtfLayout], records: Seque
 
 
 def _with_names(record: RecordLayout, described: RecordLayout, source: str) -> RecordLayout:
-    """Adds the YAML's names of values, which take precedence over those of the C. Raises UsageError."""
+    """Adds the YAML's names of values, which take precedence over the C code's. Raises UsageError."""
     named = {field.name: field for field in described.fields}
     if wrong := [name for name in named if name not in {field.name for field in record.fields}]:
         raise UsageError(f"{source}: values or flags are of {wrong[0]}, which is not a field of struct {record.struct}")

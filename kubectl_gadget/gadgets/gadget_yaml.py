@@ -116,7 +116,7 @@ def _totals(top: Part, histogram: bool) -> TotalFields:
 
 
 def other_columns(gadget: Gadget, fields: Collection[str]) -> tuple[Column, ...]:
-    """Shared columns that this gadget does not list. `fields` are those of its record: a total does not begin with a
+    """Shared columns that this gadget does not list. `fields` are its record's: a total does not begin with a
     gadget_record, so it lacks some of them."""
     named = {column.name for column in gadget.columns}
     return tuple(

@@ -17,8 +17,8 @@ ARCHITECTURES = ("x86_64", "aarch64")
 """Architectures of nodes, as in uname."""
 
 Answer = Literal["stream", "top", "snapshot", "profile", "recorder"]
-"""How a gadget answers: events as they come, totals of an interval, current objects, totals of the whole run, or the
-events before a crash."""
+"""The form of a gadget's answers: events as they come, totals of an interval, current objects, totals of the whole run,
+or the events before a crash."""
 
 TABLES = frozenset({"top", "snapshot", "profile"})
 """Answers whose rows can be sorted, aggregated and truncated."""
@@ -33,7 +33,8 @@ NANOSECONDS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 """Units of durations that a parameter can have, in ns."""
 
 Show = Literal["default", "wide", "json"]
-"""Where a column is shown: in all tables, with -o wide, or only in machine-readable formats, which have all columns."""
+"""The places where a column is shown: in all tables, with -o wide, or only in machine-readable formats, which have all
+columns."""
 
 
 UNKNOWN = (1 << 64) - 1
@@ -246,7 +247,7 @@ class RowView:
 
 @dataclass(frozen=True)
 class TotalFields:
-    """How the fields of a total are aggregated. All are empty for gadgets without totals."""
+    """The aggregation of the fields of a total. All are empty for gadgets without totals."""
 
     sums: tuple[str, ...] = ()
     """fields that add up; the others are the key"""
@@ -256,7 +257,7 @@ class TotalFields:
     """further fields that are not part of the key but describe its object"""
     quotients: tuple[Quotient, ...] = ()
     gauge: bool = False
-    """sums are current amounts at the end of an interval, so those of several intervals are not added up"""
+    """sums are current amounts at the end of an interval, so several intervals are not added up"""
     weight: str = ""
     """the sum that gives the widths in flame graphs, for a gadget whose key has call stacks"""
     histogram: bool = False
@@ -271,7 +272,7 @@ class TotalFields:
 
 @dataclass(frozen=True)
 class TableDefaults:
-    """How tables show the rows by default."""
+    """The form in which tables show the rows by default."""
 
     sort: str = ""
     """for tables that are not streams: comma-separated columns to sort by; a leading - sorts in descending order"""
