@@ -1,9 +1,9 @@
 """Joins columns of texts to one text per row.
 
-Rows have dozens of columns, of which most have few different values: a container's names, users, flags. Adjacent ones
-are joined once for each combination of their values that occurs, so that a row is made of a handful of texts instead of
-dozens. The trap: numbers of combinations are products, so columns are taken together only while a small table can hold
-them all.
+Rows have dozens of columns, and most of them have few different values: a container's names, users, flags. Adjacent
+ones are joined once for each combination of their values that occurs, so that a row is made of a handful of texts
+instead of dozens. The trap: numbers of combinations are products, so columns are taken together only while a small
+table can hold them all.
 """
 
 import re
@@ -60,7 +60,7 @@ class JoinedColumns:
         return list(self.each_row())
 
     def each_row(self) -> Iterator[str]:
-        """The rows, each of which is made when it is taken."""
+        """Yield the rows, and make each when it is taken."""
         self._end_run()
         template = "".join(template for template, _ in self._parts)
         lists = [of_all for _, of_part in self._parts for of_all in of_part]
@@ -175,7 +175,8 @@ class Heading:
 
 
 def choose_columns(gadgets: Sequence[Gadget], chosen: Sequence[str], level: Level) -> list[str]:
-    """Names of the columns to show, in order: those of the level, or the chosen ones (`a,b`; `+a` adds, `-a` removes).
+    """Return the names of the columns to show, in order: the level's, or the chosen ones (`a,b`; `+a` adds, `-a`
+    removes).
 
     Raises UsageError, which offers the nearest names.
     """
@@ -238,7 +239,8 @@ def headings(gadgets: Sequence[Gadget], names: Iterable[str]) -> list[Heading]:
 
 
 def details(gadget: Gadget, gadgets: Sequence[Gadget]) -> list[Column]:
-    """The columns that DETAILS shows for a gadget: those of its default table that not all gadgets of the run have."""
+    """Return the columns that DETAILS shows for a gadget: its default table's, without the ones that all gadgets of the
+    run have."""
     return [
         column
         for column in gadget.columns

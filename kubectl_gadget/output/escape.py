@@ -88,12 +88,12 @@ def for_log(text: str) -> str:
 
 
 def for_markdown(text: str, most: int = 0) -> str:
-    """As plain text of a paragraph or a cell."""
+    """Return it as plain text of a paragraph or a cell."""
     return printable(text, most).translate(_ENTITIES).replace("www.", "www&#46;")
 
 
 def markdown_code(text: str, most: int = 0) -> str:
-    """As code, also in a cell of a table."""
+    """Return it as code, also for a cell of a table."""
     text = printable(text, most)
     if not text.strip():
         return ""

@@ -26,7 +26,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 class TableWithBars(Sink):
-    """A table of histograms, followed by the bars of the first `most` rows. `columns` are those of the table."""
+    """A table of histograms, followed by the bars of the first `most` rows. `columns` are the table's."""
 
     def __init__(self, table: Sink, stream: TextIO, gadget: Gadget, columns: Sequence[str], most: int) -> None:
         self._table = table
@@ -92,7 +92,7 @@ def _bar(count: int, highest: int) -> str:
     return "█" * full + (_EIGHTHS[rest] if rest else "")
 
 
-# Compares histograms with those of an earlier run, recorded with -o json: old and new figures, bars side by side.
+# Compares histograms with an earlier run's, recorded with -o json: old and new figures, bars side by side.
 
 
 Key = tuple[Any, ...]

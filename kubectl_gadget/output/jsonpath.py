@@ -87,7 +87,7 @@ def _pieces(template: str) -> list[tuple[str, str]]:
 
 
 def member_texts(members: MemberRows, rows: Rows, name: str) -> Sequence[str]:
-    """What a template's `{.name}` becomes in each row; empty where a row has no such value."""
+    """Return the texts that replace a template's `{.name}` in each row; empty where a row has no such value."""
 
     def read(batch: Batch) -> list[str]:
         if name == EVENT and members.event:

@@ -101,7 +101,7 @@ def _document(record: dict[str, Any]) -> str:
 
 @lru_cache(50_000)
 def _text(value: str) -> str:
-    """What follows a member's name."""
+    """The text after a member's name."""
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return f": {value}\n"
     return f": '{value}'\n" if _TIME.fullmatch(value) else _dumped(value)

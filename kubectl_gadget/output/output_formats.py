@@ -41,7 +41,7 @@ class NameSink(StreamSink):
 
 @dataclass(frozen=True)
 class SinkRequest:
-    """What a maker needs to make a sink."""
+    """The data that a maker needs to make a sink."""
 
     options: OutputOptions
     gadgets: Sequence[Gadget]

@@ -96,7 +96,7 @@ def _cooked(packet: bytes, direction: int) -> bytes:
 
 
 def _comments(batch: Batch) -> list[str]:
-    """`nginx[4711] default/web-0/nginx`, as far as it is known."""
+    """Return `nginx[4711] default/web-0/nginx`, or the known parts of it."""
     owners = (owner_texts(batch, name).values() for name in ("namespace", "pod", "container"))
     comms = (raw.partition(b"\0")[0].decode(errors="replace") for raw in batch.raw("comm").tolist())
     processes = (

@@ -1,6 +1,6 @@
 """Common parts of the formats for profiles, which are written as a whole at the end of a run; and the folded format.
 
-They use all rows, including those that a table's --max-rows leaves out.
+They use all rows, including rows that a table's --max-rows leaves out.
 """
 
 import gzip

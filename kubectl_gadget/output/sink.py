@@ -22,7 +22,7 @@ class Sink(ABC):
         to them."""
 
     def take_keys(self, quit: Callable[[], object]) -> Callable[[str], None] | None:
-        """What handles key presses, if this sink does; `quit` ends the run."""
+        """Return the handler of key presses, if this sink has one; `quit` ends the run."""
         return None
 
     def write(self, rows: Rows) -> None:
