@@ -67,7 +67,7 @@ async def others(api: Api, options: AgentOptions) -> list[str]:
 
 
 async def exist(api: Api, pins: Iterable[OwnedPins]) -> Mapping[Owner, bool | None]:
-    """True if the deployment that each of `pins` belongs to still exists; None: that cannot be found out."""
+    """Return whether the deployment of each of `pins` still exists; None: this cannot be found out."""
     held: dict[Owner, bool] = {}
     for one in pins:
         owner = (one.namespace, one.uid)

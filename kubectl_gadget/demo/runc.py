@@ -257,7 +257,7 @@ def find_program(name: str, package: str) -> str:
 
 
 def cgroup2_mount(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
-    """Where cgroup v2 is mounted (proc_pid_mountinfo(5)). Raises GadgetError if it is not."""
+    """The mount point of cgroup v2 (proc_pid_mountinfo(5)). Raises GadgetError if there is none."""
     for line in mountinfo.read_text().splitlines():
         fields, _, rest = line.partition(" - ")
         if rest.startswith("cgroup2 "):

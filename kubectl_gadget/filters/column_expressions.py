@@ -58,7 +58,7 @@ _INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
 
 
 def any_mask(masks: Iterable[Mask], batch: Batch) -> Mask:
-    """Where at least one of the masks is true."""
+    """Return a mask: where at least one of the masks is true."""
     found = np.zeros(len(batch), np.bool_)
     for mask in masks:
         found |= mask

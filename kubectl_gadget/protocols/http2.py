@@ -203,7 +203,7 @@ def _decoder() -> Decoder:
 
 
 def looks_like_frames(piece: bytes) -> bool:
-    """True if the piece starts with a frame and consists of frames only, as far as it goes."""
+    """True if the piece starts with a frame and consists of frames only; the last one may be cut."""
     place = 0
     while len(piece) - place >= _HEAD_BYTES:
         length, kind, flags = int.from_bytes(piece[place : place + 3]), piece[place + 3], piece[place + 4]
@@ -285,7 +285,7 @@ class Http2:
                 self._finish(number, packet)
 
     def give_up(self, exchange: Exchange, time: int) -> None:
-        """Writes an exchange as far as it is known. If it continues, it is written again."""
+        """Writes the known part of an exchange. If it continues, it is written again."""
         stream = self._streams[exchange.stream]
         self._write(stream, stream.packet, time)
 

@@ -55,7 +55,7 @@ class Waits(Protocol):
 
 @dataclass(eq=False)
 class Exchange:
-    """A request and its response, as far as they are known."""
+    """A request and its response; unknown parts are empty."""
 
     owner: Waits
     is_client: bool

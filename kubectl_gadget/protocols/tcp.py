@@ -129,7 +129,8 @@ class Stream:
             yield from self._ready()
 
     def _ahead(self, sequence: int) -> int:
-        """How far a sequence number is ahead of what has been read; negative: before it. Numbers wrap at 2^32."""
+        """Return the distance from the data that has been read to a sequence number; negative: before it. Numbers wrap
+        at 2^32."""
         assert self._next is not None
         return (sequence - self._next + _HALF) % _RING - _HALF
 

@@ -17,7 +17,7 @@ _MOST_BYTES = 4096
 
 
 class _Line:
-    """An unfinished line. `head` is that of its first piece."""
+    """An unfinished line. `head` is its first piece's."""
 
     def __init__(self, head: bytes, timestamp: int) -> None:
         self.head = head
