@@ -254,12 +254,12 @@ def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None
 
 # `options`: the flags that all gadgets share, as `kubectl options` has kubectl's
 
-TARGETS = """A gadget follows the pods that are named, or those of a workload or service as they come and go:
+TARGETS = """A gadget follows the pods that are named, or the pods of a workload or service as they come and go:
 xwing  deploy/web  ds/agent  sts/db  rs/web-5d4f  job/import  cronjob/backup  svc/web  pod/xwing"""
 
 
 def options(scope: ScopeFlags, cluster: ClusterFlags) -> int:
-    sys.stdout.write("These flags work with every gadget, and those of the connection with every command.\n\n")
+    sys.stdout.write("These flags work with every gadget, and the connection's with every command.\n\n")
     sys.stdout.write(f"{TARGETS}\n\n")
     command = options_command()
     sys.stdout.write(flag_tables(command.text, preset_texts(command, ())))

@@ -382,7 +382,7 @@ class Hooks(_FromAgent):
     generated: Mapping[str, FoundFunctions | None] = NONE
     """by pattern; null: unknown"""
     near: Mapping[str, tuple[Line, ...]] = NONE
-    """names similar to those of missing functions and tracepoints"""
+    """similar names, for missing functions and tracepoints"""
     ways: Mapping[str, TriedWays] = NONE
     """by requested name"""
 

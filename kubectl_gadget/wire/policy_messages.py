@@ -197,9 +197,9 @@ class LabelScopes(Message):
     """The scopes that match by labels."""
 
     node: tuple[int, ...]
-    """those of the node"""
+    """the node's"""
     pods: Mapping[str, tuple[int, ...] | None]
-    """those of pods, by UID or NAMESPACE/NAME; null: removed"""
+    """the pods', by UID or NAMESPACE/NAME; null: removed"""
 
 
 class ProcessesSpec(Message):
