@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Who
-from kubectl_gadget.flows.hubble import arrow, compact, dictionary, hubble, late_mark
+from kubectl_gadget.flows.hubble import arrow, compact, hubble, late_mark
 from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
 from kubectl_gadget.flows.rows import FLAT_MEMBERS, GADGET, MEMBERS, events_of
 from kubectl_gadget.output.columns import Heading, names_of
@@ -278,7 +278,6 @@ MAKERS: Mapping[str, Callable[[SinkRequest], Sink]] = {
     "json": lambda request: JsonSink(request.stream, MemberRows(request.members(MEMBERS))),
     "jsonpb": lambda request: EventSink(request.stream, lambda event: json_line(hubble(event)) + "\n"),
     "compact": lambda request: EventSink(request.stream, lambda event: compact(event) + "\n"),
-    "dict": lambda request: EventSink(request.stream, lambda event: dictionary(event) + "\n------------\n"),
     "dot": lambda request: MapSink(request, dot),
     "mermaid": lambda request: MapSink(request, mermaid),
     "yaml": lambda request: YamlSink(request.stream, MemberRows(request.members(MEMBERS))),

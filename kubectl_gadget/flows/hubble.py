@@ -195,11 +195,10 @@ def arrow(event: FlowEvent) -> str:
     return "<-" if event.is_reply else "->"
 
 
-def compact(event: FlowEvent, *, with_node: bool = False) -> str:
+def compact(event: FlowEvent) -> str:
     """`TIME: SRC:PORT (ID) -> DST:PORT (ID) TYPE VERDICT (SUMMARY)`, as `hubble observe` prints it."""
     flow = event.flow
     clock = event.timestamp[5:23].replace("T", " ")
-    node = f" [{event.node}]" if with_node else ""
     kind = {"dns": "dns-response", "http": "http-response"}.get(event.kind, "to-network")
     if event.kind in ("dns", "http") and not event.is_reply:
         kind = f"{event.kind}-request"
@@ -207,25 +206,8 @@ def compact(event: FlowEvent, *, with_node: bool = False) -> str:
         kind = "Policy denied" if event.denial else event.drop_reason or "dropped"
     ends = [f"{party.place} ({_identity(party)})" for party in (flow.client, flow.backend or flow.server)]
     return escape(
-        f"{clock}{late_mark(event)}{node}: {ends[0]} {arrow(event)} {ends[1]} {kind} {event.verdict} ({event.summary})"
+        f"{clock}{late_mark(event)}: {ends[0]} {arrow(event)} {ends[1]} {kind} {event.verdict} ({event.summary})"
     )
-
-
-def dictionary(event: FlowEvent) -> str:
-    """One field per line, as `hubble observe -o dict` prints it."""
-    flow = event.flow
-    fields = {
-        "TIMESTAMP": event.timestamp,
-        "NODE": event.node,
-        "SOURCE": f"{flow.client.place}",
-        "DESTINATION": f"{flow.server.place}",
-        "TYPE": event.kind,
-        "VERDICT": event.verdict,
-        "SUMMARY": event.summary,
-    }
-    if event.late:
-        fields["LATE"] = "true"
-    return "\n".join(f"{name:>12}: {escape(text)}" for name, text in fields.items())
 
 
 def late_mark(event: FlowEvent) -> str:

@@ -93,7 +93,7 @@ ROWS = Formats(
 STORY = Formats(("compact", "json", "jsonpb", "table", "wide", "yaml", "csv", "name", *TEMPLATES), "compact")
 """formats of observe and enforce"""
 FLOWS = Formats(
-    ("table", "wide", "json", "jsonpb", "compact", "dict", "dot", "mermaid", "yaml", "csv", "name", *TEMPLATES),
+    ("table", "wide", "json", "jsonpb", "compact", "dot", "mermaid", "yaml", "csv", "name", *TEMPLATES),
     "table",
 )
 LISTS = Formats(("table", "json", "name"), "table")
