@@ -15,12 +15,12 @@ from bench.replay import CONTAINERS, Opens
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.recording.recorder import Recorder
+from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
 from kubectl_gadget.run.backlog import Events, Item, Step
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.pipeline import PipelineEvents
 from kubectl_gadget.run.preparation import prepare
-from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, Started
 from kubectl_gadget.wire.frames import EventsHeader
 
@@ -74,7 +74,7 @@ def write(source: OpensOfRun, path: Path | None, rows: bool = True) -> tuple[flo
     if path is None:
         preparation.pipeline(source.begin(), lambda *_: True, events).run()
         return (time.process_time() - began) / source.events * 1e6, 0, 0
-    recorder = Recorder(RunOptions(options.gadgets, local=True, record=RecordingOptions(path)))
+    recorder = Recorder(RecordingOptions(path), options)
     recorder.create(print)
     frames = recorder.frames(source.begin())
     if rows:

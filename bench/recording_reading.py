@@ -27,13 +27,13 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import RecordKind
 from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.recording.recorder import Recorder
+from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
 from kubectl_gadget.recording.replay_run import replay
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.pipeline import PipelineEvents
 from kubectl_gadget.run.preparation import prepare
-from kubectl_gadget.run.run_options import GadgetRun, Moment, RecordingOptions, Replay, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay, RunOptions
 
 _SQL = "select pod, count(*) as n, count(distinct path) as paths from open group by pod order by n desc limit 5"
 
@@ -67,7 +67,7 @@ def _options(**more: object) -> RunOptions:
 
 def make(source: OpensOfRun, path: Path) -> list[int]:
     """Records all of it. Returns the resident memory in MB at each tenth."""
-    recorder = Recorder(_options(record=RecordingOptions(path)))
+    recorder = Recorder(RecordingOptions(path), _options())
     recorder.create(print)
     frames, sizes, taken = recorder.frames(source.begin()), list[int](), 0
     while frames.take(None) is not None:

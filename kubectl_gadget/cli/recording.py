@@ -38,7 +38,7 @@ from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.registry import CONVERSIONS, QUERIES, REPORTS
-from kubectl_gadget.run.run_options import GadgetRun, Moment, RecordingOptions, Replay, Trigger
+from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay
 
 if TYPE_CHECKING:
     from kubectl_gadget.analysis.redact import Redaction
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.sink import TakingSink
     from kubectl_gadget.recording.info import RecordingInfo
     from kubectl_gadget.recording.places import PathOrUrl
+    from kubectl_gadget.recording.recorder import RecordingOptions, Trigger
     from kubectl_gadget.rows.rows import Rows
 
 
@@ -124,6 +125,7 @@ class RecordFlags(FlagSet):
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     from kubectl_gadget.cli.run import run
+    from kubectl_gadget.recording.recorder import Recorder, Trigger
 
     _check(what)
     purpose, trigger = what.purpose or "incident", Trigger()
@@ -143,9 +145,8 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
 
         return TakingSink(look)
 
-    options = replace(
-        options, record=_recording(what, trigger), make_sink=make_sink, doing=f"recording ({purpose})", command=command
-    )
+    recorder = partial(Recorder, _recording(what, trigger))
+    options = replace(options, record=recorder, make_sink=make_sink, doing=f"recording ({purpose})", command=command)
     return run(options, sys.stdout, sys.stderr)
 
 
@@ -159,8 +160,9 @@ def _check(what: RecordFlags) -> None:
         raise UsageError("--files needs several files", "--rotate-size 100Mi, --rotate-every 1h, or --keep 5m")
 
 
-def _recording(what: RecordFlags, trigger: Trigger) -> RecordingOptions:
+def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":
     from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.recorder import RecordingOptions
     from kubectl_gadget.recording.writer import Ring, Rotation
 
     path = place_of(what.output or f"recording-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.kgr")

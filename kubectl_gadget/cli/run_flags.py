@@ -6,6 +6,7 @@ It rejects contradictions before anything is started.
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 
 from kubectl_gadget.cli.flags import (
     ClusterFlags,
@@ -20,7 +21,7 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, Replay, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions, RunRecorder
 from kubectl_gadget.run.target_names import workloads
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
@@ -126,12 +127,13 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
     return RunOptions((), selection=selection)
 
 
-def _recording(text: str | None) -> RecordingOptions | None:
+def _recording(text: str | None) -> Callable[[RunOptions], RunRecorder] | None:
     if text is None:
         return None
     from kubectl_gadget.recording.places import place_of
+    from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
 
-    return RecordingOptions(place_of(text))
+    return partial(Recorder, RecordingOptions(place_of(text)))
 
 
 def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:

@@ -7,7 +7,7 @@ only then it is known which pods were looked up; within a step an answer does no
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_gadget import __version__
@@ -17,11 +17,11 @@ from kubectl_gadget.recording.recorded_frames import to_frame
 from kubectl_gadget.recording.recorded_objects import ObjectsRecorder
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.selected_parts import MetObjects, SelectedFrames, of_processes, selects_all
-from kubectl_gadget.recording.writer import RecordingWriter
+from kubectl_gadget.recording.writer import RecordingWriter, Ring, Rotation
 from kubectl_gadget.run.backlog import FrameSource, Selected, Step
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.node import NodeState
-from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_options import RunOptions, RunRecorder
 from kubectl_gadget.wire.agent_messages import Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import FrameType
@@ -52,25 +52,46 @@ def meta_of(options: RunOptions) -> dict[str, Any]:
     }
 
 
-class Recorder:
+@dataclass
+class Trigger:
+    """Passes the reason on to the recording, if there is one. May be called from any thread."""
+
+    listener: Callable[[str], object] = lambda why: None
+
+    def __call__(self, why: str) -> None:
+        self.listener(why)
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """What becomes of the run's recording."""
+
+    path: PathOrUrl
+    rotation: Rotation | None = None
+    ring: Ring | None = None
+    """kept in memory until something happens; None: written at once"""
+    trigger: Trigger | None = None
+    """what makes the ring be written"""
+    is_all: bool = False
+    """the run shows nothing, so it has failed if the recording has"""
+
+
+class Recorder(RunRecorder):
     """The recording of one run."""
 
     writer: RecordingWriter
     _source: FrameSource
 
-    def __init__(self, options: RunOptions) -> None:
-        assert options.record is not None
-        self._recording = options.record
+    def __init__(self, recording: RecordingOptions, options: RunOptions) -> None:
+        self._recording = recording
+        self.has_ring = recording.ring is not None
         self.has_failed = False
-        """whether the run shows nothing and its recording is not whole; known once it is closed"""
         self.problem = ""
-        """what is wrong with the file; known once it is closed"""
         self._filters: dict[str, FilterSpec] = {}
         self._selector: Wants = lambda *_: None
-        ends = BadEnds(self._is_selected, self.keep) if options.record.ring else None
+        ends = BadEnds(self._is_selected, self.keep) if recording.ring else None
         self._objects = None if options.local else ObjectsRecorder(options.followers, ends.take if ends else None)
         self.options = options
-        """with what the recording needs from the cluster"""
         if self._objects is not None:
             self.options = replace(options, followers=self._objects.followers())
         self._answers: dict[str, bool | None] = {}
@@ -90,7 +111,6 @@ class Recorder:
             self._selected = SelectedFrames(gadgets, self._asked_selector, of_processes(options))
 
     def create(self, failed: Callable[[str], object]) -> None:
-        """Creates the file, if there is no ring. Raises UsageError."""
         chosen = self._recording
 
         def broke(why: str) -> None:
@@ -117,7 +137,6 @@ class Recorder:
             chosen.trigger.listener = self.keep
 
     def stop_with(self, stop: Callable[[], object]) -> None:
-        """`stop` is called, in any thread, when a run that shows nothing has nothing more to record."""
         self._stop = stop
         if self._is_over:
             stop()
@@ -127,13 +146,7 @@ class Recorder:
             self._is_over = True
             self._stop()
 
-    @property
-    def has_ring(self) -> bool:
-        """True if it is written only when something happens."""
-        return self._recording.ring is not None
-
     def keep(self, why: str) -> None:
-        """Requests that what the ring holds is written. May be called from any thread."""
         self.writer.keep(why)
 
     def _is_selected(self, pod: Mapping[str, Any]) -> bool:
@@ -150,7 +163,7 @@ class Recorder:
         )
 
     def frames(self, source: FrameSource) -> FrameSource:
-        """Becomes a source of the same steps; each is recorded when the pipeline takes the next one."""
+        """Become a source of the same steps; each is recorded when the pipeline takes the next one."""
         self._source = source
         return self
 
@@ -168,7 +181,7 @@ class Recorder:
         self._source.drain()
 
     def wants(self, wants: Wants) -> Wants:
-        """Returns a function with the same answers, which keeps each for the step in which it was given."""
+        """Return a function with the same answers, which keeps each for the step in which it was given."""
         self._selector = wants
 
         def asked(pod_uid: str, pod_name: str) -> bool | None:
@@ -212,7 +225,6 @@ class Recorder:
         return self._selector(pod_uid, pod_name)
 
     def close(self, states: Mapping[str, NodeState], coverage: Coverage) -> str:
-        """Ends the recording. Returns a message about it."""
         nodes = {
             name: {
                 "stats": [self._stats(name, stats).to_json() for stats in state.connections],

@@ -27,11 +27,10 @@ from kubectl_gadget.run.node import NodeSession, NodeState
 from kubectl_gadget.run.participants import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import RunRequest, early_request
-from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_options import RunOptions, RunRecorder
 from kubectl_gadget.run.services import Surroundings
 
 if TYPE_CHECKING:  # modules that need numpy
-    from kubectl_gadget.recording.recorder import Recorder
     from kubectl_gadget.rows.containers import Container
     from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
     from kubectl_gadget.run.preparation import Preparation
@@ -68,9 +67,7 @@ async def begin(
     gc.set_threshold(_NEW_OBJECTS)
     recorder = None
     if options.record is not None:
-        from kubectl_gadget.recording.recorder import Recorder
-
-        recorder = Recorder(options)
+        recorder = options.record(options)
         options = recorder.options
     nodes = choose_nodes(options, progress)
     run: LiveRun | None = None
@@ -114,7 +111,7 @@ class LiveRun:
         preparing: "asyncio.Task[Preparation]",
         progress: Progress,
         stdout: TextIO | None = None,
-        recorder: "Recorder | None" = None,
+        recorder: RunRecorder | None = None,
     ) -> None:
         """`tasks` owns the run's background tasks. `preparing`: what shows rows, perhaps only after nodes are attached.
         `stdout`: the run ends when its reader closes it, also when there is nothing to write."""

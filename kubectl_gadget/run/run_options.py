@@ -7,7 +7,7 @@ that nothing is created in a cluster before a usage error is found.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.recording.places import PathOrUrl
-    from kubectl_gadget.recording.writer import Ring, Rotation
     from kubectl_gadget.rows.rows import RowTransform
+    from kubectl_gadget.run.backlog import FrameSource
     from kubectl_gadget.run.coverage import Coverage
+    from kubectl_gadget.run.node import NodeState
     from kubectl_gadget.run.services import Service
 
 
@@ -65,28 +66,35 @@ class Replay:
     """only what happened in this step of a CI job"""
 
 
-@dataclass(frozen=True)
-class RecordingOptions:
-    """Options of the run's recording."""
+class RunRecorder(Protocol):
+    """Records what a run's pipeline works on (recording/recorder.py)."""
 
-    path: "PathOrUrl"
-    rotation: "Rotation | None" = None
-    ring: "Ring | None" = None
-    """kept in memory until something happens; None: written at once"""
-    trigger: "Trigger | None" = None
-    """what makes the ring be written"""
-    is_all: bool = False
-    """the run shows nothing, so it has failed if the recording has"""
+    options: "RunOptions"
+    """The run's options, with what the recording needs from the cluster."""
+    has_ring: bool
+    """True if it is written only when something happens."""
+    has_failed: bool
+    """True if the run shows nothing and its recording is not whole. Known after `close`."""
+    problem: str
+    """What is wrong with the file. Known after `close`."""
 
+    def create(self, failed: Callable[[str], object]) -> None:
+        """Create the file, if it is written at once. Raises UsageError."""
 
-@dataclass
-class Trigger:
-    """Passes the reason on to the recording, once there is one. May be called from any thread."""
+    def stop_with(self, stop: Callable[[], object]) -> None:
+        """Call `stop`, from any thread, when a run that shows nothing has nothing more to record."""
 
-    listener: Callable[[str], object] = lambda why: None
+    def frames(self, source: "FrameSource") -> "FrameSource":
+        """Return a source of the same steps, which records them."""
 
-    def __call__(self, why: str) -> None:
-        self.listener(why)
+    def wants(self, wants: Callable[[str, str], bool | None]) -> Callable[[str, str], bool | None]:
+        """Return a function with the same answers, which records them."""
+
+    def keep(self, why: str) -> None:
+        """Write what is kept in memory. May be called from any thread."""
+
+    def close(self, states: "Mapping[str, NodeState]", coverage: "Coverage") -> str:
+        """End the recording, and return a message about it."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,8 @@ class RunOptions:
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
     """the words that a replay of its recording starts with; empty: the gadgets' words"""
-    record: RecordingOptions | None = None
+    record: "Callable[[RunOptions], RunRecorder] | None" = None
+    """makes the recorder of the run; None: it is not recorded"""
     replay: Replay | None = None
     """show recordings instead of a run"""
     ending: "Callable[[Coverage], Mapping[str, Any]] | None" = None

@@ -13,10 +13,10 @@ from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.recording import places
 from kubectl_gadget.recording.recorded_frames import from_frame, to_frame
 from kubectl_gadget.recording.recorded_run import RecordedRun, applied
-from kubectl_gadget.recording.recorder import Recorder, meta_of
+from kubectl_gadget.recording.recorder import Recorder, RecordingOptions, meta_of
 from kubectl_gadget.run.backlog import Content, Detached, Events, RoundTrip, Selected
 from kubectl_gadget.run.coverage import Coverage, Gap
-from kubectl_gadget.run.run_options import GadgetRun, RecordingOptions, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import Frame
@@ -129,7 +129,7 @@ def test_a_run_that_shows_nothing_fails_with_its_recording(
     if full:
         monkeypatch.setattr(places.os, "write", no_room)
     runs = (GadgetRun(load_gadget("trace_open")),)
-    recorder = Recorder(RunOptions(runs, local=True, record=RecordingOptions(tmp_path / "a.kgr", is_all=is_all)))
+    recorder = Recorder(RecordingOptions(tmp_path / "a.kgr", is_all=is_all), RunOptions(runs, local=True))
     said, stopped = list[str](), list[bool]()
     recorder.create(said.append)
     recorder.close({}, Coverage())
