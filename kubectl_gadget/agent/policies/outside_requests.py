@@ -96,9 +96,7 @@ class OutsideRequests:
             if not self._may_begin():
                 self._count("left_out")
                 continue
-            try:
-                self._make_in_time(request)
-            except Exception as error:  # whatever the other side sends, the next request is made
+            if (error := self._made_in_time(request)) is not None:
                 self._fail(request, error)
             else:
                 self._count("answered")
@@ -112,15 +110,15 @@ class OutsideRequests:
             self._begun.append(now)
             return True
 
-    def _make_in_time(self, request: Request) -> None:
-        """Makes a request in a thread of its own, which cannot be stopped. Raises what it raises, and TimeoutError."""
+    def _made_in_time(self, request: Request) -> Exception | None:
+        """Make a request in a thread of its own, which cannot be stopped. Return why it failed, None if it did not."""
         results: Queue[Exception | None] = Queue(1)
 
         def work() -> None:
             result: Exception | None = None
             try:
                 self._make(request)
-            except Exception as error:
+            except Exception as error:  # whatever urllib makes of what the other side sends
                 result = error
             with self._lock:
                 results.put(result)
@@ -130,11 +128,9 @@ class OutsideRequests:
             self._abandoned += 1
         threading.Thread(target=work, daemon=True).start()
         try:
-            result = results.get(timeout=MOST_SECONDS)
+            return results.get(timeout=MOST_SECONDS)
         except Empty:
-            raise TimeoutError(f"no answer within {MOST_SECONDS:g} s") from None
-        if result is not None:
-            raise result
+            return TimeoutError(f"no answer within {MOST_SECONDS:g} s")
 
     def _make(self, request: Request) -> None:
         kind, text = request
