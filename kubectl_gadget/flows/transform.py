@@ -4,9 +4,7 @@ The trap: late rows are older than all others of a chunk, and their flows may ha
 first, and the events that they make are marked as late.
 """
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -40,10 +38,8 @@ class FlowTransform:
 
     def apply(self, rows: Rows) -> Rows:
         self._watch(rows)
-        with _uncollected():
-            events = [
-                event for chunk in rows.chunks(_ROWS_AT_ONCE) for event in self._conditions.select(self._add(chunk))
-            ]
+        chunks = rows.chunks(_ROWS_AT_ONCE)
+        events = [event for chunk in chunks for event in self._conditions.select(self._add(chunk))]
         return Rows([batch_of(events)]) if events else NO_ROWS
 
     def notes(self) -> Iterable[str]:
@@ -64,16 +60,3 @@ class FlowTransform:
 
 def _late(batch: Batch) -> Mask:
     return np.zeros(len(batch), np.bool_) if batch.late is None else batch.late
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Suspend the search for cycles, which would look at every new row and flow again and again, and find none. It
-    takes a third of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
