@@ -133,7 +133,10 @@ def _list(part: Part, name: str) -> ListOf:
         if (kind == "generated_ftrace") != bool(pattern):
             part.fail("pattern", "is missing" if kind == "generated_ftrace" else f"is not for a list of type {kind}")
         if pattern:
-            check_pattern(part.scalar("pattern"))
+            try:
+                check_pattern(pattern)
+            except ValueError as error:
+                part.fail("pattern", str(error))
         generated: Literal["generated_syscalls", "generated_ftrace"] = (
             "generated_syscalls" if kind == "generated_syscalls" else "generated_ftrace"
         )

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.policies.language import API_VERSION, system_calls
+from kubectl_gadget.policies.language import API_VERSION, check_pattern, system_calls
 
 _ARGUMENT = re.compile(r"(-?\d+)f?@")
 _MOST_ARGUMENTS = 12
@@ -46,9 +46,9 @@ def all_system_calls(binaries: Sequence[str]) -> dict[str, Any]:
 def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, Any]:
     """The kernel's functions that match a pattern; each node looks them up itself."""
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"{pattern!r} is not a valid regular expression: {error}") from None
+        check_pattern(pattern)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     hook: dict[str, Any] = {"call": "list:functions"}
     if binaries:
         hook["selectors"] = [_binaries(binaries)]

@@ -228,6 +228,7 @@ WRONG = [
     ("loader: true\noptions: [{name: policy-mode, value: obey}]", "'obey' is not known; it is enforce or monitor"),
     ("loader: true\nlists: [{name: a, type: generated_ftrace}]", "spec.lists[0].pattern is missing"),
     ("loader: true\nlists: [{name: a, type: generated_ftrace, pattern: '('}]", "'(' is not a valid regular expression"),
+    ("loader: true\nlists: [{name: a, type: generated_ftrace, pattern: '(?=a)'}]", "'(?=a)' is not a valid regular"),
     ("loader: true\nlists: [{name: a, type: syscalls, values: [dup]}]", "'dup' is not a name of a system call; is it"),
     ("loader: true\nenforcers: [{calls: [sys_dupp]}]", "there is no system call sys_dupp; did you mean sys_dup"),
     ("loader: true\nselectorsMacros: {a: {matchActions: []}}", "is not for the macro 'a', which has filters only"),
