@@ -81,6 +81,17 @@ class AdviseFlags(SilentRunFlags):
         output = OutputFlags(timeout=watch.timeout, quiet=watch.quiet, verbose=watch.verbose, record=watch.record)
         return run_options(gadgets, pods, self.with_output(output))
 
+    def validate_unwatched(self) -> None:
+        """Raises UsageError for what cannot be used with --from: flags that need a run, and a replay."""
+        if replaying.get() is not None:
+            raise UsageError("--from cannot be used in a replay", "kubectl gadget replay FILE FILE advise …")
+        if self.watch.record is not None:
+            raise UsageError("--record and --from cannot be used together", "several --from, which are combined")
+        if self.watch.timeout is not None:
+            raise UsageError("--timeout and --from cannot be used together")
+        if self.scope.selector is not None:
+            raise UsageError("-l cannot be used with --from: a recording has no labels", "name the pods, or -n and -c")
+
 
 def advise_group(entries: Mapping[str, Entry]) -> GadgetGroup:
     """`kubectl gadget advise`."""
@@ -104,7 +115,7 @@ def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None"
 
     if not flags.watch.recordings:
         return None
-    _check_unwatched(flags)
+    flags.validate_unwatched()
     found = read_baselines(flags.watch.recordings)
     if found is not None and pods:
         raise UsageError(
@@ -112,18 +123,6 @@ def baselines_of(flags: AdviseFlags, pods: tuple[str, ...]) -> "Behavior | None"
             "kubectl gadget behavior show, which lists its workloads",
         )
     return found
-
-
-def _check_unwatched(flags: AdviseFlags) -> None:
-    """Raises UsageError for what cannot be used with --from: flags that need a run, and a replay."""
-    if replaying.get() is not None:
-        raise UsageError("--from cannot be used in a replay", "kubectl gadget replay FILE FILE advise …")
-    if flags.watch.record is not None:
-        raise UsageError("--record and --from cannot be used together", "several --from, which are combined")
-    if flags.watch.timeout is not None:
-        raise UsageError("--timeout and --from cannot be used together")
-    if flags.scope.selector is not None:
-        raise UsageError("-l cannot be used with --from: a recording has no labels", "name the pods, or -n and -c")
 
 
 def watch(

@@ -70,6 +70,17 @@ class EnforceFlags:
         None
     )
 
+    def validate(self, local: bool) -> None:
+        """Raises UsageError if flags contradict each other, or `local`."""
+        if self.action not in (None, _KERNEL) and (self.dry_run or self.allow_weaker):
+            raise UsageError(
+                "--dry-run and --allow-weaker are only for --action kernel", "leave out --action, or these flags"
+            )
+        if self.yes and self.action not in _OF_PODS:
+            raise UsageError("--yes is only for --action delete-pod and isolate-pod")
+        if self.action == _DELETE_POD and local:
+            raise UsageError("--action delete-pod cannot be used with --local: it needs a cluster")
+
 
 def enforce(
     pods: Pods,
@@ -92,14 +103,7 @@ def enforce(
             "no policy was given", "kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE"
         )
     action = how.action or _KERNEL
-    if action != _KERNEL and (how.dry_run or how.allow_weaker):
-        raise UsageError(
-            "--dry-run and --allow-weaker are only for --action kernel", "leave out --action, or these flags"
-        )
-    if how.yes and action not in _OF_PODS:
-        raise UsageError("--yes is only for --action delete-pod and isolate-pod")
-    if action == _DELETE_POD and flags.target.local:
-        raise UsageError("--action delete-pod cannot be used with --local: it needs a cluster")
+    how.validate(bool(flags.target.local))
     compiled = engine_of(
         policies,
         partial(own_namespace, flags.scope, flags.cluster, flags.target.local),

@@ -68,6 +68,11 @@ class FlowFlags:
     ] = None
     objects: Annotated[Text, objects_flag(_FILTER), str, TypedOnly.ACTION] = None
 
+    def validate(self, output: FlowOutputFlags) -> None:
+        """Raises UsageError if flags contradict the format."""
+        if (self.with_map or self.map_every) and output.output not in (None, "table", "wide", "dot", "mermaid"):
+            raise UsageError(f"--map cannot be used with -o {output.output}")
+
 
 def _condition_flags() -> dict[str, object]:
     """--pod, --from-pod, --to-pod and so on, and conditions on the event itself."""
@@ -115,8 +120,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     from kubectl_gadget.flows.transform import FlowTransform
 
     conditions = _conditions(extras, bool(flow.loopback))
-    if (flow.with_map or flow.map_every) and flags.output.output not in (None, "table", "wide", "dot", "mermaid"):
-        raise UsageError(f"--map cannot be used with -o {flags.output.output}")
+    flow.validate(flags.output)
     gadgets = _gadgets(flow, extras)
     options = run_options(gadgets.runs(), pods, flags)
     book = AddressBook()

@@ -109,6 +109,30 @@ class StoryFlags:
         Switch, flag(CHOICE, "--running", "Also processes and files that already exist"), TypedOnly.SELECTION
     ] = None
 
+    def validate(self, output: StoryOutputFlags) -> None:
+        """Raises UsageError if flags contradict each other, or the format."""
+        format = output.output or _COMPACT
+        if self.tree and output.output is not None:
+            raise UsageError(f"--tree cannot be used with -o {format}")
+        if (self.timestamps or self.shown) and (format != _COMPACT or self.tree):
+            raise UsageError("--timestamps and --show are only for lines", "-o compact, or --columns with a table")
+        if self.ancestors and format not in (_JSON, _STRICT):
+            raise UsageError("--ancestors is only for -o json and jsonpb")
+        if format == _STRICT:
+            self._refuse_ours()
+        if output.columns and format in _OF_LINES:
+            raise UsageError(f"--columns cannot be used with -o {format}", "-o table, wide, csv or yaml")
+
+    def _refuse_ours(self) -> None:
+        """Rejects what the schema of -o jsonpb cannot express."""
+        from kubectl_gadget.observe.messages import MEMBERS
+
+        asked = {"--files": self.file_paths is not None, "--flows": bool(self.flows)}
+        asked |= {f"-e {type.removeprefix('process_')}": type not in MEMBERS for type in self.event_types or ()}
+        for name, is_ours in asked.items():
+            if is_ours:
+                raise UsageError(f"{name} needs events that the schema of -o jsonpb does not have", "-o json")
+
 
 def observe(pods: Pods, flags: StoryRunFlags, story: StoryFlags, policies: PolicyFlags) -> int:
     """Traces processes, joins them with their actions, and prints the story."""
@@ -134,7 +158,7 @@ def show_story(
     from kubectl_gadget.cli.run import run
     from kubectl_gadget.observe.run import StoryGadgets, StoryRecipe
 
-    _check(flags.output, story)
+    story.validate(flags.output)
     if flags.engine.no_sort:
         raise UsageError("--no-sort cannot be used here: events are joined in time order")
     if compiled is not None and not story.installed:
@@ -181,31 +205,6 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
 
         details.take(read_objects(objects))
     return details
-
-
-def _check(output: StoryOutputFlags, flags: StoryFlags) -> None:
-    format = output.output or _COMPACT
-    if flags.tree and output.output is not None:
-        raise UsageError(f"--tree cannot be used with -o {format}")
-    if (flags.timestamps or flags.shown) and (format != _COMPACT or flags.tree):
-        raise UsageError("--timestamps and --show are only for lines", "-o compact, or --columns with a table")
-    if flags.ancestors and format not in (_JSON, _STRICT):
-        raise UsageError("--ancestors is only for -o json and jsonpb")
-    if format == _STRICT:
-        _refuse_ours(flags)
-    if output.columns and format in _OF_LINES:
-        raise UsageError(f"--columns cannot be used with -o {format}", "-o table, wide, csv or yaml")
-
-
-def _refuse_ours(flags: StoryFlags) -> None:
-    """Rejects what the schema of -o jsonpb cannot express."""
-    from kubectl_gadget.observe.messages import MEMBERS
-
-    asked = {"--files": flags.file_paths is not None, "--flows": bool(flags.flows)}
-    asked |= {f"-e {type.removeprefix('process_')}": type not in MEMBERS for type in flags.event_types or ()}
-    for name, is_ours in asked.items():
-        if is_ours:
-            raise UsageError(f"{name} needs events that the schema of -o jsonpb does not have", "-o json")
 
 
 def _choice(flags: StoryFlags, format: str) -> "Choice":

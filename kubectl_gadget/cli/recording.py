@@ -122,12 +122,22 @@ class RecordFlags(FlagSet):
     quiet: OnlyWarnings = None
     verbose: Verbose = None
 
+    def validate(self) -> None:
+        """Raises UsageError if flags contradict each other."""
+        rotates = self.rotate_size is not None or self.rotate_every is not None
+        if self.keep is None and (self.on_match is not None or self.keep_size is not None):
+            raise UsageError("--on-match and --keep-size need --keep", "--keep 5m")
+        if self.keep is not None and rotates:
+            raise UsageError("--keep and --rotate-… cannot be used together: --keep writes a file for each match")
+        if self.files is not None and not (rotates or self.keep):
+            raise UsageError("--files needs several files", "--rotate-size 100Mi, --rotate-every 1h, or --keep 5m")
+
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     from kubectl_gadget.cli.run import run
     from kubectl_gadget.recording.recorder import Recorder, Trigger
 
-    _check(what)
+    what.validate()
     purpose, trigger = what.purpose or "incident", Trigger()
     output = OutputFlags(timeout=what.timeout, quiet=what.quiet, verbose=what.verbose)
     runs, command = _gadgets(purpose)
@@ -148,16 +158,6 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     recorder = partial(Recorder, _recording(what, trigger))
     options = replace(options, record=recorder, make_sink=make_sink, doing=f"recording ({purpose})", command=command)
     return run(options, sys.stdout, sys.stderr)
-
-
-def _check(what: RecordFlags) -> None:
-    rotates = what.rotate_size is not None or what.rotate_every is not None
-    if what.keep is None and (what.on_match is not None or what.keep_size is not None):
-        raise UsageError("--on-match and --keep-size need --keep", "--keep 5m")
-    if what.keep is not None and rotates:
-        raise UsageError("--keep and --rotate-… cannot be used together: --keep writes a file for each match")
-    if what.files is not None and not (rotates or what.keep):
-        raise UsageError("--files needs several files", "--rotate-size 100Mi, --rotate-every 1h, or --keep 5m")
 
 
 def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":

@@ -42,6 +42,21 @@ class RunFlags:
     start: StartFlags
     cluster: ClusterFlags
 
+    def validate(self, pods: tuple[str, ...]) -> None:
+        """Raises UsageError if flags contradict each other, or the names of pods."""
+        output, engine = self.output, self.engine
+        if pods and self.scope.selector:
+            raise UsageError("pods are selected by name or by -l, not both")
+        if self.scope.all_namespaces and (chosen := workloads(pods)):
+            kind, name = chosen[0]
+            raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
+        if output.quiet and output.verbose:
+            raise UsageError("--quiet and --verbose cannot be used together")
+        if engine.no_sort and engine.sort_wait is not None:
+            raise UsageError("--sort-wait and --no-sort cannot be used together")
+        if output.expect and output.timeout is None and output.max_events is None:
+            raise UsageError("--expect needs a limit for the run", "--timeout 30s, or --max-events N")
+
 
 @dataclass(frozen=True)
 class SilentRunFlags:
@@ -61,7 +76,7 @@ class SilentRunFlags:
 
 def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> RunOptions:
     """The options of one run. Raises UsageError if flags contradict each other."""
-    _check(pods, flags)
+    flags.validate(pods)
     chosen = workloads(pods)
     kube = flags.cluster.options()
     replay = replaying.get()
@@ -151,21 +166,6 @@ def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Run
         host=bool(target.host) or everything,
         own_processes=bool(target.own_processes),
     )
-
-
-def _check(pods: tuple[str, ...], flags: RunFlags) -> None:
-    output, engine = flags.output, flags.engine
-    if pods and flags.scope.selector:
-        raise UsageError("pods are selected by name or by -l, not both")
-    if flags.scope.all_namespaces and (chosen := workloads(pods)):
-        kind, name = chosen[0]
-        raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
-    if output.quiet and output.verbose:
-        raise UsageError("--quiet and --verbose cannot be used together")
-    if engine.no_sort and engine.sort_wait is not None:
-        raise UsageError("--sort-wait and --no-sort cannot be used together")
-    if output.expect and output.timeout is None and output.max_events is None:
-        raise UsageError("--expect needs a limit for the run", "--timeout 30s, or --max-events N")
 
 
 def _check_replay(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
