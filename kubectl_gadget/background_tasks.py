@@ -61,14 +61,14 @@ def start(work: Coroutine[Any, Any, object], name: str, failed: Failed) -> async
     return asyncio.create_task(_owned(work, failed), name=name)
 
 
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
+async def cancel(*tasks: asyncio.Task[object]) -> None:
     """Cancels tasks and waits until they have ended."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _owned(work: Coroutine[Any, Any, object], failed: Failed) -> None:
+async def _owned(work: Coroutine[object, object, object], failed: Failed) -> None:
     try:
         await work
     except Exception as error:

@@ -101,7 +101,7 @@ def safe_loader() -> Any:
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def safe_dumper() -> Any:
+def safe_dumper() -> object:
     """As safe_loader()."""
     import yaml
 

@@ -270,7 +270,7 @@ def constructed(node: yaml.Node) -> Any:
 class _Constructor(yaml.constructor.SafeConstructor):
     """Raises the same error, with a place, for each value that does not fit its type."""
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, ArithmeticError, AttributeError):

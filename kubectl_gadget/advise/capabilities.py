@@ -104,7 +104,7 @@ def advise(recording: SeenUses) -> list[Document]:
 
 
 def _set(item: ContainerOf, need: Need) -> ContainerPatch:
-    capabilities: dict[str, Any] = {"drop": ["ALL"]}
+    capabilities: dict[str, object] = {"drop": ["ALL"]}
     if need.used:
         capabilities["add"] = list(need.used)
     return ContainerPatch(item.container, item.init, {"securityContext": {"capabilities": capabilities}})

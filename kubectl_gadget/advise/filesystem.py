@@ -172,7 +172,7 @@ def _mounted(inventory: Inventory, uses: Sequence[Use], item: ContainerOf) -> li
 
 
 def _set(item: ContainerOf, found: Writes) -> ContainerPatch:
-    fields: dict[str, Any] = {"securityContext": {"readOnlyRootFilesystem": not found.obstacles}}
+    fields: dict[str, object] = {"securityContext": {"readOnlyRootFilesystem": not found.obstacles}}
     if found.folders and not found.obstacles:
         fields[_MOUNTS] = [{"name": _volume_name(item, folder), "mountPath": folder} for folder in found.folders]
     return ContainerPatch(item.container, item.init, fields)

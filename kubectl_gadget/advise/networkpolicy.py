@@ -27,7 +27,7 @@ _MANY_ADDRESSES = 20
 Ports = tuple[tuple[str, int], ...]
 
 
-def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
+def uses_of(row: Mapping[str, object]) -> Iterator[Use]:
     """The uses in a row of `top flow`."""
     if row.get("pod"):
         yield {name: row[name] for name in (*KIND.key, *KIND.sums)} | {"container": row["container"]}
@@ -124,7 +124,7 @@ def rules(flows: Iterable[NeededFlow], ingress: bool) -> dict[Ports, list[Peer]]
     return {key: sorted(peers, key=_order) for key, peers in sorted(found.items())}
 
 
-def _order(peer: Peer) -> tuple[Any, ...]:
+def _order(peer: Peer) -> tuple[object, ...]:
     return (peer.namespace == "", peer.namespace, peer.labels, peer.address)
 
 
@@ -136,7 +136,7 @@ def _kubernetes(subject: PolicySubject) -> dict[str, Any]:
         pods = {"podSelector": {"matchLabels": dict(peer.labels)}}
         return pods if peer.namespace == subject.workload.namespace else {**where, **pods}
 
-    def rules_of(ingress: bool) -> list[dict[str, Any]]:
+    def rules_of(ingress: bool) -> list[dict[str, object]]:
         return [
             {
                 "from" if ingress else "to": [peer_of(peer) for peer in peers],
@@ -158,11 +158,11 @@ def _kubernetes(subject: PolicySubject) -> dict[str, Any]:
     }
 
 
-def _cilium(subject: PolicySubject) -> dict[str, Any]:
+def _cilium(subject: PolicySubject) -> dict[str, object]:
     """A CiliumNetworkPolicy: https://docs.cilium.io/en/stable/security/policy/. The peers of one rule are all of one
     kind."""
 
-    def kinds(peers: Sequence[Peer], way: str) -> Iterator[dict[str, Any]]:
+    def kinds(peers: Sequence[Peer], way: str) -> Iterator[dict[str, object]]:
         pods = [peer for peer in peers if not peer.address]
         entities = sorted({entity for peer in peers for entity in _ENTITIES.get(peer.kind, ())})
         blocks = [peer.cidr for peer in peers if peer.address and peer.kind not in _ENTITIES]
@@ -173,7 +173,7 @@ def _cilium(subject: PolicySubject) -> dict[str, Any]:
         if blocks:
             yield {f"{way}CIDR": blocks}
 
-    def rules_of(ingress: bool) -> list[dict[str, Any]]:
+    def rules_of(ingress: bool) -> list[dict[str, object]]:
         way = "from" if ingress else "to"
         made = [
             {**chosen, "toPorts": [{"ports": [{"port": str(port), "protocol": name} for name, port in ports]}]}
@@ -265,7 +265,7 @@ def network_policies(behavior: Behavior) -> list[Document]:
     return documents
 
 
-def _ingress(facts: Sequence[Fact], comments: list[str]) -> Iterator[dict[str, Any]]:
+def _ingress(facts: Sequence[Fact], comments: list[str]) -> Iterator[dict[str, object]]:
     ports = sorted({fact.value for fact in facts if fact.kind is FactKind.LISTEN})
     chosen = [_port(value) for value in ports if not value.startswith(EPHEMERAL)]
     if chosen:

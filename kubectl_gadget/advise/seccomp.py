@@ -52,7 +52,7 @@ _OTHER_ARCHITECTURES = {"i386": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32", "arm32"
 """By the prefix of calls made by 32-bit programs, or by 64-bit programs with int 0x80: `i386/open`."""
 
 
-def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
+def uses_of(row: Mapping[str, object]) -> Iterator[Use]:
     """The uses in a row of `top syscalls --begun`; `architecture` is the node's."""
     if row.get("container"):
         yield {name: row[name] for name in ("namespace", "pod", "container", "architecture", "syscall", "count")}
@@ -102,7 +102,7 @@ def merge(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_profile(text: str, name: str) -> dict[str, Any]:
+def read_profile(text: str, name: str) -> dict[str, object]:
     """An earlier profile. Raises UsageError when the text is not a profile."""
     try:
         found = json.loads(text)
@@ -115,7 +115,7 @@ def read_profile(text: str, name: str) -> dict[str, Any]:
     return found
 
 
-def advise(recording: SeenUses, format: str, earlier: Mapping[str, Any] | None = None) -> list[Document]:
+def advise(recording: SeenUses, format: str, earlier: Mapping[str, object] | None = None) -> list[Document]:
     """One profile for each container of each workload, or one patch for each workload."""
     found = by_container(recording.uses, recording.inventory)
     unseen = start_unseen(recording)
@@ -167,7 +167,7 @@ def _name(use: Use) -> str:
     return str(use["syscall"]).rpartition("/")[2]
 
 
-def _merged(new: dict[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+def _merged(new: dict[str, object], earlier: Mapping[str, object] | None) -> dict[str, object]:
     return new if earlier is None else merge(new, earlier)
 
 
@@ -191,7 +191,7 @@ def _files(items: Sequence[ContainerOf]) -> Iterator[str]:
     yield from (f"  profiles/{item.file_name}.json" for item in items)
 
 
-def _operator_object(item: ContainerOf, found: Mapping[str, Any]) -> dict[str, Any]:
+def _operator_object(item: ContainerOf, found: Mapping[str, object]) -> dict[str, object]:
     """An object for the security-profiles-operator, which copies it to the nodes; its CRD has no defaultErrnoRet."""
     return {
         "apiVersion": "security-profiles-operator.x-k8s.io/v1beta1",
@@ -208,7 +208,7 @@ def _operator_object(item: ContainerOf, found: Mapping[str, Any]) -> dict[str, A
 
 
 def profiles(
-    behavior: Behavior, format: str, earlier: Mapping[str, Any] | None = None
+    behavior: Behavior, format: str, earlier: Mapping[str, object] | None = None
 ) -> tuple[list[Document], list[str]]:
     """The profiles in a format of `advise seccomp`, and notes for the user."""
     uses: dict[ContainerOf, list[Use]] = {}

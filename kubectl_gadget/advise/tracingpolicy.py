@@ -15,7 +15,7 @@ from kubectl_gadget.linux.files import USUAL_DEVICES
 
 _OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
 """The paths that facts leave out: terminals, and files of processes in /proc."""
-_RUNTIMES: Mapping[str, Any] = {"operator": "NotPostfix", "values": ["/exec.fifo"]}
+_RUNTIMES: Mapping[str, object] = {"operator": "NotPostfix", "values": ["/exec.fifo"]}
 """The only file that the runtime opens to write in the container: by it, it waits until the container is started."""
 _FMODE_WRITE = "2"
 
@@ -92,8 +92,12 @@ def _compared(
 
 
 def _hook(
-    call: str, message: str, args: list[dict[str, Any]], conditions: list[dict[str, Any]], action: list[dict[str, Any]]
-) -> dict[str, Any]:
+    call: str,
+    message: str,
+    args: list[dict[str, object]],
+    conditions: list[dict[str, object]],
+    action: list[dict[str, object]],
+) -> dict[str, object]:
     """A hook. The runtime executes itself before it enters the container's mount namespace."""
     inside = [{"namespace": "Mnt", "operator": "NotIn", "values": ["host_ns"]}]
     selector = {"matchNamespaces": inside, "matchArgs": conditions, "matchActions": action}

@@ -52,7 +52,7 @@ class SeenUses:
     """containers that ran before watching began"""
     begun: set[Watched] = field(default_factory=set)
     """containers that were seen to start at least once"""
-    _uses: dict[tuple[Any, ...], Use] = field(default_factory=dict)
+    _uses: dict[tuple[object, ...], Use] = field(default_factory=dict)
 
     @property
     def uses(self) -> list[Use]:
@@ -84,7 +84,7 @@ class SeenUses:
 # show more.
 
 
-UsesOf = Callable[[Mapping[str, Any]], Iterable[Use]]
+UsesOf = Callable[[Mapping[str, object]], Iterable[Use]]
 
 
 @dataclass(frozen=True)

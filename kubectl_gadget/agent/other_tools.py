@@ -317,7 +317,7 @@ def command(request: dict[str, Any], folder: str) -> list[str]:
     return [_PYTHON, "-c", _C_RUNNER, path] if name == "program.c" else [_PYTHON, path, *arguments]
 
 
-def undeclared(request: dict[str, Any], declared: str | None, in_pod: bool) -> str | None:
+def undeclared(request: dict[str, object], declared: str | None, in_pod: bool) -> str | None:
     """Returns how a request differs from what the command declared, which is in the audit log; None if it does not."""
     wanted = BPFTRACE if "bpftrace" in request else str(request.get("tool") or SCRIPT)
     if declared == wanted or (declared is None and not in_pod):
@@ -396,7 +396,7 @@ class ToolRunner:
             self._pods.close()
         return 0
 
-    def _choose_pods(self, request: dict[str, Any]) -> None:
+    def _choose_pods(self, request: dict[str, object]) -> None:
         self._is_bpftrace = "bpftrace" in request
         if name := request.get("map"):
             self._hidden = f"@{name}["
@@ -479,9 +479,9 @@ class ToolRunner:
         except BrokenPipeError:
             return  # the client is gone, which reading the input shows as well
 
-    def _next(self) -> dict[str, Any]:
+    def _next(self) -> dict[str, object]:
         line = self._input.readline()
-        found: dict[str, Any] = json.loads(line) if line.strip() else {}
+        found: dict[str, object] = json.loads(line) if line.strip() else {}
         return found
 
 

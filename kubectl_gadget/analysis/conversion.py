@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -255,7 +255,7 @@ def _time(ns: int) -> str:
     return f"{second:%Y%m%dT%H%M%S}.{ns % 1_000_000_000:09d}Z"
 
 
-def _described(run: RecordedRun) -> dict[str, Any]:
+def _described(run: RecordedRun) -> dict[str, object]:
     return {
         "version": run.version,
         "command": list(run.command),
@@ -265,7 +265,7 @@ def _described(run: RecordedRun) -> dict[str, Any]:
     }
 
 
-def _schemas(run: RecordedRun) -> list[dict[str, Any]]:
+def _schemas(run: RecordedRun) -> list[dict[str, object]]:
     return [
         {
             "name": item.gadget.name,
@@ -283,7 +283,7 @@ def _doubts(run: Replayed) -> list[str]:
     return [*(reason.text for reasons in found for reason in reasons), *run.without_coverage()]
 
 
-def _losses(run: Replayed) -> dict[str, Any]:
+def _losses(run: Replayed) -> dict[str, object]:
     """Return what is missing in the rows, by node and in the files."""
     return {
         "doubts": _doubts(run),

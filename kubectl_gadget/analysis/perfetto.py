@@ -106,13 +106,13 @@ class PerfettoSink(StreamSink):
         return {"ph": "s", "id": id}
 
 
-def _process_name(record: dict[str, Any], pid: int) -> str:
+def _process_name(record: dict[str, object], pid: int) -> str:
     places = [record.get(name) for name in ("namespace", "pod", "container")]
     where = "/".join(str(place) for place in places if place)
     return " ".join(filter(None, (f"{record.get('comm') or '-'}[{pid}]", where, f"on {record['node']}")))
 
 
-def _arrow(record: dict[str, Any]) -> tuple[str, str] | None:
+def _arrow(record: dict[str, object]) -> tuple[str, str] | None:
     """Return the end of an arrow that a row is, and the connection, by both ends' addresses."""
     if record[EVENT] != "tcp" or record.get("operation") not in ("connect", "accept") or record.get("errno"):
         return None

@@ -282,7 +282,7 @@ def _print_table(answer: QueryResult, stream: TextIO) -> None:
             stream.write("  ".join(cells).rstrip() + "\n")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
     return (

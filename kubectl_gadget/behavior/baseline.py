@@ -290,7 +290,7 @@ def _evidence(fact: Fact, of: Coverage | None) -> str:
     return _flow(known)
 
 
-def _flow(value: Any) -> str:
+def _flow(value: object) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{_scalar(str(key))}: {_flow(each)}' for key, each in value.items())}}}"
     if isinstance(value, list | tuple):

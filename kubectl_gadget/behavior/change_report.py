@@ -7,7 +7,6 @@ their own; so each format escapes everything that it would interpret.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Any
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import FactKind, Unit
@@ -23,7 +22,7 @@ _TITLES = {
 }
 
 
-def change_json(change: Change) -> dict[str, Any]:
+def change_json(change: Change) -> dict[str, object]:
     return {
         "change": str(change.kind),
         "level": change.risk.level,

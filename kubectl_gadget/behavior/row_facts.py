@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from posixpath import join, normpath
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
 from kubectl_gadget.behavior.generalization import EPHEMERAL, Generalizer
@@ -112,13 +112,13 @@ class SeenNames:
         return len(self.domains) <= _MOST_DOMAINS
 
 
-Emit = Callable[[PodContainer, Row, FactKind, str, Any], object]
+Emit = Callable[[PodContainer, Row, FactKind, str, object], object]
 """Takes the container, the row, the kind, the program, and the value: a text, or OtherEnd."""
 
 
 Began = Callable[[], str | None]
 """Returns when the run began (RFC 3339, in ns): facts count from then on. None: not yet."""
-_Value = Callable[[Process | None], Any]
+_Value = Callable[[Process | None], object]
 """Makes a fact's value for the row's process; None: the row is no fact."""
 
 
@@ -210,7 +210,7 @@ class RowFacts:
             self._waiting_of[place] += 1
             self._waiting.setdefault((row["node"], row["pid"]), []).append(_Waiting(place, row, kind, value))
 
-    def _emit_of(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: Any) -> None:
+    def _emit_of(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: object) -> None:
         if program != RUNTIME and value is not None:
             self._emit(place, row, kind, program, value)
 

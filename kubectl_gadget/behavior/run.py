@@ -40,7 +40,7 @@ from kubectl_gadget.wire.policy_events import rfc3339
 # that end.
 
 _LAST = "trace_process"
-PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+PARAMETERS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
         "trace_tcp": {},
         "trace_udp": {"interval": 0},
@@ -52,7 +52,7 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         _LAST: {},
     }
 )
-SYSCALLS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"trace_syscalls": {"unique": True}})
+SYSCALLS: Mapping[str, Mapping[str, object]] = MappingProxyType({"trace_syscalls": {"unique": True}})
 """System calls, which cost all calls of the selected containers something; so only those who ask for them have them"""
 _OF_CI = ("trace_open", "trace_tcp", "trace_dns", "trace_bind")
 """what a build or a release does, at a cost that does not slow it down"""

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from posixpath import basename
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.behavior.run import MISSING
 from kubectl_gadget.ci.activity import SeenProcess
@@ -208,7 +208,7 @@ class CiRun:
         self._over.set()
         self._stop("COMMAND has ended")
 
-    async def _answer(self, request: Request) -> dict[str, Any]:
+    async def _answer(self, request: Request) -> dict[str, object]:
         if "stop" in request and self._order.command is None:
             if self._ended:
                 return {"stopping": True, "earlier": True}
@@ -257,7 +257,7 @@ class CiRun:
             warnings=self._warnings(),
         )
 
-    def _ending(self, coverage: Coverage) -> Mapping[str, Any]:
+    def _ending(self, coverage: Coverage) -> Mapping[str, object]:
         """Return the data about the run that the recording keeps for `ci judge`."""
         if not self._began:
             return {}

@@ -55,7 +55,7 @@ def to_json(report: RunReport) -> dict[str, Any]:
     return found
 
 
-def _activity_json(activity: Activity) -> dict[str, Any]:
+def _activity_json(activity: Activity) -> dict[str, object]:
     return {
         "processes": [asdict(process) for process in activity.processes.values()],
         "peers": [{**asdict(peer), "count": number} for peer, number in activity.peers.items()],
@@ -215,7 +215,7 @@ def render_sarif(report: RunReport, environment: Mapping[str, str] = os.environ)
     return json.dumps(valid({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}), indent=1) + "\n"
 
 
-def _rule(check: Check) -> dict[str, Any]:
+def _rule(check: Check) -> dict[str, object]:
     text = for_log(check.description or check.name)
     return {
         "id": for_log(check.rule),
@@ -226,8 +226,8 @@ def _rule(check: Check) -> dict[str, Any]:
     }
 
 
-def _invocation(report: RunReport) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _invocation(report: RunReport) -> dict[str, object]:
+    found: dict[str, object] = {
         "executionSuccessful": report.status is not Status.INCONCLUSIVE,
         "startTimeUtc": report.began,
         "toolExecutionNotifications": [
@@ -266,7 +266,7 @@ def _result(finding: Finding, root: Path) -> dict[str, Any]:
     return found
 
 
-def _location(source: SourceLocation | None, root: Path) -> dict[str, Any]:
+def _location(source: SourceLocation | None, root: Path) -> dict[str, object]:
     if source is None:
         return {"artifactLocation": {"uri": _NO_FILE, "uriBaseId": _ROOT}, "region": {"startLine": 1}}
     region = {"startLine": max(source.line, 1)} | ({"startColumn": source.column} if source.column else {})
@@ -319,7 +319,7 @@ def render_attestation(report: RunReport, subjects: Sequence[str], environment: 
     return json.dumps(valid(statement), indent=1) + "\n"
 
 
-def subject_of(text: str) -> dict[str, Any]:
+def subject_of(text: str) -> dict[str, object]:
     """A file, whose digest is taken now, or NAME@sha256:DIGEST. Raises UsageError."""
     name, _, digest = text.rpartition(f"@{_DIGEST}:")
     if name and len(digest) == 64 and not set(digest) - set("0123456789abcdef"):
@@ -361,7 +361,7 @@ def _job(environment: Mapping[str, str], report: RunReport) -> tuple[str, str, s
     return f"urn:hostname:{report.nodes[0] if report.nodes else 'unknown'}", _MONITOR, " ".join(report.command)
 
 
-def _monitor_log(activity: Activity) -> dict[str, Any]:
+def _monitor_log(activity: Activity) -> dict[str, object]:
     return {
         "process": [
             {

@@ -182,7 +182,7 @@ class RowCheck:
         )
 
 
-def _object_of(record: Mapping[str, Any]) -> str:
+def _object_of(record: Mapping[str, object]) -> str:
     """Return the object of a row: a command line, a path, a peer."""
     if arguments := record.get("args"):
         return " ".join(map(str, arguments)) if isinstance(arguments, list) else str(arguments)

@@ -49,8 +49,8 @@ class Marks:
         return self.names[number - 1] if number else ""
 
 
-Request = dict[str, Any]
-Answer = Callable[[Request], Awaitable[dict[str, Any]]]
+Request = dict[str, object]
+Answer = Callable[[Request], Awaitable[dict[str, object]]]
 
 
 @contextlib.asynccontextmanager
@@ -124,7 +124,7 @@ def _parse(line: bytes) -> Request:
     return found
 
 
-def step_answer(marks: Marks, request: Request) -> dict[str, Any]:
+def step_answer(marks: Marks, request: Request) -> dict[str, object]:
     """Begins the step of a request. Raises ValueError."""
     name = request.get("step")
     if not isinstance(name, str) or not name.strip():

@@ -35,7 +35,7 @@ _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
 _OF_LINES = (_COMPACT, _JSON, _STRICT)
 
 
-def _pattern(text: str) -> Any:
+def _pattern(text: str) -> object:
     from kubectl_gadget.filters.cel import compile_pattern  # takes 30 ms
 
     try:

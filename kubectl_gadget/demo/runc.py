@@ -161,7 +161,7 @@ def write_image_root(root: Path, busybox: str) -> None:
         (root / path).chmod(mode)
 
 
-def _shown(folder: Path) -> dict[str, Any]:
+def _shown(folder: Path) -> dict[str, object]:
     options = ["rbind", "ro", "nosuid", "nodev"]
     return {"destination": str(folder), "type": "bind", "source": str(folder), "options": options}
 

@@ -47,7 +47,7 @@ class Integers(NamedTuple):
     null: Mask | None = None
 
 
-_INTEGER_ORDER: dict[str, Callable[[Any, Any], Mask]] = {
+_INTEGER_ORDER: dict[str, Callable[[object, object], Mask]] = {
     "eq": np.equal,
     "ne": np.not_equal,
     "lt": np.less,

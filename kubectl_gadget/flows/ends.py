@@ -84,7 +84,7 @@ class FlowEnd(NamedTuple):
         return self.key[2:4] if self.side == "server" else self.key[4:]
 
 
-_make_end: Callable[[tuple[Any, ...]], FlowEnd] = partial(tuple.__new__, FlowEnd)
+_make_end: Callable[[tuple[object, ...]], FlowEnd] = partial(tuple.__new__, FlowEnd)
 """End._make without its check of the length."""
 
 

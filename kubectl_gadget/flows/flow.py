@@ -192,7 +192,7 @@ class Flow:
     """the reason of the drop by which it is known that nothing listens there"""
     on_map: Any = None
     """where and how much the map has counted for it (map.py)"""
-    cached_id: tuple[Any, str] | None = None
+    cached_id: tuple[object, str] | None = None
     """the ID, and the ends from which it was computed"""
 
     def see(self, side: str) -> None:
@@ -313,6 +313,6 @@ class FlowEvent(NamedTuple):
 
 REST = (None, None, False)
 """The last members of an event: no L7 members, not denied, not late."""
-make_event: Callable[[tuple[Any, ...]], FlowEvent] = partial(tuple.__new__, FlowEvent)
+make_event: Callable[[tuple[object, ...]], FlowEvent] = partial(tuple.__new__, FlowEvent)
 make_traffic: Callable[[tuple[int, int, str, int | None]], Traffic] = partial(tuple.__new__, Traffic)
 """Take all members in their order and need half the time: there may be a hundred thousand per second."""

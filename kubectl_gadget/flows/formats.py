@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Who
@@ -211,7 +211,7 @@ class FlowTableSink(TableSink):
         }
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """A cell of a member."""
     if value is None:
         return "-"

@@ -17,12 +17,12 @@ from kubectl_gadget.rows.protocol_names import dns_rcode
 from kubectl_gadget.yaml_files import own_data
 
 
-def hubble(event: FlowEvent) -> dict[str, Any]:
+def hubble(event: FlowEvent) -> dict[str, object]:
     """One event as `hubble observe -o jsonpb` prints it. The source is the sender, which is the server in a reply."""
     flow, own = event.flow, record(event)
     ends = [flow.client, flow.backend or flow.server]
     source, destination = reversed(ends) if event.is_reply else ends
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "time": event.timestamp,
         "uuid": _uuid(event),
         "verdict": event.verdict,
@@ -98,18 +98,18 @@ def _uuid(event: FlowEvent) -> str:
     return f"{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:32]}"
 
 
-def _l4(event: FlowEvent, source: Party, destination: Party) -> dict[str, Any]:
+def _l4(event: FlowEvent, source: Party, destination: Party) -> dict[str, object]:
     protocol = event.flow.protocol
     if protocol.startswith("ICMP"):
         # An echo request of either IP version.
         return {"ICMPv6": {"type": 128}} if protocol == "ICMPv6" else {"ICMPv4": {"type": 8}}
-    ports: dict[str, Any] = {"source_port": source.port, "destination_port": destination.port}
+    ports: dict[str, object] = {"source_port": source.port, "destination_port": destination.port}
     if protocol == "TCP":
         ports["flags"] = dict.fromkeys(event.tcp_flags, True)
     return {protocol: ports}
 
 
-def _endpoint(party: Party) -> dict[str, Any]:
+def _endpoint(party: Party) -> dict[str, object]:
     """`identity` stands for a set of labels, like Cilium's number; it is only useful for comparison."""
     pod = party.who.pod
     if pod is None:
@@ -119,7 +119,7 @@ def _endpoint(party: Party) -> dict[str, Any]:
         }
     labels = [f"k8s:{label}" for label in pod.labels] + [f"k8s:io.kubernetes.pod.namespace={pod.namespace}"]
     number = int.from_bytes(hashlib.sha256("\n".join(sorted(labels)).encode()).digest()[:3], "big")
-    endpoint: dict[str, Any] = {
+    endpoint: dict[str, object] = {
         "identity": 256 + number,
         "namespace": pod.namespace,
         "labels": sorted(labels),

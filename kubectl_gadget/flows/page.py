@@ -124,7 +124,9 @@ class LivePage:
         with self._lock:
             return json.dumps({"whole": True} | self._message(self.graph.edges.keys(), list(self._last)))
 
-    def _message(self, edges: Collection[tuple[MapNode, MapNode]], events: list[dict[str, Any]]) -> dict[str, Any]:
+    def _message(
+        self, edges: Collection[tuple[MapNode, MapNode]], events: list[dict[str, object]]
+    ) -> dict[str, object]:
         places = dict.fromkeys(end for ends in edges for end in ends)
         return {
             "places": {_identity(found): found._asdict() for found in places},
@@ -155,7 +157,7 @@ def _identity(found: MapNode) -> str:
     return f"{found.kind}/{found.group}/{found.name}"
 
 
-def _edge(ends: tuple[MapNode, MapNode], edge: Edge) -> dict[str, Any]:
+def _edge(ends: tuple[MapNode, MapNode], edge: Edge) -> dict[str, object]:
     client, server = map(_identity, ends)
     return {
         "from": client,

@@ -53,7 +53,7 @@ def direction(event: FlowEvent) -> str:
     return "EGRESS" if event.observer == "client" else "INGRESS"
 
 
-def denial_members(denial: Denial) -> dict[str, Any]:
+def denial_members(denial: Denial) -> dict[str, object]:
     return {
         "policies": [{"namespace": denial.namespace, "name": name} for name in denial.policies],
         "direction": denial.direction,
@@ -61,12 +61,12 @@ def denial_members(denial: Denial) -> dict[str, Any]:
     }
 
 
-def end_members(party: Party) -> dict[str, Any]:
+def end_members(party: Party) -> dict[str, object]:
     """An end of a flow."""
     return {"ip": party.ip, "port": party.port, **_who_members(party.who, party.ip)}
 
 
-def _who_members(who: Who, ip: str) -> dict[str, Any]:
+def _who_members(who: Who, ip: str) -> dict[str, object]:
     pod = who.pod
     return {
         "entity": who.entity,
@@ -110,7 +110,7 @@ def end_text(party: Party) -> str:
 _WHO = ",".join([f'"{name}":%s' for name in PARTY[2:]]) + "}"
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     if value is None:
         return "null"
     return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -28,7 +28,7 @@ _RECORD = 8
 _TYPES: dict[str, Type] = {"int": "int", "text": "text", "list": "texts", "bool": "bool"}
 """By the names of shapes; a list is one of texts. All other values are objects."""
 
-Value = Callable[[FlowEvent], Any]
+Value = Callable[[FlowEvent], object]
 
 
 def batch_of(events: Sequence[FlowEvent]) -> Batch:

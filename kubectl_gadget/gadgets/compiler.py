@@ -11,7 +11,6 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.load import BUILT
@@ -109,11 +108,11 @@ def _system_headers() -> list[str]:
     ]
 
 
-def read_types(target: Path) -> list[dict[str, Any]]:
+def read_types(target: Path) -> list[dict[str, object]]:
     """The BTF of a linked object, in the format of `bpftool btf dump -j`."""
     text = _run([bpftool(), "btf", "dump", "-j", "file", str(target)], f"{target} has no readable BTF")
     try:
-        types: list[dict[str, Any]] = json.loads(text)["types"]
+        types: list[dict[str, object]] = json.loads(text)["types"]
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise GadgetError(f"cannot parse bpftool's output about the types of {target}: {error!r}") from None
     return types

@@ -183,7 +183,7 @@ def _describe(source: Path, name: str, layouts: list[BtfLayout]) -> Gadget:
     return join(read, str(source), layouts, records[:1] and records)
 
 
-_MESSAGE: dict[str, Any] = {
+_MESSAGE: dict[str, object] = {
     "name": "message",
     "description": "the line that bpf_printk() printed",
     "width": 40,

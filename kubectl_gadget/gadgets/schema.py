@@ -177,11 +177,11 @@ class ProgramChoice:
     """a parameter and a word: wanted only if the word, or "all", is in the comma-separated value of the parameter. For
     a bool parameter the word is true"""
 
-    def is_wanted(self, values: Mapping[str, Any]) -> bool:
+    def is_wanted(self, values: Mapping[str, object]) -> bool:
         """True if the programs are needed, given the values of all parameters by name."""
         return self.when is None or self.is_named(values) or "all" in self._words(values)
 
-    def is_named(self, values: Mapping[str, Any]) -> bool:
+    def is_named(self, values: Mapping[str, object]) -> bool:
         """True if the parameter's value contains the word of `when`."""
         return self.when is not None and self.when[1] in self._words(values)
 

@@ -136,7 +136,7 @@ class _Late:
     def __call__(self, *words: Any, **named: Any) -> Any:
         return self._real()(*words, **named)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._real(), name)
 
     def _real(self) -> Any:

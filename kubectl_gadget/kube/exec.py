@@ -168,7 +168,7 @@ def _why(error: ConnectionClosed) -> str:
     return f" ({frame.code} {frame.reason})".replace(" )", ")") if frame is not None and frame.code != 1006 else ""
 
 
-def _parse_status(data: bytes) -> dict[str, Any]:
+def _parse_status(data: bytes) -> dict[str, object]:
     try:
         status = json.loads(data)
     except ValueError:

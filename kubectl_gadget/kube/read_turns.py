@@ -49,7 +49,7 @@ if sys.platform == "linux":
             key = self._in_turns.get(fileobj) if isinstance(fileobj, int) else None
             return self._usual[fileobj] if key is None else key
 
-        def __iter__(self) -> Iterator[Any]:
+        def __iter__(self) -> Iterator[object]:
             yield from self._in_turns
             yield from self._usual
 

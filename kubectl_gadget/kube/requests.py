@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kubectl_gadget.errors import ForbiddenError
 from kubectl_gadget.kube.connection import PARALLEL, Connection, Query, in_thread
@@ -223,7 +222,7 @@ class Api:
         if answer.status >= 400:
             raise from_status(answer.status, answer.data, self.cluster.server, access, self.cluster.impersonate)
         try:
-            value: Any = json.loads(answer.data)
+            value: object = json.loads(answer.data)
         except ValueError:
             value = None
         if not isinstance(value, dict):

@@ -209,7 +209,7 @@ def _connection(event: ConnectionEvent) -> Object:
     return known(found | {"sent_bytes": event.sent, "received_bytes": event.received})
 
 
-def _exact(value: Any) -> Any:
+def _exact(value: object) -> object:
     """The value with valid Unicode in all texts."""
     if isinstance(value, str):
         return exact(value)

@@ -67,7 +67,7 @@ class BccNode:
         why = self.stream.stderr_tail or "it printed nothing"
         raise AgentError(f"{self.name}: the agent ended: {why}", "an image with bcc: the agents' own ends with -bcc")
 
-    def _parse(self, line: bytes) -> dict[str, Any]:
+    def _parse(self, line: bytes) -> dict[str, object]:
         try:
             found = json.loads(line)
         except ValueError:

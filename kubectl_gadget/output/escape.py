@@ -10,7 +10,6 @@ import json
 import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 # Makes text from the kernel safe for people and terminals.
 
@@ -28,13 +27,13 @@ def escape_all(texts: Sequence[str]) -> Sequence[str]:
     return texts if "".join(texts).isprintable() else list(map(escape, texts))
 
 
-def json_line(value: Any, separators: tuple[str, str] | None = None) -> str:
+def json_line(value: object, separators: tuple[str, str] | None = None) -> str:
     """The value as JSON on one line, exact and safe to print: unprintable characters become `\\u202e`."""
     text = json.dumps(value, ensure_ascii=False, separators=separators)
     return text if text.isprintable() else json.dumps(value, separators=separators)
 
 
-def csv_line(values: Iterable[Any]) -> str:
+def csv_line(values: Iterable[object]) -> str:
     """A row of CSV with its newline."""
     line = io.StringIO()
     # Before Python 3.13 the library quotes only those ends of lines that are its own.
@@ -42,7 +41,7 @@ def csv_line(values: Iterable[Any]) -> str:
     return line.getvalue()[:-2] + "\n"
 
 
-def is_printable(value: Any) -> bool:
+def is_printable(value: object) -> bool:
     """True if all texts in lists, objects and keys of objects can be printed as they are."""
     if isinstance(value, str):
         return value.isprintable()

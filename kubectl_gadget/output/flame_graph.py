@@ -45,7 +45,7 @@ def depth(root: list[Any]) -> int:
     return deepest
 
 
-def height(root: list[Any]) -> int:
+def height(root: list[object]) -> int:
     """Height of the whole graph, in pixels."""
     return TOP + depth(root) * ROW + FOOT
 

@@ -95,7 +95,7 @@ def _bar(count: int, highest: int) -> str:
 # Compares histograms with an earlier run's, recorded with -o json: old and new figures, bars side by side.
 
 
-Key = tuple[Any, ...]
+Key = tuple[object, ...]
 
 
 class SavedHistogram:

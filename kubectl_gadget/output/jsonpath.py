@@ -22,9 +22,9 @@ from kubectl_gadget.rows.texts import CodedTexts
 from kubectl_gadget.rows.vectors import exact, pick
 from kubectl_gadget.similar_names import suggested
 
-Find = Callable[[Any], list[Any]]
+Find = Callable[[object], list[object]]
 """Finds all values of an expression in a value."""
-Render = Callable[[Any], str]
+Render = Callable[[object], str]
 
 _PLAIN = re.compile(r"[$@]?\.([A-Za-z_]\w*)")
 _COLUMNS = re.compile(r",(?![^\[({]*[\])}])")
@@ -136,7 +136,7 @@ def row_cells(members: MemberRows, spec: str, finds: Sequence[Find]) -> Callable
     return read
 
 
-def custom_cells(records: Sequence[dict[str, Any]], finds: Sequence[Find]) -> list[Sequence[str]]:
+def custom_cells(records: Sequence[dict[str, object]], finds: Sequence[Find]) -> list[Sequence[str]]:
     """The cells of custom-columns; `<none>` if a row has no value, as in kubectl."""
     return [[",".join(map(_spell, find(record))) or "<none>" for record in records] for find in finds]
 
@@ -206,7 +206,7 @@ def _join(renders: list[Render]) -> Render:
     return lambda value: "".join([render(value) for render in renders])
 
 
-def _spell(value: Any) -> str:
+def _spell(value: object) -> str:
     if isinstance(value, str):
         return escape(value)
     return "" if value is None else json.dumps(value)

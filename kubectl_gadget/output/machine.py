@@ -8,7 +8,7 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from kubectl_gadget.rows.vectors import Numbers, Vector
 from kubectl_gadget.yaml_files import safe_dumper
 
 
-def gap_record(node: str, seconds: float, until_ns: int) -> dict[str, Any]:
+def gap_record(node: str, seconds: float, until_ns: int) -> dict[str, object]:
     """The record of a time span in which a node's rows are missing; `timestamp` is its end. It is not a row, so it has
     a member that no row has, and none of the gadget's own members."""
     (timestamp,) = Timestamps(np.array([until_ns], np.int64)).values()
@@ -51,7 +51,7 @@ class JsonSink(StreamSink):
         self._stream.write(json_line(gap_record(node, seconds, until_ns)) + "\n")
 
 
-def yaml_text(record: dict[str, Any]) -> str:
+def yaml_text(record: dict[str, object]) -> str:
     """A record as YAML, one member per line; what a terminal must not get is escaped."""
     import yaml
 
@@ -83,7 +83,7 @@ class YamlSink(StreamSink):
         self._stream.write("---\n" + yaml_text(gap_record(node, seconds, until_ns)))
 
 
-def _document(record: dict[str, Any]) -> str:
+def _document(record: dict[str, object]) -> str:
     """A record as yaml_text() has it; the values that rows repeat are formatted once each."""
     parts = []
     for name, value in record.items():
@@ -107,7 +107,7 @@ def _text(value: str) -> str:
     return f": '{value}'\n" if _TIME.fullmatch(value) else _dumped(value)
 
 
-def _dumped(value: Any) -> str:
+def _dumped(value: object) -> str:
     return yaml_text({"k": value})[1:]
 
 
@@ -149,9 +149,9 @@ class CsvSink(StreamSink):
         writer.writerows(rows.collect(self._cells))
         self._stream.write("".join(lines))
 
-    def _cells(self, batch: Batch) -> list[tuple[Any, ...]]:
+    def _cells(self, batch: Batch) -> list[tuple[object, ...]]:
         known = {member.name: member for member in self._members.members(batch)}
-        columns: list[Iterable[Any]] = []
+        columns: list[Iterable[object]] = []
         for name in self._names:
             if name in known:
                 columns.append(self._column(batch.vector(name, known[name].read), known[name].optional))
@@ -161,7 +161,7 @@ class CsvSink(StreamSink):
                 columns.append([batch.gadget.event if name == EVENT else ""] * len(batch))
         return list(zip(*columns, strict=True))
 
-    def _column(self, vector: Vector, optional: bool) -> Iterable[Any]:
+    def _column(self, vector: Vector, optional: bool) -> Iterable[object]:
         if optional and vector.absent():
             return [""] * len(vector)
         if isinstance(vector, Numbers) or (vector.type == "text" and not self._escaped):
@@ -174,7 +174,7 @@ class CsvSink(StreamSink):
         self.flush()
 
 
-def csv_cell(value: Any, escaped: bool) -> Any:
+def csv_cell(value: object, escaped: bool) -> object:
     """A cell's value: lists, objects and booleans as in JSON; null is empty."""
     if escaped and isinstance(value, str):
         return escape(value)

@@ -7,7 +7,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO, TextIO
+from typing import BinaryIO, TextIO
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
@@ -216,7 +216,7 @@ class SpeedscopeSink(ProfileSink):
         self._stream.write("\n")
         self._stream.flush()
 
-    def _profile(self, name: str, stacks: list[list[int]], weights: list[int]) -> dict[str, Any]:
+    def _profile(self, name: str, stacks: list[list[int]], weights: list[int]) -> dict[str, object]:
         return {
             "type": "sampled",
             "name": name,

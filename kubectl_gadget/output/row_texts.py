@@ -69,7 +69,7 @@ class MemberRows:
         joined.text("}")
         return joined.rows()
 
-    def records_of(self, batch: Batch) -> list[dict[str, Any]]:
+    def records_of(self, batch: Batch) -> list[dict[str, object]]:
         """The rows of one batch as Python objects."""
         members = self.members(batch)
         names = [member.name for member in members]

@@ -70,7 +70,7 @@ class Tty(Stage):
             else:
                 self._join(tuple(key), head, timestamp, memory[text : text + length])
 
-    def _join(self, key: tuple[Any, ...], head: bytes, timestamp: int, text: bytes) -> None:
+    def _join(self, key: tuple[object, ...], head: bytes, timestamp: int, text: bytes) -> None:
         for piece in text.splitlines(keepends=True):
             line = self._lines.setdefault(key, _Line(head, timestamp))
             line.text += piece

@@ -60,7 +60,7 @@ class ObjectsRecorder:
         )
         return (every, *self._others)
 
-    def begin_step(self) -> Sequence[Mapping[str, Any]]:
+    def begin_step(self) -> Sequence[Mapping[str, object]]:
         """Makes what has changed visible to the views, and returns it for the recording."""
         with self._lock:
             changes, self._changes = self._changes, []

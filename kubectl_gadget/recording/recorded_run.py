@@ -130,7 +130,7 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
     return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes
 
 
-def _differing(run: GadgetRun, recorded: Mapping[str, Any]) -> set[str]:
+def _differing(run: GadgetRun, recorded: Mapping[str, object]) -> set[str]:
     """Returns the parameters that differ from the recording; those not given keep their recorded values."""
     defaults = {parameter.name: parameter.default for parameter in run.gadget.parameters}
     return {name for name, value in run.parameters.items() if recorded.get(name, defaults.get(name)) != value}

@@ -29,7 +29,7 @@ from kubectl_gadget.wire.frames import FrameType
 Wants = Callable[[str, str], bool | None]
 
 
-def meta_of(options: RunOptions) -> dict[str, Any]:
+def meta_of(options: RunOptions) -> dict[str, object]:
     """Returns the description of the run for the file (docs/recording.md)."""
     commands = [run.gadget.command for run in options.gadgets]
     return {

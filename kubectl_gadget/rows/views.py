@@ -49,7 +49,7 @@ _STAGES = {
 """Module and class of each view; its arguments are the gadget and the values of all its parameters."""
 
 
-def make_stage(gadget: Gadget, parameters: Mapping[str, Any]) -> Stage | None:
+def make_stage(gadget: Gadget, parameters: Mapping[str, object]) -> Stage | None:
     """A new stage of the gadget's view; None if it has none. `parameters` are those set by the user, by name.
 
     Raises GadgetError if this version has no such view.
@@ -138,7 +138,7 @@ def has_process(head: bytes) -> bool:
     return head[16:20] != b"\0\0\0\0"
 
 
-def asks_for_process(parameters: Mapping[str, Any]) -> bool:
+def asks_for_process(parameters: Mapping[str, object]) -> bool:
     """True if the user selected processes. The kernel also passes packets of connections that no process has accepted
     yet; a row that never gets a process belongs to none of the selected ones."""
     return bool(parameters.get("pid") or parameters.get("comm"))

@@ -8,7 +8,7 @@ run, and calls this in a thread beside them. In runs where nothing is left to ch
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.columns import column_names
@@ -96,7 +96,7 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     return Preparation(options, of_run(options, pushed), conditions, sink)
 
 
-def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str, Any]]:
+def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str, object]]:
     """Returns what the kernel can decide of the filter, for each gadget."""
     if filter is None:
         return [{} for _ in gadgets]

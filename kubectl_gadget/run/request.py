@@ -75,7 +75,7 @@ _OF_RESULTS = {("trace_syscalls", "unique"): ("failed", "min")}
 """By a parameter that shows calls when they begin: those that ask for their results"""
 
 
-def of_run(options: RunOptions, pushed: Sequence[Mapping[str, Any]]) -> RunRequest:
+def of_run(options: RunOptions, pushed: Sequence[Mapping[str, object]]) -> RunRequest:
     """Builds a run's request. `pushed` as in build()."""
     interval = options.arrangement.interval
     request = build(options.gadgets, pushed, options.ring_bytes, interval, options.map_entries)
@@ -255,7 +255,7 @@ def packed_address(text: str) -> bytes:
     return (b"\0" * 10 + b"\xff\xff" if address.version == 4 else b"") + address.packed
 
 
-def _tables(parameter: Parameter, wanted: str | None) -> dict[str, Any]:
+def _tables(parameter: Parameter, wanted: str | None) -> dict[str, object]:
     """Returns tables for each architecture, since the one where the gadget will run is not known yet."""
     calls = syscalls.select(wanted) if wanted else None
     tables = [syscalls.kernel_table(architecture, calls) for architecture in ARCHITECTURES]

@@ -185,7 +185,7 @@ def facts(found: Any) -> tuple[Mapping[str, str], Controller]:
 
 # Targets: nodes, and the filters of their agents.
 
-Require = Callable[[Sequence[Access]], Coroutine[Any, Any, None]]
+Require = Callable[[Sequence[Access]], Coroutine[object, object, None]]
 """Raises ForbiddenError when one of these rights, or another that the run needs, is missing."""
 
 _SETTLE_SECONDS = 0.1

@@ -172,7 +172,7 @@ class PolicyEvent(EventHead):
     """identifies a followed file, from open to the last close"""
 
 
-def event_spec(event: PolicyEvent) -> dict[str, Any]:
+def event_spec(event: PolicyEvent) -> dict[str, object]:
     """The event as JSON for read_event(), without `comm`, which is in the head of its record."""
     found = asdict(event)
     del found["comm"]

@@ -32,7 +32,7 @@ _FILE_KINDS = {"path": "path", "linux_binprm": "linux_binprm"}
 _IDS = ("uid", "gid", "suid", "sgid", "euid", "egid", "fsuid", "fsgid")
 _OWN_KEY = os.urandom(16)
 """A key for the IDs of sockets: they derive from the address in the kernel's memory, which must not be shown."""
-Shown = tuple[str, Any]
+Shown = tuple[str, object]
 """Kind and value of an Argument."""
 
 
@@ -357,7 +357,7 @@ def _loaded_file(values: Sequence[Value | None]) -> tuple[str, str]:
     return file.text.decode("utf-8", "backslashreplace"), struct.pack("<QQI", *numbers)[:length].hex()
 
 
-def _done(description: EventMetadata, matched: Match[Any]) -> tuple[int, int]:
+def _done(description: EventMetadata, matched: Match[object]) -> tuple[int, int]:
     """Return verdict and signal; at a return, the call's."""
     verdict, returned = matched.found.verdict, matched.returned
     if not verdict and description.error and returned is not None and not returned.unreadable:

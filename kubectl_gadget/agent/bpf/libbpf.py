@@ -24,7 +24,7 @@ _PRINT = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 RING_SAMPLE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
 # name: (result, arguments)
-_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+_SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "libbpf_set_print": (c_void_p, [_PRINT]),
     "libbpf_num_possible_cpus": (c_int, []),
     "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),

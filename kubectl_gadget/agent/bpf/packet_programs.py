@@ -268,7 +268,7 @@ class SocketOwners:
         """trace tcp's object, which keeps the owners of connections for the keeper and for users of its maps"""
         self._filters: Mapping[str, Any] = {}
 
-    def share(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
+    def share(self, object: BpfObject, filters: Mapping[str, object]) -> None:
         """Makes the object use the owners that are kept already, and leaves out its own programs for them. Call it
         before the object is loaded."""
         if not self._may_share(object, filters):
@@ -292,7 +292,7 @@ class SocketOwners:
                 self._connections = None
             self._keeper, self._filters = object, filters
 
-    def stopped(self, object: BpfObject, filters: Mapping[str, Any]) -> dict[str, str]:
+    def stopped(self, object: BpfObject, filters: Mapping[str, object]) -> dict[str, str]:
         """Like BpfObject.stopped(), for the programs of another object that keep the owners for this one."""
         if not self._may_share(object, filters):
             return {}
@@ -305,7 +305,7 @@ class SocketOwners:
             found |= {program: why for program, why in stopped.items() if program in _DETACHABLE_OF_TRACE_TCP}
         return found
 
-    def _may_share(self, object: BpfObject, filters: Mapping[str, Any]) -> bool:
+    def _may_share(self, object: BpfObject, filters: Mapping[str, object]) -> bool:
         kept = _kept_by(object)
         if filters != self._filters or kept in (None, _CONNECTIONS):
             return False

@@ -100,7 +100,7 @@ class CompiledPolicies:
         return any(by_labels(scope) or by_node(scope) for scope in self.scopes)
 
 
-def _group(entry: PolicyAtHook) -> tuple[Any, ...]:
+def _group(entry: PolicyAtHook) -> tuple[object, ...]:
     hook = entry.hook
     kind = "function" if hook.kind in ("kprobe", "fentry") else hook.kind
     tracks = tracks_sockets(entry.policy)
@@ -172,7 +172,7 @@ def _function(hook: Hook, probe: UserProbe) -> str:
     return probe.symbol or probe.name or hook.target.removeprefix(f"{probe.path}:")
 
 
-def metadata_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, Any]:
+def metadata_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, object]:
     """Everything that readers of the hook's records need, in the form that record_reader.HookReader takes. `policies`
     are all policies, in their order."""
     numbers = {id(policy): number for number, policy in enumerate(policies)}
@@ -182,7 +182,7 @@ def metadata_spec(hook: CompiledHook, policies: Sequence[Policy]) -> dict[str, A
     }
 
 
-def _selector(hook: CompiledHook, place: SelectorAtHook, numbers: dict[int, int]) -> dict[str, Any]:
+def _selector(hook: CompiledHook, place: SelectorAtHook, numbers: dict[int, int]) -> dict[str, object]:
     return {
         "metadata": metadata_of(place).spec(),
         "policy": numbers[id(place.policy)],

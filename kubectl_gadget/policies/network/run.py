@@ -70,7 +70,7 @@ def check(policy: Policy, begin: str = "") -> None:
                 _check_peer(peer, place)
 
 
-def _refuse_others(value: Any, known: Collection[str], place: str) -> None:
+def _refuse_others(value: object, known: Collection[str], place: str) -> None:
     """Rejects unknown fields: a policy in the cluster may have fields that are newer than this program."""
     if not isinstance(value, dict):
         raise UsageError(f"{place} is not an object")
@@ -79,7 +79,7 @@ def _refuse_others(value: Any, known: Collection[str], place: str) -> None:
         raise UsageError(f"{place}: unknown field {names}", f"one of {', '.join(sorted(known))}")
 
 
-def _check_port(port: Mapping[str, Any], place: str) -> None:
+def _check_port(port: Mapping[str, object], place: str) -> None:
     _refuse_others(port, {"protocol", "port", "endPort"}, f"{place}: ports")
     protocol, number, last = port.get("protocol", "TCP"), port.get("port"), port.get("endPort")
     if protocol not in PROTOCOLS:

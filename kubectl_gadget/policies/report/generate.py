@@ -18,7 +18,7 @@ _ARGUMENT = re.compile(r"(-?\d+)f?@")
 _MOST_ARGUMENTS = 12
 
 
-def policy_text(name: str, spec: Mapping[str, Any]) -> str:
+def policy_text(name: str, spec: Mapping[str, object]) -> str:
     """A whole policy as YAML."""
     whole = {"apiVersion": API_VERSION, "kind": "TracingPolicy", "metadata": {"name": name}, "spec": dict(spec)}
     return yaml.safe_dump(whole, sort_keys=False, width=120)
@@ -32,7 +32,7 @@ def empty() -> dict[str, Any]:
     return {"kprobes": [{"call": "security_file_open", "syscall": False, "args": [argument], "selectors": [selector]}]}
 
 
-def all_system_calls(binaries: Sequence[str]) -> dict[str, Any]:
+def all_system_calls(binaries: Sequence[str]) -> dict[str, object]:
     """Every system call of the 64-bit architectures, by name, for the processes of these binaries."""
     # Calls that have one name in the kernel (new…) and another in the manual would be listed twice.
     values = [f"sys_{name}" for name in sorted(system_calls()) if not name.startswith("new")]
@@ -43,13 +43,13 @@ def all_system_calls(binaries: Sequence[str]) -> dict[str, Any]:
     return {"lists": [{"name": "syscalls", "type": "syscalls", "values": values}], "tracepoints": [hook]}
 
 
-def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, Any]:
+def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, object]:
     """The kernel's functions that match a pattern; each node looks them up itself."""
     try:
         check_pattern(pattern)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    hook: dict[str, Any] = {"call": "list:functions"}
+    hook: dict[str, object] = {"call": "list:functions"}
     if binaries:
         hook["selectors"] = [_binaries(binaries)]
     listed = {"name": "functions", "type": "generated_ftrace", "pattern": pattern}
@@ -75,7 +75,7 @@ def usdts(binary: str) -> dict[str, Any]:
     return {"usdts": [{"path": binary, **probe} for probe in probes]}
 
 
-def _binaries(binaries: Sequence[str]) -> dict[str, Any]:
+def _binaries(binaries: Sequence[str]) -> dict[str, object]:
     for binary in binaries:
         if not binary.startswith("/"):
             raise UsageError(f"{binary!r} is not an absolute path, and binaries are compared by path")
