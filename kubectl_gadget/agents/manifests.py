@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from kubectl_gadget.agents.payload import KEY, PYTHON, config_map, image_of, payload
 from kubectl_gadget.kube.cluster_options import AgentOptions
@@ -260,7 +259,7 @@ def run_labels(run: str) -> dict[str, str]:
     return {NAME_LABEL: NAME, COMPONENT_LABEL: "on-demand", RUN_LABEL: run}
 
 
-def _fill(pod: dict[str, Any], options: AgentOptions, image: str) -> None:
+def _fill(pod: Object, options: AgentOptions, image: str) -> None:
     container = pod["containers"][0]
     container["image"] = image
     if options.image_pull_policy:
@@ -293,7 +292,7 @@ def _fill_resident(template: Object, options: AgentOptions) -> None:
     container["securityContext"]["capabilities"]["add"].remove("KILL")
 
 
-def _run_from_config_maps(pod: dict[str, Any]) -> None:
+def _run_from_config_maps(pod: Object) -> None:
     """Starts the agent from the ConfigMaps instead of the image's own, which is used only if it is the same."""
     container = pod["containers"][0]
     probe = container["livenessProbe"]["exec"]
@@ -323,13 +322,13 @@ def _cel(text: str) -> str:
     return json.dumps(text)
 
 
-def _leave_policies(pod: dict[str, Any], volumes: tuple[str, ...]) -> None:
+def _leave_policies(pod: Object, volumes: tuple[str, ...]) -> None:
     """Removes the volumes of installed policies, which belong to resident agents only: each node has one."""
     for where in (pod["volumes"], pod["containers"][0]["volumeMounts"]):
         where[:] = [one for one in where if one["name"] not in volumes]
 
 
-def _add_headers(pod: dict[str, Any]) -> None:
+def _add_headers(pod: Object) -> None:
     """Mounts the places where bcc looks for kernel headers, debugfs for attaching, and space for unpacking."""
     folders = {"modules": "/lib/modules", "sources": "/usr/src", "debug": "/sys/kernel/debug"}
     mounts = pod["containers"][0]["volumeMounts"]

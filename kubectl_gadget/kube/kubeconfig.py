@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+Values = dict[str, Any]
+"""The members of a cluster, a user or a context, as YAML has them."""
 _ONLY = "selected"
 """Name of the one remaining context, cluster and user."""
 
@@ -129,7 +132,7 @@ class _Config:
         """Returns the names of all contexts, clusters or users."""
         return [str(node.value["name"]) for node in self._nodes(kind)]
 
-    def entry(self, kind: str, name: str | None, member: str) -> dict[str, Any]:
+    def entry(self, kind: str, name: str | None, member: str) -> Values:
         """Returns one of them, with absolute paths; {} when `name` is empty. Raises UsageError when it is missing."""
         if not name:
             return {}
@@ -144,7 +147,7 @@ class _Config:
         return list(self._merger.config.value[kind]) if self._merger.config else []
 
 
-def _absolute(values: dict[str, Any], directory: Path) -> dict[str, Any]:
+def _absolute(values: Values, directory: Path) -> Values:
     """Returns a copy without empty values, as kubectl reads it, and with absolute paths."""
     found = {key: value for key, value in values.items() if value not in (None, "")}
     for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
@@ -155,7 +158,7 @@ def _absolute(values: dict[str, Any], directory: Path) -> dict[str, Any]:
     return found
 
 
-def _with_cluster_flags(cluster: dict[str, Any], options: KubeOptions) -> dict[str, Any]:
+def _with_cluster_flags(cluster: Values, options: KubeOptions) -> Values:
     flags = {
         "server": options.server or cluster.get("server"),
         "certificate-authority": options.certificate_authority,
@@ -169,7 +172,7 @@ def _with_cluster_flags(cluster: dict[str, Any], options: KubeOptions) -> dict[s
     return found
 
 
-def _with_user_flags(user: dict[str, Any], options: KubeOptions) -> dict[str, Any]:
+def _with_user_flags(user: Values, options: KubeOptions) -> Values:
     found = _overridden(user, {"client-certificate": options.client_certificate, "client-key": options.client_key})
     if options.token:
         for other in ("tokenFile", "exec", "auth-provider", "username"):
@@ -180,14 +183,14 @@ def _with_user_flags(user: dict[str, Any], options: KubeOptions) -> dict[str, An
     return found
 
 
-def _overridden(values: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+def _overridden(values: Values, flags: Values) -> Values:
     """Returns a copy in which flags replace the kubeconfig's files or data."""
     given = {key: value for key, value in flags.items() if value}
     kept = {key: value for key, value in values.items() if str(key).removesuffix("-data") not in given}
     return kept | {key: os.path.expanduser(value) if isinstance(value, str) else value for key, value in given.items()}
 
 
-def _check_data(values: dict[str, Any], *names: str) -> None:
+def _check_data(values: Values, *names: str) -> None:
     for name in names:
         try:
             base64.b64decode(values.get(name) or "")
@@ -195,14 +198,14 @@ def _check_data(values: dict[str, Any], *names: str) -> None:
             raise ClusterError(f"{name} in the kubeconfig is not base64", "kubectl config view --raw") from None
 
 
-def _check_user(user: dict[str, Any]) -> None:
+def _check_user(user: Values) -> None:
     halves = {part: any(key in user for key in (part, f"{part}-data")) for part in ("client-certificate", "client-key")}
     if len(set(halves.values())) > 1:
         missing = next(part for part, there in halves.items() if not there)
         raise ClusterError(f"the kubeconfig's user has only half of a client certificate: {missing} is missing")
 
 
-def _configure(cluster: dict[str, Any], user: dict[str, Any], save: Callable[[], None]) -> "Configuration":
+def _configure(cluster: Values, user: Values, save: Callable[[], None]) -> "Configuration":
     config = {
         "current-context": _ONLY,
         "contexts": [{"name": _ONLY, "context": {"cluster": _ONLY, "user": _ONLY}}],
@@ -225,7 +228,7 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _impersonation(options: KubeOptions, user: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _impersonation(options: KubeOptions, user: Values) -> Iterator[tuple[str, str]]:
     name = options.as_user or user.get("as")
     if name:
         yield "Impersonate-User", str(name)
@@ -334,7 +337,7 @@ def check(path: Path) -> None:
             _check_values(path, f"{where}.{member}", entry.get(member) or {})
 
 
-def _check_values(path: Path, where: str, values: dict[Any, Any]) -> None:
+def _check_values(path: Path, where: str, values: Values) -> None:
     for name, value in values.items():
         if name in _TEXTS:
             _need(path, f"{where}.{name}", value, str, "a text")
@@ -356,7 +359,7 @@ def _check_values(path: Path, where: str, values: dict[Any, Any]) -> None:
             raise _wrong(path, f"{where}.exec.env[{place}] needs a name and a value, both texts")
 
 
-def _need(path: Path, where: str, value: object, kind: Any, name: str) -> None:
+def _need(path: Path, where: str, value: object, kind: type | UnionType, name: str) -> None:
     """Null is like nothing."""
     if value is not None and not isinstance(value, kind):
         raise _wrong(path, f"{where} is not {name}")

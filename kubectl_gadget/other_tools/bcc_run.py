@@ -23,6 +23,9 @@ from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
 
+Line = dict[str, Any]
+"""A line of JSON, to an agent or from one."""
+
 _END_SECONDS = 15.0
 _MOST_LINE_BYTES = 1 << 20
 
@@ -41,11 +44,11 @@ class BccNode:
         self.stream = stream
         self._rest = b""
 
-    async def say(self, **members: Any) -> None:
+    async def say(self, **members: object) -> None:
         """Sends one line to the agent."""
         await self.stream.send(json.dumps(members).encode() + b"\n")
 
-    async def lines(self) -> AsyncIterator[dict[str, Any]]:
+    async def lines(self) -> AsyncIterator[Line]:
         """Yields the agent's messages until its end. Raises GadgetError when one is not JSON."""
         while True:
             line, newline, rest = self._rest.partition(b"\n")
@@ -60,7 +63,7 @@ class BccNode:
             if len(self._rest) > _MOST_LINE_BYTES:
                 raise AgentError(f"{self.name}: the tool printed a line of more than 1 MB")
 
-    async def next(self) -> dict[str, Any]:
+    async def next(self) -> Line:
         """Returns the next message. Raises GadgetError at the end."""
         async for line in self.lines():
             return line
@@ -79,12 +82,12 @@ class BccNode:
         return found
 
 
-async def ask(change: NodeChange, request_of: Callable[[FilterSpec], dict[str, Any]]) -> dict[BccNode, dict[str, Any]]:
+async def ask(change: NodeChange, request_of: Callable[[FilterSpec], Line]) -> dict[BccNode, Line]:
     """Connects to all nodes that are added, and asks each what it lacks for its request, which `request_of` makes for
     its filter (docs/protocol.md). Returns the answers. Raises GadgetError if a node fails or lacks something."""
     nodes: list[BccNode] = []
 
-    async def one(name: str, open: Open) -> tuple[BccNode, dict[str, Any]]:
+    async def one(name: str, open: Open) -> tuple[BccNode, Line]:
         node = BccNode(name, await open())
         nodes.append(node)
         await node.say(**request_of(change.filters.get(name) or FilterSpec()))
@@ -103,7 +106,7 @@ async def ask(change: NodeChange, request_of: Callable[[FilterSpec], dict[str, A
     return found
 
 
-def _refuse(answers: Mapping[BccNode, dict[str, Any]]) -> None:
+def _refuse(answers: Mapping[BccNode, Line]) -> None:
     """Raises AgentError that lists everything that is missing, by node, if anything is."""
     by_problem: dict[tuple[str, str, str], list[str]] = {}
     for node, answer in answers.items():
@@ -129,7 +132,7 @@ class BccRun:
         nodes: list[BccNode],
         show: Printer,
         progress: Progress,
-        changes: Callable[["BccRun"], Coroutine[Any, Any, None]] | None = None,
+        changes: Callable[["BccRun"], Coroutine[object, object, None]] | None = None,
     ) -> None:
         self._nodes = nodes
         self._changes = changes
@@ -261,8 +264,8 @@ async def _changes(options: RunOptions, progress: Progress, tasks: Tasks) -> Asy
 
 @asynccontextmanager
 async def first_nodes(
-    options: RunOptions, request_of: Callable[[FilterSpec], dict[str, Any]], progress: Progress
-) -> AsyncIterator[tuple[dict[BccNode, dict[str, Any]], AsyncIterator[NodeChange]]]:
+    options: RunOptions, request_of: Callable[[FilterSpec], Line], progress: Progress
+) -> AsyncIterator[tuple[dict[BccNode, Line], AsyncIterator[NodeChange]]]:
     """Waits for nodes, and asks them as ask() does; also yields all later changes."""
     tasks = Tasks(lambda error: progress.warn(f"agents may stop before the run ends: {error}"))
     async with tasks, aclosing(_changes(options, progress, tasks)) as found:
@@ -271,7 +274,7 @@ async def first_nodes(
         yield await ask(change, request_of), found
 
 
-async def run(options: RunOptions, request: dict[str, Any], show: Printer, progress: Progress) -> int:
+async def run(options: RunOptions, request: Line, show: Printer, progress: Progress) -> int:
     """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
     async with first_nodes(options, lambda _: request, progress) as (nodes, _):
         return await BccRun([*nodes], show, progress).run(options.timeout, "bcc")
