@@ -11,7 +11,7 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 import ctypes
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.btf import Btf
@@ -270,7 +270,7 @@ class BpfObject:
         options = libbpf.KprobesOptions(ctypes.sizeof(libbpf.KprobesOptions), names, None, cookies, len(functions))
         self.attach_by("kprobe_multi_opts", program, None, ctypes.byref(options))
 
-    def attach_by(self, function: str, program: str, *arguments: Any) -> None:
+    def attach_by(self, function: str, program: str, *arguments: object) -> None:
         """Attaches one program with libbpf's bpf_program__attach_FUNCTION(), whatever its section says."""
         link = self._lib.call(f"bpf_program__attach_{function}", self._programs[program], *arguments)
         self._links[program] = [link]

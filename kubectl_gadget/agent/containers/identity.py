@@ -7,7 +7,7 @@ must be the one in the cgroup's path. Note: conmon has a cgroup of its own that 
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 SANDBOX = "POD"
 """The container name of a pod's sandbox in kubelet, CRI-O and cAdvisor. No container of a pod can have it, since their
@@ -180,7 +180,7 @@ def _kind(value: object) -> str:
     return "sandbox" if value in ("sandbox", "podsandbox") else "container"
 
 
-def _member(value: object, name: str) -> Any:
+def _member(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, dict) else None
 
 
