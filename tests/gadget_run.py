@@ -9,11 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from tests.waiting import PATIENCE, wait_until
 
 PROJECT = Path(__file__).resolve().parents[1]
 GADGET = (sys.executable, "-m", "kubectl_gadget.cli.main")
@@ -21,9 +22,6 @@ GADGET = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
 class GadgetRun:
     """`kubectl gadget WORDS`: attached when the `with` block begins, and ended when it ends."""
-
-    patience = 300.0
-    """Seconds after which a test fails instead of waiting longer. Emulated, programs take half a minute to load."""
 
     def __init__(
         self,
@@ -52,7 +50,7 @@ class GadgetRun:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        self.process.wait(self.patience)
+        self.process.wait(PATIENCE)
         if kind is None:
             assert "Traceback" not in self.said()
             assert "Exception ignored" not in self.said()
@@ -62,19 +60,15 @@ class GadgetRun:
         return self.err.read_text()
 
     def until_said(self, text: str) -> None:
-        self.until(lambda: text in self.said(), f"it did not say {text!r}")
+        self.until(lambda: text in self.said(), repr(text))
 
     def until_printed(self, line: str) -> None:
         """Waits until this line is in its output file."""
-        self.until(lambda: f"\n{line}\n" in f"\n{self.out.read_text()}", f"it did not print {line!r}")
+        self.until(lambda: f"\n{line}\n" in f"\n{self.out.read_text()}", repr(line))
 
-    def until(self, condition: Callable[[], bool], otherwise: str = "it did not happen") -> None:
-        """Waits until the condition holds."""
-        for _ in pauses(self.patience):
-            if condition():
-                return
-            assert self.process.poll() is None, f"it has ended: {self.said()}"
-        raise AssertionError(f"{otherwise} but {self.said()!r}")
+    def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Waits until the condition holds. Fails when the run ends before."""
+        wait_until(condition, what, state=self.said, over=lambda: self.process.poll() is not None)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows that it has written with `-o json` so far."""
@@ -84,16 +78,7 @@ class GadgetRun:
     def stop(self, number: int = signal.SIGINT) -> int:
         """Ends it in an orderly way. Returns the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(self.patience)
-
-
-def pauses(seconds: float) -> Iterator[None]:
-    """Yields at once and after each pause, as long as these seconds last. The pauses grow to a second: on an emulated
-    processor, who looks often delays what is awaited."""
-    begin = time.monotonic()
-    while (waited := time.monotonic() - begin) < seconds:
-        yield
-        time.sleep(min(0.02 + waited / 10, 1.0))
+        return self.process.wait(PATIENCE)
 
 
 def until_under_way(process: subprocess.Popen[str]) -> None:

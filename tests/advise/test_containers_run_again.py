@@ -14,6 +14,7 @@ import yaml
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.demo.runc import BundleSpec
 from tests.conftest import why_no_bpf, why_no_containers
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.bpf,
@@ -165,7 +166,7 @@ def test_two_pods_that_talk_get_policies_that_name_each_other(pods: DemoPods, tm
         call = "until echo hello | nc -w 5 10.99.0.2 8080 | grep hello; do :; done; touch /tmp/done; sleep 100003"
         client = pods.start_pod("advise", "client", {"main": ["/bin/sh", "-c", call]})
         connect(client.sandbox.pid, server.sandbox.pid)
-        wait_for(client.containers["main"].pid, "/tmp/done")
+        wait_until(Path(f"/proc/{client.containers['main'].pid}/root/tmp/done").exists, "the client's end")
         documents = {item["metadata"]["name"]: item for item in yaml.safe_load_all(watch.advice())}
     labels = {name: {"matchLabels": {"app.kubernetes.io/name": name}} for name in ("client", "server")}
     ports = [{"protocol": "TCP", "port": 8080}]
@@ -201,15 +202,6 @@ def connect(one: int, other: int) -> None:
         '"ip address add 10.99.0.$n/24 dev eth0; ip link set lo up; ip link set eth0 up"; n=$((n+1)); done'
     )
     subprocess.run(["sh", "-ec", script, "sh", str(one), str(other)], check=True)
-
-
-def wait_for(pid: int, path: str) -> None:
-    import time
-
-    until = time.monotonic() + 120
-    while not Path(f"/proc/{pid}/root{path}").exists():
-        assert time.monotonic() < until, f"no {path} in process {pid}"
-        time.sleep(0.05)
 
 
 def check(recording: Path, policies: Path) -> tuple[int, str]:

@@ -17,10 +17,9 @@ from typing import Any, Self
 from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.message import parse
 from tests.json_frames import encode_json
+from tests.waiting import PATIENCE, source_of
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-PATIENCE = 120.0
-"""Seconds after which a test fails instead of waiting on. An agent starts in 20 on an emulated machine."""
 
 
 class Client:
@@ -103,8 +102,8 @@ class Client:
             if (bytes_now := sum(map(len, self.ring.values()))) > bytes_before:
                 bytes_before = bytes_now
                 end = time.monotonic() + PATIENCE
-            assert time.monotonic() < end, f"waited in vain; the last frames: {self.types()[-9:]}"
-            assert self.read(), f"the stream ended; the last frames: {self.types()[-9:]} {self.frames[-1:]}"
+            assert time.monotonic() < end, f"waited in vain for: {source_of(condition)}\n{self._last_frames()}"
+            assert self.read(), f"the stream ended before: {source_of(condition)}\n{self._last_frames()}"
 
     def wait_for(self, type: FrameType, after: int = 0) -> dict[str, Any]:
         """The first frame of `type` from frame number `after` on."""
@@ -115,7 +114,7 @@ class Client:
         """Reads to the end of the stream. The END frame's object."""
         end = time.monotonic() + PATIENCE
         while self.read():
-            assert time.monotonic() < end, f"the agent does not end; the last frames: {self.types()[-9:]}"
+            assert time.monotonic() < end, f"the agent does not end; {self._last_frames()}"
         assert self.process.wait(PATIENCE) == 0
         self._decoder.close()
         assert self.frames[-1].type == FrameType.END
@@ -125,6 +124,9 @@ class Client:
         """STOP, and to the end. The END frame's object."""
         self.send(FrameType.STOP)
         return self.finish()
+
+    def _last_frames(self) -> str:
+        return f"the last frames: {self.types()[-9:]} {self.frames[-1:]}"
 
     def types(self) -> list[str]:
         return [FrameType(frame.type).name for frame in self.frames]

@@ -22,10 +22,7 @@ import pytest
 
 from kubectl_gadget import gadgets
 from kubectl_gadget.policies.run.installation import installed_file, policies_to_store
-from tests.gadget_run import pauses
-
-SECONDS = 300.0
-"""Far more than anything takes. Emulated on a busy machine, a policy takes a minute to load."""
+from tests.waiting import PATIENCE, wait_until
 
 
 class RunningGuard:
@@ -79,13 +76,13 @@ class RunningGuard:
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(SECONDS)
+            self._process.wait(PATIENCE)
             self._process = None
 
     def wait_for_end(self) -> None:
         """Of the process, which release() ends."""
         assert self._process is not None
-        assert self._process.wait(SECONDS) == 0
+        assert self._process.wait(PATIENCE) == 0
         self._process = None
 
     def kill(self) -> None:
@@ -127,13 +124,12 @@ class RunningGuard:
         self.wait_until(lambda: len(found()) >= times)
         return found()
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        for _ in pauses(SECONDS):
-            if condition():
-                return
-            if self._process is not None and self._process.poll() is not None:
-                break
-        raise AssertionError(self._log.read_text()[-4000:])
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Fails when the process ends before."""
+        wait_until(condition, state=lambda: self._log.read_text()[-4000:], over=self._has_ended)
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
 
 RELEASE = (sys.executable, "-m", "kubectl_gadget.agent", "release")

@@ -18,7 +18,7 @@ from kubectl_gadget.kube.resources import CONFIG_MAPS, Object
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.fake_cluster import FakeCluster
 from tests.fake_cluster.server import RESOURCES
-from tests.kube.waiting import until
+from tests.waiting import until
 
 OPTIONS = AgentOptions(start_timeout=10, contained=True)
 PLAIN = AgentOptions(start_timeout=10)

@@ -21,9 +21,10 @@ from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.wire.agent_messages import Hello, RunningSession, from_agent
 from kubectl_gadget.wire.frames import FrameDecoder
 from kubectl_gadget.wire.session_command import SessionCommand
+from tests.agents.leftovers import left
 from tests.fake_cluster import FakeCluster
 from tests.gadget_run import GADGET, PROJECT
-from tests.kube.waiting import left, until
+from tests.waiting import until
 
 NAMESPACE = "kubectl-gadget"
 SESSION = SessionCommand(("trace_exec", "trace_open"))

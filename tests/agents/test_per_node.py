@@ -22,8 +22,9 @@ from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import PODS
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from kubectl_gadget.wire.message import parse
+from tests.agents.leftovers import left
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import left, until
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,9 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.kube.kubeconfig import load
 from kubectl_gadget.kube.requests import Api
+from tests.agents.leftovers import left
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import left, until
+from tests.waiting import until
 
 NAMESPACE = "kubectl-gadget"
 CLIENT = """

@@ -10,7 +10,7 @@ from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import JOBS, NAMESPACES, PODS
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.waiting import until
 
 NAMESPACE = "kubectl-gadget"
 

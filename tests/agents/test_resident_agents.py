@@ -22,7 +22,7 @@ from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import CLUSTER_ROLES, CONFIG_MAPS, Resource
 from kubectl_gadget.wire.agent_messages import OwnedPins
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,9 @@ from kubectl_gadget.errors import DeployError
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import NAMESPACES
+from tests.agents.leftovers import left
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import left, until
+from tests.waiting import until
 
 FIRST, SECOND = "kubectl-gadget", "kubectl-gadget-2"
 WAITING = ["waiting until Kubernetes has deleted the namespace kubectl-gadget of earlier runs"]

@@ -21,12 +21,11 @@ from kubectl_gadget.agent.host.cgroups import find_root
 from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET, ip
 from tests.vm import modules
+from tests.waiting import PATIENCE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWPID = 0x20000000
 NODE_V4 = "10.9.0.1"
-SECONDS = 120.0
-"""that anything may take that is expected to happen"""
 SILENCE = 1.0
 """after which what does not come counts as dropped; the order of packets makes most tests need it once at most"""
 
@@ -54,7 +53,7 @@ class Worker:
 
     def end(self) -> Any:
         """The result of what was begun."""
-        assert self._pipe.poll(SECONDS), "it did not answer"
+        assert self._pipe.poll(PATIENCE), "it did not answer"
         good, value = self._pipe.recv()
         assert good, value
         return value
@@ -162,7 +161,7 @@ def listen(name: str, kind: socket.SocketKind, port: int) -> None:
     sock.bind(("::", port))
     if kind == socket.SOCK_STREAM:
         sock.listen(64)
-    sock.settimeout(SECONDS)
+    sock.settimeout(PATIENCE)
     _kept[name] = sock
 
 
@@ -170,7 +169,7 @@ def close(name: str) -> None:
     _kept.pop(name).close()
 
 
-def connect(host: str, port: int, seconds: float = SECONDS, keep: str = "") -> str:
+def connect(host: str, port: int, seconds: float = PATIENCE, keep: str = "") -> str:
     """ "connected", or the error's name, or "timeout"."""
     sock = socket.socket(family(host))
     sock.settimeout(seconds)
@@ -221,7 +220,7 @@ def send_to(host: str, port: int, data: bytes, name: str = "") -> str:
 def connect_datagrams(name: str, host: str, port: int) -> str:
     """A socket of UDP with another end."""
     sock = socket.socket(family(host), socket.SOCK_DGRAM)
-    sock.settimeout(SECONDS)
+    sock.settimeout(PATIENCE)
     _kept[name] = sock
     try:
         sock.connect((host, port))
@@ -238,7 +237,7 @@ def send(name: str, data: bytes) -> str:
     return "sent"
 
 
-def receive(name: str, seconds: float = SECONDS) -> tuple[bytes, tuple[str, int]] | None:
+def receive(name: str, seconds: float = PATIENCE) -> tuple[bytes, tuple[str, int]] | None:
     """What comes and from where; None when nothing does."""
     sock = _kept[name]
     sock.settimeout(seconds)

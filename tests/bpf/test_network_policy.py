@@ -306,7 +306,7 @@ def test_connections_and_connected_datagrams_that_were_there_before_live_on(pods
     web, db, _ = pods
     db.run(listen, "tcp", STREAM, 7777)
     db.run(listen, "udp", DATAGRAMS, 7778)
-    assert web.run(connect, db.v4, 7777, network_pods.SECONDS, "old") == "connected"
+    assert web.run(connect, db.v4, 7777, network_pods.PATIENCE, "old") == "connected"
     db.run(accept, "tcp", "old")
     assert web.run(connect_datagrams, "udp", db.v4, 7778) == "connected"
     with Policies(pods, DENY_EGRESS, DENY_INGRESS) as policies:

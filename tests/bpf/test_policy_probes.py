@@ -7,8 +7,6 @@ import hashlib
 import os
 import re
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.policies.model import Action, Argument, Hook, HookFilter, Policy, Selector, Subject, UserProbe
 from tests.agent.burners import compile_c
 from tests.bpf.policy_engine import Enforcer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
@@ -189,7 +188,7 @@ def test_the_file_is_that_of_each_root(program: Path, tmp_path: Path) -> None:
     with watching(uprobe("/link")) as enforcer:
         inside = ["chroot", root, "/bin/probed", str(TIMES), "wait"]
         with subprocess.Popen(inside, stdin=subprocess.PIPE) as process:
-            wait_for(lambda: os.readlink(f"/proc/{process.pid}/root") == str(root))
+            wait_until(lambda: os.readlink(f"/proc/{process.pid}/root") == str(root))
             look(enforcer)
             process.communicate(b"x")
         assert process.returncode == 0
@@ -209,7 +208,7 @@ def test_containers_of_one_image_share_a_probe_and_no_call_is_reported_twice(tmp
         command = ["unshare", "--mount", "sh", "-ec", f"{script} {TIMES} wait", "sh", image, tmp_path / name]
         processes.append(subprocess.Popen(command, stdin=subprocess.PIPE))
     for process in processes:
-        wait_for(partial(_has_ended_or_is_inside, process))
+        wait_until(partial(_has_ended_or_is_inside, process), "the process to end or to enter its root")
     if any(process.poll() is not None for process in processes):
         for process in processes:
             process.kill()
@@ -263,10 +262,3 @@ def look(enforcer: Enforcer) -> None:
         assert hook.probes
         hook.probes._rechecks._next.clear()
     assert enforcer.warnings() == []
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

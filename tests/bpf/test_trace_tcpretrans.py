@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from tests.bpf import network
 from tests.bpf.network import address, in_namespace
 from tests.bpf.tracer import Tracer
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpf
 CONNECTIONS = 7
@@ -29,8 +29,7 @@ def ends(record: dict[str, Any]) -> tuple[str, int, str, int]:
 
 def wait_until_sent_again(*socks: socket.socket) -> dict[int, int]:
     """Until each has sent something again, and then how much each has, by its port."""
-    while not all(map(network.sent_again, socks)):
-        time.sleep(0.01)
+    wait_until(lambda: all(map(network.sent_again, socks)))
     return {sock.getsockname()[1]: network.sent_again(sock) for sock in socks}
 
 

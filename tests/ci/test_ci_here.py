@@ -17,9 +17,9 @@ from kubectl_gadget.ci.steps import ask
 from kubectl_gadget.demo.runc import BundleSpec, cgroup2_mount, write_bundle, write_image_root
 from tests.conftest import why_no_containers
 from tests.gadget_run import GADGET, PROJECT
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
-PATIENCE = 120
 STEP = f"{' '.join(GADGET)} ci step"
 POLICY = """\
 apiVersion: cilium.io/v1alpha1

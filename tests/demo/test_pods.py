@@ -6,16 +6,16 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from kubectl_gadget.demo import PODS, DemoPods, demo_pods
-from kubectl_gadget.demo.runc import DEADLINE, cgroup2_mount
+from kubectl_gadget.demo.runc import cgroup2_mount
 from kubectl_gadget.errors import GadgetError
 from tests.conftest import why_no_containers
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -175,8 +175,5 @@ def kill_and_wait(pid: int) -> None:
 
 
 def wait_until_gone(state: Path) -> None:
-    """Blocks until the shim has removed the folder, which it does last; longer than it would itself try."""
-    give_up = time.monotonic() + 2 * DEADLINE
-    while state.exists() and time.monotonic() < give_up:
-        time.sleep(0.02)
-    assert not state.exists()
+    """Blocks until the shim has removed the folder, which it does last."""
+    wait_until(lambda: not state.exists(), f"the removal of {state}")

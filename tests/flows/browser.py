@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +19,10 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from tests.waiting import PATIENCE, wait_until
+
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 """Debian has it by both names; None: it is not installed."""
-_SECONDS = 120.0
-"""that anything may take that is expected to happen"""
 _EMPTY = "data:text/html,"
 _KEYS = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowRight": 39}
 
@@ -44,7 +43,7 @@ class Page:
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            found = json.loads(self._connection.recv(timeout=_SECONDS))
+            found = json.loads(self._connection.recv(timeout=PATIENCE))
             if found.get("id") == number:
                 if "error" in found:
                     raise CommandError(found["error"]["message"])
@@ -59,10 +58,7 @@ class Page:
 
     def wait(self, condition: str) -> None:
         """Until the expression is true."""
-        until = time.monotonic() + _SECONDS
-        while not self._is(condition):
-            assert time.monotonic() < until, f"{condition} is not so: {self.script('document.body.innerText')}"
-            time.sleep(0.05)
+        wait_until(lambda: self._is(condition), condition, state=lambda: self.script("document.body.innerText"))
 
     def open(self, url: str, scheme: str = "") -> None:
         """Loads the URL, also if only its part after # differs. The scheme is `light`, `dark` or the browser's own."""

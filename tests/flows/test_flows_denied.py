@@ -3,8 +3,7 @@
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tests.conftest import why_no_containers
 from tests.flows.pod_network import PodNetwork
 from tests.policies.network.enforcing import enforcing, known_pod
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.bpf,
@@ -110,7 +110,7 @@ def enforce(
         one["metadata"]["namespace"] = f"{app}-{net.name}"
     with enforcing(folder, policies, known, end=end) as rows:
         own = maps_of_refusals() - others
-        wait_for(lambda: not (there := maps_that_flows_look_at()) or all(own <= found for found in there))
+        wait_until(lambda: not (there := maps_that_flows_look_at()) or all(own <= found for found in there))
         yield rows
 
 
@@ -180,9 +180,9 @@ def test_several_at_once_and_one_that_is_killed(net: PodNetwork, tmp_path: Path)
     with net.flows() as events, enforce(net, folders[0], policy("nobody", "server", ingress=[])):
         with enforce(net, folders[1], policy("no-way-out", "client", egress=[]), end=signal.SIGKILL):
             assert call(net) == "EPERM"
-        wait_for(lambda: call(net) == "timeout")
+        wait_until(lambda: call(net) == "timeout")
     assert {event["summary"] for event in drops(events)} == {"policy no-way-out/egress, EPERM", "policy nobody/ingress"}
-    wait_for(lambda: not maps_of_refusals())
+    wait_until(lambda: not maps_of_refusals())
 
 
 def bpf_maps(*words: str) -> list[dict[str, Any]]:
@@ -204,9 +204,3 @@ def maps_that_flows_look_at() -> list[set[int]]:
         {inner["inner_map_id"] for inner in bpf_maps("dump", "id", str(run)) if inner.get("inner_map_id")}
         for run in runs
     ]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"

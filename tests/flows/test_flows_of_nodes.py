@@ -20,13 +20,13 @@ from tests.fake_cluster.exec import AGENT
 from tests.flows.command import COMMAND
 from tests.flows.pod_network import Deed, PodNetwork
 from tests.flows.test_flows_of_pods import RECEIVED, SENT, TIMES, client, server
+from tests.waiting import PATIENCE, read_until, until
 
 pytestmark = [
     pytest.mark.bpf,
     pytest.mark.usefixtures("catalogue_built", "tracefs"),
     pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
 ]
-_SECONDS = 120
 
 
 @pytest.fixture(name="net")
@@ -52,21 +52,13 @@ async def begun_on_both(kubeconfig: Path, *words: str) -> asyncio.subprocess.Pro
         stderr=subprocess.PIPE,
         env=os.environ,
     )
-    assert process.stderr is not None
-    said = b""
-    async with asyncio.timeout(_SECONDS):
-        while b"on 2/2 nodes" not in said:
-            piece = await process.stderr.read(4096)
-            assert piece, said.decode()
-            said += piece
+    await read_until(process.stderr, "on 2/2 nodes")
     return process
 
 
 async def hear(deed: Deed) -> Any:
     """What it says, without holding up the cluster, which lives in this event loop."""
-    async with asyncio.timeout(_SECONDS):
-        while not deed.has_spoken:  # noqa: ASYNC110 - it is another process that speaks
-            await asyncio.sleep(0.02)
+    await until(lambda: deed.has_spoken)
     return deed.heard()
 
 
@@ -86,7 +78,7 @@ async def test_a_connection_between_two_nodes_is_one_flow_with_a_process_on_each
         ports = await hear(asking)
         await hear(asked)
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             out, rest = await process.communicate()
     events = [json.loads(line) for line in out.splitlines()]
     began, ended = (

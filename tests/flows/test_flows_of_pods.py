@@ -25,6 +25,7 @@ from tests.bpf.network import alone_on_cpu, sent_again
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.flows.pod_network import PodNetwork
 from tests.vm import modules
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.bpf,
@@ -226,8 +227,7 @@ def nameserver(pipe: Connection, address: str) -> None:
     names = [f"--address=/deathstar.example/{address}", "--local=/nowhere.example/", "--pid-file="]
     with subprocess.Popen([*ends, *program, *names, "--log-facility=/dev/null"]) as process:
         # A question before it listens is lost. 35 is port 53.
-        while ":0035 " not in Path("/proc/net/udp").read_text():
-            time.sleep(0.05)
+        wait_until(lambda: ":0035 " in Path("/proc/net/udp").read_text(), over=lambda: process.poll() is not None)
         pipe.send(process.pid)
         pipe.recv()
         process.terminate()
@@ -481,14 +481,12 @@ def talks(pipe: Connection, host: str, port: int, patience_ms: int = 0) -> int:
         pipe.send("connected")
         pipe.recv()
         sock.sendall(bytes(SENT))
-        while not sent_again(sock):
-            time.sleep(0.01)
+        wait_until(lambda: sent_again(sock))
         pipe.send("sent again")
         pipe.recv()
         if patience_ms:
             # Not by its error: the router's word is one as well, before the connection is over.
-            while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != TCP_CLOSE:
-                time.sleep(0.01)
+            wait_until(lambda: sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE)
             return 0
         sock.shutdown(socket.SHUT_WR)
         sock.recv(1)

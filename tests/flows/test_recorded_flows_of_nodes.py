@@ -16,6 +16,7 @@ from tests.fake_cluster import FakeCluster
 from tests.flows.pod_network import PodNetwork
 from tests.flows.test_flows_of_nodes import a_network, agent_of, begun_on_both, hear
 from tests.flows.test_flows_of_pods import SERVICE, client, server
+from tests.waiting import PATIENCE
 
 __all__ = ["a_network"]
 pytestmark = [
@@ -23,7 +24,6 @@ pytestmark = [
     pytest.mark.usefixtures("catalogue_built", "tracefs"),
     pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
 ]
-_SECONDS = 120
 
 
 def add_pod(cluster: FakeCluster, net: PodNetwork, pod: DemoPod, namespace: str, name: str, node: str) -> None:
@@ -59,7 +59,7 @@ def add_service(cluster: FakeCluster, net: PodNetwork, name: str, port: int) -> 
 async def replayed(path: Path, *words: str) -> str:
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(path), *words]
     done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -89,7 +89,7 @@ async def test_a_replay_has_the_services_and_the_translated_addresses_of_the_run
         await hear(asked)
         cluster.store.remove("services", f"empire-{net.name}", "trench")
         process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             out, rest = await process.communicate()
     output = out.decode()
     assert f"recorded in {path}" in rest.decode()

@@ -16,8 +16,8 @@ from tests.conftest import why_no_containers
 from tests.fake_cluster import FakeCluster
 from tests.gadget_run import GADGET, PROJECT
 from tests.installation.documented import CLUSTER, DEMO, ELSEWHERE, NOT_RUN, OFFLINE, commands
+from tests.waiting import PATIENCE
 
-SECONDS = 300.0
 WATCHED = "3s"
 INCONCLUSIVE = 5
 GOES_ON = ("trace", "flows", "observe", "top", "advise", "enforce")
@@ -51,7 +51,7 @@ async def run(words: list[str], folder: Path = PROJECT, more: Mapping[str, str] 
     none = subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(*words, cwd=folder, stdin=none, stdout=pipe, stderr=pipe, env=given)
     try:
-        told, said = await asyncio.wait_for(process.communicate(), SECONDS)
+        told, said = await asyncio.wait_for(process.communicate(), PATIENCE)
     finally:
         if process.returncode is None:
             process.kill()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
-from tests.gadget_run import PROJECT
+from tests.gadget_run import PROJECT, until_under_way
 from tests.installation.clean import HOME, KINDS, PROGRAMS, USER, DebianRoot
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs"), pytest.mark.timeout(2400)]
-SECONDS = 120.0
 OPENS = 3
 
 
@@ -38,16 +38,6 @@ def start(root: DebianRoot, kind: str, *words: str, user: int = USER) -> "subpro
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
 
 
-def until_under_way(run: "subprocess.Popen[str]") -> None:
-    assert run.stderr is not None
-    said = []
-    for line in run.stderr:
-        said.append(line)
-        if "press Ctrl-C to stop" in line:
-            return
-    raise AssertionError("".join(said))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_user_who_is_not_root_traces_a_cluster(
     installed: DebianRoot, kubeconfig: str, pods: DemoPods, kind: str
@@ -58,7 +48,7 @@ def test_a_user_who_is_not_root_traces_a_cluster(
     with start(installed, kind, "trace", "open", "-A", *words) as run:
         until_under_way(run)
         pods.run_short("default", "xwing", ["/bin/sh", "-c", f"for i in 1 2 3; do : >{path}; done"], "spaceship")
-        told, said = run.communicate(timeout=SECONDS)
+        told, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, said
     rows = [json.loads(line) for line in told.splitlines()]
     assert [(row["pod"], row["path"]) for row in rows] == [("xwing", path)] * 2 * OPENS
@@ -71,12 +61,12 @@ def test_root_traces_this_machine_if_debian_is_new_enough(installed: DebianRoot,
     words = ("trace", "open", "--local", "--host", "-o", "json", "--path", str(tmp_path / "seen"), "--max-events", "1")
     with start(installed, kind, *words, user=0) as run:
         if installed.suite == "bookworm":
-            _, said = run.communicate(timeout=SECONDS)
+            _, said = run.communicate(timeout=PATIENCE)
             assert run.returncode == 1
             assert re.search(r"^error: .*(libbpf|C library).*\ntry: .", said, re.MULTILINE), said
             return
         until_under_way(run)
         (tmp_path / "seen").write_text("")
-        told, said = run.communicate(timeout=SECONDS)
+        told, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, said
     assert json.loads(told)["path"] == str(tmp_path / "seen")

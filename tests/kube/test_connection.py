@@ -23,7 +23,7 @@ from kubectl_gadget.kube.kubeconfig import Cluster, load
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import NODES
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

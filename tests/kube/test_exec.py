@@ -15,7 +15,7 @@ from kubectl_gadget.kube.exec import ExecStream, open_exec
 from kubectl_gadget.kube.failure import StatusError
 from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.waiting import until
 
 ECHO = ("cat",)
 

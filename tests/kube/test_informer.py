@@ -24,7 +24,7 @@ from kubectl_gadget.policies.network.run import inventory
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.run.selection import Targets
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.waiting import until
 
 
 class Names:

@@ -19,7 +19,7 @@ from kubectl_gadget.kube.kubeconfig import load
 from kubectl_gadget.kube.read_turns import TurnLoop, TurnSelector, run
 from kubectl_gadget.kube.requests import Api
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.waiting import until
 
 
 class Pairs:

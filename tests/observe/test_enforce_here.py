@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +23,9 @@ from kubectl_gadget.kube.inventory import LOCAL_LABEL
 from tests.conftest import why_no_containers
 from tests.gadget_run import GADGET, GadgetRun
 from tests.observe.containers import FIRST_ACTS, first_act
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
-SECONDS = 120.0
 TIMES, EACCES = 7, 13
 OVER_LSM = """
 apiVersion: cilium.io/v1alpha1
@@ -89,7 +88,7 @@ class Enforcing:
     def end(self, number: int) -> tuple[str, str]:
         """All that it told, and its standard error, from now to its end."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=SECONDS)
+        _, said = self.process.communicate(timeout=PATIENCE)
         return self.told(), said
 
 
@@ -107,7 +106,7 @@ def start(folder: Path, policy: str, *flags: str) -> Enforcing:
         said += line
         if "press Ctrl-C to stop" in line:
             return Enforcing(process, said, out)
-    process.communicate(timeout=SECONDS)
+    process.communicate(timeout=PATIENCE)
     if "cannot attach to" in said:
         pytest.skip(" ".join(said[said.index("cannot attach to") :].split()))
     raise AssertionError(said)
@@ -119,7 +118,7 @@ def ended(enforcing: Enforcing) -> Iterator[Enforcing]:
         yield enforcing
     finally:
         enforcing.process.kill()
-        enforcing.process.communicate(timeout=SECONDS)
+        enforcing.process.communicate(timeout=PATIENCE)
 
 
 def is_open(path: Path) -> bool:
@@ -130,13 +129,6 @@ def is_open(path: Path) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.05)
-
-
 def wait_for_line(enforcing: Enforcing, path: Path, deed: Callable[[], bool] = lambda: True) -> str:
     """The first line about the file; the deed is done again and again, and has to succeed."""
 
@@ -144,14 +136,14 @@ def wait_for_line(enforcing: Enforcing, path: Path, deed: Callable[[], bool] = l
         assert deed()
         return str(path) in enforcing.told()
 
-    wait_until(found, "nothing is told of it")
+    wait_until(found, f"a line about {path}")
     return next(line for line in enforcing.told().splitlines() if str(path) in line)
 
 
 def test_what_is_denied_says_so_and_ctrl_c_ends_it(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_LSM % secret)) as enforcing:
         assert "denies at lsm/file_open" in enforcing.said
-        wait_until(lambda: not is_open(secret), "it is not denied")
+        wait_until(lambda: not is_open(secret), "the file to be denied")
         told = wait_for_line(enforcing, secret)
         assert "BLOCKED" in told
         assert "EACCES" in told
@@ -213,9 +205,9 @@ def test_a_policy_from_a_baseline_denies_other_programs_and_writes(tmp_path: Pat
 
 def test_nothing_stays_of_a_client_that_is_killed(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_LSM % secret)) as enforcing:
-        wait_until(lambda: not is_open(secret), "it is not denied")
+        wait_until(lambda: not is_open(secret), "the file to be denied")
         enforcing.process.kill()
-        wait_until(lambda: is_open(secret), "it still holds")
+        wait_until(lambda: is_open(secret), "the policy's end")
 
 
 def test_a_dry_run_denies_nothing_and_reports_what_it_would(secret: Path, tmp_path: Path) -> None:
@@ -230,7 +222,7 @@ def test_a_node_that_can_only_send_signals_is_refused_with_a_way_out(secret: Pat
     file = tmp_path / "policy.yaml"
     file.write_text(OVER_CALL % secret)
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(file)]
-    done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode == 0 and os.path.exists("/sys/kernel/debug/error_injection/list"):
         pytest.skip("this kernel has error injection, so system calls can be overridden here")
     assert done.returncode == 1, done.stderr
@@ -243,7 +235,7 @@ def test_no_weaker_hook_is_suggested_for_a_node_that_lacks_the_hook(tmp_path: Pa
     file = tmp_path / "policy.yaml"
     file.write_text((OVER_LSM % "/secret").replace("file_open", "no_such_hook"))
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "--host", "-f", str(file)]
-    done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1, done.stderr
     assert "cannot attach to no_such_hook on this node" in done.stderr
     assert "--allow-weaker" not in done.stderr
@@ -262,7 +254,7 @@ def test_the_agent_kills_the_process_that_did_it_afterwards_and_no_other(secret:
     with ended(start(tmp_path, OVER_CALL % secret, "--action", "kill")) as enforcing:
         assert "kills from user space, after the fact, at" in enforcing.said
         with subprocess.Popen(["sh", "-c", f"read x < {secret}; exec sleep 1000"]) as doer:
-            assert doer.wait(SECONDS) == -signal.SIGKILL
+            assert doer.wait(PATIENCE) == -signal.SIGKILL
         assert subprocess.run(["cat", tmp_path / "policy.yaml"], capture_output=True, check=False).returncode == 0
         assert "BLOCKED" not in wait_for_line(enforcing, secret), "it was done before"
         _, said = enforcing.end(signal.SIGINT)
@@ -271,7 +263,7 @@ def test_the_agent_kills_the_process_that_did_it_afterwards_and_no_other(secret:
 
 def test_the_agent_kills_each_of_many_processes_that_do_it_at_once(secret: Path, tmp_path: Path) -> None:
     with ended(start(tmp_path, OVER_CALL % secret, "--action", "kill")) as enforcing:
-        done = subprocess.run([sys.executable, "-c", AT_ONCE, secret, str(MANY)], check=False, timeout=SECONDS)
+        done = subprocess.run([sys.executable, "-c", AT_ONCE, secret, str(MANY)], check=False, timeout=PATIENCE)
         assert done.returncode == 0
         _, said = enforcing.end(signal.SIGINT)
         assert f"by agents: {MANY} killed" in said
@@ -282,7 +274,7 @@ def refused(folder: Path, *flags: str) -> str:
     file.write_text(OVER_CALL % "/secret")
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "-f", str(file), *flags]
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 2, done.stderr
     return done.stderr

@@ -14,13 +14,13 @@ from tests.conftest import why_no_bpf, why_no_containers
 from tests.fake_cluster import FakeCluster
 from tests.observe.test_policies_here import policy
 from tests.run.test_cluster_runs import Runner
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.bpf,
     pytest.mark.usefixtures("catalogue_built", "tracefs"),
     pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
 ]
-SECONDS = 60.0
 KILLED = 128 + signal.SIGKILL
 NAMESPACE = f"labels-{os.getpid()}"
 """Its own, since processes of unknown containers are killed."""
@@ -51,10 +51,11 @@ async def test_pods_with_the_label_and_unknown_pods_are_guarded(
         container = await asyncio.to_thread(pods.add_container, pod, f"c{next(numbers)}", command, until_end=True)
         return container.exit_code
 
-    async def until(wanted: int) -> None:
-        async with asyncio.timeout(SECONDS):
-            while await does_it(web) != wanted:
-                pass
+    async def is_killed() -> bool:
+        return await does_it(web) == KILLED
+
+    async def is_let_through() -> bool:
+        return await does_it(web) == 0
 
     def label(app: str) -> None:
         cluster.store.change("pods", NAMESPACE, "web", lambda pod: pod["metadata"].update(labels={"app": app}))
@@ -70,9 +71,9 @@ async def test_pods_with_the_label_and_unknown_pods_are_guarded(
     assert await does_it(web) == 0
     assert await does_it(stranger) == KILLED
     label("web")
-    await until(KILLED)
+    await until(is_killed)
     label("db")
-    await until(0)
+    await until(is_let_through)
     outcome = await runner.finish()
     told = {row["process_kprobe"]["process"]["pod"]["name"] for row in outcome.rows}
     assert told == {"web", "stranger"}

@@ -8,8 +8,7 @@ itself is counted.
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ AGENTS = "kubectl-gadget"
 
 class ClusterRun(GadgetRun):
     """A run on the cluster."""
-
-    patience = 180.0
 
     def __init__(self, folder: Path, *words: str, command: Sequence[str] = (), **keywords: Any) -> None:
         """`command`: what stands after `--`."""
@@ -58,13 +55,6 @@ def gadget(*words: str, kubeconfig: Path | None = None) -> subprocess.CompletedP
         timeout=180,
         check=False,
     )
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.3)
 
 
 def leftovers() -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.real_cluster.real_cluster import ClusterRun, container, kubectl, listed, pod, run_pods, until
+from tests.real_cluster.real_cluster import ClusterRun, container, kubectl, listed, pod, run_pods
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 WORK = "touch /tmp/file; chown 1000 /tmp/file; ls -l /tmp | sort > /tmp/list"
@@ -21,7 +22,7 @@ def ends(namespace: str, name: str, node: str, security: Mapping[str, Any]) -> s
     def phase() -> str:
         return kubectl("get", "pod", "-n", namespace, name, "-o", "jsonpath={.status.phase}")
 
-    until(lambda: phase() in ("Succeeded", "Failed"), seconds=120)
+    wait_until(lambda: phase() in ("Succeeded", "Failed"))
     return phase()
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.real_cluster.real_cluster import ClusterRun, container, kubectl, pod, run_pods, until, until_ready
+from tests.real_cluster.real_cluster import ClusterRun, container, kubectl, pod, run_pods, until_ready
 from tests.real_cluster.test_faults import nodes
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 BOTH = "cat /etc/hostname >/dev/null; "
@@ -38,7 +39,7 @@ def diff(folder: Path, namespace: str, one: str, other: str) -> tuple[int, dict[
             kubectl("rollout", "status", "-n", namespace, f"deploy/{name}", "--timeout=100s")
         pods = kubectl("get", "pods", "-n", namespace, "-l", "app=web", "-o", "name").split()
         for pod in pods:
-            until(lambda pod=pod: "done" in kubectl("exec", "-n", namespace, pod, "--", "ls", "/tmp"))  # type: ignore[misc]
+            wait_until(lambda pod=pod: "done" in kubectl("exec", "-n", namespace, pod, "--", "ls", "/tmp"))  # type: ignore[misc]
         code = run.stop()
     kubectl("delete", "deploy", "-n", namespace, "--all", "--wait=true")
     return code, json.loads(run.out.read_text()), run.said()

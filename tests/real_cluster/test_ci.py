@@ -12,8 +12,9 @@ from typing import Self
 import pytest
 
 from tests.gadget_run import GADGET
-from tests.real_cluster.real_cluster import AGENT_FLAGS, ClusterRun, container, kubectl, leftovers, listed, until
+from tests.real_cluster.real_cluster import AGENT_FLAGS, ClusterRun, container, kubectl, leftovers, listed
 from tests.real_cluster.test_faults import agent_pods, agents_here
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.cluster
 RELEASE_1 = "cat /etc/hostname >/dev/null; sleep 1000"
@@ -67,7 +68,7 @@ def test_what_is_new_in_a_release_is_found_and_the_same_release_is_green(namespa
     # Pods of release 2 still run when watching begins, and what started their programs is not known.
     again = ci(tmp_path, namespace, *flags, script=RELEASE_1, release="3")
     assert again.returncode == 0, again.stderr
-    until(lambda: not leftovers())
+    wait_until(lambda: not leftovers())
 
 
 class CiRun(ClusterRun):
@@ -87,7 +88,7 @@ class CiRun(ClusterRun):
     def end(self) -> int:
         """Lets COMMAND end. Returns the exit code of the run."""
         self._end.touch()
-        return self.process.wait(self.patience)
+        return self.process.wait(PATIENCE)
 
     def errors(self) -> list[str]:
         """What JUnit says that could not be decided."""
@@ -136,7 +137,7 @@ def test_a_node_that_joins_while_command_runs_makes_the_verdict_inconclusive(nam
     try:
         with CiRun(tmp_path, namespace) as run:
             kubectl("create", "--validate=false", "-f", "-", text=json.dumps(saved))
-            until(lambda: any(each["spec"]["nodeName"] == name for each in agent_pods()))
+            wait_until(lambda: any(each["spec"]["nodeName"] == name for each in agent_pods()))
             run.until_said(f"{name}: joined")
             assert_inconclusive(run, run.end())
             assert any(name in error for error in run.errors()), run.errors()

@@ -28,11 +28,11 @@ from tests.real_cluster.real_cluster import (
     pod,
     run_pod,
     run_pods,
-    until,
     until_ready,
 )
 from tests.reliability.held import Held, held_by, until_freed, until_gone
 from tests.reliability.test_churn import expected, script, seen
+from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.cluster
 BEAT = "while :; do : </etc/passwd; sleep 0.2; done"
@@ -87,7 +87,7 @@ def nothing_remains(resident: bool = False) -> Iterator[None]:
         until_gone(pid)
         until_freed(held)
     if not resident:
-        until(lambda: not leftovers())
+        wait_until(lambda: not leftovers())
 
 
 def seen_of(run: ClusterRun, name: str) -> int:
@@ -97,7 +97,7 @@ def seen_of(run: ClusterRun, name: str) -> int:
 
 def until_more(run: ClusterRun, name: str) -> None:
     before = seen_of(run, name)
-    until(lambda: seen_of(run, name) > before)
+    wait_until(lambda: seen_of(run, name) > before)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_node_that_gets_a_pod_later_is_traced_from_then_on(
         assert "on 1/1 nodes" in run.said()
         run_pod(namespace, "second", BEAT, nodeName=second)
         for name in ("first", "second"):
-            until(lambda name=name: seen_of(run, name))
+            wait_until(lambda name=name: seen_of(run, name))
         with nothing_remains():
             assert run.stop() == 130
 
@@ -169,7 +169,7 @@ def test_a_killed_client_takes_nothing_from_another_run(namespace: str, beats: t
         with ClusterRun(tmp_path, "trace", "open", "-A") as run:
             pods = len(agent_pods())
             run.process.kill()
-        until(lambda: len(agent_pods()) < pods)
+        wait_until(lambda: len(agent_pods()) < pods)
         for node in beats:
             until_more(other, f"on-{node}")
         assert other.stop() == 130
@@ -186,9 +186,9 @@ def test_a_full_disk_ends_the_run_and_takes_its_pods_along(namespace: str, tmp_p
     until_ready(namespace, "beat")
     with Path("/dev/full").open("wb") as full:
         run = ClusterRun(tmp_path, "trace", "open", "-n", namespace, stdout=full)
-        assert run.process.wait(run.patience) == 1
+        assert run.process.wait(PATIENCE) == 1
     assert "the output cannot be written: No space left on device" in run.said()
-    until(lambda: not leftovers())
+    wait_until(lambda: not leftovers())
 
 
 def test_a_reader_that_has_enough_ends_the_run_in_silence(namespace: str, tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_a_reader_that_has_enough_ends_the_run_in_silence(namespace: str, tmp_pa
         assert run.process.stdout
         assert json.loads(run.process.stdout.readline())["pod"] == "beat"
         run.process.stdout.close()
-        assert run.process.wait(run.patience) == 0
+        assert run.process.wait(PATIENCE) == 0
     assert "error" not in run.said().lower()
-    until(lambda: not leftovers())
+    wait_until(lambda: not leftovers())
 
 
 @pytest.mark.usefixtures("deployed")
@@ -221,7 +221,7 @@ def test_many_sessions_at_once_on_one_node_each_see_everything(namespace: str, t
         with nothing_remains(resident=True):
             kubectl("exec", "-n", namespace, "opener", "--", "touch", "/tmp/go")
             for run in runs:
-                until(lambda run=run: len(run.rows()) >= opens)
+                wait_until(lambda run=run: len(run.rows()) >= opens)
                 assert run.stop() == 130
     for run in runs:
         # runc opens it, too, for kubectl exec
@@ -254,7 +254,7 @@ def test_everything_that_short_pods_do_is_there_with_their_names(namespace: str,
             phases = {found["metadata"]["name"]: found["status"]["phase"] for found in listed("pods", "-n", namespace)}
             return all(phase == "Succeeded" for name, phase in phases.items() if name != "waits")
 
-        until(over, 400)
+        wait_until(over, seconds=400)
         assert run.stop() == 130
     names = [(f"short-{number}", "main") for number in range(pods)]
     names += [(f"host-{number}", "main") for number in range(2)]

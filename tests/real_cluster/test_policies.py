@@ -18,9 +18,9 @@ from tests.real_cluster.real_cluster import (
     listed,
     pod,
     run_pods,
-    until,
     until_ready,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 TIMES = 31
@@ -86,7 +86,7 @@ def test_what_a_policy_is_about_is_reported_from_every_node(namespace: str, poli
         def told() -> list[dict[str, Any]]:
             return [row for row in run.rows() if "process_kprobe" in row]
 
-        until(lambda: len(told()) >= TIMES * len(where))
+        wait_until(lambda: len(told()) >= TIMES * len(where))
         assert run.stop() == 130
         found = told()
     pods = [row["process_kprobe"]["process"]["pod"]["name"] for row in found]
@@ -101,7 +101,7 @@ def test_the_agent_kills_the_process_that_did_it_and_no_other(namespace: str, po
     guilty, *others = one_on_each_node(namespace, script)
     with ClusterRun(tmp_path, "enforce", "-f", policy, "-n", namespace, "--action", "kill") as run:
         go(namespace, guilty)
-        until(lambda: phase(namespace, guilty) == "Failed")
+        wait_until(lambda: phase(namespace, guilty) == "Failed")
         assert run.stop() == 130
     assert [phase(namespace, name) for name in others] == ["Running"] * len(others)
 
@@ -112,7 +112,7 @@ def test_the_client_deletes_the_pod_that_did_it_and_no_other(namespace: str, pol
     words = ("enforce", "-f", policy, "-n", namespace, "--action", "delete-pod", "--yes")
     with ClusterRun(tmp_path, *words) as run:
         go(namespace, guilty)
-        until(lambda: guilty not in {item["metadata"]["name"] for item in listed("pods", "-n", namespace)})
+        wait_until(lambda: guilty not in {item["metadata"]["name"] for item in listed("pods", "-n", namespace)})
         assert run.stop() == 130
     assert [phase(namespace, name) for name in others] == ["Running"] * len(others)
 
@@ -127,16 +127,16 @@ def test_a_network_policy_refuses_connections_between_pods(namespace: str, tmp_p
     def answered() -> str:
         return kubectl("exec", "-n", namespace, "client", "--", "sh", "-c", ask).strip()
 
-    until(lambda: answered() == "yes")
+    wait_until(lambda: answered() == "yes")
     spec = {"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"]}
     file = tmp_path / "np.yaml"
     head = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "closed"}}
     file.write_text(json.dumps({**head, "spec": spec}))
     with ClusterRun(tmp_path, "enforce", "--network-policy", str(file), "-n", namespace, "-o", "json") as run:
-        until(lambda: answered() == "no")
-        until(lambda: any("closed" in json.dumps(row) for row in run.rows()))
+        wait_until(lambda: answered() == "no")
+        wait_until(lambda: any("closed" in json.dumps(row) for row in run.rows()))
         assert run.stop() == 130
-    until(lambda: answered() == "yes")
+    wait_until(lambda: answered() == "yes")
 
 
 def outcomes(namespace: str, names: Collection[str], path: str = FORBIDDEN) -> set[str]:
@@ -174,14 +174,14 @@ def test_a_deployment_after_a_deleted_namespace_says_what_it_took_out_of_force(n
     assert outcomes(namespace, where) == {"137"}
     again = gadget("deploy", *AGENT_FLAGS)
     assert again.returncode == 0, again.stderr
-    until(lambda: "137" not in outcomes(namespace, where))
+    wait_until(lambda: "137" not in outcomes(namespace, where))
 
     def said() -> str:
         return gadget("status").stderr
 
     for node in where.values():
         line = f"{node}: its agent removed policies that are no longer installed: forbidden"
-        until(lambda line=line: line in said())  # type: ignore[misc]
+        wait_until(lambda line=line: line in said())  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from tests.real_cluster.real_cluster import (
     kubectl,
     leftovers,
     run_pod,
-    until,
     until_ready,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 OPENS = 97
@@ -35,12 +35,12 @@ def test_an_on_demand_run_counts_exactly_and_leaves_nothing(namespace: str, tmp_
         def opened() -> list[dict[str, Any]]:
             return [row for row in run.rows() if row["path"] == "/etc/passwd" and row["comm"] == "sh"]
 
-        until(lambda: len(opened()) >= OPENS)
+        wait_until(lambda: len(opened()) >= OPENS)
         assert run.stop(signal.SIGTERM) == 143
         found = opened()
     assert len(found) == OPENS
     assert {(row["namespace"], row["pod"], row["container"]) for row in found} == {(namespace, "counted", "main")}
-    until(lambda: not leftovers())
+    wait_until(lambda: not leftovers())
 
 
 def test_deploy_and_undeploy_leave_nothing() -> None:
@@ -60,7 +60,7 @@ def test_a_pod_that_lives_100_ms_is_named_in_full(namespace: str, tmp_path: Path
         def ours() -> list[dict[str, Any]]:
             return [row for row in run.rows() if row["pod"] == "short"]
 
-        until(lambda: any("sleep" in row["args"] for row in ours()))
+        wait_until(lambda: any("sleep" in row["args"] for row in ours()))
     for row in ours():
         assert row["namespace"] == namespace
         assert row["node"]

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.real_cluster.real_cluster import ClusterRun, container, listed, pod, run_pods, until, until_ready
+from tests.real_cluster.real_cluster import ClusterRun, container, listed, pod, run_pods, until_ready
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 GADGETS = ("exec", "open", "mount", "privilege", "file")
@@ -30,7 +31,7 @@ def run_short_pods(namespace: str, prefix: str, count: int) -> set[str]:
             if found["status"].get("phase") == "Succeeded"
         }
 
-    until(lambda: names <= ended(), 300)
+    wait_until(lambda: names <= ended())
     return names
 
 
@@ -45,7 +46,7 @@ def traced(namespace: str, folder: Path, pods: int, *flags: str) -> dict[str, li
             runs[gadget] = stack.enter_context(ClusterRun(place, *words))
         names = run_short_pods(namespace, folder.name, pods)
         # The last row of each pod that every run is certain to have is its shell's exec, so this also waits for `exec`.
-        until(lambda: names <= {row["pod"] for row in runs["exec"].rows() if row["comm"] == "sh"})
+        wait_until(lambda: names <= {row["pod"] for row in runs["exec"].rows() if row["comm"] == "sh"})
         for run in runs.values():
             assert run.stop() == 130, run.said()
         return {gadget: run.rows() for gadget, run in runs.items()}

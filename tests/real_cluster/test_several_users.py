@@ -21,7 +21,8 @@ import pytest
 
 from kubectl_gadget.agents.manifests import second_namespace
 from kubectl_gadget.agents.pod_readiness import not_ready
-from tests.real_cluster.real_cluster import ClusterRun, listed, run_pod, until
+from tests.real_cluster.real_cluster import ClusterRun, listed, run_pod
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.cluster
 USERS = 5
@@ -110,7 +111,7 @@ def test_five_users_who_begin_and_end_at_random_do_not_disturb_each_other(
     for user in users:
         user.join()
     ended = time.monotonic()
-    until(lambda: not namespaces(agents), _KEPT_SECONDS)
+    wait_until(lambda: not namespaces(agents), seconds=_KEPT_SECONDS)
     gone = time.monotonic() - ended
     own, attached = sorted(seen.own), sorted(seen.attached)
     sys.stdout.write(

@@ -11,7 +11,6 @@ import hmac
 import shutil
 import socket
 import subprocess
-import time
 import urllib.request
 import venv
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "build" / "object-servers"
 _MOTO = """
@@ -58,16 +59,16 @@ def _installed(name: str, command: list[str], made: Path) -> None:
 def _served(command: list[str], port: int) -> Iterator[str]:
     process = subprocess.Popen(command, cwd=FOLDER, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
-            with socket.socket() as client:
-                if not client.connect_ex(("127.0.0.1", port)):
-                    break
-            assert process.poll() is None, f"{command[0]} ended with {process.returncode}"
-            time.sleep(0.05)  # until it listens
+        wait_until(lambda: _listens(port), f"{command[0]} to listen", over=lambda: process.poll() is not None)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _port() -> int:

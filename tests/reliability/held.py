@@ -6,11 +6,10 @@ is known by its ids, and the kernel gives no id twice.
 
 import ctypes
 import re
-import time
 from pathlib import Path
 
-PATIENCE = 180.0
-"""Seconds after which a test fails instead of waiting on."""
+from tests.waiting import wait_until
+
 Held = frozenset[tuple[str, int]]
 """Kind (prog, map, link) and id."""
 
@@ -42,21 +41,16 @@ def existing() -> Held:
 def until_freed(held: Held) -> None:
     """The kernel frees things a moment after the last who held them."""
     assert {kind for kind, _ in held} == {"prog", "map", "link"}, "it held too little to prove anything"
-    deadline = time.monotonic() + PATIENCE
-    while left := held & existing():
-        assert time.monotonic() < deadline, f"the kernel still has {sorted(left)}"
-        time.sleep(0.05)
+    wait_until(lambda: not held & existing(), "the kernel to free them", state=lambda: sorted(held & existing()))
 
 
 def until_gone(pid: int) -> None:
     """Until there is no such process, or but a zombie that its parent has not asked for."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def is_gone() -> bool:
         try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
         except (FileNotFoundError, ProcessLookupError):
-            return
-        if state == "Z":
-            return
-        assert time.monotonic() < deadline, f"process {pid} is still there"
-        time.sleep(0.05)
+            return True
+
+    wait_until(is_gone, f"the end of process {pid}")

@@ -7,15 +7,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from tests.gadget_run import GadgetRun
-from tests.reliability.held import PATIENCE, Held, held_by, until_freed, until_gone
+from tests.reliability.held import Held, held_by, until_freed, until_gone
 
 LOST = re.compile(r"; lost: ([\d,]+)")
 
 
 class LocalRun(GadgetRun):
     """`kubectl gadget WORDS --local`; what it holds is freed when the `with` block ends."""
-
-    patience = PATIENCE
 
     def __init__(
         self,

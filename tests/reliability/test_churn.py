@@ -18,7 +18,7 @@ import pytest
 from kubectl_gadget.demo import DemoPods
 from tests.conftest import why_no_containers
 from tests.reliability.local_run import LocalRun
-from tests.reliability.test_faults import until
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.bpf,
@@ -116,6 +116,6 @@ def test_nested_cgroups_and_two_containers_of_one_pod_are_distinguished(tmp_path
         for folder in folders:
             (folder / "go").touch()
         for folder in folders:
-            until((folder / "done").exists, "the end of the script")
+            wait_until((folder / "done").exists, "the end of the script")
         run.stop()
     assert seen(run, mark) == {("two", "xwing", name): expected(mark) for name in ("left", "right")}

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,18 +17,12 @@ import pytest
 
 from tests.fake_cluster import FakeCluster
 from tests.gadget_run import GADGET, PROJECT
-from tests.reliability.held import PATIENCE, held_by, until_freed, until_gone
+from tests.reliability.held import held_by, until_freed, until_gone
 from tests.reliability.local_run import LocalRun, child_of
+from tests.waiting import PATIENCE, read_until, wait_until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 TRACE = ("trace", "open", "--host", "-o", "json")
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: it did not happen"
-        time.sleep(0.05)
 
 
 def test_a_killed_client_takes_its_agent_with_it(tmp_path: Path) -> None:
@@ -59,11 +52,11 @@ def test_in_the_background_a_hangup_and_ctrl_c_change_nothing_and_sigterm_ends_t
     started = ("sh", "-c", 'trap "" INT HUP; exec "$@"', "sh", *GADGET, *TRACE, "--path", file, "--local")
     out, err = tmp_path / "out", tmp_path / "err"
     with out.open("wb") as rows, err.open("wb") as said, subprocess.Popen(started, stdout=rows, stderr=said) as run:
-        until(lambda: f"; run kill {run.pid} to stop" in err.read_text(), "the start")
+        wait_until(lambda: f"; run kill {run.pid} to stop" in err.read_text(), "the start")
         for number in (signal.SIGHUP, signal.SIGINT):
             run.send_signal(number)
         _open(file)
-        until(lambda: file in out.read_text(), "the row")
+        wait_until(lambda: file in out.read_text(), "the row")
         run.terminate()
         assert run.wait(PATIENCE) == 128 + signal.SIGTERM
     assert re.search("^1 event in .*lost: 0$", err.read_text(), re.MULTILINE), err.read_text()
@@ -87,10 +80,10 @@ def test_a_full_disk_is_named_and_ends_the_run(tmp_path: Path) -> None:
 def test_a_reader_that_has_enough_ends_the_run_in_silence(tmp_path: Path) -> None:
     with LocalRun(tmp_path, *TRACE, stdout=subprocess.PIPE) as run:
         assert run.process.stdout
-        until(lambda: Path("/etc/hosts").read_bytes(), "an open")
+        wait_until(lambda: Path("/etc/hosts").read_bytes(), "an open")
         assert json.loads(run.process.stdout.readline())["timestamp"]
         run.process.stdout.close()
-        until(lambda: Path("/etc/hosts").read_bytes() and run.process.poll() is not None, "the end of the run")
+        wait_until(lambda: Path("/etc/hosts").read_bytes() and run.process.poll() is not None, "the end of the run")
         assert run.process.returncode == 0
     assert "error" not in run.said().lower()
 
@@ -160,13 +153,7 @@ async def test_a_clock_that_is_10_s_ahead_is_corrected_and_reported(tmp_path: Pa
         process = await asyncio.create_subprocess_exec(
             *GADGET, *words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert process.stderr
-        said = b""
-        async with asyncio.timeout(PATIENCE):
-            while b"on 2/2 nodes" not in said:
-                piece = await process.stderr.read(4096)
-                assert piece, said.decode()
-                said += piece
+        said = await read_until(process.stderr, "on 2/2 nodes")
         begun = time.time_ns()
         for _ in range(7):
             _open(file)

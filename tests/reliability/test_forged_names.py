@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from tests.conftest import why_no_containers
 from tests.reliability.conftest import PROGRAMS
 from tests.reliability.local_run import LocalRun
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.bpf,
@@ -112,8 +112,7 @@ def flooder(pods: DemoPods, name: str, count: int) -> DemoPod:
 def until_flooded(pod: DemoPod, count: int) -> None:
     tmp = Path(f"/proc/{pod.containers['main'].pid}/root/tmp")
     (tmp / "go").touch()
-    while not (tmp / "deep").exists():
-        time.sleep(0.05)
+    wait_until((tmp / "deep").exists, "the file that it opens")
     assert int((tmp / "made").read_text()) == count
 
 

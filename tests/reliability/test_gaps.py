@@ -21,7 +21,7 @@ import pytest
 
 from tests.fake_cluster import FakeCluster
 from tests.gadget_run import PROJECT
-from tests.reliability.held import PATIENCE
+from tests.waiting import PATIENCE, read_until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 IMPATIENT_AGENT = (
@@ -42,15 +42,10 @@ class Stage:
     def __init__(self, cluster: FakeCluster, client: asyncio.subprocess.Process) -> None:
         self.cluster = cluster
         self.client = client
-        self.said = ""
+        self.said = b""
 
     async def until_said(self, text: str) -> None:
-        assert self.client.stderr
-        async with asyncio.timeout(PATIENCE):
-            while text not in self.said:
-                piece = await self.client.stderr.read(4096)
-                assert piece, f"ended; it said: {self.said}"
-                self.said += piece.decode()
+        self.said = await read_until(self.client.stderr, text, said=self.said)
 
     def agent(self, node: str) -> int:
         """Its process."""

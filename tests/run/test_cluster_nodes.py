@@ -20,7 +20,7 @@ from kubectl_gadget.run.cluster_nodes import ClusterNodes
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from tests.fake_cluster import FakeCluster
-from tests.kube.waiting import until
+from tests.waiting import until
 
 EXEC = ("create", "pods/exec")
 

@@ -25,11 +25,10 @@ from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
 from tests.fake_cluster import FakeCluster
+from tests.waiting import PATIENCE, read_until, until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 OPENS = 7
-PATIENCE = 120
-"""Seconds, far more than a run takes."""
 FILE = f"/tmp/{uuid.uuid4().hex}"
 """of this test run, since other containers on this machine open files too"""
 SLEEP = ["/bin/sleep", str(100_000 + os.getpid())]
@@ -68,12 +67,7 @@ class Runner:
     async def until_said(self, *texts: str) -> None:
         """Until standard error has all of these texts."""
         assert self.process is not None
-        assert self.process.stderr is not None
-        async with asyncio.timeout(PATIENCE):
-            while not all(text.encode() in self._errors for text in texts):
-                piece = await self.process.stderr.read(4096)
-                assert piece, f"ended; it said: {self._errors.decode()}"
-                self._errors += piece
+        self._errors = await read_until(self.process.stderr, *texts, said=self._errors)
 
     async def finish(self, interrupt: bool = True) -> Outcome:
         code, output, errors = await self.end(interrupt)
@@ -271,12 +265,6 @@ async def test_sums_over_nodes_are_exact(cluster: FakeCluster, runner: Runner, p
     assert {row["pod"] for row in rows} == {"xwing"}
 
 
-async def until_exists(path: Path) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not path.exists():  # noqa: ASYNC110, ASYNC240
-            await asyncio.sleep(0.05)
-
-
 async def test_advice_joins_replicas_of_both_nodes_and_names_their_workload(
     cluster: FakeCluster, runner: Runner, pods: DemoPods
 ) -> None:
@@ -296,7 +284,7 @@ async def test_advice_joins_replicas_of_both_nodes_and_names_their_workload(
     for folder in folders:
         (folder / "go").touch()
     for folder in folders:
-        await until_exists(folder / "done")
+        await until((folder / "done").exists)
     code, output, errors = await runner.end()
     assert code == 0, errors
     profile = json.loads(output)

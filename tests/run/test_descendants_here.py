@@ -95,10 +95,10 @@ def own_rows(tmp_path: Path, *flags: str) -> set[int]:
         own = processes_of(run.process.pid)
         assert len(own) == 2
         if flags:
-            run.until(lambda: bool(own & {row["pid"] for row in run.rows()}), "it did not see itself")
+            run.until(lambda: bool(own & {row["pid"] for row in run.rows()}), "its own rows")
         else:
             os.close(os.open("/dev/null", os.O_RDONLY))
-            run.until(lambda: bool(run.rows()), "it saw nothing")
+            run.until(lambda: bool(run.rows()), "a row")
         run.stop()
     return own & {row["pid"] for row in run.rows()}
 

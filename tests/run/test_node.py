@@ -17,6 +17,7 @@ from kubectl_gadget.wire.client_messages import FilterSpec, GadgetSpec
 from kubectl_gadget.wire.frames import EventsHeader, Frame, FrameType, encode
 from kubectl_gadget.wire.message import parse
 from tests.run.scripted import HELLO, Reaction, ScriptedStream, obedient
+from tests.waiting import PATIENCE, source_of
 
 REQUEST = RunRequest(
     [GadgetSpec(name="trace_open", object=0)], lambda index, architecture: f"{architecture}-{index}".encode()
@@ -63,10 +64,14 @@ class Bench:
         return self.errors.getvalue().splitlines()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
+        """Look at each change, since some conditions hold for a moment only."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not condition():
+                    self.changed.clear()
+                    await self.changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"waited in vain for: {source_of(condition)}\n{self.said}") from None
 
     def contents(self) -> list[Content]:
         return [item.content for item in self.backlog.take(0) or []]

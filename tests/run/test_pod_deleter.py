@@ -11,6 +11,7 @@ from kubectl_gadget.kube.failure import UnreachableError
 from kubectl_gadget.policies.run import reactions
 from kubectl_gadget.policies.run.reactions import PodDeleter
 from kubectl_gadget.run.services import Surroundings
+from tests.waiting import until
 
 
 class SlowApi:
@@ -35,8 +36,7 @@ async def test_an_api_server_that_does_not_answer_is_named_and_not_waited_for_fo
     api, deleter = SlowApi(), PodDeleter("default", said.append, end_seconds=0.0)
     async with Tasks(failures.append) as tasks, deleter.serve(Surroundings(tasks, api)):  # type: ignore[arg-type]
         deleter.delete("default", "xwing", "u1", "it did it")
-        while not api.asked:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await until(lambda: api.asked)
     assert said == ["default/xwing may still exist: the API server did not answer in 0 s"]
     assert failures == []
 
@@ -70,11 +70,6 @@ class FailingApi(SlowApi):
         return self._pod
 
 
-async def until(asked: list[str], times: int) -> None:
-    while len(asked) < times:  # noqa: ASYNC110
-        await asyncio.sleep(0)
-
-
 DOWN = UnreachableError("the API server is down")
 DENIED = ForbiddenError("Forbidden: no")
 
@@ -84,8 +79,7 @@ async def test_a_deletion_that_fails_is_tried_again_until_the_pod_is_gone() -> N
     api, deleter = FailingApi(DOWN, DOWN, True), PodDeleter("default", said.append, pause=0.001)
     async with Tasks(print) as tasks, deleter.serve(Surroundings(tasks, api)):  # type: ignore[arg-type]
         deleter.delete("default", "xwing", "u1", "it did it")
-        async with asyncio.timeout(60):
-            await until(api.asked, 3)
+        await until(lambda: len(api.asked) >= 3)
         deleter.delete("default", "xwing", "u1", "it did it")
     assert len(api.asked) == 3
     assert said == ["default/xwing is not deleted yet: the API server is down", "default/xwing deleted: it did it"]
@@ -96,7 +90,7 @@ async def test_at_the_end_of_the_run_a_deletion_that_failed_is_tried_once_more()
     api, deleter = FailingApi(DOWN, DOWN), PodDeleter("default", said.append, pause=1000.0)
     async with Tasks(print) as tasks, deleter.serve(Surroundings(tasks, api)):  # type: ignore[arg-type]
         deleter.delete("default", "xwing", "u1", "it did it")
-        await until(api.asked, 1)
+        await until(lambda: api.asked)
     assert len(api.asked) == 2
     assert said[-1] == "default/xwing is not deleted: the API server is down"
 
@@ -107,13 +101,15 @@ async def test_a_refusal_is_not_retried_but_a_later_violation_is(monkeypatch: py
     api, deleter = FailingApi(DENIED, True), PodDeleter("default", said.append)
     async with Tasks(print) as tasks, deleter.serve(Surroundings(tasks, api)):  # type: ignore[arg-type]
         deleter.delete("default", "xwing", "u1", "it did it")
-        await until(api.asked, 1)
+        await until(lambda: api.asked)
         await asyncio.sleep(0.05)
         assert len(api.asked) == 1
-        async with asyncio.timeout(60):
-            while len(api.asked) < 2:
-                deleter.delete("default", "xwing", "u1", "it did it")
-                await asyncio.sleep(0.01)
+
+        def is_asked_again() -> bool:
+            deleter.delete("default", "xwing", "u1", "it did it")
+            return len(api.asked) >= 2
+
+        await until(is_asked_again)
     assert said == ["default/xwing is not deleted: Forbidden: no", "default/xwing deleted: it did it"]
 
 
@@ -125,7 +121,7 @@ async def test_a_static_pod_is_not_said_to_be_gone() -> None:
     api, deleter = FailingApi(False, pod=pod), PodDeleter("kube-system", said.append)
     async with Tasks(print) as tasks, deleter.serve(Surroundings(tasks, api)):  # type: ignore[arg-type]
         deleter.delete("kube-system", "etcd", "u1", "it did it")
-        await until(api.asked, 1)
+        await until(lambda: api.asked)
     assert said == ["kube-system/etcd is not deleted: it is a static pod, which only a file on its node can end"]
 
 

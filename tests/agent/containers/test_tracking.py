@@ -21,6 +21,7 @@ from tests.agent.client import Client
 from tests.agent.conftest import Compiled
 from tests.agent.records import cgroups
 from tests.conftest import why_no_containers
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.bpf,
@@ -166,12 +167,14 @@ def test_cgroups_that_a_container_makes_first_are_reported_up_to_a_number() -> N
             path.mkdir()
         ids = [cgroup_id(path) for path in below]
         owners: dict[int, str | None] = {}
-        end = time.monotonic() + 30
-        while cgroup_id(top) not in owners and time.monotonic() < end:
+
+        def is_reported() -> bool:
             containers.drain()
             if changes := containers.take_changes():
-                owners |= changes.cgroups
-            time.sleep(0.05)
+                owners.update(changes.cgroups)
+            return cgroup_id(top) in owners
+
+        wait_until(is_reported)
         assert {owners[id] for id in ids if id in owners} == {owners[cgroup_id(top)]}
         assert sum(id in owners for id in ids) == tracking._MOST_EARLY
         (warning,) = containers.take_warnings()
@@ -179,10 +182,13 @@ def test_cgroups_that_a_container_makes_first_are_reported_up_to_a_number() -> N
         for path in (*below, top):
             path.rmdir()
         reported, removed = owners.keys() & {*ids}, set[int]()
-        while not reported <= removed and time.monotonic() < end:
+
+        def are_removed() -> bool:
             containers.drain()
-            removed |= {*containers.take_removed()}
-        assert reported <= removed
+            removed.update(containers.take_removed())
+            return reported <= removed
+
+        wait_until(are_removed)
     finally:
         containers.close()
 
@@ -281,10 +287,12 @@ def test_followers_get_a_container_that_nothing_describes_with_the_uid_of_its_po
         containers.follow(Owners(owners))
         folder.mkdir(parents=True)
         id = cgroup_id(folder)
-        end = time.monotonic() + 30
-        while id not in owners and time.monotonic() < end:
+
+        def is_followed() -> bool:
             containers.drain()
-            time.sleep(0.05)
+            return id in owners
+
+        wait_until(is_followed)
         container, wanted = owners[id]
         assert container is not None
         assert (container.pod, container.pod_uid, wanted) == ("", uid, True)
@@ -303,13 +311,14 @@ def test_followers_do_not_get_a_container_of_which_nothing_is_known() -> None:
         containers.follow(Owners(owners))
         folder.mkdir()
         id, reported = cgroup_id(folder), list[str]()
-        end = time.monotonic() + 30
-        while folder.name not in reported and time.monotonic() < end:
+
+        def is_reported() -> bool:
             containers.drain()
             if changes := containers.take_changes():
-                reported += [container.id for container in changes.containers]
-            time.sleep(0.05)
-        assert folder.name in reported
+                reported.extend(container.id for container in changes.containers)
+            return folder.name in reported
+
+        wait_until(is_reported)
         assert id not in owners
     finally:
         containers.close()

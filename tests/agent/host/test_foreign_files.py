@@ -26,6 +26,7 @@ from kubectl_gadget.agent.host.foreign_files import (
 from kubectl_gadget.agent.policies.files import identity_of
 from kubectl_gadget.agent.symbols.uprobes import MappedFiles
 from tests.bpf import fuse
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.root
 PAGE = mmap.PAGESIZE
@@ -53,8 +54,7 @@ def process_in(root: Path, flags: int = 0) -> Iterator[int]:
         os._exit(0)
     os.close(receive)
     try:
-        while not os.path.samefile(f"/proc/{child}/cwd", root):
-            pass
+        wait_until(lambda: os.path.samefile(f"/proc/{child}/cwd", root))
         yield child
     finally:
         os.close(send)
@@ -181,8 +181,7 @@ def test_a_program_on_a_fuse_file_system_is_not_opened(root: Path) -> None:
         if not pid:
             os.execv(root / "served" / "sleep", ["sleep", "1000"])
         try:
-            while not os.readlink(f"/proc/{pid}/exe").endswith("/served/sleep"):
-                pass
+            wait_until(lambda: os.readlink(f"/proc/{pid}/exe").endswith("/served/sleep"))
             opens = server.asked.count(fuse.OPEN)
             refuses(lambda: open_link(pid, "exe"))
             files = MappedFiles(lambda _: True, lambda name: name == "sleep")

@@ -12,7 +12,6 @@ import lzma
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -23,11 +22,11 @@ import pytest
 from kubectl_gadget.gadgets import pack_payload as building
 from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.message import parse
+from tests.waiting import PATIENCE, wait_until
 
 PYTHONS = [path for path in ("/usr/bin/python3.11", "/usr/bin/python3.13") if Path(path).exists()]
 PYTHON = "/usr/bin/python3"
 MACHINE = os.uname().machine
-PATIENCE = 240
 pytestmark = [
     pytest.mark.compiled,
     pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"there is no {PYTHON}"),
@@ -106,6 +105,13 @@ class Pod:
         """What it wrote to its standard error until its end."""
         _, said = self.process.communicate(timeout=PATIENCE)
         return said.decode()
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Fails when it ends before."""
+        wait_until(condition, over=self._has_ended, state=lambda: self.said() if self._has_ended() else "")
+
+    def _has_ended(self) -> bool:
+        return self.process.poll() is not None
 
     def maps(self) -> str:
         return Path(f"/proc/{self.process.pid}/maps").read_text()
@@ -191,9 +197,8 @@ def test_the_main_process_of_a_pod_and_its_probe_start_from_the_config_map_and_p
     index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path
 ) -> None:
     main = Pod(index, carried, tmp_path, agent=deployed, words=("idle", "--idle-timeout", "0"))
-    while not (tmp_path / "kubectl-gadget.pid").exists() or not (tmp_path / "kubectl-gadget.alive").exists():
-        assert main.process.poll() is None, main.said()
-        time.sleep(0.02)
+    marks = (tmp_path / "kubectl-gadget.pid", tmp_path / "kubectl-gadget.alive")
+    main.wait_until(lambda: all(mark.exists() for mark in marks))
     probe = Pod(index, carried, tmp_path, agent=deployed, words=("alive",))
     assert probe.process.communicate(timeout=PATIENCE) == (b"", b"")
     assert probe.process.returncode == 0
@@ -206,12 +211,11 @@ def test_the_main_process_of_a_pod_and_its_probe_start_from_the_config_map_and_p
 def compiled(index: dict[str, object], carried: bytes, tmp_path: Path, deployed: Path) -> Path:
     """The copy of the payload that a pod's main process has made."""
     main = Pod(index, carried, tmp_path, agent=deployed, words=("idle", "--idle-timeout", "0"))
-    while not (made := list(tmp_path.glob(f"kubectl-gadget.{digest_of(carried)}.[0-9a-f]???????"))):
-        assert main.process.poll() is None, main.said()
-        time.sleep(0.02)
+    name = f"kubectl-gadget.{digest_of(carried)}.[0-9a-f]???????"
+    main.wait_until(lambda: list(tmp_path.glob(name)))
     main.process.terminate()
     main.end()
-    return made[0]
+    return next(tmp_path.glob(name))
 
 
 SAYS_WHERE = """

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 from kubectl_gadget.agent.pod import on_demand_main, presence
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from kubectl_gadget.wire.message import parse
-from tests.agent.client import PATIENCE, PROJECT
+from tests.agent.client import PROJECT
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -37,10 +37,7 @@ def idle(mark: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Pope
     command = [sys.executable, "-S", "-c", script, str(mark), str(timeout), str(farewell)]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "KUBECTL_GADGET_RUN": str(mark.parent)}
     process = subprocess.Popen(command, cwd=PROJECT, env=environment)
-    deadline = time.monotonic() + PATIENCE
-    while not mark.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(mark.exists, "the main process")
     yield process
     process.kill()
     process.wait()
@@ -176,9 +173,7 @@ def test_a_session_that_ended_before_its_child_is_not_a_holder(tmp_path: Path) -
     code += "os.set_inheritable(fd, True); os.execvp('sh', ['sh', '-c', sys.argv[2]])"
     command = [sys.executable, "-c", code, path]
     with subprocess.Popen([*command, "exec cat"], stdin=subprocess.PIPE, cwd=PROJECT) as session:
-        until = time.monotonic() + PATIENCE
-        while presence.holders(fd) != [session.pid]:
-            assert time.monotonic() < until
+        wait_until(lambda: presence.holders(fd) == [session.pid])
         session.kill()
     with subprocess.Popen([*command, "sleep 60 >&- & echo $!"], stdout=subprocess.PIPE, cwd=PROJECT) as session:
         assert session.stdout is not None

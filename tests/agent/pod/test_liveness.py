@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kubectl_gadget.agent.pod import idle as main_process
-from tests.agent.client import PATIENCE, PROJECT
+from tests.agent.client import PROJECT
+from tests.waiting import PATIENCE, wait_until
 
 
 def agent(folder: Path, *words: str) -> list[str]:
@@ -27,18 +28,11 @@ def ask(folder: Path) -> subprocess.CompletedProcess[str]:
 def idle(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(agent(tmp_path, "idle", "--idle-timeout", "0"), cwd=PROJECT)
     pid = tmp_path / "kubectl-gadget.pid"
-    wait_for(lambda: pid.exists() and pid.read_text() != "")
+    wait_until(lambda: pid.exists() and pid.read_text() != "")
     yield process
     process.send_signal(signal.SIGCONT)
     process.terminate()
     assert process.wait(PATIENCE) == 0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("idle")

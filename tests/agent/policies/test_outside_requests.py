@@ -2,13 +2,14 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from kubectl_gadget.agent.policies import outside_requests
 from kubectl_gadget.agent.policies.outside_requests import OutsideRequests
 from kubectl_gadget.wire.agent_messages import GadgetStats
+from tests.waiting import wait_until
 
 
 @pytest.fixture(name="stuck")
@@ -32,21 +33,12 @@ def counted(requests: OutsideRequests) -> tuple[int, int]:
     return found.failed, found.left_out
 
 
-def until(condition: Callable[[], bool]) -> None:
-    waiter = threading.Event()
-    for _ in range(3000):
-        if condition():
-            return
-        waiter.wait(0.01)
-    raise AssertionError("it does not happen")
-
-
 def test_a_look_up_that_never_ends_is_given_up_and_so_many_are_not_repeated(stuck: list[str]) -> None:
     said: list[str] = []
     requests = OutsideRequests({}, said.append)
     for number in range(40):
         requests._queue.put(("name", f"n{number}.test"))
-        until(lambda expected=number + 1: sum(counted(requests)) == expected)  # type: ignore[misc]
+        wait_until(lambda expected=number + 1: sum(counted(requests)) == expected)  # type: ignore[misc]
     assert counted(requests) == (16, 24)
     assert len(stuck) == 16
     assert said[0] == "n0.test could not be looked up: no answer within 0.05 s"

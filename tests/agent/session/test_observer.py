@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +18,11 @@ from kubectl_gadget.demo import DemoPods
 from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.session_command import SessionCommand
-from tests.agent.client import PATIENCE, Client
+from tests.agent.client import Client
 from tests.agent.records import cgroups
 from tests.agent.session.test_contained_session import asked, spoil
 from tests.conftest import why_no_containers
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.bpf,
@@ -55,11 +55,13 @@ def nameless() -> Iterator[int]:
     yield cgroup.stat().st_ino
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + PATIENCE
-    while cgroup.exists():
+
+    def is_gone() -> bool:
         with suppress(OSError):
             cgroup.rmdir()
-        assert time.monotonic() < deadline, "its processes do not end"
+        return not cgroup.exists()
+
+    wait_until(is_gone, "the end of its processes")
 
 
 def test_an_observer_sees_one_namespace_and_gets_no_other_container(

@@ -14,9 +14,10 @@ import pytest
 
 from kubectl_gadget import __version__
 from kubectl_gadget.wire.frames import FrameType, encode
-from tests.agent.client import PATIENCE, Client
+from tests.agent.client import Client
 from tests.agent.conftest import Compiled, Opener
 from tests.agent.records import records, timestamps
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpf
 
@@ -33,10 +34,11 @@ def programs_of(pid: int) -> set[int]:
 
 def wait_until_unloaded(programs: set[int]) -> None:
     """The kernel frees programs a moment after the last who held them."""
-    deadline = time.monotonic() + PATIENCE
-    while programs & {p["id"] for p in json.loads(subprocess.check_output(["bpftool", "prog", "-j"]))}:
-        assert time.monotonic() < deadline, "the kernel still has programs of an agent that has ended"
-        time.sleep(0.02)
+
+    def left() -> set[int]:
+        return programs & {p["id"] for p in json.loads(subprocess.check_output(["bpftool", "prog", "-j"]))}
+
+    wait_until(lambda: not left(), "the end of the programs of an agent that has ended", state=left)
 
 
 def resident(pid: int) -> int:

@@ -6,7 +6,6 @@ connects would be something that its pod is seen to do.
 
 import os
 import random
-import time
 import uuid
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods
 from tests.behavior.scenarios.image import image
 from tests.behavior.scenarios.workloads import LOAD_FILES, Workload
 from tests.bpf.network import ip
+from tests.waiting import wait_until
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """of the names that Kubernetes generates (apimachinery, util/rand)"""
@@ -71,7 +71,7 @@ class Stage:
         files = {"srv/dns.py": _DNS, "srv/dns.txt": hosts}
         pod = self._start_pod_in("kube-system", "coredns", self._dns)
         self._pods.add_container(pod, "coredns", ["python3", "/srv/dns.py", "/srv/dns.txt"], files=files)
-        _until(lambda: _has_socket(pod, "udp", 53), "the DNS server does not listen")
+        wait_until(lambda: _has_socket(pod, "udp", 53), "the DNS server")
 
     def serve_outside(self) -> None:
         """Starts what answers at addresses outside of the pods' network, without a word."""
@@ -79,7 +79,7 @@ class Stage:
         ip_lines([f"address add {at}/32 dev eth0" for at in (OUTSIDE, METADATA)], namespace_of(pod.sandbox.pid))
         self._pods.add_container(pod, "outside", ["python3", "-c", _OUTSIDE])
         for port in OUTSIDE_PORTS:
-            _until(partial(_has_socket, pod, "tcp", port, _LISTEN), "nothing listens outside")
+            wait_until(partial(_has_socket, pod, "tcp", port, _LISTEN), f"a listener outside on port {port}")
 
     def start(self, workload: Workload, called: str = "", replicas: int = 0) -> None:
         """Starts all replicas of a workload, or so many, and returns when they listen. `called`: its name, if it is
@@ -93,9 +93,9 @@ class Stage:
     def wait_for(self, workload: Workload, pods: Iterable[DemoPod]) -> None:
         """Returns when pods of a workload listen."""
         for pod in pods:
-            _until(partial(_has_socket, pod, "tcp", workload.port, _LISTEN), f"{pod.name} does not listen")
+            wait_until(partial(_has_socket, pod, "tcp", workload.port, _LISTEN), f"{pod.name} to listen")
             started = pod.containers[workload.name].bundle / "rootfs" / workload.started
-            _until(started.exists, f"{pod.name} does not write /{workload.started}")
+            wait_until(started.exists, f"{pod.name} to write /{workload.started}")
 
     def load(self, workloads: Sequence[Workload]) -> None:
         """Runs the loads of workloads at the same time, until they end. Fails if one fails."""
@@ -177,7 +177,7 @@ def _has_socket(pod: DemoPod, protocol: str, port: int, state: str = "") -> bool
 
 def _wait_for(container: DemoContainer, name: str) -> None:
     """Returns when all processes of a container are gone."""
-    _until(lambda: _is_empty(container.cgroup), f"{name} does not end")
+    wait_until(lambda: _is_empty(container.cgroup), f"the end of {name}")
 
 
 def _is_empty(cgroup: Path) -> bool:
@@ -185,10 +185,3 @@ def _is_empty(cgroup: Path) -> bool:
         return "populated 0" in (cgroup / "cgroup.events").read_text()
     except FileNotFoundError:
         return True
-
-
-def _until(condition: Any, otherwise: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.01)

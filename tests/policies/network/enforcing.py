@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from tests.gadget_run import until_under_way
+from tests.waiting import PATIENCE
 
 COMMAND = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "-o", "json"]
-SECONDS = 60.0
 Object = dict[str, Any]
 
 
@@ -46,6 +46,6 @@ def enforcing(
             yield found
         finally:
             process.send_signal(end)
-            out, errors = process.communicate(timeout=SECONDS)
+            out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == (-end if end == signal.SIGKILL else 128 + end), errors
     found += map(json.loads, out.splitlines())

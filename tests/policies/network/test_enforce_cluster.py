@@ -11,9 +11,9 @@ from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
 from tests.policies.network.test_enforce_here import CALL, POLICY
 from tests.run.test_cluster_runs import Runner
+from tests.waiting import until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
-SECONDS = 60.0
 ELSEWHERE = {"namespace": "other"}
 
 
@@ -35,9 +35,10 @@ async def is_refused(pods: DemoPods, name: str) -> bool:
 
 
 async def until_refused(pods: DemoPods, name: str, wanted: bool) -> None:
-    async with asyncio.timeout(SECONDS):
-        while await is_refused(pods, name) is not wanted:
-            pass
+    async def is_as_wanted() -> bool:
+        return await is_refused(pods, name) is wanted
+
+    await until(is_as_wanted, f"{name} to be {'refused' if wanted else 'let through'}")
 
 
 async def test_pods_labels_and_policies_are_followed(cluster: FakeCluster, runner: Runner, pods: DemoPods) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_containers
-from tests.policies.network.enforcing import SECONDS, enforcing, known_pod
+from tests.policies.network.enforcing import enforcing, known_pod
+from tests.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.bpf,
@@ -74,7 +75,7 @@ def test_a_dry_run_only_reports(pods: DemoPods, tmp_path: Path) -> None:
 
 def replayed(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(path), *words]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_a_replay_shows_what_the_run_refused(pods: DemoPods, tmp_path: Path) -> None:
@@ -94,6 +95,6 @@ def test_a_replay_shows_what_the_run_refused(pods: DemoPods, tmp_path: Path) -> 
 def test_nothing_stays_when_the_client_dies(pods: DemoPods, tmp_path: Path) -> None:
     with enforce(tmp_path, end=signal.SIGKILL):
         assert call(pods, "web")
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + PATIENCE
     while call(pods, "web"):
         assert time.monotonic() < deadline, "it still refuses"

@@ -11,13 +11,13 @@ from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_containers
 from tests.gadget_run import until_under_way
 from tests.policies.run.test_reactions import POLICY
+from tests.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.bpf,
     pytest.mark.usefixtures("catalogue_built", "tracefs"),
     pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers())),
 ]
-SECONDS = 60.0
 CALL = "nc 192.0.2.1 80 2>&1 | grep -q permitted"
 """Ends with 0 when connect() is refused, and with 1 when it fails otherwise: these pods have no network."""
 BREAKS = (
@@ -44,7 +44,7 @@ def test_the_pod_that_did_it_is_cut_off_until_the_command_ends_and_no_other(pods
         assert exit_code(pods, "other", CALL) == 1
         assert exit_code(pods, "breaks", CALL) == 1, "a later pod of the same name is cut off as well"
         process.send_signal(signal.SIGINT)
-        told, said = process.communicate(timeout=SECONDS)
+        told, said = process.communicate(timeout=PATIENCE)
     assert said.count("shop/breaks is cut off from the network: policy secrets") == 1
     assert "/no/such/secret" in told
     assert exit_code(pods, "breaks", CALL) == 1
@@ -52,6 +52,6 @@ def test_the_pod_that_did_it_is_cut_off_until_the_command_ends_and_no_other(pods
 
 def test_without_an_answer_nothing_is_begun(tmp_path: Path) -> None:
     with enforce(tmp_path) as process:
-        _, said = process.communicate(timeout=SECONDS)
+        _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert "any pod in all namespaces that violates these policies is cut off from the network" in said

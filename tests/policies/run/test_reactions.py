@@ -12,9 +12,9 @@ import pytest
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from kubectl_gadget.policies.run.reactions import PodIsolation
 from tests.fake_cluster import FakeCluster
+from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
-SECONDS = 60.0
 POLICY = """
 apiVersion: cilium.io/v1alpha1
 kind: TracingPolicy
@@ -56,18 +56,23 @@ async def enforce(cluster: FakeCluster, folder: Path, *flags: str) -> asyncio.su
     return await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
 
 
+async def until_deleted(cluster: FakeCluster, process: asyncio.subprocess.Process, pod: str) -> None:
+    async def is_deleted() -> bool:
+        assert process.returncode is None, (await process.communicate())[1].decode()
+        return cluster.store.get("pods", "default", pod) is None
+
+    await until(is_deleted, f"the deletion of {pod}")
+
+
 async def test_the_pod_that_did_it_is_deleted_once_and_no_other(
     cluster: FakeCluster, pods: DemoPods, tmp_path: Path
 ) -> None:
     for name, command in (("reader", READS), ("sleeper", SLEEPS)):
         add(cluster, await asyncio.to_thread(pods.start_pod, "default", name, {"main": command}))
     process = await enforce(cluster, tmp_path, "-n", "default", "--yes")
-    async with asyncio.timeout(SECONDS):
-        while cluster.store.get("pods", "default", "reader") is not None:
-            assert process.returncode is None, (await process.communicate())[1].decode()
-            await asyncio.sleep(0.05)
+    await until_deleted(cluster, process, "reader")
     process.send_signal(2)
-    _, said = await asyncio.wait_for(process.communicate(), SECONDS)
+    _, said = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert said.decode().count("default/reader deleted: policy secrets") == 1
     assert cluster.store.get("pods", "default", "sleeper") is not None
     assert cluster.server.requests.count(("delete", "pods")) == 1
@@ -76,18 +81,15 @@ async def test_the_pod_that_did_it_is_deleted_once_and_no_other(
 async def test_what_is_not_shown_is_deleted_as_well(cluster: FakeCluster, pods: DemoPods, tmp_path: Path) -> None:
     add(cluster, await asyncio.to_thread(pods.start_pod, "default", "unseen", {"main": READS}))
     process = await enforce(cluster, tmp_path, "-n", "default", "--yes", "-e", "exit")
-    async with asyncio.timeout(SECONDS):
-        while cluster.store.get("pods", "default", "unseen") is not None:
-            assert process.returncode is None, (await process.communicate())[1].decode()
-            await asyncio.sleep(0.05)
+    await until_deleted(cluster, process, "unseen")
     process.send_signal(2)
-    told, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+    told, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert "/no/such/secret" not in told.decode()
 
 
 async def test_without_an_answer_nothing_is_begun(cluster: FakeCluster, tmp_path: Path) -> None:
     process = await enforce(cluster, tmp_path)
-    _, said = await asyncio.wait_for(process.communicate(), SECONDS)
+    _, said = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 2
     assert "any pod in the namespace default that violates these policies is deleted" in said.decode()
     assert not cluster.pods("kubectl-gadget")
@@ -96,7 +98,7 @@ async def test_without_an_answer_nothing_is_begun(cluster: FakeCluster, tmp_path
 async def test_without_the_right_to_delete_nothing_is_begun(cluster: FakeCluster, tmp_path: Path) -> None:
     cluster.faults.forbidden.add(("delete", "pods"))
     process = await enforce(cluster, tmp_path, "-A", "--yes")
-    _, said = await asyncio.wait_for(process.communicate(), SECONDS)
+    _, said = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 1
     assert "to delete pods you need" in said.decode()
     assert not cluster.pods("kubectl-gadget")
