@@ -9,7 +9,7 @@ import pytest
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.hubble import by_reason
 from tests.flows.rows import CLIENT, RowTable, dns, drop, http, icmp, tcp, udp
-from tests.flows.test_output import printed
+from tests.flows.test_formats import printed
 from tests.strict_reader import strict_reader
 
 _ENUMS = {
