@@ -61,7 +61,7 @@ if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists(
     # These have one test for each gadget, or column.
     collect_ignore += [
         *(
-            "agent/session/test_contained_session.py",
+            "agent/session/test_declared.py",
             "agent/session/test_observer.py",
             "bpf/test_verifier.py",
             "rows/test_no_rows.py",

@@ -17,7 +17,7 @@ from kubectl_gadget.agents.payload import payload
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.session_command import SessionCommand
-from tests.agent.session.test_contained_session import asked
+from tests.agent.session.test_declared import asked
 from tests.json_frames import encode_json
 from tests.real_cluster.real_cluster import (
     AGENT_FLAGS,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The system calls of 32-bit programs (i386 on x86, arm32 on arm64) and of x32: for each number, the equivalent 64-bit
- * call and how its arguments differ (gadget/syscalls/compat_call.h). tests/gadgets/test_compat_syscalls.py compares
+ * call and how its arguments differ (gadget/syscalls/compat_call.h). tests/linux/test_syscalls.py compares
  * the table with the client's names.
  *
  * The trap: 0 is a valid number (read on x86). A call without an entry has no 64-bit equivalent; gadget_native_call()

@@ -20,7 +20,7 @@ from kubectl_gadget.wire.message import parse
 from kubectl_gadget.wire.session_command import SessionCommand
 from tests.agent.client import Client
 from tests.agent.records import cgroups
-from tests.agent.session.test_contained_session import asked, spoil
+from tests.agent.session.test_declared import asked, spoil
 from tests.conftest import why_no_containers
 from tests.waiting import wait_until
 
