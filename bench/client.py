@@ -48,7 +48,7 @@ SINKS = (
     "jsonpath={.pod} {.path}",
     "custom-columns=POD:.pod,PATH:.path",
 )
-_PER_BATCH = 20_000
+PER_BATCH = 20_000
 _CATCH_UP_SECONDS = 60.0
 """Maximum seconds in which a client may print what it has received before it must stop; the rest counts as lost."""
 _ONE_IN = 97
@@ -58,14 +58,14 @@ _ONE_IN = 97
 def sinks(events: int, rounds: int) -> dict[str, list[float]]:
     """Events per second of CPU time, by sink."""
     gadget = load_gadget("trace_open")
-    payload = Opens(gadget, _PER_BATCH).at(0, 10**9)
+    payload = Opens(gadget, PER_BATCH).at(0, 10**9)
     identity = Identity("node-1")
     identity.apply(ContainerChanges.from_json(CONTAINERS), 0.0)
     wanted = ContainerFilter(FilterSpec(namespaces=tuple(f"ns-{number}" for number in range(4)))).wanted
     expression = compile_filter(FILTER, [gadget])
 
     def batches() -> Iterator[Batch]:
-        for _ in range(max(1, events // _PER_BATCH)):
+        for _ in range(max(1, events // PER_BATCH)):
             batch = decode(gadget, "node-1", memoryview(payload))
             batch.name_owners(identity.lookup)
             yield batch

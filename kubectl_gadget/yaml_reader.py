@@ -24,7 +24,7 @@ _SHOWN = 20
 _LONGEST = 500
 """The longest message about one problem, which may quote the file, in characters."""
 _LONGEST_VALUE = 40
-_MOST_REPEATED = 100_000
+MOST_REPEATED = 100_000
 _MERGE = "<<"
 _MAPPING, _LIST, _SCALAR = "a mapping", "a list", "a single value"
 _NULL, _FLAG, _NUMBER, _TEXT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "str"))
@@ -207,7 +207,7 @@ def documents(file: str, text: str) -> list[yaml.Node]:
 def _limited(file: str, node: yaml.Node | None) -> yaml.Node | None:
     """The document, unless a few lines of aliases stand for millions of values. Raises WrongYaml."""
     known: dict[int, float] = {}
-    if node is not None and _size(node, known) > len(known) + _MOST_REPEATED:
+    if node is not None and _size(node, known) > len(known) + MOST_REPEATED:
         raise WrongYaml(_at(file, node), "repeats too much by aliases (*name): write what they stand for")
     return node
 

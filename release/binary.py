@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kubectl_gadget.python_process import MODULE
 
-_AUTHORITIES = (
+AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
     "/etc/ssl/ca-bundle.pem",  # SUSE
@@ -29,7 +29,7 @@ def set_up(environment: MutableMapping[str, str]) -> None:
     if before is not None:
         environment["LD_LIBRARY_PATH"] = before
     if not environment.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}:
-        found = next(filter(os.path.exists, _AUTHORITIES), None)
+        found = next(filter(os.path.exists, AUTHORITIES), None)
         if found:
             environment["SSL_CERT_FILE"] = found
 

@@ -245,7 +245,7 @@ def _texts_of_pods(tmp_path_factory: pytest.TempPathFactory) -> None:
         folder = tmp_path_factory.mktemp("payload")
         index = {"payloads": {}, **building.texts()}
         (folder / "index.json").write_text(json.dumps(index))
-        payload._FOLDER = folder
+        payload.FOLDER = folder
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import kubectl_gadget
 from kubectl_gadget.behavior import new_facts
 from kubectl_gadget.cli.observe import CHOICE
-from kubectl_gadget.cli.pages import _PANELS
+from kubectl_gadget.cli.pages import PANELS
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget, Show, owner_source
 from kubectl_gadget.observe import row
@@ -52,7 +52,7 @@ ROWS = mapping(
     ),
 )
 """Of files for made_gadget()."""
-_GROUPS_OF_FLAGS = (*_PANELS, CHOICE)
+_GROUPS_OF_FLAGS = (*PANELS, CHOICE)
 SCHEMAS = {
     "analysis/views.yaml": mapping(
         *(text(name, True) for name in ("processes", "processes_from_exec", "exit", "no_exit", "join_exit", "tree")),

@@ -60,7 +60,7 @@ def test_few_lines_that_stand_for_millions_of_values_are_refused(text: str) -> N
 
 
 def test_aliases_alone_are_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yaml_reader, "_MOST_REPEATED", 3000)
+    monkeypatch.setattr(yaml_reader, "MOST_REPEATED", 3000)
     text = "a: &a {x: 1}\n" + "".join(f"b{n}: *a\n" for n in range(1000))
     assert len(documents("f", text)) == 1
     assert len(documents("f", "[" + "x," * 3500 + "]")) == 1

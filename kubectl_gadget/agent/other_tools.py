@@ -49,7 +49,7 @@ _PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
 _FILE = "program.bt"
 _RELRO = 0x6474E552
 _BTF = "/sys/kernel/btf/vmlinux"
-_SHELL = "/bin/sh"
+SHELL = "/bin/sh"
 _IRRELEVANT = re.compile(r"couldn't set RLIMIT_MEMLOCK")
 """Since Linux 5.11, a BPF program's memory is charged to its cgroup."""
 _MAP_NAME = re.compile(r"\w{1,11}", re.ASCII)
@@ -67,8 +67,8 @@ def bpftrace_problems() -> list[Problem]:
     if os.geteuid() != 0 or "SYS_ADMIN" not in capabilities():
         why = "it needs root and CAP_SYS_ADMIN"
         found.append({"what": "bpftrace cannot load programs", "why": why, "try": "sudo, or --privileged"})
-    if not os.path.exists(_SHELL):
-        why = f"it finds the compiler's headers with a shell, and crashes without {_SHELL}"
+    if not os.path.exists(SHELL):
+        why = f"it finds the compiler's headers with a shell, and crashes without {SHELL}"
         found.append({"what": "bpftrace needs a shell", "why": why, "try": "an agents' image of this version"})
     if why := _without_tracefs():
         found.append(

@@ -38,9 +38,9 @@ _BY_POLICY = (
 )
 _ANCHOR_SECONDS = 20
 """A run's objects are deleted this long after its client's last sign of life: nothing is left after 30 s."""
-_SIGN_SECONDS = 5.0
+SIGN_SECONDS = 5.0
 _POLL_SECONDS = 0.2
-_FRESH_SECONDS = 1.0
+FRESH_SECONDS = 1.0
 """Seconds a look-ahead result stays valid."""
 
 
@@ -162,7 +162,7 @@ class OnDemandAgents:
     async def _make_anchor(self) -> Object:
         name = self._options.namespace
         ahead, self._found = self._found, None
-        found = ahead[0] if ahead and time.monotonic() - ahead[1] < _FRESH_SECONDS else await self._find(name)
+        found = ahead[0] if ahead and time.monotonic() - ahead[1] < FRESH_SECONDS else await self._find(name)
         until = time.monotonic() + self._options.start_timeout
         while True:
             anchor = await self._make_anchor_in(name, found) or await self._make_second_anchor()
@@ -273,7 +273,7 @@ class OnDemandAgents:
     async def _keep(self) -> None:
         """Postpones the anchor's deletion again and again, as long as this client lives."""
         while True:
-            await asyncio.sleep(_SIGN_SECONDS)
+            await asyncio.sleep(SIGN_SECONDS)
             if (anchor := self._anchor) is None:
                 continue
             until = int(time.monotonic() - self._anchored_at) + _ANCHOR_SECONDS

@@ -14,7 +14,7 @@ from kubectl_gadget import __version__
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import AgentOptions
 
-_FOLDER = Path(__file__).parents[1] / "built" / "payload"
+FOLDER = Path(__file__).parents[1] / "built" / "payload"
 PYTHON = ("python3", "-I")
 KEY = "payload"
 """The key in a ConfigMap with the agent of one architecture."""
@@ -43,7 +43,7 @@ class Payload:
 def payload() -> Payload:
     """Returns the payload. Raises GadgetError when this installation has none."""
     try:
-        index = json.loads((_FOLDER / "index.json").read_bytes())
+        index = json.loads((FOLDER / "index.json").read_bytes())
     except OSError as error:
         raise _missing(error) from None
     offers = (f"{machine}={one['bytes']}:{one['sha256']}" for machine, one in index["payloads"].items())
@@ -61,7 +61,7 @@ def payload_bytes(machine: str) -> bytes:
     if machine not in payload().architectures:
         raise GadgetError(f"there is no agent for {machine!r}")
     try:
-        return b"".join((_FOLDER / f"{name}.xz").read_bytes() for name in ("common", machine))
+        return b"".join((FOLDER / f"{name}.xz").read_bytes() for name in ("common", machine))
     except OSError as error:
         raise _missing(error) from None
 

@@ -25,13 +25,13 @@ from kubectl_gadget.kube.resources import PODS, Object
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
 
 USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/rbac-user.yaml"
-_FRESH_SECONDS = 1.0
+FRESH_SECONDS = 1.0
 """Seconds for which a list of resident agents stays valid."""
 _HANDSHAKES = 64
 """Handshakes in parallel. A thousand at once would all end late at the same moment, many of them too late."""
 _Pod = tuple[str, str]
 """Namespace and name."""
-_RETURN_SECONDS = 30.0
+RETURN_SECONDS = 30.0
 """Seconds to wait for a resident agent that is gone: its DaemonSet replaces it only after its complete end."""
 
 
@@ -183,19 +183,19 @@ class Agents:
             self._note(f"note: {text} (try: kubectl gadget deploy)")
 
     async def _find_resident(self, node: str) -> Object | None:
-        until = time.monotonic() + _RETURN_SECONDS
+        until = time.monotonic() + RETURN_SECONDS
         while True:
             resident = (await self._list_residents()).get(node)
             if resident is not None or node not in self._had_residents or time.monotonic() > until:
                 return resident
-            await asyncio.sleep(_FRESH_SECONDS)
+            await asyncio.sleep(FRESH_SECONDS)
 
     async def _list_residents(self) -> dict[str, Object]:
         if self._options.bcc:
             return {}
         asked = time.monotonic()  # those that wait for the lock share the next list
         async with self._lock:
-            if asked - self._listed_at > _FRESH_SECONDS:
+            if asked - self._listed_at > FRESH_SECONDS:
                 keep = partial(_kept, [])
                 pods = await self._api.find(
                     PODS, self._options.namespace, labels=manifests.RESIDENT_SELECTOR, keep=keep

@@ -329,7 +329,7 @@ RIGHTS = frozenset(resource.kind for resource in (CLUSTER_ROLES, CLUSTER_ROLE_BI
 """Kinds of objects that grant observers their rights."""
 _REFUSED = (*manifests.AGENT_COMMAND, "probe")
 """A command that the policy refuses, and that is harmless if it is not refused."""
-_IN_FORCE_SECONDS = 60.0
+IN_FORCE_SECONDS = 60.0
 _IN_A_ROW = 5
 """Consecutive refusals to wait for: there may be several API servers, and each reads the policy on its own."""
 
@@ -361,14 +361,14 @@ async def confirm(api: Api, options: AgentOptions, say: Say) -> None:
         raise DeployError("no agent is running, so the policy for observers cannot be tested")
     name, in_a_row = pods[0]["metadata"]["name"], 0
     try:
-        async with asyncio.timeout(_IN_FORCE_SECONDS):
+        async with asyncio.timeout(IN_FORCE_SECONDS):
             while in_a_row < _IN_A_ROW:
                 in_a_row = in_a_row + 1 if await _refuses(api, options.namespace, name) else 0
                 await asyncio.sleep(_POLL_SECONDS if not in_a_row else 0)
     except TimeoutError:
         raise DeployError(
             f"the policy {manifests.OBSERVER} does not confine exec in namespace {options.namespace}: other commands "
-            f"are still allowed after {_IN_FORCE_SECONDS:.0f} s",
+            f"are still allowed after {IN_FORCE_SECONDS:.0f} s",
             f"kubectl get validatingadmissionpolicy {manifests.OBSERVER} -o yaml",
         ) from None
     say(f"verified: in namespace/{options.namespace} exec starts only contained sessions")

@@ -22,9 +22,9 @@ from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import IP_ADDRESSES, JOBS, NAMESPACES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.kube.watch import Synced, WatchScope, follow
 
-_KEPT_SECONDS = 180
+KEPT_SECONDS = 180
 """The namespace is deleted this long after the last sign of a run."""
-_SIGN_SECONDS = 60.0
+SIGN_SECONDS = 60.0
 _SETTLED_SECONDS = 3.0
 """A run that ends waits this long for its requests about the namespace."""
 _POLL_SECONDS = 0.2
@@ -65,7 +65,7 @@ class SharedNamespace:
                 if not await self._renew():
                     await self._let_expire()
             self._is_settled.set()
-            await asyncio.sleep(_SIGN_SECONDS)
+            await asyncio.sleep(SIGN_SECONDS)
 
     async def settle(self) -> None:
         """Waits until `keep` has asked for all that it needs, for a limited time."""
@@ -80,7 +80,7 @@ class SharedNamespace:
             if found is None or is_ending(found):
                 return False
             self._expiry_made = _seconds(found)
-        changed = {"spec": {"ttlSecondsAfterFinished": self._seconds_since(self._expiry_made) + _KEPT_SECONDS}}
+        changed = {"spec": {"ttlSecondsAfterFinished": self._seconds_since(self._expiry_made) + KEPT_SECONDS}}
         try:
             job = await self._api.patch(JOBS, manifests.EXPIRY, changed, self._name)
         except StatusError as error:
@@ -97,7 +97,7 @@ class SharedNamespace:
         namespace = await self._api.get(NAMESPACES, self._name)
         if namespace is None or is_ending(namespace) or expires(namespace) or not manifests.is_on_demand(namespace):
             return
-        job = await self._make(JOBS, manifests.expiry_job(self._name, _KEPT_SECONDS))
+        job = await self._make(JOBS, manifests.expiry_job(self._name, KEPT_SECONDS))
         if job is None or is_ending(job):
             return
         service = await self._make(SERVICES, manifests.expiry_service(self._name, job))
@@ -194,7 +194,7 @@ def _seconds(found: Object) -> float:
 
 _SECONDS = 10.0
 _LOOKS = 5
-_WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+WAITS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 """Seconds before each try for a run whose client is gone. An API server that restarts is back by then."""
 
 
@@ -206,7 +206,7 @@ async def remove_as_ordered(order: bytes) -> None:
     if cluster.server != what["server"]:
         return
     with closing(Api(cluster)) as api:
-        for seconds in _WAITS:
+        for seconds in WAITS:
             await asyncio.sleep(seconds)
             if not await remove(api, what["namespace"], what["run"]):
                 return

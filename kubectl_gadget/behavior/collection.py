@@ -136,7 +136,7 @@ ALREADY_RUNNING = "it was already running when watching began, so its start was 
 """the reason for a container that is incomplete for no other reason"""
 UNKNOWN_PROGRAM = "some of its events were left out, because their program is unknown"
 """another one: the start of a process was lost"""
-_MOST_FACTS = 20_000
+MOST_FACTS = 20_000
 """limit for one container of one pod"""
 
 
@@ -212,7 +212,7 @@ class Collection:
             known.again(row["timestamp"])
         elif key in container.repeated:
             container.repeated[key] += 1
-        elif container.size() >= _MOST_FACTS:
+        elif container.size() >= MOST_FACTS:
             container.overflow += 1
         elif kind is FactKind.OPEN and value.startswith(_IN_DIRECTORIES):
             if container.open(program, value, _sighting(row), self._generalizer):
@@ -295,7 +295,7 @@ class Collection:
         if unjoined:
             yield UNKNOWN_PROGRAM
         if overflow:
-            yield f"it does more than {_MOST_FACTS:,} different things, and {overflow:,} of them were left out"
+            yield f"it does more than {MOST_FACTS:,} different things, and {overflow:,} of them were left out"
 
     def _covered(self, pods: int, images: set[str], reasons: Sequence[str]) -> Coverage:
         return Coverage(pods, 1, 0 if reasons else 1, tuple(reasons), self.kinds, tuple(sorted(images)))

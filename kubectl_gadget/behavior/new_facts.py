@@ -63,7 +63,7 @@ def row_batch(found: Sequence[NewFact]) -> Batch:
 _OPENS, _PROCESSES = "trace_open", "trace_process"
 _MOST_KNOWN = 500_000
 """opens that are remembered; beyond this, all are forgotten and judged again"""
-_MOST_NEW = 20_000
+MOST_NEW = 20_000
 """new facts of one container of a workload"""
 _OWNER = "(owner)"
 """what a row gets for its fact, which may be found later: its wall time and its container"""
@@ -111,8 +111,8 @@ class NewFacts:
         for unit in sorted(self._new_of.keys() - self._baseline.coverage.keys(), key=str):
             yield f"{unit} is not in the baseline"
         for unit, count in sorted(self._new_of.items(), key=lambda item: str(item[0])):
-            if count > _MOST_NEW:
-                yield f"{unit} does more than {_MOST_NEW:,} new things: what else it did that is new was not shown"
+            if count > MOST_NEW:
+                yield f"{unit} does more than {MOST_NEW:,} new things: what else it did that is new was not shown"
 
     def apply(self, rows: Rows) -> Rows:
         self._forget_programs(rows)
@@ -185,8 +185,8 @@ class NewFacts:
         if fact in self._new or self._known.has(fact) or (before is not None and kind not in before.kinds):
             return
         count = self._new_of.get(unit, 0) + 1
-        if count > _MOST_NEW:
-            self._new_of[unit] = _MOST_NEW + 1
+        if count > MOST_NEW:
+            self._new_of[unit] = MOST_NEW + 1
             return
         if kind is FactKind.OPEN and (fact := self._narrowed(fact)) in self._new:
             return

@@ -20,7 +20,7 @@ from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, Unit
 from kubectl_gadget.behavior.generalization import Generalizer
 from kubectl_gadget.kube.inventory import Inventory, Workload
 
-_MOST_ENDED = 50_000
+MOST_ENDED = 50_000
 _START = timedelta(seconds=10)
 """how long a runtime may take until it executes a container's first program"""
 _MEMFD = "/memfd:"
@@ -140,7 +140,7 @@ class Programs:
         if ended is not None:
             ended.has_ended = True
             self._ended.append((key, ended))
-        if len(self._ended) > _MOST_ENDED:
+        if len(self._ended) > MOST_ENDED:
             old, first = self._ended.popleft()
             # Its PID may belong to another process by now.
             if self._processes.get(old) is first:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NAMED_ONLY = (ENGINE, CLUSTER)
-_PANELS = {"where": WHERE, "cluster": CLUSTER}
+PANELS = {"where": WHERE, "cluster": CLUSTER}
 """Groups of flags as pages.yaml names them; others are written as they are shown."""
 
 
@@ -70,8 +70,8 @@ def page_of(words: str) -> Page:
         page["summary"],
         tuple(Example(*example) for example in page.get("examples", {}).items()),
         usage=page.get("usage", ""),
-        named_only=tuple(_PANELS.get(name, name) for name in page.get("named_only", NAMED_ONLY)),
-        silent=tuple(_PANELS.get(name, name) for name in page.get("silent", ())),
+        named_only=tuple(PANELS.get(name, name) for name in page.get("named_only", NAMED_ONLY)),
+        silent=tuple(PANELS.get(name, name) for name in page.get("silent", ())),
         more=page.get("more", ""),
         listed=page.get("listed") or page["summary"].rstrip("."),
     )

@@ -23,7 +23,7 @@ from kubectl_gadget.kube.watch import Change, Synced, WatchScope, follow
 Objects = Mapping[Resource, list[Object]]
 _SETTLE_SECONDS = 0.1
 """Changes and errors within this time are passed on together."""
-_WIDE_SECONDS = 5.0
+WIDE_SECONDS = 5.0
 """Seconds for which a subscriber of one namespace waits for the list of all namespaces."""
 
 
@@ -126,7 +126,7 @@ class Informer:
         if namespace is None:
             watch = _Watch(self._api, WatchScope(resource), list(members))
             if any(_is_narrow(one, watch.scope) for one in members):
-                asyncio.get_running_loop().call_later(_WIDE_SECONDS, self._divide, watch)
+                asyncio.get_running_loop().call_later(WIDE_SECONDS, self._divide, watch)
             self._tasks.start(self._run(watch), f"watch of {resource.plural}")
             return
         by_namespace: dict[str | None, list[Subscription]] = {}

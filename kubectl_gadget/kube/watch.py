@@ -19,7 +19,7 @@ from kubectl_gadget.kube.requests import Api, Listing, selectors
 from kubectl_gadget.kube.resources import Object, Resource
 from kubectl_gadget.kube.websocket import close_quietly, open_websocket
 
-_RETRY_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
+RETRY_SECONDS = (0.2, 1.0, 2.0, 5.0, 10.0)
 _GONE = 410
 _BUSY = 429
 
@@ -96,7 +96,7 @@ async def _list_patiently(api: Api, scope: WatchScope) -> Listing:
 
 async def _pause(failures: int) -> None:
     if failures:
-        await asyncio.sleep(_RETRY_SECONDS[min(failures, len(_RETRY_SECONDS)) - 1])
+        await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
 
 
 async def _changes(api: Api, scope: WatchScope, version: str) -> AsyncGenerator[Changed, None]:

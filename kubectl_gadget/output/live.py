@@ -76,7 +76,7 @@ class LiveColumns:
 _LINES_AROUND = 2
 """The header, and the line with the cursor."""
 _HELP = "<> r sort  f filter  p pause  h help  q quit"
-_HELP_LINES = (
+HELP_LINES = (
     "<  >  s    sort by the previous or the next column",
     "r          reverse the order",
     "f  /       filter (CEL): Enter applies it, Esc cancels, Ctrl-U clears it,",
@@ -213,7 +213,7 @@ class LiveTable(StreamSink):
             rows = rows.matching(self._filter.possible)
         rows = sort(rows, self._gadget, self._order)
         if self._shows_help:
-            lines = _HELP_LINES[: max(1, self._terminal.height() - _LINES_AROUND)]
+            lines = HELP_LINES[: max(1, self._terminal.height() - _LINES_AROUND)]
             self._put([cut(line, max(1, self._terminal.width() - 1)) for line in lines])
             return
         status = self._status()

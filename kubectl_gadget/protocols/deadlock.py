@@ -15,7 +15,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.views import RowWriter, Stage
 
 _MOST_PROCESSES = 1024
-_MOST_STEPS = 50_000
+MOST_STEPS = 50_000
 """Maximum steps of a process; beyond it, its steps are dropped and collected again."""
 _LONGEST = 6
 _MOST_VISITS = 20_000
@@ -43,7 +43,7 @@ class _Process:
     def add(self, step: LockRequest) -> list[LockRequest]:
         """Adds a step. Returns the steps of a cycle that it closes, starting with it; none if there is no unreported
         cycle."""
-        if self._count >= _MOST_STEPS:
+        if self._count >= MOST_STEPS:
             self._steps.clear()
             self._count = 0
         known = self._steps.setdefault(step.source, {}).setdefault(step.target, [])

@@ -31,7 +31,7 @@ MOST_CONTROL, MOST_EVENTS = 80 << 20, 80 << 20
 """The largest block, in bytes after decompression. Writers end a segment at 4 MiB and a step, which has at most 4 MiB
 and a frame, and one frame may have 64 MiB."""
 
-_MOST_RECORDS = 1 << 18
+MOST_RECORDS = 1 << 18
 """In one block: 5,000 nodes make a tenth of them in a second. Each takes some 300 bytes of memory, and 8 in the block
 before compression."""
 
@@ -196,7 +196,7 @@ def json_of(data: bytes) -> dict[str, Any]:
 
 def records(control: bytes) -> Iterator[Record]:
     """The records of a control block. Raises DamagedError when one is truncated."""
-    at, size, left = 0, len(control), _MOST_RECORDS
+    at, size, left = 0, len(control), MOST_RECORDS
     while at < size:
         left -= 1
         if left < 0:

@@ -189,10 +189,10 @@ _FILE_HEADER = "recording"
 _SEGMENT = re.compile(rf"segment-(\d{{12,20}})-([0-9a-f]{{{2 * SEGMENT_BYTES}}})")
 _MOST_BYTES = SEGMENT_BYTES + MOST_CONTROL + MOST_EVENTS
 _MOST_SEGMENTS = 10_000_000
-_AHEAD_BYTES, _AHEAD = 32 << 20, 16
+_AHEAD_BYTES, AHEAD = 32 << 20, 16
 """Bytes and objects that are read ahead, since each answer takes tens of milliseconds."""
-_RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
-_RETRIES_AHEAD = {"max_retries": 2, "retry_timeout": timedelta(seconds=3)}
+RETRIES = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
+RETRIES_AHEAD = {"max_retries": 2, "retry_timeout": timedelta(seconds=3)}
 """For reading ahead: closing waits for these requests, needed or not."""
 _STATUS = re.compile(r"status code: (\d+ [\w -]+)(?:.*?<Code>(\w+)</Code>)?", re.DOTALL)
 
@@ -210,7 +210,7 @@ class _Part(NamedTuple):
 class _Store:
     """The objects below one URL."""
 
-    def __init__(self, url: str, retries: Mapping[str, Any] = _RETRIES) -> None:
+    def __init__(self, url: str, retries: Mapping[str, Any] = RETRIES) -> None:
         """Connects to nothing yet. Raises UsageError."""
         self._obstore = require("obstore", url.partition("://")[0] + "://", "stores")
         stores = require("obstore.store", "object stores", "stores")
@@ -292,11 +292,11 @@ class StoredObjects:
 
     def __init__(self, url: ObjectUrl) -> None:
         """Lists the objects. Raises GadgetError."""
-        self._store, self._store_ahead = _Store(str(url)), _Store(str(url), _RETRIES_AHEAD)
+        self._store, self._store_ahead = _Store(str(url)), _Store(str(url), RETRIES_AHEAD)
         self._parts = _parts(self._store)
         self._begins = list(accumulate((part.size for part in self._parts), initial=0))
         self._at = 0
-        self._threads = ThreadPoolExecutor(_AHEAD, "objects")
+        self._threads = ThreadPoolExecutor(AHEAD, "objects")
         self._contents: dict[int, Future[bytes]] = {}
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -327,7 +327,7 @@ class StoredObjects:
             self._contents.clear()  # not the next one: a reader that looks for a time
         self._contents = {number: future for number, future in self._contents.items() if number >= place}
         left = _AHEAD_BYTES
-        for number in range(place, min(place + _AHEAD, len(self._parts))):
+        for number in range(place, min(place + AHEAD, len(self._parts))):
             name, size, _ = self._parts[number]
             left -= size
             if number not in self._contents and (number == place or left >= 0):

@@ -29,7 +29,7 @@ from kubectl_gadget.wire.frames import Frame, FrameType
 
 _KEPT_NS = 300_000_000_000
 """Seconds for which a removed cgroup stays known, like in rows/containers.py."""
-_MOST_UNUSED = 1000
+MOST_UNUSED = 1000
 """About how many containers stay known after their cgroups: a ring follows a run of days, and rarely writes a state."""
 _MOST_OBJECTS = 1000
 """in one record. Most have fewer than a hundred values, and a record may have a million (wire/message.py)."""
@@ -138,7 +138,7 @@ class _NodeState:
             self._removed.pop(cgroup, None)
         self._removed |= {cgroup: now_ns for cgroup in changes.removed if cgroup in self._cgroups}
         self._expire(now_ns)
-        if len(self._containers) > _MOST_UNUSED + 2 * len(self._cgroups):
+        if len(self._containers) > MOST_UNUSED + 2 * len(self._cgroups):
             self._forget()
 
     def _forget(self) -> None:

@@ -229,9 +229,9 @@ def _unused(path: PathOrUrl) -> PathOrUrl:
 # The thread.
 
 
-_WAITING_BYTES = 64 << 20
+WAITING_BYTES = 64 << 20
 """The most bytes that may wait for the disk."""
-_SEGMENT_BYTES = 4 << 20
+SEGMENT_BYTES = 4 << 20
 """A segment is written at this size, or after the seconds below: the most that is lost when a client is killed."""
 _SEGMENT_SECONDS = 1.0
 _OBJECT_SECONDS = 5.0
@@ -239,7 +239,7 @@ _OBJECT_SECONDS = 5.0
 _META_EVERY = 8
 """META and STATE are repeated in every eighth segment, and META is in the first two: one damaged segment must not make
 all others useless."""
-_STATE_SHARE = 10
+STATE_SHARE = 10
 """STATE is repeated once the segments since the last one are this many times its size."""
 _MOST_STATE = 64 << 20
 _EXPECTED_RATIO = 6
@@ -304,7 +304,7 @@ class RecordingWriter:
             kept, dropped, size = list[RecordedFrame](), 0, 0
             for frame in frames:
                 length = len(frame.payload)
-                if frame.type == FrameType.EVENTS and self._waiting_bytes + size + length > _WAITING_BYTES:
+                if frame.type == FrameType.EVENTS and self._waiting_bytes + size + length > WAITING_BYTES:
                     dropped += length
                     continue
                 size += length
@@ -374,7 +374,7 @@ class RecordingWriter:
             self._segment.add(step)
             with self._condition:
                 self._waiting_bytes -= sum(len(frame.payload) for frame in step.frames)
-            if self._segment.size >= _SEGMENT_BYTES:
+            if self._segment.size >= SEGMENT_BYTES:
                 self._flush()
         if end is not None and not self._waiting:
             self._segment.end(end, self._coverage)
@@ -396,7 +396,7 @@ class RecordingWriter:
         is_eighth = number % _META_EVERY == 0
         meta = self._meta if number == 1 or is_eighth or begins else None
         state = b""
-        if begins or (is_eighth and self._bytes_since_state >= _STATE_SHARE * self._state_bytes):
+        if begins or (is_eighth and self._bytes_since_state >= STATE_SHARE * self._state_bytes):
             state = self._state.encode()
             self._state_bytes, self._bytes_since_state = len(state) // _EXPECTED_RATIO, 0
             state = state if len(state) <= _MOST_STATE else b""

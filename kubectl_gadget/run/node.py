@@ -175,11 +175,11 @@ SILENCE_SECONDS = 20.0
 """After this time without any frame (statistics come each 4 s at least), the connection counts as lost."""
 _SOME_BYTES = 64 << 10
 """of a frame that is not complete, and yet are no silence"""
-_HELLO_SECONDS = 20.0
-_ANOTHER_LOOK_SECONDS = 1.0
+HELLO_SECONDS = 20.0
+ANOTHER_LOOK_SECONDS = 1.0
 END_SECONDS = 3.5
 """After STOP an agent has so long to send what it could not send before, and END."""
-_RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENT_TRIES = 3
 """After this number of failed attempts the reason is reported."""
 
@@ -309,7 +309,7 @@ class NodeSession:
                         self._progress.node(self.state.name, f"connection lost ({error}); reconnecting{until}")
                 elif attempt == _PATIENT_TRIES or (attempt == 0 and not self.state.ever_attached):
                     self._progress.node(self.state.name, f"not ready ({error}); retrying")
-            await self._pause(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+            await self._pause(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
 
     def _begin_gap(self) -> None:
@@ -606,10 +606,10 @@ class NodeSession:
         """True if no frame has come for too long. A busy event loop may just not have read it yet, so it gets another
         turn first."""
         since = self._waiting_since
-        limit = SILENCE_SECONDS if self.state.attached else _HELLO_SECONDS
+        limit = SILENCE_SECONDS if self.state.attached else HELLO_SECONDS
         if time.monotonic() - since < limit or self._stopped.done():
             return False
-        await asyncio.sleep(_ANOTHER_LOOK_SECONDS)
+        await asyncio.sleep(ANOTHER_LOOK_SECONDS)
         if since == self._waiting_since:
             self._silent_for = limit
         return self._silent_for > 0

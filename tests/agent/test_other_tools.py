@@ -133,7 +133,7 @@ def test_a_bpftrace_that_crashes_at_its_start_is_a_problem_with_its_signal(
 
 
 def test_a_missing_shell_is_reported_before_bpftrace_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(other_tools, "_SHELL", "/nonexistent/sh")
+    monkeypatch.setattr(other_tools, "SHELL", "/nonexistent/sh")
     assert "/nonexistent/sh" in next(one["why"] for one in other_tools.bpftrace_problems() if "shell" in one["what"])
 
 

@@ -49,7 +49,7 @@ async def test_without_a_policy_in_force_observers_get_no_right(
     cluster: FakeCluster, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.faults.policy_not_in_force = True
-    monkeypatch.setattr(resident_agents, "_IN_FORCE_SECONDS", 0.5)
+    monkeypatch.setattr(resident_agents, "IN_FORCE_SECONDS", 0.5)
     said: list[str] = []
     with pytest.raises(DeployError, match="other commands are still allowed"):
         await deploy(api, OPTIONS, said.append)

@@ -85,7 +85,7 @@ async def test_flags_that_cannot_change_resident_agents_are_reported_once(
 async def test_the_resident_agents_are_listed_once_for_all_nodes(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.per_node._FRESH_SECONDS", 0)  # as if a list took longer
+    monkeypatch.setattr("kubectl_gadget.agents.per_node.FRESH_SECONDS", 0)  # as if a list took longer
     await deploy(api, agent_options, lambda _: None)
     agents = Agents(api, agent_options, tasks)
     cluster.server.requests.clear()
@@ -111,7 +111,7 @@ async def test_what_the_pods_of_a_daemon_set_have_in_common_is_kept_once(
 async def test_agents_that_were_listed_ahead_are_not_listed_again(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.per_node._FRESH_SECONDS", 60)
+    monkeypatch.setattr("kubectl_gadget.agents.per_node.FRESH_SECONDS", 60)
     await deploy(api, agent_options, lambda _: None)
     agents = Agents(api, agent_options, tasks)
     await agents.look_ahead()
@@ -133,7 +133,7 @@ async def test_a_right_that_is_missing_ahead_is_reported_by_the_session(
 async def test_reconnecting_waits_for_the_resident_pod_that_replaces_another(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.per_node._FRESH_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_gadget.agents.per_node.FRESH_SECONDS", 0.01)
     await deploy(api, agent_options, lambda _: None)
     agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
@@ -151,8 +151,8 @@ async def test_reconnecting_waits_for_the_resident_pod_that_replaces_another(
 async def test_a_resident_pod_that_does_not_come_back_is_replaced_by_one_on_demand(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.per_node._FRESH_SECONDS", 0.01)
-    monkeypatch.setattr("kubectl_gadget.agents.per_node._RETURN_SECONDS", 0.1)
+    monkeypatch.setattr("kubectl_gadget.agents.per_node.FRESH_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_gadget.agents.per_node.RETURN_SECONDS", 0.1)
     await deploy(api, agent_options, lambda _: None)
     agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
@@ -313,7 +313,7 @@ async def test_the_cluster_removes_the_pods_of_a_client_that_is_gone(
 async def test_a_living_client_puts_the_end_of_its_pods_off(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.on_demand._SIGN_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_gadget.agents.on_demand.SIGN_SECONDS", 0.01)
     agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
     await until(lambda: ("patch", "jobs") in cluster.server.requests)
@@ -323,7 +323,7 @@ async def test_a_living_client_puts_the_end_of_its_pods_off(
 async def test_pods_that_went_while_the_client_slept_are_started_again(
     cluster: FakeCluster, api: Api, tasks: Tasks, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.on_demand._SIGN_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_gadget.agents.on_demand.SIGN_SECONDS", 0.01)
     agents = Agents(api, agent_options, tasks)
     await (await agents.open("node-1")).close()
     job = cluster.store.objects["jobs", NAMESPACE, f"run-{agents.run}"]

@@ -106,7 +106,7 @@ async def test_what_was_found_ahead_is_not_asked_again(cluster: FakeCluster, age
 async def test_what_was_found_long_ago_is_asked_again(
     cluster: FakeCluster, agents: OnDemandAgents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.on_demand._FRESH_SECONDS", 0)
+    monkeypatch.setattr("kubectl_gadget.agents.on_demand.FRESH_SECONDS", 0)
     agents.look_ahead()
     await until(lambda: agents._found is not None)
     cluster.faults.forbidden.add(("create", "jobs"))

@@ -40,7 +40,7 @@ async def main():
         print(agents._reapers["kubectl-gadget"].process.pid, flush=True)
         await asyncio.sleep(1000)
 
-payload._FOLDER = pathlib.Path(sys.argv[2])  # where this process has found the texts of pods, see tests/conftest.py
+payload.FOLDER = pathlib.Path(sys.argv[2])  # where this process has found the texts of pods, see tests/conftest.py
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
 asyncio.run(main())
 """
@@ -49,7 +49,7 @@ asyncio.run(main())
 @asynccontextmanager
 async def client(kubeconfig: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """One that has started an agent, in a process group of its own, and the reaper's process number."""
-    command = [sys.executable, "-c", CLIENT, str(kubeconfig), str(payload._FOLDER)]
+    command = [sys.executable, "-c", CLIENT, str(kubeconfig), str(payload.FOLDER)]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
     try:
         assert process.stdout is not None
@@ -153,7 +153,7 @@ async def test_what_a_run_could_not_remove_is_tried_on_after_its_end(
 async def test_an_api_server_that_is_just_starting_is_asked_again(
     cluster: FakeCluster, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_namespace, "_WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(shared_namespace, "WAITS", (0.0, 0.0, 0.0))
     job = {"metadata": {"name": "run-killed"}, "spec": {}}
     cluster.add_namespace(NAMESPACE)
     cluster.store.add("jobs", NAMESPACE, job)

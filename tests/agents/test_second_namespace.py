@@ -139,7 +139,7 @@ async def test_two_runs_share_the_second_and_the_last_one_removes_it(
 async def test_a_living_client_puts_the_end_of_its_pods_off_there_too(
     cluster: FakeCluster, agents: OnDemandAgents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kubectl_gadget.agents.on_demand._SIGN_SECONDS", 0.01)
+    monkeypatch.setattr("kubectl_gadget.agents.on_demand.SIGN_SECONDS", 0.01)
     await agents.start("node-1")
     (key,) = [key for key in cluster.store.objects if key[:2] == ("jobs", SECOND) and key[2].startswith("run-")]
     version = cluster.store.objects[key]["metadata"]["resourceVersion"]

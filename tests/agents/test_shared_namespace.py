@@ -58,7 +58,7 @@ async def test_runs_one_after_the_other_use_one_namespace(cluster: FakeCluster, 
 async def test_the_namespace_goes_by_itself_after_the_last_run(
     cluster: FakeCluster, new_run: Start, monkeypatch: pytest.MonkeyPatch, is_killed: bool
 ) -> None:
-    monkeypatch.setattr(shared_namespace, "_KEPT_SECONDS", 2)
+    monkeypatch.setattr(shared_namespace, "KEPT_SECONDS", 2)
     before = set(cluster.store.objects)
     agents = new_run()
     await agents.start("node-1")
@@ -83,8 +83,8 @@ async def test_the_namespace_goes_by_itself_after_the_last_run(
 async def test_a_run_keeps_the_namespace_as_long_as_it_lives(
     cluster: FakeCluster, new_run: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_namespace, "_KEPT_SECONDS", 2)
-    monkeypatch.setattr(shared_namespace, "_SIGN_SECONDS", 0.2)
+    monkeypatch.setattr(shared_namespace, "KEPT_SECONDS", 2)
+    monkeypatch.setattr(shared_namespace, "SIGN_SECONDS", 0.2)
     agents = new_run()
     pod = await agents.start("node-1")
     await asyncio.sleep(4)
@@ -195,7 +195,7 @@ async def test_many_runs_that_begin_and_end_at_any_moment_harm_none(cluster: Fak
 async def test_a_deployment_stays_where_runs_have_been(
     cluster: FakeCluster, api: Api, new_run: Start, agent_options: AgentOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_namespace, "_KEPT_SECONDS", 1)
+    monkeypatch.setattr(shared_namespace, "KEPT_SECONDS", 1)
     agents = new_run()
     await agents.start("node-1")
     await until(lambda: expires(cluster))

@@ -190,7 +190,7 @@ def test_facts_begin_when_the_run_begins() -> None:
 
 
 def test_a_process_with_the_number_of_an_ended_one_stays_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "_MOST_ENDED", 1)
+    monkeypatch.setattr(programs, "MOST_ENDED", 1)
     ends = [row("process", pid, operation="exit", signal="", code=0) for pid in (10, 11)]
 
     found = said([*CART, ends[0], execs(10, "/bin/new"), execs(11, "/bin/x"), ends[1], opens(10, "/etc/passwd")])
@@ -437,7 +437,7 @@ def test_losses_make_every_container_incomplete() -> None:
 
 
 def test_a_flood_of_different_things_is_bounded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection, "_MOST_FACTS", 200)
+    monkeypatch.setattr(collection, "MOST_FACTS", 200)
     names = ({**row("dns", role="client", rcode="NOERROR", addresses=[]), "name": f"x{n}x.example"} for n in range(250))
 
     found = behavior([*CART, *names])

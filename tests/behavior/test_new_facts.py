@@ -29,7 +29,7 @@ def test_each_new_fact_is_said_once() -> None:
 
 
 def test_a_flood_of_new_facts_is_bounded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new_facts, "_MOST_NEW", 5)
+    monkeypatch.setattr(new_facts, "MOST_NEW", 5)
     checked = NewFacts(behavior(), RULES)
     flood = [row("bind", protocol="TCP", port=port, asked_port=port) for port in range(1, 40)]
 

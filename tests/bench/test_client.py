@@ -6,7 +6,7 @@ from bench import client, flows
 
 
 def test_each_sink_has_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_PER_BATCH", 200)
+    monkeypatch.setattr(client, "PER_BATCH", 200)
     found = client.sinks(200, rounds=1)
     assert list(found) == ["decode, name, filter, count", *(f"-o {format}" for format in client.SINKS)]
     assert all(rate > 0 for rates in found.values() for rate in rates)

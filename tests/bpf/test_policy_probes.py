@@ -32,7 +32,7 @@ ARGUMENTS = (Argument(0, "int"), Argument(1, "string"))
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine may be slow; other tests check the report that nothing was found yet."""
-    monkeypatch.setattr("kubectl_gadget.agent.policies.files._PATIENCE", 3600.0)
+    monkeypatch.setattr("kubectl_gadget.agent.policies.files.PATIENCE", 3600.0)
 
 
 @pytest.fixture

@@ -239,8 +239,8 @@ def test_only_processes_of_wanted_cgroups_are_examined() -> None:
 @pytest.mark.root
 @pytest.mark.skipif(why_no_bpf() is not None, reason=str(why_no_bpf()))
 def test_a_run_reports_once_that_no_program_uses_such_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._PATIENCE", 0.0)
-    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes._SCAN_SECONDS", 0.0)
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes.PATIENCE", 0.0)
+    monkeypatch.setattr("kubectl_gadget.agent.symbols.uprobes.SCAN_SECONDS", 0.0)
     with Tracer("trace_ssl") as tracer:
         found: list[str] = []
         nowhere = [Library(files=("libnowhere.so",), functions={})]

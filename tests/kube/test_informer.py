@@ -208,7 +208,7 @@ async def test_a_subscriber_that_fails_leaves_the_others_their_changes(
 async def test_one_namespace_does_not_wait_for_a_list_of_all_that_takes_long(
     cluster: FakeCluster, informer: Informer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(informer_module, "_WIDE_SECONDS", 0.0)
+    monkeypatch.setattr(informer_module, "WIDE_SECONDS", 0.0)
     cluster.faults.held_lists.add("pods")
     seen = Seen()
     informer.follow(follower(Names().take))

@@ -20,7 +20,7 @@ SCOPE = WatchScope(PODS, "default")
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "_RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(watch_module, "RETRY_SECONDS", (0.0,))
 
 
 async def following(changes: AsyncGenerator[Synced | Changed, None]) -> Synced | Changed:

@@ -212,7 +212,7 @@ def test_a_wrong_filter_says_what_was_meant() -> None:
 
 
 def test_the_help_of_the_keys_fits_80_columns() -> None:
-    assert max(map(len, live._HELP_LINES)) <= 80
+    assert max(map(len, live.HELP_LINES)) <= 80
 
 
 def test_h_explains_the_keys_until_the_next_one() -> None:

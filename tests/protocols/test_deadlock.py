@@ -50,7 +50,7 @@ def test_mutexes_that_all_follow_each_other_do_not_take_for_ever() -> None:
 
 
 def test_what_would_be_too_much_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlock, "_MOST_STEPS", 100)
+    monkeypatch.setattr(deadlock, "MOST_STEPS", 100)
     process = _Process()
     for number in range(110):
         process.add(step(2 * number, 2 * number + 1, 1))

@@ -83,7 +83,7 @@ def test_a_recording_that_is_opened_is_listed_once(url: str, monkeypatch: pytest
 def test_what_was_written_is_read_and_all_objects_together_are_a_file(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
     made = write(place_of(url), 30)
     assert steps(url)[0] == made
     assert len(objects(url)) > 5
@@ -95,9 +95,9 @@ def test_what_was_written_is_read_and_all_objects_together_are_a_file(
 
 
 def test_a_part_asks_only_for_its_own_objects(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1)
-    monkeypatch.setattr(writer, "_STATE_SHARE", 0)
-    monkeypatch.setattr(places, "_AHEAD", 1)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "STATE_SHARE", 0)
+    monkeypatch.setattr(places, "AHEAD", 1)
     record(place_of(url), 40)
     asked = list[str]()
     real = places._Store.get
@@ -116,7 +116,7 @@ def test_a_part_asks_only_for_its_own_objects(url: str, monkeypatch: pytest.Monk
 def test_objects_that_are_missing_changed_or_foreign_lose_themselves_alone(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
     record(place_of(url))
     store, names = from_url(url), objects(url)
     whole, _ = steps(url)
@@ -133,7 +133,7 @@ def test_objects_that_are_missing_changed_or_foreign_lose_themselves_alone(
 
 
 def test_rotated_recordings_are_removed_and_a_ring_is_written(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
     to = RecordingWriter(place_of(url), META, print, Rotation(bytes=2000, keep=2))
     for number in range(60):
         to.step(number, number, [])
@@ -162,7 +162,7 @@ def test_a_client_that_is_killed_leaves_what_reads(url: str, moment: int) -> Non
         "import sys; from kubectl_gadget.recording import writer\n"
         "from kubectl_gadget.recording.places import place_of\n"
         "from tests.recording.files import META, frame\n"
-        "writer._SEGMENT_BYTES = 2000\n"
+        "writer.SEGMENT_BYTES = 2000\n"
         "to = writer.RecordingWriter(place_of(sys.argv[1]), META, print)\n"
         "n = 0\n"
         "while True:\n"
@@ -254,7 +254,7 @@ def test_what_is_read_ahead_fails_early_and_is_tried_again_when_it_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, real, asked = stored(tmp_path, b"content"), places._Store.get, list[Mapping[str, Any]]()
-    retries = {id(made._store): places._RETRIES, id(made._store_ahead): places._RETRIES_AHEAD}
+    retries = {id(made._store): places.RETRIES, id(made._store_ahead): places.RETRIES_AHEAD}
 
     def get(store: places._Store, name: str, size: int) -> bytes:
         asked.append(retries[id(store)])
@@ -267,5 +267,5 @@ def test_what_is_read_ahead_fails_early_and_is_tried_again_when_it_is_needed(
     assert made.read(100) == b"content"
     made.seek(BEGIN)
     assert made.read(100) == b"content"
-    assert asked == [places._RETRIES_AHEAD, places._RETRIES]
+    assert asked == [places.RETRIES_AHEAD, places.RETRIES]
     made.close()

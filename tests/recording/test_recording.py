@@ -35,7 +35,7 @@ def test_steps_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_many_segments_are_one_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
     made = write(tmp_path / "a.kgr", steps=50)
     with RecordingReader(tmp_path / "a.kgr") as reader:
         assert sum(1 for _ in reader.segments()) > 8
@@ -75,7 +75,7 @@ def test_a_pattern_matches_only_names_that_a_url_can_have(monkeypatch: pytest.Mo
 def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
     real, left = os.write, [3000]
 
     def full(file: int, data: memoryview) -> int:
@@ -98,7 +98,7 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
 
 @pytest.mark.root
 def test_a_full_file_system_ends_the_recording_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
@@ -129,7 +129,7 @@ def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
         go_on.wait()
         return real(file, data)
 
-    monkeypatch.setattr(writer, "_WAITING_BYTES", 1000)
+    monkeypatch.setattr(writer, "WAITING_BYTES", 1000)
     monkeypatch.setattr(places.os, "write", slow)
     recording = RecordingWriter(tmp_path / "a.kgr", META, print)
     begun.wait()
@@ -149,7 +149,7 @@ def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
 def test_a_part_has_all_frames_of_names_and_only_its_own_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 500)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 500)
     write(tmp_path / "a.kgr", steps=20)
     with RecordingReader(tmp_path / "a.kgr") as reader:
         found = list(reader.steps(110 * SECOND, 112 * SECOND))
@@ -162,7 +162,7 @@ def test_a_part_has_all_frames_of_names_and_only_its_own_events(
 def test_a_file_that_was_cut_anywhere_reads_up_to_its_last_whole_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 400)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 400)
     made, whole = write(tmp_path / "a.kgr", steps=8), (tmp_path / "a.kgr").read_bytes()
     cut = tmp_path / "cut.kgr"
     before = 0
@@ -182,7 +182,7 @@ def test_a_file_that_was_cut_anywhere_reads_up_to_its_last_whole_segment(
 
 
 def test_a_flipped_bit_is_named_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 400)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 400)
     write(tmp_path / "a.kgr", steps=8)
     whole = (tmp_path / "a.kgr").read_bytes()
     spoilt = tmp_path / "spoilt.kgr"
@@ -207,7 +207,7 @@ def test_a_writer_that_is_killed_leaves_what_reads(tmp_path: Path, moment: int) 
     code = (
         "import sys; from pathlib import Path; from kubectl_gadget.recording import writer\n"
         "from tests.recording.files import META, frame\n"
-        "writer._SEGMENT_BYTES = 2000\n"
+        "writer.SEGMENT_BYTES = 2000\n"
         "to = writer.RecordingWriter(Path(sys.argv[1]), META, print)\n"
         "n = 0\n"
         "while True:\n"
@@ -278,7 +278,7 @@ def _segment(control: bytes, events: bytes = b"", **other: int) -> bytes:
 
 
 def test_a_small_file_has_no_millions_of_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_MOST_RECORDS", 1000)
+    monkeypatch.setattr(layout, "MOST_RECORDS", 1000)
     assert len(list(layout.records(layout.step_record(1, 1) * 1000))) == 1000
     with pytest.raises(DamagedError, match="more records"):
         for _ in layout.records(layout.step_record(1, 1) * 1001):

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("small_segments")
 
 @pytest.fixture(name="small_segments")
 def one_step_per_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_SEGMENT_BYTES", 1)
-    monkeypatch.setattr(writer, "_STATE_SHARE", 0)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "STATE_SHARE", 0)
 
 
 def containers(number: int) -> RecordedFrame:
@@ -110,7 +110,7 @@ def test_a_part_begins_with_the_last_state_before_it(tmp_path: Path) -> None:
 def test_a_state_is_left_out_where_it_is_large_beside_the_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_STATE_SHARE", 10)
+    monkeypatch.setattr(writer, "STATE_SHARE", 10)
     record(tmp_path / "a.kgr", 200)
     with RecordingReader(tmp_path / "a.kgr") as reader:
         assert 1 < sum(header.flags & HAS_STATE for header in reader.segments()) < 20
@@ -141,7 +141,7 @@ def test_removed_cgroups_and_ended_sessions_leave_the_state() -> None:
 
 
 def test_containers_of_days_ago_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "_MOST_UNUSED", 10)
+    monkeypatch.setattr(state_module, "MOST_UNUSED", 10)
     state = RunState()
     for number in range(200):
         changes = json.dumps({"removed": [number - 1]} | json.loads(containers(number).payload)).encode()

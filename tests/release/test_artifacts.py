@@ -196,7 +196,7 @@ def test_the_binary_runs_a_module_in_a_process_of_its_own(monkeypatch: pytest.Mo
 
 
 def test_programs_that_the_binary_starts_do_not_load_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binary, "_AUTHORITIES", ())
+    monkeypatch.setattr(binary, "AUTHORITIES", ())
     environment = {"LD_LIBRARY_PATH": "/opt/kubectl-gadget/_internal", "HOME": "/root"}
     binary.set_up(environment)
     assert environment == {"HOME": "/root"}
@@ -208,7 +208,7 @@ def test_programs_that_the_binary_starts_do_not_load_its_libraries(monkeypatch: 
 def test_the_binary_trusts_what_the_machine_trusts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bundle = tmp_path / "ca-bundle.crt"
     bundle.touch()
-    monkeypatch.setattr(binary, "_AUTHORITIES", (str(tmp_path / "elsewhere"), str(bundle)))
+    monkeypatch.setattr(binary, "AUTHORITIES", (str(tmp_path / "elsewhere"), str(bundle)))
     environment: dict[str, str] = {}
     binary.set_up(environment)
     assert environment == {"SSL_CERT_FILE": str(bundle)}

@@ -45,7 +45,7 @@ many = settings(max_examples=examples(80), deadline=None, suppress_health_check=
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "_RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(node_module, "RETRY_SECONDS", (0.0,))
 
 
 @given(SPOILT)

@@ -79,7 +79,7 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "_RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(node_module, "RETRY_SECONDS", (0.0,))
 
 
 async def test_object_and_run_are_sent_for_the_architecture_that_hello_names() -> None:
@@ -294,8 +294,8 @@ async def test_what_recorders_hold_is_asked_for_by_a_frame() -> None:
 @pytest.fixture(name="hasty")
 def short_silences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_module, "HEARTBEAT_SECONDS", 0.01)
-    monkeypatch.setattr(node_module, "_HELLO_SECONDS", 0.05)
-    monkeypatch.setattr(node_module, "_ANOTHER_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(node_module, "HELLO_SECONDS", 0.05)
+    monkeypatch.setattr(node_module, "ANOTHER_LOOK_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("hasty")

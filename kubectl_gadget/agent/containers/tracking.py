@@ -99,7 +99,7 @@ _NUMBER_SHIFT = 8
 _MOST_UNSENT = 10_000
 _MOST_UNSENT_CGROUPS = 100_000
 """Limits on changes that were not sent, since a client may stop reading."""
-_MOST_BELOW = _MOST_EARLY = 256
+MOST_BELOW = MOST_EARLY = 256
 """The most cgroups below a container's that are looked up, or reported if it made them before the kernel knew of it."""
 _CHECK_SECONDS = 1.0
 """Between two checks for processes elsewhere of a container whose cgroup was removed."""
@@ -290,7 +290,7 @@ class Containers:
         tracked = self._tracked.get(id)
         if tracked is None or not tracked.owner:
             return []
-        return [cgroup.id for cgroup in itertools.islice(cgroups.below(self._root, tracked.cgroup.path), _MOST_BELOW)]
+        return [cgroup.id for cgroup in itertools.islice(cgroups.below(self._root, tracked.cgroup.path), MOST_BELOW)]
 
     def processes(self) -> dict[int, int]:
         """Returns the cgroup of each process on the node that is visible here: its container's, or one of the host."""
@@ -354,7 +354,7 @@ class Containers:
         early = self._early.setdefault(owner, [])
         if id in self._early_owners:
             return
-        if len(early) >= _MOST_EARLY:
+        if len(early) >= MOST_EARLY:
             self._unreported[owner] = self._unreported.get(owner, 0) + 1
             return
         early.append(id)

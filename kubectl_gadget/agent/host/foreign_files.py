@@ -343,7 +343,7 @@ class FileSystems:
 
 Key = TypeVar("Key", bound=Hashable)
 
-_INTERVALS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+INTERVALS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between two checks of one thing; the last value is repeated."""
 
 
@@ -364,5 +364,5 @@ class Rechecks(Generic[Key]):
             checks, due = self._next.get(key, (0, 0.0))
             if due <= now:
                 found.append(key)
-                self._next[key] = checks + 1, now + _INTERVALS[min(checks, len(_INTERVALS) - 1)]
+                self._next[key] = checks + 1, now + INTERVALS[min(checks, len(INTERVALS) - 1)]
         return found

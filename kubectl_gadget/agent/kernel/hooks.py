@@ -166,7 +166,7 @@ def _target(way: Way) -> str:
 # The trap: a function in /proc/kallsyms may still be inlined, or marked notrace; only tracefs lists what can be hooked.
 # Without tracefs the answer is None, "unknown".
 
-_KALLSYMS = "/proc/kallsyms"
+KALLSYMS = "/proc/kallsyms"
 _PREFIX = {"x86_64": "__x64_", "aarch64": "__arm64_"}
 _COMPAT = {"i386": "__ia32_", "arm32": "__arm64_compat_"}
 _MOST_GENERATED = 20_000
@@ -203,11 +203,11 @@ def _symbol(name: str) -> str:
 
 def _kernel_symbols() -> Iterator[str]:
     try:
-        with open(_KALLSYMS, encoding="ascii", errors="replace") as file:
+        with open(KALLSYMS, encoding="ascii", errors="replace") as file:
             for line in file:
                 yield line.split(maxsplit=3)[2]
     except OSError as error:
-        raise AgentError(f"{_KALLSYMS} cannot be read: {error.strerror}") from None
+        raise AgentError(f"{KALLSYMS} cannot be read: {error.strerror}") from None
 
 
 def _near(missing: Collection[str], known: Callable[[], Iterable[str]]) -> dict[str, tuple[str, ...]]:

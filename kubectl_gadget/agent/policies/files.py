@@ -138,7 +138,7 @@ def _key(test: int, identity: Identity) -> bytes:
 # probed one (`instead`), the program gets its distance in each file before the probe is set. The trap: containers of
 # one image share a file below their file systems; RealFiles finds it, and the probe is attached there.
 
-_PATIENCE = 2.0
+PATIENCE = 2.0
 """Seconds until a missing file is reported."""
 _MOST_WARNINGS = 16
 """Different warnings of one hook, since containers can cause any number."""
@@ -185,7 +185,7 @@ class UprobeTargets:
         self._files: dict[FileId, _File] = {}
         self._seen = False
         """whether any root has had the file"""
-        self._report_at: float | None = time.monotonic() + _PATIENCE
+        self._report_at: float | None = time.monotonic() + PATIENCE
         """when to warn that no root has the file"""
 
     def prepare(self) -> None:

@@ -28,7 +28,7 @@ from kubectl_gadget.errors import AgentError
 DESCENDANTS = "gadget_descendants"
 OF_DESCENDANTS = "gadget_filter_descendants"
 PID = "gadget_filter_pid"
-_PROCESSES = 32768
+PROCESSES = 32768
 _MOST_PASSES = 1000
 """Passes over all tasks. Each adds at least one generation; a pass that adds nothing is the last."""
 _ZERO = bytes(4)
@@ -41,7 +41,7 @@ class Descendants:
         def prepare(object: BpfObject) -> None:
             object.set_constant(PID, pid)
             object.set_constant("gadget_node_pid_level", pid_level)
-            object.required_map(DESCENDANTS).resize(_PROCESSES)
+            object.required_map(DESCENDANTS).resize(PROCESSES)
 
         with ExitStack() as undo:
             try:
@@ -64,7 +64,7 @@ class Descendants:
         missing = int.from_bytes(self._object.required_map("not_added").get(_ZERO) or b"", "little")
         if not missing:
             return None
-        return f"--descendants: more than {_PROCESSES:,} descendants live at once; further ones are not followed"
+        return f"--descendants: more than {PROCESSES:,} descendants live at once; further ones are not followed"
 
     def close(self) -> None:
         self._object.close()

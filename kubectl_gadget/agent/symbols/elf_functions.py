@@ -32,7 +32,7 @@ _IS_FUNCTION = bytes((info & 15) in (2, 10) for info in range(256))
 """By st_info: whether it is STT_FUNC or STT_GNU_IFUNC."""
 _IS_SET = b"\0" + b"\1" * 255
 _LOCAL, _WEAK = 0, 2
-_MOST_SYMBOLS = 2_000_000
+MOST_SYMBOLS = 2_000_000
 _MOST_DEBUGDATA = 64 << 20
 _MOST_SECTIONS = 256
 _MOST_NAMES = 1 << 14
@@ -142,9 +142,9 @@ class ElfFunctions:
         found: list[int] = []
         for table in elf.sections:
             first = len(self._addresses)
-            if table.kind != wanted or table.link >= len(elf.sections) or first >= _MOST_SYMBOLS:
+            if table.kind != wanted or table.link >= len(elf.sections) or first >= MOST_SYMBOLS:
                 continue
-            count = min(table.size // _SYMBOL_BYTES, _MOST_SYMBOLS - first)
+            count = min(table.size // _SYMBOL_BYTES, MOST_SYMBOLS - first)
             data = elf.source.read(table.offset, count * _SYMBOL_BYTES)
             data = data[: len(data) // _SYMBOL_BYTES * _SYMBOL_BYTES]
             words = array("Q", data)
@@ -394,7 +394,7 @@ def _symbol_tables(elf: ElfFile) -> Iterator[tuple[StringTable, Section]]:
 
 def _symbols(elf: ElfFile, table: Section, places: Container[int] | None = None) -> Iterator[tuple[int, ...]]:
     """Yields the symbols, or those whose names are at these places: no Python code runs for the others."""
-    end = min(table.size // _SYMBOL.size, _MOST_SYMBOLS) * _SYMBOL.size
+    end = min(table.size // _SYMBOL.size, MOST_SYMBOLS) * _SYMBOL.size
     piece_bytes = _PIECE // _SYMBOL.size * _SYMBOL.size
     for start in range(0, end, piece_bytes):
         block = elf.source.read(table.offset + start, min(piece_bytes, end - start))

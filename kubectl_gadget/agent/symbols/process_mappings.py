@@ -23,10 +23,10 @@ _QUERY = struct.Struct("<9Q4I2Q")
 and minor number, sizes of name and build id; their addresses"""
 _PROCMAP_QUERY = 0xC0686611
 _EXECUTABLE, _OR_NEXT = 4, 16
-_MOST_LISTED = 64
+MOST_LISTED = 64
 """Mappings that are listed before addresses in them are looked up."""
-_MOST_KNOWN = 4096
-_MOST_OPEN = 128
+MOST_KNOWN = 4096
+MOST_OPEN = 128
 _START_STACK = 25
 """Index in /proc/PID/stat, counted after the name: the start of the initial stack."""
 _MOST_NAME = 4096
@@ -55,7 +55,7 @@ class OpenMaps:
 
     def add(self, process: "ProcessMappings") -> None:
         self._opened.append(process)
-        if len(self._opened) > _MOST_OPEN:
+        if len(self._opened) > MOST_OPEN:
             self._opened.popleft().close()
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class ProcessMappings:
         if not self._is_known:
             self._is_known = True
             following: Mapping | None = Mapping(0, 0, 0, 0, 0, "")
-            while following and len(self._starts) < _MOST_LISTED:
+            while following and len(self._starts) < MOST_LISTED:
                 following = self._opened.ask(self._file, following.end, _EXECUTABLE | _OR_NEXT)
                 if following:
                     self._replace(following.start, following.end, following, now)
@@ -179,7 +179,7 @@ class ProcessMappings:
         if mapping is None:
             if low == high:
                 return
-        elif len(self._starts) >= _MOST_KNOWN:
+        elif len(self._starts) >= MOST_KNOWN:
             low, high = 0, len(self._starts)
         new = [] if mapping is None else [mapping]
         self._mappings[low:high] = new

@@ -268,12 +268,12 @@ class RequestedFunctions:
 
 # The probes of a gadget.
 
-_SCAN_SECONDS = 0.1
+SCAN_SECONDS = 0.1
 """Between two scans of the processes."""
-_PATIENCE = 2.0
+PATIENCE = 2.0
 """Seconds after which a warning reports that nothing was found."""
 _MOST_FILES = 512
-_TURN_SECONDS = 0.5
+TURN_SECONDS = 0.5
 """After which a turn leaves further files, which a container may have made to take long, to the next one, so that rings
 are read between them."""
 
@@ -297,7 +297,7 @@ class Uprobes:
         self._links: dict[tuple[int, int], list[int]] = {}
         self._released = Links()
         self._next = 0.0
-        self._report_at: float | None = time.monotonic() + _PATIENCE
+        self._report_at: float | None = time.monotonic() + PATIENCE
         """when to warn about what was not found"""
 
     def prepare(self) -> None:
@@ -310,8 +310,8 @@ class Uprobes:
         maps any more. After the first turn, files that take long to read are spread over several turns."""
         if now < self._next:
             return
-        until = now + _TURN_SECONDS if self._next else math.inf
-        self._next = now + _SCAN_SECONDS
+        until = now + TURN_SECONDS if self._next else math.inf
+        self._next = now + SCAN_SECONDS
         files = self._files.look()
         for key in self._links.keys() - files.keys():
             self._released.release(self._links.pop(key))

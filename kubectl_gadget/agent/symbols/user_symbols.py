@@ -31,9 +31,9 @@ from kubectl_gadget.agent.symbols.process_mappings import Mapping, OpenMaps, Pro
 # read.
 
 _MOST_MAP_BYTES = 64 << 20
-_MOST_LINES, _MOST_LINE = 400_000, 4096
+MOST_LINES, _MOST_LINE = 400_000, 4096
 """Lines that are read, which take some 100 MB of memory, and bytes of one."""
-_MOST_IN_ALL = 256 << 20
+MOST_IN_ALL = 256 << 20
 """Memory for the maps of all processes. A process may use half of what the others leave, so that none takes all."""
 _PER_LINE = 200
 """Bytes of memory that a line takes beside its text."""
@@ -77,10 +77,10 @@ class PerfMap:
     def _parse(self, file: BinaryIO) -> None:
         found: dict[int, tuple[int, str]] = {}
         others = sum(one._bytes for one in _maps if one is not self)
-        room = max(0, (_MOST_IN_ALL - others) // 2)
+        room = max(0, (MOST_IN_ALL - others) // 2)
         left = _MOST_MAP_BYTES
         self._bytes = 0
-        for _ in range(_MOST_LINES):
+        for _ in range(MOST_LINES):
             line = file.readline(min(left, _MOST_LINE))
             if not line:
                 break
@@ -109,8 +109,8 @@ _AGAIN = 1.0
 _SHARED_SECONDS = 60.0
 """For so long, processes of a mount namespace share a file; later, its inode number may be another file's."""
 _MOST_PROCESSES = 1024
-_MOST_FILES = 256
-_MOST_SYMBOLS = 4_000_000
+MOST_FILES = 256
+MOST_SYMBOLS = 4_000_000
 """Of all open files; each takes 20 bytes. A container can make any number of files."""
 _MOST_FRAMES = 1 << 16
 _MOST_SEEN = 4096
@@ -333,7 +333,7 @@ class UserSymbols:
             return None
         file = self._files[identity] = _File(source, functions, identity)
         self._symbols += functions.symbols
-        while len(self._files) > 1 and (len(self._files) > _MOST_FILES or self._symbols > _MOST_SYMBOLS):
+        while len(self._files) > 1 and (len(self._files) > MOST_FILES or self._symbols > MOST_SYMBOLS):
             gone = self._files.popitem(last=False)[1]  # a process that needs it opens it again
             self._symbols -= gone.functions.symbols
             gone.close()

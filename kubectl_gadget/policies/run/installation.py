@@ -179,7 +179,7 @@ _ANNOTATION = "kubectl-gadget/policies"
 _WEAKER = "kubectl-gadget/allow-weaker"
 _DIGEST = "kubectl-gadget/digest"
 _FILE = "policies.zip"
-_MOST_BYTES = 1_000_000
+MOST_BYTES = 1_000_000
 """A ConfigMap may hold 1 MiB, including names."""
 _TRIES = 5
 _POLL_SECONDS = 1.0
@@ -272,8 +272,8 @@ async def _write(api: Api, options: AgentOptions, before: Installed, wanted: Pol
     data: dict[str, str | None] = {key: one.text for key, one in by_key.items()}
     encoded = base64.b64encode(file).decode()
     size = len(encoded) + sum(len(text or "") for text in data.values())
-    if size > _MOST_BYTES:
-        what = f"{len(policies)} policies take {size:,} bytes; a ConfigMap holds at most {_MOST_BYTES:,}"
+    if size > MOST_BYTES:
+        what = f"{len(policies)} policies take {size:,} bytes; a ConfigMap holds at most {MOST_BYTES:,}"
         raise UsageError(what, "fewer policies, or shorter lists of values in them")
     annotations = {_DIGEST: digest, _WEAKER: str(allow_weaker).lower()}
     metadata: Object = {"name": manifests.POLICIES, "labels": manifests.OWN_LABELS, "annotations": annotations}

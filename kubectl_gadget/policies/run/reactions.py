@@ -77,7 +77,7 @@ def _react(act: "Callable[[Container, str], None]", entry: "StoryEvent") -> None
 
 
 _END_SECONDS = 30.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds between two attempts; each pause is twice as long as the one before."""
 
 
@@ -89,7 +89,7 @@ class PodDeleter:
         namespace: str | None,
         say: Say,
         end_seconds: float = _END_SECONDS,
-        pause: float = _FIRST_PAUSE,
+        pause: float = FIRST_PAUSE,
     ) -> None:
         """`namespace` is the only one whose pods may be deleted; None: any. `pause` is the first pause after a failed
         attempt, in seconds."""
@@ -147,11 +147,11 @@ class PodDeleter:
                 said = str(error)
                 if is_last:
                     return
-                await self._sleep(_LONGEST_PAUSE if is_refused else pause)
+                await self._sleep(LONGEST_PAUSE if is_refused else pause)
                 if is_refused:
                     self._begun.discard(uid)
                     return
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 if gone:
                     self._say(f"{name} deleted: {why}")

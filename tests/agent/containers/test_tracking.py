@@ -160,7 +160,7 @@ def test_a_cgroup_below_a_container_belongs_to_it_whatever_it_is_called(
 
 def test_cgroups_that_a_container_makes_first_are_reported_up_to_a_number() -> None:
     top = Path(find_root()) / f"cri-containerd-{os.getpid():064x}.scope"
-    below = [top / f"below-{number}" for number in range(tracking._MOST_EARLY + 17)]
+    below = [top / f"below-{number}" for number in range(tracking.MOST_EARLY + 17)]
     containers = Containers()
     try:
         for path in (top, *below):  # it is not told of the first before it reads
@@ -176,7 +176,7 @@ def test_cgroups_that_a_container_makes_first_are_reported_up_to_a_number() -> N
 
         wait_until(is_reported)
         assert {owners[id] for id in ids if id in owners} == {owners[cgroup_id(top)]}
-        assert sum(id in owners for id in ids) == tracking._MOST_EARLY
+        assert sum(id in owners for id in ids) == tracking.MOST_EARLY
         (warning,) = containers.take_warnings()
         assert "made 17 more cgroups" in warning
         for path in (*below, top):

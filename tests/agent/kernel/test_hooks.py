@@ -94,7 +94,7 @@ def test_functions_and_system_calls_are_found_by_their_portable_names() -> None:
 
 
 def test_the_kernels_symbols_are_listed_only_if_functions_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_gadget.agent.kernel.hooks._KALLSYMS", "/nowhere")
+    monkeypatch.setattr("kubectl_gadget.agent.kernel.hooks.KALLSYMS", "/nowhere")
     assert look_up(look_up_of({"tracepoints": ["../etc"]})).tracepoints == {"../etc": False}
     with pytest.raises(AgentError, match="/nowhere cannot be read"):
         look_up(look_up_of({"functions": ["do_exit"]}))

@@ -59,7 +59,7 @@ def test_two_names_of_one_file_are_one_entry_with_the_selectors_of_both(tmp_path
 
 
 def test_a_replaced_file_stays_a_match_until_its_root_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign_files, "_INTERVALS", (0.0,))
+    monkeypatch.setattr(foreign_files, "INTERVALS", (0.0,))
     table = Table()
     files = SameFiles(table, [entry(0, tmp_path / "file", 1)], [].append)  # type: ignore[arg-type]
     (tmp_path / "file").touch()
@@ -144,7 +144,7 @@ def test_a_probe_stays_where_the_process_that_was_asked_has_ended(
         attached.append(path)
         return _File()
 
-    monkeypatch.setattr(foreign_files, "_INTERVALS", (0.0,))
+    monkeypatch.setattr(foreign_files, "INTERVALS", (0.0,))
     monkeypatch.setattr(UprobeTargets, "_attach", attach)
     monkeypatch.setattr(UprobeTargets, "_detach", lambda self, file: attached.pop())
     targets = UprobeTargets(cast(Any, None), [], ProbePlace(path=str(path)), cast(Any, OneFile()), [].append)

@@ -103,7 +103,7 @@ def test_another_process_with_the_pid_of_a_descendant_is_not_a_descendant(parent
 
 
 def test_without_room_it_is_reported(monkeypatch: pytest.MonkeyPatch, parent: Child) -> None:
-    monkeypatch.setattr("kubectl_gadget.agent.sources.shared_maps._PROCESSES", 1)
+    monkeypatch.setattr("kubectl_gadget.agent.sources.shared_maps.PROCESSES", 1)
     family = Descendants(parent.pid, pid_level())
     try:
         assert "further ones are not followed" in str(family.warning())

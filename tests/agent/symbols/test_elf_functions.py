@@ -173,7 +173,7 @@ def test_a_file_that_lists_its_symbols_many_times_takes_bounded_memory(
         if struct.unpack_from("<4xI", headers[number])[0] != 3:  # the names
             data[sections + number * size : sections + (number + 1) * size] = symbols
     listed = struct.unpack_from("<32xQ", symbols)[0] // 24
-    monkeypatch.setattr(elf_functions, "_MOST_SYMBOLS", listed + 1)
+    monkeypatch.setattr(elf_functions, "MOST_SYMBOLS", listed + 1)
     functions = ElfFunctions(MemorySource(bytes(data)))
     assert len(functions._addresses) == listed + 1
     assert functions.find(addresses(burner)["main"] + 3) == ("main", 3)

@@ -23,8 +23,8 @@ def test_a_turn_that_takes_long_leaves_files_to_the_next_except_at_the_start(
         examined.append(len(examined))
         return {}
 
-    monkeypatch.setattr(uprobes, "_TURN_SECONDS", seconds)
-    monkeypatch.setattr(uprobes, "_SCAN_SECONDS", 0.0)
+    monkeypatch.setattr(uprobes, "TURN_SECONDS", seconds)
+    monkeypatch.setattr(uprobes, "SCAN_SECONDS", 0.0)
     monkeypatch.setattr(uprobes, "function_offsets", examine)
     monkeypatch.setattr(MappedFile, "open", lambda self: -1)
     followed = Uprobes(cast("Any", None), [], lambda cgroup: True, lambda text: None)

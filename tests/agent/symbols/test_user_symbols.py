@@ -211,7 +211,7 @@ def test_just_in_time_compilers_name_their_functions(tmp_path: Path) -> None:
 
 
 def test_of_a_perf_map_with_any_number_of_functions_only_the_first_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_symbols, "_MOST_LINES", 2)
+    monkeypatch.setattr(user_symbols, "MOST_LINES", 2)
     path = Path(f"/tmp/perf-{os.getpid()}.map")
     path.write_text("1000 10 first\n2000 10 second\n3000 10 third\n")
     try:
@@ -224,7 +224,7 @@ def test_of_a_perf_map_with_any_number_of_functions_only_the_first_are_read(monk
 
 
 def test_the_perf_maps_of_all_processes_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_symbols, "_MOST_IN_ALL", 4 * (user_symbols._PER_LINE + len("1000 10 first\n")))
+    monkeypatch.setattr(user_symbols, "MOST_IN_ALL", 4 * (user_symbols._PER_LINE + len("1000 10 first\n")))
     path = Path(f"/tmp/perf-{os.getpid()}.map")
     path.write_text("1000 10 first\n2000 10 other\n3000 10 third\n")
     try:
@@ -308,11 +308,11 @@ def test_equal_numbers_of_another_device_are_shared_only_at_one_path(
         ]
 
 
-@pytest.mark.parametrize(("limit", "most"), [("_MOST_FILES", 2), ("_MOST_SYMBOLS", 1)])
+@pytest.mark.parametrize(("limit", "most"), [("MOST_FILES", 2), ("MOST_SYMBOLS", 1)])
 def test_of_too_many_files_the_oldest_is_closed_until_it_is_needed_again(
     limit: str, most: int, tmp_path: Path, make_symbols: MakeSymbols, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With _MOST_SYMBOLS, only one file of those with two symbols or more is kept."""
+    """With MOST_SYMBOLS, only one file of those with two symbols or more is kept."""
     monkeypatch.setattr(user_symbols, limit, most)
     symbols = make_symbols()
     program = compile_burner(tmp_path / "burner", *WAYS["static"])

@@ -316,7 +316,7 @@ async def test_without_the_right_it_is_reported_before_anything_is_changed(site:
 
 
 async def test_what_a_config_map_cannot_hold_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "_MOST_BYTES", 50_000)
+    monkeypatch.setattr(installation, "MOST_BYTES", 50_000)
     with pytest.raises(UsageError, match="a ConfigMap holds at most"):
         await change(site.api, OPTIONS, policies(TELLS))
     assert site.file() is None

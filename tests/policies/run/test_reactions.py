@@ -96,7 +96,7 @@ async def test_at_the_end_of_the_run_a_deletion_that_failed_is_tried_once_more()
 
 
 async def test_a_refusal_is_not_retried_but_a_later_violation_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reactions, "_LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(reactions, "LONGEST_PAUSE", 0.001)
     said: list[str] = []
     api, deleter = FailingApi(DENIED, True), PodDeleter("default", said.append)
     async with Tasks(print) as tasks, deleter.serve(Surroundings(tasks, api)):  # type: ignore[arg-type]
