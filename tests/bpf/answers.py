@@ -29,11 +29,11 @@ class Answers(Tracer):
     def __enter__(self) -> "Answers":
         self._containers = Containers()  # first, as in an agent: loading it reads files
         try:
-            self._object = self._load(self.gadget)
+            self.object = self._load(self.gadget)
         except BaseException:  # also skipped, where the kernel lacks something
             self._containers.close()
             raise
-        cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
+        cpus, events = self.object.map("gadget_cpus"), self.object.map("gadget_events")
         assert cpus is not None
         assert events is not None
         self.counters = CpuCounters(cpus.fd, cpus.entries)
@@ -43,9 +43,9 @@ class Answers(Tracer):
         spec = GadgetSpec(name="g", object=0, sampler=self.gadget.agent.sampler, layout=layout)
         self._sampled = Sampled(spec, self._containers, self.warnings.append)
         if self.gadget.kind == "snapshot":
-            self.answer = Iterators(self._object, self._sampled, self.warnings.append)
+            self.answer = Iterators(self.object, self._sampled, self.warnings.append)
         else:
-            self.answer = Totals(self._object, self.gadget.record.size, self._sampled)
+            self.answer = Totals(self.object, self.gadget.record.size, self._sampled)
         return self
 
     def __exit__(self, *reason: Any) -> None:

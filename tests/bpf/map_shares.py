@@ -14,8 +14,8 @@ _ALL = 2048
 def fill(tracer: Tracer, shares: str, of: str, share: int) -> None:
     """Gives the share as many entries of the map `of` as one container may have, and some more, since other processes'
     entries may be removed during the test."""
-    most = tracer._object.required_map(of).entries // 2
-    counts = tracer._object.required_map(shares)
+    most = tracer.object.required_map(of).entries // 2
+    counts = tracer.object.required_map(shares)
     others = entries(tracer, shares, _ALL) - entries(tracer, shares, share)
     own = most - others // 2 + most // 10
     for key, count in ((share, own), (_ALL, own + others)):
@@ -24,7 +24,7 @@ def fill(tracer: Tracer, shares: str, of: str, share: int) -> None:
 
 def entries(tracer: Tracer, shares: str, share: int) -> int:
     """How many entries the share has."""
-    found = tracer._object.required_map(shares).get(struct.pack("<I", share))
+    found = tracer.object.required_map(shares).get(struct.pack("<I", share))
     assert found is not None
     (count,) = struct.unpack("<Q", found)
     return int(count)
@@ -32,7 +32,7 @@ def entries(tracer: Tracer, shares: str, share: int) -> int:
 
 def lost(tracer: Tracer, share: int) -> int:
     """How many records or entries the share's container has lost, as the agent reports by container."""
-    found = tracer._object.required_map("gadget_shares").get(struct.pack("<I", share))
+    found = tracer.object.required_map("gadget_shares").get(struct.pack("<I", share))
     assert found is not None
     (count,) = struct.unpack("<16xQ8x", found)
     return int(count)

@@ -30,7 +30,7 @@ class StackAnswers(Answers):
             Tracer.__enter__(self)
         else:
             super().__enter__()
-        map = self._object.map("gadget_stacks")
+        map = self.object.map("gadget_stacks")
         assert map is not None
         self.stacks = Stacks(map, self._symbols, with_offsets=False)
         return self

@@ -86,7 +86,7 @@ def test_a_container_that_found_no_room_is_named() -> None:
         pid, _ = deeds.in_child(umount_nothing)
         cgroup = of(tracer, pid)[0]["cgroup"]
     with Tracer("trace_mount", verdicts={cgroup: _WANTED | number << _SHARE_SHIFT}) as tracer:
-        events, cpus, shares = map(tracer._object.required_map, ("gadget_events", "gadget_cpus", "gadget_shares"))
+        events, cpus, shares = map(tracer.object.required_map, ("gadget_events", "gadget_cpus", "gadget_shares"))
         output = EventsOutput(events, cpus, shares, numbers)
         try:
             map_shares.fill(tracer, SHARES, STATES, share=number)

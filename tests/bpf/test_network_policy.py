@@ -129,19 +129,19 @@ class Policies(Tracer):
         self._before = now
 
     def _map(self, name: str) -> Any:
-        found = self._object.map(f"gadget_table_{name}")
+        found = self.object.map(f"gadget_table_{name}")
         assert found is not None
         return found
 
     def rows(self) -> list[dict[str, Any]]:
         """After one more second, as the agent counts them."""
-        self._object.run("report_more")
+        self.object.run("report_more")
         return [record for record in self.records() if record["operation"]]
 
     def give_away_entry(self, port: int, other: int) -> None:
         """Gives what is known of the exchange with a remote port to that with another one, as the map does when it
         drops an entry that a program has just found."""
-        flows = self._object.map("flows")
+        flows = self.object.map("flows")
         assert flows is not None
         for key in list(flows.keys()):
             cgroup, remote, local_port, remote_port, protocol = struct.unpack("<Q16sHHI", key)
@@ -488,7 +488,7 @@ def test_every_refusal_is_counted_while_rows_are_made(alone: list[Pod]) -> None:
 def test_the_end_reports_what_was_only_counted(alone: list[Pod]) -> None:
     web, db, _ = alone
     with Policies(alone, WEB_TO_DB) as policies:
-        walks = MapWalks(policies._object)
+        walks = MapWalks(policies.object)
         for _ in range(TIMES):
             assert web.run(connect, db.v4, 5433) == "PermissionError"
         walks.detach()

@@ -29,8 +29,8 @@ def packets() -> Iterator[PacketDispatcher]:
 
 
 def calls_all(packets: PacketDispatcher, *tracers: Tracer) -> bool:
-    chosen = {tracer: [name for name in tracer._object.chosen if name.startswith("packet_")] for tracer in tracers}
-    return all(names and all(packets.calls(of._object, name) for name in names) for of, names in chosen.items())
+    chosen = {tracer: [name for name in tracer.object.chosen if name.startswith("packet_")] for tracer in tracers}
+    return all(names and all(packets.calls(of.object, name) for name in names) for of, names in chosen.items())
 
 
 def stream() -> tuple[int, int]:
@@ -63,8 +63,8 @@ def test_each_gadget_gets_its_packets(packets: PacketDispatcher) -> None:
         assert sum(record["payload_bytes"] for record in payloads if record["outgoing"]) == PIECES * PIECE
 
         pid, (client, _) = in_namespace(lambda: test_trace_udp.talk(network.V4, True, SERVERS))
-        assert packets.calls(udp._object, "flows_ended")
-        assert packets.calls(dns._object, "socket_released")
+        assert packets.calls(udp.object, "flows_ended")
+        assert packets.calls(dns.object, "socket_released")
         ended = test_trace_udp.of(pid, udp, test_trace_udp.END)
         assert sorted(record["sent_packets"] for record in ended) == sorted((31, 7))
         assert sum(record["pid"] == pid for record in dns.records()) == 2 * (31 + 7)
@@ -89,7 +89,7 @@ def test_the_end_that_only_receives_reports(packets: PacketDispatcher) -> None:
         Tracer("trace_tcp", packets=packets, reports=True, report_interval=0) as tcp,
         Tracer("trace_udp", packets=packets) as udp,
     ):
-        assert "packet_received" not in tcp._object.program_names
+        assert "packet_received" not in tcp.object.program_names
         assert calls_all(packets, tcp, udp)
         pid, _ = in_namespace(stream)
         reports = [record for record in test_trace_tcp.of(pid, tcp, REPORT) if record["initiator"] == 2]
@@ -151,7 +151,7 @@ def test_a_gadget_that_ends_leaves_the_others(packets: PacketDispatcher) -> None
 
 def test_a_gadget_that_says_nothing_of_packets_is_run_by_the_kernel(packets: PacketDispatcher) -> None:
     with Tracer("tcpdump", packets=packets) as tracer:
-        assert not packets.calls(tracer._object, "packet_sent")
+        assert not packets.calls(tracer.object, "packet_sent")
         assert "packet_sent" in load_gadget("tcpdump").agent.programs[0].any_of[0]
 
 
@@ -161,7 +161,7 @@ def test_what_another_process_removes_is_found_out(packets: PacketDispatcher) ->
         Tracer("trace_icmp", packets=packets) as icmp,
     ):
         assert udp.stopped() == icmp.stopped() == {}
-        packets._own().required_map("sent_programs").remove(struct.pack("<I", packets._numbers[icmp._object]))
+        packets._own().required_map("sent_programs").remove(struct.pack("<I", packets._numbers[icmp.object]))
         assert udp.stopped() == {}
         assert icmp.stopped() == {"packet_sent": REMOVED}
         packets._own().required_map(".data.wanted").put(bytes(4), bytes(1040))

@@ -244,7 +244,7 @@ def test_a_run_reports_once_that_no_program_uses_such_a_library(monkeypatch: pyt
     with Tracer("trace_ssl") as tracer:
         found: list[str] = []
         nowhere = [Library(files=("libnowhere.so",), functions={})]
-        uprobes = Uprobes(tracer._object, nowhere, lambda cgroup: True, found.append)
+        uprobes = Uprobes(tracer.object, nowhere, lambda cgroup: True, found.append)
         uprobes.turn(time.monotonic())
         uprobes.turn(time.monotonic())
         uprobes.close()

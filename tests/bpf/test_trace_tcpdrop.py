@@ -61,7 +61,7 @@ class Crowded(Tracer):
     """On a node with many network namespaces besides."""
 
     def crowd(self, namespaces: int) -> None:
-        users = self._object.map("users")
+        users = self.object.map("users")
         assert users is not None
         for address_of_one in range(1, namespaces + 1):
             users.put(struct.pack("<Q", address_of_one), bytes(users.value_size))

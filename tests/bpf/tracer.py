@@ -84,8 +84,8 @@ class Tracer:
             self._verdicts.add(cgroup, verdict)
 
     def __enter__(self) -> "Tracer":
-        self._object = self._load(self.gadget)
-        cpus, events = self._object.map("gadget_cpus"), self._object.map("gadget_events")
+        self.object = self._load(self.gadget)
+        cpus, events = self.object.map("gadget_cpus"), self.object.map("gadget_events")
         assert cpus is not None
         assert events is not None
         self.counters = CpuCounters(cpus.fd, cpus.entries)
@@ -97,17 +97,17 @@ class Tracer:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._ring.close()
         self.counters.close()
-        self._object.close()
+        self.object.close()
         self._verdicts.close()
 
     @property
     def programs(self) -> list[str]:
         """Those that were loaded."""
-        return self._object.chosen
+        return self.object.chosen
 
     def stopped(self) -> dict[str, str]:
         """Those that something else has stopped, and why."""
-        return self._object.stopped()
+        return self.object.stopped()
 
     @property
     def lost(self) -> int:
