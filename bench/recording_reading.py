@@ -142,7 +142,7 @@ def _shifted(control: bytes, by_ns: int) -> bytes:
 def enlarge(path: Path, large: Path, size: int) -> tuple[int, int]:
     """Makes a file of this size. Returns the times of its begin and end in ns."""
     with RecordingReader(path) as reader, large.open("wb") as out:
-        places = list(reader._find(reader.damage))
+        places = list(reader.segment_places(reader.damage))
         costs = reader._costs()
         blocks = [(place.header, reader._block(place, costs, events=False), place) for place in places]
         first = blocks[0][0].first_ns

@@ -69,22 +69,22 @@ class OnDemandAgents:
         self._tasks = tasks
         self._api = api
         self._options = options
-        self._run = run
+        self.run = run
         self._say = say
         self._lock = asyncio.Lock()
         self._anchor: Object | None = None
         self._anchored_at = 0.0
         self._keeper: asyncio.Task[None] | None = None
-        self._holds: list[tuple[SharedNamespace, asyncio.Task[None]]] = []
+        self.holds: list[tuple[SharedNamespace, asyncio.Task[None]]] = []
         self._second = "" if options.pins else manifests.second_namespace(options.namespace)
         """the namespace to use while Kubernetes deletes an earlier run's namespace; "" if it cannot be, as with pins,
         which name the first one as their owner"""
         self._used: set[str] = set()
         """namespaces in which anything may have been created"""
-        self._reapers: dict[str, Reaper] = {}
+        self.reapers: dict[str, Reaper] = {}
         """by namespace"""
         self._ahead: asyncio.Task[None] | None = None
-        self._found: tuple[_Found, float] | None = None
+        self.found: tuple[_Found, float] | None = None
         """the look-ahead result, and its time (monotonic seconds)"""
         self._starting: dict[str, StartingPods] = {}
         """by namespace"""
@@ -111,7 +111,7 @@ class OnDemandAgents:
         for last in (False, True):
             anchor, starting = await self._prepare()
             namespace = anchor["metadata"]["namespace"]
-            body = manifests.on_demand_pod(self._options_in(namespace), node, self._run, anchor)
+            body = manifests.on_demand_pod(self._options_in(namespace), node, self.run, anchor)
             try:
                 pod = await self._api.create(PODS, body, namespace)
                 break
@@ -130,18 +130,18 @@ class OnDemandAgents:
 
     async def close(self) -> list[str]:
         """Deletes everything that was created, and returns the names of what may remain. Never raises ClusterError."""
-        for hold, _ in self._holds:
+        for hold, _ in self.holds:
             await hold.settle()
-        tasks = (self._keeper, self._ahead, *(task for _, task in self._holds))
+        tasks = (self._keeper, self._ahead, *(task for _, task in self.holds))
         await cancel(*(task for task in tasks if task is not None))
         async with self._lock:
             self._anchor = None
-            remaining = await asyncio.gather(*map(self._remove, self._used | self._reapers.keys()))
+            remaining = await asyncio.gather(*map(self._remove, self._used | self.reapers.keys()))
             return [name for names in remaining for name in names]
 
     async def _remove(self, namespace: str) -> list[str]:
-        remaining = await shared_namespace.remove(self._api, namespace, self._run) if namespace in self._used else []
-        if (process := self._reapers.get(namespace)) is not None:
+        remaining = await shared_namespace.remove(self._api, namespace, self.run) if namespace in self._used else []
+        if (process := self.reapers.get(namespace)) is not None:
             await in_thread(lambda: process.release(done=not remaining))
         return remaining
 
@@ -161,7 +161,7 @@ class OnDemandAgents:
 
     async def _make_anchor(self) -> Object:
         name = self._options.namespace
-        ahead, self._found = self._found, None
+        ahead, self.found = self.found, None
         found = ahead[0] if ahead and time.monotonic() - ahead[1] < FRESH_SECONDS else await self._find(name)
         until = time.monotonic() + self._options.start_timeout
         while True:
@@ -198,7 +198,7 @@ class OnDemandAgents:
         if is_new:
             await self._make_namespace(options)
         try:
-            job = manifests.anchor_job(options, self._run, _ANCHOR_SECONDS, self._user or "", self._gadgets)
+            job = manifests.anchor_job(options, self.run, _ANCHOR_SECONDS, self._user or "", self._gadgets)
             anchor = await self._api.create(JOBS, job, namespace)
         except StatusError as error:
             if _namespace_is_gone(error):
@@ -210,12 +210,12 @@ class OnDemandAgents:
         if not await hold.hold():
             await self._api.delete(JOBS, anchor["metadata"]["name"], namespace)
             return None
-        self._holds.append((hold, self._tasks.start(hold.keep(), f"namespace {namespace}")))
+        self.holds.append((hold, self._tasks.start(hold.keep(), f"namespace {namespace}")))
         return anchor
 
     def _follow(self, namespace: str) -> StartingPods:
         if namespace not in self._starting:
-            self._starting[namespace] = StartingPods(self._api, self._tasks, namespace, self._run)
+            self._starting[namespace] = StartingPods(self._api, self._tasks, namespace, self.run)
         return self._starting[namespace]
 
     async def _look_ahead(self) -> None:
@@ -223,7 +223,7 @@ class OnDemandAgents:
         async with self._lock:
             with suppress(ClusterError):  # which `start` gets as well
                 found, _ = await asyncio.gather(self._find(namespace), self._watch_over(namespace))
-                self._found = found, time.monotonic()
+                self.found = found, time.monotonic()
 
     async def _find(self, namespace: str) -> _Found:
         """Looks for the namespace, and for missing rights."""
@@ -248,16 +248,16 @@ class OnDemandAgents:
 
     async def _watch_over(self, namespace: str) -> None:
         """Starts the process that removes everything if this client is killed."""
-        if namespace in self._reapers:
+        if namespace in self.reapers:
             return
         try:
-            process = await in_thread(lambda: reaper.start(self._api.cluster, namespace, self._run))
+            process = await in_thread(lambda: reaper.start(self._api.cluster, namespace, self.run))
         except OSError as error:
             self._api.warn_once(
                 f"if this client is killed, an empty namespace may remain, since no process can watch for it: {error}"
             )
         else:
-            self._reapers[namespace] = process
+            self.reapers[namespace] = process
 
     async def missing(self) -> Sequence[Access]:
         """Returns the rights for starting agents that we do not have. Raises ClusterError."""

@@ -31,7 +31,7 @@ class ExecStream:
     """A byte stream to and from one process in a pod."""
 
     def __init__(self, websocket: MessageConnection, where: str) -> None:
-        self._websocket = websocket
+        self.websocket = websocket
         self._where = where
         self._stderr = bytearray()
         self._status: dict[str, Any] | None = None
@@ -77,7 +77,7 @@ class ExecStream:
             if self._is_lost:
                 if self._status is not None or self._closing:
                     return b""
-                raise self._lost(self._websocket.close_exc)
+                raise self._lost(self.websocket.close_exc)
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -88,7 +88,7 @@ class ExecStream:
         self._unread_bytes = 0
         if self._is_paused:
             self._is_paused = self._takes_turns = False
-            self._websocket.transport.resume_reading()
+            self.websocket.transport.resume_reading()
         return data
 
     def unread(self, data: bytes) -> None:
@@ -104,13 +104,13 @@ class ExecStream:
             if waiter is not None and not self._unread and self.take is not None and self.take(data):
                 if not self._takes_turns:
                     self._takes_turns = True
-                    wait_for_turn(self._websocket.transport)
+                    wait_for_turn(self.websocket.transport)
                 return
             self._unread.append(data)
             self._unread_bytes += len(data)
             if self._unread_bytes > _UNREAD_BYTES and not self._is_paused:
                 self._is_paused = True
-                self._websocket.transport.pause_reading()
+                self.websocket.transport.pause_reading()
             self._wake()
         elif channel == _STDERR:
             self._stderr += data
@@ -133,7 +133,7 @@ class ExecStream:
         """Writes to the process's input; waits while it is full. Raises ClusterError when the connection broke."""
         try:
             for start in range(0, len(data), _PIECE):
-                await self._websocket.send(b"\0" + data[start : start + _PIECE])
+                await self.websocket.send(b"\0" + data[start : start + _PIECE])
         except ConnectionClosed as error:
             raise self._lost(error) from None
 
@@ -143,8 +143,8 @@ class ExecStream:
         self._unread.clear()
         if self._is_paused:
             self._is_paused = False
-            self._websocket.transport.resume_reading()
-        await close_quietly(self._websocket)
+            self.websocket.transport.resume_reading()
+        await close_quietly(self.websocket)
 
 
 async def open_exec(

@@ -91,7 +91,7 @@ def _document(record: dict[str, object]) -> str:
             parts.append(f"{name}: {value}\n")
         elif isinstance(value, str) and value.isascii() and value.isprintable():
             parts.append(name)
-            parts.append(_text(value) if len(value) <= _LONGEST else _dumped(value))
+            parts.append(yaml_string(value) if len(value) <= _LONGEST else _dumped(value))
         elif value is None or isinstance(value, bool):
             parts.append(f"{name}: {'null' if value is None else str(value).lower()}\n")
         else:
@@ -100,7 +100,7 @@ def _document(record: dict[str, object]) -> str:
 
 
 @lru_cache(50_000)
-def _text(value: str) -> str:
+def yaml_string(value: str) -> str:
     """The text after a member's name."""
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return f": {value}\n"

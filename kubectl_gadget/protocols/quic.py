@@ -27,7 +27,7 @@ class _Version:
     prefix: str
 
 
-_VERSIONS = {
+VERSIONS = {
     1: _Version(bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), 0, "quic "),
     0x6B3343CF: _Version(bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), 1, "quicv2 "),
 }
@@ -50,7 +50,7 @@ def _expand(secret: bytes, label: str, length: int) -> bytes:
     return HKDFExpand(SHA256(), length, info).derive(secret)
 
 
-def _client_keys(version: _Version, connection_id: bytes) -> _Keys:
+def client_keys(version: _Version, connection_id: bytes) -> _Keys:
     extract = HMAC(version.salt, SHA256())
     extract.update(connection_id)
     secret = _expand(extract.finalize(), "client in", 32)
@@ -69,7 +69,7 @@ class QuicHello:
     def feed(self, datagram: bytes) -> bytes:
         """Takes a datagram. Returns the contiguous bytes from the start of the handshake. Raises NotQuicError."""
         try:
-            for offset, data in _crypto_frames(self._open(datagram)):
+            for offset, data in crypto_frames(self._open(datagram)):
                 if offset + len(data) <= _MOST_CRYPTO and len(data) > len(self._pieces.get(offset, b"")):
                     self._pieces[offset] = data
         except IndexError:
@@ -83,7 +83,7 @@ class QuicHello:
 
     def _open(self, datagram: bytes) -> bytes:
         """Decrypts the frames in the first packet of a datagram."""
-        version = _VERSIONS.get(int.from_bytes(datagram[1:5]))
+        version = VERSIONS.get(int.from_bytes(datagram[1:5]))
         if version is None or datagram[0] >> 4 != 0b1100 | version.initial:
             raise NotQuicError("another kind of packet")
         place = 5
@@ -98,7 +98,7 @@ class QuicHello:
         packet = datagram[: place + length]
         if length < 4 + _SAMPLE or len(packet) < place + length:
             raise NotQuicError("it ends too early")
-        keys = self._keys or _client_keys(version, connection_id)
+        keys = self._keys or client_keys(version, connection_id)
         frames = _decrypt(packet, place, keys)
         # A client keeps these keys even after it has learned another ID of the server.
         self._keys = keys
@@ -129,7 +129,7 @@ def _number(data: bytes, place: int) -> tuple[int, int]:
     return int.from_bytes(data[place : place + size]) & ((1 << (8 * size - 2)) - 1), place + size
 
 
-def _crypto_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
+def crypto_frames(frames: bytes) -> Iterator[tuple[int, bytes]]:
     """Offset and bytes of each CRYPTO frame; other frame types that are allowed here are skipped."""
     place = 0
     while place < len(frames):

@@ -207,7 +207,7 @@ class _Part(NamedTuple):
     header: bytes
 
 
-class _Store:
+class Store:
     """The objects below one URL."""
 
     def __init__(self, url: str, retries: Mapping[str, Any] = RETRIES) -> None:
@@ -270,7 +270,7 @@ class NewObjects:
 
     def __init__(self, url: ObjectUrl) -> None:
         """Creates the object of the file header. Raises GadgetError when there is one already, or none can be made."""
-        self._store = _Store(str(url))
+        self._store = Store(str(url))
         try:
             self._store.put(_FILE_HEADER, layout.file_header(), is_new=True)
         except FileNotFoundError:
@@ -292,7 +292,7 @@ class StoredObjects:
 
     def __init__(self, url: ObjectUrl) -> None:
         """Lists the objects. Raises GadgetError."""
-        self._store, self._store_ahead = _Store(str(url)), _Store(str(url), RETRIES_AHEAD)
+        self._store, self._store_ahead = Store(str(url)), Store(str(url), RETRIES_AHEAD)
         self._parts = _parts(self._store)
         self._begins = list(accumulate((part.size for part in self._parts), initial=0))
         self._at = 0
@@ -340,7 +340,7 @@ class StoredObjects:
             return patient.result()
 
 
-def _parts(store: _Store) -> list[_Part]:
+def _parts(store: Store) -> list[_Part]:
     """The objects of a recording. Raises UsageError when there are none."""
     segments, is_there = list[tuple[int, _Part]](), False
     for name, size in store.names():
@@ -363,12 +363,12 @@ def _parts(store: _Store) -> list[_Part]:
 
 def names_beside(url: ObjectUrl) -> list[str]:
     """The names of what is in the same folder. Raises GadgetError."""
-    return _Store(url.parent).folders()
+    return Store(url.parent).folders()
 
 
 def remove_objects(url: ObjectUrl) -> None:
     """Removes a recording. Raises GadgetError."""
-    store = _Store(str(url))
+    store = Store(str(url))
     store.remove([name for name, _ in store.names() if name == _FILE_HEADER or _SEGMENT.fullmatch(name)])
 
 

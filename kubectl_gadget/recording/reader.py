@@ -174,7 +174,7 @@ class RecordingReader:
         first = None if since_ns is None else self._last_state(since_ns)
         expected = missed = known = 0
         costs = self._costs()
-        for place in self._find(self.damage, first):
+        for place in self.segment_places(self.damage, first):
             if until_ns is not None and place.header.first_ns > until_ns:
                 return
             with_events = since_ns is None or place.header.last_ns >= since_ns
@@ -211,7 +211,7 @@ class RecordingReader:
     def _last_state(self, since_ns: int) -> SegmentPlace | None:
         """The last segment before this time that a reader can begin with; None: the first one."""
         found = None
-        for place in self._find(Damage()):
+        for place in self.segment_places(Damage()):
             if place.header.first_ns >= since_ns:
                 break
             if place.header.flags & HAS_STATE:
@@ -296,7 +296,7 @@ class RecordingReader:
         end: dict[str, Any] = {}
         coverage: dict[str, Any] | None = None
         costs = self._costs()
-        for last in deque(self._find(Damage()), 1):
+        for last in deque(self.segment_places(Damage()), 1):
             try:
                 for record in layout.records(self._block(last, costs, events=False)):
                     costs.pay(records=1)
@@ -310,14 +310,14 @@ class RecordingReader:
 
     def segments(self) -> Iterator[SegmentHeader]:
         """The headers of all segments that can be found."""
-        for place in self._find(Damage()):
+        for place in self.segment_places(Damage()):
             yield place.header
 
     def blocks(self, damage: Damage, *, with_events: bool = True) -> Iterator[tuple[SegmentHeader, bytes, bytes]]:
         """The header of each segment, and its two blocks, decompressed. Damaged segments are left out, and counted in
         `damage`."""
         costs = self._costs()
-        for place in self._find(damage):
+        for place in self.segment_places(damage):
             try:
                 control = self._block(place, costs, events=False)
                 costs.pay(records=sum(1 for _ in layout.records(control)))
@@ -327,7 +327,7 @@ class RecordingReader:
                 continue
             yield place.header, control, events
 
-    def _find(self, damage: Damage, first: SegmentPlace | None = None) -> Iterator[SegmentPlace]:
+    def segment_places(self, damage: Damage, first: SegmentPlace | None = None) -> Iterator[SegmentPlace]:
         """The segments, found by their headers, beginning with `first`; damaged ones are counted."""
         for file in self._files[0 if first is None else self._files.index(first.file) :]:
             begin = layout.FILE_BYTES
@@ -359,7 +359,7 @@ class RecordingReader:
     def _find_meta(self) -> dict[str, Any]:
         """The META record, from the first intact segment that contains it. Raises DamagedError."""
         costs = self._costs()
-        for place in self._find(Damage()):
+        for place in self.segment_places(Damage()):
             try:
                 for record in layout.records(self._block(place, costs, events=False)):
                     costs.pay(records=1)

@@ -71,11 +71,11 @@ class Pipeline:
         transform: RowTransform | None = None,
         narrowed: ContainerFilter | None = None,
     ) -> None:
-        """`wants` and `narrowed` are for decoding.Attribution; `stages` creates a node's views."""
-        self._frames = frames
+        """`wants` and `narrowed` are for steps.attribution.Attribution; `stages` creates a node's views."""
+        self.frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)
-        self._decoding = Decoding(gadgets, stages, self.attribution.selected)
+        self.decoding = Decoding(gadgets, stages, self.attribution.selected)
         self._filter = conditions.filter
         self.collector = collector
         self._transform = transform
@@ -89,14 +89,14 @@ class Pipeline:
     @property
     def skew_ns(self) -> dict[str, int]:
         """The ns by which each node's clock is ahead of ours, where this is certain."""
-        skews = {name: node.clock.skew for name, node in self._decoding.nodes.items()}
+        skews = {name: node.clock.skew for name, node in self.decoding.nodes.items()}
         return {name: skew.ns for name, skew in skews.items() if skew is not None and skew.proven}
 
     def watched(self) -> list[Container]:
         """The traced containers that existed at the end."""
         return [
             container
-            for name, node in self._decoding.nodes.items()
+            for name, node in self.decoding.nodes.items()
             for container in node.identity.containers()
             if container.kind == "container" and self.attribution.wanted(name, container)
         ]
@@ -112,11 +112,11 @@ class Pipeline:
         finally:
             self._over = True
             self._events.stop("output ended")
-            self._frames.drain()
+            self.frames.drain()
 
     def _work(self) -> None:
         now_ns = 0
-        while (step := self._frames.take(self.collector.next_release_ns())) is not None:
+        while (step := self.frames.take(self.collector.next_release_ns())) is not None:
             now_ns = step.now_ns
             self._collect_all(step)
             del step  # its frames need not be in memory while rows are printed
@@ -165,11 +165,11 @@ class Pipeline:
         if isinstance(item.content, StepMark):
             self._events.step(item.content)
             return
-        node, content = self._decoding.node(item.node), item.content
+        node, content = self.decoding.node(item.node), item.content
         if isinstance(content, Events):
             self._add(node, content.payload, now_ns)
             return
-        self._decoding.apply(node, content, now_ns)
+        self.decoding.apply(node, content, now_ns)
         sources = [(node.name, index) for index in range(len(self._gadgets))]
         match content:
             case Selected(filter):
@@ -188,23 +188,23 @@ class Pipeline:
                 if self._started and not self._over:
                     self._sink.gap(node.name, round(content.seconds, 3), content.until_ns)
             case Detached():
-                for batch in self._decoding.rest(node):
+                for batch in self.decoding.rest(node):
                     self._collect(batch, now_ns)
                 for source in sources:
                     self.collector.leave(source)
 
     def _can_join(self, node: str, gadget: int) -> bool:
-        return isinstance(self.collector, TimeMerge) and self._decoding.can_join(self._decoding.node(node), gadget)
+        return isinstance(self.collector, TimeMerge) and self.decoding.can_join(self.decoding.node(node), gadget)
 
     def _take_joined(self, frames: Sequence[SmallFrame], now_ns: int) -> None:
         """Adds frames of one gadget on many nodes."""
         by_architecture: dict[str, list[tuple[Item, NodeFrame]]] = {}
         for item, head, data in frames:
-            node = self._decoding.node(item.node)
+            node = self.decoding.node(item.node)
             by_architecture.setdefault(node.architecture, []).append((item, (node, head, data)))
         for group in by_architecture.values():
             try:
-                batch = self._decoding.joined([frame for _, frame in group])
+                batch = self.decoding.joined([frame for _, frame in group])
                 chosen = self._chosen(batch, now_ns)
             except FrameError:
                 self._take_each(group, now_ns)
@@ -223,7 +223,7 @@ class Pipeline:
             self._take(item, now_ns)
 
     def _add(self, node: NodeDecoder, payload: bytes, now_ns: int) -> None:
-        head, batch = self._decoding.rows(node, payload)
+        head, batch = self.decoding.rows(node, payload)
         self._collect(batch, now_ns)
         source = (node.name, head.gadget)
         self.collector.complete(source, head.complete_until + batch.clock_offset_ns)

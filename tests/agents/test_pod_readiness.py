@@ -93,7 +93,7 @@ async def test_a_pod_that_is_deleted_while_it_starts_is_reported(cluster: FakeCl
 async def test_what_was_found_ahead_is_not_asked_again(cluster: FakeCluster, agents: OnDemandAgents) -> None:
     before = set(cluster.store.objects)
     agents.look_ahead()
-    await until(lambda: agents._found is not None)
+    await until(lambda: agents.found is not None)
     assert set(cluster.store.objects) == before
     cluster.server.requests.clear()
     await agents.start("node-1")
@@ -108,7 +108,7 @@ async def test_what_was_found_long_ago_is_asked_again(
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.agents.on_demand.FRESH_SECONDS", 0)
     agents.look_ahead()
-    await until(lambda: agents._found is not None)
+    await until(lambda: agents.found is not None)
     cluster.faults.forbidden.add(("create", "jobs"))
     with pytest.raises(ForbiddenError, match=r"create jobs\.batch"):
         await agents.start("node-1")
@@ -117,8 +117,8 @@ async def test_what_was_found_long_ago_is_asked_again(
 
 async def test_a_run_that_only_looked_ahead_removes_nothing(cluster: FakeCluster, agents: OnDemandAgents) -> None:
     agents.look_ahead()
-    await until(lambda: agents._found is not None)
+    await until(lambda: agents.found is not None)
     assert await agents.close() == []
-    assert await asyncio.to_thread(agents._reapers[NAMESPACE].process.wait, 60) == 0
+    assert await asyncio.to_thread(agents.reapers[NAMESPACE].process.wait, 60) == 0
     assert {verb for verb, resource in cluster.server.requests} <= {"get", "create"}
     assert ("create", "jobs") not in cluster.server.requests

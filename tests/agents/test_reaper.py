@@ -37,7 +37,7 @@ async def main():
     async with Tasks(print) as tasks:
         agents = OnDemandAgents(api, AgentOptions(start_timeout=10), tasks, "killed", lambda _node, _text: None)
         await agents.start("node-1")
-        print(agents._reapers["kubectl-gadget"].process.pid, flush=True)
+        print(agents.reapers["kubectl-gadget"].process.pid, flush=True)
         await asyncio.sleep(1000)
 
 payload.FOLDER = pathlib.Path(sys.argv[2])  # where this process has found the texts of pods, see tests/conftest.py
@@ -132,7 +132,7 @@ async def test_at_the_end_of_a_run_its_process_ends_without_a_request(
     await agents.start("node-1")
     assert await agents.close() == []
     requests = len(cluster.server.requests)
-    assert await asyncio.to_thread(agents._reapers[NAMESPACE].process.wait, 60) == 0
+    assert await asyncio.to_thread(agents.reapers[NAMESPACE].process.wait, 60) == 0
     assert len(cluster.server.requests) == requests
 
 
@@ -143,11 +143,11 @@ async def test_what_a_run_could_not_remove_is_tried_on_after_its_end(
     agents = OnDemandAgents(api, agent_options, tasks, "ended", lambda _node, _text: None)
     await agents.start("node-1")
     await until(lambda: ("get", "ipaddresses") in cluster.server.requests)
-    await asyncio.gather(*(hold.settle() for hold, _ in agents._holds))
+    await asyncio.gather(*(hold.settle() for hold, _ in agents.holds))
     cluster.faults.starting = 1
     assert await agents.close() == [f"job/run-ended and its pods in namespace {NAMESPACE}"]
     await until(lambda: not left(cluster, before))
-    await asyncio.to_thread(agents._reapers[NAMESPACE].process.wait, 60)
+    await asyncio.to_thread(agents.reapers[NAMESPACE].process.wait, 60)
 
 
 async def test_an_api_server_that_is_just_starting_is_asked_again(

@@ -151,7 +151,7 @@ async def test_a_living_client_puts_the_end_of_its_pods_off_there_too(
 async def test_the_cleanup_process_knows_the_second(cluster: FakeCluster, agents: OnDemandAgents) -> None:
     cluster.faults.no_addresses = True
     await agents.start("node-1")
-    process = agents._reapers[SECOND].process
+    process = agents.reapers[SECOND].process
     assert process.stdin is not None
     process.stdin.close()  # as when the client was killed
     assert await asyncio.to_thread(process.wait, 60) == 0

@@ -64,11 +64,11 @@ async def test_the_namespace_goes_by_itself_after_the_last_run(
     await agents.start("node-1")
     await until(lambda: expires(cluster))
     if is_killed:  # with all its processes, as when the machine loses power
-        for hold, task in agents._holds:
+        for hold, task in agents.holds:
             assert hold
             task.cancel()
-        agents._reapers[FIRST].process.kill()
-        cluster.store.remove("jobs", FIRST, f"run-{agents._run}")
+        agents.reapers[FIRST].process.kill()
+        cluster.store.remove("jobs", FIRST, f"run-{agents.run}")
     else:
         assert await agents.close() == []
         assert ("namespaces", "", FIRST) in cluster.store.objects
@@ -262,7 +262,7 @@ async def test_a_namespace_that_expires_is_not_deleted_by_a_run(cluster: FakeClu
     agents = new_run()
     await agents.start("node-1")
     await until(lambda: expires(cluster))
-    assert await shared_namespace.remove(api, FIRST, agents._run) == []
+    assert await shared_namespace.remove(api, FIRST, agents.run) == []
     assert ("delete", "namespaces") not in cluster.server.requests
     assert uid(cluster)
     await agents.close()

@@ -141,11 +141,8 @@ def everything(path: Path) -> bytes:
     """All bytes of a recording, decompressed."""
     found = [path.read_bytes()]
     with RecordingReader(path) as reader:
-        for place in reader._find(Damage()):
-            found += [
-                reader._block(place, reader._costs(), events=False),
-                reader._block(place, reader._costs(), events=True),
-            ]
+        for _, control, events in reader.blocks(Damage()):
+            found += [control, events]
     return b"\n".join(found)
 
 
@@ -407,14 +404,14 @@ def test_hostile_recordings_are_copied_or_refused_in_words(data: st.DataObject, 
             with_secrets(source, load_gadget("trace_file"), more=20)
     with RecordingReader(source) as reader:
         # Of the segments that say what was run, one has a STATE, and one repeats the one before it.
-        places = [place for place in reader._find(Damage()) if place.header.number in (0, 1, 8)]
-        place = data.draw(st.sampled_from(places))
-        blocks = [bytearray(reader._block(place, reader._costs(), events=events)) for events in (False, True)]
+        segments = [segment for segment in reader.blocks(Damage()) if segment[0].number in (0, 1, 8)]
+    header, *parts = data.draw(st.sampled_from(segments))
+    blocks = [bytearray(part) for part in parts]
     block = data.draw(st.sampled_from([block for block in blocks if block]))
     for _ in range(data.draw(st.integers(1, 8))):
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "hostile.kgr"
-    path.write_bytes(_one_segment(place.header, *map(bytes, blocks)))
+    path.write_bytes(_one_segment(header, *map(bytes, blocks)))
     copy.unlink(missing_ok=True)
     try:
         with copy.open("xb") as stream:

@@ -158,24 +158,24 @@ def test_of_the_gadgets_of_flows_one_keeps_the_owners_and_says_so() -> None:
         }
         assert [name for name, own in programs.items() if "socket_made" in own] == ["trace_tcpdrop"]
         for name, source in sources.items():
-            assert programs[name] == set(source._programs.object.chosen)
+            assert programs[name] == set(source.programs.object.chosen)
             assert all(len(each.chosen) == len(each.hooks) for each in source.started().programs)
 
 
 def test_every_gadget_that_needs_the_owners_says_that_they_are_no_longer_kept() -> None:
     with gadgets_of_flows() as sources:
         assert not any(CAUSE in source.stats().lost for source in sources.values())
-        (link,) = sources["trace_tcpdrop"]._programs.object.link_fds("socket_made")
+        (link,) = sources["trace_tcpdrop"].programs.object.link_fds("socket_made")
         assert ctypes.CDLL("libbpf.so.1").bpf_link_detach(link) == 0
         found = {name: set(source.stats().lost.get(CAUSE, ())) for name, source in sources.items()}
-        needed = {name for name, source in sources.items() if "socket_made" in source._programs.object.program_names}
+        needed = {name for name, source in sources.items() if "socket_made" in source.programs.object.program_names}
         assert needed > {"trace_tcpdrop", "trace_udp", "trace_dns"}
         assert found == {name: {"socket_made"} if name in needed else set() for name in sources}
 
 
 def test_every_gadget_that_needs_the_owners_says_that_those_of_connections_are_no_longer_kept() -> None:
     with gadgets_of_flows() as sources:
-        tcp = cast(SyscallObject, sources["trace_tcp"]._programs.object)
+        tcp = cast(SyscallObject, sources["trace_tcp"].programs.object)
         for entry in tcp._followed["accept_exit"]:
             tcp.calls.remove(entry)
         found = {name for name, source in sources.items() if "accept_exit" in source.stats().lost.get(CAUSE, ())}

@@ -114,7 +114,7 @@ async def test_streams_after_the_first_resume_its_tls_session(tmp_path: Path) ->
             for _ in range(4):
                 stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
                 assert await stream.receive() == b"hello\n"
-                resumed.append(stream._websocket.transport.get_extra_info("ssl_object").session_reused)
+                resumed.append(stream.websocket.transport.get_extra_info("ssl_object").session_reused)
                 await stream.close()
             assert resumed == [False, True, True, True]
 
@@ -133,7 +133,7 @@ async def test_streams_over_tls_read_into_one_buffer(tmp_path: Path) -> None:
                 assert received == sent
 
             await asyncio.gather(*map(echo, range(3)))
-            buffers = {id(stream._websocket.transport._ssl_protocol.get_buffer(-1).obj) for stream in streams}  # type: ignore[attr-defined]
+            buffers = {id(stream.websocket.transport._ssl_protocol.get_buffer(-1).obj) for stream in streams}  # type: ignore[attr-defined]
             assert len(buffers) == 1
             for stream in streams:
                 await stream.close()
@@ -145,7 +145,7 @@ async def test_a_stream_after_a_request_resumes_its_tls_session(tmp_path: Path) 
         with closing(Api(load(KubeOptions(kubeconfig=str(cluster.write_kubeconfig(tmp_path / "k")))))) as api:
             await api.find(NODES)
             stream = await open_exec(api, "default", "p", "main", ["echo", "hello"])
-            assert stream._websocket.transport.get_extra_info("ssl_object").session_reused
+            assert stream.websocket.transport.get_extra_info("ssl_object").session_reused
             await stream.close()
 
 

@@ -50,7 +50,7 @@ async def test_what_is_sent_comes_back_whole(api: Api) -> None:
 
 async def test_a_stream_does_not_keep_the_command_and_the_headers_of_its_handshake(api: Api) -> None:
     stream = await start(api, "cat", "--", "a-long-word" * 100)
-    websocket = stream._websocket
+    websocket = stream.websocket
     kept = [websocket.request, websocket.response, websocket.protocol]
     assert "long-word" not in str([vars(one) for one in kept if one is not None])
     assert websocket.response is not None

@@ -134,11 +134,11 @@ def test_ends_of_lines_are_quoted_whatever_the_library_quotes(monkeypatch: pytes
 
 
 def test_long_texts_are_not_kept_and_others_up_to_a_number() -> None:
-    machine._text.cache_clear()
+    machine.yaml_string.cache_clear()
     long = "\\" * 4096
     assert yaml.safe_load(printed("yaml", rows(record(path=long.encode()))))["path"] == long
-    assert 0 < machine._text.cache_info().currsize < 50
-    assert machine._text.cache_info().maxsize == 50_000
+    assert 0 < machine.yaml_string.cache_info().currsize < 50
+    assert machine.yaml_string.cache_info().maxsize == 50_000
 
 
 def test_a_yaml_document_without_members_is_an_empty_object(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from aioquic.quic.connection import QuicConnection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.protocols.quic import _VERSIONS, NotQuicError, QuicHello, _client_keys, _crypto_frames
+from kubectl_gadget.protocols.quic import VERSIONS, NotQuicError, QuicHello, client_keys, crypto_frames
 from kubectl_gadget.protocols.tls import from_handshake
 
 NAME = "ship.rebels.example"
@@ -53,7 +53,7 @@ def test_the_order_of_several_datagrams_does_not_matter() -> None:
 
 
 def test_the_keys_are_those_of_the_standards_example() -> None:
-    keys = _client_keys(_VERSIONS[1], bytes.fromhex("8394c8f03e515708"))  # RFC 9001, A.1
+    keys = client_keys(VERSIONS[1], bytes.fromhex("8394c8f03e515708"))  # RFC 9001, A.1
     assert keys.key.hex() == "1f369613dd76d5467730efcbe3b1a22d"
     assert keys.iv.hex() == "fa044b2f42a3fd3b46fb255c"
     assert keys.header.hex() == "9f50449e04a0e810283a1e9933adedd2"
@@ -82,6 +82,6 @@ def test_any_bytes_are_refused(data: bytes, head: bytes) -> None:
 @given(st.binary(max_size=64))
 def test_no_frames_do_harm(frames: bytes) -> None:
     with suppress(NotQuicError, IndexError):
-        for offset, data in _crypto_frames(frames):
+        for offset, data in crypto_frames(frames):
             assert offset >= 0
             assert len(data) <= len(frames)

@@ -51,7 +51,7 @@ def copied(path: Path, url: str) -> None:
     """Puts a file's segments into an object store."""
     to = create(place_of(url))
     with RecordingReader(path) as reader:
-        for place in reader._find(reader.damage):
+        for place in reader.segment_places(reader.damage):
             place.file.seek(place.offset - layout.SEGMENT_BYTES)
             to.write(place.file.read(layout.SEGMENT_BYTES + place.header.stored))
 
@@ -67,13 +67,13 @@ def steps(*urls: str, **part: int) -> tuple[list[RecordedStep], RecordingReader]
 
 def test_a_recording_that_is_opened_is_listed_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write(place_of(url), 3)
-    listed, names = list[object](), places._Store.names
+    listed, names = list[object](), places.Store.names
 
-    def counted(self: places._Store) -> Iterator[tuple[str, int]]:
+    def counted(self: places.Store) -> Iterator[tuple[str, int]]:
         listed.append(self)
         return names(self)
 
-    monkeypatch.setattr(places._Store, "names", counted)
+    monkeypatch.setattr(places.Store, "names", counted)
     with ExitStack() as stack:
         (reader,) = open_recordings(stack, places_of([url]))
         assert list(reader.steps())
@@ -100,13 +100,13 @@ def test_a_part_asks_only_for_its_own_objects(url: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(places, "AHEAD", 1)
     record(place_of(url), 40)
     asked = list[str]()
-    real = places._Store.get
+    real = places.Store.get
 
-    def get(store: places._Store, name: str, size: int) -> bytes:
+    def get(store: places.Store, name: str, size: int) -> bytes:
         asked.append(name)
         return real(store, name, size)
 
-    monkeypatch.setattr(places._Store, "get", get)
+    monkeypatch.setattr(places.Store, "get", get)
     found, _ = steps(url, since_ns=38_000_000_000)
     assert known(found)[:3] == everything(40)
     assert known(found)[3] == 2
@@ -253,16 +253,16 @@ def test_an_object_that_has_become_larger_is_not_read(tmp_path: Path) -> None:
 def test_what_is_read_ahead_fails_early_and_is_tried_again_when_it_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, real, asked = stored(tmp_path, b"content"), places._Store.get, list[Mapping[str, Any]]()
+    made, real, asked = stored(tmp_path, b"content"), places.Store.get, list[Mapping[str, Any]]()
     retries = {id(made._store): places.RETRIES, id(made._store_ahead): places.RETRIES_AHEAD}
 
-    def get(store: places._Store, name: str, size: int) -> bytes:
+    def get(store: places.Store, name: str, size: int) -> bytes:
         asked.append(retries[id(store)])
         if len(asked) == 1:
             raise GadgetError("503 Slow Down")
         return real(store, name, size)
 
-    monkeypatch.setattr(places._Store, "get", get)
+    monkeypatch.setattr(places.Store, "get", get)
     made.seek(BEGIN)
     assert made.read(100) == b"content"
     made.seek(BEGIN)

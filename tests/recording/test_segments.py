@@ -51,7 +51,7 @@ def spoil(path: Path, *numbers: int) -> None:
     """Flips a bit in the control blocks of these segments."""
     data = bytearray(path.read_bytes())
     with RecordingReader(path) as reader:
-        for place in reader._find(reader.damage):
+        for place in reader.segment_places(reader.damage):
             if place.header.number in numbers:
                 data[place.offset + 2] ^= 4
     path.write_bytes(data)

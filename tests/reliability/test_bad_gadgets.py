@@ -198,9 +198,9 @@ def outcome_of(elf: bytes, gadget: dict[str, Any], containers: Containers) -> tu
         try:
             signal.alarm(120)
             session = Session(os.pipe()[0], os.open(os.devnull, os.O_WRONLY))
-            session._containers = containers
-            session._objects.append(elf)
-            session._handle(Frame(FrameType.RUN, as_json({"gadgets": [{"object": 0, **gadget}], "filter": {}})))
+            session.containers = containers
+            session.objects.append(elf)
+            session.handle(Frame(FrameType.RUN, as_json({"gadgets": [{"object": 0, **gadget}], "filter": {}})))
             code = TAKEN
         except GadgetError as error:
             os.write(writer, str(error).encode()[:4096])

@@ -148,7 +148,7 @@ class Releases(TimeMerge):
 
 async def test_frames_are_not_in_memory_while_rows_are_printed_and_the_next_ones_are_read() -> None:
     bench, steps = Bench(), Steps()
-    bench.pipeline._frames = steps
+    bench.pipeline.frames = steps
     bench.pipeline.collector = releases = Releases(steps)
     bench.pipeline.run()
     assert steps.held == releases.held == [False, False]
@@ -392,14 +392,14 @@ async def many(bench: Bench) -> None:
 async def test_frames_of_many_nodes_give_the_same_rows_together_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     together, alone = Bench(), Bench()
     joined = []
-    real = together.pipeline._decoding.joined
+    real = together.pipeline.decoding.joined
 
     def counted(frames: Any) -> Any:
         joined.append(len(frames))
         return real(frames)
 
-    monkeypatch.setattr(together.pipeline._decoding, "joined", counted)
-    monkeypatch.setattr(alone.pipeline, "_can_join", lambda node, gadget: False)
+    monkeypatch.setattr(together.pipeline.decoding, "joined", counted)
+    monkeypatch.setattr(alone.pipeline.decoding, "can_join", lambda node, gadget: False)
     await many(together)
     await many(alone)
     rows = together.finish()
@@ -429,8 +429,8 @@ async def test_a_bug_with_many_nodes_frames_costs_no_row_and_is_reported_once(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     broken, alone = Bench(), Bench()
-    monkeypatch.setattr(broken.pipeline._decoding, "joined", lambda frames: int("no number"))
-    monkeypatch.setattr(alone.pipeline, "_can_join", lambda node, gadget: False)
+    monkeypatch.setattr(broken.pipeline.decoding, "joined", lambda frames: int("no number"))
+    monkeypatch.setattr(alone.pipeline.decoding, "can_join", lambda node, gadget: False)
     await many(broken)
     await many(alone)
     assert broken.finish() == alone.finish()
@@ -461,7 +461,7 @@ async def test_a_filter_that_fails_on_every_row_is_reported_while_rows_still_com
     bench = Bench(Conditions(filter=compiled('int(path) == 1 && "1".matches("1")')))
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11, path=b"/no/number")))
-    taken = bench.pipeline._frames.take
+    taken = bench.pipeline.frames.take
     steps = 0
 
     def busy(due_ns: int | None) -> Step | None:
@@ -475,7 +475,7 @@ async def test_a_filter_that_fails_on_every_row_is_reported_while_rows_still_com
             bench.backlog.add(Item("n1", Stats()))
         return taken(due_ns)
 
-    bench.pipeline._frames.take = busy  # type: ignore[method-assign]
+    bench.pipeline.frames.take = busy  # type: ignore[method-assign]
     bench.pipeline.run()
     assert steps >= 3
     assert bench.warned[0].startswith("'int(path) == 1")

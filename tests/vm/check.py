@@ -98,7 +98,7 @@ def attached(
 
 def program_fds(gadget: GadgetSource) -> dict[str, int]:
     """File descriptors of the loaded programs. They are closed with the gadget."""
-    object = gadget._programs.object
+    object = gadget.programs.object
     return {program: object.program_fd(program) for program in object.chosen}
 
 

@@ -166,7 +166,7 @@ class Profiles:
 
     def begin(self, is_open: bool) -> None:
         """Sets the profile of unknown cgroups. It has policies only if the session wants all containers (`is_open`)."""
-        self._number(self._scopes.of_unknown() if is_open else NOTHING)
+        self.number(self._scopes.of_unknown() if is_open else NOTHING)
 
     def adopt(self) -> None:
         """Continues with the profiles that another process has set in the hooks."""
@@ -193,7 +193,7 @@ class Profiles:
             self._assign(cgroup, container, wanted)
 
     def _assign(self, cgroup: int, container: ContainerIdentity | None, wanted: bool) -> None:
-        profile = self._number(self._scopes.of(container) if wanted else NOTHING)
+        profile = self.number(self._scopes.of(container) if wanted else NOTHING)
         value = profile | (_INHERITED if container else 0)
         if container and container.kind == "sandbox":
             value |= _SANDBOX
@@ -203,7 +203,7 @@ class Profiles:
         except Failure as failure:
             self._warn(f"policies are not applied in the cgroup {cgroup}: {failure}")
 
-    def _number(self, scopes: Applicable) -> int:
+    def number(self, scopes: Applicable) -> int:
         """Returns the number of the profile for these scopes, and creates it at first use. The first one is 0."""
         known = self._by_scopes.get(scopes)
         if known is not None:

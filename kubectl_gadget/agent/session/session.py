@@ -179,17 +179,17 @@ class Session:
         self._patience = HEARTBEAT_LIMIT if patience is None else patience
         self._client = ClientStreams(input, output, most_held)
         self._pipe = self._client.pipe
-        self._objects: list[bytes] = []
-        self._containers: Containers | None = None
+        self.objects: list[bytes] = []
+        self.containers: Containers | None = None
         self._unable: AgentError | None = None
         self._context: NodeContext | None = None
-        self._sources: list[Source] = []
+        self.sources: list[Source] = []
         self._sender: Sender | None = None
         self._skipped = 0
-        self._next_turn = self._next_stats = 0.0
+        self.next_turn = self.next_stats = 0.0
         self._rest = 0.05
         """seconds between two turns while nothing happens"""
-        self._due = 0.0
+        self.due = 0.0
         """when a source has something to do or to report, on the monotonic clock"""
 
     def run(self) -> int:
@@ -223,73 +223,73 @@ class Session:
         """Starts to follow containers while the client still sends RUN, which a failure is reported for."""
         keep_freed_memory()
         try:
-            self._containers = Containers(self._command.namespace)
+            self.containers = Containers(self._command.namespace)
         except AgentError as error:
             self._unable = error
         else:
-            self._client.watch(self._containers.fd)
+            self._client.watch(self.containers.fd)
 
     def _wait(self) -> bool:
         """Waits for input, output or events. Returns False when only the time has passed."""
         timeout = max(0.0, min(self._client.heard + self._patience - time.monotonic(), HEARTBEAT_LIMIT))
         if self._sender:
-            timeout = min(timeout, max(0.0, min(self._next_turn, self._next_stats) - time.monotonic()))
+            timeout = min(timeout, max(0.0, min(self.next_turn, self.next_stats) - time.monotonic()))
         return self._client.wait(timeout)
 
     def _step(self, is_woken: bool) -> None:
         if _signalled:
             raise _Over("signal")
         for frame in self._client.receive() if is_woken else ():
-            self._handle(frame)
+            self.handle(frame)
         if self._client.skipped > self._skipped:
             self._skipped = self._client.skipped
             self._warn("a frame of a newer protocol version was skipped")
         if time.monotonic() > self._client.heard + self._patience:
             raise _Over("heartbeat")
         if self._sender and self._context:
-            self._turn(self._sender, self._context, is_woken)
+            self.turn(self._sender, self._context, is_woken)
         else:
-            if self._containers:
-                self._containers.drain()
+            if self.containers:
+                self.containers.drain()
             self._pipe.flush()
         if self._pipe.closed:
             raise _Over("eof")
 
-    def _turn(self, sender: Sender, context: NodeContext, is_woken: bool) -> None:
+    def turn(self, sender: Sender, context: NodeContext, is_woken: bool) -> None:
         now = time.monotonic()
         busy = False
-        if is_woken or now >= self._due or not sender.is_quiet:
+        if is_woken or now >= self.due or not sender.is_quiet:
             busy = sender.turn()
-            self._due = min(sender.due, sender.report_due)
+            self.due = min(sender.due, sender.report_due)
         context.callbacks.turn(now)
         for news in context.containers.take_warnings():
             context.warnings.add(news)
         while self._pipe.queued < _MOST_PIECES and (warning := context.warnings.take()):
             self._send_warning(warning)
         now = time.monotonic()
-        self._next_turn = min(now + (_BUSY_TURN if busy else self._rest), self._due)
-        if now >= self._next_stats:
-            self._next_stats = now + max(_STATS_EVERY, _STATS_RESTS * self._rest)
+        self.next_turn = min(now + (_BUSY_TURN if busy else self._rest), self.due)
+        if now >= self.next_stats:
+            self.next_stats = now + max(_STATS_EVERY, _STATS_RESTS * self._rest)
             stats = self._stats()  # checks the programs, even while the client reads nothing
             if not self._pipe.blocked:  # counts are since the start, so a missed report loses nothing
                 self._send(stats)
                 self._pipe.flush()
 
-    def _handle(self, frame: Frame) -> None:
+    def handle(self, frame: Frame) -> None:
         if self._catalogue:
             self._catalogue.check_frame(frame.type)
         match frame.type:
             case FrameType.OBJECT:
                 if self._catalogue:
-                    self._catalogue.check_object(frame.payload, len(self._objects))
-                self._objects.append(frame.payload)
+                    self._catalogue.check_object(frame.payload, len(self.objects))
+                self.objects.append(frame.payload)
             case FrameType.RUN:
                 with heard(self._pipe):
                     context = self._start(read(Run, frame.payload, "RUN", strict=self._catalogue is not None))
                 self._send_started(context)
             case FrameType.FILTER:
-                if self._containers:
-                    self._containers.set_filter(read(FilterSpec, frame.payload, "FILTER"))
+                if self.containers:
+                    self.containers.set_filter(read(FilterSpec, frame.payload, "FILTER"))
             case FrameType.HEARTBEAT:
                 beat = read(Heartbeat, frame.payload, "HEARTBEAT")
                 if self._pipe.queued < _MOST_PIECES:
@@ -312,23 +312,23 @@ class Session:
         """Handles RUN: loads and attaches everything."""
         if self._context:
             raise FrameError("RUN was sent twice")
-        containers = self._containers
+        containers = self.containers
         if containers is None:
             raise self._unable or AgentError("the agent is not ready")
         specs = run.gadgets
-        self._set_rest(run.rest_ms)
-        check_declared(self._command, specs, self._objects, bool(this_node.pod_uid()))
+        self.set_rest(run.rest_ms)
+        check_declared(self._command, specs, self.objects, bool(this_node.pod_uid()))
         if self._catalogue:
-            specs = tuple(self._catalogue.checked(spec, self._objects) for spec in specs)
+            specs = tuple(self._catalogue.checked(spec, self.objects) for spec in specs)
         containers.set_filter(run.filter)
         containers.drain()
         self._context = node_context(run.filter, containers)
-        for source in make_sources(specs, self._objects, self._context):
-            self._sources.append(source)
-        self._objects.clear()
+        for source in make_sources(specs, self.objects, self._context):
+            self.sources.append(source)
+        self.objects.clear()
         return self._context
 
-    def _set_rest(self, ms: int) -> None:
+    def set_rest(self, ms: int) -> None:
         self._rest = min(max(ms / 1000, _BUSY_TURN), _LONGEST_REST)
 
     def _send_started(self, context: NodeContext) -> None:
@@ -337,21 +337,21 @@ class Session:
         gc.freeze()
         gc.set_threshold(_NEW_OBJECTS)
         give_back_freed_memory()
-        self._send(Started(gadgets=tuple(source.started() for source in self._sources), **this_node.clocks()))
+        self._send(Started(gadgets=tuple(source.started() for source in self.sources), **this_node.clocks()))
         for warning in [*context.containers.take_warnings(), *context.warnings.take_all()]:
             self._send_warning(warning)
-        self._sender = Sender(self._sources, context.containers, context.callbacks, self._pipe)
-        for source in self._sources:
+        self._sender = Sender(self.sources, context.containers, context.callbacks, self._pipe)
+        for source in self.sources:
             self._client.watch(source.fd)
-        self._next_stats = time.monotonic() + _STATS_EVERY
+        self.next_stats = time.monotonic() + _STATS_EVERY
 
     def _update(self, update: Update) -> None:
-        if not 0 <= update.gadget < len(self._sources):
+        if not 0 <= update.gadget < len(self.sources):
             raise FrameError(f"UPDATE is for gadget {update.gadget}, which is not running")
-        self._sources[update.gadget].update(update)
+        self.sources[update.gadget].update(update)
 
     def _stats(self) -> Stats:
-        gadgets = tuple(source.stats() for source in self._sources)
+        gadgets = tuple(source.stats() for source in self.sources)
         return Stats(gadgets=gadgets, agent=Usage(**this_node.usage()), **this_node.clocks())
 
     def _send(self, message: AgentMessage) -> None:
@@ -368,7 +368,7 @@ class Session:
     def _close(self, reason: str, error: GadgetError | None) -> None:
         """Detaches, sends the remaining events and END, if the client reads them in time, and frees
         everything."""
-        for source in self._sources:
+        for source in self.sources:
             source.stats()  # detects programs that were stopped since the last STATS
             source.detach()
         deadline, stuck, useful = _Deadline(*_FAREWELL[reason]), _Deadline(_STUCK), 0
@@ -391,15 +391,15 @@ class Session:
         self._pipe.discard()
         if self._ends_process and links.leave_to_child(self._client.fds):
             return
-        self._free()
+        self.free()
 
-    def _free(self) -> None:
-        for source in self._sources:
+    def free(self) -> None:
+        for source in self.sources:
             source.close()
         if self._context:
             self._context.close()
-        if self._containers:
-            self._containers.close()
+        if self.containers:
+            self.containers.close()
         self._client.close()
 
 

@@ -27,7 +27,7 @@ class GadgetSource:
         self.name = spec.name
         self._spec = spec
         self._context = context
-        self._programs = GadgetPrograms(spec, elf, context, self._prepare, self._open)
+        self.programs = GadgetPrograms(spec, elf, context, self._prepare, self._open)
         self._containers = context.containers
         self._stopped = StoppedPrograms(spec.name, context.warnings.add)
         self._tables: ClientTables | None = None
@@ -40,13 +40,13 @@ class GadgetSource:
 
     @property
     def fd(self) -> int:
-        return self._programs.output.fd
+        return self.programs.output.fd
 
     def started(self) -> StartedGadget:
-        return StartedGadget(name=self.name, programs=self._programs.started())
+        return StartedGadget(name=self.name, programs=self.programs.started())
 
     def stats(self) -> GadgetStats:
-        programs = self._programs
+        programs = self.programs
         return self._stopped.add_to(programs.output.stats(programs.object.missed()), programs.stopped())
 
     def update(self, update: Update) -> None:
@@ -54,19 +54,19 @@ class GadgetSource:
         if self._tables is None:
             from kubectl_gadget.agent.sources.client_tables import ClientTables  # not needed in most sessions
 
-            self._tables = ClientTables(self.name, self._programs.object, self._containers)
+            self._tables = ClientTables(self.name, self.programs.object, self._containers)
         self._tables.update(update)
 
     def close(self) -> None:
-        self._programs.close()
+        self.programs.close()
 
     def _take_stacks(self) -> None:
-        if self._programs.stacks:
-            self._programs.stacks.take(time.monotonic())
+        if self.programs.stacks:
+            self.programs.stacks.take(time.monotonic())
 
     def _send_stacks(self, channel: Channel) -> None:
-        if self._programs.stacks:
-            channel.send_stacks(self._programs.stacks)
+        if self.programs.stacks:
+            channel.send_stacks(self.programs.stacks)
 
 
 # Base of the sources whose output is taken at intervals, in pieces, not event by event: snapshots, top and recorders.
@@ -108,5 +108,5 @@ class PiecesSource(GadgetSource):
         return not self._unsent
 
     def detach(self) -> None:
-        self._programs.detach_uprobes()
-        self._programs.object.detach()
+        self.programs.detach_uprobes()
+        self.programs.object.detach()

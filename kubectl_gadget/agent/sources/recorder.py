@@ -257,7 +257,7 @@ class RecorderSource(PiecesSource):
             for recording in self._recorder.take():
                 self._add([recording])
         self._take_stacks()
-        return self._programs.output.ring.settle()
+        return self.programs.output.ring.settle()
 
     @property
     def is_quiet(self) -> bool:
@@ -266,7 +266,7 @@ class RecorderSource(PiecesSource):
 
     @property
     def empty(self) -> bool:
-        return super().empty and not len(self._programs.output.ring.batch())
+        return super().empty and not len(self.programs.output.ring.batch())
 
     def detach(self) -> None:
         super().detach()

@@ -18,8 +18,8 @@ class StreamSource(GadgetSource):
 
     def __init__(self, spec: GadgetSpec, elf: bytes, context: NodeContext) -> None:
         super().__init__(spec, elf, context)
-        self._ring = self._programs.output.ring
-        self._walks = MapWalks(self._programs.object)
+        self._ring = self.programs.output.ring
+        self._walks = MapWalks(self.programs.object)
         if self._walks.programs:
             context.callbacks.each_turn.append(self._walks.turn)
 
@@ -34,14 +34,14 @@ class StreamSource(GadgetSource):
 
     @property
     def is_quiet(self) -> bool:
-        return self._ring.is_quiet and not self._programs.stacks
+        return self._ring.is_quiet and not self.programs.stacks
 
     @property
     def empty(self) -> bool:
         return not len(self._ring.batch())
 
     def detach(self) -> None:
-        self._programs.detach_uprobes()
+        self.programs.detach_uprobes()
         self._walks.detach()
 
 

@@ -44,8 +44,8 @@ class TopSource(PiecesSource):
         self.due = math.inf
         super().__init__(spec, elf, context)
         context.callbacks.each_turn.append(self._totals.walk)
-        if self._programs.stacks:
-            context.callbacks.each_turn.append(self._programs.stacks.take)
+        if self.programs.stacks:
+            context.callbacks.each_turn.append(self.programs.stacks.take)
 
     def _open(self, object: BpfObject, output: EventsOutput, resources: ExitStack) -> None:
         sampled = Sampled(self._spec, self._context.containers, self._context.warnings.add)
@@ -64,7 +64,7 @@ class TopSource(PiecesSource):
 
     @property
     def is_quiet(self) -> bool:
-        return not self._unsent and (self._programs.stacks is None or self._programs.stacks.is_quiet)
+        return not self._unsent and (self.programs.stacks is None or self.programs.stacks.is_quiet)
 
     def detach(self) -> None:
         self._totals.add_up()

@@ -32,11 +32,11 @@ def test_a_profile_that_could_not_be_stored_is_stored_at_its_next_use() -> None:
     spec = PolicySpec(name="policies", kind="policy", scopes=(), hooks=())
     profiles = Profiles(spec, cast(Any, [hook]), (), warnings.append)
     scopes = cast(Applicable, "scopes")
-    assert profiles._number(scopes) == 0
+    assert profiles.number(scopes) == 0
     assert len(warnings) == 1
     hook.is_full = False
-    assert profiles._number(scopes) == 0
+    assert profiles.number(scopes) == 0
     assert hook.stored == {0: 5}
     hook.stored.clear()
-    assert profiles._number(scopes) == 0
+    assert profiles.number(scopes) == 0
     assert hook.stored == {}, "stored once"

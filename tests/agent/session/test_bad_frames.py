@@ -57,18 +57,18 @@ def take(containers: Containers, elf: bytes, *frames: Frame) -> None:
     """What a session does with these frames. GadgetError is what it tells the client."""
     reader, writer = os.pipe()
     session = Session(reader, writer)
-    session._containers = containers
-    session._objects.append(elf)
+    session.containers = containers
+    session.objects.append(elf)
     try:
         for frame in frames:
-            session._handle(frame)
+            session.handle(frame)
     except GadgetError:
         return
     finally:
-        for one in session._sources:
+        for one in session.sources:
             one.detach()
-        session._containers = None  # its owner is the caller
-        session._free()
+        session.containers = None  # its owner is the caller
+        session.free()
         os.close(reader)
         os.close(writer)
 

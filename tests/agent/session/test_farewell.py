@@ -21,7 +21,7 @@ class Bench:
         self.session: Any = object.__new__(Session)
         for name in ("_sender", "_pipe", "_client"):
             setattr(self.session, name, self)
-        self.session.__dict__ |= {"_sources": [], "_context": None, "_containers": None, "_ends_process": False}
+        self.session.__dict__ |= {"sources": [], "_context": None, "containers": None, "_ends_process": False}
         self.session.__dict__ |= {"_send": lambda message: None, "_stats": lambda: None}
 
     def turn(self) -> bool:

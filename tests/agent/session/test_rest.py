@@ -46,7 +46,7 @@ class Context:
 def session() -> Iterator[Session]:
     ends = os.pipe()
     made = Session(*ends)
-    made._next_stats = math.inf
+    made.next_stats = math.inf
     yield made
     made._client.close()
     for end in ends:
@@ -72,8 +72,8 @@ def test_a_turn_at_rest_only_checks_whether_anything_came(
     context: Any = Context()
     calls: list[float] = []
     context.callbacks.each_turn.append(calls.append)
-    session._due = min(sender.due, sender.report_due)
-    session._turn(sender, context, is_woken)
+    session.due = min(sender.due, sender.report_due)
+    session.turn(sender, context, is_woken)
     assert sender.turns == turns
     assert len(calls) == 1, "what is looked for often is looked for as often as before"
 
@@ -82,26 +82,26 @@ def test_the_next_turn_is_when_an_idle_source_has_to_report(session: Session) ->
     sender: Any = Counted()
     context: Any = Context()
     sender.report_due = time.monotonic() + 0.01
-    session._turn(sender, context, True)
-    assert session._next_turn == sender.report_due
+    session.turn(sender, context, True)
+    assert session.next_turn == sender.report_due
 
 
 @pytest.mark.parametrize(("asked_ms", "seconds"), [(250, 0.25), (0, 0.02), (10_000, 0.4)])
 def test_a_client_may_ask_for_fewer_turns_at_rest_but_not_for_a_silent_agent(
     session: Session, asked_ms: int, seconds: float
 ) -> None:
-    session._set_rest(asked_ms)
+    session.set_rest(asked_ms)
     before = time.monotonic()
-    session._turn(cast(Any, Counted()), cast(Any, Context()), False)
-    assert before + seconds <= session._next_turn <= time.monotonic() + seconds
+    session.turn(cast(Any, Counted()), cast(Any, Context()), False)
+    assert before + seconds <= session.next_turn <= time.monotonic() + seconds
 
 
 def test_a_session_that_rests_longer_checks_its_programs_less_often(session: Session) -> None:
-    session._set_rest(250)
-    session._next_stats = 0.0
+    session.set_rest(250)
+    session.next_stats = 0.0
     before = time.monotonic()
-    session._turn(cast(Any, Counted()), cast(Any, Context()), False)
-    assert before + 2.5 <= session._next_stats <= time.monotonic() + 2.5
+    session.turn(cast(Any, Counted()), cast(Any, Context()), False)
+    assert before + 2.5 <= session.next_stats <= time.monotonic() + 2.5
 
 
 def test_programs_are_checked_while_the_client_reads_nothing(session: Session) -> None:
@@ -112,10 +112,10 @@ def test_programs_are_checked_while_the_client_reads_nothing(session: Session) -
             checks.append(self)
             return GadgetStats()
 
-    session._sources.append(cast(Any, Source()))
+    session.sources.append(cast(Any, Source()))
     session._pipe.put(b"it waits")
     for now_due in (0.0, math.inf):
-        session._next_stats = now_due
-        session._turn(cast(Any, Counted()), cast(Any, Context()), False)
+        session.next_stats = now_due
+        session.turn(cast(Any, Counted()), cast(Any, Context()), False)
     assert len(checks) == 1
     assert session._pipe.queued == 1, "no report waits"
