@@ -3,12 +3,13 @@
 import os
 import resource
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.gadget_run import GADGET
 
 MEGABYTES = 512
 SECONDS = 300.0
@@ -31,7 +32,7 @@ def run(words: Sequence[object], seconds: float = SECONDS) -> Ended:
     count what libraries reserve."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
     process = subprocess.Popen(
-        [sys.executable, "-m", "kubectl_gadget.cli.main", *map(str, words)],
+        [*GADGET, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,

@@ -25,6 +25,7 @@ from xdist.workermanage import WorkerController
 
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.gadgets.compiler import find_clang
+from tests.gadget_run import PROJECT
 from tests.leftovers import unmount_what_dead_runs_left
 from tests.needs import (
     MARKS,
@@ -55,7 +56,6 @@ _MOST_DESCRIPTORS = 16
 _CLOSING_SECONDS = 10
 
 TESTS = Path(__file__).resolve().parent
-PROJECT = TESTS.parent
 collect_ignore: list[str] = []
 if not (PROJECT / "kubectl_gadget" / "built" / "gadgets" / "index.json").exists():
     # These have one test for each gadget, or column.

@@ -17,7 +17,6 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-PROJECT = Path(__file__).resolve().parent.parent
 OF_THE_MACHINE = ("bpf", "cluster", "root")
 """Marks of tests that use what a machine has only once, such as its cgroups, tracefs and network. They run one after
 another."""

@@ -1,11 +1,11 @@
 """Statements about files in docs/design.md and its pages are true."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-MAP = ROOT / "docs" / "design.md"
-PAGES = (MAP, *sorted((ROOT / "docs" / "design").glob("*.md")))
+from tests.gadget_run import PROJECT
+
+MAP = PROJECT / "docs" / "design.md"
+PAGES = (MAP, *sorted((PROJECT / "docs" / "design").glob("*.md")))
 FOLDERS = ("", "kubectl_gadget", "kubectl_gadget/agent", "bpf", "bpf/include", "docs", "docs/design")
 """Folders that paths in the pages may be relative to."""
 _FILE = re.compile(r"(?<![\w/])[\w./-]+\.(?:py|c|h|md)\b")
@@ -13,12 +13,12 @@ _MOST_STEPS = 20
 
 
 def exists(name: str) -> bool:
-    return any((ROOT / folder / name).is_file() for folder in FOLDERS)
+    return any((PROJECT / folder / name).is_file() for folder in FOLDERS)
 
 
 def test_every_file_that_a_page_names_exists() -> None:
     missing = [
-        f"{page.relative_to(ROOT)}: {name}"
+        f"{page.relative_to(PROJECT)}: {name}"
         for page in PAGES
         for name in _FILE.findall(page.read_text())
         if "NAME" not in name and not exists(name)

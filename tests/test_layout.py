@@ -4,7 +4,8 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+from tests.gadget_run import PROJECT
+
 BUILT = PROJECT / "kubectl_gadget/built"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import PROJECT
+from tests.gadget_run import PROJECT
 from tests.vm import machine
 from tests.vm.machine import BOOTED, Kernel, MachineRun
 from tests.vm.repeated import FOR_IO_URING, differs, repeated

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.gadgets import object_bytes
+from tests.gadget_run import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 pytestmark = pytest.mark.compiled
 
 

@@ -71,7 +71,7 @@ class Pipeline:
         transform: RowTransform | None = None,
         narrowed: ContainerFilter | None = None,
     ) -> None:
-        """`wants` and `narrowed` are for steps.attribution.Attribution; `stages` creates a node's views."""
+        """`wants` and `narrowed` are for Attribution; `stages` creates a node's views."""
         self.frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)

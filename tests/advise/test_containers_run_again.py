@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.demo.runc import BundleSpec
 from tests.conftest import why_no_bpf, why_no_containers
+from tests.gadget_run import GADGET
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.usefixtures("catalogue_built", "tracefs"),
     pytest.mark.skipif(bool(why_no_containers()), reason=str(why_no_containers())),
 ]
-MODULE = [sys.executable, "-m", "kubectl_gadget.cli.main"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ class Watching:
     """`kubectl gadget advise …`, which watches; `advice` ends it and returns what it printed."""
 
     def __init__(self, *words: str) -> None:
-        command = [*MODULE, "advise", *words, "--local"]
+        command = [*GADGET, "advise", *words, "--local"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         first = self._process.stderr.readline()
@@ -178,9 +177,9 @@ def test_two_pods_that_talk_get_policies_that_name_each_other(pods: DemoPods, tm
         ("replay", recording, "advise", "networkpolicy"),
         ("replay", recording),
     ):
-        done = subprocess.run([*MODULE, *words], capture_output=True, text=True, check=True)
+        done = subprocess.run([*GADGET, *words], capture_output=True, text=True, check=True)
         assert list(yaml.safe_load_all(done.stdout)) == list(documents.values()), done.stderr
-    lacking = subprocess.run([*MODULE, "replay", recording, "advise", "seccomp"], capture_output=True, check=False)
+    lacking = subprocess.run([*GADGET, "replay", recording, "advise", "seccomp"], capture_output=True, check=False)
     assert b"the recording has no events of top syscalls" in lacking.stderr
 
     policies = tmp_path / "policies.yaml"
@@ -205,6 +204,6 @@ def connect(one: int, other: int) -> None:
 
 
 def check(recording: Path, policies: Path) -> tuple[int, str]:
-    command = [*MODULE, "advise", "networkpolicy", "--from", str(recording), "--check", str(policies)]
+    command = [*GADGET, "advise", "networkpolicy", "--from", str(recording), "--check", str(policies)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout

@@ -10,16 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kubectl_gadget.wire.frames import Frame, FrameDecoder, FrameType, encode, split_events
 from kubectl_gadget.wire.message import parse
+from tests.gadget_run import PROJECT
 from tests.json_frames import encode_json
 from tests.waiting import PATIENCE, source_of
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 class Client:

@@ -13,7 +13,8 @@ import pytest
 from kubectl_gadget.gadgets.compiler import compile_object
 from kubectl_gadget.wire.frames import FrameType
 from tests.agent.burners import COMPILED, OF_BPF, compile_often_used
-from tests.agent.client import PROJECT, Client
+from tests.agent.client import Client
+from tests.gadget_run import PROJECT
 
 PROGRAMS = Path(__file__).parent / "programs"
 

@@ -12,7 +12,8 @@ from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.writer import RecordedFrame, RecordingWriter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import EventsHeader, FrameType
-from tests.recording.test_equality_here import CLIENT, LOAD
+from tests.gadget_run import GADGET
+from tests.recording.test_equality_here import LOAD
 
 BOOT_NS, WALL_NS = 1_000_000_000_000, 1_790_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -20,7 +21,7 @@ SECOND = 1_000_000_000
 
 def recorded(path: Path, *words: str, seconds: int = 2) -> list[dict[str, object]]:
     """Records a run on this machine beside some load. Returns its rows."""
-    run = [*CLIENT, *words, "--local", "--host", "--record", str(path), "-o", "json"]
+    run = [*GADGET, *words, "--local", "--host", "--record", str(path), "-o", "json"]
     if words[0] != "snapshot":
         run += ["--timeout", f"{seconds}s"]
     with subprocess.Popen([sys.executable, "-c", LOAD]) as load:

@@ -29,9 +29,9 @@ from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.views import RowWriter
 from kubectl_gadget.run.run_options import Moment
 from tests.analysis.recordings import SECOND, WALL_NS, opens, recorded
+from tests.gadget_run import GADGET
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
-CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 KINDS = {
     "streams": ("trace", "exec+open+tcp+process"),
     "system calls": ("trace", "syscalls"),
@@ -215,7 +215,7 @@ def test_a_full_disk_and_a_folder_that_cannot_be_made_are_named(format: str, tmp
     opens(tmp_path / "a.kgr", 2000)
 
     def convert(destination: Path, most: str) -> subprocess.CompletedProcess[str]:
-        words = [*CLIENT, "recording", "convert", str(tmp_path / "a.kgr"), "-o", format, str(destination)]
+        words = [*GADGET, "recording", "convert", str(tmp_path / "a.kgr"), "-o", format, str(destination)]
         limited = ["bash", "-c", f'ulimit -f {most}; exec "$@"', "-", *words]
         return subprocess.run(limited, check=False, capture_output=True, text=True, timeout=120)
 

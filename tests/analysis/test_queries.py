@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +24,9 @@ from kubectl_gadget.run.coverage import Coverage, NodeCoverage
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import FrameType
 from tests.analysis.recordings import BOOT_NS, WALL_NS, opens, recorded
+from tests.gadget_run import GADGET
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
-CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
 QUESTIONS = re.findall(r"^(\S[^\n]*\?) \([^)\n]+\)\n```sql\n(.*?)```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 NAME = b"\x05names\x04test\x00\x00\x01\x00\x01"
@@ -261,7 +260,7 @@ def test_the_command_takes_sql_as_its_last_word(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
 
     def query(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [*CLIENT, "recording", "query", *words]
+        command = [*GADGET, "recording", "query", *words]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
     file = str(tmp_path / "a.kgr")

@@ -5,7 +5,6 @@ import ipaddress
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +31,10 @@ from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.frames import EventsHeader, FrameType
 from tests.analysis.recordings import BOOT_NS, SECOND, WALL_NS, opens, recorded
 from tests.examples import examples
+from tests.gadget_run import GADGET
 from tests.recording.test_equality_here import POLICY
 
 pytestmark = pytest.mark.usefixtures("catalogue_built")
-CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 ADDRESS = "203.0.113.77"
 RAW = ipaddress.ip_address(f"::ffff:{ADDRESS}").packed
 ID, UID = "5ec2e7" * 10 + "abcd", "5ec2e700-1111-2222-3333-444455556666"
@@ -188,7 +187,7 @@ def test_states_and_what_is_repeated_after_a_segment_have_nothing_left(
     after = everything(tmp_path / "b.kgr")
     assert [word for word in (*SECRETS, b"step-of-alice") if word in after] == []
     assert {record.kind for block in blocks(tmp_path / "b.kgr") for record in layout.records(block)} == kinds
-    done = [*CLIENT, "replay", str(tmp_path / "b.kgr"), "-o", "json"]
+    done = [*GADGET, "replay", str(tmp_path / "b.kgr"), "-o", "json"]
     assert subprocess.run(done, check=True, capture_output=True, timeout=60).stdout
 
 
@@ -301,7 +300,7 @@ def test_policies_and_their_events_are_left_out_and_processes_stay(tmp_path: Pat
         assert word in before
         assert word not in after
     assert redactor.counts["policies", "EVENTS"] > 0
-    shown = [*CLIENT, "replay", str(tmp_path / "b.kgr"), "-o", "json"]
+    shown = [*GADGET, "replay", str(tmp_path / "b.kgr"), "-o", "json"]
     done = subprocess.run(shown, check=True, capture_output=True, text=True)
     kinds = {next(iter(json.loads(line))) for line in done.stdout.splitlines()}
     assert "process_exec" in kinds
@@ -442,7 +441,7 @@ def test_the_command_counts_what_it_took_and_overwrites_nothing(tmp_path: Path) 
     with_secrets(tmp_path / "a.kgr", load_gadget("trace_exec"))
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [*CLIENT, "recording", "redact", str(tmp_path / "a.kgr"), *words]
+        command = [*GADGET, "recording", "redact", str(tmp_path / "a.kgr"), *words]
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
     done = run(str(tmp_path / "b.kgr"), "-o", "json")

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,7 @@ from kubectl_gadget.cli.pages import unknown_gadget
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.conftest import Runs
-
-ROOT = Path(__file__).parents[2]
+from tests.gadget_run import PROJECT
 
 
 def answer(capsys: pytest.CaptureFixture[str], line: str, code: int = 2) -> list[str]:
@@ -51,7 +49,7 @@ def test_a_pod_with_the_name_of_a_gadget_can_be_chosen(built_in: list[GadgetSumm
 def test_what_the_documents_print_as_a_command_is_one(built_in: list[GadgetSummary], runs: Runs) -> None:
     verbs = {entry.command[0] for entry in built_in}
     found = 0
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")):
         text = re.sub("```.*?```", "", page.read_text(), flags=re.DOTALL)
         for code in re.findall("`([^`\n]*)`", text):
             words = code.removeprefix("kubectl gadget ").split()

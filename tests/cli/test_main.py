@@ -12,8 +12,7 @@ from kubectl_gadget.cli import main
 from kubectl_gadget.errors import DEBUG, AgentError, ClusterError
 from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.conftest import Runs
-
-PROGRAM = [sys.executable, "-m", "kubectl_gadget.cli.main"]
+from tests.gadget_run import GADGET
 
 
 def test_the_exit_code_of_the_session_is_handed_on(runs: Runs) -> None:
@@ -87,7 +86,7 @@ WRITING = [
 
 def in_shell(words: str, redirections: str) -> tuple[int, str, str]:
     """Exit code and both outputs of a command line."""
-    command = ["/bin/sh", "-c", f"{shlex.join(PROGRAM)} {words} {redirections}"]
+    command = ["/bin/sh", "-c", f"{shlex.join(GADGET)} {words} {redirections}"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     return ended.returncode, ended.stdout, ended.stderr
 
@@ -122,19 +121,19 @@ def test_without_standard_error_or_input_a_command_does_the_same(redirection: st
     assert (code, out) == (0, in_shell("list -o name", "")[1])
     assert out
     assert in_shell("trace opne", redirection)[:2] == (2, "")
-    command = f"{unbuffered} {shlex.join(PROGRAM)} trace opne {redirection}"
+    command = f"{unbuffered} {shlex.join(GADGET)} trace opne {redirection}"
     assert subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False).returncode == 2
 
 
 def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
-    command = " ".join([*PROGRAM, "options"])
+    command = " ".join([*GADGET, "options"])
     shell = f"set -o pipefail; {command} | true; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("0\n", "")
 
 
 def test_standard_input_that_is_closed_is_empty() -> None:
-    command = f"{shlex.join([*PROGRAM, 'policy', 'check', '-f', '-'])} <&- >&-"
+    command = f"{shlex.join([*GADGET, 'policy', 'check', '-f', '-'])} <&- >&-"
     ended = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
     assert (ended.returncode, ended.stderr.split("\n")[0]) == (2, "error: no policy was found in standard input")
 

@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+from tests.gadget_run import GADGET
 from tests.recording.files import TRACED
 
 pytestmark = pytest.mark.usefixtures("built_in")
@@ -168,7 +168,7 @@ def test_a_page_of_recorded_flows_stays_until_it_is_interrupted(tmp_path: Path) 
     writer = RecordingWriter(path, meta_of(RunOptions(FlowGadgets(processes=True).runs(), local=True)), print)
     writer.step(1, 2, [])
     writer.close({"seconds": 1.0, "nodes": {}})
-    run = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(path), "flows", "--web"]
+    run = [*GADGET, "replay", str(path), "flows", "--web"]
     with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as page:
         assert page.stderr is not None
         said = ""

@@ -4,19 +4,19 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.conftest import why_no_containers
+from tests.gadget_run import GADGET
 
 pytestmark = [
     pytest.mark.bpf,
     pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers())),
 ]
-COMMAND = [sys.executable, "-m", "kubectl_gadget.cli.main", "demo"]
+COMMAND = [*GADGET, "demo"]
 Row = dict[str, Any]
 Wanted = dict[str, Callable[[Row], bool]]
 INTERRUPTED = 128 + signal.SIGINT

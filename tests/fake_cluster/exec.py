@@ -19,8 +19,8 @@ from kubectl_gadget.agents.manifests import AGENT_COMMAND
 from kubectl_gadget.agents.payload import PYTHON as PYTHON_WORDS
 from kubectl_gadget.wire.frames import FrameType, encode
 from tests.fake_cluster.faults import Faults
+from tests.gadget_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 AGENT = (sys.executable, "-m", "kubectl_gadget.agent", "session")
 PYTHON = "/usr/bin/python3"
 """The image's Python, which has none of our modules."""

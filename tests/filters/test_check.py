@@ -4,7 +4,6 @@ import itertools
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import celpy
@@ -20,9 +19,8 @@ from kubectl_gadget.filters.check import check
 from kubectl_gadget.filters.filter import cel_functions, compile_filter
 from kubectl_gadget.gadgets.load import load_gadget, load_index
 from kubectl_gadget.rows.shapes import ANY, INT, MAP, NULL, TEXT, TEXTS, Shape
+from tests.gadget_run import PROJECT
 from tests.rows.records import OPEN
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +158,7 @@ def test_every_filter_of_the_documents_passes() -> None:
     found = 0
     for entry in load_index():
         gadget = load_gadget(entry.name)
-        page = ROOT / "docs/gadgets" / f"{entry.name}.md"
+        page = PROJECT / "docs/gadgets" / f"{entry.name}.md"
         if not page.exists():
             continue
         for line in page.read_text().splitlines():

@@ -3,14 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.gadget_run import until_under_way
+from tests.gadget_run import GADGET, until_under_way
 
-COMMAND = [sys.executable, "-m", "kubectl_gadget.cli.main", "flows"]
+COMMAND = [*GADGET, "flows"]
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.fake_cluster import FakeCluster
 from tests.flows.pod_network import PodNetwork
 from tests.flows.test_flows_of_nodes import a_network, agent_of, begun_on_both, hear
 from tests.flows.test_flows_of_pods import SERVICE, client, server
+from tests.gadget_run import GADGET
 from tests.waiting import PATIENCE
 
 __all__ = ["a_network"]
@@ -57,7 +57,7 @@ def add_service(cluster: FakeCluster, net: PodNetwork, name: str, port: int) -> 
 
 
 async def replayed(path: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(path), *words]
+    command = [*GADGET, "replay", str(path), *words]
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=PATIENCE, check=False
     )

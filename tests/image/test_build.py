@@ -12,8 +12,8 @@ import pytest
 
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from kubectl_gadget.wire.message import parse
+from tests.gadget_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 LARGEST = 25e6
 """Bytes, compressed: what a node has to pull before the first run."""
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tests.gadget_run import PROJECT
+
 CACHE = PROJECT / "build" / "installation"
 SUITES = {"bookworm": "3.11", "trixie": "3.13"}
 """Debian's suites, and the Python that each has; 3.11 is the oldest that we support."""

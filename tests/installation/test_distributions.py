@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.gadget_run import PROJECT
 from tests.installation.clean import (
     HOME,
     IMPORT_ALL,
     KINDS,
     PROGRAMS,
-    PROJECT,
     SUITES,
     DebianRoot,
     differences,

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.installation.clean import IMPORT_ALL, PROJECT, SUITES, distributions, run
+from tests.gadget_run import PROJECT
+from tests.installation.clean import IMPORT_ALL, SUITES, distributions, run
 
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 _CLASSIFIER = "Programming Language :: Python :: "

@@ -4,7 +4,6 @@ import asyncio
 import os
 import ssl
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -23,6 +22,7 @@ from kubectl_gadget.kube.kubeconfig import Cluster, load
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import NODES
 from tests.fake_cluster import FakeCluster
+from tests.gadget_run import GADGET
 from tests.waiting import until
 
 
@@ -89,7 +89,7 @@ def test_every_command_ends_with_words_when_the_proxy_cannot_be_used(tmp_path: P
     content["clusters"][0]["cluster"] = {"server": "https://x.test", "proxy-url": "ftp://p:1"}
     path = tmp_path / "k"
     path.write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words.split(), "--kubeconfig", str(path)]
+    command = [*GADGET, *words.split(), "--kubeconfig", str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 1
     assert "error: the proxy 'ftp://p:1' cannot be used" in ended.stderr

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_bpf, why_no_containers
+from tests.gadget_run import GADGET
 
 pytestmark = [
     pytest.mark.bpf,
@@ -42,7 +42,7 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoPods]:
 @contextmanager
 def observe(*arguments: str) -> Iterator[list[str]]:
     """Runs the command while the block does its deed; its lines are in the list afterwards."""
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", *arguments]
+    command = [*GADGET, "observe", "--local", *arguments]
     found: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_bpf, why_no_containers
+from tests.gadget_run import GADGET
 from tests.observe.containers import FIRST_ACTS, first_act
 from tests.observe.strict_schema import ENUMS, MESSAGES
 from tests.strict_reader import strict_reader
@@ -73,7 +73,7 @@ def policy(folder: Path, scope: str = "", actions: str = "", path: str = "/tmp/s
 @contextmanager
 def running(*arguments: str) -> Iterator[list[str]]:
     """Runs a command while the block does its deed; its lines are in the list afterwards."""
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", *arguments]
+    command = [*GADGET, *arguments]
     found: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -174,7 +174,7 @@ def test_a_tracepoints_fields_are_counted_as_its_format_lists_them(pods: DemoPod
 def test_fields_of_another_type_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "tracepoint.yaml"
     path.write_text(OF_TRACEPOINT.replace("syscalls", "sched").replace("sys_enter_openat", "sched_process_exec"))
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", "-f", str(path)]
+    command = [*GADGET, "observe", "--local", "-f", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode
     assert "old_pid, does not have the requested type" in done.stderr
@@ -236,7 +236,7 @@ def test_a_pod_with_unknown_labels_is_guarded_from_its_first_instruction(pods: D
 
 def test_unknown_labels_are_requested(tmp_path: Path) -> None:
     file = policy(tmp_path, "podSelector: {matchLabels: {app: web}}")
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "observe", "--local", "-A", "-f", file]
+    command = [*GADGET, "observe", "--local", "-A", "-f", file]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "--objects FILE" in result.stderr

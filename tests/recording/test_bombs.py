@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_objects import KINDS, ReplayedObjects
 from kubectl_gadget.recording.segments import RunState, object_pieces
 from tests import bounded
+from tests.gadget_run import GADGET
 from tests.recording import bombs
 
 CPU_SECONDS = 40.0
@@ -72,7 +72,7 @@ def test_names_in_a_recording_do_not_look_like_lines_of_the_client(tmp_path: Pat
 
 def test_sigterm_ends_a_replay_within_seconds(tmp_path: Path) -> None:
     bombs.write(tmp_path / "bomb.kgr", bombs.steps)
-    words = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(tmp_path / "bomb.kgr"), "--speed", "0.0001"]
+    words = [*GADGET, "replay", str(tmp_path / "bomb.kgr"), "--speed", "0.0001"]
     with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
         time.sleep(3)  # also if it is still starting, it has to end
         process.send_signal(signal.SIGTERM)

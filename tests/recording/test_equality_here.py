@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
+from tests.gadget_run import GADGET
 
 pytestmark = pytest.mark.bpf
-CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 LOAD = (
     "import os, socket, subprocess, time\n"
     "server = socket.create_server(('127.0.0.1', 0))\n"
@@ -42,7 +42,7 @@ _OF_THE_RUN = ("--no-sort",)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_replay_prints_what_the_run_printed(kind: str, tmp_path: Path) -> None:
     words, path = KINDS[kind], tmp_path / "run.kgr"
-    run = [*CLIENT, *words, "--local", "--host", "--record", str(path)]
+    run = [*GADGET, *words, "--local", "--host", "--record", str(path)]
     if words[0] != "snapshot":
         run += ["--timeout", "2s"]
     with subprocess.Popen([sys.executable, "-c", LOAD]) as load:
@@ -58,7 +58,7 @@ def test_a_replay_prints_what_the_run_printed(kind: str, tmp_path: Path) -> None
 
 def test_a_replay_prints_the_calls_of_a_container_that_has_ended(pods: DemoPods, tmp_path: Path) -> None:
     path = tmp_path / "run.kgr"
-    run = (*CLIENT, "traceloop", "-o", "json", "--on", "exit", "--local", "--record", str(path))
+    run = (*GADGET, "traceloop", "-o", "json", "--on", "exit", "--local", "--record", str(path))
     with subprocess.Popen(run, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as live:
         assert live.stdout is not None
         assert live.stderr is not None
@@ -95,7 +95,7 @@ def test_a_replay_prints_the_events_of_the_runs_policies(command: Sequence[str],
     path, policy = tmp_path / "run.kgr", tmp_path / "policy.yaml"
     actions = "" if command[0] == "observe" else "      matchActions: [{action: Sigkill}]\n"
     policy.write_text(POLICY + actions)
-    run = [*CLIENT, *command, "-f", str(policy), "-o", "json", "--local", "--host", "--record", str(path)]
+    run = [*GADGET, *command, "-f", str(policy), "-o", "json", "--local", "--host", "--record", str(path)]
     with subprocess.Popen([sys.executable, "-c", LOAD]) as load:
         live = subprocess.run([*run, "--timeout", "2s"], check=False, capture_output=True, timeout=120)
         load.terminate()
@@ -105,14 +105,14 @@ def test_a_replay_prints_the_events_of_the_runs_policies(command: Sequence[str],
     assert printed("replay", str(path), "-o", "json") == live.stdout
     assert printed("replay", str(path), "observe", "-f", str(policy), "-o", "json") == live.stdout
     policy.write_text((POLICY + actions).replace("/etc/passwd", "/etc/shadow"))
-    other = [*CLIENT, "replay", str(path), "observe", "-f", str(policy)]
+    other = [*GADGET, "replay", str(path), "observe", "-f", str(policy)]
     refused = subprocess.run(other, check=False, capture_output=True, text=True, timeout=60)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert f"{path} has no events of passwd: its run had other policies" in refused.stderr
 
 
 def printed(*words: str) -> bytes:
-    done = subprocess.run([*CLIENT, *words], check=False, capture_output=True, timeout=120)
+    done = subprocess.run([*GADGET, *words], check=False, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     assert b"cannot be read" not in done.stderr
     return done.stdout
@@ -127,7 +127,7 @@ def _words_of_command(words: Sequence[str]) -> int:
 
 def test_a_part_of_a_recording_and_other_commands_on_it(tmp_path: Path) -> None:
     path = tmp_path / "run.kgr"
-    run = (*CLIENT, "trace", "exec+open", "--local", "--host", "--record", str(path), "--timeout", "2s", "-o", "json")
+    run = (*GADGET, "trace", "exec+open", "--local", "--host", "--record", str(path), "--timeout", "2s", "-o", "json")
     with subprocess.Popen([sys.executable, "-c", LOAD]) as load:
         live = subprocess.run(run, capture_output=True, timeout=120, check=True)
         load.terminate()

@@ -6,7 +6,6 @@ The nodes' agents are real. During the run, a connection is cut and a pod's labe
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
+from tests.gadget_run import GADGET
 from tests.run.test_cluster_runs import LOOP, Runner
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
@@ -28,7 +28,6 @@ spec:
     syscall: true
     args: [{index: 1, type: string}]
 """
-CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ async def cluster() -> AsyncIterator[FakeCluster]:
 
 
 async def replayed(path: Path, *words: str) -> str:
-    run = [*CLIENT, "replay", str(path), *words]
+    run = [*GADGET, "replay", str(path), *words]
     done = await asyncio.to_thread(subprocess.run, run, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "cannot be read" not in done.stderr

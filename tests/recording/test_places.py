@@ -20,11 +20,10 @@ from kubectl_gadget.recording.places import ObjectUrl, StoredObjects, create, pl
 from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
 from kubectl_gadget.recording.replay_run import open_recordings
 from kubectl_gadget.recording.writer import RecordingWriter, Ring, Rotation
+from tests.gadget_run import GADGET
 from tests.recording import object_servers
 from tests.recording.files import META, read, write
 from tests.recording.test_segments import everything, known, record
-
-CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
 
 @pytest.fixture(scope="module", params=["s3", "gs", "az"])
@@ -192,7 +191,7 @@ def test_the_commands_read_urls(url: str, tmp_path: Path) -> None:
     copied(tmp_path / "a.kgr", url)
 
     def run(*words: str) -> str:
-        done = subprocess.run([*CLIENT, *words], check=False, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*GADGET, *words], check=False, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -218,11 +217,11 @@ def test_what_is_not_there_is_said_in_words(scheme: str) -> None:
 @pytest.mark.usefixtures("catalogue_built")
 @pytest.mark.bpf
 def test_a_run_is_recorded_there(url: str) -> None:
-    run = [*CLIENT, "record", "--local", "--host", "-o", url, "--for", "files", "--timeout", "2s"]
+    run = [*GADGET, "record", "--local", "--host", "-o", url, "--for", "files", "--timeout", "2s"]
     done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"kubectl gadget replay {url} shows it again" in done.stderr
-    shown = subprocess.run([*CLIENT, "recording", "info", url], check=False, capture_output=True, text=True)
+    shown = subprocess.run([*GADGET, "recording", "info", url], check=False, capture_output=True, text=True)
     assert "missing  nothing" in shown.stdout, shown.stdout + shown.stderr
 
 

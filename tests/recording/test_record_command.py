@@ -11,10 +11,10 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
+from tests.gadget_run import GADGET
 from tests.run.test_cluster_runs import Runner
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
-CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ async def cluster() -> AsyncIterator[FakeCluster]:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*CLIENT, *words], check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*GADGET, *words], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -78,7 +78,7 @@ async def test_a_ring_is_written_when_a_row_matches_and_when_a_container_ends_ba
 
 def test_it_ends_when_all_files_of_the_ring_are_written(tmp_path: Path) -> None:
     words = ("--for", "files", "--keep", "1m", "--on-match", "true", "--files", "1")
-    run = [*CLIENT, "record", "--local", "--host", "-o", str(tmp_path / "a.kgr"), *words]
+    run = [*GADGET, "record", "--local", "--host", "-o", str(tmp_path / "a.kgr"), *words]
     done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=120)
     assert (done.returncode, files(tmp_path)) == (0, ["a-000001.kgr"]), done.stderr
     assert "so the run ends" in done.stderr
@@ -88,7 +88,7 @@ def test_it_ends_when_the_disk_is_full(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
     try:
         load = "import os\nwhile True: os.path.exists('/' + os.urandom(200).hex()); open('/dev/null').close()"
-        run = [*CLIENT, "record", "--local", "--host", "--for", "files", "-o", str(tmp_path / "a.kgr")]
+        run = [*GADGET, "record", "--local", "--host", "--for", "files", "-o", str(tmp_path / "a.kgr")]
         with subprocess.Popen([sys.executable, "-c", load]) as process:
             done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=120)
             process.kill()
@@ -112,7 +112,7 @@ def test_it_ends_when_the_disk_is_full(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_refused_before_anything_starts(
     tmp_path: Path, words: tuple[str, ...], error: str
 ) -> None:
-    run = [*CLIENT, "record", "--local", "-o", str(tmp_path / "a.kgr"), *words]
+    run = [*GADGET, "record", "--local", "-o", str(tmp_path / "a.kgr"), *words]
     done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert error in done.stderr

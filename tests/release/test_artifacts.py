@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from kubectl_gadget.python_process import module_command
+from tests.gadget_run import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 LOCKS = ("requirements.txt", "requirements-dev.txt")
 
 

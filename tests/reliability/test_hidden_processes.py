@@ -7,7 +7,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods
 from kubectl_gadget.demo.runc import cgroup2_mount
 from tests.conftest import why_no_containers
+from tests.gadget_run import GADGET
 from tests.reliability.conftest import PROGRAMS
 from tests.reliability.local_run import LocalRun
 
@@ -104,7 +104,7 @@ def names(row: dict[str, Any]) -> tuple[str, str, str, str | None]:
 
 
 def run_here(*words: str) -> str:
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words, "--local", "-n", "bad", "-o", "json"]
+    command = [*GADGET, *words, "--local", "-n", "bad", "-o", "json"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from kubectl_gadget.agent.kernel.refusal import perf_is_closed
-from tests.needs import PROJECT
+from tests.gadget_run import PROJECT
 
 BPF = PROJECT / "bpf"
 TESTS = PROJECT / "tests" / "bpf"

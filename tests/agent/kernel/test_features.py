@@ -11,7 +11,7 @@ from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.wire.agent_messages import Problem
-from tests.agent.client import PROJECT
+from tests.gadget_run import PROJECT
 
 
 def what(problems: list[Problem]) -> list[str]:

@@ -16,7 +16,7 @@ from kubectl_gadget.agent.pod import idle as main_process
 from kubectl_gadget.agent.pod import on_demand_main, presence
 from kubectl_gadget.wire.frames import FrameDecoder, FrameType
 from kubectl_gadget.wire.message import parse
-from tests.agent.client import PROJECT
+from tests.gadget_run import PROJECT
 from tests.waiting import PATIENCE, wait_until
 
 

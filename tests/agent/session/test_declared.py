@@ -24,7 +24,8 @@ from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec, Library, 
 from kubectl_gadget.wire.frames import FrameType, encode
 from kubectl_gadget.wire.policy_messages import InstalledSpec, PolicySpec
 from kubectl_gadget.wire.session_command import NO_GADGETS, SessionCommand
-from tests.agent.client import PROJECT, Client
+from tests.agent.client import Client
+from tests.gadget_run import PROJECT
 from tests.messages import filter_spec, gadget_spec
 from tests.wire.test_session_command import compiled
 

@@ -7,7 +7,7 @@ import yaml
 
 from kubectl_gadget.agent.session import session as session_module
 from kubectl_gadget.agent.session.session import Session
-from tests.needs import PROJECT
+from tests.gadget_run import PROJECT
 
 
 class Bench:

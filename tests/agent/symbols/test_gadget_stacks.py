@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from kubectl_gadget.demo import DemoPods
 from tests.agent.burners import WAYS, compile_burner
 from tests.conftest import why_no_containers
+from tests.gadget_run import GADGET
 
 pytestmark = [
     pytest.mark.bpf,
@@ -23,7 +23,7 @@ pytestmark = [
 
 def profile(*arguments: str) -> list[dict[str, Any]]:
     """Rows of a run on this machine."""
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "profile", "cpu", "--local", "-o", "json", *arguments]
+    command = [*GADGET, "profile", "cpu", "--local", "-o", "json", *arguments]
     run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     return [json.loads(line) for line in run.stdout.splitlines()]
 

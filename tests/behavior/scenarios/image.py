@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[3]
+from tests.gadget_run import PROJECT
+
 CACHE = PROJECT / "build" / "scenarios"
 PROGRAMS = (
     *("base-files", "base-passwd", "dash", "coreutils", "libc-bin", "util-linux"),

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from tests.gadget_run import until_under_way
+from tests.gadget_run import GADGET, until_under_way
 from tests.waiting import PATIENCE
 
-COMMAND = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A", "-o", "json"]
+COMMAND = [*GADGET, "enforce", "--local", "-A", "-o", "json"]
 Object = dict[str, Any]
 
 

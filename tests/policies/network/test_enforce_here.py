@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_containers
+from tests.gadget_run import GADGET
 from tests.policies.network.enforcing import enforcing, known_pod
 from tests.waiting import PATIENCE
 
@@ -74,7 +74,7 @@ def test_a_dry_run_only_reports(pods: DemoPods, tmp_path: Path) -> None:
 
 
 def replayed(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "replay", str(path), *words]
+    command = [*GADGET, "replay", str(path), *words]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
 
 

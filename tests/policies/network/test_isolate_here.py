@@ -2,14 +2,13 @@
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_containers
-from tests.gadget_run import until_under_way
+from tests.gadget_run import GADGET, until_under_way
 from tests.policies.run.test_reactions_here import POLICY
 from tests.waiting import PATIENCE
 
@@ -27,7 +26,7 @@ BREAKS = (
 
 def enforce(folder: Path, *flags: str) -> "subprocess.Popen[str]":
     (folder / "policy.yaml").write_text(POLICY)
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "--local", "-A"]
+    command = [*GADGET, "enforce", "--local", "-A"]
     command += ["-f", str(folder / "policy.yaml"), "--action", "isolate-pod", *flags]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)

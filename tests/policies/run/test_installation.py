@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from kubectl_gadget.policies.run.installation import PolicyChange, change, insta
 from kubectl_gadget.wire.record_reader import EventMetadata, read_metadata
 from tests.agent.guards import RunningGuard, bpf_file_system, guard
 from tests.fake_cluster import FakeCluster
+from tests.gadget_run import GADGET
 
 pytestmark = [pytest.mark.usefixtures("catalogue_built")]
 NAMESPACE, NAME = "kubectl-gadget", "kubectl-gadget-policies"
@@ -48,7 +48,7 @@ class Site:
         return process.returncode, out.decode(), errors.decode()
 
     async def start(self, *words: str) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-m", "kubectl_gadget.cli.main", *words, "--kubeconfig", str(self.kubeconfig)]
+        command = [*GADGET, *words, "--kubeconfig", str(self.kubeconfig)]
         return await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def file(self) -> bytes | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from kubectl_gadget.policies.run.reactions import PodIsolation
 from tests.fake_cluster import FakeCluster
+from tests.gadget_run import GADGET
 from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
@@ -50,7 +50,7 @@ def add(cluster: FakeCluster, pod: DemoPod) -> None:
 async def enforce(cluster: FakeCluster, folder: Path, *flags: str) -> asyncio.subprocess.Process:
     (folder / "policy.yaml").write_text(POLICY)
     kubeconfig = cluster.write_kubeconfig(folder / "kubeconfig")
-    command = [sys.executable, "-m", "kubectl_gadget.cli.main", "enforce", "-f", str(folder / "policy.yaml")]
+    command = [*GADGET, "enforce", "-f", str(folder / "policy.yaml")]
     command += ["--action", "delete-pod", "--kubeconfig", str(kubeconfig), *flags]
     pipe = subprocess.PIPE
     return await asyncio.create_subprocess_exec(*command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
