@@ -231,7 +231,7 @@ def _unused(path: PathOrUrl) -> PathOrUrl:
 
 WAITING_BYTES = 64 << 20
 """The most bytes that may wait for the disk."""
-SEGMENT_BYTES = 4 << 20
+FULL_SEGMENT_BYTES = 4 << 20
 """A segment is written at this size, or after the seconds below: the most that is lost when a client is killed."""
 _SEGMENT_SECONDS = 1.0
 _OBJECT_SECONDS = 5.0
@@ -374,7 +374,7 @@ class RecordingWriter:
             self._segment.add(step)
             with self._condition:
                 self._waiting_bytes -= sum(len(frame.payload) for frame in step.frames)
-            if self._segment.size >= SEGMENT_BYTES:
+            if self._segment.size >= FULL_SEGMENT_BYTES:
                 self._flush()
         if end is not None and not self._waiting:
             self._segment.end(end, self._coverage)

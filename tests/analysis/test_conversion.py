@@ -294,7 +294,7 @@ def blocks(data: bytes) -> list[int]:
 def test_a_damaged_recording_is_converted_as_far_as_it_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 100_000)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 100_000)
     opens(tmp_path / "a.kgr", 8000)
     data = (tmp_path / "a.kgr").read_bytes()
     (tmp_path / "b.kgr").write_bytes(data[: len(data) // 2])

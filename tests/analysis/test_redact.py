@@ -170,7 +170,7 @@ def test_states_and_what_is_repeated_after_a_segment_have_nothing_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything that names something is said once, at the beginning; later segments repeat it."""
-    monkeypatch.setattr(writer_module, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer_module, "FULL_SEGMENT_BYTES", 1)
     source = tmp_path / "a.kgr"
     with_secrets(source, load_gadget("trace_open"), more=40)
     kinds = {record.kind for block in blocks(source) for record in layout.records(block)}
@@ -399,7 +399,7 @@ def test_hostile_recordings_are_copied_or_refused_in_words(data: st.DataObject, 
     source, copy = tmp_path / "a.kgr", tmp_path / "b.kgr"
     if not source.exists():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writer_module, "SEGMENT_BYTES", 1)
+            patch.setattr(writer_module, "FULL_SEGMENT_BYTES", 1)
             with_secrets(source, load_gadget("trace_file"), more=20)
     with RecordingReader(source) as reader:
         # Of the segments that say what was run, one has a STATE, and one repeats the one before it.

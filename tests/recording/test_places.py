@@ -82,7 +82,7 @@ def test_a_recording_that_is_opened_is_listed_once(url: str, monkeypatch: pytest
 def test_what_was_written_is_read_and_all_objects_together_are_a_file(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1000)
     made = write(place_of(url), 30)
     assert steps(url)[0] == made
     assert len(objects(url)) > 5
@@ -94,7 +94,7 @@ def test_what_was_written_is_read_and_all_objects_together_are_a_file(
 
 
 def test_a_part_asks_only_for_its_own_objects(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1)
     monkeypatch.setattr(writer, "STATE_SHARE", 0)
     monkeypatch.setattr(places, "AHEAD", 1)
     record(place_of(url), 40)
@@ -115,7 +115,7 @@ def test_a_part_asks_only_for_its_own_objects(url: str, monkeypatch: pytest.Monk
 def test_objects_that_are_missing_changed_or_foreign_lose_themselves_alone(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1)
     record(place_of(url))
     store, names = from_url(url), objects(url)
     whole, _ = steps(url)
@@ -132,7 +132,7 @@ def test_objects_that_are_missing_changed_or_foreign_lose_themselves_alone(
 
 
 def test_rotated_recordings_are_removed_and_a_ring_is_written(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1)
     to = RecordingWriter(place_of(url), META, print, Rotation(bytes=2000, keep=2))
     for number in range(60):
         to.step(number, number, [])

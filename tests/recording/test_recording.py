@@ -35,7 +35,7 @@ def test_steps_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_many_segments_are_one_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1000)
     made = write(tmp_path / "a.kgr", steps=50)
     with RecordingReader(tmp_path / "a.kgr") as reader:
         assert sum(1 for _ in reader.segments()) > 8
@@ -75,7 +75,7 @@ def test_a_pattern_matches_only_names_that_a_url_can_have(monkeypatch: pytest.Mo
 def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1000)
     real, left = os.write, [3000]
 
     def full(file: int, data: memoryview) -> int:
@@ -98,7 +98,7 @@ def test_a_full_disk_ends_the_recording_and_what_is_written_is_read(
 
 @pytest.mark.root
 def test_a_full_file_system_ends_the_recording_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1000)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1000)
     small = tmp_path / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], check=True)
@@ -149,7 +149,7 @@ def test_a_slow_disk_costs_events_that_are_counted_and_never_what_names_them(
 def test_a_part_has_all_frames_of_names_and_only_its_own_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 500)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 500)
     write(tmp_path / "a.kgr", steps=20)
     with RecordingReader(tmp_path / "a.kgr") as reader:
         found = list(reader.steps(110 * SECOND, 112 * SECOND))
@@ -162,7 +162,7 @@ def test_a_part_has_all_frames_of_names_and_only_its_own_events(
 def test_a_file_that_was_cut_anywhere_reads_up_to_its_last_whole_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 400)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 400)
     made, whole = write(tmp_path / "a.kgr", steps=8), (tmp_path / "a.kgr").read_bytes()
     cut = tmp_path / "cut.kgr"
     before = 0
@@ -182,7 +182,7 @@ def test_a_file_that_was_cut_anywhere_reads_up_to_its_last_whole_segment(
 
 
 def test_a_flipped_bit_is_named_skipped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 400)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 400)
     write(tmp_path / "a.kgr", steps=8)
     whole = (tmp_path / "a.kgr").read_bytes()
     spoilt = tmp_path / "spoilt.kgr"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("small_segments")
 
 @pytest.fixture(name="small_segments")
 def one_step_per_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1)
     monkeypatch.setattr(writer, "STATE_SHARE", 0)
 
 

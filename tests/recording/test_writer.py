@@ -21,7 +21,7 @@ BYTES = 3000
 
 @pytest.fixture(autouse=True)
 def one_step_per_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1)
 
 
 def record(to: RecordingWriter, begin: int, end: int) -> list[RecordedStep]:
