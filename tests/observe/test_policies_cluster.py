@@ -12,8 +12,8 @@ import pytest
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.fake_cluster import FakeCluster
+from tests.fake_cluster.runner import Runner
 from tests.observe.test_policies_here import policy
-from tests.run.test_cluster_runs import Runner
 from tests.waiting import until
 
 pytestmark = [

@@ -11,8 +11,8 @@ import pytest
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
+from tests.fake_cluster.runner import Runner
 from tests.gadget_run import GADGET
-from tests.run.test_cluster_runs import Runner
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 

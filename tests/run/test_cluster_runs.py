@@ -8,11 +8,7 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,8 @@ from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
 from tests.fake_cluster import FakeCluster
-from tests.waiting import PATIENCE, read_until, until
+from tests.fake_cluster.runner import Outcome, Runner
+from tests.waiting import until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 OPENS = 7
@@ -33,60 +30,6 @@ FILE = f"/tmp/{uuid.uuid4().hex}"
 """of this test run, since other containers on this machine open files too"""
 SLEEP = ["/bin/sleep", str(100_000 + os.getpid())]
 LOOP = f"i=0; while [ $i -lt {OPENS} ]; do : >{FILE}; i=$((i+1)); done"
-
-
-@dataclass
-class Outcome:
-    """What a run left."""
-
-    code: int
-    rows: list[dict[str, Any]]
-    errors: str
-
-
-class Runner:
-    """Starts `kubectl gadget` against the double."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self._kubeconfig = kubeconfig
-        self.process: asyncio.subprocess.Process | None = None
-
-    async def start(self, *words: str) -> None:
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "kubectl_gadget.cli.main",
-            *words,
-            "--kubeconfig",
-            str(self._kubeconfig),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._errors = b""
-
-    async def until_said(self, *texts: str) -> None:
-        """Until standard error has all of these texts."""
-        assert self.process is not None
-        self._errors = await read_until(self.process.stderr, *texts, said=self._errors)
-
-    async def finish(self, interrupt: bool = True) -> Outcome:
-        code, output, errors = await self.end(interrupt)
-        return Outcome(code, [json.loads(line) for line in output.splitlines()], errors)
-
-    async def end(self, interrupt: bool = True) -> tuple[int, str, str]:
-        """The exit code, and what it wrote to both streams."""
-        assert self.process is not None
-        if interrupt:
-            self.process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(PATIENCE):
-            out, errors = await self.process.communicate()
-        return self.process.returncode or 0, out.decode(), (self._errors + errors).decode()
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[FakeCluster]:
-    async with FakeCluster(2) as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_cluster import FakeCluster
-from tests.run.test_cluster_runs import Runner
+from tests.fake_cluster.runner import Runner
 
 LATE_AGENT = """
 import os, select, sys, time

@@ -9,8 +9,8 @@ import yaml
 
 from kubectl_gadget.demo.pods import DemoPods
 from tests.fake_cluster import FakeCluster
+from tests.fake_cluster.runner import Runner
 from tests.policies.network.test_enforce_here import CALL, POLICY
-from tests.run.test_cluster_runs import Runner
 from tests.waiting import until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
