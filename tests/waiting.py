@@ -75,7 +75,7 @@ def _in_vain(condition: Callable[..., object], what: str, state: Callable[[], ob
 
 
 async def read_until(stream: asyncio.StreamReader | None, *texts: str, said: bytes = b"") -> bytes:
-    """Read what a process writes until it has all of these texts. Return it, after `said`, what was read before."""
+    """Read what a process writes until it has all of these texts. Return it, with `said`, which was read before."""
     assert stream is not None
     try:
         async with asyncio.timeout(PATIENCE):

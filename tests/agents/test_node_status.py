@@ -118,7 +118,7 @@ async def test_a_resident_agent_says_which_sessions_run_and_undeploy_asks(
 ) -> None:
     await deploy(api, agent_options, lambda _: None)
     for pod in cluster.pods(NAMESPACE):  # which the pod's main process creates
-        folder = Path(cluster.server._folders.name) / pod["metadata"]["name"]
+        folder = Path(cluster.server.folders.name) / pod["metadata"]["name"]
         folder.mkdir()
         (folder / "kubectl-gadget.sessions").touch()
     stream = await Agents(api, agent_options, tasks, session=SESSION).open("node-1")

@@ -35,7 +35,7 @@ async def test_one_watch_serves_all_pods_and_ends_when_all_have_started(
     await asyncio.gather(*map(agents.start, cluster.nodes))
     assert cluster.server.requests.count(("watch", "pods")) == 1
     assert cluster.server.requests.count(("list", "pods")) == 1
-    await until(lambda: not cluster.server._watches)
+    await until(lambda: not cluster.server.watches)
     await agents.start("node-1")
     assert cluster.server.requests.count(("watch", "pods")) == 2
     await agents.close()
@@ -63,7 +63,7 @@ async def test_a_pod_that_was_deleted_while_the_history_was_lost_is_reported(
     add(cluster, "agent")
     async with aclosing(pods.states("agent")) as states:
         assert await anext(states) is not None
-        await until(lambda: bool(cluster.server._watches))
+        await until(lambda: bool(cluster.server.watches))
         cluster.faults.expire_watches = True
         cluster.break_watches()
         cluster.store.remove("pods", NAMESPACE, "agent")

@@ -236,7 +236,7 @@ async def test_a_service_of_an_earlier_time_does_not_end_the_namespace(
     """Its job is gone, and the garbage collector is about to remove it, with its address."""
     await api.create(NAMESPACES, manifests.namespace(agent_options))
     former = {"metadata": {"name": EXPIRY, "uid": "of-one-that-is-gone"}}
-    cluster.server._add("services", FIRST, manifests.expiry_service(FIRST, former))
+    cluster.server.add("services", FIRST, manifests.expiry_service(FIRST, former))
     anchor = await api.create(JOBS, manifests.anchor_job(agent_options, "one", 20), FIRST)
     hold = SharedNamespace(api, FIRST, anchor)
     assert await hold.hold()

@@ -79,7 +79,7 @@ class Server:
         serve_exec: ServeExec,
     ) -> None:
         self._serve_exec = serve_exec
-        self._folders = TemporaryDirectory(prefix="fake-pods-")
+        self.folders = TemporaryDirectory(prefix="fake-pods-")
         """contains the emptyDir of each pod"""
         self._store = store
         self._faults = faults
@@ -90,7 +90,7 @@ class Server:
         """annotations of cluster-wide objects, by what the requests named, which includes who applied them"""
         self.requests: list[tuple[str, str]] = []
         """(verb, resource) of each request, in order"""
-        self._watches: set[asyncio.BaseTransport] = set()
+        self.watches: set[asyncio.BaseTransport] = set()
         self._addresses = itertools.count(2)
         self.headers: list[dict[str, str]] = []
         """headers of each request"""
@@ -102,7 +102,7 @@ class Server:
 
     def break_watches(self) -> None:
         """Cuts the connections of all watches."""
-        for transport in tuple(self._watches):
+        for transport in tuple(self.watches):
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
 
@@ -212,9 +212,9 @@ class Server:
             and namespace in (self._faults.admission_namespaces or {namespace})
         ):
             raise Refused(403, "Forbidden", self._faults.admission)
-        return web.json_response(self._add(plural, namespace, body), status=201)
+        return web.json_response(self.add(plural, namespace, body), status=201)
 
-    def _add(self, plural: str, namespace: str, body: Object) -> Object:
+    def add(self, plural: str, namespace: str, body: Object) -> Object:
         try:
             found = self._store.add(plural, namespace, body)
         except KeyError as error:
@@ -253,7 +253,7 @@ class Server:
         if request.content_type == "application/apply-patch+yaml":
             self._own_annotations(body, plural, name, request.query.get("fieldManager", ""))
             if self._store.get(plural, namespace, name) is None:
-                return web.json_response(self._add(plural, namespace, body), status=201)
+                return web.json_response(self.add(plural, namespace, body), status=201)
         version = self._found(plural, namespace, name)["metadata"]["resourceVersion"]
         if body.get("metadata", {}).get("resourceVersion", version) != version:
             raise Refused(409, "Conflict", f'{plural} "{name}": the object has been modified')
@@ -290,7 +290,7 @@ class Server:
             raise Refused(400, "BadRequest", f"container {container} is not valid for pod {name}")
         if pod.get("status", {}).get("phase") != "Running":
             raise Refused(500, "InternalError", f"container not found ({container!r})")
-        folder = Path(self._folders.name) / name
+        folder = Path(self.folders.name) / name
         folder.mkdir(exist_ok=True)
         namespace = pod["metadata"]["namespace"]
         environment = {"KUBECTL_GADGET_RUN": str(folder), "POD_NAMESPACE": namespace, **self._environment}
@@ -348,11 +348,11 @@ class Server:
 
         sender = asyncio.create_task(send(), name="watch")
         assert request.transport is not None
-        self._watches.add(request.transport)
+        self.watches.add(request.transport)
         try:
             await websocket.receive()
         finally:
-            self._watches.discard(request.transport)
+            self.watches.discard(request.transport)
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
         return websocket
