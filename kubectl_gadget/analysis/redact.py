@@ -5,9 +5,14 @@ The trap: data of unknown form cannot be redacted, so records of unknown kinds a
 """
 
 import ipaddress
-import struct
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise, repeat
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from kubectl_gadget.analysis.redaction_rules import REMOVED, RedactionRule, Redactor
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
@@ -97,17 +102,12 @@ class Redaction:
     def _control(self, control: bytes, events: bytes, is_nested: bool = False) -> tuple[bytes, list[bytes]]:
         """The records of a control block and the payloads of its EVENTS frames, rewritten. `is_nested`: they are the
         data of a record, and have no such records."""
-        made, payloads, at = list[bytes](), list[bytes](), 0
+        made, payloads = list[bytes](), list[bytes]()
+        new = iter(() if is_nested else self._all_events(control, events))
         for record in layout.records(control):
             if record.kind == RecordKind.EVENTS:
-                payload, at = events[at : at + record.length], at + record.length
-                if self._is_of_policies(payload):
-                    self._redactor.count("policies", "EVENTS")
-                    continue
-                try:
-                    payload = self._events(payload)
-                except (FrameError, ValueError):
-                    self.left_out += 1
+                payload = next(new, None)
+                if payload is None:
                     continue
                 payloads.append(payload)
                 made.append(layout.events_record(record.node, len(payload)))
@@ -120,17 +120,43 @@ class Redaction:
                 made.append(layout.record(kind, data, node=record.node, type=record.type))
         return b"".join(made), payloads
 
-    def _is_of_policies(self, payload: bytes) -> bool:
-        try:
-            return split_events(payload)[0].gadget in self._of_policies
-        except FrameError:
-            return False
+    def _all_events(self, control: bytes, events: bytes) -> list[bytes | None]:
+        """The payloads of a segment's EVENTS frames, rewritten; None: it is left out. The frames of a gadget are read
+        together, since small ones cost nearly as much as large ones."""
+        found, together, at = list[bytes | None](), dict[int, list[_Frame]](), 0
+        for record in layout.records(control):
+            if record.kind != RecordKind.EVENTS:
+                continue
+            payload, at = events[at : at + record.length], at + record.length
+            found.append(None)
+            try:
+                head, data = split_events(payload)
+            except FrameError:
+                self.left_out += 1
+                continue
+            if head.gadget in self._of_policies:
+                self._redactor.count("policies", "EVENTS")
+            elif head.gadget >= len(self._gadgets):
+                self.left_out += 1
+            else:
+                together.setdefault(head.gadget, []).append(_Frame(len(found) - 1, head.encode(), data))
+        for number, frames in together.items():
+            for frame, new in zip(frames, self._rewritten(self._gadgets[number], frames), strict=True):
+                found[frame.place] = None if new is None else frame.head + new
+        return found
 
-    def _events(self, payload: bytes) -> bytes:
-        head, data = split_events(payload)
-        if head.gadget >= len(self._gadgets):
-            raise FrameError("events of an unknown gadget")
-        return head.encode() + redacted(self._gadgets[head.gadget], data, self._redactor)
+    def _rewritten(self, gadget: Gadget, frames: Sequence["_Frame"]) -> list[bytes | None]:
+        """The records of each frame; None: they cannot be read."""
+        bounds = [0, *accumulate(len(frame.data) for frame in frames[:-1])]
+        before = self._redactor.counts.copy()
+        try:
+            return list(redacted(gadget, b"".join(frame.data for frame in frames), self._redactor, bounds))
+        except (FrameError, ValueError):
+            self._redactor.counts = before
+        if len(frames) == 1:
+            self.left_out += 1
+            return [None]
+        return [data for frame in frames for data in self._rewritten(gadget, [frame])]
 
     def _record(self, record: layout.Record) -> bytes | None:
         if record.kind in (RecordKind.STEP, RecordKind.DROPPED):
@@ -231,6 +257,15 @@ class Redaction:
         return "\n".join(lines)
 
 
+class _Frame(NamedTuple):
+    """An EVENTS frame."""
+
+    place: int
+    """among the EVENTS frames of the segment"""
+    head: bytes
+    data: memoryview
+
+
 def _policy_names(reader: RecordingReader) -> set[str]:
     """The names of the recording's policies. Raises UsageError when they cannot be read."""
     origin = reader.meta.get("policies")
@@ -275,10 +310,10 @@ def redact(source: PathOrUrl, destination: BinaryIO, redactor: Redactor) -> Reda
 
 # The records of EVENTS frames: each is built again from its fields, so bytes that belong to no field are gone. The
 # trap: a text stands in several columns of a record (as written, resolved, relative), so a part of a path that was
-# taken out of one goes from the others as well.
+# taken out of one goes from the others as well. Values repeat, so each different one is rewritten once per batch.
 
-_HEADER, _TEXT = struct.Struct("<II"), struct.Struct("<HH")
-_CUT, _LENGTH, _UNREAD = 0x8000, 0x7FFF, (0, 1)
+_HEADER, _TEXT = 8, np.dtype([("offset", "<u2"), ("length", "<u2")])
+_CUT, _LENGTH, _LAST_OFFSET = 0x8000, 0x7FFF, 0xFFFF
 _ARGUMENTS = ("args", "arguments", "parameters")
 _CONTENTS = ("payload", "data", "packet", "text", "arguments")
 _DATA_OF_CALLS = (("trace_mount", "options"),)
@@ -286,55 +321,183 @@ _DATA_OF_CALLS = (("trace_mount", "options"),)
 _OF_POLICIES = ("policy", "rule")
 """names of NetworkPolicies, which are in no object of the recording, and what these say"""
 _CALLS = "gadget_syscall_arguments"
+_FIRST_OF_CALL = 48
+"""where the positions of texts begin in a field of the type _CALLS"""
 _FIXED_TYPES = ("gadget_comm", "gadget_device")
 
-
-def redacted(gadget: Gadget, data: bytes | memoryview, redactor: Redactor) -> bytes:
-    """The records without what the rules take. Raises FrameError."""
-    batch = decode(gadget.as_sent(), "", data)
-    return b"".join(_records(batch, gadget, redactor))
-
-
-def _records(batch: Batch, gadget: Gadget, redactor: Redactor) -> Iterator[bytes]:
-    record, memory = batch.gadget.record, batch.buffer.bytes.data
-    keep = bytearray(record.size)
-    for field in record.fields:
-        keep[field.offset : field.offset + field.size] = b"\xff" * field.size
-    mask = int.from_bytes(keep, "little")
-    for start in batch.starts.tolist():
-        fixed = int.from_bytes(memory[start : start + record.size], "little") & mask
-        row = bytearray(fixed.to_bytes(record.size, "little"))
-        _Record(gadget, bytes(memory[start : start + 0x10000 + _LENGTH]), redactor).rewrite(row, record.fields)
-        yield _HEADER.pack(len(row), 0) + row + bytes(-len(row) % 8)
+_ABSENT, _WAS_CUT = 0, 2
+Text = tuple[bytes, bool]
+"""a text of a record, and True if it was cut"""
+Key = tuple[Text | None, Text | None]
+"""a text, and the folder that it is relative to; None: absent"""
 
 
-class _Record:
-    def __init__(self, gadget: Gadget, data: bytes, redactor: Redactor) -> None:
+class _Made(NamedTuple):
+    """A text as it is written."""
+
+    text: Text | None
+    gone: str = ""
+    """the whole path, if some of it was taken out"""
+    same: bool = True
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A place of a record that has the position of a text."""
+
+    field: Field
+    place: int
+    base: int | None = None
+    """the slot of the folder that the text is relative to"""
+
+    @property
+    def is_argument(self) -> bool:
+        return self.field.type == _CALLS
+
+
+def redacted(gadget: Gadget, data: bytes | memoryview, redactor: Redactor, bounds: Sequence[int] = (0,)) -> list[bytes]:
+    """The records of frames, which begin at `bounds`, without what the rules take. Raises FrameError."""
+    batch = decode(gadget.as_sent(), "", data, bounds=np.array(bounds, np.int64))
+    pieces, of_row = _Records(gadget, batch, redactor).rewritten()
+    rows = [*np.searchsorted(batch.starts, bounds).tolist(), len(batch)]
+    return [b"".join(pieces[first * of_row : end * of_row]) for first, end in pairwise(rows)]
+
+
+class _Records:
+    """The records of one gadget."""
+
+    def __init__(self, gadget: Gadget, batch: Batch, redactor: Redactor) -> None:
         self._gadget = gadget
-        self._data = data
+        self._batch = batch
         self._redactor = redactor
         self._table = "_".join(gadget.command)
-
-    def rewrite(self, row: bytearray, fields: tuple[Field, ...]) -> None:
-        texts = {field.name: self._text(field) for field in fields if field.type in STRING_TYPES}
-        new: dict[str, tuple[str | bytes | None, bool]] = {}
-        gone: list[str] = []
-        for field in fields:
+        self._fields = batch.gadget.record.fields
+        names = [field.name for field in self._fields if field.type in STRING_TYPES]
+        self._slots = [
+            _Slot(field, place)
+            for field in self._fields
+            if field.type == _CALLS and not self._rule(field)
+            for place in range(field.offset + _FIRST_OF_CALL, field.offset + field.size, 4)
+        ]
+        first = len(self._slots)
+        for field in self._fields:
             if field.type in STRING_TYPES:
-                new[field.name] = self._rewritten(field, texts, gone)
-            elif field.type == "gadget_ip":
-                place = slice(field.offset, field.offset + field.size)
-                row[place] = self._redactor.address(bytes(row[place]), self._where(field))
+                base = f"{field.name}_base" if field.type == "gadget_path_at" else ""
+                self._slots.append(_Slot(field, field.offset, first + names.index(base) if base in names else None))
+
+    def rewritten(self) -> tuple[list[bytes], int]:
+        """The bytes of all records in pieces, and the number of pieces of each record."""
+        count, size = len(self._batch), self._batch.gadget.record.size
+        fixed = self._fixed()
+        texts = self._texts()
+        ends, columns = np.full(count, size, np.int64), []
+        for slot, new in zip(self._slots, texts, strict=True):
+            full = (ends > _LAST_OFFSET).tolist()
+            made = [None if is_full else text for text, is_full in zip(new, full, strict=True)]
+            states = np.fromiter((0 if text is None else 1 + text[1] for text in made), np.int8, count)
+            columns.append([b"" if text is None else text[0] for text in made])
+            lengths = np.fromiter(map(len, columns[-1]), np.int64, count)
+            place = np.empty(count, _TEXT)
+            place["offset"] = np.where(states == _ABSENT, 0, ends)
+            absent = 0 if slot.is_argument else 1
+            place["length"] = np.where(states == _ABSENT, absent, lengths | np.where(states == _WAS_CUT, _CUT, 0))
+            fixed[:, slot.place : slot.place + 4] = place.view(np.uint8).reshape(count, 4)
+            ends += lengths
+        heads = np.zeros((count, _HEADER), np.uint8)
+        heads[:, :4] = ends.astype("<u4").view(np.uint8).reshape(count, 4)
+        whole = np.concatenate([heads, fixed], axis=1).tobytes()
+        width = _HEADER + size
+        first = [whole[place : place + width] for place in range(0, len(whole), width)]
+        padding = [bytes(number) for number in range(8)]
+        last = [padding[number] for number in (-ends % 8).tolist()]
+        return list(chain.from_iterable(zip(first, *columns, last, strict=True))), 2 + len(columns)
+
+    # Fields of a fixed size
+
+    def _fixed(self) -> npt.NDArray[np.uint8]:
+        """The fixed parts, one in each row, with the bytes of no field set to 0."""
+        batch, record = self._batch, self._batch.gadget.record
+        count = len(batch)
+        every = batch.buffer.windows(record.size)[batch.starts] if count else np.empty(0, f"S{record.size}")
+        found = every.view(np.uint8).reshape(count, record.size)
+        keep = np.zeros(record.size, np.bool_)
+        for field in self._fields:
+            keep[field.offset : field.offset + field.size] = True
+        found[:, ~keep] = 0
+        for field in self._fields:
+            if field.type == "gadget_ip":
+                self._replace(found, field, self._address)
             elif field.type in _FIXED_TYPES or field.type.startswith("char["):
-                self._rewrite_fixed(row, field)
+                self._replace(found, field, self._fixed_text)
             elif field.type == _CALLS and (rule := self._rule(field)):
-                self._redactor.count(rule.name, self._where(field))
-                row[field.offset : field.offset + field.size] = bytes(field.size)
-            elif field.type == _CALLS:
-                self._move_arguments(row, field)
-        for field in fields:
-            if field.name in new:
-                self._put(row, field, *self._without_parts(field, *new[field.name], gone))
+                self._redactor.count(rule.name, self._where(field), count)
+                found[:, field.offset : field.offset + field.size] = 0
+        return found
+
+    def _replace(self, rows: npt.NDArray[np.uint8], field: Field, make: Callable[[bytes, Field, int], bytes]) -> None:
+        place = slice(field.offset, field.offset + field.size)
+        values = np.ascontiguousarray(rows[:, place]).view(f"S{field.size}").ravel().tolist()
+        made = {value: make(value.ljust(field.size, b"\0"), field, number) for value, number in Counter(values).items()}
+        changed = np.array([made[value] for value in values], f"S{field.size}")
+        rows[:, place] = changed.view(np.uint8).reshape(len(values), field.size)
+
+    def _address(self, value: bytes, field: Field, times: int) -> bytes:
+        return self._redactor.address(value, self._where(field), times)
+
+    def _fixed_text(self, value: bytes, field: Field, times: int) -> bytes:
+        text = value.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        changed = self._redactor.text(text, self._where(field), times).encode("utf-8", "surrogateescape")
+        return changed[: field.size - 1]
+
+    # Texts
+
+    def _texts(self) -> list[list[Text | None]]:
+        """The new texts of each slot, one per row."""
+        read = [self._read(slot) for slot in self._slots]
+        made, keys = list[list[_Made]](), list[list[Key]]()
+        for slot, values in zip(self._slots, read, strict=True):
+            bases: Iterable[Text | None] = repeat(None) if slot.base is None else read[slot.base]
+            keys.append(list(zip(values, bases, strict=False)))
+            different = {key: self._rewritten(slot, *key, number) for key, number in Counter(keys[-1]).items()}
+            made.append(list(map(different.__getitem__, keys[-1])))
+        found = [[each.text for each in column] for column in made]
+        lacking = [any(each.gone for each in column) for column in made]
+        if any(lacking):
+            rows = list(zip(*(column for column, lacks in zip(made, lacking, strict=True) if lacks), strict=True))
+            self._take_parts(found, made, [tuple(each.gone for each in row if each.gone) for row in rows])
+        return found
+
+    def _take_parts(self, found: list[list[Text | None]], made: list[list[_Made]], gone: list[tuple[str, ...]]) -> None:
+        """Take out each relative path that is the end of one that was taken out of the same record."""
+        for number, slot in enumerate(self._slots):
+            if slot.is_argument or slot.field.type in ("gadget_data", "gadget_strings"):
+                continue
+            column = found[number]
+            asked = [
+                (each.text, paths) if paths and each.same and each.text is not None else None
+                for each, paths in zip(made[number], gone, strict=True)
+            ]
+            new = {
+                key: self._without_part(slot.field, *key, times) if key else None
+                for key, times in Counter(asked).items()
+            }
+            found[number] = [new[key] if key else text for key, text in zip(asked, column, strict=True)]
+
+    def _without_part(self, field: Field, known: Text, gone: tuple[str, ...], times: int) -> Text:
+        text = known[0].decode("utf-8", "surrogateescape")
+        is_path = field.type == "gadget_path"
+        plain = (join_path(text, True) or "").lstrip("/") if is_path else text.removeprefix("./")
+        if not plain or text.startswith("/") or not any(whole.endswith(plain) for whole in gone):
+            return known
+        self._redactor.count("parts of these", self._where(field), times)
+        return (self._redactor.word(plain) + ("\0" if is_path else "")).encode(), known[1]
+
+    def _read(self, slot: _Slot) -> list[Text | None]:
+        spans = self._batch.spans(Field(slot.field.name, slot.place, 4, "gadget_string"))
+        data = self._batch.buffer.bytes.data
+        ends = (spans.starts + spans.lengths).tolist()
+        rows = zip(spans.starts.tolist(), ends, spans.readable.tolist(), spans.cut.tolist(), strict=True)
+        return [(bytes(data[start:end]), is_cut) if is_there else None for start, end, is_there, is_cut in rows]
 
     def _where(self, field: Field) -> str:
         return f"{self._table}.{field.name}"
@@ -349,85 +512,41 @@ class _Record:
             return self._redactor.takes("contents")
         return None
 
-    def _text(self, field: Field) -> tuple[bytes | None, bool]:
-        """A text's bytes, and whether it was cut."""
-        offset, length = _TEXT.unpack_from(self._data, field.offset)
-        return (self._data[offset : offset + (length & _LENGTH)] if offset else None), bool(length & _CUT)
-
-    def _rewritten(
-        self, field: Field, texts: dict[str, tuple[bytes | None, bool]], gone: list[str]
-    ) -> tuple[str | bytes | None, bool]:
-        data, cut = texts[field.name]
-        if data is None:
-            return None, cut
+    def _rewritten(self, slot: _Slot, value: Text | None, base: Text | None, times: int) -> _Made:
+        if value is None:
+            return _Made(None)
+        (data, cut), field, redactor = value, slot.field, self._redactor
+        where = self._where(field)
+        if slot.is_argument:
+            return _changed(redactor.text(data.decode("utf-8", "surrogateescape"), where, times), cut)
         if rule := self._rule(field):
-            self._redactor.count(rule.name, self._where(field))
-            return None, False
+            redactor.count(rule.name, where, times)
+            return _Made(None)
         if field.type == "gadget_data":
-            return data, cut
+            return _Made(value)
         text = data.decode("utf-8", "surrogateescape")
-        if field.name in _OF_POLICIES and text and (rule := self._redactor.takes("names")):
-            self._redactor.count(rule.name, self._where(field))
-            return self._redactor.word(text, rule.action), False
+        if field.name in _OF_POLICIES and text and (rule := redactor.takes("names")):
+            redactor.count(rule.name, where, times)
+            return _Made((redactor.word(text, rule.action).encode(), False), same=False)
         if field.type == "gadget_strings":
-            changed = "\0".join(self._redactor.text(part, self._where(field)) for part in text.split("\0"))
-            return (data if changed == text else changed), cut
-        base = texts.get(f"{field.name}_base", (None, False))
+            changed = "\0".join(redactor.text(part, where, times) for part in text.split("\0"))
+            return _changed(changed, cut) if changed != text else _Made(value)
         if field.type == "gadget_path":
             whole = join_path(text, cut) or ""
-        elif field.type == "gadget_path_at" and base[0] is not None and not text.startswith("/"):
+        elif base is not None and not text.startswith("/"):
             folder = join_path(base[0].decode("utf-8", "surrogateescape"), base[1]) or ""
             whole = f"{folder.rstrip('/')}/{text}" if text else folder
         else:
             whole = text
-        changed = self._redactor.text(whole, self._where(field))
+        changed = redactor.text(whole, where, times)
         if changed == whole and cut and field.type == "gadget_path":
-            changed = self._redactor.cut_path(whole, self._where(field))
+            changed = redactor.cut_path(whole, where, times)
         if changed == whole:
-            return data, cut
-        gone.append(whole)
+            return _Made(value)
         if field.type == "gadget_path":
-            return "\0".join(reversed(changed.split("/"))).removesuffix("\0") + "\0", cut
-        return changed, cut
+            changed = "\0".join(reversed(changed.split("/"))).removesuffix("\0") + "\0"
+        return _changed(changed, cut, whole)
 
-    def _without_parts(
-        self, field: Field, value: str | bytes | None, cut: bool, gone: list[str]
-    ) -> tuple[bytes | None, bool]:
-        """The bytes to write. A relative path that is the end of one that was taken out is taken out too."""
-        if isinstance(value, bytes) and gone and field.type not in ("gadget_data", "gadget_strings"):
-            text = value.decode("utf-8", "surrogateescape")
-            plain = (
-                (join_path(text, True) or "").lstrip("/") if field.type == "gadget_path" else text.removeprefix("./")
-            )
-            if plain and not text.startswith("/") and any(whole.endswith(plain) for whole in gone):
-                self._redactor.count("parts of these", self._where(field))
-                value = self._redactor.word(plain) + ("\0" if field.type == "gadget_path" else "")
-        return (value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value), cut
 
-    def _put(self, row: bytearray, field: Field, data: bytes | None, cut: bool) -> None:
-        if data is None or len(row) > 0xFFFF:
-            _TEXT.pack_into(row, field.offset, *_UNREAD)
-            return
-        data = data[:_LENGTH]
-        _TEXT.pack_into(row, field.offset, len(row), len(data) | (_CUT if cut else 0))
-        row += data
-
-    def _rewrite_fixed(self, row: bytearray, field: Field) -> None:
-        place = slice(field.offset, field.offset + field.size)
-        text = bytes(row[place]).partition(b"\0")[0].decode("utf-8", "surrogateescape")
-        changed = self._redactor.text(text, self._where(field)).encode("utf-8", "surrogateescape")
-        row[place] = changed[: field.size - 1].ljust(field.size, b"\0")
-
-    def _move_arguments(self, row: bytearray, field: Field) -> None:
-        """Copies the data of a call's arguments, with its texts changed: here, no rule takes contents as a whole."""
-        for place in range(field.offset + 48, field.offset + field.size, 4):
-            offset, length = _TEXT.unpack_from(self._data, place)
-            data = self._data[offset : offset + (length & _LENGTH)] if offset else None
-            if data is not None:
-                text = data.decode("utf-8", "surrogateescape")
-                data = self._redactor.text(text, self._where(field)).encode("utf-8", "surrogateescape")
-            if data is None or len(row) > 0xFFFF:
-                _TEXT.pack_into(row, place, 0, 0)
-            else:
-                _TEXT.pack_into(row, place, len(row), min(len(data), _LENGTH) | length & _CUT)
-                row += data[:_LENGTH]
+def _changed(text: str, cut: bool, gone: str = "") -> _Made:
+    return _Made((text.encode("utf-8", "surrogateescape")[:_LENGTH], cut), gone, same=False)

@@ -371,6 +371,40 @@ def test_own_rules_take_what_they_say_and_no_more(tmp_path: Path) -> None:
     assert set(redactor.counts) == {("logs", "trace_open.path"), ("command", "META.selection")}
 
 
+def test_each_different_value_is_rewritten_once_per_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def text(self: Redactor, value: str, where: str, times: int = 1) -> str:
+        asked.append(value)
+        return text_of(self, value, where, times)
+
+    text_of = Redactor.text
+    monkeypatch.setattr(Redactor, "text", text)
+    opens(tmp_path / "a.kgr", 20_000, per_frame=20)
+    redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr", [RedactionRule("logs", "hash", match="/var/log/[^ ]*")])
+    assert redactor.counts["logs", "trace_open.path"] == 4000
+    with RecordingReader(tmp_path / "b.kgr") as reader:
+        segments = sum(1 for _ in reader.blocks(Damage()))
+    assert sum(value.startswith("/var/log/") for value in asked) <= segments
+
+
+def test_one_frame_that_cannot_be_read_is_left_out_and_its_neighbours_are_copied(tmp_path: Path) -> None:
+    gadget, path = load_gadget("trace_open"), tmp_path / "a.kgr"
+    rows = RowWriter(gadget.as_sent().record)
+    writer = RecordingWriter(path, meta_of(RunOptions((GadgetRun(gadget),))), print)
+    for number in range(3):
+        rows.add(b"", BOOT_NS + number, {"path": f"/home/alice/{number}".encode()})
+        data = rows.take() if number != 1 else rows.take()[:-8] + b"\xff" * 8 + b"\xff\xff\xff\x3f" + bytes(4)
+        payload = EventsHeader(0, number + 1, BOOT_NS + SECOND + number).encode() + data
+        writer.step(BOOT_NS + SECOND + number, WALL_NS + SECOND, [RecordedFrame("n", FrameType.EVENTS, payload)])
+    writer.close({"nodes": {}})
+    redactor = Redactor(read_rules("default"), b"0123456789abcdef")
+    with (tmp_path / "b.kgr").open("xb") as stream:
+        assert redact(path, stream, redactor).left_out == 1
+    assert redactor.counts["homes", "trace_open.path"] == 2, "what was counted of frames read in vain is forgotten"
+    assert b"alice" not in everything(tmp_path / "b.kgr")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
