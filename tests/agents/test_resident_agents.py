@@ -90,7 +90,7 @@ async def test_a_run_says_that_the_resident_agents_are_of_another_client(
         await (await agents.open(node)).close()
     await agents.close()
     (note,) = notes
-    assert "of another version" in note
+    assert "have another version" in note
     assert "try: kubectl gadget deploy" in note
 
 

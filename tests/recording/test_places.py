@@ -161,7 +161,7 @@ def test_a_client_that_is_killed_leaves_what_reads(url: str, moment: int) -> Non
         "import sys; from kubectl_gadget.recording import writer\n"
         "from kubectl_gadget.recording.places import place_of\n"
         "from tests.recording.files import META, frame\n"
-        "writer.SEGMENT_BYTES = 2000\n"
+        "writer.FULL_SEGMENT_BYTES = 2000\n"
         "to = writer.RecordingWriter(place_of(sys.argv[1]), META, print)\n"
         "n = 0\n"
         "while True:\n"

@@ -207,7 +207,7 @@ def test_a_writer_that_is_killed_leaves_what_reads(tmp_path: Path, moment: int) 
     code = (
         "import sys; from pathlib import Path; from kubectl_gadget.recording import writer\n"
         "from tests.recording.files import META, frame\n"
-        "writer.SEGMENT_BYTES = 2000\n"
+        "writer.FULL_SEGMENT_BYTES = 2000\n"
         "to = writer.RecordingWriter(Path(sys.argv[1]), META, print)\n"
         "n = 0\n"
         "while True:\n"
