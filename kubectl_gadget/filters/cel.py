@@ -173,8 +173,7 @@ def parse(text: str) -> Tree:
         token = getattr(error.__context__, "token", None)
         if token is None or token.type != "$END":
             line, column = error.line or 1, error.column or 1
-            offset = sum(map(len, text.splitlines(keepends=True)[: line - 1])) + column - 1
-            why, remedy = unparsed(text, offset)
+            why, remedy = unparsed(text)
             failure = at(text, line, column, why)
             failure.remedy = remedy
             raise failure from None

@@ -29,151 +29,45 @@ from kubectl_gadget.rows.shapes import (
     UINT,
     Shape,
 )
-from kubectl_gadget.similar_names import nearest, suggested
+from kubectl_gadget.similar_names import suggested
 
 # Suggests a correction for an expression that is not CEL, or whose names and types do not fit.
 
 
 _TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
-_WORD = r"[A-Za-z_][\w.]*"
 _FEW = 24
 """More names than this do not fit into a message."""
 _BARE = re.compile(r"[\w.*:/@+%-]+")
 """Text that needs no escaping inside quotes."""
-_METHOD_NAMES = {
-    "startswith": "startsWith", "starts_with": "startsWith", "hasprefix": "startsWith", "prefix": "startsWith",
-    "endswith": "endsWith", "ends_with": "endsWith", "hassuffix": "endsWith", "suffix": "endsWith",
-    "contains": "contains", "includes": "contains", "include": "contains", "has": "contains", "icontains": "contains",
-    "match": "matches", "matches": "matches", "regex": "matches", "regexp": "matches", "like": "matches",
-    "ilike": "matches", "glob": "matches", "test": "matches", "search": "matches", "len": "size",
-    "length": "size", "count": "size",
-    "any": "exists", "some": "exists", "every": "all", "str": "string", "tostring": "string", "float": "double",
-}  # fmt: skip
-"""Names that other languages have for CEL's functions, in lower case."""
-
-_WILDCARDS = {"like": ("%", "_"), "ilike": ("%", "_"), "glob": ("*", "?")}
-"""Of words with a pattern: what stands for any text, and for any character."""
-
-Fix = tuple[re.Pattern[str], "str | Callable[[re.Match[str]], str]", str]
-
-
-def _infix(match: re.Match[str]) -> str:
-    column, word, literal = match["left"], match["word"].lower(), match["right"]
-    return _wildcards(column, word, literal) or f"{column}.{_METHOD_NAMES[word]}({literal})"
-
-
-def _wildcards(column: str, word: str, literal: str) -> str | None:
-    """Return the condition for SQL's LIKE, or for a glob, which compare the whole text; None: `word` is neither."""
-    if word not in _WILDCARDS:
-        return None
-    many, one = _WILDCARDS[word]
-    raw = literal[:1] in "rR"
-    text = literal[2:-1] if raw else literal[1:-1]
-    if not raw and "\\" in text:
-        return None
-    inner = text.strip(many)
-    if not any(mark in inner for mark in (many, one, '"')):
-        begins, ends = not text.startswith(many), not text.endswith(many)
-        if begins and ends:
-            return f'{column} == "{inner}"'
-        method = "startsWith" if begins else "endsWith" if ends else "contains"
-        return f'{column}.{method}("{inner}")'
-    pattern = "".join(".*" if mark == many else "." if mark == one else re.escape(mark) for mark in text)
-    quote = "'" if '"' in pattern else '"'
-    return f"{column}.matches(r{quote}^{pattern}${quote})" if quote not in pattern else None
-
-
-def _fix(pattern: str, replacement: "str | Callable[[re.Match[str]], str]", why: str) -> Fix:
-    return re.compile(pattern, re.IGNORECASE), replacement, why
-
-
-def _nanoseconds(match: re.Match[str]) -> str:
-    units = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-    return str(int(match[1]) * units[match[2].lower()])
-
-
-def _bytes(match: re.Match[str]) -> str:
-    return str(int(match[1]) << {"K": 10, "M": 20, "G": 30}[match[2][0].upper()])
-
-
-_FIXES: Sequence[Fix] = (
-    _fix("[“”„‟]", '"', 'write text in plain quotes: "text"'),
-    _fix("[‘’‚‛]", "'", "write text in plain quotes: 'text'"),
-    _fix(rf"(?P<left>{_WORD})\s*!~\s*(?P<right>{_TEXT})", r"!\g<left>.matches(\g<right>)", "matches() takes a pattern"),
-    _fix(rf"(?P<left>{_WORD})\s*=?~\s*(?P<right>{_TEXT})", r"\g<left>.matches(\g<right>)", "matches() takes a pattern"),
-    _fix(
-        rf"(?P<left>{_WORD})\s+(?P<word>{'|'.join(sorted(_METHOD_NAMES))})\s+(?P<right>{_TEXT})",
-        _infix,
-        "this is a method in CEL",
-    ),
-    _fix(r"\bis\s+not\s+null\b", "!= null", "CEL writes != null"),
-    _fix(r"\bis\s+null\b", "== null", "CEL writes == null"),
-    _fix(rf"({_WORD})\s+not\s+in\b", r"!(\1 in", "CEL writes ! before the condition"),
-    _fix(r"\bin\s*\(([^()]*)\)", r"in [\1]", "write a list in square brackets"),
-    _fix(r"<>", "!=", "CEL writes != for not equal"),
-    _fix(r"!==", "!=", "CEL writes != for not equal"),
-    _fix(r"===", "==", "CEL writes == for equal"),
-    _fix(r"(?<![=!<>~])=(?![=~])", "==", "CEL writes == for equal"),
-    _fix(r"\band\b", "&&", "CEL writes && for and"),
-    _fix(r"\bor\b", "||", "CEL writes || for or"),
-    _fix(rf"\bnot\s+((?:{_TEXT}|(?!&&|\|\|)[^)])*[^)\s&|])", r"!(\1)", "CEL writes ! for not"),
-    _fix(rf"({_WORD})\s*==\s*([\w./-]+)\*", r'\1.startsWith("\2")', "startsWith() tests how a text begins"),
-    _fix(r"^\s*(\w+)\s*:\s*([^\s\"'?:]+)\s*$", r'\1 == "\2"', "CEL writes == for equal"),
-    _fix(r"[;,]\s*$", "", "nothing may follow the condition"),
-    _fix(r"(?<!&)&(?!&)", "&&", "CEL writes && for and"),
-    _fix(r"(?<!\|)\|(?!\|)", "||", "CEL writes || for or"),
-    _fix(
-        r"\b(\d+)\s*(ns|us|µs|ms|s|m|h)\b",
-        _nanoseconds,
-        "numbers have no unit; durations are in ns",
-    ),
-    _fix(r"\b(\d+)\s*([KMG]i?)B?\b", _bytes, "numbers have no unit"),
-    _fix(r"(?<![\w.)\]])(\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\1"', "write text in quotes"),
-    _fix(r"(?<![\w)\]])(/[\w./*-]*)", r'"\1"', "write text in quotes"),
+_FIXES = (
+    ("[“”„‟]", '"', 'write text in plain quotes: "text"'),
+    ("[‘’‚‛]", "'", "write text in plain quotes: 'text'"),
+    (r"(?<![=!<>~])={1,3}(?![=~])", "==", "CEL writes == for equal"),
+    (r"(?i:\band\b)", "&&", "CEL writes && for and"),
+    (r"(?i:\bor\b)", "||", "CEL writes || for or"),
+    (r"(?<![\w.)\]])(?P<bare>\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\g<bare>"', "write text in quotes"),
+    (r"(?<![\w)\]])(?P<bare>/[\w./*-]*)", r'"\g<bare>"', "write text in quotes"),
 )
 """Applied in this order, outside of quoted texts: the pattern, its replacement, and the reason."""
 
 
-def unparsed(text: str, offset: int) -> tuple[str, str | None]:
-    """The reason why an expression does not parse at this offset, and the suggested expression if there is one."""
+def unparsed(text: str) -> tuple[str, str | None]:
+    """The reason why an expression does not parse, and the suggested expression if there is one."""
     if quote := re.search("[\"']", re.sub(_TEXT, "", text)):
         closed = text + quote[0]
         return "this text has no closing quote", shlex.quote(closed) if cel.parses(closed) else None
-    changed, found = text, list[tuple[int, str]]()
+    changed, reason = text, ""
     for pattern, replacement, why in _FIXES:
-        place = _first_outside_texts(pattern, text)
-        changed_now = _replace_outside_texts(pattern, replacement, changed)
-        if changed_now != changed:
-            changed = changed_now
-            found.append((offset if place is None else place, why))
-    # For those that the fix for `not in` has opened.
-    changed += ")" * (changed.count("(") - changed.count(")"))
-    if not found or not cel.parses(changed):
+        before, changed = changed, _replace_outside_texts(pattern, replacement, changed)
+        if changed != before:
+            reason = reason or why
+    if not reason or not cel.parses(changed):
         return "this is not expected here", None
-    # The reason nearest to the offset where parsing stopped; of equally near ones, the first.
-    found.sort(key=lambda item: (abs(item[0] - offset), item[0]))
-    return found[0][1], shlex.quote(changed)
+    return reason, shlex.quote(changed)
 
 
-def _first_outside_texts(pattern: re.Pattern[str], text: str) -> int | None:
-    inside = [match.span() for match in re.finditer(_TEXT, text)]
-    for match in pattern.finditer(text):
-        if not any(start < match.start() < end for start, end in inside):
-            return match.start()
-    return None
-
-
-def _replace_outside_texts(
-    pattern: re.Pattern[str], replacement: "str | Callable[[re.Match[str]], str]", text: str
-) -> str:
-    inside = [match.span() for match in re.finditer(_TEXT, text)]
-
-    def replace(match: re.Match[str]) -> str:
-        if any(start <= match.start() < end for start, end in inside):
-            return match[0]
-        return replacement(match) if callable(replacement) else match.expand(replacement)
-
-    return pattern.sub(replace, text)
+def _replace_outside_texts(pattern: str, replacement: str, text: str) -> str:
+    return re.sub(f"(?P<text>{_TEXT})|{pattern}", lambda match: match["text"] or match.expand(replacement), text)
 
 
 def never(text: str, side: cel.Tree, value: str, names: Collection[str]) -> tuple[str, str | None]:
@@ -197,105 +91,18 @@ def quoted(text: str, side: cel.Tree, other: cel.Tree, shape: Shape, columns: Se
     return _changed(text, [(start, end, f'"{written}"')]) if _BARE.fullmatch(written) else None
 
 
-def other_type(
-    text: str,
-    tree: cel.Tree,
-    left_tree: cel.Tree,
-    right_tree: cel.Tree,
-    left: Shape,
-    right: Shape,
-    columns: Sequence[str],
-) -> str | None:
-    """Corrects a comparison of two types: the literal with the column's type, or a column of the literal's type."""
-    for side, other, shape, wanted in ((right_tree, left_tree, right, left), (left_tree, right_tree, left, right)):
-        literal = cel.unwrap(side)
-        if literal.data != "literal":
-            continue
-        written = _written(text, side)
-        plain = written.strip("\"'")
-        match shape.name, wanted.name:
-            case "text", "int" if re.fullmatch(r"-?\d+", plain):
-                return _changed(text, [(*_span(side), plain)])
-            case "text", "int" if (named := _names_of(other, columns)) is not None:
-                return _changed(text, [(*_span(other), named)])
-            case "text", "bool" if plain.lower() in ("true", "false"):
-                return _changed(text, [(*_span(side), plain.lower())])
-            case "int", "bool" if plain in ("0", "1"):
-                return _changed(text, [(*_span(side), "true" if plain == "1" else "false")])
-            case "int", "text":
-                return _changed(text, [(*_span(side), f'"{written}"')])
-            case "text", "list":
-                return _changed(text, [(*_span(tree), f"{written} in {_written(text, other)}")])
-            case "double", "int":
-                return _changed(text, [(*_span(other), f"double({_written(text, other)})")])
-    return None
-
-
-def contained(
-    text: str, tree: cel.Tree, left_tree: cel.Tree, right_tree: cel.Tree, left: Shape, right: Shape
-) -> str | None:
-    """Corrects `in` without a list on its right."""
-    first, second = _written(text, left_tree), _written(text, right_tree)
-    if left.name == right.name == "text" and cel.unwrap(right_tree).data != "literal":
-        return _changed(text, [(*_span(tree), f"{second}.contains({first})")])
-    if left.name == right.name:
-        return _changed(text, [(*_span(right_tree), f"[{second}]")])
-    return None
-
-
-def as_condition(text: str, tree: cel.Tree, shape: Shape) -> str | None:
-    """Corrects a value in place of a condition."""
-    if _BARE.fullmatch(text.strip()):
-        return f"a whole condition, in single quotes: '{text.strip()} == …'"
-    test = {"int": "{} != 0", "text": '{} != ""', "list": "size({}) > 0", "null": None}.get(shape.name)
-    if test is None or cel.unwrap(tree).data == "literal":
+def other_type(text: str, literal: cel.Tree, other: cel.Tree, columns: Sequence[str]) -> str | None:
+    """Corrects a comparison of a text with a number: adds or removes quotes, or names the column of the text."""
+    written = _written(text, literal)
+    if not _is_literal(literal) or written in ("true", "false", "null"):
         return None
-    return _changed(text, [(*_span(tree), test.format(_written(text, tree)))])
-
-
-def function(text: str, tree: cel.Tree, name: str, is_method: bool) -> str:
-    """Suggests a replacement for a function that CEL does not have."""
-    known = METHODS | set(MACROS) if is_method else (set(FUNCTIONS) | {"has"})
-    token: cel.Tree = tree.children[1] if is_method else tree.children[0]
-    if is_method and name.lower() in _WILDCARDS and (fixed := _wildcard_method(text, tree, name.lower())):
-        return fixed
-    found = _METHOD_NAMES.get(name.lower())
-    if found is None or (found not in known and is_method):
-        found = nearest(name, known, most=1)
-    if found is None:
-        words = [*sorted(METHODS), "exists", "all"] if is_method else sorted(known)
-        return f"one of {', '.join(f'{word}()' for word in words)}"
-    return _changed(text, [(token.start_pos, token.end_pos, found)]) or f"{found}()?"
-
-
-def _wildcard_method(text: str, tree: cel.Tree, name: str) -> str | None:
-    arguments = cel.arguments(tree, 2)
-    literal = _written(text, arguments[0]) if len(arguments) == 1 else ""
-    if not re.fullmatch(_TEXT, literal):
-        return None
-    condition = _wildcards(_written(text, tree.children[0]), name, literal)
-    return _changed(text, [(*_span(tree), condition)]) if condition else None
-
-
-def called(text: str, name: cel.Tree) -> str | None:
-    """Corrects a method without parentheses."""
-    return _changed(text, [(name.end_pos, name.end_pos, "()")])
-
-
-def argument(text: str, tree: cel.Tree, name: str, item: cel.Tree, shape: Shape, place: int) -> str | None:
-    """Corrects an argument of the wrong type; place 0 is the receiver."""
-    written = _written(text, item)
-    if place == 1 and shape.name == "int":
-        return _changed(text, [(*_span(item), f'"{written}"')])
-    if place == 0 and shape.name == "int":
-        return _changed(text, [(*_span(item), f"string({written})")])
-    if place == 0 and shape.name == "list":
-        rest = text[_span(item)[1] : _span(tree)[1]]
-        arguments = cel.arguments(tree, 2)
-        if name == "contains" and len(arguments) == 1:
-            return _changed(text, [(*_span(tree), f"{_written(text, arguments[0])} in {written}")])
-        return _changed(text, [(*_span(tree), f"{written}.exists(item, item{rest})")])
-    return None
+    if written[:1] not in ("'", '"'):
+        return _changed(text, [(*_span(literal), f'"{written}"')])
+    plain = written.strip("\"'")
+    if re.fullmatch(r"-?\d+", plain):
+        return _changed(text, [(*_span(literal), plain)])
+    named = _names_of(other, columns)
+    return _changed(text, [(*_span(other), named)]) if named else None
 
 
 def _names_of(tree: cel.Tree, columns: Sequence[str]) -> str | None:
@@ -368,8 +175,7 @@ class _Checker:
         """Checks a part that must be true or false; `method` is the macro whose condition it is."""
         shape = self.shape(tree, bound)
         if shape.name not in ("bool", "dyn"):
-            remedy = as_condition(self.text, tree, shape)
-            self.fail(tree, f"this is {shape}, not a condition{method and f' for {method}()'}", remedy)
+            self.fail(tree, f"this is {shape}, not a condition{method and f' for {method}()'}")
         return BOOL
 
     def shape(self, tree: cel.Tree, bound: Mapping[str, Shape]) -> Shape:
@@ -447,10 +253,7 @@ class _Checker:
         for side, shape, other in ((left_tree, left, right), (right_tree, right, left)):
             if shape.name not in numbers and other.name in numbers:
                 self.fail(side, f"this is {shape}, not a number")
-        remedy = None
-        if left.name in numbers and right.name in numbers:
-            remedy = "convert one of them with double(…), int(…) or uint(…)"
-        self.fail(left_tree, f"{left} {sign} {right} is not known", remedy)
+        self.fail(left_tree, f"{left} {sign} {right} is not known")
 
     _multiplication = _addition
 
@@ -466,7 +269,10 @@ class _Checker:
         if not comparable(left, right):
             place = right_tree if _is_literal(left_tree) and not _is_literal(right_tree) else left_tree
             pair = (left, right) if place is left_tree else (right, left)
-            remedy = other_type(self.text, tree, left_tree, right_tree, left, right, list(self.columns))
+            remedy = None
+            if {left.name, right.name} == {"int", "text"}:
+                literal, other = (left_tree, right_tree) if _is_literal(left_tree) else (right_tree, left_tree)
+                remedy = other_type(self.text, literal, other, list(self.columns))
             self.fail(place, f"this is {pair[0]} and cannot be compared with {pair[1]}", remedy)
         if name in ("eq", "ne"):
             self._can_be(left_tree, right_tree, right)
@@ -503,8 +309,7 @@ class _Checker:
 
     def _membership(self, tree: cel.Tree, left_tree: cel.Tree, right_tree: cel.Tree, left: Shape, right: Shape) -> None:
         if right.name not in ("list", "map", "dyn"):
-            remedy = contained(self.text, tree, left_tree, right_tree, left, right)
-            self.fail(right_tree, f"this is {right}, not a list", remedy)
+            self.fail(right_tree, f"this is {right}, not a list")
         item = TEXT if right.name == "map" else right.item
         if item is not None and not comparable(left, item):
             if cel.unwrap(right_tree).data == "list_lit":
@@ -535,8 +340,7 @@ class _Checker:
         if shape.name == "dyn" or (shape.name == "map" and shape.members is None):
             return ANY
         if shape.name != "map":
-            remedy = called(self.text, name) if name.value in FUNCTIONS else None
-            self.fail(name, f"what is before the dot is {shape}, which has no members", remedy)
+            self.fail(name, f"what is before the dot is {shape}, which has no members")
         return self._member(name, name.value, shape)
 
     def _member(self, place: cel.Tree, name: str, shape: Shape) -> Shape:
@@ -588,7 +392,7 @@ class _Checker:
         overloads = FUNCTIONS.get(name.value)
         if overloads is None or (is_method and name.value == "dyn"):
             what = "method" if is_method else "function"
-            remedy = function(self.text, tree, name.value, is_method)
+            remedy = suggested(name.value, METHODS | set(MACROS) if is_method else {*FUNCTIONS, "has"})
             self.fail(name, f"there is no {what} {name.value}()", remedy)
         for item in items[1:] if name.value in METHODS else ():
             self._unquoted(item, items[0], bound)
@@ -600,26 +404,20 @@ class _Checker:
             kept = [overload for overload in fitting if "dyn" in (overload.arguments[place], shape.name)]
             kept = kept or [overload for overload in fitting if overload.arguments[place] == shape.name]
             if not kept:
-                self._wrong_argument(tree, name.value, item, shape, place, fitting, is_method)
+                self._wrong_argument(name.value, item, shape, place, fitting, is_method)
             fitting = kept
         self._constant(tree, name, items)
         return fitting[0].result if len({overload.result.name for overload in fitting}) == 1 else ANY
 
     def _wrong_argument(
-        self,
-        tree: cel.Tree,
-        name: str,
-        item: cel.Tree,
-        shape: Shape,
-        place: int,
-        fitting: Sequence[Overload],
-        is_method: bool,
+        self, name: str, item: cel.Tree, shape: Shape, place: int, fitting: Sequence[Overload], is_method: bool
     ) -> NoReturn:
         if name == "size":
             self.fail(item, f"this is {shape}, which has no size")
         words = dict.fromkeys(str(Shape(overload.arguments[place])) for overload in fitting)
         wanted = next(iter(words)) if name in ("startsWith", "endsWith", "contains") else " or ".join(words)
-        remedy = argument(self.text, tree, name, item, shape, place)
+        is_unquoted = place == 1 and shape.name == "int"
+        remedy = _changed(self.text, [(*_span(item), f'"{_written(self.text, item)}"')]) if is_unquoted else None
         self.fail(item, f"this is {shape}; {name}() {'needs' if is_method and not place else 'takes'} {wanted}", remedy)
 
     def _constant(self, tree: cel.Tree, name: cel.Tree, items: Sequence[cel.Tree]) -> None:
