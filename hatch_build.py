@@ -8,7 +8,6 @@ so a wheel without the agent, with which no cluster can be traced, is made only 
 
 import os
 import sys
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,11 @@ class CatalogueHook(BuildHookInterface[Any]):
             build(root, root / BUILT)
         except GadgetError as error:
             if find_clang() is None and is_built(root):
-                self.add_second_objects(root, build_data)
                 return
             self.app.abort(f"kubectl-gadget: {error}" + (f". try: {error.remedy}" if error.remedy else ""))
         from kubectl_gadget.cli.describe import store
 
         store(root / BUILT / "commands")
-        self.add_second_objects(root, build_data)
         try:
             pack_payload.build(root / "kubectl_gadget", root / BUILT)
         except GadgetError as error:
@@ -52,35 +49,6 @@ class CatalogueHook(BuildHookInterface[Any]):
                     f"kubectl-gadget: the agent for clusters cannot be built: {error}. try: {remedy}{WITHOUT_AGENT}=1 "
                     "in the environment, for a client that traces only this machine (--local)"
                 )
-
-    def add_second_objects(self, root: Path, build_data: dict[str, Any]) -> None:
-        """Adds the objects for the second architecture to a wheel."""
-        from kubectl_gadget.gadgets.pack_payload import find_parts
-
-        if self.target_name == "wheel":
-            build_data["force_include"] |= second_objects(root, find_parts(root / "kubectl_gadget").objects)
-
-
-def second_objects(root: Path, of_agent: Collection[str]) -> dict[str, str]:
-    """Where files for the second architecture are, and what they are called in the wheel. Patches stand for all objects
-    that only gadgets.object_bytes() reads."""
-    from kubectl_gadget.gadgets.load import ARCHITECTURES, PATCH
-    from kubectl_gadget.gadgets.object_patches import make
-    from kubectl_gadget.gadgets.own import LINKED
-
-    found = {}
-    first, second = (root / BUILT / "objects" / machine for machine in ARCHITECTURES)
-    patches = root / "build" / "patches"
-    patches.mkdir(parents=True, exist_ok=True)
-    for path in sorted(second.glob("*.bpf.o")):
-        name = f"{BUILT}/objects/{second.name}/{path.name}"
-        if path.name.removesuffix(".bpf.o") in (*of_agent, LINKED):
-            found[str(path)] = name
-        else:
-            patch = patches / (path.name + PATCH)
-            patch.write_bytes(make((first / path.name).read_bytes(), path.read_bytes()))
-            found[str(patch)] = name + PATCH
-    return found
 
 
 def is_built(root: Path) -> bool:

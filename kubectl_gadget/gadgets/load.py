@@ -3,7 +3,6 @@
     BUILT/gadgets/index.json              one line per gadget
     BUILT/gadgets/NAME.json               events.schema.Gadget
     BUILT/objects/ARCHITECTURE/NAME.bpf.o
-    BUILT/objects/aarch64/NAME.bpf.o.patch    in a wheel instead (object_patches.py)
 
 BUILT is kubectl_gadget/built, or the folder `built` of a user's own gadget. The trap: the index is read each time TAB
 is pressed, so this module imports nothing that takes time.
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 BUILT = Path(__file__).parent.parent / "built"
 ARCHITECTURES = ("x86_64", "aarch64")
-"""As `uname -m` names them. A wheel has patches for the objects of the second."""
-PATCH = ".patch"
+"""As `uname -m` names them."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,6 @@ def object_bytes(name: str, architecture: str, directory: Path | None = None) ->
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        if (patch := path.with_name(path.name + PATCH)).is_file():
-            from kubectl_gadget.gadgets.object_patches import apply
-
-            return apply(object_bytes(name, ARCHITECTURES[0], directory), patch.read_bytes())
         there = sorted(path.parent.name for path in objects.glob(f"*/{name}.bpf.o"))
         raise GadgetError(
             f"gadget {name} was not built for {architecture}, only for {', '.join(there) or 'nothing'}",
