@@ -111,27 +111,6 @@ static __always_inline void handle_packet(struct __sk_buff *skb, struct scratch 
 	send(skb, row);
 }
 
-static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
-{
-	struct scratch *scratch = gadget_pcap_matches(skb) ? gadget_take_slot(&slots) : NULL;
-
-	if (scratch) {
-		handle_packet(skb, scratch, outgoing);
-		gadget_give_back(scratch);
-	}
-	return GADGET_PASS;
-}
-
-SEC("cgroup_skb/ingress")
-int packet_received(struct __sk_buff *skb)
-{
-	return with_slot(skb, false);
-}
-
-SEC("cgroup_skb/egress")
-int packet_sent(struct __sk_buff *skb)
-{
-	return with_slot(skb, true);
-}
+GADGET_PACKET_PROGRAMS_WITH_SLOT(gadget_pcap_matches(skb), handle_packet)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

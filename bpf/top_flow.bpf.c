@@ -185,27 +185,6 @@ static __always_inline void count(struct __sk_buff *skb, struct gadget_packet *p
 	}
 }
 
-static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
-{
-	struct gadget_packet *packet = gadget_take_slot(&slots);
-
-	if (packet) {
-		count(skb, packet, outgoing);
-		gadget_give_back(packet);
-	}
-	return GADGET_PASS;
-}
-
-SEC("cgroup_skb/ingress")
-int packet_received(struct __sk_buff *skb)
-{
-	return with_slot(skb, false);
-}
-
-SEC("cgroup_skb/egress")
-int packet_sent(struct __sk_buff *skb)
-{
-	return with_slot(skb, true);
-}
+GADGET_PACKET_PROGRAMS_WITH_SLOT(true, count)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

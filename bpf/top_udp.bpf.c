@@ -7,16 +7,6 @@
  */
 #include <gadget/network/connection_totals.h>
 
-SEC("cgroup_skb/ingress")
-int packet_received(struct __sk_buff *skb)
-{
-	return gadget_count_packet(skb, IPPROTO_UDP, false);
-}
-
-SEC("cgroup_skb/egress")
-int packet_sent(struct __sk_buff *skb)
-{
-	return gadget_count_packet(skb, IPPROTO_UDP, true);
-}
+GADGET_PACKET_PROGRAMS(gadget_count_packet(skb, IPPROTO_UDP, outgoing))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

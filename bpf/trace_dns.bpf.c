@@ -72,17 +72,6 @@ static __always_inline void handle_packet(struct __sk_buff *skb, struct gadget_p
 		gadget_send_packet(skb, packet, offset, packet->protocol == IPPROTO_UDP ? GADGET_PIECE_BYTES : ~0U);
 }
 
-static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
-{
-	struct gadget_packet *packet = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
-
-	if (packet) {
-		handle_packet(skb, packet, outgoing);
-		gadget_give_back(packet);
-	}
-	return GADGET_PASS;
-}
-
 static __always_inline void gadget_handle_raw(struct gadget_raw *raw)
 {
 	struct gadget_packet *packet = raw->packet;
@@ -106,16 +95,6 @@ static __always_inline void gadget_handle_raw(struct gadget_raw *raw)
 	gadget_emit(&packet->record, sizeof(*packet) + bytes, 0);
 }
 
-SEC("cgroup_skb/ingress")
-int packet_received(struct __sk_buff *skb)
-{
-	return with_slot(skb, false);
-}
-
-SEC("cgroup_skb/egress")
-int packet_sent(struct __sk_buff *skb)
-{
-	return with_slot(skb, true);
-}
+GADGET_PACKET_PROGRAMS_WITH_SLOT(gadget_may_have_port(skb, filter_port), handle_packet)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -309,27 +309,6 @@ static __always_inline void handle_packet(struct __sk_buff *skb, struct sending 
 	send_pieces(skb, sending, outgoing);
 }
 
-static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
-{
-	struct sending *sending = gadget_may_have_port(skb, filter_port) ? gadget_take_slot(&slots) : NULL;
-
-	if (sending) {
-		handle_packet(skb, sending, outgoing);
-		gadget_give_back(sending);
-	}
-	return GADGET_PASS;
-}
-
-SEC("cgroup_skb/ingress")
-int packet_received(struct __sk_buff *skb)
-{
-	return with_slot(skb, false);
-}
-
-SEC("cgroup_skb/egress")
-int packet_sent(struct __sk_buff *skb)
-{
-	return with_slot(skb, true);
-}
+GADGET_PACKET_PROGRAMS_WITH_SLOT(gadget_may_have_port(skb, filter_port), handle_packet)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -282,28 +282,7 @@ static __always_inline bool has_flows(struct __sk_buff *skb)
 	return sk && (gadget_flow_protocol(sk->protocol) || sk->type == SOCK_RAW);
 }
 
-static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)
-{
-	struct workspace *work = has_flows(skb) ? gadget_take_slot(&slots) : NULL;
-
-	if (work) {
-		handle(skb, work, outgoing);
-		gadget_give_back(work);
-	}
-	return GADGET_PASS;
-}
-
-SEC("cgroup_skb/ingress")
-int packet_received(struct __sk_buff *skb)
-{
-	return with_slot(skb, false);
-}
-
-SEC("cgroup_skb/egress")
-int packet_sent(struct __sk_buff *skb)
-{
-	return with_slot(skb, true);
-}
+GADGET_PACKET_PROGRAMS_WITH_SLOT(has_flows(skb), handle)
 
 /* Ends one flow of a closed socket. Not inlined and not static, so that the verifier checks it once. */
 __noinline bool end_one(__u64 socket)

@@ -294,3 +294,36 @@ static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gad
 		left -= bytes;
 	}
 }
+
+/* The programs of a gadget that sees packets. RUN is an expression of `skb` and `outgoing` that returns GADGET_PASS. */
+#define GADGET_PACKET_PROGRAMS(RUN)                                                                                    \
+	SEC("cgroup_skb/ingress")                                                                                      \
+	int packet_received(struct __sk_buff *skb)                                                                     \
+	{                                                                                                              \
+		const bool outgoing = false;                                                                           \
+                                                                                                                       \
+		return RUN;                                                                                            \
+	}                                                                                                              \
+                                                                                                                       \
+	SEC("cgroup_skb/egress")                                                                                       \
+	int packet_sent(struct __sk_buff *skb)                                                                         \
+	{                                                                                                              \
+		const bool outgoing = true;                                                                            \
+                                                                                                                       \
+		return RUN;                                                                                            \
+	}
+
+/* The same for HANDLE(skb, memory, outgoing) with one of the `slots`, for packets for which WANTED is true. */
+#define GADGET_PACKET_PROGRAMS_WITH_SLOT(WANTED, HANDLE)                                                               \
+	static __always_inline int with_slot(struct __sk_buff *skb, bool outgoing)                                     \
+	{                                                                                                              \
+		void *memory = (WANTED) ? gadget_take_slot(&slots) : NULL;                                             \
+                                                                                                                       \
+		if (memory) {                                                                                          \
+			HANDLE(skb, memory, outgoing);                                                                 \
+			gadget_give_back(memory);                                                                      \
+		}                                                                                                      \
+		return GADGET_PASS;                                                                                    \
+	}                                                                                                              \
+                                                                                                                       \
+	GADGET_PACKET_PROGRAMS(with_slot(skb, outgoing))
