@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.demo.cables import free_block
-from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.demo.pods import DemoPods, free_block
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.python_process import is_self_contained
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kubectl_gadget.demo.cables import ip_lines
+from kubectl_gadget.demo.pods import ip_lines
 
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1

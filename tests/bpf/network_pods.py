@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.agent.host.cgroups import find_root
-from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
+from kubectl_gadget.demo.pods import lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET, ip
 from tests.vm import modules
 from tests.waiting import PATIENCE

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.demo.cables import namespace_of
+from kubectl_gadget.demo.pods import namespace_of
 from tests.bpf import network, network_pods
 from tests.bpf.network import address, in_namespace, ip
 from tests.bpf.test_trace_tcpretrans import talk_to_the_deaf

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.demo.cables import free_block
+from kubectl_gadget.demo.pods import free_block
 
 HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
 DEFAULT = "eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"

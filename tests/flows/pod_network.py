@@ -17,8 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
-from kubectl_gadget.demo.cables import lay_cable, make_bridge, namespace_of
-from kubectl_gadget.demo.pods import DemoPod, DemoPods
+from kubectl_gadget.demo.pods import DemoPod, DemoPods, lay_cable, make_bridge, namespace_of
 from tests.bpf.network import CLONE_NEWNET, ip
 from tests.flows.command import flows
 from tests.vm import modules

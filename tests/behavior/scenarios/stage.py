@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kubectl_gadget.demo.cables import ip_lines, namespace_of
-from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods
+from kubectl_gadget.demo.pods import DemoContainer, DemoPod, DemoPods, ip_lines, namespace_of
 from tests.behavior.scenarios.image import image
 from tests.behavior.scenarios.workloads import LOAD_FILES, Workload
 from tests.bpf.network import ip
