@@ -19,10 +19,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.output.profiles import Paths, ProfileSink, read_folded, step
+from kubectl_gadget.output.profiles import Paths, PathStep, ProfileSink, read_folded, step, unit_of
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.rows.amounts import bytes_text, duration_text
-from kubectl_gadget.rows.call_paths import PathStep, unit_of
 from kubectl_gadget.rows.rows import Rows
 
 WIDTH = 1200

@@ -1,6 +1,6 @@
 """Paths of calls from rows with stacks."""
 
-from kubectl_gadget.rows.call_paths import PathStep, samples, unit_of
+from kubectl_gadget.output.profiles import PathStep, samples, unit_of
 from kubectl_gadget.rows.stacks import LOST, CallFrame, number_of
 from tests.output.sampled import PROFILE, batch, profile, stack
 
