@@ -77,8 +77,7 @@ def check(
 ) -> int:
     """Reads and checks policies, and asks the nodes. Hooks go to standard output, warnings to standard error. Unless
     nodes are named, no cluster is needed, so that it works in CI."""
-    from kubectl_gadget.policies.builtin import builtin_files
-    from kubectl_gadget.policies.read.policy_files import read_policies
+    from kubectl_gadget.policies.read.policy_files import builtin_files, read_policies
     from kubectl_gadget.policies.report.check import check_policy, have_new, misspelt
 
     if not files and not builtin:
@@ -311,7 +310,7 @@ ListFormat = Annotated[Text, format_flag(POLICY_LIST)]
 def list_policies(
     scope: ScopeFlags, cluster: ClusterFlags, output: ListFormat = None, no_headers: NoHeaders = None
 ) -> int:
-    from kubectl_gadget.policies.builtin import read_builtin_policies
+    from kubectl_gadget.policies.read.policy_files import read_builtin_policies
     from kubectl_gadget.policies.report.check import hook_name
 
     found = read_builtin_policies()
@@ -364,8 +363,7 @@ def install(
     timeout: Timeout = None,
 ) -> int:
     """Checks and installs policies, and waits for the nodes."""
-    from kubectl_gadget.policies.builtin import builtin_files
-    from kubectl_gadget.policies.read.policy_files import sources
+    from kubectl_gadget.policies.read.policy_files import builtin_files, sources
     from kubectl_gadget.policies.run.installation import PolicyChange, policies_to_store, refuse_enforcing
 
     if not policies.named:

@@ -61,8 +61,7 @@ def engine_of(
 ) -> "CompiledPolicies":
     """Compiles these policies for the agents; `namespace` returns the namespace of policies that do not name one.
     Raises UsageError for invalid or unsupported policies."""
-    from kubectl_gadget.policies.builtin import builtin_files
-    from kubectl_gadget.policies.read.policy_files import read_policies
+    from kubectl_gadget.policies.read.policy_files import builtin_files, read_policies
 
     texts: list[tuple[str, str]] = []
     policies = read_policies([*(flags.files or ()), *builtin_files(flags.builtin or ())], namespace, texts=texts)

@@ -24,7 +24,7 @@ import pytest
 
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.host.cgroups import find_root
-from kubectl_gadget.policies.builtin import read_builtin_policies
+from kubectl_gadget.policies.read.policy_files import read_builtin_policies
 from tests.bpf import deeds
 from tests.bpf.network_pods import CLONE_NEWPID, Worker
 from tests.bpf.policy_engine import Enforcer, in_force

@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.demo.pods import DemoPods
-from kubectl_gadget.policies.builtin import read_builtin_policies
+from kubectl_gadget.policies.read.policy_files import read_builtin_policies
 from tests.conftest import why_no_bpf, why_no_containers
 from tests.gadget_run import GadgetRun
 

@@ -8,19 +8,20 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TextIO
 
 import yaml
 
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.policies.language import API_VERSION, POLICY, POLICY_KINDS
 from kubectl_gadget.policies.model import Generated, Mode, Note, OverrideMethod, Policy, PolicyOptions, SystemCall
 from kubectl_gadget.policies.read.hooks import YamlHookReader, loader_hook
 from kubectl_gadget.policies.read.selectors import read_scope
 from kubectl_gadget.policies.read.values import Lists, need_number, need_system_call, read_lists
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.similar_names import did_you_mean, nearest
 from kubectl_gadget.yaml_files import Place, read_text
 from kubectl_gadget.yaml_reader import (
     Choice,
@@ -231,3 +232,52 @@ def _one_of(scalar: Scalar | None, choices: Sequence[Choice]) -> Choice | None:
 def _check_truth(scalar: Scalar | None) -> None:
     if scalar is not None and scalar.text.lower() not in _TRUTHS:
         raise WrongYaml(scalar.place, f"{scalar.text!r} is neither true nor false")
+
+
+# The policies that ship with this program: manifests/policies/NAME.yaml.
+
+
+SUMMARY = "gadget/summary"
+"""Annotation: one line of text for lists."""
+
+
+@dataclass(frozen=True)
+class BuiltinPolicy:
+    """One policy that ships with this program."""
+
+    name: str
+    path: Path
+    policy: Policy
+
+    @property
+    def summary(self) -> str:
+        """One line of text for lists."""
+        return self.policy.annotations.get(SUMMARY, "")
+
+
+def read_builtin_policies() -> list[BuiltinPolicy]:
+    """All built-in policies, sorted by name. Raises GadgetError when the package has none."""
+    found = []
+    for path in sorted(_folder().glob("*.yaml")):
+        (policy,) = parse_policies([(str(path), path.read_text(encoding="utf-8"))], "default")
+        found.append(BuiltinPolicy(path.stem, path, policy))
+    return found
+
+
+def builtin_files(names: Sequence[str]) -> list[str]:
+    """The files of the named policies. Raises UsageError, which suggests similar names, when there is no such
+    policy."""
+    known = {path.stem: str(path) for path in _folder().glob("*.yaml")} if names else {}
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, sorted(known))
+            raise UsageError(f"there is no policy {name!r}{near}", "kubectl gadget policy list")
+    return [known[name] for name in names]
+
+
+def _folder() -> Path:
+    package = Path(str(files("kubectl_gadget")))
+    for folder in (package / "built" / "manifests" / "policies", package.parent / "manifests" / "policies"):
+        if folder.is_dir():
+            return folder
+    raise GadgetError("this package has no policies", "install it again")

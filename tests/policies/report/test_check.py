@@ -6,9 +6,8 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.policies.builtin import builtin_files, read_builtin_policies
 from kubectl_gadget.policies.model import Policy
-from kubectl_gadget.policies.read.policy_files import parse_policies
+from kubectl_gadget.policies.read.policy_files import builtin_files, parse_policies, read_builtin_policies
 from kubectl_gadget.policies.report import check
 from kubectl_gadget.policies.report.check import (
     check_policy,
