@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from kubectl_gadget.flows.flow import DROPPED, POLICY_DENIED, FlowEvent, Party
 from kubectl_gadget.flows.records import direction, record
 from kubectl_gadget.output.escape import escape
+from kubectl_gadget.rows.gadget_kinds import dns_rcode
 from kubectl_gadget.rows.members import LATE_MARK
-from kubectl_gadget.rows.protocol_names import dns_rcode
 from kubectl_gadget.yaml_files import own_data
 
 

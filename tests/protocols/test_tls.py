@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kubectl_gadget.gadgets.load import read_gadget
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.protocols.tls import BrokenHello, Sni, from_handshake, from_records
-from kubectl_gadget.rows.protocol_names import tls_version_name
+from kubectl_gadget.rows.gadget_kinds import tls_version_name
 from tests.protocols.sent import TCP, UDP, read, sent
 from tests.protocols.test_quic import REAL
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.rows.protocol_names import dns_flag_names, dns_rcode_name, dns_type_name
+from kubectl_gadget.rows.gadget_kinds import dns_flag_names, dns_rcode_name, dns_type_name
 
 
 def test_types_have_their_names() -> None:
