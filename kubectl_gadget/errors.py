@@ -12,7 +12,9 @@
 The trap: an error that is caught but not shown is useless, so only `cli.main` turns these into text.
 """
 
+import importlib
 import os
+from typing import Any
 
 DEBUG = "KUBECTL_GADGET_DEBUG"
 """Environment variable: when set, an unexpected error shows where it came from."""
@@ -87,3 +89,17 @@ class ForbiddenError(ClusterError):
 
 class DeployError(ClusterError):
     """An agent pod did not come up."""
+
+
+# Packages that only some commands need (`pip install 'kubectl-gadget[query]'`), imported when they are used.
+
+
+def require(module: str, what: str, extra: str = "query") -> Any:
+    """Imports a module of this extra. Raises UsageError with the command that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise UsageError(
+            f"{what} needs the package {package}: {error}", f"pip install 'kubectl-gadget[{extra}]'"
+        ) from None

@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.analysis.views import CONTAINERS, COVERAGE, table_name
-from kubectl_gadget.errors import UsageError
-from kubectl_gadget.extras import require
+from kubectl_gadget.errors import UsageError, require
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.rows.amounts import Timestamps

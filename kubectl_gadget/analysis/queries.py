@@ -23,8 +23,7 @@ import numpy as np
 
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.analysis.views import definitions
-from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.extras import require
+from kubectl_gadget.errors import GadgetError, UsageError, require
 from kubectl_gadget.output.escape import csv_line, escape, json_line
 from kubectl_gadget.output.machine import csv_cell, yaml_text
 from kubectl_gadget.output.tables import text_width

@@ -15,8 +15,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.extras import require
+from kubectl_gadget.errors import GadgetError, UsageError, require
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import FILE_BYTES, MAGIC, MOST_CONTROL, MOST_EVENTS, SEGMENT_BYTES, DamagedError
 
