@@ -22,8 +22,7 @@ from kubectl_gadget.rows.rows import Collector
 from kubectl_gadget.rows.tables import Captures, Intervals, added_up_members, check, order_of, shown_columns
 from kubectl_gadget.rows.views import Stage, make_stage
 from kubectl_gadget.run.backlog import FrameSource
-from kubectl_gadget.run.conditions import Conditions
-from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
+from kubectl_gadget.run.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.run.request import RunRequest, of_run
 from kubectl_gadget.run.run_options import RunOptions
 

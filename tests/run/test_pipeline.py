@@ -16,9 +16,8 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.backlog import Backlog, Content, Detached, Events, Item, LiveFrames, RoundTrip, Selected, Step
-from kubectl_gadget.run.conditions import Conditions
 from kubectl_gadget.run.coverage import Gap
-from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
+from kubectl_gadget.run.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import EventsHeader
