@@ -117,7 +117,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     from kubectl_gadget.cli.run import run
     from kubectl_gadget.flows.addresses import AddressBook, followed, known
     from kubectl_gadget.flows.joiner import FlowTable
-    from kubectl_gadget.flows.transform import FlowTransform
+    from kubectl_gadget.flows.run import FlowTransform
 
     conditions = _conditions(extras, bool(flow.loopback))
     flow.validate(flags.output)

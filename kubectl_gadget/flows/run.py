@@ -4,10 +4,23 @@ Rows of packets that netfilter drops need their call stacks, which show the hook
 reports, or a long flow would be seen only at its beginning and its end.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kubectl_gadget import gadgets
+from kubectl_gadget.flows.ends import GADGETS, FlowEnd
+from kubectl_gadget.flows.filter import FlowFilter
+from kubectl_gadget.flows.flow import FlowEvent
+from kubectl_gadget.flows.joiner import COLUMNS, FlowTable, Row
+from kubectl_gadget.flows.rows import GADGET, batch_of
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.rows import NO_ROWS, Rows
+from kubectl_gadget.rows.vectors import Mask
 from kubectl_gadget.run.run_options import GadgetRun
 
 _HEADERS = 96
@@ -53,3 +66,49 @@ class FlowGadgets:
             ("trace_process", self.processes, {}),
         )
         return tuple(GadgetRun(gadgets.load_gadget(name), found) for name, wanted, found in chosen if wanted)
+
+
+# The transform of `flows`: makes events of flows of the rows of the network gadgets.
+
+
+_ROWS_AT_ONCE = 65536
+"""Rows as objects take ten times their size, and each chunk some time whatever its number of rows."""
+
+
+class FlowTransform:
+    """Returns the events of flows that pass the conditions. `watch` gets all rows."""
+
+    gadget: Gadget = GADGET
+
+    def __init__(
+        self, table: FlowTable, conditions: FlowFilter, watch: Callable[[Rows], object] = lambda rows: None
+    ) -> None:
+        self._table = table
+        self._conditions = conditions
+        self._watch = watch
+        self._members = MemberRows(COLUMNS, event=True)
+
+    def apply(self, rows: Rows) -> Rows:
+        self._watch(rows)
+        chunks = rows.chunks(_ROWS_AT_ONCE)
+        events = [event for chunk in chunks for event in self._conditions.select(self._add(chunk))]
+        return Rows([batch_of(events)]) if events else NO_ROWS
+
+    def notes(self) -> Iterable[str]:
+        """Return nothing: the command line says how many events the conditions have hidden."""
+        return ()
+
+    def _add(self, rows: Rows) -> Sequence[FlowEvent]:
+        items = rows.collect(self._read)
+        if all(part.late is None for part in rows.parts):
+            return self._table.add_all(items)
+        count = int(rows.mask(_late).sum())
+        late = [event._replace(late=True) for event in self._table.add_all(items[:count])]
+        return late + self._table.add_all(items[count:])
+
+    def _read(self, batch: Batch) -> Sequence[FlowEnd | Row]:
+        return self._table.ends.read(batch) if batch.gadget.name in GADGETS else self._members.records_of(batch)
+
+
+def _late(batch: Batch) -> Mask:
+    return np.zeros(len(batch), np.bool_) if batch.late is None else batch.late

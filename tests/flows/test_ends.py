@@ -11,7 +11,7 @@ from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.flow import PodFacts
 from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.rows import events_of
-from kubectl_gadget.flows.transform import FlowTransform
+from kubectl_gadget.flows.run import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch, decode, join

@@ -8,7 +8,7 @@ from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.formats import make_sink
 from kubectl_gadget.flows.joiner import FlowTable
-from kubectl_gadget.flows.transform import FlowTransform
+from kubectl_gadget.flows.run import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.batch import decode
