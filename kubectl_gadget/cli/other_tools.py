@@ -39,7 +39,7 @@ from kubectl_gadget.cli.run_flags import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
-    from kubectl_gadget.other_tools.bcc_run import Printed
+    from kubectl_gadget.other_tools.run import Printed
     from kubectl_gadget.run.progress import Progress
     from kubectl_gadget.run.run_options import RunOptions
 
@@ -130,14 +130,14 @@ def _request(words: tuple[str, ...]) -> dict[str, object]:
 
 
 def _run(options: "RunOptions", request: dict[str, object]) -> int:
-    from kubectl_gadget.other_tools import bcc_run as session
+    from kubectl_gadget.other_tools import run as session
 
     return wait_for(session.run(options, request, *output(options)))
 
 
 def output(options: "RunOptions") -> "tuple[Printed, Progress]":
     """The printers for the nodes' lines and for progress. Raises GadgetError if standard output is closed."""
-    from kubectl_gadget.other_tools.bcc_run import Printed
+    from kubectl_gadget.other_tools.run import Printed
     from kubectl_gadget.output import terminal
     from kubectl_gadget.output.standard_streams import require_writable
     from kubectl_gadget.run.progress import Progress
@@ -153,7 +153,7 @@ def output(options: "RunOptions") -> "tuple[Printed, Progress]":
 
 
 def _list(options: "RunOptions") -> int:
-    from kubectl_gadget.other_tools import bcc_run as session
+    from kubectl_gadget.other_tools import run as session
     from kubectl_gadget.run.progress import Progress
 
     by_node = wait_for(session.list_tools(options, Progress(sys.stderr, options.quiet, options.verbose)))
@@ -185,7 +185,7 @@ Pods = Annotated[
 
 def bpftrace(words: ProgramWords, program_file: File, pod: Pods, flags: ToolFlags) -> int:
     """Rewrites the program, checks what the nodes lack, and starts it on each of them."""
-    from kubectl_gadget.other_tools import bpftrace_run as session
+    from kubectl_gadget.other_tools import run as session
 
     pods, scope, target = tuple(pod or ()), flags.scope, flags.target
     text, arguments, name = _program(words, program_file)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.other_tools.bcc_run import BccNode, BccRun, Printed, ask
+from kubectl_gadget.other_tools.run import BccNode, BccRun, Printed, ask
 from kubectl_gadget.run.participants import NodeChange
 from kubectl_gadget.run.progress import Progress
 

@@ -6,13 +6,16 @@ node is asked to stop and is then waited for, since many tools print their sums 
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TextIO
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError, GadgetError
+from kubectl_gadget.other_tools.bpftrace_program import limited
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end, release
 from kubectl_gadget.run.local_node import open_local
@@ -285,3 +288,79 @@ async def list_tools(options: RunOptions, progress: Progress) -> dict[str, list[
     async with first_nodes(options, lambda _: {"list": True}, progress) as (answers, _):
         await asyncio.gather(*(node.stream.close() for node in answers))
         return {node.name: list(answer["tools"]) for node, answer in answers.items()}
+
+
+# Runs a bpftrace program on several nodes at once, limited to chosen pods as these come and go.
+
+
+DECLARED = "own:bpftrace"
+"""The name in the agents' command line."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """The program to run."""
+
+    text: str
+    """as bpftrace receives it"""
+    arguments: tuple[str, ...] = ()
+    map_name: str = ""
+    """the map with the cgroups of the chosen pods; "": the whole node is traced"""
+
+    def request(self, filter: FilterSpec) -> dict[str, Any]:
+        chosen = {"map": self.map_name, "filter": filter.to_json()} if self.map_name else {}
+        return {"bpftrace": self.text, "arguments": list(self.arguments), **chosen}
+
+
+def script(program: str, arguments: tuple[str, ...], whole_node: bool, file: str = "program") -> Script:
+    """Limits the program to chosen pods, unless the whole node is wanted. Raises UsageError when impossible."""
+    if whole_node:
+        return Script(program, arguments)
+    name = f"pods_{secrets.token_hex(3)}"
+    return Script(limited(program, name, file), arguments, name)
+
+
+class NodeFilters:
+    """The nodes of a run by name, with the filter of each one's agent."""
+
+    def __init__(self, script: Script, progress: Progress, nodes: Iterable[BccNode]) -> None:
+        self._script, self._progress = script, progress
+        self._by_name = {node.name: node for node in nodes}
+
+    async def apply(self, change: NodeChange, run: BccRun) -> None:
+        """Applies a change while the program runs. A node's failure is reported, and the others go on."""
+        for name, filter in change.filters.items():
+            if name in self._by_name and name not in change.add:
+                await self._say(self._by_name[name], filter=filter.to_json())
+        for name in change.remove:
+            if node := self._by_name.pop(name, None):
+                await self._say(node, stop=True)
+        for name, open in change.add.items():
+            try:
+                for node in await ask(replace(change, add={name: open}), self._script.request):
+                    self._by_name[name] = node
+                    run_script.join(node)
+            except GadgetError as error:
+                self._progress.warn(f"{name} is left out: {error}")
+
+    async def _say(self, node: BccNode, **members: Any) -> None:
+        if not self._script.map_name and "filter" in members:
+            return
+        try:
+            await node.say(**members)
+        except GadgetError as error:
+            self._progress.warn(str(error))
+
+
+async def run_script(options: RunOptions, script: Script, show: Printer, progress: Progress) -> int:
+    """Runs everything and returns the exit code. Raises GadgetError when nothing was started."""
+    async with first_nodes(options, script.request, progress) as (nodes, changes):
+        filters = NodeFilters(script, progress, nodes)
+
+        async def follow(run: BccRun) -> None:
+            async for change in changes:
+                await filters.apply(change, run_script)
+
+        whom = options.selection.described(options.local) if script.map_name else "everything there"
+        run_script = BccRun([*nodes], show, progress, follow)
+        return await run_script.run(options.timeout, "bpftrace", f", for {whom}")
