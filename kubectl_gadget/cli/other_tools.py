@@ -196,7 +196,7 @@ def bpftrace(words: ProgramWords, program_file: File, pod: Pods, flags: ToolFlag
     options = flags.options(pods, session.DECLARED)
     everywhere = whole_node or bool(scope.all_namespaces)
     options = replace(options, selection=replace(options.selection, all_namespaces=everywhere, host=whole_node))
-    return wait_for(session.run(options, script, *output(options)))
+    return wait_for(session.run_script(options, script, *output(options)))
 
 
 def _program(words: tuple[str, ...], file: str | None) -> tuple[str, tuple[str, ...], str]:

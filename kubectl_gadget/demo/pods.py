@@ -276,7 +276,14 @@ def cgroup_path(driver: CgroupDriver, pod_uid: str, container_id: str) -> str:
     return f"kubepods.slice/kubepods-besteffort.slice/{pod}/cri-containerd-{container_id}.scope"
 
 
-# Connects network namespaces: bridges, and cables (veth pairs) from them to pods, with iproute2.
+# Networks: bridges, and cables (veth pairs) from them to pods, with iproute2.
+#
+# A namespace is named by its file, /proc/PID/ns/net or /run/netns/NAME; the empty name is this machine's. A cable
+# disappears with either of the namespaces that it connects, so nothing here is ever removed by name.
+#
+# Pods get addresses that no route of this machine covers. Their network is separate from the machine's, so both could
+# have the same address, but people could not tell the two apart: gadgets show addresses, and `flows` matches the two
+# sides of a connection by them.
 
 
 _BLOCKS = tuple(

@@ -1,4 +1,4 @@
-"""The gadgets of `flows`, with their parameters.
+"""A run of `flows`: its gadgets, and the transform that makes events of flows of their rows.
 
 Rows of packets that netfilter drops need their call stacks, which show the hook; rows of TCP and UDP need periodic
 reports, or a long flow would be seen only at its beginning and its end.
@@ -68,7 +68,8 @@ class FlowGadgets:
         return tuple(GadgetRun(gadgets.load_gadget(name), found) for name, wanted, found in chosen if wanted)
 
 
-# The transform of `flows`: makes events of flows of the rows of the network gadgets.
+# The transform. Late rows are older than all others of a chunk, and their flows may have been shown already. So they
+# are added first, and the events that they make are marked as late.
 
 
 _ROWS_AT_ONCE = 65536

@@ -1,7 +1,7 @@
-"""Runs a bcc tool on several nodes at once, and prefixes each line with the node's name.
+"""Runs a bcc tool or a bpftrace program on several nodes at once, and prefixes each line with the node's name.
 
-Each node first reports what it lacks, and nothing starts anywhere before all have answered. The trap: at the end every
-node is asked to stop and is then waited for, since many tools print their sums only then.
+Each node first reports what it lacks, and nothing starts anywhere before all have answered. At the end every node is
+asked to stop and is then waited for, since many tools print their sums only then.
 """
 
 import asyncio
@@ -290,7 +290,8 @@ async def list_tools(options: RunOptions, progress: Progress) -> dict[str, list[
         return {node.name: list(answer["tools"]) for node, answer in answers.items()}
 
 
-# Runs a bpftrace program on several nodes at once, limited to chosen pods as these come and go.
+# bpftrace: nodes may join while the program runs, and agents receive changes of the chosen pods. A node that joins late
+# and lacks something does not end the program on the others.
 
 
 DECLARED = "own:bpftrace"
@@ -339,7 +340,7 @@ class NodeFilters:
             try:
                 for node in await ask(replace(change, add={name: open}), self._script.request):
                     self._by_name[name] = node
-                    run_script.join(node)
+                    run.join(node)
             except GadgetError as error:
                 self._progress.warn(f"{name} is left out: {error}")
 
@@ -359,8 +360,8 @@ async def run_script(options: RunOptions, script: Script, show: Printer, progres
 
         async def follow(run: BccRun) -> None:
             async for change in changes:
-                await filters.apply(change, run_script)
+                await filters.apply(change, run)
 
         whom = options.selection.described(options.local) if script.map_name else "everything there"
-        run_script = BccRun([*nodes], show, progress, follow)
-        return await run_script.run(options.timeout, "bpftrace", f", for {whom}")
+        run = BccRun([*nodes], show, progress, follow)
+        return await run.run(options.timeout, "bpftrace", f", for {whom}")

@@ -1,4 +1,13 @@
-"""The filters of a run, and its last step before output: how many rows are shown, and which decide the exit code."""
+"""Turns frames into output, in this order:
+
+    frames → decode → names → filter → collector → transform → conditions → output
+
+    backlog.py, decoding.py, filters/filter.py, a Collector (rows/merge.py, rows/tables.py), a RowTransform
+    (observe/story.py, flows/run.py), conditions (here), output/sink.py
+
+Runs in a thread of its own. Writing may block as long as the reader of our output is slow; this may delay only this
+thread.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +43,9 @@ from kubectl_gadget.wire.frames import LAST, REST
 
 if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter
+
+
+# The filters of a run, and its last step before output: how many rows are shown, and which decide the exit code.
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,7 @@ class Verdict:
                 yield f"{condition.text!r} could not be evaluated for some rows: {condition.first_error}"
 
 
-# Turns frames into output, one step per module, in this order:
+# The pipeline.
 
 
 @dataclass(frozen=True)
