@@ -7,6 +7,7 @@ programs and settings; whatever was written there has to move first.
 """
 
 import posixpath
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,8 +184,6 @@ def _volume_name(item: ContainerOf, folder: str) -> str:
     text = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{item.container}{folder}".lower())
     if len(text) <= 63:
         return text.strip("-")
-    import zlib
-
     return f"{text[:54].strip('-')}-{zlib.crc32(folder.encode()):08x}"
 
 

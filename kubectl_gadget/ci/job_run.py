@@ -27,6 +27,7 @@ from kubectl_gadget.output.escape import for_log, printable
 from kubectl_gadget.recording.recorded_run import JOB, JobEnd
 from kubectl_gadget.run.backlog import StepMark
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts, where
+from kubectl_gadget.run.live_run import begin
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
@@ -137,8 +138,6 @@ class CiRun:
     async def main(self) -> RunReport:
         """Runs until COMMAND has ended, or until it is stopped. Raises GadgetError when nothing could be traced, and
         COMMAND was not started."""
-        from kubectl_gadget.run.live_run import begin
-
         command = self._order.command
         failure, code, writing = None, 0, writing_as(command.user if command else None)
         async with begin(self._options, self._progress, None, writing) as run:

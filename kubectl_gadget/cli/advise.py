@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from kubectl_gadget import gadgets
 from kubectl_gadget.cli.cluster import own_namespace
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, OneAtATime, make_group
 from kubectl_gadget.cli.flags import (
@@ -37,6 +38,7 @@ from kubectl_gadget.cli.printing import print_json, print_table, say
 from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, replaying, run_options
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.output.registry import MANIFESTS
+from kubectl_gadget.run.run_options import GadgetRun, Replay
 
 if TYPE_CHECKING:
     from typer.models import OptionInfo
@@ -132,7 +134,6 @@ def watch(
     cluster's objects."""
     from kubectl_gadget.advise.uses import SeenUses
     from kubectl_gadget.recording.places import places_of
-    from kubectl_gadget.run.run_options import Replay
 
     recording = SeenUses(recipe.kind)
     files = flags.watch.recordings or ()
@@ -154,10 +155,8 @@ def _observe(
     recipe: "Recipe", recording: "SeenUses", pods: tuple[str, ...], flags: AdviseFlags, objects: str | None
 ) -> int:
     from kubectl_gadget.advise.advise_run import INTERVAL, AdviceOrder, add_recordings, observe
-    from kubectl_gadget.gadgets import load_gadget
-    from kubectl_gadget.run.run_options import GadgetRun
 
-    runs = tuple(GadgetRun(load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
+    runs = tuple(GadgetRun(gadgets.load_gadget(name), dict(parameters)) for name, parameters in recipe.sources)
     options = flags.options(runs, pods)
     arrangement = replace(options.arrangement, interval=INTERVAL)
     options = replace(options, arrangement=arrangement, command=("advise", recipe.name))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
+from kubectl_gadget import gadgets
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.cluster import connect, wait_for
 from kubectl_gadget.cli.flags import (
@@ -136,8 +137,6 @@ def _check_contained(options: AgentOptions, wait: bool | None, dry_run: str | No
 
 def _contents() -> tuple[str, ...]:
     """Gadgets that show data that is read, written or sent."""
-    from kubectl_gadget import gadgets
-
     names = [summary.name for summary in gadgets.load_index()]
     return tuple(name for name in names if gadgets.load_gadget(name).shows_contents)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kubectl_gadget.cli import values
+from kubectl_gadget.cli import run, values
 from kubectl_gadget.cli.flags import (
     SHOW,
     FlagSet,
@@ -35,6 +35,8 @@ from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, SilentRunFlags, recorded_options, run_options
 from kubectl_gadget.counts import count, some
 from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.kube.selectors import parse
+from kubectl_gadget.output.escape import escape, for_log
 from kubectl_gadget.output.registry import BEHAVIORS, CHANGES
 from kubectl_gadget.similar_names import did_you_mean
 
@@ -300,8 +302,6 @@ def fact_json(fact: "Fact", of: "Behavior") -> dict[str, object]:
 
 
 def _print_facts(found: "Behavior") -> None:
-    from kubectl_gadget.output.escape import for_log
-
     for unit, coverage in sorted(found.coverage.items(), key=lambda item: str(item[0])):
         lines = [str(unit), *(f"  {line}" for line in _coverage_lines(coverage))]
         lines += [f"  {fact.kind:<10}  {fact.says}{_seen(fact, coverage)}" for fact in found.of(unit)]
@@ -333,7 +333,6 @@ def _seen(fact: "Fact", coverage: "Coverage") -> str:
 def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
     """Prints the rules of the program, or what they make of paths."""
     from kubectl_gadget.behavior.generalization import LISTS, default_text
-    from kubectl_gadget.output.escape import escape
 
     applied = generalizer(rules)
     if try_paths:
@@ -348,8 +347,6 @@ def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
 
 
 def _tried(path: str, applied: "Generalizer") -> str:
-    from kubectl_gadget.output.escape import escape
-
     made = applied.path(path)
     only_read = applied.read_path(made)
     more = f", and {escape(only_read)} where it is only read" if only_read != made else ""
@@ -408,7 +405,6 @@ def _files(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 
 def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
     from kubectl_gadget.behavior.run import collect_live
-    from kubectl_gadget.kube.selectors import parse
 
     if flags.collect.recordings is not None or flags.scope.selector is not None:
         given = "-l" if flags.scope.selector is not None else "--from"
@@ -423,7 +419,6 @@ def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 
 def _print_changes(changes: "tuple[Change, ...]", reasons: tuple[str, ...], output: str) -> None:
     from kubectl_gadget.behavior import change_report
-    from kubectl_gadget.output.escape import for_log
 
     if output == "json":
         sys.stdout.write(change_report.json_report(changes, reasons))
@@ -447,7 +442,6 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.new_facts import NewFacts
     from kubectl_gadget.behavior.run import MISSING, Beginning, behavior_runs
-    from kubectl_gadget.cli.run import run
     from kubectl_gadget.kube.seen_inventory import SeenInventory
 
     if not words:
@@ -469,7 +463,7 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
         doing=f"checking behavior against {words[0]}",
         rest_ms=_REST_MS,
     )
-    return run(options, sys.stdout, sys.stderr)
+    return run.run(options, sys.stdout, sys.stderr)
 
 
 def _as_baseline(baseline: "Behavior") -> "Callable[[Unit], Unit]":

@@ -44,6 +44,8 @@ from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_options
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output.escape import for_log
+from kubectl_gadget.run.run_options import GadgetRun, Replay
 from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
@@ -166,7 +168,6 @@ def prepared(
     from kubectl_gadget.behavior.facts import FactKind
     from kubectl_gadget.behavior.run import SYSCALLS, Subject, ci_gadgets
     from kubectl_gadget.ci.job_run import CiOrder, of_process_tree
-    from kubectl_gadget.run.run_options import GadgetRun
 
     checks = flags.checks
     assertions, baseline = read_checks(checks)
@@ -279,7 +280,6 @@ def conclude(
 ) -> int:
     """Writes the reports, as this user, prints the verdict, and returns the exit code."""
     from kubectl_gadget.ci.command import writing_as
-    from kubectl_gadget.output.escape import for_log
 
     for line in readable_reports.log_lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
@@ -466,7 +466,6 @@ def _prepared(
     """The options of the replay, what it checks, and what its run was. Raises UsageError."""
     from kubectl_gadget.ci.judge import recorded_job, require
     from kubectl_gadget.recording.places import places_of
-    from kubectl_gadget.run.run_options import GadgetRun, Replay
 
     assertions, baseline = read_checks(flags.checks)
     asked = Replay(tuple(places_of(recordings)))

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import cache, partial
 from importlib import import_module
+from shlex import quote
 from typing import TypeVar, get_args, get_type_hints
 
 import typer
@@ -257,8 +258,6 @@ class GadgetCommand(Described, TyperCommand):
 
     def _unexpected(self, word: str, path: str) -> UsageError:
         """The error for an argument of a command that takes none. It may be a file without its flag."""
-        from shlex import quote
-
         takes_files = any("--filename" in flag.spellings for flag in self.flags)
         return UsageError(f"{path} takes no argument {word!r}", f"{path} -f {quote(word)}" if takes_files else None)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kubectl_gadget import demo
 from kubectl_gadget.cli.arguments import Given
 from kubectl_gadget.cli.command import (
     Command,
@@ -106,8 +107,6 @@ def _objects(scene: "Scene") -> Iterator[tuple[Given, ...]]:
 @contextmanager
 def _among_pods(ctx: typer.Context, words: Sequence[str], scene: "Scene") -> Iterator[None]:
     """Runs inside the block have the pods. Raises GadgetError if this machine cannot have them."""
-    from kubectl_gadget import demo
-
     given = {item.name: item.value for level in levels_of(ctx) for item in level}
     if given["local"] is False:
         raise UsageError("the demo runs on this machine, so --local=false cannot be used")

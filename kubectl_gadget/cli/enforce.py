@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 
+from kubectl_gadget import gadgets
+from kubectl_gadget.cli import run
 from kubectl_gadget.cli.cluster import chosen_namespace, own_namespace, warn_of_others
 from kubectl_gadget.cli.flags import Switch, Text, Texts, TypedOnly, flag, spelling
 from kubectl_gadget.cli.gadgets import Pods
@@ -18,6 +20,7 @@ from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, POLICIES, PolicyF
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.resources import NETWORK_POLICIES
 from kubectl_gadget.run.run_options import GadgetRun
 
 _SECTION = "Network policies"
@@ -158,14 +161,11 @@ def enforce_network(
 ) -> int:
     """Checks and enforces policies, and prints each refusal. `objects` is a file with the cluster's objects: policies
     select by labels and addresses, which only the API server knows."""
-    from kubectl_gadget.cli.run import run
-    from kubectl_gadget.gadgets import load_gadget
-    from kubectl_gadget.kube.resources import NETWORK_POLICIES
     from kubectl_gadget.policies.network.run import NO_POLICY, LivePolicyTables, followed, read_files, read_objects
 
     if flags.output.output == "compact":
         raise UsageError("-o compact cannot be used with network policies", "-o table, or json")
-    gadget = GadgetRun(load_gadget(GADGET), {"dry-run": dry_run})
+    gadget = GadgetRun(gadgets.load_gadget(GADGET), {"dry-run": dry_run})
     options = run_options((gadget,), pods, flags)
     where = flags.scope, flags.cluster, options.local
     given = read_files(policies.network_policies or (), own_namespace(*where))
@@ -191,14 +191,12 @@ def enforce_network(
     else:
         follower = followed(made, bool(policies.from_cluster), warn)
         options = replace(options, followers=(follower,))
-    return run(options, sys.stdout, sys.stderr)
+    return run.run(options, sys.stdout, sys.stderr)
 
 
 def replay_refusals(pods: tuple[str, ...], flags: StoryRunFlags, story: StoryFlags, objects: str | None) -> int:
     """Shows what a recorded run refused: of network policies, or else of policies, as `observe` does. Raises
     UsageError."""
-    from kubectl_gadget.cli.run import run
-    from kubectl_gadget.gadgets import load_gadget
     from kubectl_gadget.recording.reader import RecordingReader
 
     asked = replaying.get()
@@ -208,7 +206,7 @@ def replay_refusals(pods: tuple[str, ...], flags: StoryRunFlags, story: StoryFla
     if GADGET not in names:
         return observe(pods, flags, story, PolicyFlags(objects=objects))
     refuse(story, "network policies")
-    return run(run_options((GadgetRun(load_gadget(GADGET)),), pods, flags), sys.stdout, sys.stderr)
+    return run.run(run_options((GadgetRun(gadgets.load_gadget(GADGET)),), pods, flags), sys.stdout, sys.stderr)
 
 
 def refuse(given: object, where: str) -> None:

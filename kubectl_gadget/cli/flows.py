@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from kubectl_gadget.cli import values
+from kubectl_gadget.cli import run, values
 from kubectl_gadget.cli.flags import SHOW, Names, OutputFlags, Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
@@ -114,7 +114,6 @@ CONDITIONS = _condition_flags()
 
 def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) -> int:
     """Runs the network gadgets and prints their rows as flows."""
-    from kubectl_gadget.cli.run import run
     from kubectl_gadget.flows.addresses import AddressBook, followed, known
     from kubectl_gadget.flows.joiner import FlowTable
     from kubectl_gadget.flows.run import FlowTransform
@@ -149,7 +148,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
     if not flow.objects:
         options = replace(options, followers=(followed(book),))
     options = replace(options, transform=transform, make_sink=make_sink, command=gadgets.command())
-    code = run(options, sys.stdout, sys.stderr)
+    code = run.run(options, sys.stdout, sys.stderr)
     if conditions.hidden and not options.quiet:
         say(f"not shown: {conditions.hidden:,} events of flows within one pod or host. try: --loopback")
     return code

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from kubectl_gadget import gadgets
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.command import (
     Command,
@@ -76,24 +77,20 @@ class VerbGroup(GadgetGroup):
         names = name.split("+")
         if len(names) == 1:
             return super().find(name, path)
-        from kubectl_gadget.gadgets import load_gadget
-
         known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
         for one in names:
             if one not in known:
                 raise self.unknown(one, path or str(self.name))
-        return several_command([load_gadget(known[one]) for one in dict.fromkeys(names)], name)
+        return several_command([gadgets.load_gadget(known[one]) for one in dict.fromkeys(names)], name)
 
     def joined(self, current: str) -> list[tuple[str, str]]:
         """Completes `exec+op`: streams for the part after the last +."""
-        from kubectl_gadget.gadgets import load_gadget
-
         done, plus, _ = current.rpartition("+")
         if not plus:
             return []
         known = [entry for entry in index() if entry.command[0] == self.name]
         others = [entry for entry in known if entry.command[-1] not in done.split("+")]
-        streams = [entry for entry in others if load_gadget(entry.name).kind == "stream"]
+        streams = [entry for entry in others if gadgets.load_gadget(entry.name).kind == "stream"]
         return [(f"{done}+{entry.command[-1]}", entry.summary) for entry in streams]
 
     def unknown(self, name: str, path: str) -> UsageError:
@@ -102,15 +99,13 @@ class VerbGroup(GadgetGroup):
 
     def misplaced(self, below: typer.Context, words: Sequence[str]) -> UsageError | None:
         """Suggests `trace tcp+udp` for `trace tcp udp`."""
-        from kubectl_gadget.gadgets import load_gadget
-
         known = {entry.command[-1]: entry.name for entry in index() if entry.command[0] == self.name}
         first = [name for name in str(below.info_name).split("+") if name in known]
         others = [word for word in words if word in known]
         if not others:
             return None
         path, all_names = path_above(below), list(dict.fromkeys([*first, *others]))
-        if all(load_gadget(known[name]).kind == "stream" for name in all_names):
+        if all(gadgets.load_gadget(known[name]).kind == "stream" for name in all_names):
             return named_like_command("gadget", others[0], f"{path} {'+'.join(all_names)}")
         return named_like_command("gadget", others[0], f"{path} {others[0]}, in a run of its own")
 
@@ -185,9 +180,7 @@ def _run_of(gadget: Gadget, given: Mapping[str, object], directory: Path | None)
 
 def built_in_command(name: str) -> GadgetCommand:
     """The command of a gadget of the catalogue."""
-    from kubectl_gadget.gadgets import load_gadget
-
-    gadget = load_gadget(name)
+    gadget = gadgets.load_gadget(name)
     return gadget_command(gadget, gadget.command[-1])
 
 
@@ -212,10 +205,9 @@ class OwnGadgets(GadgetGroup):
 
     def find(self, name: str, path: str = "") -> GadgetCommand:
         """Compiles the gadget at the path `name` and makes its command."""
-        from kubectl_gadget.gadgets import load_own
         from kubectl_gadget.rows.members import check_readable
 
-        gadget, directory = load_own(Path(name))
+        gadget, directory = gadgets.load_own(Path(name))
         check_readable(gadget, name)
         return gadget_command(gadget, name, directory)
 

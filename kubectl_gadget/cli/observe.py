@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from kubectl_gadget.cli import values
+from kubectl_gadget.cli import run, values
 from kubectl_gadget.cli.cluster import chosen_namespace, own_namespace, say_own, warn_of_others
 from kubectl_gadget.cli.flags import SHOW, Names, OutputFlags, Switch, Text, Texts, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.gadgets import Pods
@@ -18,7 +18,8 @@ from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, r
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions
+from kubectl_gadget.filters.cel import compile_pattern
+from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions, StoryGadgets, StoryRecipe
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.similar_names import did_you_mean
@@ -36,8 +37,6 @@ _OF_LINES = (_COMPACT, _JSON, _STRICT)
 
 
 def _pattern(text: str) -> object:
-    from kubectl_gadget.filters.cel import compile_pattern  # takes 30 ms
-
     try:
         return compile_pattern(text)
     except ValueError as error:
@@ -155,9 +154,6 @@ def show_story(
 ) -> int:
     """Prints the story of processes with the events of policies; returns the exit code. `objects` is a file with pods
     and nodes."""
-    from kubectl_gadget.cli.run import run
-    from kubectl_gadget.observe.run import StoryGadgets, StoryRecipe
-
     story.validate(flags.output)
     if flags.engine.no_sort:
         raise UsageError("--no-sort cannot be used here: events are joined in time order")
@@ -182,7 +178,7 @@ def show_story(
     format = flags.output.output or _COMPACT
     output = _output(format, flags.output, story, details)
     recipe = StoryRecipe(gadgets, _choice(story, format), output, reaction, labels, details)
-    return run(recipe.applied(options, follows=not objects), sys.stdout, sys.stderr)
+    return run.run(recipe.applied(options, follows=not objects), sys.stdout, sys.stderr)
 
 
 def _warn(compiled: "CompiledPolicies", flags: RunFlags, options: RunOptions) -> None:

@@ -37,6 +37,9 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.output import terminal
+from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.run.progress import Progress
 
 if TYPE_CHECKING:
     from kubectl_gadget.other_tools.run import Printed
@@ -138,9 +141,6 @@ def _run(options: "RunOptions", request: dict[str, object]) -> int:
 def output(options: "RunOptions") -> "tuple[Printed, Progress]":
     """The printers for the nodes' lines and for progress. Raises GadgetError if standard output is closed."""
     from kubectl_gadget.other_tools.run import Printed
-    from kubectl_gadget.output import terminal
-    from kubectl_gadget.output.standard_streams import require_writable
-    from kubectl_gadget.run.progress import Progress
 
     require_writable(sys.stdout)
     colors = terminal.wants_color(options.output.color, terminal.find_terminal(sys.stdout, os.environ))
@@ -154,7 +154,6 @@ def output(options: "RunOptions") -> "tuple[Printed, Progress]":
 
 def _list(options: "RunOptions") -> int:
     from kubectl_gadget.other_tools import run as session
-    from kubectl_gadget.run.progress import Progress
 
     by_node = wait_for(session.list_tools(options, Progress(sys.stderr, options.quiet, options.verbose)))
     everything = sorted({tool for tools in by_node.values() for tool in tools})

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from kubectl_gadget import gadgets
 from kubectl_gadget.cli.flags import CLUSTER, ENGINE, WHERE
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.load import Example
@@ -82,9 +83,7 @@ def page_of(words: str) -> Page:
 
 def index() -> "list[GadgetSummary]":
     """The built-in gadgets: name, command, group and summary of each."""
-    from kubectl_gadget.gadgets import load_index
-
-    return load_index()
+    return gadgets.load_index()
 
 
 def unknown_gadget(name: str, path: str) -> UsageError | None:

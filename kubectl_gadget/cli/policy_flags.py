@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from kubectl_gadget.cli.flags import Names, Text, Texts, TypedOnly, flag
+from kubectl_gadget.cli.printing import say
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.run.run_options import Replay, RunOptions
 
@@ -65,7 +66,6 @@ def engine_of(
 
     texts: list[tuple[str, str]] = []
     policies = read_policies([*(flags.files or ()), *builtin_files(flags.builtin or ())], namespace, texts=texts)
-    from kubectl_gadget.cli.printing import say
     from kubectl_gadget.policies.report.check import gaps
 
     for policy in policies:

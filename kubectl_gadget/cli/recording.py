@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from kubectl_gadget.cli import values
+from kubectl_gadget import gadgets
+from kubectl_gadget.cli import run, values
 from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_group, own_level
 from kubectl_gadget.cli.flags import (
     ENGINE,
@@ -37,6 +38,7 @@ from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.registry import CONVERSIONS, QUERIES, REPORTS
 from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay
 
@@ -134,7 +136,6 @@ class RecordFlags(FlagSet):
 
 
 def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
-    from kubectl_gadget.cli.run import run
     from kubectl_gadget.recording.recorder import Recorder, Trigger
 
     what.validate()
@@ -157,7 +158,7 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
 
     recorder = partial(Recorder, _recording(what, trigger))
     options = replace(options, record=recorder, make_sink=make_sink, doing=f"recording ({purpose})", command=command)
-    return run(options, sys.stdout, sys.stderr)
+    return run.run(options, sys.stdout, sys.stderr)
 
 
 def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":
@@ -179,16 +180,15 @@ def _gadgets(purpose: str) -> tuple[tuple[GadgetRun, ...], tuple[str, ...]]:
     want must be in the set: flows and processes have the parameters with which `replay FILE flows` and `observe` run
     them."""
     from kubectl_gadget.flows.run import FlowGadgets
-    from kubectl_gadget.gadgets import load_gadget
 
     if purpose in (_BEHAVIOR, _SYSCALLS):
         from kubectl_gadget.behavior.run import behavior_runs
 
         found = behavior_runs(purpose == _SYSCALLS)
         return found, ("trace", "+".join(run.gadget.command[-1] for run in found))
-    runs = [GadgetRun(load_gadget(name)) for name in _SETS[purpose]]
+    runs = [GadgetRun(gadgets.load_gadget(name)) for name in _SETS[purpose]]
     if purpose == "incident":
-        runs += [GadgetRun(load_gadget(name), dict(values)) for name, values in _PARAMETERS.items()]
+        runs += [GadgetRun(gadgets.load_gadget(name), dict(values)) for name, values in _PARAMETERS.items()]
     # Processes are the last of these: what closes at the end of a process comes before that end.
     flows = FlowGadgets(drops=purpose != "security", processes=True).runs()
     if purpose not in _WITH_FLOWS:
@@ -360,8 +360,6 @@ def info(files: Files, output: InfoFormat = None) -> int:
 
 
 def _print(file: str, found: "RecordingInfo") -> None:
-    from kubectl_gadget.output.escape import escape
-
     run, pods = found.run, [f"{namespace}/{name}" for namespace, name in sorted(found.pods)]
     lines = [
         f"{file}: {' '.join(run.command)}, recorded by version {run.version}",

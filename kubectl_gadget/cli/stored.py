@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kubectl_gadget.cli import settings_places
-from kubectl_gadget.cli.help import CommandText, read_text
+from kubectl_gadget.cli.help import CommandText, help_of, read_text
 
 PACKAGE = Path(__file__).parents[1]
 FOLDER = PACKAGE / "built" / "commands"
@@ -97,6 +97,4 @@ def help_text(words: Sequence[str]) -> str | None:
         return None
     if text is None or (text.entries is None and not (is_asked and settings_places.nothing_is_set())):
         return None
-    from kubectl_gadget.cli.help import help_of
-
     return help_of(text, title(path))

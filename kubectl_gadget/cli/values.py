@@ -7,10 +7,14 @@ rejected here costs nothing; what slips through is found after pods have been st
 import math
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube import selectors
 from kubectl_gadget.output.registry import Formats, UnknownFormatError
+from kubectl_gadget.run.target_names import BY_SPELLING, KINDS, kind_of
 from kubectl_gadget.similar_names import meant
 
 if TYPE_CHECKING:
@@ -159,8 +163,6 @@ def whole_number(text: str) -> int:
 
 def moment(text: str) -> "Moment":
     """A time before the end of a recording (10m), or a wall time in RFC 3339 (2026-05-01T10:00:00Z)."""
-    from datetime import datetime
-
     from kubectl_gadget.run.run_options import Moment  # not for --help
 
     try:
@@ -250,8 +252,6 @@ _REGISTRY = r"(?ai)[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([-._]+[a-
 
 def label_selector(text: str) -> str:
     """A label selector in kubectl's syntax. Raises UsageError if it does not parse."""
-    from kubectl_gadget.kube import selectors
-
     selectors.parse(text)
     return text
 
@@ -276,8 +276,6 @@ def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _target(text: str) -> str:
-    from kubectl_gadget.run.target_names import kind_of
-
     if len(text.split()) > 1:
         raise ValueError("is not the name of a pod; conditions need a flag: --filter, or --pcap where there is one")
     if text.endswith(RECORDING):
@@ -300,8 +298,6 @@ _FLAGS = {
 
 
 def _wrong_kind(spelling: str, name: str) -> str:
-    from kubectl_gadget.run.target_names import BY_SPELLING, KINDS
-
     if "/" in spelling:
         return "is not the name of a pod"
     if flag := _FLAGS.get(spelling.lower()):
@@ -459,8 +455,6 @@ def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
 
 def ip(text: str) -> str:
     """An IPv4 or IPv6 address."""
-    from ipaddress import ip_address
-
     return str(ip_address(text))
 
 

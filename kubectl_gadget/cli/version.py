@@ -16,6 +16,7 @@ from kubectl_gadget.cli.flags import SHOW, ClusterFlags, ScopeFlags, Switch, Tex
 from kubectl_gadget.cli.printing import print_json, say
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.output.registry import VERSIONS
+from kubectl_gadget.wire.frames import VERSION
 
 if TYPE_CHECKING:
     from kubectl_gadget.agents.node_status import NodeStatus
@@ -33,8 +34,6 @@ Check = Annotated[
 def version(
     scope: ScopeFlags, cluster: ClusterFlags, client: ClientOnly = None, check: Check = None, output: Format = None
 ) -> int:
-    from kubectl_gadget.wire.frames import VERSION
-
     ours: dict[str, str | int] = {
         "version": __version__,
         "protocol": VERSION,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent, Party
 from kubectl_gadget.flows.records import direction
 from kubectl_gadget.kube import selectors
@@ -201,8 +202,6 @@ def http_method(texts: Sequence[str]) -> Test:
 
 def http_path(texts: Sequence[str]) -> Test:
     """A regular expression (RE2) for the path and query. Raises UsageError."""
-    from kubectl_gadget.filters.cel import compile_pattern  # takes 30 ms
-
     try:
         patterns = [compile_pattern(text) for text in texts]
     except ValueError as error:

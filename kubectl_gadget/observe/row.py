@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Field
+from kubectl_gadget.linux.processes import signal_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent, event_type
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.views import RowWriter, Value, made_gadget, place
@@ -64,8 +65,6 @@ def detail(entry: "StoryEvent") -> str:
 
 def ending(event: ProcessEvent) -> str:
     """The exit status `0`, or the signal `SIGKILL`."""
-    from kubectl_gadget.linux.processes import signal_name
-
     return signal_name(event.signal) if event.signal else str(event.code)
 
 

@@ -13,9 +13,12 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.columns import DETAILS, EVENT, Heading, choose_columns, headings
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.histograms import DiffTable, SavedHistogram, TableWithBars, key_columns
+from kubectl_gadget.output.jsonpath import TemplateSink, custom_columns, row_cells
 from kubectl_gadget.output.live import LiveColumns, LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
 from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.pcapng import PcapNgSink
+from kubectl_gadget.output.profiles import FoldedSink, PprofSink, SpeedscopeSink
 from kubectl_gadget.output.registry import ROWS
 from kubectl_gadget.output.row_texts import MemberRows, cells, detail_cells, object_names
 from kubectl_gadget.output.sink import Sink, StreamSink
@@ -142,14 +145,10 @@ def _csv(request: SinkRequest) -> Sink:
 
 
 def _jsonpath(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.jsonpath import TemplateSink
-
     return TemplateSink(request.stream, request.template, MemberRows(event=request.has_event), set(request.members))
 
 
 def _custom_columns(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.jsonpath import custom_columns, row_cells
-
     columns, finds = custom_columns(request.template, request.members)
     members, header = MemberRows(event=request.has_event), not request.options.no_headers
 
@@ -168,26 +167,18 @@ def _custom_columns(request: SinkRequest) -> Sink:
 
 
 def _pcapng(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.pcapng import PcapNgSink
-
     return PcapNgSink(request.stream, request.gadgets, request.terminal)
 
 
 def _folded(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.profiles import FoldedSink
-
     return FoldedSink(request.stream, request.gadgets)
 
 
 def _speedscope(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.profiles import SpeedscopeSink
-
     return SpeedscopeSink(request.stream, request.gadgets)
 
 
 def _pprof(request: SinkRequest) -> Sink:
-    from kubectl_gadget.output.profiles import PprofSink
-
     return PprofSink(request.stream, request.gadgets, request.terminal)
 
 

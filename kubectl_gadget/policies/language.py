@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.kube.selectors import labels_field, metadata_field
 from kubectl_gadget.linux.bpf import bpf_command_name
 from kubectl_gadget.linux.files import ERRNO_NAMES
@@ -215,8 +216,6 @@ _PARTS = r"\*\*|\*|\?|\[!?\]?[^\]]*\]|."
 
 def check_pattern(pattern: str) -> None:
     """Raises ValueError, with a message, unless it is a regular expression that is valid in both syntaxes."""
-    from kubectl_gadget.filters.cel import compile_pattern  # takes 30 ms
-
     try:
         compile_pattern(pattern)
         re.compile(pattern)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pydemumble
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import Field
@@ -184,10 +185,8 @@ def demangle(name: str) -> str:
     """A name as written in the source, for C++, Rust and Swift; other names are unchanged."""
     if not name.startswith(_MANGLED):
         return name
-    from pydemumble import demangle
-
     # Suffixes that compilers append to parts of a function (.cold, .constprop.0) are not part of its name.
-    return _RUST_HASH.sub("", demangle(name) or demangle(name.partition(".")[0]) or name)
+    return _RUST_HASH.sub("", pydemumble.demangle(name) or pydemumble.demangle(name.partition(".")[0]) or name)
 
 
 class NodeStacks:

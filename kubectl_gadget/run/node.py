@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import ip_address
 from typing import Protocol
 
 from kubectl_gadget import __version__
@@ -635,8 +636,6 @@ def _settle(future: asyncio.Future[None], _: object = None) -> None:
 
 def _addresses(hello: Hello) -> tuple[str, ...]:
     """Returns the node's own addresses, as ipaddress formats them. Raises FrameError."""
-    from ipaddress import ip_address  # takes 2 ms, and few runs have tables
-
     try:
         return tuple(str(ip_address(text)) for text in hello.addresses)
     except ValueError as error:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
+from kubectl_gadget.filters.filter import compile_filter
+from kubectl_gadget.filters.pushdown import kernel_parameters
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.columns import column_names
 from kubectl_gadget.output.output_formats import make_sink
@@ -75,8 +77,6 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     def compiled(text: str | None, flag: str) -> "Filter | None":
         if text is None:
             return None
-        from kubectl_gadget.filters.filter import compile_filter
-
         return compile_filter(text, shown, flag)
 
     filter = compiled(options.filter, "--filter")
@@ -99,8 +99,6 @@ def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str
     """Returns what the kernel can decide of the filter, for each gadget."""
     if filter is None:
         return [{} for _ in gadgets]
-    from kubectl_gadget.filters.pushdown import kernel_parameters
-
     return [kernel_parameters(filter, gadget) for gadget in gadgets]
 
 

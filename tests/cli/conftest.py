@@ -2,8 +2,6 @@
 
 import os
 import shlex
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,9 +53,7 @@ class Runs(list[RunOptions]):
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Takes the place of the session."""
     asked = Runs()
-    module = types.ModuleType("kubectl_gadget.cli.run")
-    module.run = asked.run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "kubectl_gadget.cli.run", module)
+    monkeypatch.setattr("kubectl_gadget.cli.run.run", asked.run)
     return asked
 
 
