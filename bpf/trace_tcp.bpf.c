@@ -4,7 +4,8 @@
  * `reports`, also when its first packet is sent, for existing connections, and each second while there is traffic.
  *
  * Hooks: the tracepoint inet_sock_set_state, which may run while any task is current; the exits of accept, accept4 and,
- * for failures before anything is sent, connect; cgroup_skb for reports; and once at start, an iterator over all open
+ * for failures before anything is sent, connect; the exit of getsockopt, by which a program learns that its connect was
+ * rejected; cgroup_skb for reports; and once at start, an iterator over all open
  * files, for the owners of existing connections. Limits: if the kernel has no fexit, connections accepted by io_uring
  * are shown without their process; Multipath TCP connections are shown as their subflows.
  */
@@ -38,6 +39,12 @@
 #define ERESTARTSYS 512
 #define ERESTART_RESTARTBLOCK 516
 
+/* include/uapi/asm-generic/socket.h */
+#define SOL_SOCKET 1
+#define SO_ERROR 4
+/* include/linux/err.h */
+#define MOST_ERRNO 4095
+
 #define UNKNOWN (~0ULL)
 /* The return value of programs for packets, always. */
 #define GADGET_PASS 1
@@ -59,6 +66,8 @@ enum end {
 	END_RESET_RECEIVED,
 	END_RESET_SENT,
 	END_TIMEOUT,
+	/* Of a connect: nothing answered until the program or the kernel gave up. */
+	END_NO_ANSWER,
 };
 
 /* Which end initiated the connection. */
@@ -76,6 +85,8 @@ struct trace_tcp {
 	/* For connect: the time until the answer. For accept: how long the connection waited to be accepted. For close:
 	 * its lifetime. ~0: unknown. */
 	gadget_duration duration;
+	/* For close: the time without data before it; ~0: unknown. */
+	gadget_duration idle;
 	/* For close and report, without retransmissions; ~0: unknown. */
 	gadget_bytes sent;
 	gadget_bytes received;
@@ -92,11 +103,11 @@ struct trace_tcp {
 	gadget_errno errno;
 	/* For connect and accept; -1: unknown. */
 	gadget_fd fd;
-	/* For close and report: retransmitted segments, and all segments sent and received. */
+	/* Retransmitted segments, for connect those with the SYN; for close and report, also all segments sent and received. */
 	__u32 retransmits;
 	__u32 sent_segments;
 	__u32 received_segments;
-	/* 0: it has not ended. */
+	/* 0: it has not ended, or a connect failed before it sent anything. */
 	enum end end;
 	/* 0: unknown. */
 	enum initiator initiator;
@@ -164,7 +175,7 @@ static __always_inline void begin_operation(struct trace_tcp *tcp, enum operatio
 	tcp->errno = errno;
 	tcp->fd = -1;
 	tcp->duration = tcp->sent = tcp->received = UNKNOWN;
-	tcp->rtt = UNKNOWN;
+	tcp->rtt = tcp->idle = UNKNOWN;
 	tcp->retransmits = tcp->sent_segments = tcp->received_segments = 0;
 	tcp->end = 0;
 	tcp->initiator = operation == OPERATION_CONNECT	 ? INITIATOR_THIS_END
@@ -287,6 +298,23 @@ static __always_inline __u64 rtt_of(struct tcp_sock *sk)
 	return eighths ? eighths * 125ULL : UNKNOWN;
 }
 
+/* When the SYN was sent first, in boot time; 0: unknown. Only while there is no answer. */
+static __always_inline __u64 syn_time(struct tcp_sock *sk)
+{
+	__u32 stamp = gadget_read_at(struct tcp_sock, sk, retrans_stamp), unit = 1000000, ago;
+
+	if (bpf_core_field_exists(struct tcp_sock, tcp_usec_ts) && BPF_CORE_READ_BITFIELD_PROBED(sk, tcp_usec_ts))
+		unit = 1000;
+	ago = (__u32)(bpf_ktime_get_ns() / unit) - stamp;
+	return stamp ? bpf_ktime_get_boot_ns() - (__u64)ago * unit : 0;
+}
+
+/* Whether no packet has answered until the connect failed: the program gave up, or the kernel. */
+static __always_inline bool is_without_answer(int errno)
+{
+	return errno == ECANCELED || errno == ETIMEDOUT;
+}
+
 static __always_inline void connecting(struct sock *sk)
 {
 	struct gadget_owner owner = {};
@@ -322,12 +350,18 @@ static __always_inline void arrived(struct sock *sk)
 
 static __always_inline void connected(struct sock *sk, struct gadget_owner *owner, int errno)
 {
+	__u64 since = owner ? owner->since : 0;
 	struct trace_tcp tcp;
 	__u64 now;
 
 	if (!gadget_begin_for_socket(&tcp.record, sk, owner))
 		return;
 	begin_operation(&tcp, OPERATION_CONNECT, errno);
+	tcp.retransmits = gadget_read_at(struct tcp_sock, sk, total_retrans);
+	if (is_without_answer(errno))
+		tcp.end = END_NO_ANSWER;
+	if (errno && !since)
+		since = syn_time((struct tcp_sock *)sk);
 	set_processes(&tcp, owner);
 	set_endpoints(&tcp, sk);
 	if (owner)
@@ -337,7 +371,7 @@ static __always_inline void connected(struct sock *sk, struct gadget_owner *owne
 		/* Nothing has been written yet. */
 		tcp.initial_sequence = gadget_read_at(struct tcp_sock, sk, write_seq) - 1;
 	}
-	now = send(&tcp, owner ? owner->since : 0);
+	now = send(&tcp, since);
 	if (owner) {
 		/* From now on, `since` is the start of its lifetime. */
 		owner->since = owner->reported = now;
@@ -349,15 +383,20 @@ static __always_inline void connect_failed(struct sock *sk, struct gadget_owner 
 {
 	int errno = gadget_read_at(struct sock, sk, sk_err);
 
+	/* Already reported: the program has asked for the error, and closes the socket. */
+	if (!errno && owner && KIND(owner->state) == FAILED) {
+		forget_connection(sk, owner);
+		return;
+	}
 	/* The connection fails during connect() without an error in the socket: the error is known when the call
 	 * returns. Timers and answers from the other end always set an error. */
 	if (!errno && is_connecting()) {
 		forget_connection(sk, owner);
 		return;
 	}
-	/* The program itself closed it before there was an answer. */
+	/* The program itself closed it before there was an answer, unless it was rejected: see asked_for_error. */
 	if (!errno)
-		errno = ECANCELED;
+		errno = gadget_read_at(struct sock, sk, sk_err_soft) ?: ECANCELED;
 	connected(sk, owner, errno);
 	if (owner)
 		owner->state = STATE(FAILED, errno);
@@ -377,6 +416,15 @@ static __always_inline void set_traffic(struct trace_tcp *tcp, struct tcp_sock *
 	tcp->sent_segments = gadget_read_at(struct tcp_sock, sk, segs_out);
 	tcp->received_segments = gadget_read_at(struct tcp_sock, sk, segs_in);
 	tcp->rtt = rtt_of(sk);
+}
+
+/* The time since the last segment with data, in either direction. */
+static __always_inline __u64 idle_time(struct tcp_sock *sk)
+{
+	__u32 now = bpf_jiffies64(), sent = now - gadget_read_at(struct tcp_sock, sk, lsndtime),
+	      received = now - gadget_read_at(struct inet_connection_sock, sk, icsk_ack.lrcvtime);
+
+	return gadget_node_tick_ns ? (__u64)(sent < received ? sent : received) * gadget_node_tick_ns : UNKNOWN;
 }
 
 static __always_inline enum end end_of(int from, int errno)
@@ -399,6 +447,7 @@ static __always_inline void closed(struct sock *sk, struct gadget_owner *owner, 
 		set_processes(&tcp, owner);
 		set_endpoints(&tcp, sk);
 		set_traffic(&tcp, (struct tcp_sock *)sk);
+		tcp.idle = idle_time((struct tcp_sock *)sk);
 		send(&tcp, owner ? owner->since : 0);
 	}
 	forget_connection(sk, owner);
@@ -602,6 +651,32 @@ int connect_exit(struct trace_event_raw_sys_exit *ctx)
 		send_refused(&tcp, sk);
 	else
 		send(&tcp, 0);
+	return 0;
+}
+
+/*
+ * A connect that was rejected by ICMP while the process held the socket's lock, as it is if the packet comes back right
+ * away: the kernel does not end the attempt, but a program that does not block in connect() gets the error from
+ * SO_ERROR, which also clears it.
+ */
+GADGET_ON_EXIT(getsockopt)
+{
+	struct gadget_owner *owner;
+	struct sock *sk;
+	int error = 0;
+
+	if (result || gadget_argument(registers, 1) != SOL_SOCKET || gadget_argument(registers, 2) != SO_ERROR)
+		return 0;
+	sk = gadget_socket_of_fd((int)gadget_argument(registers, 0));
+	if (!sk || !is_tcp(sk) || gadget_read_at(struct sock, sk, __sk_common.skc_state) != TCP_SYN_SENT)
+		return 0;
+	if (bpf_probe_read_user(&error, sizeof(error), (const void *)gadget_argument(registers, 3)) || error <= 0)
+		return 0;
+	owner = owner_of_connection(sk);
+	if (owner && KIND(owner->state) == ACTIVE && error < MOST_ERRNO) {
+		connected(sk, owner, error);
+		owner->state = STATE(FAILED, error);
+	}
 	return 0;
 }
 

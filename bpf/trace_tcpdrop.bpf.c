@@ -32,6 +32,8 @@
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
+/* The flag of TCP. */
+#define SYN 2
 
 #define REASON_BYTES 64
 /* The reason for a refused call, which has no packet. */
@@ -93,9 +95,8 @@ const volatile __u16 filter_port = 0;
 const volatile bool collect_stack = false;
 /* Only for packets that netfilter drops. */
 const volatile bool collect_netfilter_stack = false;
-/* Exclude packets that the kernel frees together with a queue, such as the last packet of each connection at the end
- * that closes first. */
-const volatile bool filter_no_purged = false;
+/* Also packets that the kernel frees at the orderly end of a connection: see is_orderly(). */
+const volatile bool all_drops = false;
 const volatile bool with_datagrams = false;
 
 /* The last user of a network namespace; for the node's own namespace, the node's init process. */
@@ -192,8 +193,9 @@ static __always_inline bool is_wanted(__u8 protocol)
 	return protocol == IPPROTO_TCP || (with_datagrams && (protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP));
 }
 
-/* Reads the ports and flags from `head`. All these protocols begin with the ports. */
-static __always_inline bool read_ports(struct trace_tcpdrop *drop, void *head)
+/* Reads the ports and flags from `head`, which `length` bytes of other headers precede. All these protocols begin with
+ * the ports. */
+static __always_inline bool read_ports(struct trace_tcpdrop *drop, void *head, __u32 length, bool *has_data)
 {
 	struct tcphdr tcp;
 	__be16 ports[2];
@@ -211,11 +213,12 @@ static __always_inline bool read_ports(struct trace_tcpdrop *drop, void *head)
 	drop->source_port = bpf_ntohs(tcp.source);
 	drop->destination_port = bpf_ntohs(tcp.dest);
 	drop->flags = ((__u8 *)&tcp)[13];
+	*has_data = drop->length > length + tcp.doff * 4;
 	return true;
 }
 
-/* Reads the headers of a packet. False: it is not wanted, or has no headers. */
-static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_buff *skb)
+/* Reads the headers of a packet, and whether a TCP packet has data. False: it is not wanted, or has no headers. */
+static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_buff *skb, bool *has_data)
 {
 	void *network = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
 	__be16 protocol = BPF_CORE_READ(skb, protocol);
@@ -247,7 +250,7 @@ static __always_inline bool read_headers(struct trace_tcpdrop *drop, struct sk_b
 	} else {
 		return false;
 	}
-	return read_ports(drop, network + length);
+	return read_ports(drop, network + length, length, has_data);
 }
 
 /* Since 5.17. */
@@ -312,6 +315,19 @@ static __always_inline bool is_consumed(__u32 reason)
 	(bpf_core_enum_value_exists(enum skb_drop_reason, NUMBER) &&                                                   \
 	 (REASON) == bpf_core_enum_value(enum skb_drop_reason, NUMBER))
 
+/*
+ * Whether an orderly connection leaves this packet behind: what the kernel frees with the queue of a closed socket, such
+ * as the last packet at the end that closes first, and what a connection in TIME_WAIT receives and does not need, unless
+ * it has data or begins another connection.
+ */
+static __always_inline bool is_orderly(const struct trace_tcpdrop *drop, __u32 reason, bool has_data)
+{
+	if (IS_REASON(reason, SKB_DROP_REASON_QUEUE_PURGE))
+		return true;
+	return drop->state == TCP_TIME_WAIT && !has_data && !(drop->flags & SYN) &&
+	       (!has_reasons() || IS_REASON(reason, SKB_DROP_REASON_NOT_SPECIFIED));
+}
+
 /* Appends the policy that refused the packet, if there is one: that of the receiving or of the sending pod. */
 static __always_inline void append_policy(struct gadget_writer *writer, struct trace_tcpdrop *drop)
 {
@@ -342,13 +358,14 @@ int dropped(__u64 *ctx)
 	struct gadget_writer writer;
 	__u32 reason = has_reasons() ? ctx[2] : ~0U;
 	struct net_device *device;
+	bool has_data = false;
 	struct net *net;
 	struct sock *sk;
 
-	if (is_consumed(reason) || (filter_no_purged && IS_REASON(reason, SKB_DROP_REASON_QUEUE_PURGE)))
+	if (is_consumed(reason))
 		return 0;
 	drop = gadget_scratch(&drop_scratch);
-	if (!drop || !read_headers(drop, skb))
+	if (!drop || !read_headers(drop, skb, &has_data))
 		return 0;
 	if (!gadget_wanted_addresses(drop->source, drop->destination))
 		return 0;
@@ -357,6 +374,8 @@ int dropped(__u64 *ctx)
 	sk = socket_of(ctx, skb);
 	/* A request socket and a TIME_WAIT socket are not full sockets. */
 	drop->state = sk && drop->protocol == IPPROTO_TCP ? BPF_CORE_READ(sk, __sk_common.skc_state) : 0;
+	if (!all_drops && is_orderly(drop, reason, has_data))
+		return 0;
 	device = (void *)BPF_CORE_READ(skb, dev);
 	net = sk ? BPF_CORE_READ((struct sock_common *)sk, skc_net.net) : BPF_CORE_READ(device, nd_net.net);
 	if (sk && drop->state != TCP_TIME_WAIT && drop->state != TCP_NEW_SYN_RECV) {

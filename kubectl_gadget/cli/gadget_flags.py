@@ -146,7 +146,6 @@ def functions_parameter(gadget: Gadget) -> Parameter | None:
 
 def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> object:
     metavar, reader, choices = _value_of(parameter, gadget)
-    # --no-purged is the name of one, and has a negative, too.
     negative = f"/--no-{parameter.name}" if parameter.type == "bool" else ""
     option = flag(panel, f"--{parameter.name}{negative} {metavar or ''}".strip(), _help(parameter), choices)
     declared: object = Annotated[Switch, option] if reader is None else Annotated[Text, option, reader]

@@ -35,6 +35,8 @@ class Addresses:
     services_of_backend: dict[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     """by a pod's address: the services' addresses and ports that lead to it"""
     nodes: dict[str, str] = field(default_factory=dict)
+    own: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """the addresses of a pod by namespace and name, and those of a node, without namespace"""
 
 
 class AddressBook:
@@ -48,6 +50,8 @@ class AddressBook:
         self._unknown: dict[tuple[str, str], PodFacts] = {}
         """traced pods that the cluster's view does not have"""
         self._found: dict[tuple[str, str], Who] = {}
+        self._own: dict[tuple[str, str, bool], str] = {}
+        """an address that a pod used last, by namespace, name and whether it is IPv6"""
         self._found_in = self.cluster
         """the `cluster` for which `_found` was filled"""
 
@@ -68,11 +72,20 @@ class AddressBook:
         if before is pod or is_shared(ip) or ip in self.cluster.nodes:
             return
         self._seen[ip] = pod
+        if len(self._own) >= _MOST_PODS:
+            self._own.clear()
+        self._own[pod.namespace, pod.name, ":" in ip] = ip
         if before != pod:
             self._found.clear()
         self._seen.move_to_end(ip)
         if len(self._seen) > _MOST_ADDRESSES:
             self._seen.popitem(last=False)
+
+    def address_of(self, who: Who, is_ipv6: bool) -> str:
+        """An address of a pod or of a node's processes; empty if it is not known."""
+        name = (who.pod.namespace, who.pod.name) if who.pod else ("", who.node)
+        seen = self._own.get((*name, is_ipv6))
+        return seen or next((ip for ip in self.cluster.own.get(name, ()) if (":" in ip) == is_ipv6), "")
 
     def is_own(self, ip: str) -> bool:
         """True if pods or nodes have this address themselves, so that no service can have it."""
@@ -159,9 +172,11 @@ def addresses(pods: list[Object], services: list[Object], slices: list[Object], 
     found = Addresses()
     for node in map(Node.from_object, nodes):
         found.nodes.update(dict.fromkeys(node.addresses, node.name))
+        found.own["", node.name] = list(node.addresses)
     for item in pods:
         pod = Pod.from_object(item)
         facts = found.by_name[pod.namespace, pod.name] = _facts(pod, (item.get("spec") or {}).get("nodeName") or "")
+        found.own[pod.namespace, pod.name] = list(pod.addresses)
         if not pod.host_network and not pod.ended:
             found.pods.update(dict.fromkeys(pod.addresses, facts))
     ports: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, int]]] = {}

@@ -57,9 +57,15 @@ _LAST_PACKETS = frozenset({"ACK", "FIN"})
 _DROPPING = ("nf_", "ip_", "ip6_", "ipv6_", "neigh_", "dev_", "__dev_")
 """Prefixes of kernel functions that free a packet only to drop it. TCP's functions also free those last packets, and
 before Linux 5.13 the place is unknown."""
+_ON_THE_WAY_OUT = frozenset(
+    {"BPF_CGROUP_EGRESS", "TC_EGRESS", "QDISC_DROP", "QDISC_OVERLIMIT", "IP_OUTNOROUTES", "NEIGH_CREATEFAIL"}
+)
+"""Reasons that only packets on their way out have."""
+_NO_ANSWER = "no answer"
 _NO_LISTENER = "NO_SOCKET"
 _REFUSED_CALL = "EPERM"
 """The reason for what a network policy rejected before there was a packet."""
+_UNSPECIFIED = ("0.0.0.0", "::")
 _HOOKS = {
     "ip_rcv": "prerouting",
     "ipv6_rcv": "prerouting",
@@ -130,6 +136,8 @@ class FlowTable:
             side, key = self._oriented(row, "client")
         if not (key[5] if side == "client" else key[3]):
             return None  # the call failed before it had an address
+        if row.denied and key[2] in _UNSPECIFIED:
+            key = self._with_source(row, key)
         fresh = operation in _FRESH or (operation == "connect" and failed != "")
         flow, is_new = self._meet(row, key, side, fresh)
         if side == "client":
@@ -151,14 +159,15 @@ class FlowTable:
                 more = {"errno": failed, "duration_ns": took, "drop_reason": POLICY_DENIED, "denial": denial}
                 return self._event(row, flow, "drop", DROPPED, words, side, **more)
             words, reason = (f"{failed}, {flow.refusal}", _NO_LISTENER) if flow.refusal else (failed, "")
+            if row.how == _NO_ANSWER:
+                words = f"no answer, {_syns(row.retransmits + 1)}, {failed}"
             more = {"errno": failed, "duration_ns": took, "drop_reason": reason}
             return self._event(row, flow, "error", ERROR, words, side, **more)
         if operation == "report":
             self._count(row, flow, side)
             if self._speaks(flow, side):
                 if side == "client" and row.sent_packets and not row.received_packets:
-                    times = "once" if row.sent_packets == 1 else f"{row.sent_packets} times"
-                    said = f"SYN sent {times}, no answer"
+                    said = f"{_syns(row.sent_packets)}, no answer"
                     return self._event(row, flow, "report", FORWARDED, said, side, tcp_flags=("SYN",))
                 return self._event(row, flow, "report", FORWARDED, Traffic(flow.sent, flow.received), side)
         elif is_new:
@@ -167,6 +176,12 @@ class FlowTable:
                 (time_ns, who.node, "new", flow, FORWARDED, words, False, side, "", "", None, flags, *REST)
             )
         return None
+
+    def _with_source(self, row: FlowEnd, key: Key) -> Key:
+        """The key with the address that a call would have sent from: a policy denied it before the kernel chose
+        one."""
+        source = self._book.address_of(row.who, ":" in key[4])
+        return (_scope(row.who, source), key[1], source, *key[3:]) if source else key
 
     def _closed(self, row: FlowEnd, flow: Flow, side: str) -> FlowEvent | None:
         self._count(row, flow, side)
@@ -248,10 +263,11 @@ class FlowTable:
             return None  # left over from a connection that has ended
         if flow is None:
             flow = outgoing = Flow(protocol, Party(*source), Party(*target), True, nanoseconds(row["timestamp"]))
-            # The row belongs to the owner of the packet's socket: usually the destination.
-            owner = flow.client if self._is_own(source[0], row) else flow.server
-            self._own(owner, who)
+            is_sent = self._is_sent(row, who, flow.client)
+            self._own(flow.client if is_sent else flow.server, who)
             self._name_others(flow)
+        else:
+            is_sent = self._is_sent(row, who, flow.client if outgoing else flow.server)
         words = [reason or "dropped", *_netfilter_hook(row)]
         said = " ".join([*words, f"({', '.join(flags)})"] if flags else words)
         denial = _denial(row)
@@ -270,7 +286,7 @@ class FlowTable:
             "drop",
             DROPPED,
             said,
-            "server",
+            "client" if is_sent == (outgoing is not None) else "server",
             is_reply=outgoing is None,
             drop_reason=reason,
             tcp_flags=flags,
@@ -282,6 +298,22 @@ class FlowTable:
         denied = row["policy"], row.get("rule") or ""
         time_ns = nanoseconds(row["timestamp"])
         return self._tcp(FlowEnd("udp", time_ns, who, "connect", _REFUSED_CALL, "client", key, denied=denied))
+
+    def _is_sent(self, row: Row, who: Who, source: Party) -> bool:
+        """True if the row's owner sent the packet, which `source` is the origin of: the kernel also drops packets on
+        their way out."""
+        if row.get("policy"):
+            return bool(row["policy_direction"] == "egress")
+        hook = "".join(_netfilter_hook(row))
+        if hook == "output" or (hook == "postrouting" and who.pid):
+            return True
+        if hook in ("prerouting", "input"):
+            return False
+        reported = source.reported
+        if reported is not None and who.pid and (reported.node, reported.pid) == (who.node, who.pid):
+            return True
+        is_local = who.pid is not None or who.pod is not None
+        return (is_local and row["reason"] in _ON_THE_WAY_OUT) or self._is_own(source.ip, row)
 
     def _is_own(self, ip: str, row: Row) -> bool:
         pod = self._book.find(ip, "").pod
@@ -482,6 +514,10 @@ def _is_over(flow: Flow, side: str, row: FlowEnd) -> bool:
         # When it ended in the meantime, its waiting time is unknown.
         return row.duration >= 0 and row.time_ns - row.duration > flow.ended_ns
     return (flow.by_client if side == "client" else flow.by_server) or row.time_ns > flow.ended_ns
+
+
+def _syns(count: int) -> str:
+    return f"SYN sent {'once' if count == 1 else f'{count} times'}"
 
 
 def _end(row: Row, name: str) -> AddressPort:

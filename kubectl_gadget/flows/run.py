@@ -57,7 +57,7 @@ class FlowGadgets:
         interval = round(self.report_seconds * 1000)
         chosen: tuple[tuple[str, bool, dict[str, Any]], ...] = (
             ("trace_tcp", True, {"reports": True, "report-interval": interval}),
-            ("trace_tcpdrop", self.drops, {"udp": True, "netfilter-stack": True, "no-purged": True}),
+            ("trace_tcpdrop", self.drops, {"udp": True, "netfilter-stack": True}),
             ("trace_udp", True, {"interval": interval, "sctp": True}),
             ("trace_icmp", True, {"interval": interval}),
             ("trace_dns", self.dns, {}),

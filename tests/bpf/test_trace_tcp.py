@@ -1,9 +1,13 @@
 """trace tcp: real connections over loopback, each a prime number of times, and every field of what was seen."""
 
 import errno
+import multiprocessing
 import os
 import socket
 import struct
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,9 @@ pytestmark = pytest.mark.bpf
 TIMES = 31
 SENT, RECEIVED = 70_001, 301
 CONNECT, ACCEPT, CLOSE = 1, 2, 3
+NO_ANSWER = 5
+COARSE = 6
+"""CLOCK_MONOTONIC_COARSE"""
 UNKNOWN = (1 << 64) - 1
 COMM = Path("/proc/self/comm").read_text().strip()
 HOSTS = [network.V4, network.V6, "::ffff:127.0.0.1"]
@@ -203,7 +210,76 @@ def test_a_connect_given_up_by_its_program_is_cancelled() -> None:
     with Tracer("trace_tcp", connect=True) as tracer:
         pid, _ = in_namespace(deed)
         records = of(pid, tracer)
-    assert [record["errno"] for record in records] == [0, errno.ECANCELED]
+    assert [(record["errno"], record["end"]) for record in records] == [(0, 0), (errno.ECANCELED, NO_ANSWER)]
+    assert 0 < records[1]["duration"] < 10**10
+
+
+def test_a_connect_given_up_that_is_older_than_the_trace_has_its_duration_and_its_syns() -> None:
+    def deed(begun: Any, go_on: Any) -> None:
+        with network.listener(network.V4) as server:
+            server.listen(0)
+            with socket.create_connection(server.getsockname()), socket.socket() as sock:
+                sock.setblocking(False)
+                sock.connect_ex(server.getsockname())
+                begun.set()
+                assert go_on.wait(60)
+                time.sleep(1.3)
+
+    begun, go_on = multiprocessing.get_context("fork").Event(), multiprocessing.get_context("fork").Event()
+    with ThreadPoolExecutor() as threads:
+        done = threads.submit(in_namespace, lambda: deed(begun, go_on))
+        assert begun.wait(60)
+        with Tracer("trace_tcp", connect=True) as tracer:
+            go_on.set()
+            pid, _ = done.result()
+            (record,) = of(pid, tracer)
+    assert (record["errno"], record["end"]) == (errno.ECANCELED, NO_ANSWER)
+    assert 1_200_000_000 < record["duration"] < 60_000_000_000
+    assert record["retransmits"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("reject", errno.ECONNREFUSED), ("reject with icmp type host-unreachable", errno.EHOSTUNREACH)],
+)
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_connect_rejected_by_icmp_has_the_error_that_its_program_gets(
+    rule: str, expected: int, is_asked: bool
+) -> None:
+    def deed() -> int:
+        chain = "add table ip t; add chain ip t c { type filter hook input priority 0; }"
+        subprocess.run(["nft", f"{chain}; add rule ip t c tcp dport 9 {rule}"], check=True)
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            assert sock.connect_ex((network.V4, 9)) == errno.EINPROGRESS
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if is_asked else expected
+
+    with Tracer("trace_tcp", connect=True) as tracer:
+        pid, error = in_namespace(deed)
+        (record,) = of(pid, tracer)
+    assert (record["errno"], error, record["end"]) == (expected, expected, 0)
+    assert 0 < record["duration"] < 10**10
+
+
+def test_the_end_of_a_connection_says_how_long_it_was_idle() -> None:
+    def deed() -> None:
+        with (
+            network.listener(network.V4) as server,
+            socket.create_connection(server.getsockname()) as client,
+            server.accept()[0] as accepted,
+        ):
+            time.sleep(0.5)
+            client.sendall(b"x")
+            receive(accepted, 1)
+            time.sleep(1.0)
+
+    tick = round(time.clock_getres(COARSE) * 1e9)
+    with Tracer("trace_tcp", variables={"gadget_node_tick_ns": tick}, close=True) as tracer:
+        pid, _ = in_namespace(deed)
+        idle = [record["idle"] for record in of(pid, tracer)]
+    assert len(idle) == 2
+    # A tick takes up to 10 ms.
+    assert all(980_000_000 < each < 1_450_000_000 for each in idle)
 
 
 def test_accept_without_a_client_is_not_reported_but_other_failures_are() -> None:

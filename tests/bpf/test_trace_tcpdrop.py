@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from tests.vm import modules
 pytestmark = pytest.mark.bpf
 TIMES = 31
 SIZE = 1009
-ESTABLISHED = 1
+ESTABLISHED, TIME_WAIT = 1, 6
 SYN, ACK = 0x02, 0x10
 HEADERS = {network.V4: 20 + 32, network.V6: 40 + 32}
 
@@ -165,10 +166,10 @@ def closed(host: str) -> int:
     return port
 
 
-def test_packets_that_are_freed_with_a_queue_can_be_left_out() -> None:
+def test_packets_that_are_freed_with_a_queue_are_left_out() -> None:
     if b"SKB_DROP_REASON_QUEUE_PURGE" not in Path("/sys/kernel/btf/vmlinux").read_bytes():
         pytest.skip("this kernel has no reason QUEUE_PURGE")
-    with Tracer("trace_tcpdrop") as every, Tracer("trace_tcpdrop", **{"no-purged": True}) as tracer:
+    with Tracer("trace_tcpdrop", all=True) as every, Tracer("trace_tcpdrop") as tracer:
         _, port = in_namespace(lambda: closed(network.V4))
         _, (unused, _) = in_namespace(lambda: refused(network.V4))
         purged = [record for record in of("QUEUE_PURGE", every) if record["source_port"] == port]
@@ -179,6 +180,43 @@ def test_packets_that_are_freed_with_a_queue_can_be_left_out() -> None:
     assert not [record for record in records if record["reason"] == "QUEUE_PURGE"]
     refusals = [record for record in records if record["destination_port"] == unused]
     assert [record["reason"] for record in refusals] == ["NO_SOCKET"] * TIMES
+
+
+def late_packets() -> int:
+    """Sends an ACK, a byte of data and a SYN to connections in TIME_WAIT, by a raw socket. Returns their server's
+    port."""
+    with network.listener(network.V4) as server, socket.socket(socket.AF_INET, socket.SOCK_RAW, 6) as raw:
+        port: int = server.getsockname()[1]
+        for flags, data in ((ACK, b""), (ACK, b"x"), (SYN, b"")):
+            client = socket.create_connection((network.V4, port))
+            accepted, (_, other) = server.accept()
+            accepted.close()
+            client.recv(1)
+            client.close()
+            time.sleep(0.05)
+            # The server's end waits. Sequence numbers from outside its window, so it sends no reset.
+            head = struct.pack("!HHIIBBHHH", other, port, 1, 1, 5 << 4, flags, 1024, 0, 0)
+            pseudo = socket.inet_aton(network.V4) * 2 + struct.pack("!BBH", 0, 6, len(head) + len(data))
+            words = pseudo + head + data + bytes(len(data) % 2)
+            total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+            while total >> 16:
+                total = (total & 0xFFFF) + (total >> 16)
+            raw.sendto(head[:16] + struct.pack("!H", ~total & 0xFFFF) + head[18:] + data, (network.V4, 0))
+        time.sleep(0.2)
+    return port
+
+
+def test_what_a_connection_in_time_wait_does_not_need_is_left_out_unless_it_has_data_or_begins_another() -> None:
+    with Tracer("trace_tcpdrop", all=True) as every, Tracer("trace_tcpdrop") as tracer:
+        _, port = in_namespace(late_packets)
+        found = []
+        for one in (every, tracer):
+            waits = [record for record in one.records() if record["state"] == TIME_WAIT]
+            found.append([record for record in waits if port in (record["source_port"], record["destination_port"])])
+    everything, rest = found
+    assert {record["flags"] & (SYN | ACK) for record in everything} >= {ACK}
+    assert len(rest) < len(everything)
+    assert all(record["flags"] & SYN or record["length"] > 40 for record in rest)
 
 
 def test_stacks_of_what_netfilter_drops_are_not_those_of_other_drops() -> None:

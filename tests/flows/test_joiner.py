@@ -246,6 +246,14 @@ def test_a_question_without_an_answer_is_an_error() -> None:
     assert (event.verdict, event.is_reply) == (ERROR, False)
 
 
+@pytest.mark.parametrize(("retransmits", "times"), [(0, "once"), (2, "3 times")])
+def test_a_connect_that_was_given_up_had_no_answer(retransmits: int, times: str) -> None:
+    given_up = {"errno": 125, "error": "ECANCELED", "end": "no answer", "duration": 3_000_000_000}
+    _, event = tell(tcp("syn", 1), tcp("connect", 4, retransmits=retransmits, **given_up))
+    assert (event.verdict, event.summary) == (ERROR, f"no answer, SYN sent {times}, ECANCELED")
+    assert event.duration_ns == 3_000_000_000
+
+
 def test_http_belongs_to_the_connection_that_carries_it() -> None:
     began, request = tell(tcp("syn", 1), http(2, "/attack?x=1", 500))
     assert request.flow is began.flow
@@ -379,3 +387,38 @@ def test_a_connect_that_a_policy_refused_is_dropped_and_no_error() -> None:
     (event,) = RowTable(AddressBook()).add(failed)
     assert (event.verdict, event.summary) == ("DROPPED", "policy no-way-out/egress, EPERM")
     assert hubble(event)["flow"]["egress_denied_by"][0]["namespace"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("row", "side"),
+    [
+        ({"reason": "NETFILTER_DROP", "stack": ["nf_hook_slow+0x3", "__ip_local_out+0x4"], "pid": 7}, "client"),
+        ({"reason": "NETFILTER_DROP", "stack": ["nf_hook_slow+0x3", "ip_local_deliver+0x4"], "pid": 7}, "server"),
+        ({"reason": "BPF_CGROUP_EGRESS", "pid": 7}, "client"),
+        ({"reason": "NO_SOCKET", "pid": 0}, "server"),
+    ],
+)
+def test_a_packet_dropped_on_its_way_out_belongs_to_its_sender(row: dict[str, Any], side: str) -> None:
+    (event,) = tell(drop(1, row["reason"]) | HOST | {"comm": "python3"} | row)
+    assert event.observer == side
+    (owner, other) = (event.flow.client, event.flow.server)[:: 1 if side == "client" else -1]
+    assert owner.reported is not None
+    assert other.reported is None
+    assert record(event)["direction"] == ("EGRESS" if side == "client" else "INGRESS")
+    assert (owner.who.comm, other.who.comm) == ("python3" if row["pid"] else "", "")
+
+
+def test_the_answer_that_is_dropped_on_its_way_out_belongs_to_the_server() -> None:
+    answer = drop(2, "NETFILTER_DROP", SERVER, CLIENT) | {"stack": ["__ip_local_out+0x4"]}
+    _, dropped = tell(tcp("syn", 1), answer)
+    assert (dropped.observer, dropped.is_reply) == ("server", True)
+
+
+@pytest.mark.parametrize(("unbound", "target"), [("0.0.0.0", "10.2.0.3"), ("::", "2001:db8::3"), ("::", "10.2.0.3")])
+def test_a_connect_that_a_policy_denied_has_the_address_of_its_pod(unbound: str, target: str) -> None:
+    book = AddressBook()
+    book.cluster.own["default", "xwing"] = ["2001:db8::11", CLIENT[0]]
+    denied = {"errno": 1, "error": "EPERM", "policy": "deny", "rule": None}
+    (event,) = RowTable(book).add(tcp("connect", 1, local=(unbound, 0), remote=(target, 80), **denied))
+    assert event.flow.client.ip == ("2001:db8::11" if ":" in target else CLIENT[0])
+    assert event.flow.client.who.comm == "curl"

@@ -155,6 +155,8 @@ const volatile __u32 gadget_node_pid_level = 0;
 const volatile __u64 gadget_node_cgroup = 0;
 /* The size of a page. */
 const volatile __u32 gadget_node_page_bytes = 4096;
+/* The length of the kernel's tick, which jiffies count. 0: unknown. */
+const volatile __u32 gadget_node_tick_ns = 0;
 /* A quarter of the ring: the reader is woken each time this many more bytes are unread. If twice as many are unread,
  * the rest of the ring is shared between containers (gadget/fairness.h). */
 const volatile __u64 gadget_ring_wake_bytes = 1 << 20;

@@ -60,6 +60,7 @@ struct tcp_skb_cb {
 /* Since 5.17. */
 enum skb_drop_reason {
 	SKB_CONSUMED = 1,
+	SKB_DROP_REASON_NOT_SPECIFIED,
 	SKB_DROP_REASON_NETFILTER_DROP,
 	/* Since 6.5. */
 	SKB_DROP_REASON_QUEUE_PURGE,

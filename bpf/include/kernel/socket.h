@@ -109,6 +109,8 @@ struct sock {
 	__u32 sk_mark;
 	__u32 sk_priority;
 	int sk_err;
+	/* An error that does not end a connection attempt: the program gets it from SO_ERROR. */
+	int sk_err_soft;
 	kuid_t sk_uid;
 	struct socket *sk_socket;
 	struct pid *sk_peer_pid;
@@ -132,6 +134,10 @@ struct inet_sock___bits {
 struct inet_connection_sock {
 	__u8 icsk_ca_state : 5;
 	__u8 icsk_retransmits;
+	struct {
+		/* When data was received last, in jiffies. */
+		__u32 lrcvtime;
+	} icsk_ack;
 };
 
 struct tcp_sock {
@@ -140,6 +146,13 @@ struct tcp_sock {
 	__u64 bytes_received;
 	__u32 data_segs_in;
 	__u32 total_retrans;
+	/* When data was sent last, in jiffies. */
+	__u32 lsndtime;
+	/* When the oldest segment without an acknowledgement was sent first: the low half of milliseconds, or of microseconds
+	 * (tcp_usec_ts). */
+	__u32 retrans_stamp;
+	/* Since 6.7. */
+	__u8 tcp_usec_ts : 1;
 	__u32 segs_in;
 	__u32 segs_out;
 	/* In units of 1/8 us; 0: not measured yet. */

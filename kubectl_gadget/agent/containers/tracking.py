@@ -31,6 +31,8 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 # its events are sent, and the client decides. Only in a session that may see a single namespace, events without a
 # verdict are not sent (gadget_node_named_only).
 
+_CLOCK_MONOTONIC_COARSE = 6
+"""Of linux/time.h; Python does not name it. It advances with each tick."""
 _AGENT = "agent"
 """The container name in an agent's pod (manifests/daemonset.yaml)."""
 WANTED, UNWANTED, WANTED_HOST, UNWANTED_HOST = 1, 2, 3, 4
@@ -181,6 +183,7 @@ class Containers:
             "gadget_node_pid_level": self._watcher.pid_level,
             "gadget_node_cgroup": self._top,
             "gadget_node_page_bytes": os.sysconf("SC_PAGE_SIZE"),
+            "gadget_node_tick_ns": round(time.clock_getres(_CLOCK_MONOTONIC_COARSE) * 1e9),
             "gadget_node_named_only": int(self._only is not None),
         }
 
