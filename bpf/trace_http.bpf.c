@@ -21,6 +21,9 @@ struct trace_http {
 	gadget_exec_id exec_id;
 	/* From the request to the beginning of the answer; without an answer, the time waited for it. ~0: unknown. */
 	gadget_duration latency;
+	/* HTTP/1: how long nothing was sent or received on the connection before the request. ~0: it is the first one,
+	 * or unknown. */
+	gadget_duration idle;
 	/* According to the headers. ~0: they do not say. */
 	gadget_bytes request_bytes;
 	gadget_bytes response_bytes;
@@ -33,6 +36,9 @@ struct trace_http {
 	enum gadget_role role;
 	/* 0: there was no answer. ~0: unknown. */
 	gadget_http_status status;
+	/* Why there was no answer: the connection was reset by the other end or by this one. 0: another reason. */
+	gadget_errno errno;
+	__u32 unused_32;
 	gadget_string method;
 	gadget_string target;
 	gadget_string host;

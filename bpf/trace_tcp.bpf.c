@@ -103,7 +103,8 @@ struct trace_tcp {
 	gadget_errno errno;
 	/* For connect and accept; -1: unknown. */
 	gadget_fd fd;
-	/* Retransmitted segments, for connect those with the SYN; for close and report, also all segments sent and received. */
+	/* Retransmitted segments, for connect those with the SYN; for close and report, also all segments sent and
+	 * received. */
 	__u32 retransmits;
 	__u32 sent_segments;
 	__u32 received_segments;

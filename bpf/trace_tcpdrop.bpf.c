@@ -316,9 +316,9 @@ static __always_inline bool is_consumed(__u32 reason)
 	 (REASON) == bpf_core_enum_value(enum skb_drop_reason, NUMBER))
 
 /*
- * Whether an orderly connection leaves this packet behind: what the kernel frees with the queue of a closed socket, such
- * as the last packet at the end that closes first, and what a connection in TIME_WAIT receives and does not need, unless
- * it has data or begins another connection.
+ * Whether an orderly connection leaves this packet behind: what the kernel frees with the queue of a closed socket,
+ * such as the last packet at the end that closes first, and what a connection in TIME_WAIT receives and does not need,
+ * unless it has data or begins another connection.
  */
 static __always_inline bool is_orderly(const struct trace_tcpdrop *drop, __u32 reason, bool has_data)
 {

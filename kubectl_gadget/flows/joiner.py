@@ -40,7 +40,7 @@ COLUMNS = (
     *("user_comm", "local", "local_port", "remote", "remote_port", "reason", "flags", "stack", "source", "source_port"),
     *("destination", "destination_port", "direction", "length", "role", "protocol", "client", "client_port"),
     *("server", "server_port", "name", "type", "rcode", "addresses", "latency", "method", "host", "target"),
-    *("status", "grpc_status", "grpc_status_raw", "reset", "policy", "rule", "policy_direction", "location"),
+    *("status", "grpc_status", "grpc_status_raw", "reset", "error", "policy", "rule", "policy_direction", "location"),
 )
 """The columns that are read from all gadgets but EndReader's: each column costs time for every row."""
 
@@ -354,7 +354,9 @@ class FlowTable:
         words = ["gRPC", row.get("target")] if call else ["HTTP", row.get("method"), where or None]
         words += [row.get("grpc_status") if call and is_answered else status] if is_answered else ["no answer"]
         said = " ".join("?" if word is None else str(word) for word in words)
-        if row.get("reset"):
+        if row.get("error"):
+            said += f", {row['error']}"
+        elif row.get("reset"):
             said += f", reset {row['reset']}"
         elif is_answered and latency is not None:
             said += f" {duration_text(latency)}"

@@ -4,6 +4,7 @@ The start of a connection shows which version it is (http1.py, http2.py). HTTP/1
 """
 
 from collections.abc import Mapping
+from errno import ECONNABORTED, ECONNRESET
 from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
@@ -21,14 +22,19 @@ class _HttpConnection:
         self.has_ended = [False, False]
         self.protocol: Http1 | Http2 | None = None
         self._rows = rows
+        self._last = 0
 
     def feed(self, packet: Packet, piece: bytes | int) -> None:
+        idle = packet.time - self._last if self._last else None
+        self._last = packet.time
         begins = isinstance(piece, bytes) and piece.startswith(PREFACE)
         if self.protocol is None:
             is_http2 = begins or (isinstance(piece, bytes) and looks_like_frames(piece))
             self.protocol = Http2(self._rows) if is_http2 else Http1(self._rows)
         elif isinstance(self.protocol, Http1) and (self.protocol.successor or begins):
             self.protocol = self.protocol.successor or Http2(self._rows)
+        if isinstance(self.protocol, Http1):
+            self.protocol.idle = idle
         self.protocol.feed(packet, piece)
 
 
@@ -64,6 +70,9 @@ class Http(Stage):
             connection.feed(packet, piece)
         connection.has_ended[packet.outgoing] |= bool(packet.flags & FIN)
         if packet.flags & (FIN | RST) and connection.protocol is not None:
+            if packet.flags & RST:
+                self._rows.errno = ECONNABORTED if packet.outgoing else ECONNRESET
             connection.protocol.end(packet)
+            self._rows.errno = 0
         if packet.flags & RST or all(connection.has_ended):
             self._connections.forget(packet)

@@ -174,6 +174,8 @@ class Http1:
 
     def __init__(self, rows: HttpRows) -> None:
         self.successor: Http2 | None = None
+        self.idle: int | None = None
+        """how long the connection was silent before the present piece; None: it is the first one"""
         self._rows = rows
         self._messages = (Messages(), Messages())
         self._requests: deque[Exchange] = deque()
@@ -205,6 +207,8 @@ class Http1:
     def _message(self, packet: Packet, head: Head, messages: Messages) -> None:
         if head.method:
             request = Exchange(self, packet.outgoing, packet, head, protocol=_protocol(head), request_bytes=_body(head))
+            if self.idle is not None:
+                request.idle = max(0, self.idle)
             self._requests.append(request)
             self._rows.waiting.add(request, packet.time)
             messages.body(-1 if head.is_chunked else head.length or 0)

@@ -76,6 +76,8 @@ class Exchange:
     """the reason why the stream ended early"""
     stream: int = 0
     """the stream's ID in HTTP/2"""
+    idle: int = _UNKNOWN
+    """how long the connection was silent before the request"""
 
 
 class HttpRows:
@@ -87,6 +89,8 @@ class HttpRows:
         """exchanges without a response so far"""
         self.answering: PendingItems[Exchange] = PendingItems()
         """exchanges whose response has started and is reported when it ends"""
+        self.errno = 0
+        """why exchanges end now that are not answered: their connection was reset"""
         self.take = self._writer.take
 
     def write(self, exchange: Exchange, packet: Packet, time: int) -> None:
@@ -98,6 +102,8 @@ class HttpRows:
         values: dict[str, Value] = {
             "exec_id": known.exec_id,
             "latency": max(0, time - asked.time) if asked else _UNKNOWN,
+            "idle": exchange.idle,
+            "errno": self.errno if answer is None else 0,
             "request_bytes": _UNKNOWN if exchange.request_bytes is None else exchange.request_bytes,
             "response_bytes": _UNKNOWN if exchange.response_bytes is None else exchange.response_bytes,
             "grpc_status": _UNKNOWN if exchange.grpc_status is None else exchange.grpc_status,

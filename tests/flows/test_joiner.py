@@ -273,6 +273,8 @@ def test_what_is_not_known_of_a_request_of_http_2_is_not_made_up() -> None:
     unknown, reset = tell(
         http(1, "", 0) | more | {"status": None, "latency": None}, http(2, "/a", 0, reset="CANCEL", **GRPC)
     )
+    (lost,) = tell(http(1, "/a", 0, error="ECONNRESET"))
+    assert (lost.summary, lost.verdict) == ("HTTP GET deathstar/a no answer, ECONNRESET", ERROR)
     assert (unknown.summary, unknown.verdict) == ("HTTP ? ? ?", FORWARDED)
     assert (reset.summary, reset.verdict) == ("gRPC /a no answer, reset CANCEL", ERROR)
 

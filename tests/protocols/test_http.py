@@ -105,6 +105,18 @@ def test_the_end_of_a_connection_ends_what_waits(gadget: Gadget, end: int) -> No
     assert (row["target"], row["status"], row["latency"]) == ("/a", 0, 10**6)
 
 
+@pytest.mark.parametrize(("outgoing", "error"), [(0, "ECONNRESET"), (1, "ECONNABORTED")])
+def test_a_request_lost_on_a_reset_connection_is_a_row_with_the_time_that_it_was_idle(
+    gadget: Gadget, outgoing: int, error: str
+) -> None:
+    talk = Talk().ask("/first", timestamp=1_000).answer(timestamp=2_000)
+    talk.ask("/lost", timestamp=60_000_002_000).say(b"", outgoing, flags=RST, timestamp=60_000_003_000)
+    first, lost = rows(gadget, talk)
+    assert (first["status"], first["error"], first["idle"]) == (200, "", None)
+    assert (lost["target"], lost["status"], lost["error"]) == ("/lost", 0, error)
+    assert (lost["idle"], lost["latency"]) == (60_000_000_000, 1_000)
+
+
 def test_a_client_that_sends_no_more_may_still_be_answered(gadget: Gadget) -> None:
     assert told(rows(gadget, Talk().ask("/a").say(b"", 1, flags=FIN).answer())) == [("/a", 200)]
 

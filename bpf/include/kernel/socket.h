@@ -148,8 +148,8 @@ struct tcp_sock {
 	__u32 total_retrans;
 	/* When data was sent last, in jiffies. */
 	__u32 lsndtime;
-	/* When the oldest segment without an acknowledgement was sent first: the low half of milliseconds, or of microseconds
-	 * (tcp_usec_ts). */
+	/* When the oldest segment without an acknowledgement was sent first: the low half of milliseconds, or of
+	 * microseconds (tcp_usec_ts). */
 	__u32 retrans_stamp;
 	/* Since 6.7. */
 	__u8 tcp_usec_ts : 1;
