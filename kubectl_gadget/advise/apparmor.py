@@ -35,6 +35,7 @@ _USUAL = """\
 """
 _PROTOCOLS = {"tcp": "stream", "mptcp": "stream", "udp": "dgram", "sctp": "seqpacket"}
 _BYTECODE = "__pycache__/*"
+_CODE = re.compile(r"\.so(\.[0-9]+)*$")
 
 
 def profiles(behavior: Behavior, multicall: Collection[str]) -> dict[ContainerOf, str]:
@@ -134,8 +135,8 @@ def _files(facts: Collection[Fact]) -> Iterator[str]:
     for path, is_written in _opened(facts).items():
         if not is_path(path):
             continue
-        pattern = glob(path)
-        access = "rw" if is_written else "mr" if path.endswith((".so", "<library>")) else "r"
+        pattern = glob(path, is_written)
+        access = "rw" if is_written else "mr" if _CODE.search(path) else "r"
         yield f'  "{pattern}" {access},'
         directory, _, name = path.rpartition("/")
         if name.endswith(".py") and not is_written:

@@ -50,7 +50,9 @@ def not_looked_at(behavior: Behavior, kind: FactKind) -> list[Unit]:
 
 
 _PIECE = re.compile(r"\\x[0-9a-f]{2}|\\[\\*<]|<[a-z]+>|[^\\<]+|.", re.DOTALL)
-_LIBRARY = "/lib/<library>"
+_LIBRARY = re.compile(r"/lib/[^/]+\.so(\.[0-9]+)?")
+"""a library in any folder for the system's libraries (generalization_rules.yaml)"""
+_INTERPRETER = re.compile(r"/(python|pypy|node|nodejs|perl|ruby|php|java|sh|bash|dash|ash|ksh|zsh)([0-9.]|<version>)*$")
 _LIBRARIES = "/{usr/,}{lib,lib32,lib64,libx32}/**"
 _SEVERAL = ("<shard>",)
 """placeholders that may stand for several directories"""
@@ -83,9 +85,12 @@ def is_path(text: str) -> bool:
 
 
 def without_applet(program: str, multicall: Collection[str]) -> str:
-    """The file of a program: of `/bin/busybox sh`, /bin/busybox."""
+    """The file of a program: of `/bin/busybox sh`, /bin/busybox; of `/bin/sh /run.sh`, /bin/sh."""
     file, _, applet = program.rpartition(" ")
-    return file if applet and file.rpartition("/")[2] in multicall else program
+    if applet and file.rpartition("/")[2] in multicall:
+        return file
+    first, _, script = program.partition(" ")
+    return first if script.startswith(("/", "-")) and _INTERPRETER.search(first) else program
 
 
 def interpreter(fact: Fact) -> str:
@@ -97,7 +102,7 @@ def interpreter(fact: Fact) -> str:
 def target(path: str) -> Target:
     """The path, or the prefix of all its paths."""
     directory = path.removesuffix(ANYTHING)
-    if path == _LIBRARY:
+    if _LIBRARY.fullmatch(path):
         return Target("/", False)
     text = ""
     for piece, is_literal in _pieces(directory):
@@ -110,9 +115,9 @@ def target(path: str) -> Target:
     return Target(text, True) if directory == path else Target(f"{text}/", False)
 
 
-def glob(path: str) -> str:
+def glob(path: str, is_written: bool = False) -> str:
     """The same as a pattern of AppArmor, which also covers a directory of this name."""
-    if path == _LIBRARY:
+    if not is_written and _LIBRARY.fullmatch(path):
         return _LIBRARIES
     directory = path.removesuffix(ANYTHING)
     text = "".join(

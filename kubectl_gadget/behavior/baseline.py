@@ -20,7 +20,7 @@ from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
 from kubectl_gadget.yaml_schema import SchemaField
 
-VERSION = 1
+VERSION = 2
 LARGEST = 64 << 20
 _BY, _FROM = "by", "from"
 _HEAD = (
@@ -59,7 +59,7 @@ SCHEMA = SchemaField(
     "",
     "object",
     fields=(
-        SchemaField("version", "integer", "1", required=True),
+        SchemaField("version", "integer", "2", required=True),
         SchemaField("runs", "list of object", "when it was watched", fields=_RUN),
         SchemaField("missing", "list of text", "what could not be watched"),
         SchemaField("containers", "list of object", "sorted by their names", fields=_CONTAINER, required=True),
@@ -139,7 +139,12 @@ def parse_baseline(file: str, text: str) -> Baseline:
     """Reads a text. Raises UsageError."""
     whole = read_mapping(file, text, SCHEMA)
     if whole.text("version") != str(VERSION):
-        whole.fail("version", f"must be {VERSION}: another version of kubectl gadget wrote this file")
+        whole.fail(
+            "version",
+            f"must be {VERSION}: another version of kubectl gadget wrote this file, whose facts mean something else. "
+            "Make it again: kubectl gadget behavior save FILE --force, from recordings with --from, or ci run "
+            "--report baseline=FILE",
+        )
     evidence = whole.part("evidence")
     coverage: dict[Unit, Coverage] = {}
     lines: dict[Fact, int] = {}

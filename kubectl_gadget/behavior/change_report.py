@@ -30,6 +30,8 @@ def change_json(change: Change) -> dict[str, object]:
         "attack": list(change.techniques),
         **change.fact.to_json(
             {
+                "text": change.says,
+                "versions_before": list(change.versions) or None,
                 "other_image": change.other_image,
                 "new_container": change.new_unit,
                 "doubt": change.doubt or None,

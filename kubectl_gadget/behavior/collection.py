@@ -11,10 +11,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from kubectl_gadget.behavior.comparison import ANYTHING, stands_alone
-from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Coverage, Fact, FactKind, Unit, WatchedRun, merged
+from kubectl_gadget.behavior.facts import (
+    PATHS,
+    READ,
+    Behavior,
+    Coverage,
+    Fact,
+    FactKind,
+    Unit,
+    WatchedRun,
+    merged,
+    path_parts,
+)
 from kubectl_gadget.behavior.generalization import Destinations, Generalizer
 from kubectl_gadget.behavior.programs import PodContainer, Row, unit_of
-from kubectl_gadget.behavior.row_facts import KINDS, SANDBOX, Began, RowFacts, SeenNames
+from kubectl_gadget.behavior.row_facts import FOLDED, KINDS, SANDBOX, Began, RowFacts, SeenNames
 from kubectl_gadget.kube.inventory import Inventory
 
 
@@ -62,9 +73,10 @@ class _Directory:
 class OpenedPaths:
     """Paths with what is known about each. Relative paths are kept as they are."""
 
-    def __init__(self, generalizer: Generalizer, access: str = READ) -> None:
+    def __init__(self, generalizer: Generalizer, access: str = READ, kind: FactKind = FactKind.OPEN) -> None:
         self._generalizer = generalizer
         self._access = access
+        self._kind = kind
         self._root = _Directory()
         self._others: dict[str, Sighting] = {}
 
@@ -73,7 +85,7 @@ class OpenedPaths:
         if (
             not path.startswith("/")
             or self._generalizer.is_sensitive(path)
-            or (not path.endswith(ANYTHING) and stands_alone(f"{self._access} {path}"))
+            or (not path.endswith(ANYTHING) and stands_alone(self._kind, f"{self._access} {path}"))
         ):
             self._others[path] = self._others[path].plus(seen) if path in self._others else seen
             return True
@@ -124,10 +136,9 @@ def _walk(here: _Directory, path: str) -> Iterator[tuple[str, Sighting]]:
 
 _EVIDENCE = (
     *("timestamp", "node", "pod", "pid", "comm", "exe", "args", "path", "flags", "error", "remote", "remote_port"),
-    "port",
+    *("port", "to", "mode", "owner", "group", "attribute"),
     *("name", "rcode", "addresses", "operation", "capability", "new_capabilities", "code", "signal", "syscall"),
 )
-_IN_DIRECTORIES = (f"{READ} ", f"{WRITE} ")
 _NO_NAMES = SeenNames()
 _NOTHING = Sighting("~", {}, frozenset(), count=0)
 """later than every time, so that only its count has an effect"""
@@ -155,7 +166,8 @@ class Watched(NamedTuple):
 class _Container:
     images: set[str] = field(default_factory=set)
     seen: dict[tuple[FactKind, str, Any], Sighting] = field(default_factory=dict)
-    opened: dict[tuple[str, str], OpenedPaths] = field(default_factory=dict)
+    opened: dict[tuple[FactKind, str, str], OpenedPaths] = field(default_factory=dict)
+    """by kind, program, and what is done to the paths"""
     repeated: dict[tuple[FactKind, str, Any], int] = field(default_factory=dict)
     """how often the same was opened again"""
     overflow: int = 0
@@ -163,12 +175,12 @@ class _Container:
     def size(self) -> int:
         return len(self.seen) + len(self.repeated)
 
-    def open(self, program: str, value: str, seen: Sighting, generalizer: Generalizer) -> bool:
+    def open(self, kind: FactKind, program: str, value: str, seen: Sighting, generalizer: Generalizer) -> bool:
         """True if the path is not part of DIR/*."""
-        access, _, path = value.partition(" ")
-        paths = self.opened.get((program, access))
+        access, path = path_parts(kind, value)
+        paths = self.opened.get((kind, program, access))
         if paths is None:
-            paths = self.opened[program, access] = OpenedPaths(generalizer, access)
+            paths = self.opened[kind, program, access] = OpenedPaths(generalizer, access, kind)
         return paths.add(path, seen)
 
 
@@ -214,13 +226,14 @@ class Collection:
             container.repeated[key] += 1
         elif container.size() >= MOST_FACTS:
             container.overflow += 1
-        elif kind is FactKind.OPEN and value.startswith(_IN_DIRECTORIES):
-            if container.open(program, value, _sighting(row), self._generalizer):
+        elif kind in PATHS and value.startswith(FOLDED):
+            if container.open(kind, program, value, _sighting(row), self._generalizer):
                 container.repeated[key] = 0
         else:
             container.seen[key] = _sighting(row)
 
     def behavior(self, end: RunEnd, wanted: Callable[[PodContainer], bool] = lambda _: True) -> Behavior:
+        self._rows.finish()
         destinations = Destinations(end.inventory, self._generalizer)
         for place, names in self._rows.names.items():
             for address in names.addresses:
@@ -251,20 +264,21 @@ class Collection:
     def _opens(self, units: Mapping[PodContainer, Unit]) -> Iterator[Fact]:
         """The opens of all pods of a container, merged: a directory may exceed the limit of names only in all pods
         together."""
-        together: dict[tuple[Unit, str, str], OpenedPaths] = {}
+        together: dict[tuple[Unit, FactKind, str, str], OpenedPaths] = {}
         for place in units:
             container = self._containers[place]
-            for (program, access), paths in container.opened.items():
-                into = together.setdefault((units[place], program, access), OpenedPaths(self._generalizer, access))
+            for (kind, program, access), paths in container.opened.items():
+                key = units[place], kind, program, access
+                into = together.setdefault(key, OpenedPaths(self._generalizer, access, kind))
                 for path, seen in paths:
                     into.add(path, seen)
-            for (_, program, value), count in container.repeated.items():
-                access, _, path = value.partition(" ")
+            for (kind, program, value), count in container.repeated.items():
+                access, path = path_parts(kind, value)
                 if count:
-                    together[units[place], program, access].add(path, replace(_NOTHING, count=count))
-        for (unit, program, access), paths in together.items():
+                    together[units[place], kind, program, access].add(path, replace(_NOTHING, count=count))
+        for (unit, kind, program, access), paths in together.items():
             for path, seen in paths:
-                yield _fact(unit, FactKind.OPEN, program, f"{access} {path}", seen)
+                yield _fact(unit, kind, program, f"{access} {path}", seen)
 
     def _coverage(self, units: Mapping[PodContainer, Unit], end: RunEnd) -> dict[Unit, Coverage]:
         watched = [item for item in end.watched if item.place[2] and item.place[2] != SANDBOX]

@@ -10,13 +10,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from kubectl_gadget.behavior.facts import ALREADY_RUNNING, RUNTIME, Behavior, Coverage, Fact, FactKind, Unit
+from kubectl_gadget.behavior.facts import (
+    ALREADY_RUNNING,
+    PATHS,
+    READ,
+    RUNTIME,
+    Behavior,
+    Coverage,
+    Fact,
+    FactKind,
+    Unit,
+)
 from kubectl_gadget.behavior.risk import Risk, encodable, programs, risk_of, risks
 from kubectl_gadget.counts import some
 
 # Patterns: how a general fact covers a special one. `read /usr/lib/python3/*` covers every file below that directory.
-# `diff` and `check` both use it. Only opens have patterns. A program is known by its whole path, so that no pattern
-# hides a new one in /tmp; but what started it is not known if it ran before.
+# `diff` and `check` both use it. Only opens and changes of files have patterns. A program is known by its whole path,
+# so that no pattern hides a new one in /tmp; but what started it is not known if it ran before.
 
 ANYTHING = "/*"
 """The end of a pattern: everything below this directory."""
@@ -32,14 +42,14 @@ def literal(path: str) -> str:
 
 
 @lru_cache(65536)
-def stands_alone(value: str) -> bool:
-    """True if an open is about files so sensitive that no pattern of a directory above may cover them."""
-    return any(risk.alone and risk.fits_value(FactKind.OPEN, value) for risk in risks())
+def stands_alone(kind: FactKind, value: str) -> bool:
+    """True if an open or a change is about files so sensitive that no pattern of a directory above may cover them."""
+    return any(risk.alone and risk.fits_value(kind, value) for risk in risks())
 
 
 def is_pattern(fact: Fact) -> bool:
     """True if it stands for everything below a directory."""
-    return fact.kind is FactKind.OPEN and fact.value.endswith(ANYTHING)
+    return fact.kind in PATHS and fact.value.endswith(ANYTHING)
 
 
 def covering(value: str) -> Iterable[str]:
@@ -70,8 +80,20 @@ class KnownFacts:
         if key not in self._with_pattern:
             return False
         patterns = (pattern for pattern in covering(fact.value) if pattern in values)
-        # A pattern of /home/me/.ssh itself says what it is about; one of /home/me does not.
-        return any(not stands_alone(fact.value) or stands_alone(pattern) for pattern in patterns)
+        # A pattern of /home/me/.ssh itself says what it is about; one of /home/me does not. What is changed where each
+        # name counts, such as /usr/bin, no pattern covers.
+        if not stands_alone(fact.kind, fact.value):
+            return any(True for _ in patterns)
+        return fact.value.startswith(f"{READ} ") and any(stands_alone(fact.kind, pattern) for pattern in patterns)
+
+    def versions_before(self, fact: Fact) -> tuple[str, ...]:
+        """The other versions of a dependency."""
+        if fact.kind is not FactKind.DEPENDENCY:
+            return ()
+        name, _, version = fact.value.rpartition(" ")
+        known = (value.rpartition(" ") for value in self._values.get(_key(fact), ()))
+        found = sorted(other for of, _, other in known if of == name and other != version)
+        return tuple(found) if is_version(version) else ()
 
     def ran_before(self, fact: Fact) -> bool:
         """True if the program of a fact was already running, so that it is unknown what started it."""
@@ -89,6 +111,11 @@ def _may_be(starter: str, known: Collection[str]) -> bool:
     """True if a known program may have been started as before. A shell that was already running says nothing about one
     that a web server starts; it may be the first program of the container."""
     return bool(known) and (starter == ALREADY_RUNNING or (starter == RUNTIME and ALREADY_RUNNING in known))
+
+
+def is_version(text: str) -> bool:
+    """True if the last word of a dependency is its version. A name that no version follows is only a name."""
+    return text[:1].isdigit() or (text[:1] == "v" and text[1:2].isdigit())
 
 
 def _key(fact: Fact) -> _Key:
@@ -131,6 +158,16 @@ class Change:
     before: int = 0
     """the old count for each pod; `after` is the new one"""
     after: int = 0
+    versions: tuple[str, ...] = ()
+    """of a new version of a dependency: those that the old side has"""
+
+    @property
+    def says(self) -> str:
+        """The fact in words; of a dependency, from which version to which."""
+        if not self.versions:
+            return self.fact.says
+        name, _, version = self.fact.says.rpartition(" ")
+        return f"{name} {', '.join(self.versions)} → {version}"
 
     @property
     def techniques(self) -> tuple[str, ...]:
@@ -157,8 +194,15 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
             if count_factor is not None and fact in counts:
                 found += _count(counts[fact], fact, old, new, count_factor, risk_of(fact, ran_before))
             continue
-        found.append(new_change(fact, before, ran_before))
+        found.append(new_change(fact, before, ran_before, known.versions_before(fact)))
+    replaced = {
+        (change.fact.unit, f"{change.fact.value.rpartition(' ')[0]} {version}")
+        for change in found
+        for version in change.versions
+    }
     for fact in old.facts:
+        if fact.kind is FactKind.DEPENDENCY and (fact.unit, fact.value) in replaced:
+            continue
         before, now = old.coverage.get(fact.unit), new.coverage.get(fact.unit)
         if before is None or now is None or not before.complete_runs or now.has_gaps or fact.kind not in now.kinds:
             continue  # that it was not seen proves nothing
@@ -168,14 +212,17 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
     return tuple(sorted(found, key=lambda change: change.order))
 
 
-def new_change(fact: Fact, before: Coverage | None, ran_before: Set[tuple[Unit, str]]) -> Change:
-    """The change for a new fact. `before`: how much of its container the old side has; `ran_before`: programs."""
+def new_change(
+    fact: Fact, before: Coverage | None, ran_before: Set[tuple[Unit, str]], versions: tuple[str, ...] = ()
+) -> Change:
+    """The change for a new fact. `before`: how much of its container the old side has; `ran_before`: programs;
+    `versions`: those of the same dependency that the old side has."""
     risk = risk_of(fact, ran_before)
     if before is None:
         return Change(ChangeKind.NEW, fact, risk, other_image=False, new_unit=True)
     doubt = "" if before.complete_runs else "; ".join(before.incomplete) or "the old side is incomplete"
     other = not set(fact.images) <= set(before.images)
-    return Change(ChangeKind.NEW, fact, risk, other, doubt=doubt)
+    return Change(ChangeKind.NEW, fact, risk, other, doubt=doubt, versions=versions)
 
 
 def _count(before: Fact, after: Fact, old: Behavior, new: Behavior, factor: float, risk: Risk) -> Iterator[Change]:

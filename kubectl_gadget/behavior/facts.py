@@ -24,6 +24,8 @@ class FactKind(StrEnum):
     LISTEN = "listen"
     RESOLVE = "resolve"
     OPEN = "open"
+    CHANGE = "change"
+    DEPENDENCY = "dependency"
     CAPABILITY = "capability"
     PRIVILEGE = "privilege"
     SYSCALL = "syscall"
@@ -38,6 +40,7 @@ _SAYS = MappingProxyType(
         FactKind.CONNECT: "connects to",
         FactKind.LISTEN: "listens on",
         FactKind.RESOLVE: "resolves",
+        FactKind.CHANGE: "sets",
         FactKind.CAPABILITY: "uses",
         FactKind.PRIVILEGE: "changes privileges:",
         FactKind.SYSCALL: "calls",
@@ -51,6 +54,16 @@ ALREADY_RUNNING = "(already running)"
 READ, WRITE, DENIED, MISSING = "read", "write", "denied", "missing"
 """The first word of the value of an open."""
 _OPENS = {READ: "reads", WRITE: "writes", DENIED: "is refused", MISSING: "looks for"}
+
+
+PATHS = (FactKind.OPEN, FactKind.CHANGE)
+"""Kinds whose values end with a path."""
+
+
+def path_parts(kind: FactKind, value: str) -> tuple[str, str]:
+    """What is done to a path, and the path: `mode 4755` and `/bin/su`. `kind` is one of PATHS."""
+    end = value.find(" /") if kind is FactKind.CHANGE else value.find(" ")
+    return (value[:end], value[end + 1 :]) if end >= 0 else (value, "")
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,8 @@ class Fact:
             return f"already runs {self.program}"
         if self.kind is FactKind.PROGRAM:
             return f"{self.value} runs {self.program}" if self.value else f"runs {self.program}"
+        if self.kind is FactKind.DEPENDENCY:
+            return f"uses {self.value}"
         if self.kind is FactKind.OPEN:
             access, _, path = self.value.partition(" ")
             return f"{self.program} {_OPENS.get(access, access)} {path}"

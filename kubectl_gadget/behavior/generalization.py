@@ -6,6 +6,7 @@ are never part of a pattern.
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.behavior.comparison import literal
-from kubectl_gadget.behavior.facts import FactKind
+from kubectl_gadget.behavior.facts import READ, WRITE, FactKind
 from kubectl_gadget.behavior.risk import encodable, re2_expression
 from kubectl_gadget.kube.inventory import Inventory, Workload
 from kubectl_gadget.policies.network.evaluate import normal
@@ -29,8 +30,10 @@ _RULE = (
     SchemaField("under", "list of text"),
     SchemaField("programs", "flag"),
     SchemaField("example", "list of text"),
+    SchemaField("access", "text", choices=(READ, WRITE)),
 )
-LISTS = ("paths", "reads", "names", "pods", "values")
+LISTS = ("paths", "reads", "names", "pods", "values", "dependencies")
+_EXPRESSIONS = ("sensitive", "runtimes", "interpreters", "exact", "kept")
 _IGNORED = (SchemaField("kind", "text", required=True, choices=tuple(FactKind)), SchemaField("match", "text"))
 _DIRECTORIES = (SchemaField("most_names", "integer"), SchemaField("never", "list of text"))
 _RULES = SchemaField(
@@ -39,12 +42,15 @@ _RULES = SchemaField(
     fields=(
         *(SchemaField(name, "list of object", fields=_RULE) for name in LISTS),
         SchemaField("directories", "object", fields=_DIRECTORIES),
-        *(SchemaField(name, "list of text") for name in ("sensitive", "multicall", "runtimes")),
+        *(SchemaField(name, "list of text") for name in (*_EXPRESSIONS, "multicall")),
         SchemaField("ephemeral_port", "integer"),
         SchemaField("ignored", "list of object", fields=_IGNORED),
     ),
 )
 _CACHED = 65536
+_HELD_NAME = "heldname"
+_DIGEST = re.compile(r"/(<shard>/)?<(hex|uuid)>(\.[a-z]+)?$")
+_ENDING = re.compile(r"\.[a-z]{1,5}$")
 
 
 def default_text() -> str:
@@ -61,6 +67,7 @@ class GeneralizationRule:
     to: str
     under: tuple[str, ...] = ()
     programs: bool = False
+    access: str = ""
 
     def applied(self, text: str) -> str:
         if self.under and not text.startswith(self.under):
@@ -80,7 +87,11 @@ class Rules:
     values: tuple[GeneralizationRule, ...] = ()
     most_names: int = 0
     never: frozenset[str] = frozenset()
+    dependencies: tuple[GeneralizationRule, ...] = ()
     sensitive: Any = None
+    interpreters: Any = None
+    exact: Any = None
+    kept: Any = None
     multicall: frozenset[str] = frozenset()
     runtimes: Any = None
     ephemeral_port: int = 0
@@ -105,7 +116,7 @@ def _parsed(file: str, text: str, base: Rules) -> Rules:
         changes["multicall"] = frozenset(whole.texts("multicall"))
     if "ephemeral_port" in whole:
         changes["ephemeral_port"] = int(whole.text("ephemeral_port"), 0)
-    for key in ("sensitive", "runtimes"):
+    for key in _EXPRESSIONS:
         if key in whole:
             changes[key] = re2_expression(whole, key, "|".join(whole.texts(key)))
     if "ignored" in whole:
@@ -121,7 +132,9 @@ def _parsed(file: str, text: str, base: Rules) -> Rules:
 
 def _rule(part: Part) -> GeneralizationRule:
     match = re2_expression(part, "match", part.text("match"))
-    return GeneralizationRule(part.text("name"), match, part.text("to"), part.texts("under"), part.flag("programs"))
+    return GeneralizationRule(
+        part.text("name"), match, part.text("to"), part.texts("under"), part.flag("programs"), part.text("access")
+    )
 
 
 def _try_examples(parts: Sequence[Part], applied: Callable[[str], str]) -> None:
@@ -140,8 +153,10 @@ class Generalizer:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.path = lru_cache(_CACHED)(lambda text: _applied(rules.paths, literal(text)))
+        self.path = lru_cache(_CACHED)(self._path)
         """a path of a file"""
+        self.dependency = lru_cache(_CACHED)(self._dependency)
+        """the dependency that a file belongs to, given its path and whether it is written; empty: none"""
         self.read_path = lru_cache(_CACHED)(lambda text: _applied(rules.reads, text))
         """the path of a file that is only read, as `path` returned it"""
         of_programs = tuple(rule for rule in rules.paths if rule.programs)
@@ -153,9 +168,49 @@ class Generalizer:
         """the name of a pod: the first rule that fits is the one that counts"""
         self.value = lru_cache(_CACHED)(lambda text: _applied(rules.values, literal(text)))
 
+    def _path(self, text: str) -> str:
+        folder, slash, name = literal(text).rpartition("/")
+        if self.rules.kept is None or (kept := self.rules.kept.search(name)) is None:
+            return _applied(self.rules.paths, folder + slash + name)
+        # Rules see whole paths, so a name that none of them changes stands for the one that is kept.
+        found = _applied(self.rules.paths, f"{folder}{slash}{_HELD_NAME}")
+        stays: str = next(filter(None, kept.groups()), name)
+        return found.removesuffix(_HELD_NAME) + stays if found.endswith(slash + _HELD_NAME) else found
+
+    def written(self, path: str) -> str:
+        """The path of a file that is written or changed. In folders of the system, names stay as they are."""
+        return literal(path) if self.is_exact(path) else self.path(path)
+
+    def is_exact(self, path: str) -> bool:
+        """True if a path is below a folder of the system, where each name counts."""
+        return self.rules.exact is not None and self.rules.exact.search(encodable(path)) is not None
+
+    def temporary(self, path: str, end: int) -> str:
+        """A path that has a temporary name, which ends at `end`. Its ending stays, if it is a usual one."""
+        if end == len(path) and _DIGEST.search(usual := self.path(path)):
+            return usual  # rules know such names, and what is above them
+        folder = path.rfind("/", 0, end) + 1
+        ending = _ENDING.search(path[folder:end])
+        held = f"{_HELD_NAME}{ending.group() if ending else ''}"
+        return self.path(f"{path[:folder]}{held}{path[end:]}").replace(_HELD_NAME, "<tmp>", 1)
+
+    def is_interpreter(self, program: str) -> bool:
+        """True if what a program does depends on the script that it runs."""
+        return self.rules.interpreters is not None and self.rules.interpreters.search(encodable(program)) is not None
+
+    def _dependency(self, path: str, access: str) -> str:
+        text = encodable(path)
+        for rule in self.rules.dependencies:
+            if rule.access in ("", access) and (found := rule.match.search(text)) is not None:
+                package: str = rule.match.sub(rule.to, found.group())
+                return package.lower()
+        return ""
+
     def of_list(self, key: str) -> Callable[[str], str]:
         """Applies a list of rules to a text that may contain placeholders already."""
         rules: tuple[GeneralizationRule, ...] = getattr(self.rules, key)
+        if key == "dependencies":
+            return lambda text: next(filter(None, (self._dependency(text, access) for access in (READ, WRITE))), text)
         return (lambda text: _first(rules, text)) if key == "pods" else (lambda text: _applied(rules, text))
 
     def is_sensitive(self, path: str) -> bool:

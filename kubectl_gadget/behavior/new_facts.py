@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.behavior.comparison import ANYTHING, Change, KnownFacts, new_change, stands_alone
-from kubectl_gadget.behavior.facts import READ, WRITE, Behavior, Fact, FactKind, Unit
+from kubectl_gadget.behavior.facts import PATHS, Behavior, Fact, FactKind, Unit, path_parts
 from kubectl_gadget.behavior.generalization import Destinations, Generalizer
 from kubectl_gadget.behavior.programs import PodContainer, Row, unit_of
 from kubectl_gadget.behavior.risk import programs
-from kubectl_gadget.behavior.row_facts import COLUMNS, Began, RowFacts
+from kubectl_gadget.behavior.row_facts import COLUMNS, FOLDED, Began, MadePath, RowFacts
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.output.row_texts import MemberRows
@@ -51,7 +51,7 @@ def row_batch(found: Sequence[NewFact]) -> Batch:
     writer = RowWriter(GADGET.record)
     for item in found:
         change, fact = item.change, item.change.fact
-        risk, what = change.risk, (fact.program, fact.value, fact.says, " ".join(change.techniques))
+        risk, what = change.risk, (fact.program, fact.value, change.says, " ".join(change.techniques))
         texts = (item.comm, risk.level, risk.name, str(fact.kind), *what, str(fact.workload), fact.id, change.doubt)
         values = dict(zip(_TEXTS, texts, strict=True))
         writer.add(b"", item.time, {"pid": item.pid, "other_image": change.other_image, **values})
@@ -95,7 +95,7 @@ class NewFacts:
         """the number of new facts, up to one more than are shown"""
         self._names: dict[tuple[Unit, str, str], set[str]] = {}
         """new names in a directory, by program and access and directory"""
-        self._facts = RowFacts(generalizer, self._take, began=began)
+        self._facts = RowFacts(generalizer, self._take, began=began, holds=False)
         self._members = MemberRows(COLUMNS, event=True)
         self._opens: dict[tuple[str, int], set[bytes]] = {}
         self._opens_known = 0
@@ -178,21 +178,25 @@ class NewFacts:
             value = self._destinations.text(*value)
         elif kind is FactKind.RESOLVE:
             value = self._generalizer.name(value)
-        unit = self._unit(place)
+        unit, temporary = self._unit(place), ""
+        if isinstance(value, MadePath):
+            value, temporary = value
         images = (row["image"],) if row["image"] else ()
         fact = Fact(unit.workload, unit.container, kind, program, value, first_seen=row["timestamp"], images=images)
         before = self._baseline.coverage.get(unit)
         if fact in self._new or self._known.has(fact) or (before is not None and kind not in before.kinds):
             return
+        if temporary and self._known.has(replace(fact, value=temporary)):
+            return
         count = self._new_of.get(unit, 0) + 1
         if count > MOST_NEW:
             self._new_of[unit] = MOST_NEW + 1
             return
-        if kind is FactKind.OPEN and (fact := self._narrowed(fact)) in self._new:
+        if kind in PATHS and (fact := self._narrowed(fact)) in self._new:
             return
         self._new.add(fact)
         self._new_of[unit] = count
-        change = new_change(fact, before, self._ran)
+        change = new_change(fact, before, self._ran, self._known.versions_before(fact))
         time, container = row[_OWNER]
         self._found.append(NewFact(change, time, row["node"], container, row["pid"], row["comm"] or ""))
         # From here on the program is known, so that it is reported once.
@@ -200,12 +204,12 @@ class NewFacts:
 
     def _narrowed(self, fact: Fact) -> Fact:
         """The fact, or the pattern of its directory once the program has opened many new names there."""
-        access, _, path = fact.value.partition(" ")
+        access, path = path_parts(fact.kind, fact.value)
         directory = path.rpartition("/")[0]
         rules = self._generalizer.rules
-        if access not in (READ, WRITE) or (directory or "/") in rules.never:
+        if not fact.value.startswith(FOLDED) or (directory or "/") in rules.never:
             return fact
-        if self._generalizer.is_sensitive(path) or stands_alone(fact.value):
+        if self._generalizer.is_sensitive(path) or stands_alone(fact.kind, fact.value):
             return fact
         names = self._names.setdefault((fact.unit, fact.program, f"{access} {directory}"), set())
         if len(names) < rules.most_names:

@@ -9,8 +9,9 @@ Rows of other gadgets may come before the row that tells what their process runs
 other) or after the row of its next exec, so a row is joined by its time, and by `exec_id` where it has one.
 """
 
+import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from posixpath import basename, join, normpath
@@ -24,6 +25,9 @@ MOST_ENDED = 50_000
 _START = timedelta(seconds=10)
 """how long a runtime may take until it executes a container's first program"""
 _MEMFD = "/memfd:"
+_CODE, _MODULE = re.compile(r"-[A-Za-z]*[ce]|-r|--eval"), re.compile(r"-[A-Zbdiqsuv]*m")
+"""options of interpreters, alone or the last of several letters: -Ic of python3, -ec of sh, -e of perl and node"""
+_WITH_VALUE = frozenset({"-W", "-X", "-cp", "-classpath", "--class-path", "-O", "-o"})
 Row = Mapping[str, Any]
 PodContainer = tuple[str, str, str]
 """namespace, pod and container"""
@@ -177,6 +181,8 @@ class Programs:
             exe = exe if ".." in exe.split("/") else normpath(exe)
         elif basename(exe) in self._generalizer.rules.multicall:
             exe = f"{exe} {_applet(row['args'] or (), self._generalizer)}".rstrip()
+        elif self._generalizer.is_interpreter(exe) and (script := script_of(row["args"] or (), row["cwd"] or "/")):
+            return f"{self._named(exe)} {self._generalizer.path(script)}"
         return self._named(exe or path or row["comm"] or "?")
 
     def _named(self, text: str) -> str:
@@ -196,6 +202,24 @@ def _is_old(row: Row) -> bool:
 def _applet(args: Any, generalizer: Generalizer) -> str:
     names = [basename(text.removeprefix("-")) for text in args[:2]]
     return next((name for name in names if name not in generalizer.rules.multicall), "")
+
+
+def script_of(args: Sequence[str], cwd: str) -> str:
+    """What an interpreter runs: a script's path, `-m MODULE`, `-jar FILE`, or `-c` for code in an argument; empty:
+    unknown, such as standard input."""
+    words = iter(args[1:])
+    for word in words:
+        if not word.startswith("-"):
+            return normpath(join(cwd, word))
+        if word == "-jar":
+            return f"-jar {normpath(join(cwd, next(words, '')))}"
+        if word in _WITH_VALUE:
+            next(words, None)
+        elif _CODE.fullmatch(word):
+            return "-c"
+        elif _MODULE.fullmatch(word):
+            return f"-m {next(words, '')}"
+    return ""
 
 
 def unit_of(place: PodContainer, inventory: Inventory, generalizer: Generalizer) -> Unit:

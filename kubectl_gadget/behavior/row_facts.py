@@ -17,6 +17,7 @@ from posixpath import join, normpath
 from types import MappingProxyType
 from typing import NamedTuple
 
+from kubectl_gadget.behavior.comparison import stands_alone
 from kubectl_gadget.behavior.facts import ALREADY_RUNNING, DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
 from kubectl_gadget.behavior.generalization import EPHEMERAL, Generalizer
 from kubectl_gadget.behavior.programs import PodContainer, Process, Programs, Row, StartedProgram
@@ -28,7 +29,8 @@ KINDS: Mapping[str, tuple[FactKind, ...]] = MappingProxyType(
         "udp": (FactKind.CONNECT,),
         "bind": (FactKind.LISTEN,),
         "dns": (FactKind.RESOLVE,),
-        "open": (FactKind.OPEN,),
+        "open": (FactKind.OPEN, FactKind.DEPENDENCY),
+        "file": (FactKind.CHANGE,),
         "capabilities": (FactKind.CAPABILITY,),
         "privilege": (FactKind.PRIVILEGE,),
         "syscalls": (FactKind.SYSCALL,),
@@ -52,7 +54,7 @@ COLUMNS = (
         "code",
         "signal",
     ),
-    *("errno", "flags", "resolved"),
+    *("errno", "flags", "resolved", "mode", "to", "owner", "group", "attribute"),
     *("local", "local_port", "remote", "remote_port", "protocol", "sent_packets", "received_packets"),
     *("address", "port", "asked_port", "role", "name", "rcode", "addresses", "server", "client", "capability"),
     *("syscall", "namespaces", "request"),
@@ -69,6 +71,17 @@ _MOST_DOMAINS = 6
 _DNS = 53
 _ACCESS, _CHANGES = 3, 0x40 | 0x200 | 0x400000
 _ENOENT, _REFUSED = 2, (1, 13, 30)
+_NEW, _TEMPORARY = 0x40 | 0x80, 0x400000
+"""of open(2): O_CREAT with O_EXCL, so that no other process had the name; and O_TMPFILE"""
+_MODE, _PRIVATE, _SPECIAL = 0o7777, 0o700, 0o6000
+"""all bits of a mode; the mode of mkdtemp(3); the bits that give a file's user or group to those who execute it"""
+_FILE_CAPABILITIES = "security.capability"
+_UNCHANGED = (-1, 0xFFFFFFFF)
+"""of chown(2): stays as it is"""
+MOST_HELD = 10_000
+"""uses of paths of one container that are held"""
+FOLDED = (f"{READ} ", f"{WRITE} ", "mode ", "owner ")
+"""how the values begin whose paths may become DIR/*"""
 
 
 class OtherEnd(NamedTuple):
@@ -112,6 +125,82 @@ class SeenNames:
         return len(self.domains) <= _MOST_DOMAINS
 
 
+class MadePath(NamedTuple):
+    """A value with a path whose name no file had before."""
+
+    value: str
+    temporary: str
+    """the value if the name is a temporary one"""
+
+
+class _PathUse(NamedTuple):
+    """The value of an open, or of a change of a file, before its path is generalized."""
+
+    how: str
+    path: str
+    is_made: bool = False
+    """no file had the name before"""
+
+
+class _Held(NamedTuple):
+    """A use of a path that may be temporary, until that is known."""
+
+    row: Row
+    kind: FactKind
+    program: str
+    use: _PathUse
+
+
+# Temporary names: a name that a program made itself (O_EXCL, mkdtemp, link) and that is removed or renamed during the
+# run says nothing. What is done to a file before it is renamed is done to the file with its new name, too, so a new
+# name for a file does not hide its mode. In folders of the system and for files that stand alone, names stay.
+
+
+class _MadeNames:
+    """The names that the programs of one container have made, each with what was done to it."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, list[_Held]] = {}
+        self._directories = 0
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def add(self, path: str) -> None:
+        """A program made this file or, with a `/` at its end, this directory."""
+        self._held.setdefault(path, [])
+        self._directories += path.endswith("/")
+
+    def find(self, path: str) -> str | None:
+        """The name that a path is, or is below of."""
+        if path in self._held:
+            return path
+        if self._directories:
+            end = path.find("/", 1)
+            while end > 0:
+                if path[: end + 1] in self._held:
+                    return path[: end + 1]
+                end = path.find("/", end + 1)
+        return None
+
+    def hold(self, name: str, held: _Held) -> None:
+        self._held[name].append(held)
+        self.size += 1
+
+    def pop(self, path: str) -> tuple[str, list[_Held]] | None:
+        """The name, and what was done to it; None: no program made it."""
+        for name in (path, f"{path}/"):
+            if (found := self._held.pop(name, None)) is not None:
+                self._directories -= name.endswith("/")
+                self.size -= len(found)
+                return name, found
+        return None
+
+    def oldest(self) -> str:
+        return next(iter(self._held))
+
+
 Emit = Callable[[PodContainer, Row, FactKind, str, object], object]
 """Takes the container, the row, the kind, the program, and the value: a text, or OtherEnd."""
 
@@ -135,8 +224,15 @@ class RowFacts:
     """Calls `emit` for each fact in rows. Without `has_processes`, programs are known by their threads' names only."""
 
     def __init__(
-        self, generalizer: Generalizer, emit: Emit, has_processes: bool = True, began: Began = lambda: ""
+        self,
+        generalizer: Generalizer,
+        emit: Emit,
+        has_processes: bool = True,
+        began: Began = lambda: "",
+        holds: bool = True,
     ) -> None:
+        """`holds`: what is done to a name that may be temporary is emitted later, with the name that it proves to
+        have; else at once, as a MadePath."""
         self.names: defaultdict[PodContainer, SeenNames] = defaultdict(SeenNames)
         self.earlier: set[PodContainer] = set()
         """containers that did something before the run began"""
@@ -153,6 +249,10 @@ class RowFacts:
         """by node and PID"""
         self._waiting_of: Counter[PodContainer] = Counter()
         self._unjoined: set[PodContainer] = set()
+        self._holds = holds
+        self._made: defaultdict[PodContainer, _MadeNames] = defaultdict(_MadeNames)
+        self._given_ports: set[tuple[tuple[str, ...], str, int]] = set()
+        """ports that the kernel chose, by network and protocol"""
         self._dns_servers: set[tuple[str, ...]] = set()
         """pods in which a DNS server runs"""
         self._takes: Mapping[str, Callable[[PodContainer, Row], None]] = {
@@ -162,6 +262,7 @@ class RowFacts:
             "bind": self._bind,
             "dns": self._dns,
             "open": self._open,
+            "file": self._file,
             "capabilities": self._capability,
             "privilege": self._privilege,
             "syscalls": self._syscall,
@@ -211,8 +312,71 @@ class RowFacts:
             self._waiting.setdefault((row["node"], row["pid"]), []).append(_Waiting(place, row, kind, value))
 
     def _emit_of(self, place: PodContainer, row: Row, kind: FactKind, program: str, value: object) -> None:
-        if program != RUNTIME and value is not None:
+        if program == RUNTIME or value is None:
+            return
+        if isinstance(value, _PathUse):
+            self._use(place, _Held(row, kind, program, value))
+        else:
             self._emit(place, row, kind, program, value)
+
+    def _use(self, place: PodContainer, held: _Held) -> None:
+        """Emit a use of a path, or hold it while it is not known whether its name is a temporary one."""
+        made, use = self._made[place], held.use
+        if use.is_made:
+            made.add(use.path)
+        name = made.find(use.path) if made else None
+        if name is None:
+            self._emit_path(place, held)
+        elif self._holds:
+            made.hold(name, held)
+            while made.size > MOST_HELD:
+                self._release_name(place, made.oldest())
+        else:
+            value, temporary = self._value(held, use.path), self._temporary(held, len(name.rstrip("/")))
+            self._emit(place, held.row, held.kind, held.program, MadePath(value, temporary))
+
+    def _emit_path(self, place: PodContainer, held: _Held, value: str | None = None) -> None:
+        found = self._value(held, held.use.path) if value is None else value
+        if not self._generalizer.is_ignored(held.kind, found):
+            self._emit(place, held.row, held.kind, held.program, found)
+            if held.kind is FactKind.OPEN and held.use.how in (READ, WRITE):
+                package = self._generalizer.dependency(held.use.path, held.use.how)
+                if package:
+                    self._emit(place, held.row, FactKind.DEPENDENCY, "", package)
+
+    def _value(self, held: _Held, path: str) -> str:
+        how = held.use.how
+        if how == WRITE or held.kind is FactKind.CHANGE:
+            return f"{how} {self._generalizer.written(path)}"
+        path = self._generalizer.path(path)
+        return f"{how} {self._generalizer.read_path(path) if how == READ else path}"
+
+    def _temporary(self, held: _Held, end: int) -> str:
+        """The value if the name that ends at `end` is temporary; in places where each name counts, the usual one."""
+        path = held.use.path
+        if self._generalizer.is_exact(path) or stands_alone(held.kind, f"{held.use.how} {path}"):
+            return self._value(held, path)
+        return f"{held.use.how} {self._generalizer.temporary(path, end)}"
+
+    def _release_name(self, place: PodContainer, path: str, to: str | None = None, is_temporary: bool = False) -> None:
+        """Emit what was done to a name that a program made. `to`: its new name."""
+        found = self._made[place].pop(path)
+        if found is None:
+            return
+        end = len(found[0].rstrip("/"))
+        for held in found[1]:
+            if is_temporary:
+                self._emit_path(place, held, self._temporary(held, end))
+            if to is not None and held.use.how not in (READ, DENIED):
+                self._emit_path(place, held._replace(use=held.use._replace(path=to + held.use.path[end:])))
+            elif not is_temporary:
+                self._emit_path(place, held)
+
+    def finish(self) -> None:
+        """The run is over: names that are still there are no temporary ones."""
+        for place, made in self._made.items():
+            while made:
+                self._release_name(place, made.oldest())
 
     def _release(self, row: Row) -> None:
         """Judge the rows that have waited for the process of this row, which is known better now."""
@@ -284,8 +448,11 @@ class RowFacts:
             return
         if port == _DNS:
             self._dns_servers.add(_network_of(place))
-        limit = self._generalizer.rules.ephemeral_port
-        if row["asked_port"] == 0 or (protocol == "UDP" and 0 < limit <= port):
+        limit, given = self._generalizer.rules.ephemeral_port, (_network_of(place), protocol, port)
+        # Some programs ask for a port that the kernel has chosen, once they know it.
+        if row["asked_port"] == 0 and len(self._given_ports) < _MOST_NAMES:
+            self._given_ports.add(given)
+        if row["asked_port"] == 0 or given in self._given_ports or (protocol == "UDP" and 0 < limit <= port):
             port = EPHEMERAL
         self._fact(place, row, FactKind.LISTEN, lambda _: f"{port}/{protocol.lower()}")
 
@@ -316,15 +483,39 @@ class RowFacts:
     def _open(self, place: PodContainer, row: Row) -> None:
         if path := row.get("resolved") or row["path"]:
             self._fact(place, row, FactKind.OPEN, lambda process: self._opened(row, path, process))
+            mode = int(row.get("mode") or "0", 8) & _MODE
+            if row["errno"] == 0 and mode & _SPECIAL:
+                self._fact(place, row, FactKind.CHANGE, lambda _: _PathUse(f"mode {mode:o}", normpath(path)))
 
-    def _opened(self, row: Row, path: str, process: Process | None) -> str | None:
+    def _opened(self, row: Row, path: str, process: Process | None) -> _PathUse | None:
         if process is not None and process.program == RUNTIME:
             return None
-        path = self._generalizer.path(normpath(join("/" if process is None else process.cwd, path)))
+        path = normpath(join("/" if process is None else process.cwd, path))
         access = self._access(row, path)
-        if access is None or self._generalizer.is_ignored(FactKind.OPEN, f"{access} {path}"):
+        if access is None:
             return None
-        return f"{access} {self._generalizer.read_path(path) if access == READ else path}"
+        flags = 0 if row["errno"] else row["flags_raw"] or 0
+        if flags & _TEMPORARY and access == WRITE:  # the resolved path has only a number
+            path = f"{path.rpartition('/')[0] if row.get('resolved') else path}/(unnamed)"
+        return _PathUse(access, path, flags & _NEW == _NEW)
+
+    def _file(self, place: PodContainer, row: Row) -> None:
+        """Files that are made, renamed or removed, and changes of their modes and owners."""
+        operation, path, to = row["operation"], row["path"], row["to"]
+        if row["errno"] != 0 or not path:
+            return
+        path, is_early = normpath(path), self._is_early(row)
+        if operation in ("unlink", "rmdir"):
+            self._release_name(place, path, is_temporary=True)
+        elif operation == "rename" and to:
+            self._release_name(place, path, normpath(to), is_temporary=True)
+            self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, normpath(to)))
+        elif operation == "mkdir" and not is_early and int(row["mode"] or "0", 8) & _MODE == _PRIVATE:
+            self._made[place].add(f"{path}/")
+        elif operation in ("link", "symlink", "mknod"):
+            self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, path, is_made=True))
+        elif change := _change(row):
+            self._fact(place, row, FactKind.CHANGE, lambda _: _PathUse(change, path))
 
     def _access(self, row: Row, path: str) -> str | None:
         errno = row["errno"]
@@ -347,6 +538,19 @@ class RowFacts:
     def _privilege(self, place: PodContainer, row: Row) -> None:
         if not row["errno"] and (value := _privilege_text(row)):
             self._fact(place, row, FactKind.PRIVILEGE, lambda _: self._generalizer.value(value))
+
+
+def _change(row: Row) -> str:
+    """What is changed of a file; empty: nothing that gives rights."""
+    operation = row["operation"]
+    if operation == "chmod" and row["mode"]:
+        return f"mode {int(row['mode'], 8) & _MODE:o}"  # without the type of the file, which the kernel ignores
+    if operation == "chown":
+        owner, group = (
+            "" if number is None or number in _UNCHANGED else number for number in (row["owner"], row["group"])
+        )
+        return f"owner {owner}:{group}"
+    return f"xattr {_FILE_CAPABILITIES}" if operation == "setxattr" and row["attribute"] == _FILE_CAPABILITIES else ""
 
 
 def _network_of(place: PodContainer) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "trace_dns": {},
         "trace_bind": {},
         "trace_open": {"resolve": True, "unique": True},
+        "trace_file": {},
         "trace_capabilities": {"unique": True},
         "trace_privilege": {},
         _LAST: {},

@@ -15,7 +15,7 @@ FOUND = behavior(
     fact("program", "/bin/busybox sh", "(runtime)", evidence={"exe": "/bin/busybox"}),
     fact("program", "/srv/app.py", "/bin/busybox sh", evidence={"exe": "/usr/bin/python3.13"}),
     fact("open", "/srv/app.py", "read /etc/cart/*"),
-    fact("open", "/srv/app.py", "read /lib/<library>"),
+    fact("open", "/srv/app.py", "read /lib/libssl.so.3"),
     fact("open", "/srv/app.py", "read /srv/mod.py"),
     fact("open", "/srv/app.py", "write /data/<uuid>.db"),
     fact("open", "/srv/app.py", "denied /etc/shadow"),

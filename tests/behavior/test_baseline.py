@@ -105,7 +105,7 @@ def test_each_fact_knows_its_line() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("version: 1", "version: 2", "b.yaml:3:10: version must be 1"),
+        ("version: 2", "version: 1", "b.yaml:3:10: version must be 2"),
         ("program: /usr/bin/curl, from", "program: /usr/bin/curl, by", "does not belong to a fact of the kind program"),
         ("{open: ", "{opne: ", "opne is not known; did you mean open?"),
         ("exit: code 1, ", "exit: code 1, listen: x, ", "must have one of"),
@@ -134,7 +134,7 @@ def test_the_same_fact_twice_is_refused() -> None:
 
 def test_a_line_that_a_person_adds_needs_nothing_but_the_fact() -> None:
     text = (
-        "version: 1\ncontainers:\n  - {workload: Pod/web, container: main, facts: [{listen: 80/tcp, by: /bin/web}]}\n"
+        "version: 2\ncontainers:\n  - {workload: Pod/web, container: main, facts: [{listen: 80/tcp, by: /bin/web}]}\n"
     )
 
     (found,) = parse_baseline("b.yaml", text).behavior.facts
@@ -155,7 +155,7 @@ def test_a_baseline_is_known_by_how_it_begins(text: str, answer: bool, tmp_path:
     assert is_baseline(tmp_path / "x") is answer
 
 
-_PLACES = """version: 1
+_PLACES = """version: 2
 containers:
   - workload: Deployment/cart
     namespace: shop

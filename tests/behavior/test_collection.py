@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.behavior import collection, programs
+from kubectl_gadget.behavior import collection, programs, row_facts
 from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
 from kubectl_gadget.behavior.collection import Collection, OpenedPaths, RunEnd, Sighting, Watched
 from kubectl_gadget.behavior.comparison import compare
@@ -266,6 +266,107 @@ def test_a_row_is_a_fact(made: Row, text: str) -> None:
     start = [*RUNTIME, execs(10, "/bin/cart", cwd="/srv")]
 
     assert said([*start, made]) == ["(runtime) runs /bin/cart", text]
+
+
+EXCLUSIVE = 0o1 | 0o100 | 0o200
+
+
+def changes(operation: str, path: str, **members: object) -> Row:
+    return row("file", 10, operation=operation, path=path, **members)
+
+
+@pytest.mark.parametrize(
+    ("rows", "texts"),
+    [
+        ([changes("chmod", "/srv/x", mode="4755")], ["/bin/cart sets mode 4755 /srv/x"]),
+        ([changes("chmod", "/srv/x", mode="104755")], ["/bin/cart sets mode 4755 /srv/x"]),
+        ([changes("chmod", "/srv/x", mode="0755")], ["/bin/cart sets mode 755 /srv/x"]),
+        ([changes("chown", "/srv/x", owner=0, group=-1)], ["/bin/cart sets owner 0: /srv/x"]),
+        (
+            [changes("setxattr", "/srv/x", attribute="security.capability")],
+            ["/bin/cart sets xattr security.capability /srv/x"],
+        ),
+        ([changes("setxattr", "/srv/x", attribute="user.mime")], []),
+        ([changes("chmod", "/srv/x", mode="4755", errno=1)], []),
+        ([changes("rename", "/tmp/x", to="/lib/libnss_evil.so.2")], ["/bin/cart writes /lib/libnss_evil.so.2"]),
+        ([changes("symlink", "/etc/cron.d/a", to="/tmp/x")], ["/bin/cart writes /etc/cron.d/a"]),
+        (
+            [opens(10, "/srv/x", 0o102, mode="4755")],
+            ["/bin/cart writes /srv/x", "/bin/cart sets mode 4755 /srv/x"],
+        ),
+    ],
+)
+def test_changes_of_files_are_facts(rows: list[Row], texts: list[str]) -> None:
+    assert said([*CART, *rows]) == ["(runtime) runs /bin/cart", *texts]
+
+
+@pytest.mark.parametrize(
+    ("rows", "values"),
+    [
+        ([changes("unlink", "/srv/q7x.upload.txt")], ["write /srv/<tmp>.txt"]),
+        ([changes("unlink", "/srv/other")], ["write /srv/q7x.upload.txt"]),
+        (
+            [
+                changes("chmod", "/srv/q7x.upload.txt", mode="4755"),
+                changes("rename", "/srv/q7x.upload.txt", to="/srv/a"),
+            ],
+            ["write /srv/<tmp>.txt", "write /srv/a", "mode 4755 /srv/a", "mode 4755 /srv/q7x.upload.txt"],
+        ),
+        ([], ["write /srv/q7x.upload.txt"]),
+    ],
+)
+def test_a_name_that_a_program_made_and_took_away_is_temporary(rows: list[Row], values: list[str]) -> None:
+    found = behavior([*CART, opens(10, "/srv/q7x.upload.txt", EXCLUSIVE), *rows])
+
+    assert [fact.value for fact in found.facts if fact.kind in ("open", "change")] == values
+
+
+def test_a_private_directory_that_is_removed_is_temporary_and_what_is_in_it() -> None:
+    made = [changes("mkdir", "/srv/wqnhj", mode="0700"), opens(10, "/srv/wqnhj/a/b.c", 0o101)]
+    found = behavior([*CART, *made, changes("rmdir", "/srv/wqnhj")])
+
+    assert [fact.value for fact in found.facts if fact.kind == "open"] == ["write /srv/<tmp>/a/b.c"]
+
+
+def test_a_name_in_a_folder_of_the_system_is_never_temporary() -> None:
+    path = "/usr/lib/x86_64-linux-gnu/libevil.so.2"
+    found = behavior([*CART, opens(10, path, EXCLUSIVE), changes("unlink", path)])
+
+    assert [fact.value for fact in found.facts if fact.kind == "open"] == [f"write {path}"]
+
+
+def test_more_made_names_than_are_held_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_facts, "MOST_HELD", 2)
+    names = [f"/srv/abc{letter}" for letter in "pqr"]
+    rows = [*(opens(10, name, EXCLUSIVE) for name in names), *(changes("unlink", name) for name in names)]
+    found = behavior([*CART, *rows])
+
+    assert [fact.value for fact in found.facts if fact.kind == "open"] == ["write /srv/<tmp>", "write /srv/abcp"]
+
+
+def test_a_port_that_the_kernel_has_chosen_is_ephemeral_when_it_is_asked_for_again() -> None:
+    rows = [
+        row("bind", protocol="TCP", port=20123, asked_port=0),
+        row("bind", protocol="TCP", port=20123, asked_port=20123),
+        row("bind", protocol="TCP", port=80, asked_port=80),
+    ]
+
+    assert said([*CART, *rows])[1:] == ["/bin/cart listens on 80/tcp", "/bin/cart listens on <ephemeral>/tcp"]
+
+
+@pytest.mark.parametrize(
+    ("args", "program"),
+    [
+        (["python3", "setup.py", "build"], "/usr/bin/python3 /srv/setup.py"),
+        (["python3", "-W", "error", "-Im", "pip", "install"], "/usr/bin/python3 -m pip"),
+        (["python3", "-c", "import os"], "/usr/bin/python3 -c"),
+        (["sh", "-ec", "make"], "/usr/bin/python3 -c"),
+        (["java", "-Xmx1g", "-jar", "/app/a.jar"], "/usr/bin/python3 -jar /app/a.jar"),
+        (["python3"], "/usr/bin/python3"),
+    ],
+)
+def test_scripts_of_one_interpreter_are_different_programs(args: list[str], program: str) -> None:
+    assert said([*RUNTIME, execs(10, "/usr/bin/python3", *args, cwd="/srv")]) == [f"(runtime) runs {program}"]
 
 
 @pytest.mark.parametrize(

@@ -204,3 +204,41 @@ def test_a_mistake_in_a_risk_has_its_place(rule: str, said: str) -> None:
         read_risks("f", f"risks:\n  - {rule}\n")
     assert str(caught.value).startswith("f:2:")
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("open", "write /lib/x86_64-linux-gnu/libnss_evil.so.2"),
+        ("open", "read /tmp/x/libevil.so"),
+        ("change", "mode 4755 /srv/tool"),
+        ("change", "mode 755 /usr/bin/tool"),
+    ],
+)
+def test_no_pattern_covers_what_it_has_not_seen_where_each_name_counts(kind: str, value: str) -> None:
+    how, _, path = value.rpartition(" ")
+    directory = path.rpartition("/")[0]
+    while directory:
+        old = behavior(fact(kind, "/bin/cart", f"{how} {directory}/*"))
+        new = behavior(fact(kind, "/bin/cart", value))
+        assert [(change.fact.value, change.risk.level) for change in compare(old, new) if change.kind == "new"] == [
+            (value, "error")
+        ]
+        directory = directory.rpartition("/")[0]
+
+
+def test_a_new_version_of_a_dependency_says_from_which_one() -> None:
+    old = behavior(fact("dependency", "", "python django 4.2.16"), fact("dependency", "", "python django"))
+    new = behavior(fact("dependency", "", "python django 5.2"), fact("dependency", "", "python django"))
+
+    (change,) = compare(old, new)
+
+    assert change.says == "uses python django 4.2.16 → 5.2"
+
+
+def test_a_new_dependency_is_new_though_a_pattern_covers_its_files() -> None:
+    pattern = fact("open", "/bin/cart", "read /app/site-packages/*")
+    old = behavior(pattern, fact("dependency", "", "python yaml"))
+    new = behavior(pattern, fact("dependency", "", "python yaml"), fact("dependency", "", "python evil"))
+
+    assert [change.says for change in compare(old, new)] == ["uses python evil"]

@@ -37,7 +37,7 @@ def _read(text: str, folder: Path) -> Generalizer:
         ("/tmp/tmp.aBcDeFgH12", "/tmp/tmp.0987654321"),
         ("/var/log/web-2026-05-01.log", "/var/log/web-2027-12-31.log"),
         ("/var/lib/postgresql/17/main/base/16384/2619_vm", "/var/lib/postgresql/15/main/base/5/1249_vm"),
-        ("/opt/x/libssl.so.3", "/opt/x/libssl.so.1.1"),
+        ("/opt/x/libssl.so.3.0.2", "/opt/x/libssl.so.3"),
         ("/usr/lib/python3.13/json/decoder.py", "/usr/lib/python3.9/json/decoder.py"),
         ("/data/1b4e28ba-2fa1-11d2-883f-0016d3cca427", "/data/00000000-2fa1-11d2-883f-ffffffffffff"),
         ("/var/cache/nginx/7/f1/d41d8cd98f00b204e9800998ecf8427e", "/var/cache/nginx/0/00/" + "a" * 32),
@@ -127,3 +127,34 @@ def test_the_way_in_which_a_container_is_stopped_is_ignored() -> None:
 )
 def test_only_what_is_harmless_about_a_thread_is_ignored(path: str, is_ignored: bool) -> None:
     assert RULES.is_ignored(FactKind.OPEN, f"read {RULES.path(path)}") is is_ignored
+
+
+@pytest.mark.parametrize(
+    ("path", "read", "written"),
+    [
+        ("/usr/lib/x86_64-linux-gnu/libssl.so.3.0.2", "/lib/libssl.so.3", "/usr/lib/x86_64-linux-gnu/libssl.so.3.0.2"),
+        ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2"),
+        ("/usr/local/bin/tool-1.2.3", "/usr/local/bin/tool-<version>", "/usr/local/bin/tool-1.2.3"),
+        ("/root/.ssh/id_ed25519", "/root/.ssh/id_ed25519", "/root/.ssh/id_ed25519"),
+    ],
+)
+def test_a_rule_for_files_that_are_read_never_covers_those_that_are_written(path: str, read: str, written: str) -> None:
+    assert RULES.read_path(RULES.path(path)) == read
+    assert RULES.written(path) == written
+
+
+@pytest.mark.parametrize(
+    ("path", "access", "package"),
+    [
+        ("/v/lib/python3.13/site-packages/Django-4.2.16.dist-info/METADATA", "read", "python django 4.2.16"),
+        ("/v/lib/python3.13/site-packages/django/apps/__init__.py", "read", "python django"),
+        ("/usr/lib/python3/dist-packages/__pycache__/six.cpython-313.pyc", "read", ""),
+        ("/a/node_modules/express/node_modules/@x/ms/index.js", "read", "node @x/ms"),
+        ("/var/lib/dpkg/info/zlib1g:amd64.list", "write", "debian zlib1g"),
+        ("/var/lib/dpkg/info/zlib1g:amd64.list", "read", ""),
+        ("/app/lib/log4j-core-2.14.1.jar", "read", "jar log4j-core 2.14.1"),
+        ("/etc/passwd", "read", ""),
+    ],
+)
+def test_a_file_belongs_to_a_dependency(path: str, access: str, package: str) -> None:
+    assert RULES.dependency(path, access) == package
