@@ -5,7 +5,7 @@ was not seen. But a container of the baseline that did not run at all does: it i
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from kubectl_gadget.behavior import collection
 from kubectl_gadget.behavior.baseline import Baseline
 from kubectl_gadget.behavior.comparison import Change, ChangeKind, compare, doubts, paired
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
-from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+from kubectl_gadget.behavior.generalization import Generalizer, Rules, read_rules
 from kubectl_gadget.behavior.row_facts import COLUMNS, Began
 from kubectl_gadget.behavior.run import Gaps, Subject
 from kubectl_gadget.ci.assertions import Assertion, judged
@@ -39,6 +39,7 @@ class BehaviorOrder:
     """kinds of facts that must not be new"""
     assertions: tuple[Assertion, ...] = ()
     subject: Subject = _NAMED
+    rules: Rules = field(default_factory=read_rules)
 
 
 class BehaviorCheck:
@@ -48,7 +49,7 @@ class BehaviorCheck:
         """`events`: the gadgets that run."""
         self.seen = SeenInventory()
         self._order = order
-        self._collection = collection.Collection(Generalizer(read_rules(None)), events, began)
+        self._collection = collection.Collection(Generalizer(order.rules), events, began)
         self._members = MemberRows(COLUMNS, event=True)
 
     def take(self, rows: Rows) -> None:
@@ -149,7 +150,7 @@ def _finding(assertion: Assertion, fact: Fact, lost: bool) -> Finding:
 # note, since the program itself is a finding already; so is what may only seem new, since the baseline is incomplete.
 
 _NO_WORKLOAD = "Container"
-_FOLLOWS = (FactKind.OPEN, FactKind.EXIT, FactKind.RESOLVE)
+_FOLLOWS = (FactKind.OPEN, FactKind.CHANGE, FactKind.EXIT, FactKind.RESOLVE)
 """kinds of facts that every program has"""
 
 
@@ -196,12 +197,13 @@ def _level(change: Change, errors: Collection[FactKind], programs: Collection[tu
         return Level.NOTE
     if fact.kind in errors:
         return Level.ERROR
-    follows = fact.kind in _FOLLOWS and (fact.unit, fact.program) in programs
+    # A library that a new program loads from a writable place is worse than the program.
+    follows = fact.kind in _FOLLOWS and (fact.unit, fact.program) in programs and change.risk.level != "error"
     return Level.NOTE if follows else Level.WARNING
 
 
 def _message(change: Change) -> str:
-    said = cut(change.fact.says)
+    said = cut(change.says)
     if change.kind is ChangeKind.GONE:
         return f"no longer {said}"
     if change.kind is ChangeKind.COUNT:

@@ -244,6 +244,11 @@ def _report(found: "Behavior", path: Path, quiet: bool) -> None:
 
 FactsFormat = Annotated[Text, format_flag(BEHAVIORS)]
 Kinds = Annotated[Names, flag(SHOW, "--kind KINDS", "Only these kinds of facts: program,connect"), TypedOnly.SELECTION]
+Learn = Annotated[
+    Switch,
+    flag(SHOW, "--learn", "Propose rules from two runs that should be equal: baselines or recordings"),
+    TypedOnly.ACTION,
+]
 Try = Annotated[Texts, flag(SHOW, "--try PATH", "Show what this path becomes; can be repeated"), TypedOnly.ACTION]
 
 
@@ -330,8 +335,28 @@ def _seen(fact: "Fact", coverage: "Coverage") -> str:
     return f"  (in {', '.join(parts)})" if parts else ""
 
 
-def rules(rules: RulesFile = None, try_paths: Try = None) -> int:
-    """Prints the rules of the program, or what they make of paths."""
+def _learn(files: Sequence[str], with_rules: "Generalizer") -> int:
+    """Print rules with which two runs would be equal. Return 4 if they do not explain everything."""
+    from kubectl_gadget.behavior.learning import learned, rules_text
+    from kubectl_gadget.output.escape import for_log
+
+    if len(files) != 2:
+        raise UsageError("two runs are compared", "kubectl gadget behavior rules --learn ONE OTHER")
+    options = recorded_options((), ScopeFlags(all_namespaces=True), TargetFlags())
+    one, other = (behavior_of(file, options, with_rules) for file in files)
+    found = learned(one, other, with_rules)
+    sys.stdout.write(rules_text(found, [for_log(file) for file in files]))
+    for fact in found.unexplained:
+        say(f"no rule: {for_log(fact.says)}")
+    return CHANGED if found.unexplained else 0
+
+
+def rules(files: Files, rules: RulesFile = None, try_paths: Try = None, learn: Learn = None) -> int:
+    """Prints the rules of the program, what they make of paths, or rules from two runs."""
+    if learn or files:
+        if not learn or try_paths:
+            raise UsageError("files are only for --learn", "kubectl gadget behavior rules --learn ONE OTHER")
+        return _learn(files, generalizer(rules))
     from kubectl_gadget.behavior.generalization import LISTS, default_text
 
     applied = generalizer(rules)

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_options
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.escape import for_log
 from kubectl_gadget.run.run_options import GadgetRun, Replay
@@ -91,6 +92,9 @@ class CheckFlags(FlagSet):
         flag(CHECKS, "--fail-on-new KINDS", "New behavior of these kinds is a failure: program,connect,…, or all"),
         _fact_kinds,
         TypedOnly.END,
+    ] = None
+    rules: Annotated[
+        Text, flag(CHECKS, "--rules FILE", "Rules for facts, before the built-in ones: behavior rules shows them")
     ] = None
     fail_on: Annotated[
         Texts, flag(CHECKS, "--fail-on EXPR", "A row that matches (CEL) is a finding; COMMAND continues"), TypedOnly.END
@@ -251,6 +255,7 @@ def check_order(
 ) -> "CheckOrder":
     """Return what is checked, apart from policies. `facts`: they are collected in any case."""
     from kubectl_gadget.behavior.facts import FactKind
+    from kubectl_gadget.behavior.generalization import read_rules
     from kubectl_gadget.ci.checks import CheckOrder
     from kubectl_gadget.ci.fact_checks import BehaviorOrder
 
@@ -259,7 +264,8 @@ def check_order(
     if not (facts or baseline or of_facts):
         return order
     errors = tuple(map(FactKind, checks.fail_on_new or ()))
-    return replace(order, behavior=BehaviorOrder(baseline, errors, of_facts, subject))
+    rules = None if checks.rules is None else Path(checks.rules)
+    return replace(order, behavior=BehaviorOrder(baseline, errors, of_facts, subject, read_rules(rules)))
 
 
 def _selects(pods: tuple[str, ...], flags: CiRunFlags) -> bool:
@@ -304,8 +310,23 @@ Linger = Annotated[
 ]
 
 
-def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run_as: RunAs, linger: Linger) -> int:
-    """Attaches, runs COMMAND, writes the reports, and returns the exit code."""
+Runs = Annotated[
+    Count,
+    flag(SHOW, "--runs N", "Run COMMAND this many times; --report baseline=FILE is of all of them"),
+    TypedOnly.END,
+]
+
+
+def run(
+    pods: Pods,
+    command: Words,
+    flags: CiRunFlags,
+    reports: ReportFlags,
+    run_as: RunAs,
+    linger: Linger,
+    runs: Runs = None,
+) -> int:
+    """Attaches, runs COMMAND, writes the reports, and returns the exit code. A run that is not green is the last."""
     require_posix()
     from kubectl_gadget.ci import command as child
     from kubectl_gadget.ci.steps import ENVIRONMENT
@@ -318,19 +339,42 @@ def run(pods: Pods, command: Words, flags: CiRunFlags, reports: ReportFlags, run
     user = child.user(run_as) if run_as else None
     if user is None:  # else it may be where only that user can look
         child.require(command[0])
-    with _folder() as folder:
-        process = child.Command(command, {ENVIRONMENT: str(folder)}, user)
-        try:
-            from kubectl_gadget.ci.job_run import CiRun
+    number, facts = runs or 1, any(each.kind == report_files.BASELINE for each in wanted)
+    if number > 1 and flags.shown.record:
+        raise UsageError("--runs and --record cannot be used together: a recording is of one run")
+    with ExitStack() as stack:
+        folders = [stack.enter_context(_folder()) for _ in range(number)]
+        # All of them are forked now, while this process has one thread.
+        processes = [child.Command(command, {ENVIRONMENT: str(folder)}, user) for folder in folders]
+        for process in processes:
+            stack.callback(process.abandon)
+        from kubectl_gadget.ci.job_run import CiRun
 
-            options, order = prepared(
-                pods, flags, process.pid, any(each.kind == report_files.BASELINE for each in wanted)
-            )
+        baselines = list[str]()
+        for process, folder in zip(processes, folders, strict=True):
+            options, order = prepared(pods, flags, process.pid, facts)
             order = replace(order, folder=folder, command=process, linger=linger or 0)
             report = wait_for(CiRun(options, order, sys.stderr).main())
-        finally:
-            process.abandon()
+            baselines.append(report.baseline)
+            if report.exit_code:
+                break
+            if number > 1:
+                sys.stderr.write(f"kubectl gadget: run {len(baselines)} of {number} is over\n")
+    if len(baselines) > 1 and report.baseline:
+        report = replace(report, baseline=_merged(baselines))
     return conclude(report, wanted, subjects, user)
+
+
+def _merged(baselines: Sequence[str]) -> str:
+    """The baseline of several runs. Says what was not the same in each of them."""
+    from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
+    from kubectl_gadget.behavior.facts import merge
+
+    found = merge(parse_baseline("the baseline of a run", text).behavior for text in baselines)
+    if some := sum(fact.runs < len(baselines) for fact in found.facts):
+        remedy = "kubectl gadget behavior rules --learn, with a baseline of each of two runs, proposes rules"
+        sys.stderr.write(f"kubectl gadget: {count(some, 'fact')} not seen in each run; {remedy}\n")
+    return baseline_text(found)
 
 
 @contextmanager

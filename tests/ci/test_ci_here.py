@@ -173,6 +173,87 @@ def test_a_baseline_of_the_same_is_green_and_what_is_new_is_found(tmp_path: Path
     assert "/id" in next(line for line in failed.stderr.splitlines() if "error: command: new: " in line)
 
 
+CHANGES = (
+    ("chmod 755 a", "chmod 4755 a", "sets mode 4755"),
+    (":", "cp a /usr/local/lib/libnss_evil_test.so.2", "writes /usr/local/lib/libnss_evil_test.so.2"),
+    (
+        "cat p/site-packages/yes-1.0.dist-info/METADATA",
+        "cat p/site-packages/yes-2.0.dist-info/METADATA",
+        "yes 1.0 → 2.0",
+    ),
+    (":", "cat p/site-packages/evil/__init__.py", "uses python evil"),
+)
+
+
+@pytest.mark.parametrize(("before", "after", "said"), CHANGES, ids=[after for _, after, _ in CHANGES])
+def test_a_change_that_patterns_used_to_cover_is_found(before: str, after: str, said: str, tmp_path: Path) -> None:
+    packages = tmp_path / "p" / "site-packages"
+    for name in ("yes-1.0.dist-info/METADATA", "yes-2.0.dist-info/METADATA", "evil/__init__.py"):
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_text("x")
+    for number in range(20):
+        (packages / f"known{number}.txt").write_text("x")
+    script = "echo a > a; cat p/site-packages/known*; cat a; {}; true"
+    try:
+        first = ci("--report", "baseline=b.yaml", "--", "sh", "-c", script.format(before), folder=tmp_path)
+        assert first.returncode == 0, first.stderr
+        check = ("--baseline", "b.yaml", "--fail-on-new", "all", "--", "sh", "-c")
+        same = ci(*check, script.format(before), folder=tmp_path)
+        assert same.returncode == 0, same.stderr
+        changed = ci(*check, script.format(after), folder=tmp_path)
+    finally:
+        Path("/usr/local/lib/libnss_evil_test.so.2").unlink(missing_ok=True)
+    assert changed.returncode == 4, changed.stderr
+    assert any("error: " in line and said in line for line in changed.stderr.splitlines()), changed.stderr
+
+
+TEMPORARY = """
+import os, random, string, tempfile
+def name(): return "".join(random.choices(string.ascii_lowercase, k=8))
+for _ in range(3):
+    descriptor, path = tempfile.mkstemp(prefix="RECORD", dir=".")
+    os.write(descriptor, b"x")
+    os.replace(path, "RECORD")
+    for ending in (".upload.txt", ".tmp", ""):
+        tempfile.NamedTemporaryFile(prefix=name(), suffix=ending, dir=".").write(b"x")
+    with tempfile.TemporaryDirectory(prefix=name(), dir=".") as folder:
+        open(os.path.join(folder, "inside"), "w").close()
+    tempfile.TemporaryFile(dir=".").write(b"x")
+"""
+
+
+def test_names_that_a_job_makes_and_takes_away_are_equal_in_each_run(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(TEMPORARY)
+    run = ("--", "/usr/bin/python3", "-I", "job.py")
+    first = ci("--report", "baseline=b.yaml", *run, folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    same = ci("--baseline", "b.yaml", "--fail-on-new", "all", "--report", "json=r.json", *run, folder=tmp_path)
+    assert same.returncode == 0, same.stderr
+    (check,) = json.loads((tmp_path / "r.json").read_text())["checks"]
+    assert check["findings"] == []
+    written = {fact.value for fact in read_baseline(tmp_path / "b.yaml").behavior.facts if "write" in fact.value}
+    assert any(value.endswith("/RECORD") for value in written)
+    assert any(value.endswith("/<tmp>/inside") for value in written)
+
+
+def test_a_baseline_of_several_runs_has_what_each_of_them_did(tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("n=$(cat n 2>/dev/null || echo 0); echo $((n + 1)) > n; cat file$n; true")
+    for number in range(3):
+        (tmp_path / f"file{number}").write_text("x")
+    ran = ci("--runs", "3", "--report", "baseline=b.yaml", "--", "sh", "job.sh", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    found = read_baseline(tmp_path / "b.yaml").behavior
+    (coverage,) = found.coverage.values()
+    assert (coverage.runs, coverage.complete_runs) == (3, 3)
+    assert (tmp_path / "n").read_text() == "3\n"
+    runs = {fact.value.rpartition("/")[2]: fact.runs for fact in found.facts if fact.value.startswith("read ")}
+    assert runs["job.sh"] == 3
+    assert runs["file<n>"] == 3 if "file<n>" in runs else [runs[f"file{number}"] for number in range(3)] == [1, 1, 1]
+    failed = ci("--runs", "3", "--", "sh", "-c", "echo x >> ran; exit 3", folder=tmp_path)
+    assert failed.returncode == 3, failed.stderr
+    assert (tmp_path / "ran").read_text() == "x\n", "a run that failed is the last"
+
+
 AGENT = """
 import os, signal, sys
 from pathlib import Path
