@@ -91,6 +91,10 @@ class TimeMerge(Collector):
         if source in self._complete:
             self._complete[source] = max(self._complete[source], wall_ns)
 
+    def end(self, source: Hashable, now_ns: int, is_rest: bool) -> None:
+        """The source, a snapshot, has answered. Rows do not wait for the time when it is taken again."""
+        self.leave(source)
+
     def add(self, batch: Batch, now_ns: int) -> None:
         """Takes a batch that arrived at `now_ns`; its rows need not be in order."""
         if not len(batch):

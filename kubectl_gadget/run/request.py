@@ -202,7 +202,7 @@ def _answer(run: GadgetRun, interval: float) -> dict[str, Any]:
         case "stream":
             return {}
         case "snapshot":
-            return {"kind": gadget.kind}
+            return {"kind": gadget.kind, "interval_ms": round(run.again_seconds * 1000)}
         case "top" | "profile":
             # A profile is sent in parts, so that a lost node takes only its last part with it.
             answer = {"kind": "top", "interval_ms": round(interval * 1000), "record_bytes": gadget.record.size}

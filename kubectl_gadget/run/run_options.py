@@ -41,6 +41,8 @@ class GadgetRun:
     """what the policy engine is to do, when this is its gadget"""
     installed: bool = False
     """events of policies that are already in force"""
+    again_seconds: float = 0.0
+    """of a snapshot: it is taken again after this time, and at the end; 0: it is taken once"""
     tables: LiveTables | None = None
     """the contents of its tables while it runs"""
 

@@ -111,7 +111,7 @@ class GadgetSpec(Message):
     map_entries: int = 0
     """entries of each hash; 0: as in the object"""
     interval_ms: int = 0
-    """of `top`: length of an interval"""
+    """of `top`: length of an interval; of `snapshot`: time between two of them, 0: there is only one"""
     record_bytes: int = 0
     """of `top`: size of a record"""
     recorder: RecorderSpec | None = None

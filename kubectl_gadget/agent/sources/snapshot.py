@@ -28,7 +28,7 @@ _ORPHANS_ARE_MISSING = (
 
 
 class SnapshotSource(PiecesSource):
-    """Takes its pieces in the first turn."""
+    """Takes its pieces in the first turn. With an interval, it takes them again after each one, and at the end."""
 
     _iterators: "Iterators"
     due = 0.0
@@ -39,11 +39,18 @@ class SnapshotSource(PiecesSource):
         self._iterators = Iterators(object, sampled, self._context.warnings.add)
 
     def settle(self, is_blocked: bool) -> bool:
-        if not is_blocked and self.due != math.inf:
-            self.due = math.inf
+        now = time.monotonic()
+        if not is_blocked and now >= self.due:
+            self.due = now + self._spec.interval_ms / 1000 if self._spec.interval_ms else math.inf
             self._add(self._iterators.take())
         self._take_stacks()
         return True
+
+    def detach(self) -> None:
+        if self._spec.interval_ms:
+            self._add(self._iterators.take())
+        self.due = math.inf
+        super().detach()
 
 
 class Iterators:
