@@ -29,6 +29,7 @@ _COMMANDS = {
         "observe": "observe:observe",
         "enforce": "enforce:enforce",
         "flows": "flows:flows:CONDITIONS",
+        "diagnose": "diagnose:diagnose",
         "record": "recording:record",
         "bcc": "other_tools:bcc",
         "bpftrace": "other_tools:bpftrace",

@@ -1,0 +1,1 @@
+"""`diagnose`: what is wrong with pods, in words. Rules are data (rules/*.yaml)."""

@@ -1,0 +1,586 @@
+"""The cluster as rules see it: records of pods, containers, events, services and rollouts, and whose an address is.
+
+Only fields that rules name are read. ConfigMaps and Secrets are never read; of a pod's environment only the names are.
+All texts come from users of the cluster and are escaped where they are shown.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from kubectl_gadget.kube.cluster_options import Selection
+from kubectl_gadget.kube.inventory import SLICE_OF, Node, Pod, Service, Workload
+from kubectl_gadget.kube.resources import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    EVENTS,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    SERVICES,
+    Object,
+    Resource,
+)
+from kubectl_gadget.run.target_names import kind_of
+
+KINDS: tuple[Resource, ...] = (PODS, EVENTS, SERVICES, ENDPOINT_SLICES, NODES, REPLICA_SETS, DEPLOYMENTS)
+"""What is read. A user needs only the first; what they may not list is said, and left out."""
+_SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_REVISION = "deployment.kubernetes.io/revision"
+_EVENT_SECONDS = 3600.0
+"""Older events say nothing about now."""
+_NONE: Mapping[str, Any] = {}
+_OURS = "kubectl-gadget"
+"""The beginning of the names of namespaces with our own pods."""
+
+Name = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A socket that listens, or that takes datagrams."""
+
+    address: str
+    port: int
+    protocol: str = "TCP"
+    comm: str = ""
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.address.startswith("127.") or self.address == "::1"
+
+
+@dataclass
+class Places:
+    """What rows tell about addresses and sockets, with or without a cluster."""
+
+    owners: dict[str, Name] = field(default_factory=dict)
+    """the pod that used an address as its own"""
+    listeners: dict[Name, set[Listener]] = field(default_factory=dict)
+    """of pods whose sockets were read"""
+
+    def saw(self, address: str, pod: Name) -> None:
+        """Record that a pod used an address as its own."""
+        if address and not _is_local(address):
+            self.owners[address] = pod
+
+    def saw_sockets(self, pod: Name, listeners: Iterable[Listener]) -> None:
+        """Record sockets of a pod: nothing listens there but what was ever recorded."""
+        self.listeners.setdefault(pod, set()).update(listeners)
+
+
+class Cluster:
+    """The objects of one moment. `objects` has the lists by kind; a kind that could not be listed is missing."""
+
+    def __init__(self, objects: Mapping[str, Sequence[Object]], now: float | None = None) -> None:
+        self._objects = objects
+        self._now = time.time() if now is None else now
+        self.raw_pods: dict[Name, Object] = {_name(found): found for found in self.of(PODS)}
+        self.pods: dict[Name, Pod] = {name: Pod.from_object(found) for name, found in self.raw_pods.items()}
+        self.nodes = {
+            address: node.name for node in map(Node.from_object, self.of(NODES)) for address in node.addresses
+        }
+
+    def of(self, resource: Resource) -> Sequence[Object]:
+        """Return all objects of a kind; none if it could not be listed."""
+        return self._objects.get(resource.plural, ())
+
+    @property
+    def missing(self) -> list[str]:
+        """Return the kinds that could not be listed."""
+        return [resource.plural for resource in KINDS if resource.plural not in self._objects]
+
+    @cached_property
+    def addresses(self) -> dict[str, Name]:
+        """Return the pods that have an address of their own now."""
+        return {
+            address: name
+            for name, pod in self.pods.items()
+            if not pod.host_network and not pod.ended
+            for address in pod.addresses
+        }
+
+    @cached_property
+    def services(self) -> dict[Name, Service]:
+        """Return services by name."""
+        return {(each.namespace, each.name): each for each in map(Service.from_object, self.of(SERVICES))}
+
+    @cached_property
+    def service_addresses(self) -> dict[str, Service]:
+        """Return services by address."""
+        return {address: each for each in self.services.values() for address in each.addresses}
+
+    @cached_property
+    def endpoints(self) -> dict[Name, tuple[list[str], list[str]]]:
+        """Return the addresses of each service's endpoints: those that are ready, and the others."""
+        found: dict[Name, tuple[list[str], list[str]]] = {}
+        for slice in self.of(ENDPOINT_SLICES):
+            namespace = slice["metadata"]["namespace"]
+            service = (slice["metadata"].get("labels") or {}).get(SLICE_OF, "")
+            ready, others = found.setdefault((namespace, service), ([], []))
+            for endpoint in slice.get("endpoints") or ():
+                is_ready = (endpoint.get("conditions") or {}).get("ready") is not False
+                (ready if is_ready else others).extend(endpoint.get("addresses") or ())
+        return found
+
+    def workload(self, name: Name) -> str:
+        """Return what a pod is a replica of, such as deploy/web; the pod itself if that is not known."""
+        pod = self.pods.get(name)
+        return workload_text(pod.workload) if pod else f"pod/{name[1]}"
+
+    def replicas(self, name: Name) -> int:
+        """Return how many pods the workload of this pod has."""
+        of = self.workload(name)
+        return sum(1 for other in self.pods if other[0] == name[0] and self.workload(other) == of)
+
+    # Which pods were asked for.
+
+    def selected(self, selection: Selection, namespace: str | None) -> set[Name]:
+        """Return the pods that a run is about. `namespace`: None for all."""
+        from kubectl_gadget.kube import selectors
+
+        labels = selectors.parse(selection.selector) if selection.selector else None
+        found = set()
+        for name, pod in self.pods.items():
+            if (namespace is not None and name[0] != namespace) or name[0].startswith(_OURS):
+                continue
+            if labels is not None and not labels.accepts(pod.labels):
+                continue
+            if selection.nodes and pod.node not in selection.nodes:
+                continue
+            if (selection.pods or selection.workloads) and not self._is_named(name, pod, selection):
+                continue
+            found.add(name)
+        return found
+
+    def _is_named(self, name: Name, pod: Pod, selection: Selection) -> bool:
+        if name[1] in selection.pods:
+            return True
+        for spelling, wanted in selection.workloads:
+            kind = kind_of(spelling)
+            if kind == "service":
+                service = self.services.get((name[0], wanted))
+                if service and service.selector and service.selector.items() <= pod.labels.items():
+                    return True
+            elif (kind == pod.workload.kind.lower() and pod.workload.name == wanted) or (
+                kind == pod.owner_kind.lower() and pod.owner_name == wanted
+            ):
+                return True
+        return False
+
+    # Records.
+
+    def records(self, kind: str, of: set[Name]) -> Iterator[dict[str, Any]]:
+        """Yield the records of one kind (rules.OBJECTS) about these pods, and about what leads to them."""
+        match kind:
+            case "pod":
+                yield from (self._pod(name) for name in sorted(of) if name in self.raw_pods)
+            case "container":
+                for name in sorted(of):
+                    yield from self._containers(name)
+            case "event":
+                yield from self._events(of)
+            case "service":
+                yield from self._services({namespace for namespace, _ in of})
+            case "change":
+                yield from self._changes({(name[0], self.workload(name)) for name in of})
+
+    def _pod(self, name: Name) -> dict[str, Any]:
+        found = self.raw_pods[name]
+        spec, status = found.get("spec") or {}, found.get("status") or {}
+        conditions = {each.get("type"): each for each in status.get("conditions") or ()}
+        scheduled = conditions.get("PodScheduled") or {}
+        deleted = found["metadata"].get("deletionTimestamp")
+        security = spec.get("securityContext") or {}
+        options = (spec.get("dnsConfig") or {}).get("options") or ()
+        ndots = next(
+            (int(each["value"]) for each in options if each.get("name") == "ndots" and each.get("value")), None
+        )
+        return {
+            "namespace": name[0],
+            "pod": name[1],
+            "node": spec.get("nodeName") or "",
+            "phase": status.get("phase") or "",
+            "reason": status.get("reason") or scheduled.get("reason") or "",
+            "message": status.get("message") or scheduled.get("message") or "",
+            "scheduled": scheduled.get("status") != "False",
+            "ready": (conditions.get("Ready") or {}).get("status") == "True",
+            "deleting_seconds": self._since(deleted) + float(found["metadata"].get("deletionGracePeriodSeconds") or 0)
+            if deleted
+            else -1.0,
+            "age_seconds": self._since(found["metadata"].get("creationTimestamp")),
+            "host_network": bool(spec.get("hostNetwork")),
+            "dns_policy": spec.get("dnsPolicy") or "",
+            "ndots": ndots,
+            "volumes": [_volume(each) for each in spec.get("volumes") or ()],
+            "fs_group": security.get("fsGroup"),
+            "grace_seconds": spec.get("terminationGracePeriodSeconds"),
+            "containers": [each["name"] for each in spec.get("containers") or ()],
+        }
+
+    def _containers(self, name: Name) -> Iterator[dict[str, Any]]:
+        found = self.raw_pods.get(name)
+        if found is None:
+            return
+        spec, status = found.get("spec") or {}, found.get("status") or {}
+        volumes = {each["name"]: _volume(each) for each in spec.get("volumes") or ()}
+        for kind, statuses in (("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")):
+            known = {each["name"]: each for each in status.get(statuses) or ()}
+            for each in spec.get(kind) or ():
+                yield {
+                    "namespace": name[0],
+                    "pod": name[1],
+                    "container": each["name"],
+                    "node": spec.get("nodeName") or "",
+                    "init": kind == "initContainers",
+                    "image": each.get("image") or "",
+                    "age_seconds": self._since(found["metadata"].get("creationTimestamp")),
+                    "grace_seconds": spec.get("terminationGracePeriodSeconds"),
+                    "fs_group": (spec.get("securityContext") or {}).get("fsGroup"),
+                    **self._state(known.get(each["name"]) or {}),
+                    **_limits(each.get("resources") or {}),
+                    **_security(spec.get("securityContext") or {}, each.get("securityContext") or {}),
+                    **{
+                        probe: _probe(each.get(f"{probe}Probe"), each) for probe in ("liveness", "readiness", "startup")
+                    },
+                    "environment": [item["name"] for item in each.get("env") or ()],
+                    "mounts": [_mount(item, volumes) for item in each.get("volumeMounts") or ()],
+                    "ports": [item.get("containerPort") for item in each.get("ports") or ()],
+                    "command": [*(each.get("command") or ()), *(each.get("args") or ())],
+                }
+
+    def _state(self, status: Mapping[str, Any]) -> dict[str, Any]:
+        kind, now = _first(status.get("state"), "waiting")
+        _, last = _first(status.get("lastState"))
+        ended = now if kind == "terminated" else _NONE
+        return {
+            "state": kind,
+            "reason": now.get("reason") or "",
+            "message": now.get("message") or "",
+            "exit_code": ended.get("exitCode"),
+            "signal": ended.get("signal"),
+            "started_seconds": self._since(now.get("startedAt")),
+            "last_reason": last.get("reason") or "",
+            "last_exit_code": last.get("exitCode"),
+            "last_signal": last.get("signal"),
+            "last_seconds": self._since(last.get("startedAt")) - self._since(last.get("finishedAt")) if last else -1.0,
+            "restarts": int(status.get("restartCount") or 0),
+            "ready": bool(status.get("ready")),
+            "started": status.get("started") is not False,
+        }
+
+    def _events(self, of: set[Name]) -> Iterator[dict[str, Any]]:
+        workloads = {(name[0], self.workload(name).partition("/")[2]) for name in of}
+        for found in self.of(EVENTS):
+            about = found.get("involvedObject") or {}
+            namespace, named = about.get("namespace") or "", about.get("name") or ""
+            last = found.get("lastTimestamp") or found.get("eventTime") or found["metadata"].get("creationTimestamp")
+            is_pod = about.get("kind") == "Pod"
+            owner = (namespace, named.rpartition("-")[0] if about.get("kind") == "ReplicaSet" else named)
+            if (is_pod and (namespace, named) not in of) or (not is_pod and owner not in workloads):
+                continue
+            if (age := self._since(last)) > _EVENT_SECONDS:
+                continue
+            series = found.get("series") or {}
+            yield {
+                "namespace": namespace,
+                "pod": named if is_pod else "",
+                "node": (found.get("source") or {}).get("host") or "",
+                "container": _field_container(about.get("fieldPath") or ""),
+                "kind": about.get("kind") or "",
+                "name": named,
+                "reason": found.get("reason") or "",
+                "message": found.get("message") or "",
+                "type": found.get("type") or "",
+                "times": int(series.get("count") or found.get("count") or 1),
+                "age_seconds": age,
+                "first_ns": round((self._now - age) * 1e9),
+            }
+
+    def _services(self, namespaces: set[str]) -> Iterator[dict[str, Any]]:
+        for (namespace, name), service in self.services.items():
+            if namespace not in namespaces or not service.selector:
+                continue
+            ready, others = self.endpoints.get((namespace, name), ([], []))
+            chosen = [
+                pod
+                for pod in self.pods.values()
+                if pod.namespace == namespace and service.selector.items() <= pod.labels.items() and not pod.ended
+            ]
+            for port in service.ports:
+                yield {
+                    "namespace": namespace,
+                    "service": name,
+                    "type": "",
+                    "selector": ",".join(f"{key}={value}" for key, value in sorted(service.selector.items())),
+                    "port": port.port,
+                    "target_port": str(port.target or port.port),
+                    "protocol": port.protocol,
+                    "ready": len(set(ready)),
+                    "not_ready": len(set(others)),
+                    "selected": len(chosen),
+                }
+
+    def _changes(self, workloads: set[Name]) -> Iterator[dict[str, Any]]:
+        """Yield the last change of each Deployment: what differs between its last two ReplicaSets."""
+        sets: dict[Name, list[Object]] = {}
+        for found in self.of(REPLICA_SETS):
+            owners = found["metadata"].get("ownerReferences") or ()
+            owner = next((each for each in owners if each.get("controller")), _NONE)
+            if owner.get("kind") == "Deployment":
+                key = found["metadata"]["namespace"], f"deploy/{owner.get('name')}"
+                sets.setdefault(key, []).append(found)
+        for key in sorted(workloads & set(sets)):
+            ordered = sorted(sets[key], key=_revision)
+            if len(ordered) < 2:
+                continue
+            before, after = ordered[-2:]
+            spec = after.get("spec") or {}
+            yield {
+                "namespace": key[0],
+                "workload": key[1],
+                "age_seconds": self._since(after["metadata"].get("creationTimestamp")),
+                "revision": _revision(after),
+                "ready": int((after.get("status") or {}).get("readyReplicas") or 0),
+                "replicas": int(spec.get("replicas") or 0),
+                **_difference(before, after),
+            }
+
+    def _since(self, text: str | None) -> float:
+        """Return the seconds since a time of the API; -1 if it is not set."""
+        if not text:
+            return -1.0
+        return max(0.0, self._now - datetime.fromisoformat(text).timestamp())
+
+    # Whose an address is.
+
+    def peer(self, address: str, port: int, places: Places) -> dict[str, Any]:
+        """Return what rules call `peer`: the other end of a connection."""
+        known: dict[str, Any] = {
+            **dict.fromkeys(("name", "namespace", "pod", "workload", "service", "node"), ""),
+            **{"address": address, "port": port, "kind": "world", "target_port": port, "known": bool(self._objects)},
+        }
+        backends: list[Name] = []
+        if service := self.service_addresses.get(address):
+            target = next((each.target for each in service.ports if each.port == port), 0)
+            ready, _ = self.endpoints.get((service.namespace, service.name), ([], []))
+            backends = self.pods_of(address, places)
+            known |= {"kind": "service", "service": service.name, "namespace": service.namespace}
+            known |= {"target_port": _number(target, backends, self.pods) or port, "name": f"service {service.name}"}
+            known |= {"has_port": any(each.port == port for each in service.ports), "ready": len(set(ready))}
+        elif _is_local(address):
+            known |= {"kind": "loopback", "name": address}
+        elif pod := self.addresses.get(address) or places.owners.get(address):
+            backends = [pod]
+            known |= {"kind": "pod"}
+        elif node := self.nodes.get(address):
+            known |= {"kind": "node", "node": node, "name": f"node {node}"}
+        elif self._objects and _is_private(address):
+            known |= {"kind": "nobody"}
+        return known | self._backends(backends, known, places)
+
+    def pods_of(self, address: str, places: Places) -> list[Name]:
+        """Return the pods that an address leads to, also those of a service that are not ready."""
+        if service := self.service_addresses.get(address):
+            ready, others = self.endpoints.get((service.namespace, service.name), ([], []))
+            return [self.addresses[ip] for ip in (*ready, *others) if ip in self.addresses]
+        pod = self.addresses.get(address) or places.owners.get(address)
+        return [pod] if pod and not _is_local(address) else []
+
+    def _backends(self, backends: list[Name], known: Mapping[str, Any], places: Places) -> dict[str, Any]:
+        port = known["target_port"]
+        read = [name for name in backends if name in places.listeners]
+        sockets = {socket for name in read for socket in places.listeners[name]}
+        reachable = {socket.port for socket in sockets if not socket.is_loopback}
+        found: dict[str, Any] = {
+            "backends": len(backends),
+            "known_sockets": bool(read),
+            "listens": port in reachable,
+            "loopback_only": port not in reachable and any(socket.port == port for socket in sockets),
+            "other_ports": sorted(reachable - {port}),
+            "running": any(self._runs(name) for name in backends),
+            "ready": known.get("ready", 0),
+        }
+        if backends:
+            first = backends[0]
+            workload = self.workload(first)
+            found |= {"namespace": first[0], "pod": first[1], "workload": workload}
+            if known["kind"] == "pod":
+                found |= {"name": workload, "ready": int(self._ready(first))}
+        if not known["name"] and "name" not in found:
+            found["name"] = known["address"]
+        return found
+
+    def _runs(self, name: Name) -> bool:
+        found = self.raw_pods.get(name)
+        statuses = ((found or {}).get("status") or {}).get("containerStatuses") or ()
+        return not self._objects or any("running" in (each.get("state") or {}) for each in statuses)
+
+    def _ready(self, name: Name) -> bool:
+        conditions = ((self.raw_pods.get(name) or {}).get("status") or {}).get("conditions") or ()
+        return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+
+
+_SHORT = {
+    "Deployment": "deploy",
+    "StatefulSet": "sts",
+    "DaemonSet": "ds",
+    "Job": "job",
+    "CronJob": "cronjob",
+    "ReplicaSet": "rs",
+}
+
+
+def workload_text(workload: Workload) -> str:
+    """Return KIND/NAME with kubectl's short name of the kind."""
+    return f"{_SHORT.get(workload.kind, workload.kind.lower())}/{workload.name}"
+
+
+def _first(states: Mapping[str, Any] | None, default: str = "") -> tuple[str, Mapping[str, Any]]:
+    return next(iter((states or {}).items()), (default, _NONE))
+
+
+def _name(found: Object) -> Name:
+    return found["metadata"].get("namespace") or "", found["metadata"]["name"]
+
+
+def _is_local(address: str) -> bool:
+    return address.startswith(("127.", "169.254.", "fe80:")) or address in ("", "::1", "::", "0.0.0.0")
+
+
+def _is_private(address: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return False
+
+
+def _number(target: int | str, backends: Sequence[Name], pods: Mapping[Name, Pod]) -> int:
+    """Return the number of a target port, which may be the name of a container's port; 0 if it is not known."""
+    if str(target).isdigit():
+        return int(target)
+    return next((port.port for name in backends for port in pods[name].ports if port.name == target), 0)
+
+
+def _volume(found: Mapping[str, Any]) -> dict[str, Any]:
+    kind = next((name for name in found if name != "name"), "")
+    of = found.get(kind) or {}
+    source = of.get("name") or of.get("secretName") or of.get("claimName") or of.get("path") or ""
+    return {
+        "name": found.get("name") or "",
+        "kind": kind,
+        "source": source,
+        "optional": bool(of.get("optional")),
+        "mode": of.get("defaultMode", 0o644 if kind in ("secret", "configMap", "projected") else None),
+        "size_limit": _size(of.get("sizeLimit")),
+    }
+
+
+def _mount(found: Mapping[str, Any], volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    volume = volumes.get(found.get("name") or "", {})
+    kept = {name: volume.get(name) for name in ("kind", "source", "mode", "size_limit")}
+    return {"path": found.get("mountPath") or "", "read_only": bool(found.get("readOnly")), **kept}
+
+
+def _limits(resources: Mapping[str, Any]) -> dict[str, Any]:
+    limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
+    return {
+        "memory_limit": _size(limits.get("memory")),
+        "cpu_limit": _cpus(limits.get("cpu")),
+        "memory_request": _size(requests.get("memory")),
+        "cpu_request": _cpus(requests.get("cpu")),
+    }
+
+
+def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**pod, **container}
+    capabilities = container.get("capabilities") or {}
+    return {
+        "user": both.get("runAsUser"),
+        "non_root": bool(both.get("runAsNonRoot")),
+        "read_only_root": bool(container.get("readOnlyRootFilesystem")),
+        "added": list(capabilities.get("add") or ()),
+        "dropped": list(capabilities.get("drop") or ()),
+        "seccomp": (both.get("seccompProfile") or {}).get("type") or "",
+    }
+
+
+def _probe(found: Mapping[str, Any] | None, container: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not found:
+        return None
+    kind = next((name for name in ("httpGet", "tcpSocket", "grpc", "exec") if name in found), "")
+    of = found.get(kind) or {}
+    port: Any = of.get("port")
+    if isinstance(port, str) and not port.isdigit():
+        port = next((each.get("containerPort") for each in container.get("ports") or () if each.get("name") == port), 0)
+    return {
+        "kind": kind,
+        "port": int(port or 0),
+        "path": of.get("path") or "",
+        "timeout": int(found.get("timeoutSeconds") or 1),
+        "period": int(found.get("periodSeconds") or 10),
+        "failures": int(found.get("failureThreshold") or 3),
+        "delay": int(found.get("initialDelaySeconds") or 0),
+    }
+
+
+def _size(text: object) -> int | None:
+    """Return the bytes of a quantity of Kubernetes; None if it is not set or not understood."""
+    if text is None:
+        return None
+    found = str(text)
+    for suffix, factor in _SIZES.items():
+        if found.endswith(suffix):
+            return round(float(found.removesuffix(suffix)) * factor)
+    try:
+        return round(float(found))
+    except ValueError:
+        return None
+
+
+def _cpus(text: object) -> float | None:
+    if text is None:
+        return None
+    found = str(text)
+    try:
+        return float(found.removesuffix("m")) / 1000 if found.endswith("m") else float(found)
+    except ValueError:
+        return None
+
+
+def _field_container(path: str) -> str:
+    """Return the container that an event is about: spec.containers{web} is web."""
+    return path.partition("{")[2].removesuffix("}")
+
+
+def _revision(found: Object) -> int:
+    text = (found["metadata"].get("annotations") or {}).get(_REVISION, "0")
+    return int(text) if str(text).isdigit() else 0
+
+
+def _difference(before: Object, after: Object) -> dict[str, list[str]]:
+    """Return what a rollout changed, without any value of the environment."""
+
+    def parts(found: Object) -> dict[str, set[str]]:
+        spec = (((found.get("spec") or {}).get("template") or {}).get("spec")) or {}
+        containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+        return {
+            "images": {f"{each['name']}={each.get('image') or ''}" for each in containers},
+            "environment": {f"{each['name']}.{item['name']}" for each in containers for item in each.get("env") or ()},
+            "volumes": {each["name"] for each in spec.get("volumes") or ()},
+        }
+
+    old, new = parts(before), parts(after)
+    return {
+        name: [
+            *(f"+{each}" for each in sorted(new[name] - old[name])),
+            *(f"-{each}" for each in sorted(old[name] - new[name])),
+        ]
+        for name in new
+    }

@@ -1,0 +1,340 @@
+"""Findings: rules applied to what was seen, one finding per cause, with the findings that it explains below it."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_gadget.diagnose.cluster import Cluster, Name, Places
+from kubectl_gadget.diagnose.observations import EVIDENCE, Evidence, Observation, Observations, Owner
+from kubectl_gadget.diagnose.rules import PLACEHOLDER, Confidence, Relation, Rule, Scope, SeenSet, Severity, Words
+from kubectl_gadget.output.escape import printable
+
+_LONGEST = 160
+"""Characters of a value in a finding's words."""
+_MOST_LISTED = 5
+_MOST_EACH = 50
+"""Observations of a set that `when` can go through."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What rules may know about the run."""
+
+    seconds: float = 0.0
+    """traced so far"""
+    began_ns: int = 0
+    """when everything was attached (wall time)"""
+    is_whole: bool = True
+    """nothing was lost, and each selected node was traced"""
+
+
+@dataclass
+class Finding:
+    """One cause, or a symptom whose cause is not known."""
+
+    rule: Rule
+    about: str
+    """the workload: shop/deploy/web"""
+    key: tuple[str, ...]
+    words: Words
+    """with all placeholders filled in"""
+    containers: set[Owner] = field(default_factory=set)
+    """whose rows are the evidence"""
+    pods: set[Name] = field(default_factory=set)
+    """whom it is about"""
+    others: set[Name] = field(default_factory=set)
+    """at the other end: those that it affects, or those that they talk to"""
+    of: int = 0
+    """how many pods the workload has"""
+    count: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    evidence: list[Evidence] = field(default_factory=list)
+    explains: "list[Finding]" = field(default_factory=list)
+
+    @property
+    def severity(self) -> Severity:
+        return self.rule.severity
+
+    @property
+    def confidence(self) -> Confidence:
+        return self.rule.confidence
+
+    @property
+    def id(self) -> str:
+        """Return a text that is the same for the same cause in each run."""
+        text = "\0".join((self.rule.name, self.about, *self.key))
+        return f"{self.rule.name}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Return its place among others: the worst and surest first."""
+        return (
+            list(Severity).index(self.severity),
+            list(Confidence).index(self.confidence),
+            -sum(1 + len(each.explains) for each in self.explains),
+        )
+
+    def all(self) -> "Iterator[Finding]":
+        """Yield the finding and all that it explains."""
+        yield self
+        for each in self.explains:
+            yield from each.all()
+
+
+class Diagnosis:
+    """Applies rules. Both `cluster` and what was observed may have grown before the next call of `findings`."""
+
+    def __init__(self, rules: Sequence[Rule], observations: Observations, places: Places) -> None:
+        self._rules = rules
+        self._seen = observations
+        self._places = places
+        self.cluster = Cluster({})
+        self._peers: dict[tuple[str, int], tuple[dict[str, Any], set[Name]]] = {}
+
+    def findings(self, run: RunFacts) -> list[Finding]:
+        """Return the roots, the worst first."""
+        self._peers.clear()
+        found: dict[tuple[str, ...], Finding] = {}
+        for rule in self._rules:
+            for observation in self._seen.of(rule.seen[0]):
+                self._apply(rule, observation, run, found)
+        return _roots(list(found.values()))
+
+    def _apply(self, rule: Rule, first: Observation, run: RunFacts, found: dict[tuple[str, ...], Finding]) -> None:
+        values, others = self._values(rule, first, run)
+        if values is None or not rule.when.matches(values):
+            return
+        owner = first.owner
+        name = (owner.namespace, owner.pod)
+        is_peer = rule.about == "peer" and bool(others)
+        about = min(others) if is_peer else name
+        whom = f"{about[0]}/{self._workload(about, first)}" if about[0] else self._workload(about, first)
+        key = (rule.name, whom, *(_text(_value(values, path)) for path in rule.key))
+        finding = found.get(key)
+        if finding is None:
+            words = Words(**{name: filled(text, values) for name, text in vars(rule.words).items()})
+            finding = found[key] = Finding(rule, whom, key[2:], words)
+            finding.of = self.cluster.replicas(about)
+        finding.containers.add(owner)
+        (finding.others if is_peer else finding.pods).add(name)
+        (finding.pods if is_peer else finding.others).update(others)
+        finding.count += values[rule.seen[0].name]["count"]
+        finding.first_ns = min(filter(None, (finding.first_ns, first.first_ns)), default=0)
+        finding.last_ns = max(finding.last_ns, first.last_ns)
+        finding.evidence = [*finding.evidence, *first.rows][:EVIDENCE]
+
+    def _workload(self, name: Name, first: Observation) -> str:
+        if name[1]:
+            return self.cluster.workload(name)
+        row = first.record
+        if service := row.get("service"):
+            return f"service/{service}"
+        return str(row.get("workload") or "") or f"node/{first.owner.node}"
+
+    def _values(self, rule: Rule, first: Observation, run: RunFacts) -> tuple[dict[str, Any] | None, set[Name]]:
+        """Return the values for `when` and words, and the pods at the other end."""
+        primary = rule.seen[0]
+        count = self._count(primary, first)
+        if not count:
+            return None, set()
+        owner, others = first.owner, set[Name]()
+        values: dict[str, Any] = {
+            "run": {"seconds": run.seconds, "whole": run.is_whole and self._seen.is_whole},
+            "self": self._entity(owner),
+            primary.name: self._view(primary, [first], run),
+        }
+        if rule.peer is not None:
+            by = dict(zip(primary.by, first.key, strict=True))
+            address, port = str(by.get(rule.peer[0]) or ""), by.get(rule.peer[1])
+            values["peer"], others = self._peer(address, port if isinstance(port, int) else 0)
+        for seen in rule.seen[1:]:
+            matching = [
+                each
+                for each in self._in_scope(seen, owner, others)
+                if all(
+                    each.key[seen.by.index(column)] == _value(values, path)
+                    for column, path in seen.match.items()
+                    if column in seen.by
+                )
+            ]
+            values[seen.name] = self._view(seen, matching, run)
+        return values, others
+
+    def _in_scope(self, seen: SeenSet, owner: Owner, others: set[Name]) -> Iterator[Observation]:
+        watch = self._seen.of(seen)
+        name = (owner.namespace, owner.pod)
+        if seen.of is Scope.CONTAINER and seen.gadget is not None:
+            yield from watch.found.get(owner, {}).values()
+            return
+        of = self.cluster.workload(name)
+        for each in watch:
+            its = (each.owner.namespace, each.owner.pod)
+            match seen.of:
+                case Scope.CONTAINER:
+                    fits = its == name and each.owner.container in ("", owner.container)
+                case Scope.POD:
+                    fits = its == name
+                case Scope.WORKLOAD:
+                    row = each.record
+                    fits = its[0] == name[0] and of in (self.cluster.workload(its), row.get("workload"))
+                case Scope.PEER:
+                    fits = its in others
+                case Scope.NODE:
+                    fits = each.owner.node == owner.node
+            if fits:
+                yield each
+
+    def _count(self, seen: SeenSet, found: Observation) -> int:
+        """Return how often it was seen; of a snapshot, in its latest turn."""
+        if seen.gadget is not None and seen.gadget.kind == "snapshot":
+            return found.count if found.turn == self._seen.of(seen).latest(found.owner.node) else 0
+        return found.count
+
+    def _view(self, seen: SeenSet, found: Sequence[Observation], run: RunFacts) -> dict[str, Any]:
+        counts = [self._count(seen, each) for each in found]
+        count = sum(counts)
+        first = min((each.first_ns for each in found if each.count), default=0)
+        last = max((each.last_ns for each in found), default=0)
+        rows = [row.record for each in found for row in each.rows]
+        view: dict[str, Any] = dict(rows[0]) if rows and seen.object else {}
+        view |= {
+            "count": count,
+            "rate": count * 60 / max(run.seconds, 1.0),
+            "first": (first - run.began_ns) / 1e9 if first else 0.0,
+            "last": (last - run.began_ns) / 1e9 if last else 0.0,
+            "seconds": (last - first) / 1e9 if first else 0.0,
+            "before": sum(each.before for each in found),
+            "row": dict(rows[0]) if rows else {},
+            "each": [
+                {**dict(zip(seen.by, map(_plain, each.key), strict=True)), "count": number}
+                for each, number in zip(found[:_MOST_EACH], counts, strict=False)
+            ],
+        }
+        for place, column in enumerate(seen.by):
+            view[column] = _plain(found[0].key[place]) if found else None
+        for name in seen.measure:
+            view[f"sum_{name}"] = sum(each.sums.get(name, 0.0) for each in found)
+            view[f"max_{name}"] = max((each.most.get(name, 0.0) for each in found), default=0.0)
+        return view
+
+    def _entity(self, owner: Owner) -> dict[str, Any]:
+        name = (owner.namespace, owner.pod)
+        return {
+            "namespace": owner.namespace,
+            "pod": owner.pod,
+            "container": owner.container,
+            "node": owner.node,
+            "workload": self.cluster.workload(name) if owner.pod else "",
+            "object": self.cluster.workload(name) if owner.pod else f"node/{owner.node}",
+            "pods": self.cluster.replicas(name),
+        }
+
+    def _peer(self, address: str, port: int) -> tuple[dict[str, Any], set[Name]]:
+        known = self._peers.get((address, port))
+        if known is None:
+            peer = self.cluster.peer(address, port, self._places)
+            known = self._peers[address, port] = peer, set(self.cluster.pods_of(address, self._places))
+        return known
+
+
+def filled(text: str, values: Mapping[str, Any]) -> str:
+    """Return a text with its placeholders filled in. Values are made safe for a terminal, and cannot add lines."""
+    return PLACEHOLDER.sub(lambda found: _formatted(_value(values, found[1]), found[2] or ""), text)
+
+
+def _value(values: Mapping[str, Any], path: str) -> Any:
+    found: Any = values
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _formatted(value: Any, how: str) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        match how:
+            case "seconds":
+                return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+            case "ns":
+                return f"{value / 1e9:.2g} s" if value >= 1e9 else f"{value / 1e6:.3g} ms"
+            case "bytes":
+                for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+                    if value >= size:
+                        return f"{value / size:.3g} {unit}"
+                return f"{value:g} B"
+            case "mode":
+                return f"{int(value):04o}"
+            case "count":
+                return f"{value:,.0f}"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list | tuple):
+        shown = [_text(item) for item in value[:_MOST_LISTED]]
+        more = f" and {len(value) - _MOST_LISTED} more" if len(value) > _MOST_LISTED else ""
+        return printable(", ".join(shown), _LONGEST) + more
+    return printable(_text(value), _LONGEST)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+# Which finding explains which.
+
+
+def _roots(found: list[Finding]) -> list[Finding]:
+    """Put symptoms below what explains them, and return the rest, the worst first."""
+    ordered = sorted(found, key=lambda each: each.rank)
+    causes: dict[int, Finding] = {}
+    for symptom in ordered:
+        for cause in ordered:
+            if cause is not symptom and _explains(cause, symptom) and not _leads_to(causes, cause, symptom):
+                causes[id(symptom)] = cause
+                break
+    for symptom in ordered:
+        if (found_cause := causes.get(id(symptom))) is not None:
+            found_cause.explains.append(symptom)
+    return sorted((each for each in ordered if id(each) not in causes), key=lambda each: each.rank)
+
+
+def _leads_to(causes: Mapping[int, Finding], found: Finding, target: Finding) -> bool:
+    """True if `target` is a cause of `found` already: two findings never explain each other."""
+    above = causes.get(id(found))
+    return above is not None and (above is target or _leads_to(causes, above, target))
+
+
+def _explains(cause: Finding, symptom: Finding) -> bool:
+    return any(name == symptom.rule.name and _related(how, cause, symptom) for name, how in cause.rule.explains)
+
+
+def _related(how: Relation, cause: Finding, symptom: Finding) -> bool:
+    match how:
+        case Relation.CONTAINER:
+            return any(
+                (one.namespace, one.pod) == (other.namespace, other.pod)
+                and (one.container == other.container or not one.container or not other.container)
+                for one in cause.containers
+                for other in symptom.containers
+            )
+        case Relation.POD:
+            return bool(cause.pods & symptom.pods)
+        case Relation.WORKLOAD:
+            return cause.about == symptom.about
+        case Relation.PEER:
+            return bool(cause.pods & symptom.others)
+        case Relation.BACK:
+            return bool(cause.others & symptom.pods)
+        case Relation.NODE:
+            return bool({each.node for each in cause.containers} & {each.node for each in symptom.containers})
+
+
+def severities(found: Iterable[Finding]) -> dict[Severity, int]:
+    """Return how many roots there are of each severity."""
+    counts = dict.fromkeys(Severity, 0)
+    for each in found:
+        counts[each.severity] += 1
+    return counts

@@ -1,0 +1,246 @@
+"""Observations: rows and records that match a rule's set, counted by whose they are and by the set's columns.
+
+Conditions run on whole columns; only rows that match become Python objects. Memory is bounded: so many observations of
+a set and of one container, so many values of a row. What finds no room is counted, and `run.whole` is false then.
+
+A snapshot's rows are another matter: those of its latest turn count, and those of its first turn are `before`.
+"""
+
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kubectl_gadget.diagnose.rules import Rule, SeenSet
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.containers import Container
+from kubectl_gadget.rows.rows import Rows
+
+MOST_KEYS = 256
+"""Observations of one set in one container. A scan of 65,536 ports is one cause."""
+MOST = 50_000
+"""Observations of one run."""
+EVIDENCE = 3
+_LONGEST = 400
+"""Characters of a value that is kept."""
+_TURN_NS = 2_000_000_000
+"""Rows of a snapshot that are so much younger than its first are of the next turn. A turn takes less."""
+
+Record = Mapping[str, Any]
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose an observation is. Empty texts: does not apply."""
+
+    node: str = ""
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+
+    @classmethod
+    def of(cls, node: str, container: Container) -> "Owner":
+        return cls(node, container.namespace, container.pod, container.container)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One row of a gadget, or one record of the API."""
+
+    record: Record
+    """its members, without those that it does not have"""
+    row: Rows | None = None
+    """None: a record of the API"""
+
+
+@dataclass
+class Observation:
+    """What was seen of one set in one container, for one value of the set's columns."""
+
+    owner: Owner
+    key: Key
+    count: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    rows: list[Evidence] = field(default_factory=list)
+    """the first ones"""
+    sums: dict[str, float] = field(default_factory=dict)
+    most: dict[str, float] = field(default_factory=dict)
+    before: int = 0
+    """of a snapshot: how many there were in its first turn"""
+    turn: int = 0
+
+    @property
+    def record(self) -> Record:
+        """Return the first row, without what it does not have."""
+        return self.rows[0].record if self.rows else {}
+
+    def add(
+        self, record: Record, wall_ns: int, measure: Iterable[str], times: int = 1, row: Rows | None = None
+    ) -> None:
+        """Count a row or a record. `times`: how often it happened. `row`: to show it."""
+        if not self.count or wall_ns < self.first_ns:
+            self.first_ns = wall_ns
+        self.count += times
+        self.last_ns = max(self.last_ns, wall_ns)
+        if len(self.rows) < EVIDENCE:
+            self.rows.append(Evidence(record, row))
+        for name in measure:
+            if isinstance(value := record.get(name), int | float):
+                self.sums[name] = self.sums.get(name, 0) + value
+                self.most[name] = max(self.most.get(name, value), value)
+
+
+class Watch:
+    """One set of one or more rules, with what was seen of it."""
+
+    def __init__(self, seen: SeenSet) -> None:
+        self.seen = seen
+        self.found: dict[Owner, dict[Key, Observation]] = {}
+        self.dropped = 0
+        self._turns: dict[str, tuple[int, int]] = {}
+        """of a snapshot, by node: the number of the turn, and the time of its first row"""
+
+    def __iter__(self) -> Iterator[Observation]:
+        for of_owner in self.found.values():
+            yield from of_owner.values()
+
+    def of(self, owner: Owner, key: Key) -> Observation | None:
+        """Return the observation, a new one if there is room."""
+        of_owner = self.found.setdefault(owner, {})
+        found = of_owner.get(key)
+        if found is None:
+            if len(of_owner) >= MOST_KEYS or len(self.found) >= MOST:
+                self.dropped += 1
+                return None
+            found = of_owner[key] = Observation(owner, key)
+        return found
+
+    def turn(self, node: str, wall_ns: int) -> int:
+        """Return the number of the snapshot that a row of this time belongs to, from 0."""
+        number, began = self._turns.get(node, (0, wall_ns))
+        if wall_ns - began > _TURN_NS:
+            number, began = number + 1, wall_ns
+        self._turns[node] = number, began
+        return number
+
+    def latest(self, node: str) -> int:
+        """Return the number of a node's latest snapshot."""
+        return self._turns.get(node, (0, 0))[0]
+
+
+class Observations:
+    """All that was seen of the sets of some rules. `take` is called from the pipeline's thread."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._watches: dict[tuple[Any, ...], Watch] = {}
+        self._by_gadget: dict[str, list[Watch]] = {}
+        self._by_object: dict[str, list[Watch]] = {}
+        self.rows = 0
+        """how many rows were looked at"""
+        for rule in rules:
+            for seen in rule.seen:
+                self._watch(seen)
+        self._members = MemberRows(event=True)
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every observation found room."""
+        return not any(watch.dropped for watch in self._watches.values())
+
+    def of(self, seen: SeenSet) -> Watch:
+        """Return what was seen of a rule's set."""
+        return self._watches[_identity(seen)]
+
+    def _watch(self, seen: SeenSet) -> None:
+        if _identity(seen) in self._watches:
+            return
+        watch = self._watches[_identity(seen)] = Watch(seen)
+        kind = self._by_object if seen.gadget is None else self._by_gadget
+        kind.setdefault(seen.object if seen.gadget is None else seen.gadget.name, []).append(watch)
+
+    def take(self, rows: Rows) -> None:
+        """Count rows of any gadgets."""
+        self.rows += len(rows)
+        for batch in rows.parts:
+            for watch in self._by_gadget.get(batch.gadget.name, ()):
+                self._take(watch, batch)
+
+    def _take(self, watch: Watch, batch: Batch) -> None:
+        seen = watch.seen
+        is_snapshot = batch.gadget.kind == "snapshot"
+        if is_snapshot and len(batch):  # also a turn in which nothing matches is a turn
+            for node, wall_ns in {(node, ns) for node, ns in zip(batch.nodes(), batch.wall_ns().tolist(), strict=True)}:
+                watch.turn(node, wall_ns)
+        if seen.condition is not None:
+            mask = seen.condition.mask(batch)  # type: ignore[union-attr]  # a Filter for rows
+            if not mask.any():
+                return
+            batch = batch.select(mask)
+        columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), self._members.records_of(batch)
+        for place, (container, node, wall_ns, record) in enumerate(zip(*columns, strict=True)):
+            if "base" in seen.by:
+                record["base"] = posixpath.basename(str(record.get("path") or ""))
+            key = tuple(_kept(record.get(name)) for name in seen.by)
+            found = watch.of(Owner.of(node, container), key)
+            if found is None:
+                continue
+            if is_snapshot:
+                turn = watch.turn(node, wall_ns)
+                if turn != found.turn:
+                    if not found.turn:
+                        found.before = found.count
+                    found.turn, found.count, found.rows, found.sums, found.most = turn, 0, [], {}, {}
+                elif not turn:
+                    found.before = found.count + 1
+            row = Rows([batch.select(np.array([place])).compacted()]) if len(found.rows) < EVIDENCE else None
+            found.add(_slim(record) if row else record, wall_ns, seen.measure, row=row)
+
+    def take_objects(self, kind: str, records: Iterable[Record], wall_ns: int) -> None:
+        """Count all present records of the API of one kind; those of the last call are forgotten. A record has
+        `first_ns` and `times` if these are known."""
+        watches = self._by_object.get(kind, ())
+        for watch in watches:
+            watch.found.clear()
+        for record in records:
+            for watch in watches:
+                if _matches(watch.seen, record):
+                    owner = Owner(*(str(record.get(name) or "") for name in ("node", "namespace", "pod", "container")))
+                    key = tuple(_kept(record.get(name)) for name in watch.seen.by)
+                    if (found := watch.of(owner, key)) is not None:
+                        first = record.get("first_ns") or wall_ns
+                        found.add(record, int(first), watch.seen.measure, int(record.get("times") or 1))
+
+
+def _identity(seen: SeenSet) -> tuple[Any, ...]:
+    equal = tuple(sorted((name, values) for name, values in seen.equal.items()))
+    return seen.gadget.name if seen.gadget else "", seen.object, seen.where, equal, seen.by, seen.measure
+
+
+def _matches(seen: SeenSet, record: Record) -> bool:
+    for name, values in seen.equal.items():
+        if str(record.get(name)) not in values:
+            return False
+    matches: Callable[[Record], bool] | None = getattr(seen.condition, "matches", None)
+    return matches is None or matches(record)
+
+
+def _kept(value: object) -> Any:
+    """Return a value in the form in which it is kept as a part of a key."""
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
+    return tuple(map(_kept, value)) if isinstance(value, list) else value
+
+
+def _slim(record: Record) -> dict[str, Any]:
+    """Return a row without what it does not have, and with shortened texts."""
+    kept = {}
+    for name, value in record.items():
+        if value in (None, "", -1, []) or name.endswith(("_bytes", "_raw")):
+            continue
+        kept[name] = list(_kept(value[:50])) if isinstance(value, list) else _kept(value)
+    return kept

@@ -1,0 +1,418 @@
+"""Rules: YAML files that say what to look for, when it is a finding, what it explains, and its words.
+
+    - name: connection-refused
+      group: network
+      severity: error
+      seen:
+        refused: {gadget: trace_tcp, where: 'error == "ECONNREFUSED"', by: [remote, remote_port]}
+      peer: {address: refused.remote, port: refused.remote_port}
+      when: refused.count >= 2 && !peer.listens
+      title: "{peer.name} refuses connections at port {peer.port}"
+      …
+
+A rule is checked when it is read: conditions over rows against the gadget's columns, `when` against the names that the
+rule defines, placeholders against the same names. `docs/design/diagnose.md` describes the language.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget import gadgets
+from kubectl_gadget.errors import UsageError
+from kubectl_gadget.filters import cel
+from kubectl_gadget.filters.filter import Filter, RowProgram, compile_filter
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_reader import Part, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
+
+
+class Severity(StrEnum):
+    """How bad a finding is, the worst first."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Confidence(StrEnum):
+    """How sure a finding is: its evidence proves it, or it is the usual cause, or one of several."""
+
+    PROVEN = "proven"
+    LIKELY = "likely"
+    POSSIBLE = "possible"
+
+
+class Scope(StrEnum):
+    """Whose observations a rule joins with those of its first set."""
+
+    CONTAINER = "container"
+    POD = "pod"
+    WORKLOAD = "workload"
+    PEER = "peer"
+    """the pods of the other end"""
+    NODE = "node"
+
+
+class Relation(StrEnum):
+    """How a finding and its symptom are related."""
+
+    CONTAINER = "container"
+    POD = "pod"
+    WORKLOAD = "workload"
+    PEER = "peer"
+    """the symptom's other end is what the finding is about"""
+    BACK = "back"
+    """the finding's other end is what the symptom is about"""
+    NODE = "node"
+
+
+OBJECTS: Mapping[str, tuple[str, ...]] = {
+    "container": (
+        *(
+            "namespace",
+            "pod",
+            "container",
+            "node",
+            "init",
+            "image",
+            "state",
+            "reason",
+            "message",
+            "exit_code",
+            "signal",
+        ),
+        *(
+            "started_seconds",
+            "last_reason",
+            "last_exit_code",
+            "last_signal",
+            "last_seconds",
+            "restarts",
+            "ready",
+            "started",
+        ),
+        *("memory_limit", "cpu_limit", "memory_request", "cpu_request", "liveness", "readiness", "startup", "user"),
+        *("non_root", "read_only_root", "added", "dropped", "seccomp", "environment", "mounts", "ports", "command"),
+        *("age_seconds", "grace_seconds", "fs_group"),
+    ),
+    "pod": (
+        *(
+            "namespace",
+            "pod",
+            "node",
+            "phase",
+            "reason",
+            "message",
+            "scheduled",
+            "ready",
+            "deleting_seconds",
+            "age_seconds",
+        ),
+        *("host_network", "dns_policy", "ndots", "volumes", "fs_group", "grace_seconds", "containers"),
+    ),
+    "event": (
+        "namespace",
+        "pod",
+        "container",
+        "node",
+        "kind",
+        "name",
+        "reason",
+        "message",
+        "type",
+        "times",
+        "age_seconds",
+    ),
+    "service": (
+        *(
+            "namespace",
+            "service",
+            "type",
+            "selector",
+            "port",
+            "target_port",
+            "protocol",
+            "ready",
+            "not_ready",
+            "selected",
+        ),
+    ),
+    "change": (
+        "namespace",
+        "workload",
+        "age_seconds",
+        "images",
+        "environment",
+        "volumes",
+        "revision",
+        "ready",
+        "replicas",
+    ),
+}
+"""The kinds of API records that rules look at, with their members (cluster.py)."""
+ROW_VIEW = ("count", "rate", "first", "last", "seconds", "row", "each", "before")
+"""What `when` and words can say about a set, beside its `by` columns and `measure`."""
+PEER_VIEW = (
+    *("address", "port", "kind", "name", "namespace", "pod", "workload", "service", "node", "listens", "loopback_only"),
+    *("other_ports", "ready", "known", "known_sockets", "target_port", "running", "backends"),
+)
+ENTITY = ("namespace", "pod", "container", "node", "workload", "image", "pods", "object", "ready", "restarts")
+RUN = ("seconds", "whole", "command")
+
+
+@dataclass(frozen=True)
+class SeenSet:
+    """Rows of a gadget or records of the API that match a condition, grouped by columns."""
+
+    name: str
+    gadget: Gadget | None
+    """None: records of the API"""
+    object: str
+    """the kind of the records; "" for rows"""
+    condition: "Filter | RowProgram | None"
+    equal: Mapping[str, tuple[str, ...]]
+    """members that must have one of these values; asked before the condition"""
+    by: tuple[str, ...]
+    measure: tuple[str, ...]
+    """numbers whose sum and maximum are kept"""
+    of: Scope
+    match: Mapping[str, str]
+    """the columns of `by` that must be equal to a column of the first set"""
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a finding says, with {placeholders}."""
+
+    title: str
+    cause: str = ""
+    remedy: str = ""
+    more: str = ""
+    """the command that shows more"""
+    why: str = ""
+    """what the confidence rests on"""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule."""
+
+    name: str
+    group: str
+    severity: Severity
+    confidence: Confidence
+    seen: tuple[SeenSet, ...]
+    """the first one decides whom a finding is about"""
+    when: "RowProgram"
+    peer: tuple[str, str] | None
+    """the columns of the first set with the other end's address and port"""
+    about: str
+    """whom the finding is about: "self", or "peer\""""
+    key: tuple[str, ...]
+    """values, beside the workload, that make it another finding"""
+    explains: tuple[tuple[str, Relation], ...]
+    words: Words
+    description: str = ""
+    provoke: str = ""
+    examples: tuple[Mapping[str, Any], ...] = ()
+    file: str = ""
+
+    @cached_property
+    def gadgets(self) -> frozenset[str]:
+        """Return the names of the gadgets whose rows it needs."""
+        return frozenset(each.gadget.name for each in self.seen if each.gadget)
+
+
+_SET = (
+    SchemaField("gadget", "text", "whose rows: trace_tcp"),
+    SchemaField("object", "text", "or records of the API", choices=tuple(OBJECTS)),
+    SchemaField("where", "text", "CEL over the columns"),
+    SchemaField("equal", "map of list of text", "members that must have one of these values"),
+    SchemaField("by", "list of text", "columns that make it another observation"),
+    SchemaField("measure", "list of text", "numbers to sum up"),
+    SchemaField("of", "word", "whose, for all but the first set", choices=tuple(Scope), default="container"),
+    SchemaField("match", "map of text", "columns that must be equal to columns of the first set"),
+)
+SCHEMA = SchemaField(
+    "",
+    "object",
+    fields=(
+        SchemaField(
+            "rules",
+            "list of object",
+            required=True,
+            fields=(
+                SchemaField("name", "text", required=True),
+                SchemaField("group", "text", required=True),
+                SchemaField("severity", "word", required=True, choices=tuple(Severity)),
+                SchemaField("confidence", "word", choices=tuple(Confidence), default="proven"),
+                SchemaField("why", "text", "what the confidence rests on"),
+                SchemaField("seen", "map of object", required=True, fields=_SET),
+                SchemaField("peer", "object", fields=(SchemaField("address", "text"), SchemaField("port", "text"))),
+                SchemaField("when", "text", "CEL over the sets, peer, container, run", default="true"),
+                SchemaField("about", "word", choices=("self", "peer"), default="self"),
+                SchemaField("key", "list of text", "values that make it another finding"),
+                SchemaField("explains", "map of text", "symptoms, and how they are related"),
+                SchemaField("title", "text", required=True),
+                SchemaField("cause", "text"),
+                SchemaField("remedy", "text"),
+                SchemaField("more", "text"),
+                SchemaField("description", "text"),
+                SchemaField("provoke", "text", "how to make it happen"),
+                SchemaField("examples", "anything", "sets of rows, and whether they are a finding"),
+            ),
+        ),
+    ),
+)
+PLACEHOLDER = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)*)(?:\|([a-z]+))?\}")
+
+
+def own_files() -> list[Path]:
+    """Return the files of the built-in rules."""
+    return sorted((Path(__file__).parent / "rules").glob("*.yaml"))
+
+
+def load(files: Sequence[Path]) -> tuple[Rule, ...]:
+    """Read rules; a later file replaces rules of the same name. Raises UsageError with the place."""
+    found: dict[str, Rule] = {}
+    for file in files:
+        found.update((rule.name, rule) for rule in read_yaml(file, partial(_rules, str(file))))
+    for rule in found.values():
+        for name, _ in rule.explains:
+            if name not in found:
+                raise UsageError(
+                    f"{rule.file}: {rule.name} explains {name!r}, which is no rule{did_you_mean(name, found)}"
+                )
+    return tuple(found[name] for name in sorted(found))
+
+
+def _rules(file: str, text: str) -> list[Rule]:
+    return [_rule(file, part) for part in read_mapping(file, text, SCHEMA).parts("rules")]
+
+
+def _rule(file: str, part: Part) -> Rule:
+    seen = tuple(_seen_set(name, each) for name, each in part.named_parts("seen").items())
+    if not seen:
+        part.fail("seen", "a rule needs a set")
+    known = dict(_names(seen))
+    peer = part.part("peer")
+    first = {f"{seen[0].name}.{column}": column for column in seen[0].by}
+    ends = None
+    if peer is not None:
+        address, port = peer.text("address"), peer.text("port")
+        for member, text in (("address", address), ("port", port)):
+            if text and text not in first:
+                peer.fail(member, f"{text!r} is no column by which the first set is grouped")
+        ends = (first[address], first.get(port, ""))
+        known["peer"] = PEER_VIEW
+    when = part.text("when", "true")
+    words = Words(*(part.text(name) for name in ("title", "cause", "remedy", "more", "why")))
+    for field in ("title", "cause", "remedy", "more", "why"):
+        for path, _ in PLACEHOLDER.findall(part.text(field)):
+            _check_name(part, field, path, known)
+    key = part.texts("key")
+    for path in key:
+        _check_name(part, "key", path, known)
+    tree = _tree(part, "when", when)
+    for path in _paths(when, tree, known):
+        _check_name(part, "when", path, known)
+    about = part.text("about", "self")
+    if about == "peer" and ends is None:
+        part.fail("about", "the rule has no `peer`")
+    explains = tuple((name, Relation(how)) for name, how in part.text_map("explains").items())
+    return Rule(
+        part.text("name"),
+        part.text("group"),
+        Severity(part.text("severity")),
+        Confidence(part.text("confidence", "proven")),
+        seen,
+        RowProgram(tree),
+        ends,
+        about,
+        key,
+        explains,
+        words,
+        part.text("description"),
+        part.text("provoke"),
+        tuple(part.value("examples") or ()),
+        file,
+    )
+
+
+def _seen_set(name: str, part: Part) -> SeenSet:
+    gadget, kind, where = part.text("gadget"), part.text("object"), part.text("where")
+    if bool(gadget) == bool(kind):
+        part.fail("gadget", "a set has either a gadget or an object")
+    described = gadgets.load_gadget(gadget) if gadget else None
+    condition: Filter | RowProgram | None = None
+    if where and described is not None:
+        try:
+            condition = compile_filter(where, [described], "where")
+        except UsageError as error:
+            part.fail("where", str(error))
+    elif where:
+        tree = _tree(part, "where", where)
+        for token in cel.identifiers(tree):
+            if token.value not in OBJECTS[kind]:
+                part.fail("where", f"{kind} has no {token.value!r}{did_you_mean(token.value, OBJECTS[kind])}")
+        condition = RowProgram(tree)
+    equal = {name: tuple(texts) for name, texts in _lists(part, "equal").items()}
+    return SeenSet(
+        name,
+        described,
+        kind,
+        condition,
+        equal,
+        part.texts("by"),
+        part.texts("measure"),
+        Scope(part.text("of", "container")),
+        part.text_map("match"),
+        where,
+    )
+
+
+def _lists(part: Part, name: str) -> Mapping[str, Sequence[str]]:
+    return {key: tuple(map(str, texts)) for key, texts in (part.value(name) or {}).items()} if name in part else {}
+
+
+def _names(seen: Sequence[SeenSet]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    yield "run", RUN
+    yield "self", ENTITY
+    for each in seen:
+        measures = [f"{kind}_{name}" for name in each.measure for kind in ("sum", "max")]
+        yield each.name, (*ROW_VIEW, *each.by, *measures, *(OBJECTS[each.object] if each.object else ()))
+
+
+def _check_name(part: Part, field: str, path: str, known: Mapping[str, tuple[str, ...]]) -> None:
+    head, _, rest = path.partition(".")
+    member = rest.partition(".")[0]
+    if head not in known:
+        part.fail(field, f"{head!r} is neither a set nor peer, self or run{did_you_mean(head, known)}")
+    if member and member not in known[head]:
+        part.fail(field, f"{head} has no {member!r}{did_you_mean(member, known[head])}")
+
+
+def _tree(part: Part, field: str, text: str) -> cel.Tree:
+    try:
+        return cel.parse(text)
+    except UsageError as error:
+        part.fail(field, str(error))
+
+
+_QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
+_MEMBER = re.compile(r"(?<![\w.])([a-z_]+)\.([a-z_]+)(?!\w*\()")
+
+
+def _paths(text: str, tree: cel.Tree, known: Mapping[str, object]) -> Iterator[str]:
+    """Yield the names that an expression uses, with the members of those that are known: peer.pod."""
+    yield from (str(token.value) for token in cel.identifiers(tree))
+    yield from (f"{head}.{member}" for head, member in _MEMBER.findall(_QUOTED.sub("", text)) if head in known)

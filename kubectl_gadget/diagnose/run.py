@@ -1,0 +1,232 @@
+"""A run of `diagnose`: its gadgets, the lists of the API, what is said while it runs, and its result."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TextIO
+
+from kubectl_gadget import gadgets
+from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
+from kubectl_gadget.diagnose.findings import Diagnosis, Finding, RunFacts
+from kubectl_gadget.diagnose.observations import Observations
+from kubectl_gadget.diagnose.rules import OBJECTS, Rule
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import PODS, Object, Resource
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.output.sink import TakingSink
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.coverage import Coverage, doubts, texts
+from kubectl_gadget.run.live_run import begin
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+from kubectl_gadget.run.services import Surroundings
+from kubectl_gadget.yaml_files import own_data
+
+_GADGETS = Path(__file__).parent / "gadgets.yaml"
+SOCKETS = "snapshot_socket"
+_LOOK_SECONDS = 2.0
+"""Time between two looks at what was seen so far."""
+_LISTENING = ("LISTEN", "UNCONN")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a run."""
+
+    findings: tuple[Finding, ...]
+    """the roots, the worst first"""
+    coverage: Coverage
+    looked_at: tuple[Name, ...]
+    """the selected pods, where a cluster is known"""
+    events: int = 0
+    seconds: float = 0.0
+    gadgets: tuple[str, ...] = ()
+    rules: int = 0
+    unseen: tuple[str, ...] = ()
+    """why something may not have been seen"""
+    without_agents: bool = False
+    """no selected pod runs, so nothing was traced"""
+
+    @property
+    def is_inconclusive(self) -> bool:
+        """True if the absence of findings proves nothing."""
+        return bool(self.unseen) and not self.without_agents
+
+
+def runs(rules: Iterable[Rule]) -> tuple[GadgetRun, ...]:
+    """Return the gadgets that these rules need; the first one is a stream."""
+    wanted = {name for rule in rules for name in rule.gadgets} | {SOCKETS}
+    found = []
+    for name, given in own_data(_GADGETS)["gadgets"].items():
+        if name in wanted:
+            parameters = {key: value for key, value in given.items() if key != "again"}
+            found.append(GadgetRun(gadgets.load_gadget(name), parameters, again_seconds=given.get("again", 0)))
+    return tuple(found)
+
+
+class _NothingRuns(GadgetError):
+    """No selected pod has a running container, so there is nothing to trace."""
+
+
+@dataclass
+class _Listed:
+    objects: dict[str, Sequence[Object]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+
+
+class DiagnoseRun:
+    """One run. `main` is called once."""
+
+    def __init__(self, options: RunOptions, rules: Sequence[Rule], stderr: TextIO) -> None:
+        self._rules = rules
+        self._progress = Progress(stderr, options.quiet, options.verbose)
+        self._observations = Observations(rules)
+        self._places = Places()
+        self._diagnosis = Diagnosis(rules, self._observations, self._places)
+        self._sockets = MemberRows(())
+        self._selected: set[Name] = set()
+        self._listed = _Listed()
+        self._began_ns = 0
+        self._said: set[str] = set()
+        self._options = replace(
+            options,
+            services=(*options.services, self._serve),
+            make_sink=lambda gadgets, *_: TakingSink(self._take),
+            doing="looking for causes",
+            command=("diagnose",),
+        )
+
+    async def main(self) -> Report:
+        """Run until the time is over or Ctrl-C. Raises GadgetError if nothing can be said."""
+        try:
+            async with begin(self._options, self._progress, None) as run:
+                failure = None
+                try:
+                    await run.main()
+                except GadgetError as error:
+                    failure = error
+                if failure is not None and (isinstance(failure, _NothingRuns) or not run.coverage.traced):
+                    if not isinstance(failure, _NothingRuns):
+                        raise failure
+                    return self._report(Coverage(), without_agents=True)
+                return self._report(run.coverage)
+        except _NothingRuns:
+            return self._report(Coverage(), without_agents=True)
+
+    def _report(self, coverage: Coverage, without_agents: bool = False) -> Report:
+        unseen = [] if without_agents else list(texts(doubts(coverage)))
+        if not self._observations.is_whole:
+            unseen.append("more happened than there was room for")
+        if self._listed.refused:
+            unseen.append(f"you may not list {', '.join(sorted(self._listed.refused))}")
+        found = self._diagnosis.findings(RunFacts(coverage.seconds, self._began_ns, not unseen))
+        return Report(
+            tuple(found),
+            coverage,
+            tuple(sorted(self._selected)),
+            self._observations.rows,
+            coverage.seconds,
+            tuple(run.gadget.event for run in self._options.gadgets),
+            len(self._rules),
+            tuple(unseen),
+            without_agents,
+        )
+
+    # Rows, in the pipeline's thread.
+
+    def _take(self, rows: Rows) -> None:
+        self._observations.take(rows)
+        for batch in rows.parts:
+            if batch.gadget.name == SOCKETS:
+                self._take_sockets(batch)
+            elif batch.gadget.name in ("trace_tcp", "trace_dns"):
+                self._take_addresses(batch)
+
+    def _take_sockets(self, batch: Batch) -> None:
+        found: dict[Name, set[Listener]] = {}
+        for record in self._sockets.records_of(batch):
+            pod = (str(record.get("namespace") or ""), str(record.get("pod") or ""))
+            if not pod[1]:
+                continue
+            listeners = found.setdefault(pod, set())
+            local = str(record.get("local") or "")
+            self._places.saw(local, pod)
+            if record.get("state") in _LISTENING:
+                port, protocol = record.get("local_port"), str(record.get("protocol"))
+                listeners.add(Listener(local, port if isinstance(port, int) else 0, protocol))
+        for pod, listeners in found.items():
+            self._places.saw_sockets(pod, listeners)
+
+    def _take_addresses(self, batch: Batch) -> None:
+        for record in self._sockets.records_of(batch):
+            pod = (str(record.get("namespace") or ""), str(record.get("pod") or ""))
+            if pod[1] and (local := record.get("local")):
+                self._places.saw(str(local), pod)
+
+    # The API, and what is said while it runs, in the event loop.
+
+    @asynccontextmanager
+    async def _serve(self, surroundings: Surroundings) -> AsyncIterator[None]:
+        api = surroundings.api
+        if api is not None:
+            await self._list(api)
+            if self._selected and not any(self._has_run(name) for name in self._selected):
+                raise _NothingRuns("no selected pod has a running container")
+        watching = asyncio.ensure_future(self._watch(surroundings))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+            if api is not None:
+                await self._list(api)
+
+    async def _watch(self, surroundings: Surroundings) -> None:
+        await surroundings.attached.wait()
+        self._began_ns = began = time.time_ns()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            run = RunFacts((time.time_ns() - began) / 1e9, began)
+            for each in await asyncio.to_thread(self._diagnosis.findings, run):
+                if each.id not in self._said:
+                    self._said.add(each.id)
+                    self._progress.say(f"found: {each.words.title}")
+
+    async def _list(self, api: Api) -> None:
+        """Read the objects of the API that rules need. Kinds that the user may not list are left out."""
+        selection = self._options.selection
+        namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
+
+        async def find(resource: Resource) -> None:
+            of = namespace if resource.namespaced else None
+            name = resource.plural
+            try:
+                self._listed.objects[name] = (await api.find(resource, of)).items
+            except GadgetError as error:
+                if resource is PODS:
+                    raise
+                self._progress.debug(f"{name}: {error}")
+                self._listed.refused.add(name)
+
+        await asyncio.gather(*map(find, KINDS))
+        cluster = await asyncio.to_thread(Cluster, dict(self._listed.objects))
+        self._selected = cluster.selected(selection, namespace)
+        self._diagnosis.cluster = cluster
+        wall_ns = time.time_ns()
+        for kind in OBJECTS:
+            self._observations.take_objects(kind, cluster.records(kind, self._selected), wall_ns)
+
+    def _has_run(self, name: Name) -> bool:
+        found = self._diagnosis.cluster.raw_pods.get(name) or {}
+        status = found.get("status") or {}
+        return any(
+            "running" in (each.get("state") or {}) or each.get("restartCount")
+            for kind in ("initContainerStatuses", "containerStatuses")
+            for each in status.get(kind) or ()
+        )

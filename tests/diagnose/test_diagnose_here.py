@@ -1,0 +1,108 @@
+"""Whole runs: on this machine with real BPF, and against a double of a cluster."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_cluster import FakeCluster
+from tests.fake_cluster.runner import Runner
+from tests.gadget_run import GADGET
+
+ILL = """
+import os, signal, socket, subprocess, sys, time
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    try: socket.create_connection(("127.0.0.1", int(sys.argv[1])), 1)
+    except OSError: pass
+    subprocess.run([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"])
+    time.sleep(0.2)
+"""
+
+
+def closed_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+def test_causes_on_this_machine_are_found_with_their_evidence() -> None:
+    port = closed_port()
+    with subprocess.Popen([sys.executable, "-c", ILL, str(port)]) as ill:
+        run = [*GADGET, "diagnose", "--local", "--host", "--timeout", "5s", "-o", "json", "--fail-on-finding", "error"]
+        done = subprocess.run(run, check=False, capture_output=True, text=True, timeout=120)
+        ill.kill()
+    report = json.loads(done.stdout)
+    found = {
+        each["rule"]: each for each in report["findings"] if str(port) in each["title"] or "python" in each["title"]
+    }
+    refused, crashed = found["connection-refused"], found["crashed"]
+    assert refused["count"] >= 2
+    assert {(row["error"], row["remote_port"]) for row in refused["evidence"]} == {("ECONNREFUSED", port)}
+    assert "SIGSEGV" in crashed["title"]
+    assert report["looked_at"]["events"] > 0
+    assert report["looked_at"]["seconds"] >= 5
+    assert done.returncode == 4, done.stderr
+
+
+def waiting(cluster: FakeCluster, name: str, reason: str, message: str) -> None:
+    cluster.add_pod(name, "node-1", phase="Pending")
+
+    def change(pod: dict[str, Any]) -> None:
+        pod["status"]["containerStatuses"] = [
+            {
+                "name": "app",
+                "ready": False,
+                "restartCount": 0,
+                "state": {"waiting": {"reason": reason, "message": message}},
+            }
+        ]
+        pod["spec"]["containers"] = [{"name": "app", "image": "shop/app:2"}]
+
+    cluster.store.change("pods", "default", name, change)
+
+
+async def test_pods_that_never_started_are_answered_without_agents(cluster: FakeCluster, tmp_path: Path) -> None:
+    waiting(cluster, "web", "ImagePullBackOff", "no such image")
+    waiting(cluster, "job", "CreateContainerConfigError", 'configmap "settings" not found')
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    await runner.start("diagnose", "-o", "json")
+    code, out, errors = await runner.end(interrupt=False)
+    report = json.loads(out)
+    assert {each["rule"] for each in report["findings"]} == {"image-not-pulled", "config-missing"}, errors
+    assert report["looked_at"]["agents"] is False
+    assert code == 0
+    assert not cluster.pods("kubectl-gadget"), "no agent was started"
+
+
+LEAK = """
+import socket, time
+server = socket.create_server(("127.0.0.1", 0))
+kept = []
+for _ in range(30):
+    client = socket.create_connection(server.getsockname()); kept.append(server.accept()[0]); client.close()
+time.sleep(60)
+"""
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+def test_what_grows_is_seen_by_the_snapshots_at_the_start_and_at_the_end() -> None:
+    run = [*GADGET, "diagnose", "--local", "--host", "--timeout", "6s", "-o", "json"]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert any("press Ctrl-C to stop" in line for line in running.stderr)
+        time.sleep(1)  # the first snapshot is taken in the first turn
+        with subprocess.Popen([sys.executable, "-c", LEAK]) as leak:
+            out, errors = running.communicate(timeout=120)
+            leak.kill()
+    titles = [each["title"] for each in json.loads(out)["findings"] if each["rule"] == "connections-leak"]
+    assert any("30 wait in CLOSE_WAIT (0 at the start)" in title for title in titles), errors

@@ -1,0 +1,102 @@
+"""Rows become observations: counted on whole columns, bounded, and of a snapshot only the latest turn."""
+
+from dataclasses import replace
+
+import pytest
+
+from kubectl_gadget.diagnose import observations
+from kubectl_gadget.diagnose.observations import Observations, Watch
+from kubectl_gadget.diagnose.rules import Rule, Scope, SeenSet, load, own_files
+from kubectl_gadget.filters.filter import compile_filter
+from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.rows import Rows
+from tests.rows.records import OPEN, record, ring
+
+SECOND = 1_000_000_000
+WALK = replace(OPEN, kind="snapshot")
+
+
+def a_set(gadget: Gadget = OPEN, where: str = "errno == 2", by: tuple[str, ...] = ("path",)) -> SeenSet:
+    return SeenSet(
+        "seen", gadget, "", compile_filter(where, [gadget], "where"), {}, by, ("fd",), Scope.CONTAINER, {}, where
+    )
+
+
+def rule_of(seen: SeenSet) -> Rule:
+    return replace(load(own_files())[0], seen=(seen,))
+
+
+def opens(*records: bytes, gadget: Gadget = OPEN) -> Batch:
+    return decode(gadget, "node-1", ring(*records))
+
+
+def watched(seen: SeenSet, *batches: Batch) -> Watch:
+    found = Observations([rule_of(seen)])
+    for batch in batches:
+        found.take(Rows([batch]))
+    return found.of(seen)
+
+
+def test_rows_that_match_are_counted_by_the_sets_columns() -> None:
+    batch = opens(
+        record(timestamp=5, errno=2, path=b"/a", fd=7),
+        record(timestamp=7, errno=2, path=b"/a", fd=9),
+        record(timestamp=8, errno=2, path=b"/b"),
+        record(timestamp=9, errno=0, path=b"/a"),
+    )
+    found = {each.key: each for each in watched(a_set(), batch)}
+    assert {key: each.count for key, each in found.items()} == {("/a",): 2, ("/b",): 1}
+    assert (found["/a",].sums, found["/a",].most) == ({"fd": 16}, {"fd": 9})
+    assert (found["/a",].first_ns, found["/a",].last_ns) == (5, 7)
+
+
+def test_evidence_is_the_first_rows_without_what_they_lack() -> None:
+    batch = opens(*(record(errno=2, path=b"/a", pid=pid) for pid in range(1, 10)))
+    (found,) = watched(a_set(), batch)
+    assert [each.record["pid"] for each in found.rows] == [1, 2, 3]
+    assert all(value not in (None, "") for each in found.rows for value in each.record.values())
+    assert found.count == 9
+
+
+def test_a_scan_takes_bounded_memory_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations, "MOST_KEYS", 5)
+    seen = a_set()
+    all_seen = Observations([rule_of(seen)])
+    all_seen.take(Rows([opens(*(record(errno=2, path=b"/%d" % number) for number in range(9)))]))
+    assert len(list(all_seen.of(seen))) == 5
+    assert all_seen.of(seen).dropped == 4
+    assert not all_seen.is_whole
+
+
+def test_long_texts_are_cut() -> None:
+    (found,) = watched(a_set(), opens(record(errno=2, path=b"/" + b"x" * 3000)))
+    assert len(found.key[0]) < 500
+    assert len(str(found.rows[0].record["path"])) < 500
+
+
+def test_of_a_snapshot_the_latest_turn_counts_and_the_first_is_before() -> None:
+    seen = a_set(WALK)
+    turns = [
+        opens(*[record(timestamp=at * SECOND, errno=2)] * number, gadget=WALK)
+        for at, number in ((1, 2), (9, 3), (20, 5))
+    ]
+    watch = watched(seen, *turns)
+    (found,) = watch
+    assert (found.before, found.count) == (2, 5)
+    assert found.turn == watch.latest("node-1") == 2
+
+
+def test_what_a_later_snapshot_lacks_is_gone() -> None:
+    seen = a_set(WALK)
+    gone = opens(record(timestamp=9 * SECOND, errno=0), gadget=WALK)
+    watch = watched(seen, opens(record(timestamp=SECOND, errno=2), gadget=WALK), gone)
+    (found,) = watch
+    assert found.turn != watch.latest("node-1")
+    assert found.before == 1
+
+
+def test_rules_with_the_same_set_share_its_observations() -> None:
+    first, second = (replace(rule_of(a_set()), name=name) for name in ("a", "b"))
+    found = Observations([first, second])
+    assert found.of(first.seen[0]) is found.of(second.seen[0])

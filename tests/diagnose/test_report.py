@@ -1,0 +1,78 @@
+"""The report as people and programs read it."""
+
+import json
+
+from kubectl_gadget.diagnose import report
+from kubectl_gadget.diagnose.run import Report
+from kubectl_gadget.run.coverage import Cause, Coverage, NodeCoverage
+from tests.diagnose.seen import NOW, Seen, connect, endpoints, pod, service
+
+WEB, DB = "web-5d4f8c9b7c-x2x7k", "db-7d4b9c6f58-kk2bz"
+NS = round(NOW * 1e9)
+NODE = NodeCoverage(name="node-1", selected_ns=NS, attached_ns=NS, until_ns=NS + 30_000_000_000)
+TRACED = Coverage(complete_ns=NS, ended_ns=NS + 30_000_000_000, nodes=(NODE,), gadgets=("tcp",))
+
+
+def made(*findings: object, unseen: tuple[str, ...] = (), coverage: Coverage = TRACED, agents: bool = True) -> Report:
+    pods = (("shop", DB), ("shop", WEB))
+    return Report(findings, coverage, pods, 94, 30.0, ("tcp",), 30, unseen, not agents)  # type: ignore[arg-type]
+
+
+def ill() -> Seen:
+    seen = Seen(
+        pods=[pod(WEB, "10.1.0.1", {"app": "web"}), pod(DB, "10.1.0.2", {"app": "db"})],
+        services=[service("db", "10.9.0.1", 5432, 5432, app="db")],
+        endpointslices=[endpoints("db", ["10.1.0.2"])],
+    )
+    return seen.row(WEB, "trace_tcp", connect("10.9.0.1", 5432), 9).listens(DB, ("127.0.0.1", 5432))
+
+
+def test_a_finding_says_who_what_why_and_what_to_do() -> None:
+    lines = list(report.text(made(*ill().findings), color=False, width=100))
+    assert lines[0].startswith("ERROR  deploy/db listens on the loopback address only at port 5432: deploy/web")
+    fields = [line.split(":")[0].strip() for line in lines if line.startswith("  ") and line[2] != " "]
+    assert fields == ["who", "seen", "cause", "do", "more", "explains"]
+    assert "9 times" in "\n".join(lines)
+    assert lines[-1] == "1 cause (1 error); looked at: 2 pods, 1 node, 30 s, 94 events, 1 gadget, 30 rules"
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_nothing_wrong_says_what_was_looked_at_and_never_that_all_is_well() -> None:
+    text = "\n".join(report.text(made(), color=False, width=120))
+    assert text.startswith("nothing wrong was seen; looked at: 2 pods, 1 node, 30 s, 94 events")
+    assert "only what happened in this time was seen" in text
+    assert "healthy" not in text
+
+
+def test_what_was_not_traced_is_said() -> None:
+    lost = NODE.replace(name="node-2", attached_ns=0, cause=Cause.NOT_IN_TIME, why="its agent did not start")
+    coverage = TRACED.replace(nodes=(NODE, lost))
+    found = made(unseen=("node-2 was not traced: its agent did not start",), coverage=coverage)
+    text = "\n".join(report.text(found, color=False, width=120))
+    assert "1 of 2 nodes" in text
+    assert "not seen: node-2 was not traced: its agent did not start" in text
+    assert found.is_inconclusive
+
+
+def test_an_answer_from_the_api_alone_says_so() -> None:
+    text = "\n".join(report.text(made(coverage=Coverage(), agents=False), color=False, width=120))
+    assert "of which no container runs, so only in the API" in text
+
+
+def test_json_has_the_same_findings_with_their_symptoms() -> None:
+    document = json.loads(json.dumps(report.document(made(*ill().findings))))
+    (found,) = document["findings"]
+    assert found["rule"] == "listens-on-loopback"
+    assert found["pods"] == [f"shop/{DB}"]
+    assert found["others"] == [f"shop/{WEB}"]
+    assert found["evidence"][0]["error"] == "ECONNREFUSED"
+    assert [each["rule"] for each in found["explains"]] == ["connection-refused"]
+    assert document["looked_at"]["nodes"] == ["node-1"]
+    assert document["version"] == report.SCHEMA_VERSION
+
+
+def test_only_colors_are_escapes() -> None:
+    plain = list(report.text(made(*ill().findings), color=False, width=100))
+    colored = list(report.text(made(*ill().findings), color=True, width=100))
+    assert "\x1b" not in "".join(plain)
+    assert colored[0] == plain[0].replace("ERROR", "\x1b[31mERROR\x1b[0m")
