@@ -9,7 +9,7 @@
         ├── ForbiddenError      RBAC: verb, resource and namespace are named, and nothing is retried
         └── DeployError         an agent pod did not come up
 
-The trap: an error that is caught but not shown is useless, so only `cli.main` turns these into text.
+An error that is caught but not shown is useless, so only `cli.main` turns these into text.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """Suggests the known names that are nearest to one that is not known, for messages.
 
-The trap: difflib takes 3 ms to import, so it is imported only when there is something to say. It also takes up to a
+difflib takes 3 ms to import, so it is imported only when there is something to say. It also takes up to a
 second for the symbols of a kernel, so it compares only the names that can be near by their letters.
 """
 

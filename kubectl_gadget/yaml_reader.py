@@ -1,6 +1,6 @@
 """Parses YAML, checks it against a schema, and reports errors with file, line, column and field.
 
-All errors are collected, so that a user corrects a file once. The trap: YAML turns `no`, `on` and `0755` into something
+All errors are collected, so that a user corrects a file once. YAML turns `no`, `on` and `0755` into something
 else, and `1:30` into 90; so scalars keep the text as written, and their tag gives YAML's type.
 """
 

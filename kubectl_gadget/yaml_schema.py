@@ -1,6 +1,6 @@
 """One field of an object that users write as YAML: its kind, its default and its description.
 
-`yaml_reader` rejects fields that are not described, and `policy explain` shows the descriptions. The trap: a `value`
+`yaml_reader` rejects fields that are not described, and `policy explain` shows the descriptions. A `value`
 keeps its text as written, since its meaning depends on another field.
 """
 

@@ -2,7 +2,7 @@
 
 The users' ClusterRole serves all deployments and names each in an annotation, with its image. It outlives a namespace
 that was deleted without undeploy, whose policies stay in force on the nodes because they are pinned. A deployment is
-identified by the UID of its namespace: one of the same name that was created later is another. The trap: the role may
+identified by the UID of its namespace: one of the same name that was created later is another. The role may
 also exist just for users of on-demand agents, so it belongs to a deployment only if an annotation says so.
 """
 

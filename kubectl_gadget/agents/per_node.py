@@ -1,6 +1,6 @@
 """One agent per node: the resident one if there is one, else one started on demand; and a session in it.
 
-The trap: a thousand nodes ask at the same moment, so requests to the API server that serve all of them are made once.
+A thousand nodes ask at the same moment, so requests to the API server that serve all of them are made once.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 Kubernetes takes 5 s and more to delete a namespace, and creates nothing in it during this time. So no run deletes it:
 it expires. A Job with a time limit owns a Service; the API server gives each Service an IPAddress, and removes both
 together; and that IPAddress, which like a namespace is in no namespace, owns the namespace. Every run postpones the
-Job's end, and the cluster does the rest, also if all clients were killed. The trap: once the Job is gone, nothing stops
+Job's end, and the cluster does the rest, also if all clients were killed. Once the Job is gone, nothing stops
 that, so a run must find the Job alive after it has created its own, or go elsewhere (docs/design/cluster.md).
 """
 

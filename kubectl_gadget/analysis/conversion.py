@@ -1,6 +1,6 @@
 """Converts a recording to files of other formats. A conversion is a replay whose rows go into files.
 
-The trap: a recording may come from anybody, so nothing in it names a file outside the destination, and an error or
+A recording may come from anybody, so nothing in it names a file outside the destination, and an error or
 Ctrl-C leaves no file that looks whole.
 """
 

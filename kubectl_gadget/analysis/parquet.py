@@ -1,6 +1,6 @@
 """Writes rows as a dataset of Parquet files: DIR/TABLE/date=DAY/run=RUN/FIRST-N.parquet.
 
-DuckDB, Spark, Trino and ClickHouse read many runs of many nodes in it as one table for each gadget. The trap: names in
+DuckDB, Spark, Trino and ClickHouse read many runs of many nodes in it as one table for each gadget. Names in
 a recording may be anything, so only names made here become names of files; and a file gets its name only when it is
 whole, so that an interrupted conversion leaves no half of a run in the dataset.
 """

@@ -1,6 +1,6 @@
 """SQL over recordings, by DuckDB: in bounded memory, and without access to other files or the network.
 
-A recording is first converted to Parquet in a temporary directory. The trap: a query may come from anybody, such as a
+A recording is first converted to Parquet in a temporary directory. A query may come from anybody, such as a
 colleague or a web page, so it may read only the dataset and write nothing, unless the user allows more.
 """
 

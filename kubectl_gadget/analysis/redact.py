@@ -1,7 +1,7 @@
 """Copies a recording without the data that rules remove: `recording redact`.
 
 All parts of a segment are rewritten: events, names of containers and nodes, the cluster's objects, stacks, the command.
-The trap: data of unknown form cannot be redacted, so records of unknown kinds and damaged segments are left out.
+Data of unknown form cannot be redacted, so records of unknown kinds and damaged segments are left out.
 """
 
 import ipaddress

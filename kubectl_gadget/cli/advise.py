@@ -1,7 +1,7 @@
 """Commands that write policies and profiles from observations: the advisors of `advise`.
 
 All share their flags, the run that they watch, and how suggestions are printed or written to files. Standard output has
-nothing else. The trap: an hour of watching must not be lost to a mistake on the command line or to a full disk, so
+nothing else. An hour of watching must not be lost to a mistake on the command line or to a full disk, so
 everything that can be checked is checked first, and --record writes while the run observes.
 """
 

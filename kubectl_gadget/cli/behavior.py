@@ -398,7 +398,7 @@ Counts = Annotated[
 def diff(
     words: Words, flags: BehaviorFlags, output: ChangesFormat = None, live: Live = None, counts: Counts = None
 ) -> int:
-    """Prints changes. The trap: incomplete data must not be reported as "no changes", so it has an exit code of its
+    """Prints changes. Incomplete data must not be reported as "no changes", so it has an exit code of its
     own."""
     from kubectl_gadget.behavior.comparison import compare, doubts, paired
 

@@ -4,8 +4,8 @@
 
 typer makes an option from each parameter of a function, and a parameter cannot represent several options. So commands
 are subclasses of its TyperCommand and TyperGroup that have none, and parse the words themselves (arguments.py). Values
-are read here and not by typer, whose own readers import pydantic, which takes 90 ms at every start. The trap:
-everything here also runs for `--help` and completion, so it must be cheap.
+are read here and not by typer, whose own readers import pydantic, which takes 90 ms at every start.
+Everything here also runs for `--help` and completion, so it must be cheap.
 """
 
 import inspect

@@ -2,7 +2,7 @@
 
 kubectl runs this program with the words of the command line, the last one unfinished. It reads one candidate per line,
 with a tab before its description, and finally `:` and a number that tells the shell what to do
-(https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/, cobra's ShellCompDirective). The trap: a single line
+(https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/, cobra's ShellCompDirective). A single line
 on standard error would appear in the middle of what the user is typing, so nothing may ever be written there.
 """
 

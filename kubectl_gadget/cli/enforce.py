@@ -1,6 +1,6 @@
 """`kubectl gadget enforce`: enforces policies, or standard network policies, for as long as the command runs.
 
-It is a separate command, so that nothing is blocked by accident. The trap: a policy is in force only in the pods that
+It is a separate command, so that nothing is blocked by accident. A policy is in force only in the pods that
 the other flags select, so without -A only in one namespace.
 """
 

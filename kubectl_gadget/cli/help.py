@@ -1,7 +1,7 @@
 """Help as plain text, since typer's own draws boxes with rich: purpose, examples, flags by group, usage. It must fit
 two screens of 24 lines.
 
-A CommandText has all that help and completion show of a command. The trap: this is imported at every TAB key, so it
+A CommandText has all that help and completion show of a command. This is imported at every TAB key, so it
 imports nothing that takes time (typer, dataclasses).
 """
 

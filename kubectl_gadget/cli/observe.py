@@ -1,6 +1,6 @@
 """`kubectl gadget observe`: the life of workloads, process by process, with what each process did.
 
-The trap: rows that are not shown must still be traced, or processes would lack their parents; so all selections but the
+Rows that are not shown must still be traced, or processes would lack their parents; so all selections but the
 selection of containers are applied after the join.
 """
 

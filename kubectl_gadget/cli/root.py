@@ -1,6 +1,6 @@
 """`kubectl gadget` itself: its sub-commands by name, and how they are made on demand.
 
-The trap: whatever is imported here slows down every TAB key, so the table holds names and no functions.
+Whatever is imported here slows down every TAB key, so the table holds names and no functions.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from kubectl_gadget.run.run_options import RunOptions
 
 # Megabytes of frames and columns are allocated and freed in two threads, each with a heap of its own in glibc, whose
 # holes are too small for the next ones. A client that could not keep up grew by 1.3 MiB/s and stood at 540 MiB after
-# 200 s; with these settings it stood at 360 MiB. The trap: a thread gets a heap of its own at its first allocation,
+# 200 s; with these settings it stood at 360 MiB. A thread gets a heap of its own at its first allocation,
 # so memory is set up before threads start.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """From <malloc.h>; other C libraries do not have mallopt()."""

@@ -6,7 +6,7 @@
       trace open:
         columns: [pod, comm, path]
 
-The trap: values are kept as written, since a flag's own reader reads them; so `yes`, which is true in YAML, is rejected
+Values are kept as written, since a flag's own reader reads them; so `yes`, which is true in YAML, is rejected
 as on the command line.
 """
 

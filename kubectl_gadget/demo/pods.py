@@ -1,6 +1,6 @@
 """A set of pods on this machine, each with a sandbox and containers, which lasts as long as a `with` block.
 
-The trap: containers would outlive this process, so a separate process (`shim`) starts them, and removes them when this
+Containers would outlive this process, so a separate process (`shim`) starts them, and removes them when this
 one has ended. Everything is below one folder and one cgroup, and so can be removed without knowing its contents.
 """
 

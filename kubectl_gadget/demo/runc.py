@@ -1,7 +1,7 @@
 """Containers by runc: their OCI bundles, how runc starts them, and how all that is left of them is removed.
 
 Bundles are laid out like those of containerd's CRI plugin: `config.json` with its annotations, and `rootfs`, which is
-Debian's static busybox. The trap: bundles request no rlimits, no oom_score_adj and no cgroup limits, since a machine
+Debian's static busybox. Bundles request no rlimits, no oom_score_adj and no cgroup limits, since a machine
 may lack the capability or the controller, and runc would refuse the container.
 
 Format: github.com/opencontainers/runtime-spec (config.md, config-linux.md). Annotations: containerd,

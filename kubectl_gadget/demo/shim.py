@@ -6,7 +6,7 @@ Requests come on standard input, one JSON object per line, `{"command": […], "
 with the command's exit code. A first line says that the shim is ready. End-of-file, which comes when the client closes
 the pipe or ends in any other way, makes it remove everything and exit. The agent finds bundles by two things that
 containerd's shim does, so this one does them, too: it adopts the containers' processes, and its working directory is a
-bundle's folder. The trap: it inherits the lock on the state folder, so that another run does not start in the middle of
+bundle's folder. It inherits the lock on the state folder, so that another run does not start in the middle of
 a sweep.
 """
 

@@ -1,8 +1,8 @@
 """Checks a CEL expression before there are rows: names, functions, number and types of arguments, comparisons; and
 suggests a correction.
 
-All of --filter, --fail-on, --expect and the filters of `observe`, `flows` and live tables go through `check`. The trap:
-types that are unknown until there are rows (`dyn`) must pass, so each rule rejects only what is certainly wrong.
+All of --filter, --fail-on, --expect and the filters of `observe`, `flows` and live tables go through `check`.
+Types that are unknown until there are rows (`dyn`) must pass, so each rule rejects only what is certainly wrong.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 `compile_condition` turns a part of a syntax tree into a function from a batch to a ThreeValued. Its results equal those
 of cel-python row by row; it raises NotVectorized for what it cannot do, and filter.py uses cel-python instead. Names
-and types have been checked before (check.py), so types that do not fit are no error here. The trap: CEL has errors
+and types have been checked before (check.py), so types that do not fit are no error here. CEL has errors
 as a third result (null.startsWith(…), 1/0), which `false && …` and `true || …` absorb; so a ThreeValued holds where it
 is true and where it is false, and an error is neither.
 """

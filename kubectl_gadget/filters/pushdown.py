@@ -1,7 +1,7 @@
 """Finds the parts of a filter that the kernel can evaluate.
 
 Only parts joined by `&&` at the top level count, and of those only `column == literal` and `column.startsWith("…")`, if
-the gadget has a parameter that tests this column. The trap: the kernel must let through every row that the filter
+the gadget has a parameter that tests this column. The kernel must let through every row that the filter
 would, so a text that does not fit the parameter is shortened for a prefix and left out for an equality.
 """
 

@@ -2,7 +2,7 @@
 
 A row is one end's view. The rows of both ends meet in one flow by its addresses and ports. If a service's address lies
 between the ends, they meet by the client's address and port alone (ServiceClients); if the client's address was
-translated, by the sequence number of the SYN (TranslatedClients). The trap: rows of the two ends arrive in any order,
+translated, by the sequence number of the SYN (TranslatedClients). Rows of the two ends arrive in any order,
 so the first one makes the event, and the other one only adds what it knows.
 """
 

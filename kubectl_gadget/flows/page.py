@@ -1,7 +1,7 @@
 """`kubectl gadget flows --web`: the map as a live page, served on this machine's loopback interface.
 
 Opening it requires the random token in its URL. The page and its data come from one websocket server and nothing comes
-from elsewhere. The trap: any page in the user's browser can connect to loopback, so besides the token, the Host and
+from elsewhere. Any page in the user's browser can connect to loopback, so besides the token, the Host and
 Origin headers have to be ours; and names from containers are text in the page, never markup.
 """
 

@@ -1,6 +1,6 @@
 """Reads an object's BTF: the layout of the record, the variables that may be set, the names of the programs.
 
-The trap: a typedef gives a field's meaning, so it must be kept; typedefs are resolved only to find size and sign.
+A typedef gives a field's meaning, so it must be kept; typedefs are resolved only to find size and sign.
 """
 
 from collections.abc import Iterator, Sequence

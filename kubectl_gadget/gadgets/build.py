@@ -1,7 +1,7 @@
 """`python -m kubectl_gadget.gadgets.build`: all BPF programs of the source tree to kubectl_gadget/built.
 
 Then the agent that travels to nodes (pack_payload.py). Programs without a YAML, such as the one that the agent follows
-containers with, give an object only. The trap: the index is what makes a gadget exist for the command line, so it is
+containers with, give an object only. The index is what makes a gadget exist for the command line, so it is
 written last, and only when all was built.
 """
 

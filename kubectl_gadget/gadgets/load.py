@@ -4,7 +4,7 @@
     BUILT/gadgets/NAME.json               events.schema.Gadget
     BUILT/objects/ARCHITECTURE/NAME.bpf.o
 
-BUILT is kubectl_gadget/built, or the folder `built` of a user's own gadget. The trap: the index is read each time TAB
+BUILT is kubectl_gadget/built, or the folder `built` of a user's own gadget. The index is read each time TAB
 is pressed, so this module imports nothing that takes time.
 """
 

@@ -1,7 +1,7 @@
 """A user's own gadget: a folder with NAME.yaml and NAME.bpf.c, which is built into its subfolder `built`.
 
 With clang it is compiled when something changed; without clang, the content of `built` is used as it is, so that a
-gadget can be passed on to people who have no compiler. The trap: the C is the user's, so every error here refers to the
+gadget can be passed on to people who have no compiler. The C is the user's, so every error here refers to the
 user's file and is never reported as an internal error.
 """
 

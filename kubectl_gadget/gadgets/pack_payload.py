@@ -10,7 +10,7 @@ architectures have in common comes first, as an xz stream of its own, so that th
     BUILT/payload/ARCHITECTURE.xz     what is sent after it
     BUILT/payload/index.json          the length of both, the hash of their content, and the texts that pods start with
 
-The trap: a payload older than the agent's sources would run without any warning, so tests build it first, and one test
+A payload older than the agent's sources would run without any warning, so tests build it first, and one test
 compares the two.
 """
 
@@ -124,7 +124,7 @@ def _members(archive: bytes) -> dict[str, bytes]:
 
 
 # A libzstd of 5 KB that refuses everything. libelf cannot be loaded without libzstd, which was a third of what a node
-# is sent. It needs it for compressed sections only, which neither libbpf nor our objects use. The trap: a section of a
+# is sent. It needs it for compressed sections only, which neither libbpf nor our objects use. A section of a
 # container's file may claim to be compressed, so the functions exist, and fail as libelf expects.
 
 SONAME = "libzstd.so.1"
@@ -212,7 +212,7 @@ def compiled_modules(package: Path) -> dict[str, bytes]:
 
 
 # The parts of an agent are found by following its imports. All modules in kubectl_gadget/agent belong to it, since
-# some are imported by name at run time. The trap: imports inside functions count, since the agent imports late to
+# some are imported by name at run time. Imports inside functions count, since the agent imports late to
 # stay small; imports for type checkers only do not.
 _PACKAGE = "kubectl_gadget"
 TEXTS = ("bootstrap.py", "unpacking.py")

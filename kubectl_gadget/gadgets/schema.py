@@ -1,7 +1,7 @@
 """A gadget as the client sees it: its description, its record's layout, its columns, its parameters.
 
 This is the content of a gadget's YAML (gadgets/gadget_yaml.py) plus what only its object's BTF has: layouts and
-globals. The build writes it to kubectl_gadget/built/gadgets/NAME.json, whose format this module defines. The trap: this
+globals. The build writes it to kubectl_gadget/built/gadgets/NAME.json, whose format this module defines. This
 module must import nothing heavy, since `--help` loads it too.
 """
 

@@ -2,7 +2,7 @@
 them in the verifier's log. Also puts its forward declarations in order, so that equal sources give equal objects.
 
 Each function keeps the file and the number of its first line, since the kernel refuses an object in which only some
-functions have lines. The trap: types, relocations and lines share one section of texts, so all that stay are copied to
+functions have lines. Types, relocations and lines share one section of texts, so all that stay are copied to
 a new one.
 """
 

@@ -1,6 +1,6 @@
 """The connection to the API server: the kubernetes library's client for requests, and the same settings for websockets.
 
-The trap: many clusters' own CA certificates lack the key usage extension, which Python ≥ 3.13 requires and kubectl does
+Many clusters' own CA certificates lack the key usage extension, which Python ≥ 3.13 requires and kubectl does
 not, so the strict check is disabled. A connection's methods may block as long as a credential plugin does.
 """
 

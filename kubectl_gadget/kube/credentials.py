@@ -1,6 +1,6 @@
 """Runs the kubernetes library's loader on one context: certificates, tokens, token files, credential plugins, OIDC.
 
-The trap: when a credential plugin fails, the library only logs the reason and goes on without credentials, so that log
+When a credential plugin fails, the library only logs the reason and goes on without credentials, so that log
 becomes our error. A plugin may prompt the user, and an OIDC server may be slow: call all of this in a thread.
 """
 

@@ -1,7 +1,7 @@
 """The exec subresource of a pod as a stream to one node's agent.
 
 Uses the subprotocols v5.channel.k8s.io and v4. Only closing the whole stream ends the process's input. Each message
-starts with the number of its channel. The trap: an agent that cannot start is not an HTTP error; the reason comes
+starts with the number of its channel. An agent that cannot start is not an HTTP error; the reason comes
 later, on the error channel and on stderr, so both are kept until the end of the stream.
 """
 

@@ -1,7 +1,7 @@
 """Finds the cluster and the user: from kubectl's flags, $KUBECONFIG and the files it names, or the pod we run in.
 
 The kubernetes library merges the files. The result is reduced to one context, with the flags applied; from it
-credentials.py makes a connection's settings. The trap: paths in a kubeconfig are relative to the file that contains
+credentials.py makes a connection's settings. Paths in a kubeconfig are relative to the file that contains
 them, which the library forgets when cluster and user are in different files, so they are made absolute first.
 """
 

@@ -1,7 +1,7 @@
 """The events that a story can contain, as decoded from records; lines.py, messages.py and row.py turn them into text.
 
 To add events of another kind, write a `Decoder`: it maps a batch of a gadget's records to one event or several per row,
-each with its process as an `ExecId`. The story (story.py) finds the process. The trap: later readers have no batch, so
+each with its process as an `ExecId`. The story (story.py) finds the process. Later readers have no batch, so
 the decoder reads everything that needs one (wall times).
 """
 

@@ -3,7 +3,7 @@
     🚀 process default/xwing /usr/bin/vi /etc/passwd
 
 An emoji, a word padded to 7 characters, the owner, the program, and the object. Details that these shapes hide can be
-requested (`LineOptions`) and are appended. The trap: the observed programs choose file names and arguments, so each
+requested (`LineOptions`) and are appended. The observed programs choose file names and arguments, so each
 of these is one word, quoted where necessary: none can be confused with the other words of the line.
 """
 

@@ -1,6 +1,6 @@
 """A run of `observe` or `enforce`: the options of its lines, its gadgets, and how their rows become a story.
 
-The command line imports this at each TAB, so what needs numpy or asyncio is imported in functions. The trap: what
+The command line imports this at each TAB, so what needs numpy or asyncio is imported in functions. What
 closes at the end of a process has to be reported before that end when both use the same hook, so the process gadget
 comes after those of files and connections.
 """

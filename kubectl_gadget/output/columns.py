@@ -2,7 +2,7 @@
 
 Rows have dozens of columns, and most of them have few different values: a container's names, users, flags. Adjacent
 ones are joined once for each combination of their values that occurs, so that a row is made of a handful of texts
-instead of dozens. The trap: numbers of combinations are products, so columns are taken together only while a small
+instead of dozens. Numbers of combinations are products, so columns are taken together only while a small
 table can hold them all.
 """
 

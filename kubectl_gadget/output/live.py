@@ -1,7 +1,7 @@
 """Chooses the columns of a live table when the terminal is too narrow for all of them.
 
 Columns that were empty in all rows so far are dropped first; columns that distinguish the rows on the screen are
-dropped last. The trap: rows change every second, so a column that once had a value, or once distinguished two rows,
+dropped last. Rows change every second, so a column that once had a value, or once distinguished two rows,
 keeps that status; otherwise columns would come and go.
 """
 

@@ -1,7 +1,7 @@
 """Formats rows as table cells, as JSON lines and as JSON objects: by column first, then combined into rows.
 
 JSON lines use one %-template per batch (joined_columns.py), and every value is already JSON text when it is inserted.
-The trap: the template is made per batch, so a value that only some rows have must bring its own comma.
+The template is made per batch, so a value that only some rows have must bring its own comma.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The process's standard streams: opens closed ones, and reports failed writes with their reason.
 
 A closed standard output rejects every write, so that no command can succeed without showing its output. If standard
-error cannot be written, its lines are lost, since they cannot be reported anywhere else. The trap: an error of a write
+error cannot be written, its lines are lost, since they cannot be reported anywhere else. An error of a write
 must not be confused with an error of another file, so it becomes an OutputError where it happens.
 """
 

@@ -1,7 +1,7 @@
 """The bytes of a recording (docs/recording.md): a file header, then segments, each with a header and two blocks.
 
 A segment's control block contains its records in order; payloads of EVENTS frames are in its events block. So a reader
-that starts late reads the small block of all segments and the large block of few. The trap: every number here comes
+that starts late reads the small block of all segments and the large block of few. Every number here comes
 from a file that anybody may have made, so lengths are checked before memory is allocated.
 """
 

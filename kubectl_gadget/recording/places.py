@@ -1,6 +1,6 @@
 """Places of recordings: a file, or objects below a URL of an object store (s3://bucket/night.kgr).
 
-The trap: a Path makes s3:/bucket of s3://bucket, so what a user typed becomes a Path only here.
+A Path makes s3:/bucket of s3://bucket, so what a user typed becomes a Path only here.
 """
 
 import bisect

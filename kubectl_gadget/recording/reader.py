@@ -1,6 +1,6 @@
 """Reads a recording: finds the segments by their headers, and returns their steps, starting at any time.
 
-Damaged segments are skipped and counted, and reading continues at the next intact one. The trap: anybody may have made
+Damaged segments are skipped and counted, and reading continues at the next intact one. Anybody may have made
 the file, so nothing in it is trusted before it was checked, only one segment is in memory at a time, and what reading
 costs is limited by the size of the file (_Costs): a block of a few bytes may expand to millions of records.
 """

@@ -1,7 +1,7 @@
 """The cluster's objects in a recording: what the informer delivered, and when the run's views saw it.
 
 Views (`flows`, `observe`) replace what they know of the cluster when objects change. In a recorded run they do so
-between two steps, so that a replay has the same names for the same rows. The trap: a view goes by the order of objects
+between two steps, so that a replay has the same names for the same rows. A view goes by the order of objects
 where two had the same address, so both runs pass them in the order in which they were created.
 """
 

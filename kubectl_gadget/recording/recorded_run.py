@@ -1,6 +1,6 @@
 """The run that a recording holds, and a replay's options, built from it and from the user's input.
 
-The trap: a parameter of a gadget takes effect where events happen, so one that is given to a replay and was not given
+A parameter of a gadget takes effect where events happen, so one that is given to a replay and was not given
 to the run cannot be obeyed. It is refused rather than ignored.
 """
 

@@ -1,6 +1,6 @@
 """Records what a run's pipeline works on: each step, with the label selector's answers about pods during the step.
 
-It stands between the frames and the pipeline. The trap: a step is written after the pipeline is done with it, since
+It stands between the frames and the pipeline. A step is written after the pipeline is done with it, since
 only then it is known which pods were looked up; within a step an answer does not change.
 """
 

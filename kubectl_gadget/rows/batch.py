@@ -1,7 +1,7 @@
 """Reads one node's ring buffer bytes as columns.
 
 Finding the start of each record is the only loop over records (docs/protocol.md, EVENTS); everything else works on
-whole columns, and only on the fields that are asked for. The trap: the bytes come from another machine, so every length
+whole columns, and only on the fields that are asked for. The bytes come from another machine, so every length
 and every string's position is checked here once; code that reads columns later may trust them. The module
 is long, since these checks stand beside what reads the bytes.
 """

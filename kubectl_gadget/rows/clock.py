@@ -2,7 +2,7 @@
 
 Every reply from a node carries the boot time and the wall time of one moment. A reply to our own request also bounds
 that moment on our clock: between sending and receiving (Cristian's algorithm; the shortest round trip gives the
-tightest bounds). The trap: the path through an API server is long and asymmetric, so the midpoint of the bounds is less
+tightest bounds). The path through an API server is long and asymmetric, so the midpoint of the bounds is less
 accurate than NTP. A node's clock is therefore corrected only if the bounds prove that it differs.
 """
 

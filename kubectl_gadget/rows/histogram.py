@@ -1,7 +1,7 @@
 """Histograms counted by BPF programs (bpf/include/gadget/histogram.h): bucket bounds, percentiles, values.
 
 Each power of two is divided into 8 buckets of equal width, so the error of a percentile is less than an eighth of its
-value, and less than 8 ns below 64 ns. The trap: percentiles cannot be added up, so they are computed after the buckets
+value, and less than 8 ns below 64 ns. Percentiles cannot be added up, so they are computed after the buckets
 of all nodes have been added.
 """
 

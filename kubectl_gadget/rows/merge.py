@@ -2,7 +2,7 @@
 
 A row is released when every source (one gadget on one node) has reported that it is complete past the row's time, and
 at the latest `wait_ns` after its batch arrived, whatever its clock says. A row that arrives after a younger row has
-been released is marked as late. Arrival times are passed in and only compared with each other. The trap: a node whose
+been released is marked as late. Arrival times are passed in and only compared with each other. A node whose
 clock is ahead must not hold its own rows back, so the wait counts from arrival and not from the row's time. And a
 source must be joined before rows are requested from it: rows of other sources released before that are older than all
 that it will send.

@@ -1,7 +1,7 @@
 """Rows of several batches in one order.
 
 A merge of a thousand nodes takes a row here and a row there. Rows keeps the batches, joins them when columns are read,
-so that this is done in bulk, and holds the order of their rows. The trap: `order` indexes the concatenation of all
+so that this is done in bulk, and holds the order of their rows. `order` indexes the concatenation of all
 parts, so results per part must be concatenated in the order of the parts before rows are picked.
 """
 

@@ -1,7 +1,7 @@
 """Call stacks, as agents report them (docs/protocol.md, STACKS), and the numbers that represent them in batches.
 
 A record has the agent's number of a stack. `NodeStacks.numbers` replaces it with the client's, which is the same for
-equal stacks from all nodes, so that rows of several nodes can be joined and aggregated by it. The trap: an agent's data
+equal stacks from all nodes, so that rows of several nodes can be joined and aggregated by it. An agent's data
 comes from containers, so anybody may have chosen the names in it, and any number of them. So the memory for stacks is
 limited, and stacks that no row has used for long are forgotten; they count as lost.
 """

@@ -1,6 +1,6 @@
 """Columns of values: the interpreted fields of a batch, for filters and for output.
 
-Every member of a JSON row is one Vector, and filters see the same names, types and values as JSON. The trap: one batch
+Every member of a JSON row is one Vector, and filters see the same names, types and values as JSON. One batch
 holds tens of thousands of values, so code that runs once per value must be a comprehension or C.
 """
 

@@ -1,6 +1,6 @@
 """The nodes of a cluster: those that host selected pods, and an agent on each.
 
-The trap: `close` must run even when `watch` failed half way, since pods may have been started by then.
+`close` must run even when `watch` failed half way, since pods may have been started by then.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Tables of a gadget that the client fills while it runs: their contents, and UPDATE frames from one state to the next.
 
-The trap: they are changed in one thread and sent from another, so a state is never modified, only replaced as a whole.
+They are changed in one thread and sent from another, so a state is never modified, only replaced as a whole.
 """
 
 import threading

@@ -1,6 +1,6 @@
 """Work beside a run, in its event loop: it starts before the first node is asked and ends after the last row.
 
-The trap: rows are shown in a thread of their own, so reactions to them have to be passed into the event loop.
+Rows are shown in a thread of their own, so reactions to them have to be passed into the event loop.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The summary of a run: how much was seen, on which nodes, and what was lost, by STATS of docs/protocol.md. A loss of 0
 is reported too.
 
-run/coverage.py says who was traced, and when. The trap: counts start with each connection, so counts of lost
+run/coverage.py says who was traced, and when. Counts start with each connection, so counts of lost
 connections are added.
 """
 

@@ -1,6 +1,6 @@
 """Messages of the agent, HELLO to END of docs/protocol.md, as objects; and what its commands print.
 
-The trap: clients also use older agents, so a member that was added later needs a default. The module is long because it
+Clients also use older agents, so a member that was added later needs a default. The module is long because it
 describes every member of every message.
 """
 

@@ -1,6 +1,6 @@
 """Messages of the client, RUN, FILTER, UPDATE and others of docs/protocol.md, as objects.
 
-Policies have their own module (policy_messages.py). The trap: a client omits members that have their default, so an
+Policies have their own module (policy_messages.py). A client omits members that have their default, so an
 older agent that does not know a member still accepts gadgets that do not need it.
 """
 

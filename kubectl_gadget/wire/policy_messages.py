@@ -1,6 +1,6 @@
 """Policies in messages of clients: the gadgets of the kinds `policy` and `installed` of docs/protocol.md.
 
-The trap: the file of installed policies and pinned descriptions contain them too, so agents also read older ones.
+The file of installed policies and pinned descriptions contain them too, so agents also read older ones.
 """
 
 from collections.abc import Mapping

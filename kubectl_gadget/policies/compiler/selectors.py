@@ -15,7 +15,7 @@ from kubectl_gadget.wire.policy_record import OVERRIDDEN, REPLACED
 # TrackSock and UntrackSock: which socket an action refers to, and where events are attributed to a socket's owner.
 #
 # A policy that tracks sockets has programs of its own at all its hooks: events there belong to the socket's owner, to
-# whom the policy has to apply, and not to the process that runs. The trap: the owner of a socket that a hook tracks
+# whom the policy has to apply, and not to the process that runs. The owner of a socket that a hook tracks
 # unconditionally is not looked up, since it might be that of an earlier socket at the same address.
 
 SOCKET_MASKS = {"TrackSock": "track", "UntrackSock": "untrack"}

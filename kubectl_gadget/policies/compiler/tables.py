@@ -2,7 +2,7 @@
 value to a set of selectors.
 
 Texts with wildcards become automata, and expressions a postfix form; the structs are those of
-bpf/include/policy/memory.h. The trap: patterns are matched byte by byte, so `?` and `[…]` match one byte, not one
+bpf/include/policy/memory.h. Patterns are matched byte by byte, so `?` and `[…]` match one byte, not one
 character.
 """
 
@@ -33,7 +33,7 @@ from kubectl_gadget.wire.policy_record import WITH_ADDRESSES, Type
 #
 # A pattern is a sequence of places. Each place consumes one byte of a set of bytes; before a place, and at the end,
 # other bytes may be skipped. The kernel keeps the places reached so far as bits, so that several patterns share one
-# automaton. The trap: patterns are matched byte by byte, so `?` and `[…]` match one byte, not one character.
+# automaton. Patterns are matched byte by byte, so `?` and `[…]` match one byte, not one character.
 
 BITS = 256
 """POLICY_GLOB_WORDS of bpf/include/policy/memory.h, times 64."""
@@ -99,7 +99,7 @@ def _places(parts: list[str]) -> int:
 # Every selector of a hook is one bit. A set of selectors is an int here and an array of 64-bit words in the kernel. A
 # *test* looks at one part of one slot in one way and yields the set of selectors whose filter holds. Filters that
 # look at the same part in the same way share a test, so that one lookup serves a thousand selectors. Two such filters
-# of one selector need two tests, since both have to hold. The trap: an entry of a prefix table has to include the
+# of one selector need two tests, since both have to hold. An entry of a prefix table has to include the
 # selectors of all shorter entries, since the kernel finds only the longest match.
 
 
@@ -359,7 +359,7 @@ def network_bits(network: IPv4Network | IPv6Network) -> str:
 # Expressions in the postfix form that the kernel evaluates: `struct policy_expression` of
 # bpf/include/policy/memory.h.
 #
-# The trap: the kernel refers to an argument by the number of its slot, and slots are numbered last; so operations
+# The kernel refers to an argument by the number of its slot, and slots are numbered last; so operations
 # refer to slots until they are encoded.
 
 

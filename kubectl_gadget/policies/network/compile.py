@@ -27,7 +27,7 @@ from kubectl_gadget.policies.network.kernel_tables import (
 
 # Addresses and ports that are translated after the decision: those of services, and of nodes that relay to pods.
 #
-# Calling such an address is allowed when calling all of its targets is. The trap: policies always allow calls to a
+# Calling such an address is allowed when calling all of its targets is. Policies always allow calls to a
 # node, so ports of a node that lead elsewhere (nodePort, hostPort, and those of a service that has a node's address)
 # have to be distinguished from the node.
 

@@ -60,7 +60,7 @@ NETWORK_POLICY = _object(
 
 # Who has an address: pods by labels, services by backends, nodes, or nothing known to the cluster.
 #
-# The trap: a program that calls a service sees the service's address, but whatever enforces policies sees the
+# A program that calls a service sees the service's address, but whatever enforces policies sees the
 # backend's, so a service is replaced by its backends with their ports here. And pods on the host's network have their
 # node's address.
 

@@ -1,6 +1,6 @@
 """Reads hooks into `model.Hook`: kprobes, fentries, tracepoints, uprobes, usdts, lsmhooks, the loader, and enforcers.
 
-The trap: `syscall` defaults to true, so a kernel function without `syscall: false` would be looked up among the system
+`syscall` defaults to true, so a kernel function without `syscall: false` would be looked up among the system
 calls. This is an error here, since its arguments would be read from the wrong place.
 """
 

@@ -26,7 +26,7 @@ from kubectl_gadget.yaml_files import own_data
 
 # What a policy that denies fails to cover, and what would: reported by `policy check`, and when a policy is enforced.
 #
-# This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it. The trap: it
+# This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it. It
 # looks at one policy at a time, so whatever another policy covers is still called a gap.
 
 _ENFORCING = ("Override", "Sigkill", "NotifyEnforcer")

@@ -1,7 +1,7 @@
 """Labels for the policy engine: which of its scopes match the labels of each pod and each node, as these change.
 
 Agents do not know labels, so they get the scopes in UPDATE (docs/protocol.md, "Policies"), and until then any policy
-may apply to a pod. The trap: an agent guards and reports a pod that it is unsure of, so the client checks each event
+may apply to a pod. An agent guards and reports a pod that it is unsure of, so the client checks each event
 again (`is_for`).
 """
 

@@ -1,6 +1,6 @@
 """The reactions of `enforce`'s client to a pod that violates one of its policies: delete it, or isolate it.
 
-The trap: events are shown in a thread of their own, so what reacts to them must accept calls from any thread.
+Events are shown in a thread of their own, so what reacts to them must accept calls from any thread.
 """
 
 import asyncio
