@@ -66,6 +66,8 @@ def _unread(name: str, size: int | None = None) -> Shown:
 
 def _file(name: str, value: Value) -> Shown:
     path, mode = _text(value), value.numbers[0]
+    if path == "/" and stat.S_ISFIFO(mode):
+        path = f"pipe:[{value.numbers[1]}]"  # as in /proc/PID/fd: it is in no directory
     found = {"path": path, "permission": stat.filemode(mode) if mode else ""}
     if value.unreadable:
         # The upper part of the path is missing, or all of it.
@@ -148,10 +150,10 @@ def _cookie(place: int) -> int:
 def _socket_address(name: str, value: Value) -> Shown:
     family = kernel_enums.name_of("AF", value.numbers[3])
     if name == "sockaddr_un":
-        return "sockaddrun", {"family": family, "path": _text(value)}
+        return "sockaddrun", {"family": family, "path": _text(value).replace("\0", "@")}
     return "sockaddr", {
         "family": family,
-        "addr": _address(value.addresses[1]) or _text(value),
+        "addr": _address(value.addresses[1]) or _text(value).replace("\0", "@"),
         "port": value.numbers[1],
     }
 

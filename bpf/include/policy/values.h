@@ -331,8 +331,56 @@ static __always_inline void policy_read_sock(struct policy_value *value, struct 
 	gadget_remote_ip(value->addresses[1], sk);
 }
 
-/* The same numbers; the address is the destination. The text is the name of a Unix socket. */
-static __always_inline void policy_read_sockaddr(struct policy_memory *memory, const void *address, bool user)
+/* sizeof(sun_path) */
+#define POLICY_UNIX_NAME 108
+
+/* The name of a Unix socket: its path, or `@` and an abstract name, which may contain NULs; empty if the kernel is to
+ * choose one. `length` is that of the name; ~0: unknown, so the name ends at the first NUL. */
+static __always_inline void policy_read_unix_name(struct policy_memory *memory, const void *name, __u32 length,
+						  bool user)
+{
+	char *room = &memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END];
+	const char *from = name;
+	__u64 bytes = length;
+	bool is_known = length <= POLICY_UNIX_NAME;
+	bool is_abstract;
+	long read;
+
+	room[0] = 0;
+	if (length && (user ? bpf_probe_read_user(room, 1, from) : bpf_probe_read_kernel(room, 1, from))) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	is_abstract = length && !room[0];
+	if (is_abstract) {
+		room[0] = '@';
+		room++;
+		from++;
+		bytes--;
+	}
+	if (is_known && (is_abstract || !length)) {
+		asm volatile("" : "+r"(bytes));
+		bytes &= POLICY_TEXT_MASK;
+		read = user ? bpf_probe_read_user(room, bytes, from) : bpf_probe_read_kernel(room, bytes, from);
+		if (!read)
+			read = bytes + 1;
+	} else {
+		read = user ? gadget_read_user_string(room, POLICY_UNIX_NAME + 1, from)
+			    : bpf_probe_read_kernel_str(room, POLICY_UNIX_NAME + 1, from);
+		if (is_known && read > 0 && read - 1 > bytes)
+			read = bytes + 1;
+	}
+	if (read <= 0) {
+		memory->value.lacks = POLICY_UNREADABLE;
+		return;
+	}
+	policy_move_text(memory, &memory->event[POLICY_EVENT_BYTES - POLICY_TEXT_END], read - 1 + is_abstract);
+}
+
+/* The same numbers; the address is the destination. The text is the name of a Unix socket. `length` is the size of the
+ * address; 0: unknown. */
+static __always_inline void policy_read_sockaddr(struct policy_memory *memory, const void *address, __u32 length,
+						 bool user)
 {
 	struct policy_value *value = &memory->value;
 	__u16 family = 0;
@@ -345,7 +393,8 @@ static __always_inline void policy_read_sockaddr(struct policy_memory *memory, c
 	}
 	value->numbers[3] = family;
 	if (family == 1) {
-		policy_read_string(memory, address + sizeof(family), user);
+		policy_read_unix_name(memory, address + sizeof(family),
+				      length >= sizeof(family) ? length - sizeof(family) : ~0U, user);
 		return;
 	}
 	if (gadget_read_address(value->addresses[1], &port, address, user))
@@ -605,7 +654,8 @@ static __noinline void policy_read(struct policy_memory *memory, const struct po
 		policy_read_sock(value, BPF_CORE_READ((struct socket *)raw, sk));
 		break;
 	case POLICY_SOCKADDR:
-		policy_read_sockaddr(memory, (void *)raw, user);
+		policy_read_sockaddr(memory, (void *)raw,
+				     slot->size_index ? policy_raw(context, slot, slot->size_index) : 0, user);
 		break;
 	case POLICY_CRED:
 		policy_read_cred(value, (void *)raw);

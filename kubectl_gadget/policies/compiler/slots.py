@@ -124,10 +124,11 @@ def task_slot(type: Type, in_namespace: bool = False) -> Slot:
 
 
 def argument_slot(
-    argument: Argument, source: SlotSource, user: bool, place: Place, at_return: bool = False
+    argument: Argument, source: SlotSource, user: bool, place: Place, at_return: bool = False, has_length: bool = False
 ) -> Slot | None:
     """The slot of an argument; None for one that is not read (`nop`, or `returnCopy` at the call). `user`: its pointers
-    point into the caller's memory. Raises UsageError when the engine cannot read its type, or cannot read it there."""
+    point into the caller's memory. `has_length`: its length follows a socket address. Raises UsageError when the engine
+    cannot read its type, or cannot read it there."""
     name = argument.type
     index = argument.index
     if name == "nop" or (argument.return_copy and not at_return):
@@ -160,6 +161,8 @@ def argument_slot(
         if argument.size_index is None:
             raise UsageError(f"{place}: {name} needs `sizeArgIndex`, the parameter that has its size, from 1")
         return Slot(type, source, flags, 8, index, argument.size_index, resolve=resolve)
+    if type is Type.SOCKADDR and has_length and not resolve and source is SlotSource.ARGUMENT:
+        return Slot(type, source, flags, 8, index, index + 1)
     return Slot(type, source, flags if name != "filename" else SlotFlag(0), 8, index, steps=steps, resolve=resolve)
 
 
@@ -171,6 +174,15 @@ def argument_slot(
 
 _OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)
 """Types that need a second argument, `size_index`."""
+
+
+_WITH_LENGTH = frozenset(
+    (
+        *("sys_bind", "sys_connect", "sys_sendto", "socket_bind", "socket_connect"),
+        *("unix_bind", "unix_stream_connect", "unix_dgram_connect"),
+    )
+)
+"""Functions in which the length of a socket address follows it. Elsewhere, an abstract name ends at its first NUL."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +203,11 @@ def slots_of(hook: Hook, at_return: bool) -> HookSlots:
         check_program(hook)
     of_call = hook.syscall or (hook.kind == "tracepoint" and hook.target.startswith(OF_SYSCALLS))
     user = of_call or hook.kind in IN_PROGRAMS
+    has_length = hook.kind in ("kprobe", "lsm") and hook.target.removeprefix("security_") in _WITH_LENGTH
     made = tracked_sockets(hook, at_return)
 
     def read(argument: Argument) -> Slot | None:
-        return argument_slot(argument, SlotSource.ARGUMENT, user, hook.place, at_return)
+        return argument_slot(argument, SlotSource.ARGUMENT, user, hook.place, at_return, has_length)
 
     arguments = tuple(_new_socket(read(argument), place in made) for place, argument in enumerate(with_files(hook)))
     data = tuple(map(read, hook.data))
@@ -226,6 +239,6 @@ def placed(slot: Slot, way: HookWay) -> Slot:
             return replace(slot, source=SlotSource.CONTEXT)
         case "fields" | "context":
             offset = field_offset if way.arguments == "fields" else record_offset
-            size_index = offset(slot.size_index) if slot.type in _OF_TWO else 0
+            size_index = offset(slot.size_index) if slot.type in _OF_TWO or slot.size_index else 0
             return replace(slot, source=SlotSource.CONTEXT, index=offset(slot.index), size_index=size_index)
     return slot
