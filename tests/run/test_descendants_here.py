@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,30 @@ def own_rows(tmp_path: Path, *flags: str) -> set[int]:
     return own & {row["pid"] for row in run.rows()}
 
 
+def own_events(tmp_path: Path, *flags: str) -> set[int]:
+    """Which of the client and its agent are in the events of a policy at bpf()."""
+    policy = tmp_path / "policy.yaml"
+    spec = "{kprobes: [{call: sys_bpf, syscall: true, selectors: [{matchActions: [{action: Post}]}]}]}"
+    head = "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: own}\n"
+    policy.write_text(f"{head}spec: {spec}\n")
+    with GadgetRun(tmp_path, "observe", "--local", "--host", "-o", "json", "-f", str(policy), *flags) as run:
+        own = processes_of(run.process.pid)
+        subprocess.run([sys.executable, "-c", BPF_CALL], check=True)
+        run.until(lambda: any("process_kprobe" in row for row in run.rows()), "a call")
+        if flags:
+            run.until(lambda: bool(own & pids(run.rows())), "its own calls")
+        run.stop()
+    return own & pids(run.rows())
+
+
+BPF_CALL = "import ctypes; ctypes.CDLL(None).syscall(321, -1, 0, 0)"
+"""bpf() on x86-64; it fails."""
+
+
+def pids(rows: list[Any]) -> set[int]:
+    return {row["process_kprobe"]["process"]["pid"] for row in rows if "process_kprobe" in row}
+
+
 def processes_of(client: int) -> set[int]:
     children = Path(f"/proc/{client}/task/{client}/children").read_text().split()
     return {client, *map(int, children)}
@@ -111,6 +136,8 @@ def processes_of(client: int) -> set[int]:
 def test_the_agent_and_its_client_are_left_out_of_host_unless_they_are_asked_for(tmp_path: Path) -> None:
     assert own_rows(tmp_path) == set()
     assert own_rows(tmp_path, "--own-processes")
+    assert own_events(tmp_path) == set()
+    assert own_events(tmp_path, "--own-processes")
 
 
 def test_a_process_of_ours_that_is_named_by_its_number_is_asked_for(tmp_path: Path) -> None:

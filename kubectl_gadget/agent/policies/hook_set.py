@@ -303,7 +303,7 @@ def _prepare(spec: PolicySpec, context: NodeContext, object: BpfObject) -> None:
     size = ring_bytes(spec.ring_bytes)
     # A killer is woken by each event, other readers when there is enough to send.
     node = {"gadget_ring_wake_bytes": size // 4, "gadget_wake_each": bool(spec.kill)}
-    for name, value in {**context.variables, **node}.items():
+    for name, value in {**context.variables, **context.own_processes, **node}.items():
         object.set_constant(name, value)
     object.required_map("gadget_events").resize(size)
     object.required_map("gadget_cpus").resize(libbpf.load().call("libbpf_num_possible_cpus"))

@@ -30,6 +30,8 @@ _FORMATTED = re.compile(r"(.+)\+0x([0-9a-f]+)/0x[0-9a-f]+(?: \[([^\]]+)\])?")
 _INTERRUPTS = ("asm_sysvec_", "asm_common_interrupt", "el1h_64_irq", "el0t_64_irq", "el1_irq", "el0_irq", "asm_exc_xen")
 """Outermost functions of an interrupt, on x86-64 and arm64; the next frame is what it interrupted."""
 _OF_TRACEPOINTS = ("bpf_", "__bpf_", "__traceiter_", "trace_event_", "perf_trace_")
+_OF_PROGRAMS = ("bpf_prog_", "bpf_trampoline_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
+"""A BPF program, and the code by which the kernel calls it at a function (fentry, LSM) or a raw tracepoint."""
 _SCHEDULER = ("__schedule", "schedule")
 _MOST_OF_TRACEPOINT = 8
 
@@ -142,4 +144,5 @@ def _tracing_frames(frames: Sequence[ResolvedFrame], begins: int) -> int:
         while first < len(frames) and frames[first].function in _SCHEDULER:
             first += 1
         return first
-    return 0
+    # Only the run of frames before the traced function is the tracing's: further out, they may be somebody else's.
+    return next((n for n, frame in enumerate(frames) if not frame.function.startswith(_OF_PROGRAMS)), 0)

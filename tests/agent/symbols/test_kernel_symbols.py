@@ -81,3 +81,12 @@ def test_what_an_interrupt_or_a_tracepoint_itself_calls_is_left_out() -> None:
     traced = stack("bpf_prog_12_switches", "bpf_trace_run4", "__traceiter_sched_switch", "__schedule", "schedule")
     assert _tracing_frames([*traced, *stack("futex_wait")], TRACEPOINT) == 5
     assert _tracing_frames(stack("schedule_timeout"), TRACEPOINT) == 0
+
+
+def test_only_the_tracings_own_frames_before_the_traced_function_are_left_out() -> None:
+    own = ("bpf_prog_12_on_lsm", "bpf_trampoline_6442")
+    assert _tracing_frames(stack(*own, "security_bpf", "bpf_prog_other", "ksys"), HERE) == 2
+    called = ("bpf_prog_12_on_raw", "bpf_trace_run2", "__bpf_trace_sys_enter", "__traceiter_sys_enter")
+    assert _tracing_frames(stack(*called, "syscall_trace_enter"), HERE) == 4
+    assert _tracing_frames(stack("bpf_check", "bpf_prog_load"), HERE) == 0, "a function that was traced itself"
+    assert _tracing_frames(stack(*own), HERE) == 0
