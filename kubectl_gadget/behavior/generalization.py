@@ -258,7 +258,7 @@ class Destinations:
     def __init__(self, inventory: Inventory, generalizer: Generalizer) -> None:
         self._generalizer = generalizer
         self._services = {normal(ip): item for item in inventory.services for ip in item.addresses}
-        self._nodes = {normal(ip) for node in inventory.nodes for ip in node.addresses}
+        self._nodes = {normal(ip) for node in inventory.nodes for ip in node.own_addresses()}
         self._workloads: dict[str, Workload] = {}
         for pod in inventory.pods:
             if not pod.host_network:

@@ -46,7 +46,7 @@ from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_o
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.escape import for_log
-from kubectl_gadget.run.run_options import GadgetRun, Replay
+from kubectl_gadget.run.run_options import GadgetRun, Replay, with_peer_names
 from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
@@ -204,6 +204,7 @@ def prepared(
 
         followers = () if flags.policies.objects else (followed(labels),)
         options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
+    options = with_peer_names(options)
     of_command = any("pid" in run.parameters for run in options.gadgets)
     subject = Subject(of_command, options.selection.host and not of_command)
     order = check_order(checks, assertions, baseline, facts, subject)

@@ -21,7 +21,7 @@ from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.resources import NETWORK_POLICIES
-from kubectl_gadget.run.run_options import GadgetRun
+from kubectl_gadget.run.run_options import GadgetRun, with_peer_names
 
 _SECTION = "Network policies"
 GADGET = "network_policy"
@@ -191,6 +191,7 @@ def enforce_network(
     else:
         follower = followed(made, bool(policies.from_cluster), warn)
         options = replace(options, followers=(follower,))
+        options = options if flags.output.no_names else with_peer_names(options)
     return run.run(options, sys.stdout, sys.stderr)
 
 

@@ -271,6 +271,9 @@ class OutputFlags(FlagSet):
         Switch, flag(ENGINE, "--strict", "Exit code 1 if anything may be missing: events, nodes, pods")
     ] = None
     quiet: Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress and no summary on standard error")] = None
+    no_names: Annotated[
+        Switch, flag(SHOW, "--no-names/--names", "Addresses only, not the pods, services and nodes that have them")
+    ] = None
     no_headers: Annotated[Switch, flag(ENGINE, "--no-headers/--headers", "No header line")] = None
     color: Annotated[
         Text,

@@ -6,6 +6,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 from kubectl_gadget.cli import run, values
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.terminal import Terminal
 
 _FILTER = "Which flows"
+_FIRST_SECONDS = 5.0
+"""Seconds that a run waits for the cluster's objects, so that its first flows have names."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,10 @@ CONDITIONS = _condition_flags()
 
 def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) -> int:
     """Runs the network gadgets and prints their rows as flows."""
-    from kubectl_gadget.flows.addresses import AddressBook, followed, known
+    from kubectl_gadget.flows.addresses import AddressBook
     from kubectl_gadget.flows.joiner import FlowTable
     from kubectl_gadget.flows.run import FlowTransform
+    from kubectl_gadget.kube.addresses import followed, known
 
     conditions = _conditions(extras, bool(flow.loopback))
     flow.validate(flags.output)
@@ -128,7 +132,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
             raise UsageError(OBJECTS_ARE_LOCAL)
         from kubectl_gadget.policies.network.run import read_objects
 
-        book.cluster = known(read_objects(flow.objects))
+        book.cluster = known(read_objects(flow.objects), has_all_pods=True)
     table, page = FlowTable(book, flow.dns is not False), None
     transform = FlowTransform(table, conditions)
     if flow.web:
@@ -145,8 +149,9 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
         sink = make_sink(options.output, stream, terminal, with_map=with_map, map_every=flow.map_every)
         return WatchedSink(sink, page.add_all) if page else sink
 
-    if not flow.objects:
-        options = replace(options, followers=(followed(book),))
+    if not flow.objects and not flags.output.no_names:
+        follower = followed(partial(setattr, book, "cluster"), _FIRST_SECONDS, "some addresses have no names")
+        options = replace(options, followers=(follower,))
     options = replace(options, transform=transform, make_sink=make_sink, command=gadgets.command())
     code = run.run(options, sys.stdout, sys.stderr)
     if conditions.hidden and not options.quiet:

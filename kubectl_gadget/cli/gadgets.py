@@ -44,7 +44,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.registry import LISTS
-from kubectl_gadget.run.run_options import GadgetRun
+from kubectl_gadget.run.run_options import GadgetRun, with_peer_names
 
 # Gadgets of the catalogue, one command for each
 
@@ -167,6 +167,8 @@ def _run(
     options = run_options(tuple(_run_of(gadget, given, directory) for gadget in gadgets), pods, flags)
     if gadgets[0].kind in TABLES:
         options = arranged(options, extras)
+    if not flags.output.no_names:
+        options = with_peer_names(options)
     return run(options, sys.stdout, sys.stderr)
 
 

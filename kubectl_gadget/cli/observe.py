@@ -21,7 +21,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions, StoryGadgets, StoryRecipe
 from kubectl_gadget.output.registry import STORY
-from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_options import RunOptions, with_peer_names
 from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
@@ -177,6 +177,8 @@ def show_story(
     details = _details(options, flags.output, objects)
     format = flags.output.output or _COMPACT
     output = _output(format, flags.output, story, details)
+    if not flags.output.no_names and not objects:
+        options = with_peer_names(options)
     recipe = StoryRecipe(gadgets, _choice(story, format), output, reaction, labels, details)
     return run.run(recipe.applied(options, follows=not objects), sys.stdout, sys.stderr)
 

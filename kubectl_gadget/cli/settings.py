@@ -23,7 +23,7 @@ _OF_OTHERS = ("TEST_", "SERVICE_", "PORT")
 """Prefixes of further such names: for our tests, and those that a kubelet sets for a service named kubectl-gadget."""
 
 _SHARED = (
-    *((OutputFlags, name) for name in ("output", "color", "no_headers", "quiet", "verbose", "strict")),
+    *((OutputFlags, name) for name in ("output", "color", "no_names", "no_headers", "quiet", "verbose", "strict")),
     *((EngineFlags, name) for name in ("no_sort", "sort_wait", "ring_bytes", "map_entries", "buffer_bytes")),
     *((ImageFlags, name) for name in ("image", "image_mirror", "image_pull_secret", "image_pull_policy")),
     (StartFlags, "start_timeout"),

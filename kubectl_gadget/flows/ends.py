@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.flows.addresses import AddressBook, is_shared
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.flow import Who
+from kubectl_gadget.kube.addresses import is_shared
 from kubectl_gadget.linux.network import address_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import UNKNOWN, Container
@@ -257,7 +258,7 @@ class EndReader:
         user_comm: str,
         socket: str = "",
     ) -> Who:
-        pod = self._book.facts(owner.namespace, owner.pod) if owner.pod else None
+        pod = self._book.facts(owner.namespace, owner.pod, owner.pod_uid) if owner.pod else None
         return Who(
             entity="pod" if pod else "world" if owner.container else "node",
             pod=pod,

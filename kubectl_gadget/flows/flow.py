@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
-from kubectl_gadget.kube.inventory import Workload
+from kubectl_gadget.kube.addresses import PodFacts
 from kubectl_gadget.rows.amounts import bytes_text, duration_text
 from kubectl_gadget.rows.community_id import community_id
 from kubectl_gadget.wire.policy_events import rfc3339
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]
 EventKind = Literal["new", "report", "close", "error", "drop", "dns", "http", "packet"]
-Entity = Literal["pod", "service", "node", "name", "world", "loopback"]
+Entity = Literal[
+    "pod", "ended pod", "no pod", "service", "node", "kubelet", "kube-apiserver", "name", "world", "loopback"
+]
+"""As kinds of peers (kube/addresses.py); "name": known to DNS only, and loopback contains all shared addresses."""
 
 FORWARDED: Verdict = "FORWARDED"
 DROPPED: Verdict = "DROPPED"
@@ -38,19 +41,6 @@ def is_loopback(ip: str) -> bool:
 def address_name(ip: str) -> str:
     """The text of an address to which a port can be appended."""
     return f"[{ip}]" if ":" in ip else ip
-
-
-@dataclass(frozen=True)
-class PodFacts:
-    """The cluster's data about a pod."""
-
-    namespace: str
-    name: str
-    labels: tuple[str, ...] = ()
-    """key=value"""
-    workload: Workload | None = None
-    """None: the pod has no owner"""
-    node: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -91,6 +81,8 @@ class Who:
         """The name of the pod, service or node, a DNS name, or the address; empty when nothing at all is known."""
         if self.pod is not None:
             return f"{self.pod.namespace}/{self.pod.name}"
+        if self.entity in ("kubelet", "kube-apiserver"):
+            return self.entity
         if self.service:
             return self.service
         if self.entity == "node" and self.node:

@@ -114,8 +114,8 @@ def _endpoint(party: Party) -> dict[str, object]:
     pod = party.who.pod
     if pod is None:
         return {
-            "identity": 1 if party.who.entity == "node" else 2,
-            "labels": [f"reserved:{_RESERVED.get(party.who.entity, 'world')}"],
+            "identity": _IDENTITIES.get(reserved := _RESERVED.get(party.who.entity, "world"), 2),
+            "labels": [f"reserved:{reserved}"],
         }
     labels = [f"k8s:{label}" for label in pod.labels] + [f"k8s:io.kubernetes.pod.namespace={pod.namespace}"]
     number = int.from_bytes(hashlib.sha256("\n".join(sorted(labels)).encode()).digest()[:3], "big")
@@ -130,7 +130,17 @@ def _endpoint(party: Party) -> dict[str, object]:
     return endpoint
 
 
-_RESERVED = {"node": "host", "loopback": "host"}
+_RESERVED = {
+    "node": "host",
+    "loopback": "host",
+    "kubelet": "host",
+    "kube-apiserver": "kube-apiserver",
+    "service": "unknown",
+    "pod": "unknown",
+    "no pod": "unknown",
+}
+"""Cilium's reserved identities, by entity. It has none for services: it sees their backends."""
+_IDENTITIES = {"unknown": 0, "host": 1, "world": 2, "kube-apiserver": 7}
 
 
 def _l7(event: FlowEvent) -> dict[str, Any]:
@@ -218,4 +228,5 @@ def late_mark(event: FlowEvent) -> str:
 def _identity(party: Party) -> str:
     if party.who.pod is not None:
         return "pod"
-    return {"node": "host", "loopback": "host"}.get(party.who.entity, party.who.entity)
+    entity = party.who.entity
+    return "host" if _RESERVED.get(entity) == "host" else entity

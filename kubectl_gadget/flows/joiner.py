@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.flows.addresses import AddressBook, is_shared
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.ends import AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
@@ -30,6 +30,7 @@ from kubectl_gadget.flows.flow import (
     make_event,
     make_traffic,
 )
+from kubectl_gadget.kube.addresses import OwnEnd, is_shared
 from kubectl_gadget.rows.amounts import duration_text, nanoseconds
 
 Row = Mapping[str, Any]
@@ -316,7 +317,7 @@ class FlowTable:
         return (is_local and row["reason"] in _ON_THE_WAY_OUT) or self._is_own(source.ip, row)
 
     def _is_own(self, ip: str, row: Row) -> bool:
-        pod = self._book.find(ip, "").pod
+        pod = self._book.find(ip, "", at_ns=nanoseconds(row["timestamp"])).pod
         return pod is not None and (pod.namespace, pod.name) == (row["namespace"], row["pod"])
 
     def _dns(self, row: Row) -> FlowEvent | None:
@@ -427,7 +428,7 @@ class FlowTable:
                     pass  # only the client's address was translated
                 elif side == "client":
                     # The server's row came first; only now is the address known that the client used.
-                    server.who = self._book.find(server.ip, flow.client.name)
+                    server.who = self._peer(server, flow.client, row.time_ns)
                     flow.backend, flow.server = flow.server, server
                 else:
                     flow.backend = server
@@ -453,10 +454,10 @@ class FlowTable:
         flow = Flow(protocol, client, server, oriented, row.time_ns, scope)
         if side == "client":
             self._own(client, row.who)
-            server.who = self._book.find(server_ip, client.name)
+            server.who = self._peer(server, client, row.time_ns)
         else:
             self._own(server, row.who)
-            client.who = self._book.find(client_ip, server.name)
+            client.who = self._peer(client, server, row.time_ns)
         if not scope:
             self._clients.add(flow)
         return flow
@@ -488,7 +489,13 @@ class FlowTable:
     def _name_others(self, flow: Flow) -> None:
         for party, other in ((flow.client, flow.server), (flow.server, flow.client)):
             if party.reported is None:
-                party.who = self._book.find(party.ip, other.name)
+                party.who = self._peer(party, other, flow.first_ns)
+
+    def _peer(self, party: Party, other: Party, at_ns: int) -> Who:
+        """The owner of an end that was not traced."""
+        pod = other.who.pod
+        own = OwnEnd(other.who.node, pod.namespace, pod.name, other.port) if pod else None
+        return self._book.find(party.ip, other.name, party.port, at_ns, own)
 
     @staticmethod
     def _speaks(flow: Flow, side: str) -> bool:

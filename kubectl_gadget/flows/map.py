@@ -244,12 +244,14 @@ def _place(party: Party) -> MapNode:
     if pod is not None:
         workload = pod.workload
         return MapNode(pod.namespace, workload.name if workload else pod.name, workload.kind if workload else "Pod")
+    if party.who.entity in ("kubelet", "kube-apiserver"):
+        return MapNode("", party.who.name, "Node")
     if party.who.service:
         namespace, _, name = party.who.service.partition("/")
         return MapNode(namespace, name, "Service")
     if party.who.entity == "node":
         return MapNode("", party.who.node or party.ip, "Node")
-    return MapNode("", party.name, _WORLD)
+    return MapNode("", party.name, "Pod" if party.who.entity in ("pod", "no pod") else _WORLD)
 
 
 _TERMINAL_COLORS = {"all": 31, "some": 33}

@@ -49,6 +49,15 @@ IDENTITY_COLUMNS = ("node", "namespace", "pod", "container", "image", "container
 """Columns that come from the identity (rows/containers.py), not from the record; `Column.field` names them."""
 
 
+PEERS = {"remote": "local", "server": "client", "client": "server", "source": "destination", "destination": "source"}
+"""Fields of type gadget_ip with the address of an end, which rows name (rows/peers.py); and of its other end."""
+
+
+def is_peer(field: "Field") -> bool:
+    """True if the field has the address of an end that rows name."""
+    return field.type == "gadget_ip" and field.name in PEERS
+
+
 def owner_source(field: str) -> tuple[str, str] | None:
     """The owner that a Column.field refers to, and one of IDENTITY_COLUMNS; None if it is a field of the record.
 

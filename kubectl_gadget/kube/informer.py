@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from kubectl_gadget.background_tasks import Tasks, as_gadget_error
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError
 from kubectl_gadget.kube.connection import in_thread
+from kubectl_gadget.kube.inventory import GONE
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import Object, Resource
 from kubectl_gadget.kube.watch import Change, Synced, WatchScope, follow
@@ -41,6 +43,10 @@ class Subscription:
     """what the user then misses, for the report: "some addresses have no names" """
     ended: Callable[[], object] = lambda: None
     """called when no more changes can come, if the run goes on"""
+    narrowed: Callable[[Resource], object] = lambda resource: None
+    """as in Follower"""
+    aside: bool = False
+    """nobody waits for it, so it must not delay subscribers of one namespace"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,13 @@ class Follower:
     """called once, after the first lists were taken"""
     namespace: str | None = None
     """the only one whose objects are needed; None: all. A recorded run passes objects of all"""
+    narrowed: Callable[[Resource], object] = lambda resource: None
+    """called when objects of all namespaces may not be listed; `take` gets those of the run's namespace, or none"""
+
+    @property
+    def is_aside(self) -> bool:
+        """The run does not wait for it, and it may not delay others."""
+        return self.first_seconds == 0 and self.namespace is None
 
 
 class Informer:
@@ -103,6 +116,12 @@ class Informer:
         """Starts all lists, and a watch after each."""
         self._started = True
         for resource, subscriptions in self._subscriptions.items():
+            aside = [one for one in subscriptions if one.aside]
+            waiting = [one for one in subscriptions if not one.aside]
+            if resource.namespaced and aside and waiting and all(one.namespace for one in waiting):
+                self._start(resource, None, aside)
+                self._start(resource, "", waiting)
+                continue
             wide = [one for one in subscriptions if one.namespace is None or not resource.namespaced]
             self._start(resource, None if wide else "", subscriptions)
         for follows in self._follows:
@@ -117,7 +136,7 @@ class Informer:
         store = self._stores.get(key)
         if store is None:
             store = self._stores[key] = _Store(resource.kind)
-            self.subscribe(Subscription(resource, store.take, follower.namespace))
+            self.subscribe(Subscription(resource, store.take, follower.namespace, aside=follower.is_aside))
         store.keep_seconds = max(store.keep_seconds, follower.keep_seconds)
         return store
 
@@ -157,6 +176,8 @@ class Informer:
         scope, fallback = watch.scope, self._namespace
         if isinstance(error, ForbiddenError) and scope.resource.namespaced and scope.namespace is None and fallback:
             optional = [one for one in watch.members if one.failed is None]
+            for one in optional:
+                one.narrowed(scope.resource)
             self._report(scope.resource, error, optional)
             watch.members[:] = [one for one in watch.members if one not in optional]
             self._start(scope.resource, fallback, optional)
@@ -170,6 +191,7 @@ class Informer:
                 self._fatal.add(str(error))
                 one.failed(error)
             else:
+                one.narrowed(resource)
                 one.ended()
         self._report(resource, error, [one for one in members if one.failed is None])
 
@@ -248,13 +270,13 @@ class _Store:
         now = time.monotonic()
         if isinstance(change, Synced):
             there = {item["metadata"]["uid"]: kept(self._kind, item) for item in change.items}
-            self._gone |= {uid: (now, found) for uid, found in self._there.items() if uid not in there}
+            self._gone |= {uid: (now, _gone(found)) for uid, found in self._there.items() if uid not in there}
             self._there = there
         else:
             uid = change.object["metadata"]["uid"]
             if change.deleted:
                 self._there.pop(uid, None)
-                self._gone[uid] = now, kept(self._kind, change.object)
+                self._gone[uid] = now, _gone(kept(self._kind, change.object))
             else:
                 self._there[uid] = kept(self._kind, change.object)
         limit = now - self.keep_seconds
@@ -265,6 +287,10 @@ class _Store:
         """Returns the present objects, and those deleted less than `keep_seconds` ago."""
         limit = time.monotonic() - keep_seconds
         return [*(found for since, found in self._gone.values() if since > limit), *self._there.values()]
+
+
+def _gone(found: Object) -> Object:
+    return {**found, GONE: datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 class _Follows:
@@ -292,7 +318,14 @@ class _Follows:
         namespace, missing = self._follower.namespace, self._follower.missing
         if resource in self._follower.required:
             return Subscription(resource, changed, namespace, failed=self._fail)
-        return Subscription(resource, changed, namespace, missing=missing, ended=changed)
+        narrowed = self._follower.narrowed
+        return Subscription(
+            *(resource, changed, namespace),
+            missing=missing,
+            ended=changed,
+            narrowed=narrowed,
+            aside=self._follower.is_aside,
+        )
 
     async def known(self) -> None:
         follower = self._follower
@@ -397,6 +430,9 @@ def _container(found: Object) -> Object:
     slim = {"name": found["name"]}
     if ports := found.get("ports"):
         slim["ports"] = [_some(port, ("name", "protocol", "containerPort", "hostPort")) for port in ports]
+    for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+        if probe := _some(found.get(name) or {}, ("httpGet", "tcpSocket", "grpc")):
+            slim[name] = {how: _some(call, ("host", "port")) for how, call in probe.items()}
     if mounts := found.get("volumeMounts"):
         slim["volumeMounts"] = [_some(mount, ("name", "mountPath", "readOnly")) for mount in mounts]
     return slim

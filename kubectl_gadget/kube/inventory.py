@@ -6,14 +6,18 @@ not users. So `metadata.uid`, which the API server assigns, always wins; a mirro
 the kubelet gives its containers and no two pods share; and the annotation counts only where a container has no names.
 """
 
+import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
 Value = TypeVar("Value")
 Object = Mapping[str, Any]
 
+GONE = "deletedAt"
+"""The member of a deleted object with the time of its deletion, as the client saw it (kube/informer.py)."""
 _HASH = "kubernetes.io/config.hash"
 _MIRROR = "kubernetes.io/config.mirror"
 
@@ -203,6 +207,8 @@ class Pod:
     static_uid: str = ""
     """of a static pod: the kubelet's own UID, which stands in its cgroups"""
     node: str = ""
+    probed: tuple[int, ...] = ()
+    """ports that the kubelet's probes connect to"""
 
     @classmethod
     def from_object(cls, found: Object) -> "Pod":
@@ -239,6 +245,7 @@ class Pod:
             ),
             init_containers=tuple(container["name"] for container in spec.get("initContainers") or ()),
             ended=status.get("phase") in ("Succeeded", "Failed"),
+            probed=tuple(sorted(set(chain.from_iterable(map(_probed, containers))))),
         )
 
     @property
@@ -326,6 +333,14 @@ class Node:
             tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
         )
 
+    def own_addresses(self) -> Iterator[str]:
+        """Yield the node's addresses, and the first one of its pods' block, which most network plugins assign to the
+        node's own end: probes come from there."""
+        yield from self.addresses
+        for block in map(ipaddress.ip_network, self.pod_blocks):
+            if block.num_addresses > 1:
+                yield str(block[1])
+
 
 @dataclass
 class Inventory:
@@ -386,6 +401,18 @@ class Inventory:
         self._by_name, self._indexed = {}, 0
         self.services = list({(item.namespace, item.name): item for item in self.services}.values())
         self.nodes = list({item.name: item for item in self.nodes}.values())
+
+
+def _probed(container: Object) -> Iterator[int]:
+    """Yield the ports of the container to which its probes connect."""
+    ports = {port.get("name"): port["containerPort"] for port in container.get("ports") or ()}
+    for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe = container.get(name) or {}
+        for how in ("httpGet", "tcpSocket", "grpc"):
+            call = probe.get(how) or {}
+            port = ports.get(call.get("port"), call.get("port"))
+            if isinstance(port, int) and not call.get("host"):
+                yield port
 
 
 def _backends(service: str, namespace: str, slices: Iterable[Object]) -> Iterable[tuple[str, str, int]]:

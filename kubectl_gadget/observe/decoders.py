@@ -16,6 +16,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.community_id import community_id
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.members import member_values as values
+from kubectl_gadget.rows.peers import peers_of
 from kubectl_gadget.rows.stacks import STACK, CallFrame, stack_of
 from kubectl_gadget.wire.policy_events import Credentials, ExecId, PolicyEvent, StackEntry, read_event, read_exec_id
 from kubectl_gadget.wire.policy_record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text
@@ -109,10 +110,11 @@ def connection_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
         values(batch, "error"),
         *(map(_known, numbers(batch, name)) for name in ("sent", "received", "duration")),
         values(batch, "comm"),
+        peers_of(batch, "remote"),
         strict=True,
     )
     found: list[Sequence[ConnectionEvent]] = []
-    for operation, process, tid, initiator, ends, error, sent, received, duration, comm in rows:
+    for operation, process, tid, initiator, ends, error, sent, received, duration, comm, peer in rows:
         identity, local, remote = read_exec_id(process), ends[:2], ends[2:]
         if identity is None or not remote[1]:
             found.append([])
@@ -131,6 +133,8 @@ def connection_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
             received=received,
             duration=duration,
             comm=comm,
+            peer=peer,
+            is_called=source is remote,
         )
         found.append([event])
     return found
@@ -145,10 +149,11 @@ def dns_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
         zip(*(values(batch, name) for name in ends), strict=True),
         map(_known, numbers(batch, "latency")),
         *(values(batch, name) for name in ("role", "protocol", "name", "type", "rcode", "addresses", "comm")),
+        peers_of(batch, "server"),
         strict=True,
     )
     found: list[Sequence[ConnectionEvent]] = []
-    for process, tid, addresses, latency, role, protocol, name, type, rcode, answers, comm in rows:
+    for process, tid, addresses, latency, role, protocol, name, type, rcode, answers, comm, peer in rows:
         identity, source, target = read_exec_id(process), addresses[:2], addresses[2:]
         if identity is None or role != "client":
             found.append([])
@@ -167,6 +172,7 @@ def dns_events(batch: Batch) -> Sequence[Sequence[ConnectionEvent]]:
             rcode=rcode,
             answers=tuple(answers or ()),
             comm=comm,
+            peer=peer,
         )
         found.append([event])
     return found

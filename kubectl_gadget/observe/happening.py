@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kubectl_gadget.kube.addresses import UNKNOWN_PEER, Peer
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.wire.policy_events import Credentials, ExecId, PolicyEvent
 
@@ -97,13 +98,20 @@ class ConnectionEvent:
     answers: tuple[str, ...] = ()
     comm: str = ""
     """the thread's name"""
+    peer: Peer = UNKNOWN_PEER
+    """the owner of the other end's address"""
+    is_called: bool = False
+    """the other end is the source"""
 
     @property
     def what(self) -> str:
-        """`tcp 10.0.0.1:40000 -> 10.0.0.2:80 ECONNREFUSED`, or `A example.com NOERROR 10.0.0.2`."""
+        """`tcp 10.0.0.1:40000 -> shop/db-0:80 ECONNREFUSED`, or `A example.com NOERROR 10.0.0.2`."""
         if self.operation == "dns":
             return " ".join(filter(None, (self.type, self.name, self.rcode, ",".join(self.answers))))
-        ends = [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip, port in (self.source, self.target)]
+        ends = []
+        for is_peer, (ip, port) in ((self.is_called, self.source), (not self.is_called, self.target)):
+            text = self.peer.text(ip) if is_peer else ip
+            ends.append(f"[{text}]:{port}" if text == ip and ":" in ip else f"{text}:{port}")
         return " ".join(filter(None, (self.protocol.lower(), f"{ends[0]} -> {ends[1]}", self.error)))
 
 

@@ -7,6 +7,7 @@ and members of our own (process_file, blocked, file_id) are added to the known o
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -202,6 +203,8 @@ def _connection(event: ConnectionEvent) -> Object:
     found: Object = {"protocol": event.protocol}
     for name, (ip, port) in (("source", event.source), ("destination", event.target)):
         found |= {f"{name}_ip": ip, f"{name}_port": port}
+    if event.peer.kind:
+        found["peer"] = {name: text for name, text in asdict(event.peer).items() if text}
     found |= {"flow_id": event.flow_id, "error": event.error, "duration_ns": event.duration}
     if event.operation == "dns":
         answer = {"names": [event.name], "qtypes": [event.type], "rcode": event.rcode, "ips": list(event.answers)}

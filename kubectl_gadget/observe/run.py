@@ -132,7 +132,7 @@ class StoryRecipe:
             options,
             gadgets=self.labels.attached_to(options.gadgets) if self.labels else options.gadgets,
             services=self.reaction.services if self.reaction else (),
-            followers=tuple(self._followers()) if follows else (),
+            followers=(*options.followers, *self._followers()) if follows else (),
             transform=story,
             doing="tracing processes",
             command=self.gadgets.command(),

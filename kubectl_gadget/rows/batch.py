@@ -8,7 +8,7 @@ is long, since these checks stand beside what reads the bytes.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import STRING_TYPES, Field, Gadget
 from kubectl_gadget.rows.containers import UNKNOWN, Container, Judge, Owners, join_owners
 from kubectl_gadget.rows.vectors import Vector
+
+if TYPE_CHECKING:
+    from kubectl_gadget.kube.addresses import Addresses
 
 Integers = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -83,7 +86,8 @@ class Batch:
     `clock_offset_ns` are set later: the containers of the rows (containers.Identity.lookup), and the difference
     between wall time and boot time (clock.NodeClock.offset_ns). `parties` holds the owners of further gadget_cgroup
     fields by field name, such as the receiver of a signal. `late` marks rows that arrived after a younger row had been
-    released (merge.TimeMerge); None means no row.
+    released (merge.TimeMerge); None means no row. `addresses` returns the cluster's present view of addresses; None:
+    the run names none.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Batch:
         origins: Origins | None = None,
         given: Mapping[str, npt.NDArray[Any]] | None = None,
         late: Mask | None = None,
+        addresses: "Callable[[], Addresses] | None" = None,
     ) -> None:
         self.gadget = gadget
         self.node = node
@@ -112,6 +117,9 @@ class Batch:
         self.clock_offset_ns = clock_offset_ns
         self.origins = origins
         self.late = late
+        self.addresses = addresses
+        self.peers: dict[str, Any] = {}
+        """the peers that were looked up, by field (peers.py)"""
         self._given = dict(given or {})
         self._raw: dict[str, npt.NDArray[Any]] = dict(self._given)
         self._vectors: dict[str, Vector] = {}
@@ -139,6 +147,7 @@ class Batch:
             origins=None if self.origins is None else self.origins.select(rows),
             given={name: values[rows] for name, values in self._given.items()},
             late=None if self.late is None else self.late[rows],
+            addresses=self.addresses,
         )
 
     def give(self, field: str, values: npt.NDArray[Any]) -> None:
@@ -174,6 +183,7 @@ class Batch:
             origins=self.origins,
             given=self._given,
             late=self.late,
+            addresses=self.addresses,
         )
 
     def raw(self, field: str | Field) -> npt.NDArray[Any]:
@@ -255,6 +265,7 @@ class Batch:
 
     def forget_columns(self) -> None:
         """Drops the cached columns: some refer to the batch, which would then live until Python looks for cycles."""
+        self.peers.clear()
         self._vectors.clear()
 
     def _starts_in(self, size: int) -> Integers:
@@ -359,6 +370,7 @@ def join(batches: Sequence[Batch]) -> Batch:
         origins=_join_origins(small),
         given={name: np.concatenate([batch.raw(name) for batch in small]) for name in first._given},
         late=_join_late(small),
+        addresses=first.addresses,
     )
 
 

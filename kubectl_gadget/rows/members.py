@@ -13,7 +13,7 @@ import numpy as np
 
 from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.gadgets.consistency import field_of
-from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, STRING_TYPES, Column, Field, Gadget, owner_source
+from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, STRING_TYPES, Column, Field, Gadget, is_peer, owner_source
 from kubectl_gadget.linux.network import family_name, icmp_type_name, protocol_name, tcp_flag_names, tcp_state_name
 from kubectl_gadget.linux.processes import (
     SIGNAL_NAMES,
@@ -50,6 +50,7 @@ from kubectl_gadget.rows.kinds import (
     spelt_with_raw,
     text_kind,
 )
+from kubectl_gadget.rows.peers import PEER
 from kubectl_gadget.rows.stacks import STACK, innermost_functions, show_stacks, stack_lists
 from kubectl_gadget.rows.texts import CodedMarks, CodedTexts, Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, SomeNumbers, Vector
@@ -138,7 +139,7 @@ def kind_of(field: Field) -> Kind:
         return field.kind
     if field.flags:
         return FLAGS
-    found = KINDS.get(field.type)
+    found = PEER if is_peer(field) else KINDS.get(field.type)
     if found is not None:
         return found
     if field.values:

@@ -22,7 +22,7 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wire.frames import EventsHeader, split_events
 
 if TYPE_CHECKING:
-    pass
+    from kubectl_gadget.kube.addresses import Addresses
 
 
 @dataclass
@@ -54,13 +54,16 @@ class Decoding:
         gadgets: Sequence[Gadget],
         make_stages: Callable[[], Sequence[Stage | None]],
         select: Callable[[Batch], Batch],
+        addresses: "Callable[[], Addresses] | None" = None,
     ) -> None:
+        """`addresses` as in Batch."""
         self.nodes: dict[str, NodeDecoder] = {}
         self._gadgets = gadgets
         self._sent = [gadget.as_sent() for gadget in gadgets]
         self._has_stacks = [any(field.type == STACK for field in gadget.record.fields) for gadget in self._sent]
         self._make_stages = make_stages
         self._select = select
+        self._addresses = addresses
 
     def node(self, name: str) -> NodeDecoder:
         """Returns the state of this node; creates it at first use."""
@@ -134,6 +137,7 @@ class Decoding:
         batch.origins = Origins(places, [node.name for node in nodes], offsets[places])
         identities = [node.identity for node in nodes]
         batch.name_owners(partial(owners_on, identities, places))
+        batch.addresses = self._addresses
         fill_in_quotients(batch)
         return batch
 
@@ -153,6 +157,7 @@ class Decoding:
     def _decode(self, node: NodeDecoder, gadget: Gadget, data: bytes | memoryview) -> Batch:
         batch = decode(gadget, node.name, data, architecture=node.architecture)
         batch.clock_offset_ns = node.clock.offset_ns
+        batch.addresses = self._addresses
         fill_in_quotients(batch)
         return batch
 

@@ -43,6 +43,7 @@ from kubectl_gadget.wire.frames import LAST, REST
 
 if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter
+    from kubectl_gadget.kube.addresses import Addresses
 
 
 # The filters of a run, and its last step before output: how many rows are shown, and which decide the exit code.
@@ -157,12 +158,13 @@ class Pipeline:
         stages: Callable[[], Sequence[Stage | None]] = tuple,
         transform: RowTransform | None = None,
         narrowed: ContainerFilter | None = None,
+        addresses: "Callable[[], Addresses] | None" = None,
     ) -> None:
         """`wants` and `narrowed` are for Attribution; `stages` creates a node's views."""
         self.frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)
-        self.decoding = Decoding(gadgets, stages, self.attribution.selected)
+        self.decoding = Decoding(gadgets, stages, self.attribution.selected, addresses)
         self._filter = conditions.filter
         self.collector = collector
         self._transform = transform

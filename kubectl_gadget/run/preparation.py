@@ -66,6 +66,7 @@ class Preparation:
             make_stages,
             options.transform,
             narrowed,
+            options.addresses,
         )
 
 

@@ -4,18 +4,20 @@
 that nothing is created in a cluster before a usage error is found.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.gadgets.schema import PEERS, Gadget, is_peer
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
 from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.live_tables import LiveTables
 
 if TYPE_CHECKING:
+    from kubectl_gadget.kube.addresses import Addresses
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.output.sink import Sink
     from kubectl_gadget.output.terminal import Terminal
@@ -122,6 +124,8 @@ class RunOptions:
     """`local` was chosen because there is no kubeconfig"""
     make_sink: "Callable[[Sequence[Gadget], TextIO, Terminal | None], Sink] | None" = None
     """makes the sink, if it shows something other than rows; None: as in `output`. The terminal: None for a pipe"""
+    addresses: "Callable[[], Addresses] | None" = None
+    """returns the cluster's present view of addresses, by which rows name the other ends of connections"""
     transform: "RowTransform | None" = None
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
@@ -157,3 +161,36 @@ class RunOptions:
     verbose: bool = False
     quiet: bool = False
     """no progress and no summary on stderr"""
+
+
+# Names of the other ends of connections, in rows with their addresses.
+
+_WAIT_SECONDS = 5.0
+"""Seconds that a run waits for the cluster's objects if its result depends on the names."""
+_NAMES = re.compile(rf"\b(?:{'|'.join(PEERS)})_(?:kind|node|namespace|pod|service)\b")
+
+
+def with_peer_names(options: RunOptions) -> RunOptions:
+    """Return the options of a run whose rows name the other ends of connections, if it shows any. Most runs do not wait
+    for the names: the API server lists its objects while agents attach."""
+    if (options.local and options.replay is None) or not _shows_peers(options):
+        return options
+    from kubectl_gadget.kube.addresses import ClusterView, followed
+
+    view = ClusterView()
+    decides = any(text and _NAMES.search(text) for text in (options.filter, options.fail_on, options.expect))
+    is_snapshot = options.gadgets[0].gadget.kind == "snapshot"
+    wait = _WAIT_SECONDS if decides or is_snapshot else 0.0
+    follower = followed(view.take, wait, "some addresses have no names")
+    return replace(options, followers=(*options.followers, follower), addresses=view.get)
+
+
+def _shows_peers(options: RunOptions) -> bool:
+    chosen = {name for name in options.output.columns if name[:1] not in ("+", "-")}
+    return any(
+        is_peer(field) and (not chosen or not chosen.isdisjoint((column.name, column.title, column.title.lower())))
+        for run in options.gadgets
+        for field in run.gadget.record.fields
+        for column in run.gadget.columns
+        if column.field == field.name
+    )

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from kubectl_gadget.flows.addresses import is_shared
 from kubectl_gadget.flows.ends import EndReader, FlowEnd
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.joiner import FlowTable
+from kubectl_gadget.kube.addresses import is_shared
 from kubectl_gadget.rows.amounts import nanoseconds
 
 _SIDES = {"this end": "client", "other end": "server"}

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kubectl_gadget.flows.addresses import AddressBook, Addresses, is_shared
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.ends import GADGETS, EndReader, FlowEnd
 from kubectl_gadget.flows.filter import FlowFilter
-from kubectl_gadget.flows.flow import PodFacts
 from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.rows import events_of
 from kubectl_gadget.flows.run import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.kube.addresses import Addresses, PodFacts, is_shared
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch, decode, join
 from kubectl_gadget.rows.containers import Identity

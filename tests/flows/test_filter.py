@@ -9,11 +9,12 @@ import pytest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.flows import filter
-from kubectl_gadget.flows.addresses import AddressBook, Addresses
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter, OfEnds
-from kubectl_gadget.flows.flow import FlowEvent, Party, PodFacts, Who
+from kubectl_gadget.flows.flow import FlowEvent, Party, Who
 from kubectl_gadget.flows.records import FLOW, record
 from kubectl_gadget.flows.rows import GADGET, batch_of
+from kubectl_gadget.kube.addresses import Addresses, PodFacts
 from kubectl_gadget.rows.shapes import ANY, Shape
 from tests.flows.rows import SERVER, RowTable, dns, drop, http, icmp, tcp
 

@@ -9,13 +9,14 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows.addresses import AddressBook, Addresses
-from kubectl_gadget.flows.flow import FlowEvent, PodFacts
+from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.formats import make_sink
 from kubectl_gadget.flows.hubble import compact, hubble
 from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
 from kubectl_gadget.flows.records import FLOW, record
 from kubectl_gadget.flows.rows import batch_of
+from kubectl_gadget.kube.addresses import Addresses, PodFacts
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.output_options import OutputOptions

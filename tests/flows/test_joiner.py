@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.flows.addresses import AddressBook, Addresses
+from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
 from kubectl_gadget.flows.hubble import hubble
 from kubectl_gadget.flows.records import record
+from kubectl_gadget.kube.addresses import Addresses
 from tests.flows.rows import (
     CLIENT,
     DEATHSTAR,

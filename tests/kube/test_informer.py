@@ -10,8 +10,8 @@ import pytest
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError, UsageError
-from kubectl_gadget.flows.addresses import known
 from kubectl_gadget.kube import informer as informer_module
+from kubectl_gadget.kube.addresses import known
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.informer import Follower, Informer, Objects, Subscription, kept
 from kubectl_gadget.kube.inventory import Node, Pod, Service, container_key, full_name, mirror_hash

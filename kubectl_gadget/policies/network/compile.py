@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
-from kubectl_gadget.policies.network.evaluate import Endpoint, Evaluation, Peers, Policy, normal, own_addresses
+from kubectl_gadget.policies.network.evaluate import Endpoint, Evaluation, Peers, Policy, normal
 from kubectl_gadget.policies.network.kernel_tables import (
     ALL,
     ANYONE,
@@ -91,7 +91,7 @@ def _nodes_at(inventory: Inventory, addresses: Sequence[str]) -> Iterator[str]:
     """Nodes whose address a service has too, as an external one."""
     wanted = set(map(normal, addresses))
     for node in inventory.nodes:
-        if wanted.intersection(map(normal, own_addresses(node))):
+        if wanted.intersection(map(normal, node.own_addresses())):
             yield node.name
 
 
@@ -202,7 +202,7 @@ class Compiled:
     def for_node(self, name: str, reported: Sequence[str] = ()) -> PolicyTables:
         """The tables with the node's own addresses, including those that the node `reported` itself."""
         tables = PolicyTables(**{key: dict(value) for key, value in vars(self.tables).items()})
-        known = (address for node in self._inventory.nodes if node.name == name for address in own_addresses(node))
+        known = (address for node in self._inventory.nodes if node.name == name for address in node.own_addresses())
         # A program that relays services may have assigned all service addresses to the node.
         services = {normal(address) for service in self._inventory.services for address in service.addresses}
         others = set(map(normal, reported)) - services

@@ -118,7 +118,7 @@ class Peers:
         for pod in sorted(inventory.pods, key=lambda pod: not pod.ended):
             if not pod.host_network:
                 self._pods |= dict.fromkeys(map(normal, pod.addresses), pod)
-        self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in own_addresses(node)}
+        self._nodes: dict[str, Node] = {normal(ip): node for node in inventory.nodes for ip in node.own_addresses()}
         self._blocks = [(ipaddress.ip_network(block), node) for node in inventory.nodes for block in node.pod_blocks]
         self._services: dict[str, Service] = {normal(ip): item for item in inventory.services for ip in item.addresses}
 
@@ -218,15 +218,6 @@ class Peers:
         return [
             pod for pod in self._inventory.pods if pod.namespace == namespace and labels.items() <= pod.labels.items()
         ]
-
-
-def own_addresses(node: Node) -> Iterator[str]:
-    """A node's addresses, and the first one of its pods' block, which most network plugins assign to the node's own
-    end: probes come from there."""
-    yield from node.addresses
-    for block in map(ipaddress.ip_network, node.pod_blocks):
-        if block.num_addresses > 1:
-            yield str(block[1])
 
 
 def _port_of(service: Service, protocol: str, port: int) -> Port | None:
