@@ -17,6 +17,7 @@ from kubectl_gadget.kube.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     EVENTS,
+    NETWORK_POLICIES,
     NODES,
     PODS,
     REPLICA_SETS,
@@ -26,12 +27,23 @@ from kubectl_gadget.kube.resources import (
 )
 from kubectl_gadget.run.target_names import kind_of
 
-KINDS: tuple[Resource, ...] = (PODS, EVENTS, SERVICES, ENDPOINT_SLICES, NODES, REPLICA_SETS, DEPLOYMENTS)
+KINDS: tuple[Resource, ...] = (
+    PODS,
+    EVENTS,
+    SERVICES,
+    ENDPOINT_SLICES,
+    NODES,
+    REPLICA_SETS,
+    DEPLOYMENTS,
+    NETWORK_POLICIES,
+)
 """What is read. A user needs only the first; what they may not list is said, and left out."""
 _SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _REVISION = "deployment.kubernetes.io/revision"
 _EVENT_SECONDS = 3600.0
 """Older events say nothing about now."""
+_RECENT_SECONDS = 3600.0
+"""A rollout within this time may be what changed."""
 _NONE: Mapping[str, Any] = {}
 _OURS = "kubectl-gadget"
 """The beginning of the names of namespaces with our own pods."""
@@ -131,6 +143,28 @@ class Cluster:
         """Return what a pod is a replica of, such as deploy/web; the pod itself if that is not known."""
         pod = self.pods.get(name)
         return workload_text(pod.workload) if pod else f"pod/{name[1]}"
+
+    def policies_of(self, name: Name) -> Iterator[str]:
+        """Yield the network policies that select a pod for what comes in."""
+        from kubectl_gadget.kube import selectors
+
+        if (pod := self.pods.get(name)) is None:
+            return
+        for found in self.of(NETWORK_POLICIES):
+            spec, metadata = found.get("spec") or {}, found["metadata"]
+            if metadata["namespace"] != name[0] or "Ingress" not in (spec.get("policyTypes") or ("Ingress",)):
+                continue
+            if selectors.selects(spec.get("podSelector"), pod.labels):
+                yield metadata["name"]
+
+    def change(self, namespace: str, workload: str) -> str:
+        """Return what the workload's last rollout changed, if that was within the last hour; else ""."""
+        for found in self._changes({(namespace, workload)}):
+            parts = [*found["images"], *(f"{each} (env)" for each in found["environment"])]
+            parts += [f"{each} (volume)" for each in found["volumes"]]
+            if 0 <= found["age_seconds"] <= _RECENT_SECONDS and parts:
+                return f"{found['age_seconds'] / 60:.0f} min ago, revision {found['revision']}: {', '.join(parts)}"
+        return ""
 
     def replicas(self, name: Name) -> int:
         """Return how many pods the workload of this pod has."""
@@ -403,6 +437,7 @@ class Cluster:
             "loopback_only": port not in reachable and any(socket.port == port for socket in sockets),
             "other_ports": sorted(reachable - {port}),
             "running": any(self._runs(name) for name in backends),
+            "policies": sorted({policy for name in backends for policy in self.policies_of(name)}),
             "ready": known.get("ready", 0),
         }
         if backends:

@@ -47,6 +47,8 @@ class Finding:
     """at the other end: those that it affects, or those that they talk to"""
     of: int = 0
     """how many pods the workload has"""
+    changed: str = ""
+    """what the workload's last rollout changed"""
     count: int = 0
     first_ns: int = 0
     last_ns: int = 0
@@ -117,6 +119,7 @@ class Diagnosis:
             words = Words(**{name: filled(text, values) for name, text in vars(rule.words).items()})
             finding = found[key] = Finding(rule, whom, key[2:], words)
             finding.of = self.cluster.replicas(about)
+            finding.changed = printable(self.cluster.change(about[0], self.cluster.workload(about)), _LONGEST)
         finding.containers.add(owner)
         (finding.others if is_peer else finding.pods).add(name)
         (finding.pods if is_peer else finding.others).update(others)

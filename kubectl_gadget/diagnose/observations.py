@@ -46,6 +46,11 @@ class Owner:
     def of(cls, node: str, container: Container) -> "Owner":
         return cls(node, container.namespace, container.pod, container.container)
 
+    @classmethod
+    def receiver(cls, node: str, record: Record) -> "Owner":
+        """Return whose the receiver of a signal is."""
+        return cls(node, *(str(record.get(f"receiver_{name}") or "") for name in ("namespace", "pod", "container")))
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -186,7 +191,8 @@ class Observations:
             if "base" in seen.by:
                 record["base"] = posixpath.basename(str(record.get("path") or ""))
             key = tuple(_kept(record.get(name)) for name in seen.by)
-            found = watch.of(Owner.of(node, container), key)
+            owner = Owner.receiver(node, record) if seen.is_receivers else Owner.of(node, container)
+            found = watch.of(owner, key)
             if found is None:
                 continue
             if is_snapshot:
@@ -218,7 +224,8 @@ class Observations:
 
 def _identity(seen: SeenSet) -> tuple[Any, ...]:
     equal = tuple(sorted((name, values) for name, values in seen.equal.items()))
-    return seen.gadget.name if seen.gadget else "", seen.object, seen.where, equal, seen.by, seen.measure
+    name = seen.gadget.name if seen.gadget else ""
+    return name, seen.object, seen.where, equal, seen.by, seen.measure, seen.is_receivers
 
 
 def _matches(seen: SeenSet, record: Record) -> bool:

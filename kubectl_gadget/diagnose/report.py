@@ -80,6 +80,7 @@ def _lines(finding: Finding, color: bool, width: int) -> Iterator[str]:
     yield from (" " * _INDENT + line for line in evidence(finding.evidence, width - _INDENT))
     sure = f" ({finding.confidence}{': ' if words.why else ''}{words.why})"
     yield from field("cause", (words.cause or "not known") + sure)
+    yield from field("changed", finding.changed)
     yield from field("do", words.remedy)
     yield from field("more", words.more)
     for each in finding.explains:
@@ -168,6 +169,7 @@ def _json(finding: Finding) -> dict[str, Any]:
         "last_seen": rfc3339(finding.last_ns) if finding.last_ns else "",
         "evidence": [dict(each.record) for each in finding.evidence],
         "cause": words.cause,
+        "changed": finding.changed,
         "remedy": words.remedy,
         "more": words.more,
         "explains": [_json(each) for each in finding.explains],

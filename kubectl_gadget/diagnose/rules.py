@@ -162,7 +162,7 @@ ROW_VIEW = ("count", "rate", "first", "last", "seconds", "row", "each", "before"
 """What `when` and words can say about a set, beside its `by` columns and `measure`."""
 PEER_VIEW = (
     *("address", "port", "kind", "name", "namespace", "pod", "workload", "service", "node", "listens", "loopback_only"),
-    *("other_ports", "ready", "known", "known_sockets", "target_port", "running", "backends"),
+    *("other_ports", "ready", "known", "known_sockets", "target_port", "running", "backends", "policies"),
 )
 ENTITY = ("namespace", "pod", "container", "node", "workload", "image", "pods", "object", "ready", "restarts")
 RUN = ("seconds", "whole", "command")
@@ -187,6 +187,8 @@ class SeenSet:
     match: Mapping[str, str]
     """the columns of `by` that must be equal to a column of the first set"""
     where: str = ""
+    is_receivers: bool = False
+    """it counts for the receiver of a signal, not for its sender"""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,7 @@ _SET = (
     SchemaField("measure", "list of text", "numbers to sum up"),
     SchemaField("of", "word", "whose, for all but the first set", choices=tuple(Scope), default="container"),
     SchemaField("match", "map of text", "columns that must be equal to columns of the first set"),
+    SchemaField("whose", "word", "of a signal", choices=("sender", "receiver"), default="sender"),
 )
 SCHEMA = SchemaField(
     "",
@@ -377,6 +380,7 @@ def _seen_set(name: str, part: Part) -> SeenSet:
         Scope(part.text("of", "container")),
         part.text_map("match"),
         where,
+        part.text("whose") == "receiver",
     )
 
 

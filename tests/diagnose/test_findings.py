@@ -141,3 +141,55 @@ def test_ids_are_the_same_in_each_run_and_differ_by_cause() -> None:
         return [each.id for each in Seen(pods=[pod(WEB, "10.1.0.1")]).row(WEB, "trace_open", row).findings]
 
     assert ids("/a") == ids("/a") != ids("/b")
+
+
+def test_a_network_policy_is_named_only_if_the_server_listens_and_it_selects_its_pod() -> None:
+    def policy(**labels: str) -> dict[str, object]:
+        spec = {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"]}
+        return {"metadata": {"name": "db-only", "namespace": "shop"}, "spec": spec}
+
+    unanswered = connect("10.1.0.2", 5432, "ETIMEDOUT")
+    protects = shop(networkpolicies=[policy(app="db")]).listens(DB, ("0.0.0.0", 5432))
+    (found,) = protects.row(WEB, "trace_tcp", unanswered).findings
+    assert found.rule.name == "network-policy-drops"
+    assert "db-only" in found.words.title
+    another = shop(networkpolicies=[policy(app="cart")]).listens(DB, ("0.0.0.0", 5432))
+    assert another.row(WEB, "trace_tcp", unanswered).roots == ["no-answer"]
+
+
+def test_a_request_that_is_lost_on_a_kept_connection_names_the_idle_time() -> None:
+    lost = {"role": "client", "errno": 104, "idle": 5_000_000_000, "remote": "10.1.0.2", "remote_port": 80}
+    (found,) = Seen(pods=[pod(WEB, "10.1.0.1")]).row(WEB, "trace_http", lost).findings
+    assert found.rule.name == "idle-connection-reset"
+    assert "idle for 5 s" in found.words.title
+
+
+def test_a_kill_for_memory_explains_the_status_and_the_crash_loop() -> None:
+    killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    state = {"waiting": {"reason": "CrashLoopBackOff"}}
+    container = {"resources": {"limits": {"memory": "64Mi"}}}
+    seen = Seen(pods=[pod(WEB, "10.1.0.1", container=container, state=state, last=killed, restarts=5, ready=False)])
+    seen.row(WEB, "trace_oomkill", {"comm": "python3", "limit": 64 << 20, "anon_rss": 63 << 20})
+    (found,) = seen.findings
+    assert found.rule.name == "killed-for-memory"
+    assert "63 MiB of a limit of 64 MiB" in found.words.title
+    assert {each.rule.name for each in found.all()} >= {"oom-killed", "crash-loop"}
+
+
+def test_the_last_rollout_is_said_beside_the_cause() -> None:
+    def replica_set(revision: int, image: str) -> dict[str, object]:
+        return {
+            "metadata": {
+                "name": f"web-{revision}",
+                "namespace": "shop",
+                "creationTimestamp": "2026-09-21T14:11:20Z",
+                "annotations": {"deployment.kubernetes.io/revision": str(revision)},
+                "ownerReferences": [{"kind": "Deployment", "name": "web", "controller": True}],
+            },
+            "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "app", "image": image}]}}},
+        }
+
+    seen = shop(replicasets=[replica_set(1, "web:1"), replica_set(2, "web:2")])
+    seen.row(WEB, "trace_open", {"error": "EROFS", "path": "/data/x", "comm": "web"})
+    (found,) = seen.findings
+    assert found.changed == "2 min ago, revision 2: +app=web:2, -app=web:1"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kubectl_gadget.diagnose import observations
-from kubectl_gadget.diagnose.observations import Observations, Watch
+from kubectl_gadget.diagnose.observations import Observations, Owner, Watch
 from kubectl_gadget.diagnose.rules import Rule, Scope, SeenSet, load, own_files
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
@@ -100,3 +100,11 @@ def test_rules_with_the_same_set_share_its_observations() -> None:
     first, second = (replace(rule_of(a_set()), name=name) for name in ("a", "b"))
     found = Observations([first, second])
     assert found.of(first.seen[0]) is found.of(second.seen[0])
+
+
+def test_a_signal_counts_for_its_receiver() -> None:
+    sender, receiver = (
+        Owner("node-1"),
+        {"receiver_namespace": "shop", "receiver_pod": "web", "receiver_container": "app"},
+    )
+    assert Owner.receiver("node-1", receiver) == Owner("node-1", "shop", "web", "app") != sender
