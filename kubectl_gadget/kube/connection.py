@@ -288,12 +288,16 @@ def _make_route(cluster: Cluster) -> ApiRoute:
 def _ssl_context(configuration: "Configuration") -> ssl.SSLContext:
     import urllib3
 
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # as ssl.create_default_context(), which has a class of its own
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     try:
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if configuration.ssl_ca_cert:
+            context.load_verify_locations(configuration.ssl_ca_cert)
+        else:
+            context.load_default_certs()
     except (ssl.SSLError, OSError, ValueError) as error:
         raise ClusterError(f"the certificate authority in the kubeconfig is not valid: {error}") from None
-    context.__class__ = ResumingContext  # the library makes only its own class
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not configuration.verify_ssl:
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         context.check_hostname = False
