@@ -13,6 +13,7 @@ from typing import Any
 from kubectl_gadget.advise.baselines import file_name, gaps, units_by_workload
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.uses import (
+    RUNC,
     ContainerOf,
     Recipe,
     SeenUses,
@@ -29,8 +30,6 @@ from kubectl_gadget.counts import some
 KIND = UseKind(
     ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)
 )
-_RUNTIME = "runc:["
-"""runc has this name until the container's program begins; what it does before is not attributed to the container."""
 _OPTIONAL = ("vm_enough_memory", "_noaudit", "oom_badness")
 _FIRST_USER_NAMESPACE = 0xEFFFFFFD
 """The machine's initial user namespace (PROC_USER_INIT_INO of include/linux/proc_ns.h)."""
@@ -40,7 +39,7 @@ _MOST_REFUSALS = 8
 def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
     """The uses in a row of `trace capabilities --unique --stack`."""
     comm = row["comm"] or ""
-    if not row.get("container") or comm.startswith(_RUNTIME):
+    if not row.get("container") or comm.startswith(RUNC):
         return
     granted = row["errno"] == 0
     if granted and not row["effective_raw"] >> row["capability_raw"] & 1:

@@ -14,6 +14,7 @@ from typing import Any
 
 from kubectl_gadget.advise.documents import ContainerPatch, Document, patch
 from kubectl_gadget.advise.uses import (
+    RUNC,
     ContainerOf,
     Recipe,
     SeenUses,
@@ -30,7 +31,6 @@ from kubectl_gadget.kube.inventory import Inventory
 KIND = UseKind(
     ("namespace", "pod", "container", "operation", "directory", "mount", "fstype", "refused", "comm"), ("count",)
 )
-_RUNTIME = "runc:["
 _ALWAYS_MOUNTED = (
     "/proc",
     "/dev",
@@ -56,7 +56,7 @@ def uses_of(row: Mapping[str, Any]) -> Iterator[Use]:
     """The uses in a row of `trace open --write --resolve`, or of `trace file`. Only calls that may have succeeded
     count, and those that a read-only file system refused."""
     comm, errno = row["comm"] or "", row["error"]
-    if not row.get("container") or comm.startswith(_RUNTIME) or errno not in ("", None, _READ_ONLY_ERROR):
+    if not row.get("container") or comm.startswith(RUNC) or errno not in ("", None, _READ_ONLY_ERROR):
         return
     opened = "operation" not in row
     paths = [row["resolved"] or row["path"]] if opened else [row["path"], _new_name(row)]

@@ -1,6 +1,6 @@
 """The data of watching: the runs, the cluster's objects at the time, and the uses.
 
-A use merges all rows that are equal in what matters to an advisor, with their sums. The trap: a recording describes
+A use merges all rows that are equal in what matters to an advisor, with their sums. A recording describes
 the cluster at that time, so advice from it never uses a cluster. Several recordings are merged as if they were one.
 """
 
@@ -15,6 +15,8 @@ from kubectl_gadget.rows.containers import SANDBOX
 Use = dict[str, Any]
 Watched = tuple[str, str, str]
 """Namespace, pod and container."""
+RUNC = "runc:["
+"""runc's name until the container's program begins; what it does before is not attributed to the container."""
 
 
 @dataclass(frozen=True)

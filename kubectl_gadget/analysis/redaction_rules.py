@@ -1,6 +1,6 @@
 """The rules of a redaction, and how they change a text, an address or a name.
 
-The same value becomes the same word everywhere, so that related rows can still be recognized. The trap: a value occurs
+The same value becomes the same word everywhere, so that related rows can still be recognized. A value occurs
 in several spellings (an address as 16 bytes and as a text, a pod's name within a path), and all must go.
 """
 

@@ -1,7 +1,7 @@
 """Parses an argument list as kubectl does.
 
 kubectl accepts forms that click does not, and its users are used to them: `-n=prod`, `-o=json`, `--wait=false`, `-An
-prod`. The trap: a switch never takes the following word (`-A xwing` names a pod), and a flag with a value always does,
+prod`. A switch never takes the following word (`-A xwing` names a pod), and a flag with a value always does,
 even if that word begins with a dash.
 """
 

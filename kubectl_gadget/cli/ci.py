@@ -1,7 +1,7 @@
 """Commands of `ci`: `run` around a command, `start`, `step` and `stop` around the steps of a pipeline, and `judge` of
 recordings.
 
-The trap: everything that the user wrote is checked before COMMAND exists and before anything is attached.
+Everything that the user wrote is checked before COMMAND exists and before anything is attached.
 """
 
 import os

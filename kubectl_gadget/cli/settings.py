@@ -2,7 +2,7 @@
 
     the command line > the environment > the file's entry for the command > the file's `defaults` > built-in defaults
 
-The trap: this runs at every start. Without a file no YAML is imported; an invalid file is an error in each command that
+This runs at every start. Without a file no YAML is imported; an invalid file is an error in each command that
 does something, but not in help or completion.
 """
 

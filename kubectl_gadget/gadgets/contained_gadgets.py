@@ -2,7 +2,7 @@
 file.
 
 The agent has no Python code that reads gadgets' YAML, and must not trust what a client says about a gadget. So the
-build lists, for each gadget, the objects it may use and every value of RUN that the user may not choose. The trap: a
+build lists, for each gadget, the objects it may use and every value of RUN that the user may not choose. A
 gadget that is missing here is rejected; gadgets that can do more than observe the selected containers are marked as
 `left_out`. Other sessions need their objects' hashes, too (agent/session/declared.py).
 """

@@ -1,6 +1,6 @@
 """Reads a gadget's YAML.
 
-The trap: a mistake that is not found here shows up as a wrong table. So whatever the schema cannot express is checked
+A mistake that is not found here shows up as a wrong table. So whatever the schema cannot express is checked
 when the gadget is made from the fields.
 """
 

@@ -1,7 +1,7 @@
 """Makes dataclasses from JSON by their annotations, so that wrong types are found when JSON is read.
 
 It supports str, int, float, bool, None, Literal, texts of an enum, tuples, dicts by name, unions, dataclasses, and Any.
-The trap: bool is an int in Python, but here neither is accepted for the other.
+bool is an int in Python, but here neither is accepted for the other.
 """
 
 import types

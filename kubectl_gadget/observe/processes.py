@@ -1,7 +1,7 @@
 """Processes of a story: the program that each one runs, and a table of the processes of one node.
 
 A `Process` lasts from an exec to the next one or to the end. Note: a process that was forked and has not executed
-anything yet runs its parent's program, but is a process of its own. The trap: the table has to forget, or it would
+anything yet runs its parent's program, but is a process of its own. The table has to forget, or it would
 contain every process that ever existed. It keeps processes for a while after their end, since events of other programs
 may be some milliseconds late; after that, they live as long as a known child, which holds references to its ancestors.
 """

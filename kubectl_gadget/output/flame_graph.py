@@ -1,6 +1,6 @@
 """Draws a flame graph as plain SVG shapes, for viewers that run no scripts: image viewers, Markdown pages, tickets.
 
-In a browser, flame_graph.js redraws it and adds zooming. The trap: both must agree on sizes and colors, or the graph
+In a browser, flame_graph.js redraws it and adds zooming. Both must agree on sizes and colors, or the graph
 jumps when the script starts.
 """
 

@@ -2,7 +2,7 @@
 
 A template is text with expressions in braces: `{.pod} {.path}{"\\n"}`, and `{range .args[*]}{@}{" "}{end}`.
 python-jsonpath evaluates the expressions; kubectl omits their leading `$`. A newline is added if the text of a row does
-not end with one, since rows come one by one. The trap: values are hostile text and are escaped; the template's own text
+not end with one, since rows come one by one. Values are hostile text and are escaped; the template's own text
 is not.
 """
 

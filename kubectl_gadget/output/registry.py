@@ -1,7 +1,7 @@
 """The output formats of every command: the values of `-o`, and what help, completion and errors list.
 
 Imports nothing heavy, since the command line is built from it. The printers are in tables of makers, by name, next to
-their records: output/output_formats.py, observe/formats.py, flows/formats.py. The trap: a format
+their records: output/output_formats.py, observe/formats.py, flows/formats.py. A format
 that is only in one of the two places is offered by help but not implemented, or the reverse; tests compare them.
 """
 

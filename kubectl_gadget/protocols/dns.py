@@ -1,6 +1,6 @@
 """View `dns`: one row for each query, from the packets of the query and its response, read with dnspython.
 
-The trap: a message is small, but its text need not be: names point to each other, and a record may hold 64 KiB. So the
+A message is small, but its text need not be: names point to each other, and a record may hold 64 KiB. So the
 amount that is kept of a response is limited, and every error that hostile bytes may cause is caught.
 """
 

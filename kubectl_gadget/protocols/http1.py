@@ -1,6 +1,6 @@
 """An HTTP/1 connection: h11 parses the heads of messages, bodies are skipped, responses are matched to requests.
 
-Only the beginning of large packets is available, so a body is counted, not read. The trap: if the piece that gives the
+Only the beginning of large packets is available, so a body is counted, not read. If the piece that gives the
 length of a body is missing, the start of the next message is unknown; it is then searched at the start of each packet,
 where nearly all messages start, and marked as `after_gap`.
 """

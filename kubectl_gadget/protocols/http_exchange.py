@@ -1,6 +1,6 @@
 """A request with its response as trace http reports it, for all versions of HTTP, and its row.
 
-The trap: a row may be written when the response comes, when waiting for it has ended, and again if it comes after that.
+A row may be written when the response comes, when waiting for it has ended, and again if it comes after that.
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,7 @@ ahead whom it will meet. A file travels further than a run, so it gets less: the
 their pods, and those objects whose addresses occur in recorded events. Cgroups of other containers stay, as those of
 one container without names: a replay has to know that their events were not wanted.
 
-The trap: a replay must show the same rows. So what becomes selected later, or is met for the first time, is written
+A replay must show the same rows. So what becomes selected later, or is met for the first time, is written
 before the frames of that step.
 """
 

@@ -1,6 +1,6 @@
 """One node of a run: speaks docs/protocol.md with its agent, reconnects, and passes frames to the backlog.
 
-The trap: a node must never end the run. Every failure becomes a state and a line of progress; only the run decides. The
+A node must never end the run. Every failure becomes a state and a line of progress; only the run decides. The
 module is long, because reading, heartbeats and updates share the state of one connection.
 """
 
