@@ -288,7 +288,7 @@ def _make_route(cluster: Cluster) -> ApiRoute:
 def _ssl_context(configuration: "Configuration") -> ssl.SSLContext:
     import urllib3
 
-    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # as ssl.create_default_context(), which has a class of its own
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # else as ssl.create_default_context() does
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     try:

@@ -157,8 +157,7 @@ def test_the_session_of_a_later_whole_handshake_replaces_one_that_the_server_has
         certificate.configure_cert(made)
         return made
 
-    client = ssl.create_default_context()
-    client.__class__ = ResumingContext
+    client = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     first, second = server(), server()  # each has keys of its own for its tickets
     assert [resumed(client, each) for each in (first, first, second, second, second)] == [
@@ -175,8 +174,7 @@ def test_a_session_is_taken_only_where_data_was_read() -> None:
     certificate = trustme.CA().issue_cert("kubernetes.test")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(server)
-    client = ssl.create_default_context()
-    client.__class__ = ResumingContext
+    client = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
     assert not resumed(client, server, reads=False)
     assert not resumed(client, server)
