@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError, UsageError
 from kubectl_gadget.kube import informer as informer_module
-from kubectl_gadget.kube.addresses import known
+from kubectl_gadget.kube.addresses import Addresses, followed, known
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.informer import Follower, Informer, Objects, Subscription, kept
 from kubectl_gadget.kube.inventory import Node, Pod, Service, container_key, full_name, mirror_hash
@@ -215,6 +215,46 @@ async def test_one_namespace_does_not_wait_for_a_list_of_all_that_takes_long(
     informer.subscribe(seen.subscription(namespace="other"))
     informer.start()
     await until(lambda: seen.names == ["b"])
+
+
+@pytest.mark.usefixtures("two_namespaces")
+async def test_names_that_nobody_waits_for_do_not_delay_the_runs_own_pods(
+    cluster: FakeCluster, informer: Informer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(informer_module, "WIDE_SECONDS", 1e6)
+    cluster.faults.held_lists.add("pods")
+    seen = Seen()
+    informer.follow(Follower((PODS,), Names().take, 0.0))
+    informer.subscribe(seen.subscription(namespace="other"))
+    informer.start()
+    await informer.known()
+    await until(lambda: seen.names == ["b"])
+
+
+@pytest.mark.usefixtures("two_namespaces")
+async def test_a_follower_is_told_that_it_gets_the_own_namespace_only(cluster: FakeCluster, informer: Informer) -> None:
+    cluster.faults.forbidden_in_whole |= {("list", "pods"), ("list", "nodes")}
+    views: list[Addresses] = []
+    informer.follow(followed(views.append, 10.0, "some addresses have no names"))
+    informer.start()
+    await informer.known()
+    await until(lambda: bool(views and views[-1].by_name))
+    assert list(views[-1].by_name) == [("default", "a")]
+    assert not views[-1].has_all_pods
+
+
+async def test_a_deleted_pod_is_known_to_have_lost_its_address(cluster: FakeCluster, informer: Informer) -> None:
+    views: list[Addresses] = []
+    cluster.add_pod("a", "node-1")
+    cluster.store.change("pods", "default", "a", lambda pod: pod["status"].update(podIP="10.1.0.5"))
+    informer.follow(followed(views.append, 10.0, "some addresses have no names"))
+    informer.start()
+    await informer.known()
+    assert views[-1].has_all_pods
+    assert views[-1].peer_at("10.1.0.5").kind == "pod"
+    cluster.delete_pod("a")
+    await until(lambda: views[-1].peer_at("10.1.0.5").kind == "ended pod")
+    assert views[-1].peer_at("10.1.0.5").pod == "a"
 
 
 async def test_what_a_follower_refuses_first_ends_the_run_and_is_reported_later(
