@@ -65,7 +65,7 @@ _SETS = {
         "trace_bind",
         "trace_sni",
     ),
-    "network": ("trace_tcpretrans", "trace_bind", "trace_sni"),
+    "network": ("trace_tcpretrans", "trace_bind", "trace_sni", "trace_tls"),
     "files": ("trace_open", "trace_file", "trace_mount", "trace_fsslower"),
     "performance": ("trace_oomkill", "trace_fsslower", "trace_tcpretrans"),
 }

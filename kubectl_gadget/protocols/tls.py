@@ -40,9 +40,10 @@ class ClientHello:
     name: bytes | None = None
     alpn: list[bytes] = field(default_factory=list)
     ech: bool = False
+    ciphers: list[int] = field(default_factory=list)
 
 
-class _Reader:
+class Reader:
     """Reads bytes from the front."""
 
     def __init__(self, data: bytes) -> None:
@@ -62,9 +63,9 @@ class _Reader:
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size))
 
-    def block(self, size: int) -> "_Reader":
+    def block(self, size: int) -> "Reader":
         """Reads a block whose length is in the `size` bytes in front of it."""
-        return _Reader(self.rest(size))
+        return Reader(self.rest(size))
 
     def rest(self, size: int) -> bytes:
         return self.take(self.number(size))
@@ -98,23 +99,27 @@ def from_handshake(data: bytes) -> ClientHello | None:
     length = int.from_bytes(data[1:4])
     if length > MOST_BYTES:
         raise BrokenHello(f"{length} bytes")
-    return _read(_Reader(data[4 : 4 + length])) if len(data) >= 4 + length else None
+    return _read(Reader(data[4 : 4 + length])) if len(data) >= 4 + length else None
 
 
-def _read(hello: _Reader) -> ClientHello:
+def _read(hello: Reader) -> ClientHello:
     found = ClientHello(hello.number(2))
     hello.take(32)
     hello.rest(1)
-    hello.rest(2)
+    ciphers = hello.block(2)
+    while ciphers:
+        number = ciphers.number(2)
+        if number & 0x0F0F != 0x0A0A:  # numbers that do not exist (GREASE, RFC 8701)
+            found.ciphers.append(number)
     hello.rest(1)
-    extensions = hello.block(2) if hello else _Reader(b"")
+    extensions = hello.block(2) if hello else Reader(b"")
     while extensions:
         kind = extensions.number(2)
         _extension(found, kind, extensions.block(2))
     return found
 
 
-def _extension(hello: ClientHello, kind: int, content: _Reader) -> None:
+def _extension(hello: ClientHello, kind: int, content: Reader) -> None:
     if kind == _SERVER_NAME:
         names = content.block(2)
         while names:

@@ -44,6 +44,7 @@ _STAGES = {
     "dns": "protocols.dns:Dns",
     "http": "protocols.http:Http",
     "sni": "protocols.tls:Sni",
+    "tls": "protocols.handshake:Tls",
     "tty": "protocols.tty:Tty",
 }
 """Module and class of each view; its arguments are the gadget and the values of all its parameters."""
