@@ -43,6 +43,7 @@ class ObjectsRecorder:
         self._lock = threading.Lock()
         self._changes: list[dict[str, Any]] = []
         self._commits: list[Commit] = []
+        self._has_all_pods = True
 
     def followers(self) -> tuple[Follower, ...]:
         """Return the objects that the run has to follow, for the recording and for the views."""
@@ -57,8 +58,14 @@ class ObjectsRecorder:
             missing=missing or "a replay will lack some names",
             unchanged="names of the cluster's objects are not updated",
             listed=lambda: [one.listed() for one in of_views],
+            narrowed=self._narrow,
         )
         return (every, *self._others)
+
+    def _narrow(self, resource: Resource) -> None:
+        self._has_all_pods = self._has_all_pods and resource != PODS
+        for one in self._followers:
+            one.narrowed(resource)
 
     def begin_step(self) -> Sequence[Mapping[str, object]]:
         """Makes what has changed visible to the views, and returns it for the recording."""
@@ -73,6 +80,9 @@ class ObjectsRecorder:
         kinds = {}
         for kind, known in self._known.items():
             now = {item["metadata"]["uid"]: item for item in found[kind]}
+            if kind == NODES and not self._has_all_pods:
+                # Without the ranges of pods' addresses, a replay cannot claim that no pod has one of them.
+                now = {uid: {**item, "spec": {}} for uid, item in now.items()}
             put = [item for uid, item in now.items() if known.get(uid) is not item and known.get(uid) != item]
             gone = [uid for uid in known if uid not in now]
             if put or gone:
