@@ -7,7 +7,7 @@ of a program; and a rule names the folder, and what stays of the name.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
@@ -19,10 +19,14 @@ from kubectl_gadget.behavior.generalization import Generalizer
 _TOKEN = re.compile(r"<[a-z]+>|\\.|.", re.DOTALL)
 _SEVERAL = "<shard>"
 _LEAST_FOLDERS = 1
-_LEAST_RANDOM = 6
-"""characters of a name of which nothing stays"""
-_CLASSES = ("[0-9]", "[0-9a-f]", "[A-Za-z0-9]", "[A-Za-z0-9_-]")
-_MOST_PAIRS = 1_000_000
+_LEAST_RANDOM, _LEAST_COMMON = 6, 3
+"""characters of a name of which nothing stays, and of what stays of a part of a name"""
+_FIELDS = re.compile(r"([-._])")
+_ROUNDS = 8
+_LOOSE = re.compile(r"\[[^\]]+\](\+|\{\d+\})")
+"""a random part in an expression of a rule"""
+_CLASSES = ("[0-9]", "[0-9a-f]", "[A-Za-z0-9]", "[A-Za-z0-9_]")
+_MOST_PAIRS = 200_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class LearnedRule:
 
     def applied(self, text: str) -> str:
         """A text that built-in rules have changed already: the random part may be a placeholder by now."""
-        return re.sub(self.match(f"(?:{self.random}|[^/]*<[a-z]+>[^/]*?)"), r"\1<random>\2\3", text)
+        return re.sub(self.match(_LOOSE.sub(r"(?:\g<0>|[^/]*<[a-z]+>[^/]*?)", self.random)), r"\1<random>\2\3", text)
 
 
 class _Text(NamedTuple):
@@ -69,38 +73,57 @@ def learned(one: Behavior, other: Behavior, generalizer: Generalizer) -> Learned
         for pair in ((other, one), (one, other))
     ]
     texts = {fact: _text(fact, generalizer) for side in sides for fact in side}
-    candidates = defaultdict[tuple[object, ...], list[_Text]](list)
-    for fact in sides[1]:
-        if (text := texts[fact]) is not None:
-            candidates[(*text.head, len(text.parts))].append(text)
-    rules, pairs = dict[LearnedRule, None](), 0
-    for fact in sides[0]:
-        if (text := texts[fact]) is None:
-            continue
-        others = candidates[(*text.head, len(text.parts))]
-        pairs += len(others)
-        if pairs > _MOST_PAIRS:
+    stays = {text for fact in (*one.facts, *other.facts) if fact not in texts and (text := _text(fact, generalizer))}
+    rules = dict[LearnedRule, None]()
+    for _ in range(_ROUNDS):  # of a path with several random parts, one is found each time
+        left = [{_left(fact, texts[fact], rules) for fact in side} for side in sides]
+        found = list(_round(left[0] - left[1], left[1] - left[0], [text for text in stays if text.parts]))
+        if not (new := dict.fromkeys(rule for rule in found if rule not in rules)):
             break
-        if proposed := [rule for each in others if (rule := _rule(text, each)) is not None]:
-            # The one that says most about the name.
-            rules[max(proposed, key=lambda rule: len(rule.before) + len(rule.after))] = None
+        rules |= new
     left = [{_left(fact, texts[fact], rules) for fact in side} for side in sides]
     explained = left[0] & left[1]
-    useful = tuple(rule for rule in rules if any(_uses(rule, text) for text in texts.values()))
-    return Learned(useful, tuple(fact for fact in texts if _left(fact, texts[fact], rules) not in explained))
+    return Learned(tuple(rules), tuple(fact for fact in texts if _left(fact, texts[fact], rules) not in explained))
 
 
-def _text(fact: Fact, generalizer: Generalizer) -> _Text | None:
-    """What of a fact may differ by chance; None: nothing."""
+def _round(before: set[_Text], after: set[_Text], stays: Sequence[_Text]) -> Iterator[LearnedRule]:
+    """Yield for each text the rule that says most about the random part, of those that change no text of both runs."""
+    candidates = defaultdict[tuple[object, ...], list[_Text]](list)
+    for text in sorted(after, key=lambda text: text.parts):
+        candidates[(*text.head, len(text.parts))].append(text)
+    pairs, known = 0, dict[LearnedRule, bool]()
+    for text in sorted(before, key=lambda text: text.parts):
+        others = candidates[(*text.head, len(text.parts))] if text.parts else []
+        pairs += len(others)
+        if pairs > _MOST_PAIRS:
+            return
+        proposed = sorted(
+            (rule for each in others if (rule := _rule(text, each)) is not None),
+            key=lambda rule: (len(rule.before) + len(rule.after), rule.before),
+            reverse=True,
+        )
+        for rule in proposed:
+            if rule not in known:
+                expression = re.compile(rule.match())
+                of_kind = (rule.separator.join(text.parts) for text in stays if text.separator == rule.separator)
+                known[rule] = not any(expression.search(whole) for whole in of_kind)
+            if known[rule]:
+                yield rule
+                break
+
+
+def _text(fact: Fact, generalizer: Generalizer) -> _Text:
+    """What of a fact may differ by chance; without parts: nothing."""
     if fact.kind is FactKind.RESOLVE:
         return _Text((fact.unit, fact.kind, fact.program), tuple(fact.value.split(".")), ".")
+    nothing = _Text((fact,), (), "")
     if fact.kind not in PATHS:
-        return None
+        return nothing
     how, path = path_parts(fact.kind, fact.value)
     if not path.startswith("/") or generalizer.is_exact(path) or generalizer.is_sensitive(path):
-        return None
+        return nothing
     if stands_alone(fact.kind, fact.value):
-        return None
+        return nothing
     return _Text((fact.unit, fact.kind, fact.program, how), tuple(path.split("/")), "/")
 
 
@@ -110,25 +133,45 @@ def _rule(one: _Text, other: _Text) -> LearnedRule | None:
     if not places or len(places) > max(1, len(one.parts) // 3):
         return None
     place = places[0]
-    before, after = (_TOKEN.findall(text.parts[place]) for text in (one, other))
+    if one.separator == "/" and place <= _LEAST_FOLDERS:
+        return None
+    fields = [_FIELDS.split(text.parts[place]) for text in (one, other)]
+    if len(fields[0]) != len(fields[1]) or fields[0][1::2] != fields[1][1::2]:
+        fields = [[text.parts[place]] for text in (one, other)]
+    pieces = list[tuple[str, bool]]()
+    for before, after in zip(*fields, strict=True):
+        if before == after:
+            pieces.append((_expression(_TOKEN.findall(before)), False))
+        elif found := _random(_TOKEN.findall(before), _TOKEN.findall(after), is_whole=len(fields[0]) == 1):
+            pieces += found
+        else:
+            return None
+    differing = [number for number, (_, is_random) in enumerate(pieces) if is_random]
+    texts = [text for text, _ in pieces]
+    folder = "".join(_expression(_TOKEN.findall(part)) + re.escape(one.separator) for part in one.parts[:place])
+    first, last = differing[0], differing[-1] + 1
+    return LearnedRule(
+        one.separator, folder + "".join(texts[:first]), "".join(texts[first:last]), "".join(texts[last:])
+    )
+
+
+def _random(before: Sequence[str], after: Sequence[str], is_whole: bool) -> list[tuple[str, bool]]:
+    """The expressions for a field of a name that differs, and which of them is the random part; empty: none fits."""
     start = _common(before, after)
     end = _common(before[start:][::-1], after[start:][::-1])
+    if start + end < _LEAST_COMMON:
+        start = end = 0
     random = [tokens[start : len(tokens) - end] for tokens in (before, after)]
     plain = ["".join(token for token in tokens if len(token) == 1) for tokens in random]
     kind = next((each for each in _CLASSES if all(re.fullmatch(f"{each}*", text) for text in plain)), "")
     has_placeholder = any(len(token) > 1 for tokens in random for token in tokens)
-    stays = before[:start] + before[len(before) - end :]
-    if not kind or not all(random) or (not stays and not has_placeholder and min(map(len, random)) < _LEAST_RANDOM):
-        return None
-    if one.separator == "/" and place <= _LEAST_FOLDERS:
-        return None
-    folder = "".join(_expression(_TOKEN.findall(part)) + re.escape(one.separator) for part in one.parts[:place])
-    if has_placeholder:
-        kind, length = _CLASSES[-1], "+"
-    else:
-        length = f"{{{len(random[0])}}}" if len(random[0]) == len(random[1]) else "+"
+    is_short = not start and not end and not has_placeholder and min(map(len, random)) < _LEAST_RANDOM
+    if not kind or not all(random) or (is_whole and is_short):
+        return []
+    same = len(random[0]) == len(random[1]) and not has_placeholder
+    made = f"{_CLASSES[-1] if has_placeholder else kind}{f'{{{len(random[0])}}}' if same else '+'}"
     last = _expression(before[len(before) - end :])
-    return LearnedRule(one.separator, folder + _expression(before[:start]), kind + length, last)
+    return [(_expression(before[:start]), False), (made, True), (last, False)]
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -144,20 +187,13 @@ def _expression(tokens: Iterable[str]) -> str:
     )
 
 
-def _left(fact: Fact, text: _Text | None, rules: Iterable[LearnedRule]) -> tuple[object, ...]:
+def _left(fact: Fact, text: _Text, rules: Iterable[LearnedRule]) -> _Text:
     """What is left of a fact to compare when the rules are applied."""
-    if text is None:
-        return (fact,)
     whole = text.separator.join(text.parts)
     for rule in rules:
         if rule.separator == text.separator:
             whole = rule.applied(whole)
-    return (*text.head, whole)
-
-
-def _uses(rule: LearnedRule, text: _Text | None) -> bool:
-    whole = "" if text is None or text.separator != rule.separator else text.separator.join(text.parts)
-    return rule.applied(whole) != whole
+    return text._replace(parts=tuple(whole.split(text.separator))) if text.parts else text
 
 
 def rules_text(found: Learned, files: Sequence[str]) -> str:
