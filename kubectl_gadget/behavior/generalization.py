@@ -270,6 +270,14 @@ class Destinations:
         if not ipaddress.ip_address(address).is_loopback and address not in self._nodes:
             self._workloads.setdefault(address, workload)
 
+    def named(self, address: str, name: str) -> str:
+        """The name of an address: `service shop/redis`; empty: it has none. `name`: what DNS called it."""
+        try:
+            where, _ = self._where(normal(address), name)
+        except ValueError:
+            return ""
+        return "" if where.startswith(("network ", "internet", "multicast", "localhost")) else where
+
     def text(self, address: str, port: int, protocol: str, name: str) -> str:
         """`service shop/redis:6379/tcp`. `name`: what DNS called the address; empty: nothing."""
         where, is_inside = self._where(normal(address), name)

@@ -4,8 +4,8 @@ A program may open a million different files, so each table has a limit; entries
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from kubectl_gadget.linux.files import USUAL_DEVICES
@@ -86,6 +86,12 @@ class Activity:
 
     def add_peer(self, peer: RemoteEnd) -> None:
         self._count("peers", self.peers, peer)
+
+    def name_peers(self, named: Callable[[str], str]) -> None:
+        """Gives peers the names of their addresses; `named` returns "" for an address without one."""
+        peers, self.peers = self.peers, Counter()
+        for peer, number in peers.items():
+            self._count("peers", self.peers, replace(peer, name=peer.name or named(peer.address)), number)
 
     def add_name(self, name: str) -> None:
         self._count("names", self.names, name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_gadget import __version__
 from kubectl_gadget.behavior.baseline import baseline_text
 from kubectl_gadget.behavior.facts import WatchedRun
+from kubectl_gadget.behavior.generalization import Destinations, Generalizer, Rules
 from kubectl_gadget.behavior.run import gaps_of
 from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
 from kubectl_gadget.ci.assertions import Assertion
@@ -20,6 +21,7 @@ from kubectl_gadget.ci.row_checks import PolicyChecks, RowCheck, expression_chec
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.rows.batch import Batch
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from kubectl_gadget.policies.run.labels import PolicyLabels
 
 _MOST_FORKS = 100_000
+_MOST_ADDRESSES = 10_000
+_NOT_RUN = {126: "(a program that could not be executed)", 127: "(a program that was not found)"}
+"""what a shell's child tried to execute before it ended with such a code"""
 _WRITES = ("O_WRONLY", "O_RDWR")
 
 
@@ -87,6 +92,8 @@ class Watching(WholeSink):
         self.rows = 0
         self._forked: dict[str, str] = {}
         """by process: the program that it runs a copy of, such as the shell of a subshell"""
+        self.names: dict[str, str] = {}
+        """what DNS called addresses; of several names, the first in the alphabet, so that it is the same each time"""
         self._checks = checks
         self._policies = policies
         self._behavior = behavior
@@ -126,6 +133,11 @@ class Watching(WholeSink):
                 words, owner = tuple(map(str, arguments or ())), owners[number]
                 place = "/".join(filter(None, (owner.namespace, owner.pod, owner.container)))
                 self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, place, began))
+            elif what == "exit" and code in _NOT_RUN and id in self._forked and id not in self.activity.processes:
+                shell = self.activity.processes.get(parent)
+                program, ended = shell.program if shell else "?", f"exit code {code}"
+                tried = (program, _NOT_RUN[code])
+                self.activity.add_process(SeenProcess(id, parent, program, tried, pid, ended=ended))
             elif what == "exit" and (process := self.activity.processes.get(id)) is not None:
                 process.ended = str(ended_by or "") or (f"exit code {code}" if code and code > 0 else "")
 
@@ -145,9 +157,12 @@ class Watching(WholeSink):
                 self.activity.add_peer(RemoteEnd("accept", protocol, address or "", 0, comm or ""))
 
     def _names(self, batch: Batch) -> None:
-        for name, role in _columns(batch, "name", "role"):
+        for name, role, addresses in _columns(batch, "name", "role", "addresses"):
             if name and role != "server":
                 self.activity.add_name(name)
+                for address in addresses or ():
+                    if address in self.names or len(self.names) < _MOST_ADDRESSES:
+                        self.names[address] = min(self.names.get(address, name), name)
 
     def _listening(self, batch: Batch) -> None:
         names = ("protocol", "address", "port", "comm", "errno")
@@ -214,6 +229,9 @@ class RunChecks:
             found = self.behavior.behavior(run.watched, watched, gaps)
             checks += self.behavior.checks(found, incomplete)
             baseline = baseline_text(found)
+        of = Destinations(Inventory(), Generalizer(Rules())) if self.behavior is None else self.behavior.destinations()
+        names = self._watching.names
+        self._watching.activity.name_peers(lambda address: of.named(address, names.get(address, "")))
         return RunReport(
             version=__version__,
             where=run.where,

@@ -14,7 +14,7 @@ from kubectl_gadget.behavior import collection
 from kubectl_gadget.behavior.baseline import Baseline
 from kubectl_gadget.behavior.comparison import Change, ChangeKind, compare, doubts, paired
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit, WatchedRun
-from kubectl_gadget.behavior.generalization import Generalizer, Rules, read_rules
+from kubectl_gadget.behavior.generalization import Destinations, Generalizer, Rules, read_rules
 from kubectl_gadget.behavior.row_facts import COLUMNS, Began
 from kubectl_gadget.behavior.run import Gaps, Subject
 from kubectl_gadget.ci.assertions import Assertion, judged
@@ -61,6 +61,10 @@ class BehaviorCheck:
     def behavior(self, watched: Sequence[Container], run: WatchedRun, gaps: Gaps) -> Behavior:
         containers = self._order.subject.containers(watched)
         return self._collection.behavior(collection.RunEnd(self.seen.inventory(), containers, run, *gaps))
+
+    def destinations(self) -> Destinations:
+        """The names of addresses, as facts have them."""
+        return Destinations(self.seen.inventory(), Generalizer(self._order.rules))
 
     def checks(self, found: Behavior, incomplete: Sequence[str]) -> list[Check]:
         why = "events are missing" if incomplete else "; ".join(_gaps(found.coverage))
@@ -209,6 +213,6 @@ def _message(change: Change) -> str:
     if change.kind is ChangeKind.COUNT:
         return f"{said}: {change.before:,} times before, {change.after:,} now"
     image = ", with another image" if change.other_image else ""
-    doubt = f" (it may not be new: {change.doubt})" if change.doubt else ""
+    doubt = " (it may not be new)" if change.doubt else ""  # why stands with the check
     techniques = f" [{', '.join(change.techniques)}]" if change.techniques else ""
     return f"new{image}: {said}{techniques}{doubt}"

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.ci.activity import Activity
-from kubectl_gadget.counts import count
+from kubectl_gadget.counts import count, some
 
 FINDINGS_CODE = 4
 INCONCLUSIVE_CODE = 5
-MOST_FINDINGS = 200
+MOST_FINDINGS = 20_000
 """of one check; further ones are counted"""
 LONGEST_TEXT = 500
 """characters of a message or of a value in an evidence row"""
+_NAMED_CHECKS = 3
+_LEAST_FOLDED = 3
 
 _STABLE = (
     # A pod of a Deployment, then one of a DaemonSet or a Job.
@@ -122,6 +124,22 @@ class Finding:
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
 
 
+def folded(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """The findings, with similar ones as one: the first, and how many more are like it. Two are similar if one thing
+    does the same with several files of a directory. Errors are never folded."""
+    groups: dict[object, list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        *head, last = finding.identity or (finding.message,)
+        folder, slash, _ = last.rpartition("/")
+        similar = finding.level is not Level.ERROR and slash
+        key = (finding.rule, finding.level, finding.where, finding.step, *head, folder) if similar else number
+        groups.setdefault(key, []).append(finding)
+    found = list[tuple[Finding, int]]()
+    for group in groups.values():
+        found += [(group[0], len(group) - 1)] if len(group) >= _LEAST_FOLDED else [(each, 0) for each in group]
+    return found
+
+
 def limited(findings: Sequence[Finding]) -> tuple[tuple[Finding, ...], int]:
     """At most MOST_FINDINGS of them, and how many are left out."""
     return tuple(findings[:MOST_FINDINGS]), max(0, len(findings) - MOST_FINDINGS)
@@ -207,8 +225,12 @@ class RunReport:
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """Return why the verdict is unknown, if there is no finding."""
-        return (*self.incomplete, *(f"{check.rule}: {check.undecided}" for check in self.checks if check.undecided))
+        """Return why the verdict is unknown, if there is no finding. Checks with one reason are named together."""
+        reasons: dict[str, list[str]] = {}
+        for check in self.checks:
+            if check.undecided:
+                reasons.setdefault(check.undecided, []).append(check.rule)
+        return (*self.incomplete, *(f"{some(rules, _NAMED_CHECKS)}: {why}" for why, rules in reasons.items()))
 
     @property
     def status(self) -> Status:

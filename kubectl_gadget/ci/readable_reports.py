@@ -7,10 +7,11 @@ left out: a step summary has a limit of 1 MiB and is shown whole.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from kubectl_gadget.ci.activity import Activity, RemoteEnd, SeenProcess
-from kubectl_gadget.ci.findings import Finding, Level, RunReport, Status
+from kubectl_gadget.ci.findings import Finding, Level, RunReport, Status, folded
 from kubectl_gadget.counts import count
 from kubectl_gadget.output.escape import for_html, for_markdown, markdown_code, markdown_table
 
@@ -21,13 +22,14 @@ _MOST_LINES = 20
 
 def log_lines(report: RunReport) -> Iterator[str]:
     """The lines, not escaped."""
-    shown = [finding for finding in report.findings if finding.level is not Level.NOTE]
-    for finding in shown[:_MOST_LINES]:
+    lines = folded([finding for finding in report.findings if finding.level is not Level.NOTE])[:_MOST_LINES]
+    for finding, similar in lines:
         where = f"{finding.where}: " if str(finding.where) else ""
         times = f" ({finding.count:,}×{' or more' if finding.lost else ''})" if finding.count > 1 else ""
         step = f", in the step {finding.step!r}" if finding.step else ""
-        yield f"{finding.level}: {where}{finding.message}{times}{step} [{finding.source or finding.rule}]"
-    if (more := len(report.findings) - len(shown[:_MOST_LINES]) + report.left_out) > 0:
+        like = f" and {similar:,} more like it" if similar else ""
+        yield f"{finding.level}: {where}{finding.message}{times}{like}{step} [{finding.source or finding.rule}]"
+    if (more := len(report.findings) - sum(1 + similar for _, similar in lines) + report.left_out) > 0:
         yield f"and {count(more, 'further observation')}"
     yield from (f"warning: {text}" for text in report.warnings)
     for why in report.undecided[:_MOST_LINES]:
@@ -86,23 +88,23 @@ def _findings(report: RunReport) -> Iterator[str]:
     found = report.findings
     if not found:
         return
-    steps = bool(report.steps)
+    steps, lines = bool(report.steps), folded(found)[:_MOST_FINDINGS]
     yield from markdown_table(
         ["", "Finding", "Where", *(["Step"] if steps else []), "Times", "First seen", "Check"],
         [
             [
                 _LEVELS[finding.level],
-                for_markdown(finding.message, 300),
+                for_markdown(finding.message, 300) + (f" and {similar:,} more like it" if similar else ""),
                 markdown_code(str(finding.where), 120),
                 *([markdown_code(finding.step, 60)] if steps else []),
                 _times(finding),
                 for_markdown(finding.first_seen[11:19]),
                 markdown_code(str(finding.source or finding.rule), 120),
             ]
-            for finding in found[:_MOST_FINDINGS]
+            for finding, similar in lines
         ],
     )
-    yield from _more(len(found) - _MOST_FINDINGS + report.left_out, "finding")
+    yield from _more(len(found) - sum(1 + similar for _, similar in lines) + report.left_out, "finding")
     yield ""
 
 
@@ -140,7 +142,10 @@ def _seen(activity: Activity, failed_command: bool) -> Iterator[str]:
             written[use.path] += number
     missing = _not_found(activity) if failed_command else Counter()
     listening = Counter({peer: number for peer, number in activity.peers.items() if peer.operation == "listen"})
-    peers = Counter({peer: number for peer, number in activity.peers.items() if peer.operation != "listen"})
+    peers = Counter[RemoteEnd]()
+    for peer, number in activity.peers.items():
+        if peer.operation != "listen":  # one service has many addresses
+            peers[replace(peer, address="") if peer.name else peer] += number
     parts: list[tuple[str, Sequence[tuple[str, int]], int]] = [
         ("Programs", *_most(programs, str)),
         ("Ended with an error", *_most(Counter(f"{each.program}: {each.ended}" for each in failed), str)),
@@ -183,10 +188,10 @@ def _most(table: Counter[_Key], text: Callable[[_Key], str]) -> tuple[list[tuple
 
 
 def _peer(peer: RemoteEnd) -> str:
-    address = f"[{peer.address}]" if ":" in peer.address else peer.address
-    name = f"{peer.name} " if peer.name else ""
+    address = peer.name or (f"[{peer.address}]" if ":" in peer.address else peer.address)
     arrow = {"connect": "→ ", "accept": "← "}.get(peer.operation, "")
-    return f"{peer.program} {arrow}{name}{peer.protocol} {address}:{peer.port}"
+    port = f":{peer.port}" if peer.port else ""  # the other end's own port says nothing
+    return f"{peer.program} {arrow}{peer.protocol} {address}{port}"
 
 
 def _tree(activity: Activity) -> Iterator[str]:
@@ -259,9 +264,9 @@ def _html(report: RunReport) -> Iterator[str]:
             yield "</ul>"
     if report.findings:
         yield "<h2>Findings</h2>"
-        yield from map(_finding_html, report.findings)
-        if report.left_out:
-            yield f"<p>and {report.left_out:,} more</p>"
+        yield from map(_finding_html, report.findings[:_MOST_ROWS])
+        if (more := max(0, len(report.findings) - _MOST_ROWS) + report.left_out) > 0:
+            yield f"<p>and {more:,} more</p>"
     if report.checks:
         yield "<h2>Checks</h2>"
         found = [(each, count(len(each.findings) + each.left_out, "finding")) for each in report.checks]
@@ -299,7 +304,7 @@ def _activity_html(activity: Activity) -> Iterator[str]:
             yield for_html(f"{'  ' * min(depth, 40)}- {process_line(process)}")
         yield "</pre></details>"
     peers = (
-        [peer.operation, peer.program, peer.protocol, peer.address, str(peer.port), peer.name, f"{number:,}"]
+        [peer.operation, peer.program, peer.protocol, peer.address, str(peer.port or ""), peer.name, f"{number:,}"]
         for peer, number in activity.peers.most_common(_MOST_ROWS)
     )
     if activity.peers:

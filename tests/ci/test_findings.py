@@ -2,7 +2,20 @@
 
 import pytest
 
-from kubectl_gadget.ci.findings import Check, Finding, Level, RunReport, Status, Where, stable, workload_of
+from kubectl_gadget.ci.activity import Activity, RemoteEnd
+from kubectl_gadget.ci.findings import (
+    Check,
+    Finding,
+    Level,
+    RunReport,
+    Status,
+    Where,
+    folded,
+    limited,
+    stable,
+    workload_of,
+)
+from kubectl_gadget.ci.readable_reports import log_lines, render_markdown
 
 
 def run(*checks: Check, incomplete: tuple[str, ...] = (), code: int | None = 0) -> RunReport:
@@ -103,3 +116,57 @@ def test_the_workload_of_a_pod(pod: str, workload: str) -> None:
 
 def fingerprint(text: str) -> str:
     return Finding("rule", Level.ERROR, "", Where("ns", "w", "c"), (text,)).fingerprint
+
+
+def similar(*names: str, level: Level = Level.WARNING) -> list[Finding]:
+    return [Finding("baseline/open", level, f"new: cp writes {name}", identity=("new", "cp", name)) for name in names]
+
+
+def test_similar_findings_are_one_with_a_number_and_errors_are_not() -> None:
+    many = [f"write /srv/a/{number}" for number in range(5)]
+    found = similar(*many, "write /srv/b/x", "write /srv/b/y")
+
+    assert [(finding.identity[2], more) for finding, more in folded(found)] == [
+        ("write /srv/a/0", 4),
+        ("write /srv/b/x", 0),
+        ("write /srv/b/y", 0),
+    ]
+    assert len(folded(similar(*many, level=Level.ERROR))) == 5
+
+
+def test_checks_that_have_no_result_for_one_reason_are_said_together() -> None:
+    checks = tuple(Check("assertion", str(number), undecided="3 events were lost") for number in range(13))
+    found = RunReport("1", "here", "", 1, checks=(*checks, Check("policy", "p", undecided="no node")))
+
+    assert found.undecided == (
+        "assertion/0, assertion/1, assertion/2 and 10 more: 3 events were lost",
+        "policy/p: no node",
+    )
+
+
+def test_more_findings_than_people_read_are_all_in_the_list() -> None:
+    shown, left_out = limited(similar(*(f"write /srv/{number}/x" for number in range(5000))))
+
+    assert (len(shown), left_out) == (5000, 0)
+
+
+def test_lines_of_the_log_and_of_the_summary_say_how_many_are_alike() -> None:
+    found = run(Check("baseline", "b", findings=tuple(similar(*(f"write /srv/a/{number}" for number in range(30))))))
+
+    lines = list(log_lines(found))
+    assert lines[0] == "warning: new: cp writes write /srv/a/0 and 29 more like it [baseline/open]"
+    assert not any("further observation" in line and line.startswith("and ") for line in lines)
+    assert "and 29 more like it" in render_markdown(found)
+
+
+def test_peers_have_the_names_of_their_addresses_and_no_port_that_says_nothing() -> None:
+    activity = Activity()
+    for number in range(1, 4):
+        activity.add_peer(RemoteEnd("connect", "tcp", f"10.0.0.{number}", 443, "curl"))
+        activity.add_peer(RemoteEnd("accept", "tcp", "10.0.1.1", 0, "web"))
+    names = {f"10.0.0.{number}": "name registry.example" for number in range(1, 4)}
+    activity.name_peers(lambda address: names.get(address, ""))
+    text = render_markdown(RunReport("1", "here", "", 1, activity=activity))
+
+    assert "`curl → tcp name registry.example:443` ×3" in text
+    assert "`web ← tcp 10.0.1.1` ×3" in text
