@@ -6,7 +6,7 @@
 
 FROM --platform=$BUILDPLATFORM debian:trixie-slim AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends \
-      bpftool clang-19 libbpf-dev mmdebstrap python3-minimal python3-numpy python3-yaml
+      bpftool clang-19 libbpf-dev mmdebstrap python3-minimal python3-numpy python3-pip python3-yaml
 WORKDIR /source
 COPY LICENSE ./
 COPY image ./image
@@ -15,6 +15,10 @@ COPY gadgets ./gadgets
 COPY kubectl_gadget ./kubectl_gadget
 ARG VARIANT=default
 ARG TARGETARCH
+COPY requirements-dev.txt ./
+# Only zig, with the hash in requirements-dev.txt.
+RUN sed -n '/^ziglang==/,$p' requirements-dev.txt >zig.txt \
+ && python3 -m pip install --break-system-packages --no-cache-dir --require-hashes -r zig.txt
 RUN python3 -m kubectl_gadget.gadgets.build \
  && python3 image/build.py --variant "$VARIANT" --architecture "$TARGETARCH" --unpack /image
 

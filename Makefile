@@ -31,9 +31,9 @@ ARCHITECTURE ?= $(shell dpkg --print-architecture)
 IMAGE := build/agent-image$(if $(filter-out default,$(VARIANT)),-$(VARIANT)).tar
 
 # What each target needs from Debian. Nothing is asked of the network when all of it is there.
-SETUP_PACKAGES := clang-19 bpftool iproute2 libbpf-dev libbpf1 mmdebstrap python3-venv runc busybox-static
+SETUP_PACKAGES := clang-19 bpftool iproute2 libbpf-dev mmdebstrap python3-venv runc busybox-static
 LINT_PACKAGES := clang-format-19
-TEST_PACKAGES := bpfcc-tools bpftrace chromium-headless-shell containerd dnsmasq-base gcc libc6-dev libpcap0.8t64 mmdebstrap nftables python3-bpfcc
+TEST_PACKAGES := bpfcc-tools bpftrace chromium-headless-shell containerd dnsmasq-base gcc libc6-dev libpcap0.8t64 mmdebstrap musl nftables python3-bpfcc
 ifeq ($(shell uname -m),x86_64)
 TEST_PACKAGES += qemu-system-arm qemu-system-x86 virtiofsd
 endif

@@ -20,6 +20,15 @@ WITHOUT_AGENT = "KUBECTL_GADGET_WITHOUT_AGENT"
 class CatalogueHook(BuildHookInterface[Any]):
     """Runs before hatchling packs a wheel or a source distribution."""
 
+    def dependencies(self) -> list[str]:
+        """zig, where libbpf is not built yet: a source distribution has it, and an editable install has no agent."""
+        root = Path(self.root)
+        sys.path.insert(0, self.root)
+        from kubectl_gadget.gadgets import pack_libbpf
+
+        is_built = pack_libbpf.is_built(root / "kubectl_gadget", root / BUILT)
+        return [] if is_built else [f"ziglang=={pack_libbpf.ZIG}"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compiles the catalogue and packs the agent. Ends the build with a one-line message if that fails."""
         if version == "editable":

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Builds the agent's image without Docker: `image/build.py [--variant bcc] [--architecture arm64] [--output FILE]`.
 
-Two layers: Debian's Python and libbpf (root.py), and our agent. Equal sources and packages give equal bytes. Needs
+Two layers: Debian's Python (root.py), and our agent with its libbpf. Equal sources and packages give equal bytes. Needs
 mmdebstrap and, of this project, the compiled objects (`make setup`). Gadgets are not in it: they travel with each
 run. The Dockerfile makes the same image for those who have Docker, with --unpack; the trap: it repeats `config`.
 """
@@ -82,13 +82,17 @@ def agent_layer(architecture: str, date: int, version: str, lower: bytes) -> byt
     layer.add_file(f"{built}/contained.json", (package / "built" / "contained.json").read_bytes())
     # Shows a client that the image has the agent that it would send (agent/pod/bootstrap.py).
     layer.add_file(f"{built}/payload.sha256", index["payloads"][machine]["sha256"].encode())
+    libraries = package / "built" / "libraries"
+    for file in (libraries / machine / "libbpf-glibc.so.1", *sorted(libraries.glob("*.licence"))):
+        layer.add_file(f"{SITE}/kubectl_gadget/{file.relative_to(package)}", file.read_bytes())
+    linked = json.loads((libraries / "libraries.json").read_bytes())["sources"]
     licence = PROJECT / "LICENSE"
     layer.add_file("usr/share/doc/kubectl-gadget/LICENSE", licence.read_bytes())
     with tarfile.open(fileobj=io.BytesIO(lower)) as tar:
         text = tar.extractfile(STATUS)
         assert text is not None
         installed = read_status(text.read().decode())
-    layer.add_file(SBOM, sbom("kubectl-gadget-agent", version, installed, date))
+    layer.add_file(SBOM, sbom("kubectl-gadget-agent", version, installed, date, linked))
     return layer.finish()
 
 

@@ -68,9 +68,12 @@ def read_status(text: str) -> list[dict[str, str]]:
     return [dict(_FIELD.findall(entry)) for entry in text.split("\n\n") if entry.strip()]
 
 
-def sbom(name: str, version: str, installed: Iterable[dict[str, str]], date: int) -> bytes:
-    """The image's SBOM; equal images give equal bytes. `installed` is as returned by read_status()."""
-    debian = [_debian(fields) for fields in installed]
+def sbom(
+    name: str, version: str, installed: Iterable[dict[str, str]], date: int, linked: Iterable[dict[str, str]] = ()
+) -> bytes:
+    """The image's SBOM; equal images give equal bytes. `installed` is as returned by read_status(), `linked` the
+    sources of our libbpf."""
+    debian = [*map(_debian, installed), *map(_source, linked)]
     ours: dict[str, Any] = {
         "SPDXID": "SPDXRef-agent",
         "name": name,
@@ -122,6 +125,22 @@ def _debian(fields: dict[str, str]) -> dict[str, Any]:
         "externalRefs": [
             _purl(f"pkg:deb/debian/{name.replace('+', '%2B')}@{quoted}?arch={architecture}&distro=debian-13")
         ],
+    }
+
+
+def _source(source: dict[str, str]) -> dict[str, Any]:
+    name, version = source["name"], source["version"]
+    return {
+        "SPDXID": f"SPDXRef-source-{name}",
+        "name": name,
+        "versionInfo": version,
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": False,
+        "licenseConcluded": source["licence"],
+        "licenseDeclared": "NOASSERTION",
+        "copyrightText": "NOASSERTION",
+        "sourceInfo": f"linked into libbpf, from Debian's {source['archive']} with SHA-256 {source['sha256']}",
+        "externalRefs": [_purl(f"pkg:generic/{name}@{version}")],
     }
 
 

@@ -1,4 +1,4 @@
-"""The lower layer of the agent's image: Python, libbpf and their dependencies, from Debian, without installing
+"""The lower layer of the agent's image: Python and its dependencies, from Debian, without installing
 anything.
 
 mmdebstrap's variant `extract` unpacks packages and runs none of their scripts, so this works for a foreign architecture
@@ -27,12 +27,11 @@ from archive import Layer
 from packages import HOOK, INFO, STATUS, packages, status
 
 PACKAGES = {
-    "default": ["base-files", "python3-minimal", "libpython3-stdlib", "libbpf1"],
+    "default": ["base-files", "python3-minimal", "libpython3-stdlib"],
     "bcc": [
         "base-files",
         "python3-minimal",
         "libpython3-stdlib",
-        "libbpf1",
         "python3-bpfcc",
         "bpfcc-tools",
         "bpftrace",

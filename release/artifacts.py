@@ -24,6 +24,8 @@ from typing import Any
 from binary_archive import binary_name, on_debian_12, run
 from digest import IMAGE_MODULE, pinned_digest
 
+from kubectl_gadget.gadgets.pack_libbpf import SOURCES
+
 PROJECT = Path(__file__).resolve().parent.parent
 DIST = PROJECT / "dist"
 HERE = PROJECT / "release"
@@ -139,8 +141,19 @@ def krew_manifest(template: str, version: str, launcher: Path, binaries: Mapping
 
 
 def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
-    """SPDX 2.3 of the client: itself and each package of requirements.txt."""
+    """SPDX 2.3 of the client: itself, each package of requirements.txt, and the sources of its libbpf."""
     pairs = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", requirements, re.MULTILINE)
+    linked = [
+        {
+            "SPDXID": f"SPDXRef-source-{name}",
+            "name": name,
+            "versionInfo": one.version,
+            "downloadLocation": "NOASSERTION",
+            "licenseConcluded": one.licence,
+            "sourceInfo": f"linked into libbpf, from Debian's {one.archive} with SHA-256 {one.sha256}",
+        }
+        for name, one in SOURCES.items()
+    ]
     packages = [("kubectl-gadget", version), *pairs]
     ids = [f"SPDXRef-{name}-{number}" for number, (name, _) in enumerate(packages)]
     return {
@@ -165,9 +178,11 @@ def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
                 ],
             }
             for id, (name, number) in zip(ids, packages, strict=True)
-        ],
+        ]
+        + linked,
         "relationships": [
-            {"spdxElementId": ids[0], "relationshipType": "DEPENDS_ON", "relatedSpdxElement": id} for id in ids[1:]
+            {"spdxElementId": ids[0], "relationshipType": "DEPENDS_ON", "relatedSpdxElement": id}
+            for id in (*ids[1:], *(one["SPDXID"] for one in linked))
         ],
     }
 

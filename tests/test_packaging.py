@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.gadgets.pack_libbpf import LIBCS, SOURCES, libbpf_path
 from tests.gadget_run import PROJECT
 
 pytestmark = pytest.mark.compiled
@@ -86,7 +87,14 @@ def test_the_wheel_holds_the_agent_that_travels_for_both_architectures(wheel: Pa
     for machine, one in index["payloads"].items():
         data = b"".join(archive.read(f"kubectl_gadget/built/payload/{name}.xz") for name in ("common", machine))
         assert hashlib.sha256(lzma.decompress(data)).hexdigest() == one["sha256"]
-    assert not [name for name in archive.namelist() if name.startswith("kubectl_gadget/built/libraries")]
+
+
+def test_the_wheel_holds_libbpf_for_this_machine_of_both_architectures_with_licences(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    paths = [libbpf_path(machine, libc) for machine in ("x86_64", "aarch64") for libc in LIBCS]
+    wanted = [*paths, "libraries.json", *(f"{source}.licence" for source in SOURCES)]
+    found = [name for name in names if name.startswith("kubectl_gadget/built/libraries/")]
+    assert sorted(found) == sorted(f"kubectl_gadget/built/libraries/{name}" for name in wanted)
 
 
 def test_the_wheel_has_the_same_objects_for_both_architectures(wheel: Path) -> None:

@@ -26,46 +26,47 @@ def main(arguments: list[str]) -> int:
 
         gc.set_threshold(100_000)  # until it has started: imports make 20,000 objects and hardly any garbage
         _raise_priority()
-    match arguments:
-        case ["session", "--local"]:
+    command, words = arguments[:1], arguments[1:]
+    if command == ["session"]:
+        if words == ["--local"]:
             from kubectl_gadget.agent.session import session
 
             return session.run(local=True)
-        case ["session", *_]:
-            return _session(arguments)
-        case ["bcc", *declared] if len(declared) < 2:
-            from kubectl_gadget.agent import other_tools
+        return _session(arguments)
+    if command == ["bcc"] and len(words) < 2:
+        from kubectl_gadget.agent import other_tools
 
-            return other_tools.run(declared[0].removeprefix("--tool=") if declared else None)
-        case ["alive"]:
-            from kubectl_gadget.agent.pod import idle
+        return other_tools.run(words[0].removeprefix("--tool=") if words else None)
+    if arguments == ["alive"]:
+        from kubectl_gadget.agent.pod import idle
 
-            return idle.ask()
-        case ["idle"]:
+        return idle.ask()
+    if command == ["idle"]:
+        if not words:
             return _idle("0")
-        case ["idle", "--idle-timeout", seconds]:
-            return _idle(seconds)
-        case ["idle", "--policies", folder, "--idle-timeout", seconds]:
-            return _idle(seconds, folder)
-        case ["policies", folder]:
-            from kubectl_gadget.agent.installed import guard
+        if words[:-1] == ["--idle-timeout"]:
+            return _idle(words[1])
+        if len(words) == 4 and words[::2] == ["--policies", "--idle-timeout"]:
+            return _idle(words[3], words[1])
+    if command == ["policies"] and len(words) == 1:
+        from kubectl_gadget.agent.installed import guard
 
-            return guard.run(folder)
-        case ["pins"]:
-            from kubectl_gadget.agent.installed import pins
+        return guard.run(words[0])
+    if arguments == ["pins"]:
+        from kubectl_gadget.agent.installed import pins
 
-            return pins.list_pins()
-        case ["release", _, *_]:
-            from kubectl_gadget.agent.installed import pins
+        return pins.list_pins()
+    if command == ["release"] and words:
+        from kubectl_gadget.agent.installed import pins
 
-            return pins.release(arguments[1:])
-        case ["probe"]:
-            import json
+        return pins.release(words)
+    if arguments == ["probe"]:
+        import json
 
-            from kubectl_gadget.agent.session.session import hello
+        from kubectl_gadget.agent.session.session import hello
 
-            sys.stdout.write(json.dumps(hello().to_json(), indent=2) + "\n")
-            return 0
+        sys.stdout.write(json.dumps(hello().to_json(), indent=2) + "\n")
+        return 0
     sys.stderr.write(_USAGE + "\n")
     return 2
 

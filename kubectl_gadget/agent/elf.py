@@ -206,8 +206,10 @@ def matches(file: int, digests: list[str]) -> bool:
             found = build_id(file)
         else:
             os.lseek(file, 0, os.SEEK_SET)
-            with open(file, "rb", closefd=False) as stream:
-                found = hashlib.file_digest(stream, kind).hexdigest()
+            read = hashlib.new(kind)
+            while data := os.read(file, 1 << 18):
+                read.update(data)
+            found = read.hexdigest()
         if (kind, found) in wanted:
             return True
     return False

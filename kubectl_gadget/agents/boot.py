@@ -23,7 +23,7 @@ _MOST = 64
 _BOOTSTRAP = (*PYTHON, "-c")
 """The first words of a command that either receives the agent or uses the deployment's."""
 NO_PYTHON = "the image has no python3"
-OTHER_IMAGE = f"--image {DEFAULT_IMAGE}, or another with Python 3.11 or newer and glibc"
+OTHER_IMAGE = f"--image {DEFAULT_IMAGE}, or another with Python 3.9 or newer"
 
 
 def command(words: Sequence[str]) -> tuple[str, ...]:

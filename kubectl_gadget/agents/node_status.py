@@ -30,9 +30,8 @@ _PARALLEL = 16
 _OURS = re.compile(r"(^|/)kubectl-gadget/agent[:@]")
 _PYTHON = re.compile(r"(^|/)[a-z0-9._-]*python[a-z0-9._-]*(/[a-z0-9._-]+)*[:@]")
 _VERSION = re.compile(r"(?:python|:)-?3[.-]?(\d+)")
-_MUSL = re.compile(r"alpine|musl")
-_OLDEST = 11
-"""The minor version of Python 3.11."""
+_OLDEST = 9
+"""The minor version of Python 3.9."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +170,10 @@ def choose(nodes: Iterable[Object]) -> list[Candidate]:
 
 
 def fits(name: str) -> bool:
-    """True if an image of this name probably has Python 3.11 or newer and glibc, or is ours."""
+    """True if an image of this name probably has Python 3.9 or newer, or is ours."""
     if _OURS.search(name):
         return not name.endswith("-bcc")
-    if not _PYTHON.search(name) or _MUSL.search(name):
+    if not _PYTHON.search(name):
         return False
     version = _VERSION.search(name)
     return version is None or int(version[1]) >= _OLDEST

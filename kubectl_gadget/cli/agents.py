@@ -252,7 +252,7 @@ def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:
     if found:
         say(f"chosen by name; try: kubectl gadget trace open --image {found[0].image}")
     else:
-        say("no node has an image whose name says Python 3.11 or newer; kubelets report only their 50 largest images")
+        say("no node has an image whose name says Python 3.9 or newer; kubelets report only their 50 largest images")
     return 0
 
 

@@ -324,7 +324,7 @@ class ImageFlags(FlagSet):
     """Flags for the source of the agent's image."""
 
     image: Annotated[
-        Text, flag(ENGINE, "--image IMAGE", "Image of the agents: any with Python 3.11 or newer", default=DEFAULT_IMAGE)
+        Text, flag(ENGINE, "--image IMAGE", "Image of the agents: any with Python 3.9 or newer", default=DEFAULT_IMAGE)
     ] = None
     image_mirror: Annotated[
         Text,

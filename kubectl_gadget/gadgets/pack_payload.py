@@ -1,11 +1,10 @@
 """Builds the agent that is sent to nodes: for each architecture a zip of its modules, some of them also compiled,
-its objects and libbpf.
+its objects and libbpf for both C libraries (pack_libbpf.py).
 
 The zip is preceded by the text that makes it importable (agent/pod/unpacking.py); readers of zips start at the end.
 Nothing in it is compressed, but the whole is, with xz: that takes a quarter less than compressing each file. What all
 architectures have in common comes first, as an xz stream of its own, so that the wheel has it once.
 
-    BUILT/libraries/ARCHITECTURE/     from Debian; fetched when missing
     BUILT/payload/common.xz           what is sent first; equal sources and packages give equal bytes
     BUILT/payload/ARCHITECTURE.xz     what is sent after it
     BUILT/payload/index.json          the length of both, the hash of their content, and the texts that pods start with
@@ -20,157 +19,21 @@ import io
 import json
 import lzma
 import marshal
-import os
 import re
-import signal
-import struct
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import MAGIC_NUMBER
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.gadgets import pack_libbpf
 from kubectl_gadget.gadgets.inputs import write, write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
-
-# Libraries: libbpf and its dependencies from Debian's packages, for any architecture, with mmdebstrap and without root.
-# The trap: when mmdebstrap cannot write its whole archive, it sends SIGHUP to its process group, which may be that of
-# make and all tests.
-
-SUITE = "trixie"
-PACKAGES = {
-    "libz.so.1": "zlib1g",
-    "libelf.so.1": "libelf1t64",
-    "libbpf.so.1": "libbpf1",
-}
-"""Libraries in the order in which they are loaded: each needs only earlier ones, and libzstd."""
-_DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
-_VERSIONS = "versions"
-_HOOK = (
-    'for deb in "$1"/var/cache/apt/archives/*.deb; do '
-    f'dpkg-deb -W --showformat=\'${{Package}} ${{Version}}\\n\' "$deb" >>"$1"/{_VERSIONS}; done'
-)
-_SECONDS = 600
-
-
-def fetch(machine: str, folder: Path) -> None:
-    """Writes the libraries, their packages' licences, and libraries.json with their versions into `folder`, which must
-    not exist. Raises GadgetError."""
-    members = _members(_archive(machine))
-    versions = dict(line.split() for line in members[_VERSIONS].decode().splitlines())
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
-    temporary.mkdir(parents=True)
-    libraries = []
-    for soname, package in PACKAGES.items():
-        path = next((name for name in members if re.search(rf"/{re.escape(soname)}$", name)), None)
-        licence = members.get(f"usr/share/doc/{package}/copyright")
-        if path is None or licence is None:
-            raise GadgetError(f"Debian's {package} for {machine} has no {soname}, or no licence")
-        (temporary / soname).write_bytes(members[path])
-        (temporary / f"{package}.copyright").write_bytes(licence)
-        libraries.append({"soname": soname, "package": package, "version": versions[package]})
-    (temporary / "libraries.json").write_text(json.dumps(libraries, indent=1) + "\n")
-    try:
-        temporary.rename(folder)
-    except OSError:  # another build has created it in the meantime
-        if not folder.is_dir():
-            raise
-
-
-def _archive(machine: str) -> bytes:
-    packages = ",".join(PACKAGES.values())
-    command = ["mmdebstrap", "--quiet", "--variant=extract", f"--architectures={_DEBIAN[machine]}"]
-    command += [f"--extract-hook={_HOOK}", f"--include={packages}", SUITE, "-"]
-    try:
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
-        ) as process:
-            try:
-                found, said = process.communicate(timeout=_SECONDS)
-            except BaseException:
-                os.killpg(process.pid, signal.SIGINT)
-                raise
-    except FileNotFoundError:
-        raise GadgetError(
-            "mmdebstrap, which takes libbpf from Debian, is not installed", "apt-get install mmdebstrap"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise GadgetError(f"mmdebstrap did not finish within {_SECONDS} s") from None
-    if process.returncode:
-        last = (said.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
-        raise GadgetError(f"cannot get libbpf for {machine} from Debian: {last}", "check the network")
-    return found
-
-
-def _members(archive: bytes) -> dict[str, bytes]:
-    """Files by path; links are included under their own names."""
-    found: dict[str, bytes] = {}
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar.getmembers():
-            name = member.name.removeprefix("./")
-            if member.isfile() or (member.issym() and ".so" in name):
-                try:
-                    file = tar.extractfile(member)
-                except KeyError:
-                    continue  # a link to a missing file
-                if file is not None:
-                    found[name] = file.read()
-    return found
-
-
-# A libzstd of 5 KB that refuses everything. libelf cannot be loaded without libzstd, which was a third of what a node
-# is sent. It needs it for compressed sections only, which neither libbpf nor our objects use. A section of a
-# container's file may claim to be compressed, so the functions exist, and fail as libelf expects.
-
-SONAME = "libzstd.so.1"
-FUNCTIONS = ("ZSTD_compressStream2", "ZSTD_createCCtx", "ZSTD_decompress", "ZSTD_freeCCtx", "ZSTD_isError")
-"""All that libelf calls."""
-_MACHINES = {
-    "x86_64": (62, bytes.fromhex("b801000000c3")),  # mov $1, %eax; ret
-    "aarch64": (183, bytes.fromhex("20008052c0035fd6")),  # mov w0, #1; ret
-}
-"""e_machine, and what each function does: it returns 1. From ZSTD_isError, that means failure."""
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_SEGMENT = struct.Struct("<IIQQQQQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
-_ENTRY = struct.Struct("<qQ")
-_PAGE = 1 << 16
-"""The largest of arm64."""
-_DYNAMIC_AT = 1 << 12
-"""Where the dynamic section is in the file. The loader writes to it, so in memory it is in the second page."""
-
-
-def make(machine: str) -> bytes:
-    """Returns the shared library for an architecture as `uname -m` names it."""
-    number, code = _MACHINES[machine]
-    code_at = _HEADER.size + 4 * _SEGMENT.size
-    names, symbols = b"\0", bytes(_SYMBOL.size)
-    for name in FUNCTIONS:
-        symbols += _SYMBOL.pack(len(names), 0x12, 0, 1, code_at, len(code))  # global, a function
-        names += name.encode() + b"\0"
-    symbols_at = code_at + 8
-    hashes_at = symbols_at + len(symbols)
-    hashes = struct.pack(f"<{len(FUNCTIONS) + 4}I", 1, len(FUNCTIONS) + 1, 1, 0, *range(2, len(FUNCTIONS) + 1), 0)
-    names_at = hashes_at + len(hashes)
-    tags = ((14, len(names)), (4, hashes_at), (5, names_at), (6, symbols_at), (10, len(names) + len(SONAME) + 1))
-    dynamic = b"".join(_ENTRY.pack(*tag) for tag in (*tags, (11, _SYMBOL.size), (0, 0)))
-    end, dynamic_at = names_at + len(names) + len(SONAME) + 1, _PAGE + _DYNAMIC_AT
-    segments = (
-        (1, 5, 0, 0, 0, end, end, _PAGE),  # loaded, to read and to execute
-        (1, 6, _DYNAMIC_AT, dynamic_at, dynamic_at, len(dynamic), len(dynamic), _PAGE),  # loaded, to read and to write
-        (2, 6, _DYNAMIC_AT, dynamic_at, dynamic_at, len(dynamic), len(dynamic), 8),  # the dynamic section
-        (0x6474E551, 6, 0, 0, 0, 0, 0, 16),  # the stack needs no right to execute
-    )
-    head = _HEADER.pack(b"\x7fELF\2\1\1", 3, number, 1, 0, _HEADER.size, 0, 0, 64, _SEGMENT.size, 4, 64, 0, 0)
-    head += b"".join(_SEGMENT.pack(*segment) for segment in segments)
-    text = head + code.ljust(8, b"\0") + symbols + hashes + names + SONAME.encode() + b"\0"
-    return text.ljust(_DYNAMIC_AT, b"\0") + dynamic
-
 
 # The modules that each session of an agent imports are compiled here. On a node that would take 0.2 s of CPU time, and
 # a pod on demand has only one session.
@@ -301,6 +164,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 """The earliest date that a zip can hold."""
 _HEAD = "agent/pod/unpacking.py"
 COMMON = "common.xz"
+_UNION = "__import__('typing').Union"
 _ON_DEMAND = ("agent/pod/presence.py", "agent/pod/on_demand_main.py")
 """Modules of an on-demand pod's main process; the last one is run."""
 
@@ -311,15 +175,13 @@ def build(package: Path = BUILT.parent, built: Path = BUILT, architectures: Sequ
     folder = built / "payload"
     payloads = {}
     common = b""
-    modules = {path: _without_docstrings(package / path) for path in parts.modules} | compiled_modules(package)
+    modules = {path: for_nodes(package / path) for path in parts.modules} | compiled_modules(package)
+    libraries = pack_libbpf.build(package, built)
     for machine in architectures:
-        libraries = built / "libraries" / machine
-        if not libraries.is_dir():
-            fetch(machine, libraries)
         zipped, own = _zipped(*_files(package, parts.objects, modules, built, machine, libraries))
         first = _compact(package / _HEAD).encode() + zipped
         if first != (common := common or first):
-            raise GadgetError(f"Debian's packages for {machine} have other licences than those for {architectures[0]}")
+            raise GadgetError(f"the agent for {machine} has other modules than the one for {architectures[0]}")
         length = len(_packed(common, folder / COMMON)) + len(_packed(own, folder / f"{machine}.xz"))
         payloads[machine] = {"bytes": length, "sha256": hashlib.sha256(common + own).hexdigest()}
     index = {
@@ -363,24 +225,16 @@ def _files(
     own = {}
     for name in objects:
         own[f"built/objects/{machine}/{name}.bpf.o"] = (built / "objects" / machine / f"{name}.bpf.o").read_bytes()
-    versions = {one["soname"]: one["version"] for one in json.loads((libraries / "libraries.json").read_text())}
-    data = make(machine)
-    own[f"built/libraries/{SONAME}"] = data
-    entries = [_library(SONAME, "kubectl-gadget", __version__, data)]
-    for soname, debian_package in PACKAGES.items():
-        data = (libraries / soname).read_bytes()
-        own[f"built/libraries/{soname}"] = data
-        common[f"licences/{debian_package}"] = (libraries / f"{debian_package}.copyright").read_bytes()
-        entries.append(_library(soname, debian_package, versions[soname], data))
-    manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": entries}
+    for libc in pack_libbpf.LIBCS:
+        path = pack_libbpf.libbpf_path(machine, libc)
+        own[f"built/libraries/{path}"] = (libraries / path).read_bytes()
+    sources = json.loads((libraries / "libraries.json").read_bytes())["sources"]
+    for source in sources:
+        common[f"licences/{source['name']}"] = (libraries / f"{source['name']}.licence").read_bytes()
+    manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": sources}
     manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted((common | own).items())}
     own["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
     return common, own
-
-
-def _library(soname: str, package: str, version: str, data: bytes) -> dict[str, str]:
-    """An entry of the manifest."""
-    return {"soname": soname, "package": package, "version": version, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _packed(data: bytes, path: Path) -> bytes:
@@ -434,17 +288,73 @@ def _compact(path: Path) -> str:
     return "\n".join(shorter) + "\n"
 
 
-def _without_docstrings(path: Path) -> bytes:
-    """A file's content; of a module, its docstrings are empty, and every line keeps its number, for tracebacks."""
+def for_nodes(path: Path) -> bytes:
+    """A file's content. A module's docstrings are empty, its functions have no annotations, and the rest is valid in
+    Python 3.9: types have `Union[X, Y]` for `X | Y`, and zip() has no `strict`. Every line keeps its number, for
+    tracebacks."""
     content = path.read_bytes()
     if path.suffix != ".py":
         return content
+    tree = ast.parse(content)
     lines = content.split(b"\n")
-    for node in _statements(ast.parse(content)):
-        match node:
-            case ast.Expr(lineno=first, end_lineno=int(last), col_offset=column, value=ast.Constant(value=str())):
-                lines[first - 1 : last] = [lines[first - 1][:column] + b'""', *[b""] * (last - first)]
-    return b"\n".join(lines)
+    starts = [0, *accumulate(len(line) + 1 for line in lines)]
+    edits: list[tuple[int, int, str]] = []
+
+    def span(node: ast.expr) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+
+    for node in _statements(tree):
+        if isinstance(node, ast.Expr) and _is_text(node):
+            edits.append((*span(node.value), '""'))
+        elif isinstance(node, ast.FunctionDef):
+            for argument in _arguments(node.args):
+                if argument.annotation:
+                    start = starts[argument.lineno - 1] + argument.col_offset + len(argument.arg.encode())
+                    edits.append((start, span(argument.annotation)[1], ""))
+            if node.returns:
+                start, end = span(node.returns)
+                edits.append((content.rindex(b"->", 0, start), end, ""))
+        elif isinstance(node, ast.AnnAssign) or _is_alias(node):
+            old = node.annotation if isinstance(node, ast.AnnAssign) else node.value
+            new = ast.unparse(_Unions().visit(old))
+            if _UNION in new:
+                edits.append((*span(old), new))
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "zip" and call.keywords:
+            edits.append((span(call.args[-1])[1], span(call.keywords[-1].value)[1], ""))
+    for start, end, text in sorted(edits, reverse=True):
+        kept = b"\n" * content.count(b"\n", start, end)
+        content = content[:start] + text.encode() + kept + content[end:]
+    return content
+
+
+def _arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
+    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    yield from (one for one in (arguments.vararg, arguments.kwarg) if one)
+
+
+def _is_alias(node: ast.AST) -> TypeGuard[ast.Assign]:
+    """True for `Name = X | Y`; numbers have names in capitals."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        return False
+    return bool(re.match("_?[A-Z][a-z]", node.targets[0].id))
+
+
+class _Unions(ast.NodeTransformer):
+    """Replaces `X | Y` in types."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        parts: list[ast.expr] = []
+        left: ast.expr = node
+        while isinstance(left, ast.BinOp) and isinstance(left.op, ast.BitOr):
+            parts.insert(0, left.right)
+            left = left.left
+        if not parts:
+            return node
+        values = ast.Tuple([self.visit(one) for one in (left, *parts)], ast.Load())
+        return ast.Subscript(ast.parse(_UNION, mode="eval").body, values, ast.Load())
 
 
 def _bundled(package: Path) -> str:

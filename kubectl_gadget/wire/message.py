@@ -8,13 +8,24 @@ the codecs of members (numbers, texts, bytes, lists, objects, messages) use each
 """
 
 import json
+import sys
+import types
 from binascii import a2b_base64, b2a_base64
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType, NoneType, UnionType
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar, Union, dataclass_transform, get_args, get_origin
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from kubectl_gadget.errors import FrameError
+
+if TYPE_CHECKING:
+    from typing import Self, dataclass_transform
+else:
+
+    def dataclass_transform(**_: object) -> Callable[[type], type]:
+        """Python 3.9 and 3.10 do not have it."""
+        return lambda cls: cls
+
 
 NONE: Mapping[Any, Any] = MappingProxyType({})
 """The default of members that are objects with any names."""
@@ -30,6 +41,8 @@ _MOST_LINES = 100
 _LEAST, _MOST = -(1 << 63), 1 << 64
 _MOST_NS = 1 << 62
 """The year 2116 as wall time; such times can be added and subtracted in 64 bits."""
+_UNIONS = (Union, getattr(types, "UnionType", Union))
+"""Python 3.9 does not have the second: `X | Y`."""
 _SHOWN = 60
 """Characters of a wrong value that an error shows."""
 
@@ -109,12 +122,12 @@ class Message:
         """Returns the attributes that the sender or the constructor set; all others have their defaults."""
         return frozenset(self.__dict__)
 
-    def replace(self, **members: Any) -> Self:
+    def replace(self, **members: Any) -> "Self":
         """Returns a copy with other values."""
         return type(self)(**self.__dict__ | members)
 
     @classmethod
-    def from_json(cls, value: object, what: str = "", *, strict: bool = False) -> Self:
+    def from_json(cls, value: object, what: str = "", *, strict: bool = False) -> "Self":
         """Reads a JSON value. Raises FrameError, which begins with `what` and names the member that is wrong. `strict`:
         unknown members are wrong, too."""
         try:
@@ -209,7 +222,10 @@ def _plan(cls: type[Message], strict: bool) -> dict[str, _Member]:
         plan = cls._plans[strict] = {}
         for base in reversed(cls.__mro__):
             if issubclass(base, Message) and base is not Message:
-                for attribute, annotation in base.__annotations__.items():
+                annotations = base.__annotations__
+                if sys.version_info < (3, 10):  # noqa: UP036  where a class without any has those of its base
+                    annotations = base.__dict__.get("__annotations__", {})  # noqa: RUF063
+                for attribute, annotation in annotations.items():
                     if not attribute.isupper():  # a ClassVar
                         required = not hasattr(cls, attribute)
                         default = None if required else getattr(cls, attribute)
@@ -230,8 +246,8 @@ def _codec(annotation: Any, strict: bool) -> Codec:
         return Codec(
             lambda value: _read_message(annotation, value, strict), lambda value: value.to_json(), annotation.__name__
         )
-    if origin in (UnionType, Union):
-        others = tuple(each for each in arguments if each is not NoneType)
+    if origin in _UNIONS:
+        others = tuple(each for each in arguments if each is not type(None))
         codec = _codec(others[0], strict) if len(others) == 1 else _kinds_codec(others, strict)
         return codec if len(others) == len(arguments) else _or_null(codec)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -249,7 +265,7 @@ def _kind(value: object) -> str:
 
 
 def _wrong(value: object, expected: str) -> WrongError:
-    shown = repr(value) if isinstance(value, str | int | float | None) else _kind(value)
+    shown = repr(value) if value is None or isinstance(value, (str, int, float)) else _kind(value)
     return WrongError(f"is {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}, not {expected}")
 
 
@@ -338,7 +354,7 @@ def _or_null(codec: Codec) -> Codec:
 
 def _list_codec(codec: Codec) -> Codec:
     def read(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, (list, tuple)):
             raise _wrong(value, "a list")
         return tuple(_read_each(value, codec.read))
 
@@ -356,7 +372,7 @@ def _read_each(values: Iterable[Any], read: Callable[[Any], Any]) -> Iterable[An
 
 def _fixed_codec(codecs: list[Codec]) -> Codec:
     def read(value: object) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or len(value) != len(codecs):
+        if not isinstance(value, (list, tuple)) or len(value) != len(codecs):
             raise _wrong(value, f"a list of {len(codecs)}")
         return tuple(codec.read(each) for codec, each in zip(codecs, value, strict=True))
 
@@ -401,7 +417,12 @@ def _read_hex(value: object) -> bytes:
 
 def _read_base64(value: object) -> bytes:
     try:
-        return a2b_base64(_read_text(value), strict_mode=True)
+        text = _read_text(value)
+        if sys.version_info < (3, 11):  # noqa: UP036
+            from base64 import b64decode
+
+            return b64decode(text, validate=True)
+        return a2b_base64(text, strict_mode=True)
     except ValueError:
         raise _wrong(value, "bytes in base64") from None
 

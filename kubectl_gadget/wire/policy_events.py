@@ -7,7 +7,7 @@ import base64
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -119,32 +119,14 @@ class StackEntry:
 
 
 @dataclass(frozen=True)
-class EventHead:
-    """The members that all events of one selector share."""
-
+class _Hooked:
     hook: Hook
-    _: KW_ONLY
-    function: str = ""
-    """for kprobe and lsm the function, for uprobe the symbol, for usdt the name, for a tracepoint the event"""
-    subsystem: str = ""
-    """for a tracepoint the subsystem, for usdt the provider"""
-    path: str = ""
-    """for uprobe and usdt the file; for loader the mapped file, whose only argument is the `build_id`"""
-    offset: int = 0
-    reference_counter: int = 0
-    policy: str = ""
-    message: str = ""
-    tags: tuple[str, ...] = ()
-    action: str = "Post"
-    """as in the policy: Post, Sigkill, Override, …"""
-    return_action: str = ""
-    would_be: str = ""
-    """what the policy would do if its actions were enforced, for people: BLOCKED EPERM, SENT SIGKILL"""
 
 
 @dataclass(frozen=True)
-class PolicyEvent(EventHead):
-    """A hook of a policy was hit and one of its selectors matched."""
+class _Occurrence(_Hooked):
+    """What only a single event has. The bases are in this order, since Python 3.9 has no keyword-only members, and the
+    required ones have to come first."""
 
     process: ExecId
     tid: int = 0
@@ -170,6 +152,33 @@ class PolicyEvent(EventHead):
     ima_hash: str = ""
     file_id: str = ""
     """identifies a followed file, from open to the last close"""
+
+
+@dataclass(frozen=True)
+class EventHead(_Hooked):
+    """The members that all events of one selector share."""
+
+    function: str = ""
+    """for kprobe and lsm the function, for uprobe the symbol, for usdt the name, for a tracepoint the event"""
+    subsystem: str = ""
+    """for a tracepoint the subsystem, for usdt the provider"""
+    path: str = ""
+    """for uprobe and usdt the file; for loader the mapped file, whose only argument is the `build_id`"""
+    offset: int = 0
+    reference_counter: int = 0
+    policy: str = ""
+    message: str = ""
+    tags: tuple[str, ...] = ()
+    action: str = "Post"
+    """as in the policy: Post, Sigkill, Override, …"""
+    return_action: str = ""
+    would_be: str = ""
+    """what the policy would do if its actions were enforced, for people: BLOCKED EPERM, SENT SIGKILL"""
+
+
+@dataclass(frozen=True)
+class PolicyEvent(EventHead, _Occurrence):
+    """A hook of a policy was hit and one of its selectors matched."""
 
 
 def event_spec(event: PolicyEvent) -> dict[str, object]:
@@ -225,18 +234,17 @@ def policy_body(event: PolicyEvent) -> Object:
 
 
 def _place(event: PolicyEvent) -> Object:
-    match event.hook:
-        case "tracepoint":
-            return {"subsys": event.subsystem, "event": event.function}
-        case "uprobe":
-            offsets = {"offset": event.offset or None, "ref_ctr_offset": event.reference_counter or None}
-            return {"path": event.path, "symbol": event.function, **offsets}
-        case "loader":
-            id = next((str(one.value) for one in event.args if one.kind == "build_id"), "")
-            # JSON of protocol buffers encodes bytes this way.
-            return {"path": event.path, "buildid": base64.b64encode(bytes.fromhex(id)).decode()}
-        case "usdt":
-            return {"path": event.path, "provider": event.subsystem, "name": event.function}
+    if event.hook == "tracepoint":
+        return {"subsys": event.subsystem, "event": event.function}
+    if event.hook == "uprobe":
+        offsets = {"offset": event.offset or None, "ref_ctr_offset": event.reference_counter or None}
+        return {"path": event.path, "symbol": event.function, **offsets}
+    if event.hook == "loader":
+        id = next((str(one.value) for one in event.args if one.kind == "build_id"), "")
+        # JSON of protocol buffers encodes bytes this way.
+        return {"path": event.path, "buildid": base64.b64encode(bytes.fromhex(id)).decode()}
+    if event.hook == "usdt":
+        return {"path": event.path, "provider": event.subsystem, "name": event.function}
     return {"function_name": event.symbol or event.function}
 
 

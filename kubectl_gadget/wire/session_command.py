@@ -8,10 +8,13 @@ rule about the first.
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from kubectl_gadget.wire.client_messages import AnyGadget, GadgetSpec
 from kubectl_gadget.wire.policy_messages import PolicyHookSpec, PolicySpec
+
+if TYPE_CHECKING:
+    from typing import Self
 
 SESSION = "session"
 _CONTAINED, _GADGETS, _ENFORCES, _NAMESPACE = "--contained", "--gadgets=", "--enforces", "--only-namespace="
@@ -46,7 +49,7 @@ class SessionCommand(NamedTuple):
         return tuple(found)
 
     @classmethod
-    def parse(cls, words: Sequence[str]) -> Self | None:
+    def parse(cls, words: Sequence[str]) -> "Self | None":
         """Parses the words, including `session`. Returns None when they do not follow the grammar."""
         gadgets = next((word.removeprefix(_GADGETS) for word in words if word.startswith(_GADGETS)), None)
         namespace = next((word.removeprefix(_NAMESPACE) for word in words if word.startswith(_NAMESPACE)), None)

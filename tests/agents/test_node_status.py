@@ -240,26 +240,26 @@ def node(*images: tuple[tuple[str, ...], int]) -> dict[str, Any]:
     "name",
     [
         "docker.io/library/python:3.13-slim",
+        "docker.io/library/python:3.9-alpine",
         "registry.example/team/python3.11:1",
         "python@sha256:0123",
         "ghcr.io/kubectl-gadget/agent:0.1.0",
     ],
 )
-def test_an_image_whose_name_says_python_3_11_or_newer_or_that_is_ours_fits(name: str) -> None:
+def test_an_image_whose_name_says_python_3_9_or_newer_or_that_is_ours_fits(name: str) -> None:
     assert fits(name)
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "docker.io/library/python:3.10-slim",
-        "docker.io/library/python:3.13-alpine",
+        "docker.io/library/python:3.8-slim",
         "docker.io/library/nginx:1.27",
         "ghcr.io/kubectl-gadget/agent:0.1.0-bcc",
         "",
     ],
 )
-def test_older_pythons_musl_and_other_images_do_not_fit(name: str) -> None:
+def test_older_pythons_and_other_images_do_not_fit(name: str) -> None:
     assert not fits(name)
 
 

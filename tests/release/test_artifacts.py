@@ -14,6 +14,7 @@ import binary_archive
 import pytest
 import yaml
 
+from kubectl_gadget.gadgets.pack_libbpf import SOURCES
 from kubectl_gadget.python_process import module_command
 from tests.gadget_run import PROJECT
 
@@ -146,8 +147,9 @@ def test_the_sbom_has_every_package_of_the_lock_file_once() -> None:
         ("kubectl-gadget", "9.8.7"),
         ("a-b", "1.2"),
         ("c", "3"),
+        *((name, source.version) for name, source in SOURCES.items()),
     ]
-    assert len({found["SPDXID"] for found in packages}) == 3
+    assert len({found["SPDXID"] for found in packages}) == 3 + len(SOURCES)
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -1,4 +1,4 @@
-"""libbpf.so.1 through ctypes, with typed signatures and its log output.
+"""libbpf through ctypes, with typed signatures and its log output.
 
 libbpf reports failure as NULL or a negative errno, and gives the reason only through its print callback; `Failure`
 combines both. The trap: the callback's va_list is passed on as an opaque pointer, which works on x86-64 and arm64 only.
@@ -24,7 +24,7 @@ _PRINT = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 RING_SAMPLE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
 # name: (result, arguments)
-_SIGNATURES: dict[str, tuple[object, list[object]]] = {
+SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "libbpf_set_print": (c_void_p, [_PRINT]),
     "libbpf_num_possible_cpus": (c_int, []),
     "libbpf_probe_bpf_map_type": (c_int, [c_int, c_void_p]),
@@ -185,7 +185,7 @@ class Libbpf:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._log: list[str] = []
         self._functions = {}
-        for name, (result, arguments) in _SIGNATURES.items():
+        for name, (result, arguments) in SIGNATURES.items():
             function = getattr(library, name)
             function.restype = result
             function.argtypes = arguments
@@ -225,7 +225,7 @@ def load() -> Libbpf:
     try:
         return Libbpf(own_files.libbpf())
     except OSError as error:
-        remedy = "install libbpf 1.x (Debian, Ubuntu: apt-get install libbpf1)"
-        raise AgentError(f"libbpf.so.1 cannot be loaded: {error}", remedy) from None
+        remedy = "make setup in a source tree; else install libbpf 1.3 or newer (Debian 13: apt-get install libbpf1)"
+        raise AgentError(f"there is no libbpf here, and the system's cannot be loaded: {error}", remedy) from None
     except AttributeError as error:
         raise AgentError(f"this libbpf lacks a function: {error}", "install libbpf 1.3 or newer") from None

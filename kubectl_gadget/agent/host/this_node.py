@@ -5,7 +5,6 @@ The trap: a pod's host name is the pod's, so the node's name comes from $NODE_NA
 
 import os
 import time
-from itertools import pairwise
 
 from kubectl_gadget.agent.host import procfs
 
@@ -76,7 +75,8 @@ def addresses() -> list[str]:
     parent, the runtime, since a pod has its own. Empty when they cannot be read."""
     network = f"/proc/{os.getppid()}/net"
     v4, v6 = (procfs.read(f"{network}/{name}").decode().splitlines() for name in ("fib_trie", "if_inet6"))
-    own = {line.split()[-1] for line, next_line in pairwise(v4) if next_line.strip() == _OWN_V4 and "|--" in line}
+    pairs = zip(v4, v4[1:], strict=False)  # noqa: RUF007  Python 3.9 has no pairwise()
+    own = {line.split()[-1] for line, next_line in pairs if next_line.strip() == _OWN_V4 and "|--" in line}
     found = {address for address in own if not address.startswith(_LOOPBACK_OR_LINK_LOCAL_V4)}
     for digits, _, _, scope, *_ in map(str.split, v6):
         if scope not in (_LOOPBACK, _LINK_LOCAL):

@@ -394,7 +394,7 @@ def take_over(pins: Pins, name: str, containers: Containers) -> tuple[PoliciesIn
     except BaseException as error:
         for fd in pieces.values():
             os.close(fd)
-        if isinstance(error, LookupError | TypeError | ValueError | Failure):
+        if isinstance(error, (LookupError, TypeError, ValueError, Failure)):
             raise AgentError(f"parts of it are missing, or of another version: {error!r}") from None
         raise
 

@@ -114,17 +114,16 @@ def set_target(object: BpfObject, way: Way) -> None:
 
 def attach(object: BpfObject, way: Way, functions: Mapping[int, str] | None = None) -> None:
     """Attaches the loaded object; to many functions, with their numbers as cookies. Raises libbpf.Failure."""
-    match way.kind:
-        case "kprobe.multi":
-            object.attach_kprobes(way.program, functions or {})
-        case "kprobe":
-            object.attach_by("kprobe", way.program, False, _target(way).encode())
-        case "tracepoint":
-            object.attach_by("tracepoint", way.program, *way.target.encode().split(b"/", 1))
-        case "raw_tracepoint":
-            object.attach_by("raw_tracepoint", way.program, way.target.encode())
-        case _:
-            object.attach(way.program)
+    if way.kind == "kprobe.multi":
+        object.attach_kprobes(way.program, functions or {})
+    elif way.kind == "kprobe":
+        object.attach_by("kprobe", way.program, False, _target(way).encode())
+    elif way.kind == "tracepoint":
+        object.attach_by("tracepoint", way.program, *way.target.encode().split(b"/", 1))
+    elif way.kind == "raw_tracepoint":
+        object.attach_by("raw_tracepoint", way.program, way.target.encode())
+    else:
+        object.attach(way.program)
 
 
 def try_all(ways: Sequence[Way]) -> TriedWays:

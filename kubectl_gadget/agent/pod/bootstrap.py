@@ -21,8 +21,8 @@ machine = os.uname().machine
 get = os.environ.get
 offers = dict(offer.split("=") for offer in sys.argv.pop(1).split(","))
 OTHER = "try: --image docker.io/library/python:3.13-slim"
-if sys.version_info < (3, 11):  # noqa: UP036
-    sys.exit(f"this image has Python {sys.version.split()[0]}, and the agent needs 3.11 or newer. {OTHER}")
+if sys.version_info < (3, 9):  # noqa: UP036
+    sys.exit(f"this image has Python {sys.version.split()[0]}, and the agent needs 3.9 or newer. {OTHER}")
 if machine not in offers:
     sys.exit(f"this node is {machine}, and there are agents for {', '.join(offers)} only")
 length, wanted = offers[machine].split(":")

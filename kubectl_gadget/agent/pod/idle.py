@@ -147,7 +147,9 @@ class _Guard:
         if not os.path.exists(f"{self._folder}/policies.zip") and not os.path.isdir(this_node.pins()):
             return
         # The same interpreter and options as this process.
-        command = [sys.executable, *sys.orig_argv[1 : sys.orig_argv.index("idle")], "policies", self._folder]
+        with open("/proc/self/cmdline", "rb") as file:
+            own = os.fsdecode(file.read()).split("\0")
+        command = [sys.executable, *own[1 : own.index("idle")], "policies", self._folder]
         self._pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=())
         self._began = time.monotonic()
 

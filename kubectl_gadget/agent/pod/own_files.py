@@ -5,11 +5,9 @@ The trap: paths in a zip do not resolve "..", and a file in it has no path that 
 """
 
 import ctypes
-import json
 import marshal
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from importlib._bootstrap_external import MAGIC_NUMBER
 from typing import Any, NoReturn
@@ -32,116 +30,104 @@ def payload() -> str | None:
     return getattr(_loader, "archive", None)
 
 
-# Finds libbpf: in the payload that contained the agent, else among the machine's own libraries, and for an agent of
-# `--local` on a machine without it, in the payload that the client would send to a node.
+# Finds libbpf with libelf and zlib: one object for each C library (gadgets/pack_libbpf.py), beside the modules or in
+# the payload. A machine's own libbpf is used where there is none: in a source tree that was not built.
 #
-# The payload's libraries are put into memory files and loaded in dependency order, so that each finds the ones it
-# needs by name among those already loaded. The trap: where memory files may not be mapped as code (mandatory access
-# control, vm.memfd_noexec), the pod's own folder, an emptyDir, is tried; /dev/shm is mounted noexec.
+# The payload's object is put into a memory file and loaded from there. The trap: where memory files may not be mapped
+# as code (mandatory access control, vm.memfd_noexec), the pod's own folder, an emptyDir, is tried; /dev/shm is mounted
+# noexec.
 
-SONAME = "libbpf.so.1"
-_USUAL = ("libz.so.1", "libzstd.so.1")
-"""Most images have them: Python itself uses the first, and the functions that we need have not changed for years. The
-payload's libzstd has only functions that fail, since we read no data compressed with it."""
+_SYSTEMS = "libbpf.so.1"
+_OTHER = "--image docker.io/library/python:3.13-slim"
 _MFD_CLOEXEC, _MFD_EXEC = 1, 0x10
 """MFD_EXEC needs Linux 6.3; without it, vm.memfd_noexec decides."""
 
 
 def libbpf() -> ctypes.CDLL:
-    """Returns the library. Raises OSError when the machine has none, AgentError when the payload's cannot be loaded."""
+    """Returns the library. Raises OSError when there is none for this machine, AgentError when the payload's cannot be
+    loaded."""
+    why: list[str] = []
+    for libc in _libcs():
+        name = f"built/libraries/{os.uname().machine}/libbpf-{libc}.so.1"
+        if payload() is None:
+            found = _load(f"{_ROOT}/{name}", why)
+        else:
+            found = _from_payload(os.path.basename(name), read(name), why)
+        if found:
+            return found
     if payload() is None:
-        try:
-            return ctypes.CDLL(SONAME, use_errno=True)
-        except OSError:
-            if not _load_from_client():
-                raise
-            return ctypes.CDLL(SONAME, use_errno=True)
-    why = _load(read)
+        return ctypes.CDLL(_SYSTEMS, use_errno=True)
+    raise AgentError(*_explained(why))
+
+
+def _libcs() -> tuple[str, ...]:
+    """The C libraries whose object may work here, the likely one first."""
     try:
-        return ctypes.CDLL(SONAME, use_errno=True)
-    except OSError:
-        raise AgentError(*_explained(why)) from None
+        glibc = os.confstr("CS_GNU_LIBC_VERSION")
+    except ValueError:  # unknown to musl
+        glibc = None
+    return ("glibc", "musl") if glibc else ("musl", "glibc")
 
 
-def _load_from_client() -> bool:
-    """Loads the libraries from the payload in an installed client. Returns whether that succeeded."""
-    import lzma
-    from io import BytesIO
-    from zipfile import ZipFile
-
+def _load(path: str, why: list[str]) -> "ctypes.CDLL | None":
+    """Loads a library; if that fails, adds the reason to `why`."""
     try:
-        payload = b"".join(read(f"built/payload/{name}.xz") for name in ("common", os.uname().machine))
-    except OSError:
-        return False
-    with ZipFile(BytesIO(lzma.decompress(payload))) as archive:
-        return not _load(lambda path: archive.read(f"kubectl_gadget/{path}"))
-
-
-def _load(read: Callable[[str], bytes]) -> list[str]:
-    """Loads the payload's libraries. Returns the failures."""
-    manifest = json.loads(read("built/libraries/manifest.json"))
-    for library in manifest["libraries"]:
-        name = library["soname"]
-        if name in _USUAL and _loads(name) is None:
-            continue
-        data = read(f"built/libraries/{name}")
-        failed = [_from_memory(name, data)]
-        if failed[0] is not None and _may_not_be_mapped(failed[0]):
-            failed.append(_from_folder(name, data))
-        if failed[-1] is not None:
-            return [text for text in failed if text]
-    return []
-
-
-def _loads(path: str) -> str | None:
-    """Returns why the library cannot be loaded; None when it was loaded."""
-    try:
-        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(path, use_errno=True)
     except OSError as error:
-        return str(error)
+        why.append(str(error))
     return None
 
 
-def _from_memory(name: str, data: bytes) -> str | None:
+def _from_payload(name: str, data: bytes, why: list[str]) -> "ctypes.CDLL | None":
+    found = _from_memory(name, data, why)
+    if found is None and _may_not_be_mapped(why[-1]):
+        return _from_folder(name, data, why)
+    return found
+
+
+def _from_memory(name: str, data: bytes, why: list[str]) -> "ctypes.CDLL | None":
     try:
         try:
             fd = os.memfd_create(name, _MFD_CLOEXEC | _MFD_EXEC)
         except OSError:  # an older kernel, or one that refuses executable memory files
             fd = os.memfd_create(name, _MFD_CLOEXEC)
     except OSError as error:
-        return f"memfd_create: failed to map: {error}"
+        why.append(f"memfd_create: failed to map: {error}")
+        return None
     # The file stays open, or another library could get its path, for which the loader would return this one.
     with open(fd, "wb", closefd=False) as file:
         file.write(data)
-    return _loads(f"/proc/self/fd/{fd}")
+    return _load(f"/proc/self/fd/{fd}", why)
 
 
-def _from_folder(name: str, data: bytes) -> str | None:
+def _from_folder(name: str, data: bytes, why: list[str]) -> "ctypes.CDLL | None":
     path = f"{presence.FOLDER}/{name}.{os.getpid()}"
     try:
         with open(path, "xb") as file:
             file.write(data)
         try:
-            return _loads(path)
+            return _load(path, why)
         finally:
             os.unlink(path)
     except OSError as error:
-        return str(error)
+        why.append(str(error))
+    return None
 
 
 def _may_not_be_mapped(why: str) -> bool:
-    return "failed to map" in why or "cannot open" in why
+    """True if the loader's error, of glibc or musl, is about the file and not about what is in it."""
+    return any(text in why for text in ("failed to map", "cannot open", "Error loading shared library /"))
 
 
 def _explained(why: list[str]) -> tuple[str, str]:
     """Returns the error's text and a remedy."""
     text = "; ".join(why)
     if "GLIBC_" in text:
-        return f"this image's C library is too old for our libbpf: {text}", "--image docker.io/library/python:3.13-slim"
+        return f"this image's C library is too old, older than glibc 2.28: {text}", _OTHER
     if any(map(_may_not_be_mapped, why)):
         what = f"libbpf cannot be mapped from memory or from {presence.FOLDER}: {text}"
         return what, "our own image, which has it: make image, then --image"
-    return f"libbpf cannot be loaded: {text}", "--image docker.io/library/python:3.13-slim"
+    return f"libbpf cannot be loaded: {text}", _OTHER
 
 
 # A copy of the pod's payload with its modules compiled for this version of Python. The pod's main process makes it;

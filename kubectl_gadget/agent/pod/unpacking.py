@@ -19,12 +19,6 @@ kept: str = globals()["kept"]
 
 def check() -> None:
     try:
-        libc = os.confstr("CS_GNU_LIBC_VERSION")
-    except ValueError:
-        libc = None
-    if not libc:
-        sys.exit(f"this image has another C library than glibc (musl, as in Alpine). {OTHER}")
-    try:
         import ctypes  # noqa: F401
         import zlib  # noqa: F401
     except ImportError as error:

@@ -21,6 +21,8 @@ from kubectl_gadget.wire.agent_messages import Pong, encode_message
 from kubectl_gadget.wire.frames import Frame, FrameDecoder
 
 _PIPE_BYTES = 1 << 20
+_SET_PIPE_SIZE, _GET_PIPE_SIZE = 1031, 1032
+"""F_SETPIPE_SZ and F_GETPIPE_SZ, which fcntl does not have in Python 3.9."""
 
 
 class ClosedError(Exception):
@@ -48,8 +50,8 @@ class ClientStreams:
         for fd in self.fds:
             os.set_blocking(fd, False)
         with suppress(OSError):  # not a pipe, or over the user's limit: it works with a smaller buffer
-            if fcntl.fcntl(self._output, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
-                fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            if fcntl.fcntl(self._output, _GET_PIPE_SIZE) < _PIPE_BYTES:
+                fcntl.fcntl(self._output, _SET_PIPE_SIZE, _PIPE_BYTES)
         try:
             self._epoll.register(self._input, select.EPOLLIN)
         except PermissionError:

@@ -278,35 +278,34 @@ class Session:
     def handle(self, frame: Frame) -> None:
         if self._catalogue:
             self._catalogue.check_frame(frame.type)
-        match frame.type:
-            case FrameType.OBJECT:
-                if self._catalogue:
-                    self._catalogue.check_object(frame.payload, len(self.objects))
-                self.objects.append(frame.payload)
-            case FrameType.RUN:
-                with heard(self._pipe):
-                    context = self._start(read(Run, frame.payload, "RUN", strict=self._catalogue is not None))
-                self._send_started(context)
-            case FrameType.FILTER:
-                if self.containers:
-                    self.containers.set_filter(read(FilterSpec, frame.payload, "FILTER"))
-            case FrameType.HEARTBEAT:
-                beat = read(Heartbeat, frame.payload, "HEARTBEAT")
-                if self._pipe.queued < _MOST_PIECES:
-                    self._send(Pong(id=beat.id, **this_node.clocks()))
-            case FrameType.SHOW:
-                for show in self._context.callbacks.show if self._context else ():
-                    show()
-            case FrameType.UPDATE:
-                self._update(read(Update, frame.payload, "UPDATE"))
-            case FrameType.LOOK_UP:
-                from kubectl_gadget.agent.kernel.hooks import look_up  # not needed in most sessions
+        if frame.type == FrameType.OBJECT:
+            if self._catalogue:
+                self._catalogue.check_object(frame.payload, len(self.objects))
+            self.objects.append(frame.payload)
+        elif frame.type == FrameType.RUN:
+            with heard(self._pipe):
+                context = self._start(read(Run, frame.payload, "RUN", strict=self._catalogue is not None))
+            self._send_started(context)
+        elif frame.type == FrameType.FILTER:
+            if self.containers:
+                self.containers.set_filter(read(FilterSpec, frame.payload, "FILTER"))
+        elif frame.type == FrameType.HEARTBEAT:
+            beat = read(Heartbeat, frame.payload, "HEARTBEAT")
+            if self._pipe.queued < _MOST_PIECES:
+                self._send(Pong(id=beat.id, **this_node.clocks()))
+        elif frame.type == FrameType.SHOW:
+            for show in self._context.callbacks.show if self._context else ():
+                show()
+        elif frame.type == FrameType.UPDATE:
+            self._update(read(Update, frame.payload, "UPDATE"))
+        elif frame.type == FrameType.LOOK_UP:
+            from kubectl_gadget.agent.kernel.hooks import look_up  # not needed in most sessions
 
-                self._send(look_up(read(LookUp, frame.payload, "LOOK_UP")))
-            case FrameType.STOP:
-                raise _Over("stop")
-            case _:
-                self._warn(f"a frame of the unknown type {frame.type} was skipped")
+            self._send(look_up(read(LookUp, frame.payload, "LOOK_UP")))
+        elif frame.type == FrameType.STOP:
+            raise _Over("stop")
+        else:
+            self._warn(f"a frame of the unknown type {frame.type} was skipped")
 
     def _start(self, run: Run) -> NodeContext:
         """Handles RUN: loads and attaches everything."""

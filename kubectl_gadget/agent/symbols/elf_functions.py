@@ -10,11 +10,11 @@ import re
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import compress, count, islice
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kubectl_gadget.agent.elf import MOST_NAME_BYTES, ElfFile, ElfSource, FileSource, MemorySource, Section, StringTable
 
@@ -39,6 +39,7 @@ _MOST_NAMES = 1 << 14
 """Names that are kept for the next lookup; reading one takes a system call."""
 _LOOK_BACK = 16
 """Symbols that are checked for one that extends to an address."""
+_Item = TypeVar("_Item")
 
 
 class Function(NamedTuple):
@@ -106,7 +107,7 @@ class ElfFunctions:
 
     def find(self, address: int) -> Function | None:
         """Returns the function that contains an address in the file's own numbering."""
-        place = bisect_right(self._order, address, key=self._addresses.__getitem__) - 1
+        place = _place_after(self._order, address, self._addresses.__getitem__) - 1
         for index in range(place, max(-1, place - _LOOK_BACK), -1):
             symbol = self._order[index]
             start, size = self._addresses[symbol], self._sizes[symbol]
@@ -135,7 +136,7 @@ class ElfFunctions:
         """Returns them sorted by address, those with the same address in the file's order. Symbols at 0 are left
         out: the file does not contain them."""
         symbols.sort(key=self._addresses.__getitem__)
-        return array("I", symbols[bisect_right(symbols, 0, key=self._addresses.__getitem__) :])
+        return array("I", symbols[_place_after(symbols, 0, self._addresses.__getitem__) :])
 
     def _add_tables(self, elf: ElfFile, wanted: int) -> list[int]:
         """Adds the file's symbol tables of this type. Returns which of their symbols are functions that it defines."""
@@ -153,9 +154,9 @@ class ElfFunctions:
             self._tables.append(_Table(first, elf.source, table.offset, elf.strings(table.link)))
             # Byte 4 of a symbol is its kind; bytes 6 and 7 are its section, 0: imported. One byte per symbol is
             # combined for all symbols together, in one large number.
-            is_function = int.from_bytes(data[4::_SYMBOL_BYTES].translate(_IS_FUNCTION))
-            section, rest = (int.from_bytes(data[at::_SYMBOL_BYTES].translate(_IS_SET)) for at in (6, 7))
-            marks = (is_function & (section | rest)).to_bytes(len(words) // 3)
+            is_function = int.from_bytes(data[4::_SYMBOL_BYTES].translate(_IS_FUNCTION), "big")
+            section, rest = (int.from_bytes(data[at::_SYMBOL_BYTES].translate(_IS_SET), "big") for at in (6, 7))
+            marks = (is_function & (section | rest)).to_bytes(len(words) // 3, "big")
             found += compress(range(first, len(self._addresses)), marks)
         return found
 
@@ -191,7 +192,7 @@ class ElfFunctions:
         if start in self._names:
             return self._names[start]
         for symbol in self._same_start(index):
-            table = self._tables[bisect_right(self._tables, symbol, key=itemgetter(0)) - 1]
+            table = self._tables[_place_after(self._tables, symbol, itemgetter(0)) - 1]
             data = table.source.read(table.start + (symbol - table.first) * _SYMBOL_BYTES, _HEAD.size)
             if len(data) < _HEAD.size:
                 continue
@@ -405,3 +406,15 @@ def _symbols(elf: ElfFile, table: Section, places: Container[int] | None = None)
         names = array("I", block)[:: _SYMBOL.size // 4]
         for at in compress(count(0, _SYMBOL.size), map(places.__contains__, names)):
             yield _SYMBOL.unpack_from(block, at)
+
+
+def _place_after(items: Sequence[_Item], wanted: int, key: Callable[[_Item], int]) -> int:
+    """bisect_right() with a key, which it does not have in Python 3.9."""
+    low, high = 0, len(items)
+    while low < high:
+        middle = (low + high) // 2
+        if key(items[middle]) > wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return low
