@@ -255,7 +255,7 @@ def test_a_baseline_of_several_runs_has_what_each_of_them_did(tmp_path: Path) ->
 
 
 def test_a_program_that_was_not_found_is_in_the_table(tmp_path: Path) -> None:
-    ran = ci("--report", "markdown=r.md", "--", "sh", "-c", "no-such-program-of-ours; true", folder=tmp_path)
+    ran = ci("--report", "markdown=r.md", "--", "bash", "-c", "no-such-program-of-ours; true", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     summary = (tmp_path / "r.md").read_text()
     (line,) = [line for line in summary.splitlines() if "Ended with an error" in line]
