@@ -14,13 +14,14 @@ import yaml
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.kube.inventory import Workload
+from kubectl_gadget.kube.resources import Object
 
 
 @dataclass(frozen=True)
 class Document:
     """One object for `kubectl apply`, or one profile."""
 
-    body: dict[str, Any]
+    body: Object
     comments: tuple[str, ...] = ()
     name: str = ""
     """name of a file for it, without extension"""
@@ -64,7 +65,7 @@ class ContainerPatch:
 
     container: str
     init: bool = False
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: Object = field(default_factory=dict)
 
 
 def patch(
@@ -72,7 +73,7 @@ def patch(
     containers: Sequence[ContainerPatch],
     comments: Iterable[str],
     name: str,
-    pod_fields: dict[str, Any] | None = None,
+    pod_fields: Object | None = None,
 ) -> Document:
     """A part of the workload for `kubectl patch`, which leaves everything else unchanged. The comments end with how to
     apply it.
@@ -80,12 +81,12 @@ def patch(
     It is not for `kubectl apply`: with --server-side, kubectl takes over the fields of an earlier apply, and then
     removes those that this part lacks.
     """
-    pod: dict[str, Any] = dict(pod_fields or {})
+    pod: Object = dict(pod_fields or {})
     for key, init in (("initContainers", True), ("containers", False)):
         found = [{"name": item.container, **item.fields} for item in containers if item.init is init]
         if found:
             pod[key] = found
-    spec: dict[str, Any] = pod
+    spec: Object = pod
     if workload.kind != "Pod":
         spec = {"template": {"spec": pod}}
     if workload.kind == "CronJob":

@@ -9,7 +9,6 @@ pods allows them the same.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kubectl_gadget.advise.baselines import file_name, units_by_workload
 from kubectl_gadget.advise.documents import Document
@@ -17,6 +16,7 @@ from kubectl_gadget.advise.uses import Recipe, SeenUses, Use, UseKind
 from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind
 from kubectl_gadget.behavior.generalization import EPHEMERAL
 from kubectl_gadget.kube.inventory import LOCAL_LABEL, Pod, Workload
+from kubectl_gadget.kube.resources import Object
 from kubectl_gadget.policies.network.evaluate import NAMESPACE_LABEL, NeededFlow, Peer, Peers
 
 KIND = UseKind(
@@ -128,8 +128,8 @@ def _order(peer: Peer) -> tuple[object, ...]:
     return (peer.namespace == "", peer.namespace, peer.labels, peer.address)
 
 
-def _kubernetes(subject: PolicySubject) -> dict[str, Any]:
-    def peer_of(peer: Peer) -> dict[str, Any]:
+def _kubernetes(subject: PolicySubject) -> Object:
+    def peer_of(peer: Peer) -> Object:
         if peer.address:
             return {"ipBlock": {"cidr": peer.cidr}}
         where = {"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: peer.namespace}}}
@@ -273,12 +273,12 @@ def _ingress(facts: Sequence[Fact], comments: list[str]) -> Iterator[dict[str, o
         yield {"ports": chosen}
 
 
-def _egress(value: str, workload: Workload, comments: list[str]) -> Iterator[dict[str, Any]]:
+def _egress(value: str, workload: Workload, comments: list[str]) -> Iterator[Object]:
     where, _, port_text = value.rpartition(":")
     kind, _, name = where.partition(" ")
     if where == "localhost" or kind == "multicast":
         return
-    peer: dict[str, Any] | None = None
+    peer: Object | None = None
     if kind in ("service", "workload"):
         namespace, _, rest = name.partition("/")
         pods = {"podSelector": {"matchLabels": {LOCAL_LABEL: rest.rpartition("/")[2]}}}
@@ -296,6 +296,6 @@ def _egress(value: str, workload: Workload, comments: list[str]) -> Iterator[dic
     yield {"to": [peer], **({"ports": ports} if ports else {})}
 
 
-def _port(text: str) -> dict[str, Any]:
+def _port(text: str) -> Object:
     number, _, protocol = text.partition("/")
     return {"protocol": protocol.upper(), "port": int(number)}

@@ -29,6 +29,7 @@ from kubectl_gadget.advise.uses import (
 from kubectl_gadget.behavior.facts import Behavior, FactKind
 from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.resources import Object
 
 KIND = UseKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
@@ -61,11 +62,11 @@ def uses_of(row: Mapping[str, object]) -> Iterator[Use]:
 RECIPE = Recipe("seccomp", KIND, uses_of, (("top_syscalls", {"begun": True}),))
 
 
-def profile(uses: Iterable[Use]) -> dict[str, Any]:
+def profile(uses: Iterable[Use]) -> Object:
     """The profile that allows the calls in these uses, and those that the runtime needs."""
     uses = list(uses)
     seen = {name for use in uses if not (name := _name(use)).isdigit()}
-    calls: list[dict[str, Any]] = [{"names": sorted(seen | RUNTIME), "action": "SCMP_ACT_ALLOW"}]
+    calls: list[Object] = [{"names": sorted(seen | RUNTIME), "action": "SCMP_ACT_ALLOW"}]
     if "clone" not in seen:
         threads = {"index": 0, "value": _NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
         calls.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [threads]})
@@ -77,9 +78,9 @@ def profile(uses: Iterable[Use]) -> dict[str, Any]:
     return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": architectures, "syscalls": calls}
 
 
-def merge(new: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+def merge(new: Object, earlier: Mapping[str, Any]) -> Object:
     """`earlier` with everything that `new` allows in addition; conditions and actions of `earlier` stay."""
-    merged: dict[str, Any] = json.loads(json.dumps(earlier))
+    merged: Object = json.loads(json.dumps(earlier))
     rules = merged.setdefault("syscalls", [])
     free = [rule for rule in rules if rule.get("action") == "SCMP_ACT_ALLOW" and not rule.get("args")]
     known = {name for rule in free for name in _names(rule)}
@@ -124,7 +125,7 @@ def advise(recording: SeenUses, format: str, earlier: Mapping[str, object] | Non
 
 
 def documents(
-    profiles: Mapping[ContainerOf, dict[str, Any]], comments: Mapping[ContainerOf, Sequence[str]], format: str
+    profiles: Mapping[ContainerOf, Object], comments: Mapping[ContainerOf, Sequence[str]], format: str
 ) -> list[Document]:
     if format == "patch":
         return [

@@ -5,12 +5,12 @@ a path allows everything with the same beginning; and a script needs its interpr
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from kubectl_gadget.advise.baselines import gaps, interpreter, is_path, target, units_by_workload, without_applet
 from kubectl_gadget.advise.documents import Document
 from kubectl_gadget.behavior.facts import WRITE, Behavior, Fact, FactKind, Unit
 from kubectl_gadget.kube.inventory import LOCAL_LABEL
+from kubectl_gadget.kube.resources import Object
 from kubectl_gadget.linux.files import USUAL_DEVICES
 
 _OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
@@ -32,7 +32,7 @@ def tracing_policies(behavior: Behavior, multicall: Collection[str], deny: bool 
 
 
 def _policy(behavior: Behavior, unit: Unit, multicall: Collection[str], deny: bool) -> Document:
-    facts, workload, hooks = list(behavior.of(unit)), unit.workload, list[dict[str, Any]]()
+    facts, workload, hooks = list(behavior.of(unit)), unit.workload, list[Object]()
     label = f"{unit}: a baseline has no labels. Check {LOCAL_LABEL} below."
     comments = [label, "Not complete: it allows only what was seen.", *gaps(behavior, unit)]
     action = [{"action": "Override", "argError": -1}] if deny else [{"action": "Post"}]
@@ -69,7 +69,7 @@ def _written(facts: Iterable[Fact]) -> set[str]:
 
 def _compared(
     paths: Iterable[str], prefixes: Iterable[str], comments: list[str], whole: Iterable[str] = ()
-) -> list[dict[str, Any]]:
+) -> list[Object]:
     """The condition that a path is none of these. Empty: any path may be one of these, or a policy cannot express the
     condition."""
     equal, begins = set(whole), set(prefixes)
@@ -104,12 +104,12 @@ def _hook(
     return {"call": call, "syscall": False, "message": message, "args": args, "selectors": [selector]}
 
 
-def _executed(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict[str, Any]:
+def _executed(allowed: list[Object], action: list[Object]) -> Object:
     said, args = "A program was executed that is not in the baseline", [{"index": 0, "type": "linux_binprm"}]
     return _hook("security_bprm_check", said, args, [{"index": 0, **each} for each in allowed], action)
 
 
-def _opened(allowed: list[dict[str, Any]], action: list[dict[str, Any]]) -> dict[str, Any]:
+def _opened(allowed: list[Object], action: list[Object]) -> Object:
     mode = {"index": 0, "type": "uint32", "label": "mode", "resolve": "f_mode"}
     conditions = [
         {"args": [1], "operator": "Mask", "values": [_FMODE_WRITE]},

@@ -24,6 +24,9 @@ from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.rows.amounts import bytes_text, duration_text
 from kubectl_gadget.rows.rows import Rows
 
+Node = list[Any]
+"""A place or a call: title, kind, amount, the nodes below it, module, and for a comparison the difference."""
+
 WIDTH = 1200
 ROW, TOP, FOOT = 18, 68, 24
 _CHARACTER = 7.25
@@ -34,7 +37,7 @@ _TEXT = "#111"
 _NO_CHARACTER = re.compile(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
-def depth(root: list[Any]) -> int:
+def depth(root: Node) -> int:
     """The number of levels of calls. Not recursive: a stack may be deeper than Python's own."""
     deepest, waiting = 0, [(root, 1)]
     while waiting:
@@ -57,7 +60,7 @@ def headings(title: str, subtitle: str) -> str:
     )
 
 
-def frames(root: list[Any], describe: Any) -> str:
+def frames(root: Node, describe: Any) -> str:
     """All calls that are wide enough to be seen. `describe(node)` returns the tooltip of a call."""
     whole = root[2]
     scale = (WIDTH - 20) / whole if whole else 0.0
@@ -75,7 +78,7 @@ def frames(root: list[Any], describe: Any) -> str:
     return "".join(drawn)
 
 
-def _call(node: list[Any], x: float, y: int, wide: float, description: str) -> str:
+def _call(node: Node, x: float, y: int, wide: float, description: str) -> str:
     title, kind = node[0], node[1]
     box = f'<rect x="{x:.2f}" y="{y}" width="{wide:.2f}" height="{ROW - 1}" rx="1" fill="{_color(node)}"/>'
     room = int((wide - 6) / _CHARACTER)
@@ -91,7 +94,7 @@ def _text(text: str) -> str:
     return escape(_NO_CHARACTER.sub("\ufffd", text))
 
 
-def _color(node: list[Any]) -> str:
+def _color(node: Node) -> str:
     """A call's color. The same function has the same color everywhere, in every graph."""
     title, kind, weight = node[0], node[1], node[2]
     if len(node) > 5:
@@ -181,13 +184,13 @@ class FlameGraphSink(ProfileSink):
         return ", ".join([*parts, amount, *filter(None, [self._selection]), f"{self._now():%Y-%m-%d %H:%M} UTC"])
 
 
-def tree(paths: Paths, before: Mapping[str, int] | None = None) -> list[Any]:
+def tree(paths: Paths, before: Mapping[str, int] | None = None) -> Node:
     """The tree of calls: [title, kind, weight, children, file] from the root on; children are sorted by name.
 
     With another recording, as returned by read_folded(), each node also has the difference to it at the end; the other
     recording is scaled to the length of this one.
     """
-    root: list[Any] = ["all", "place", 0, {}, ""]
+    root: Node = ["all", "place", 0, {}, ""]
     for path, weight in sorted(paths.items()):
         node = root
         node[2] += weight
@@ -199,7 +202,7 @@ def tree(paths: Paths, before: Mapping[str, int] | None = None) -> list[Any]:
     return _listed(root)
 
 
-def _compare(root: list[Any], before: Mapping[str, int]) -> None:
+def _compare(root: Node, before: Mapping[str, int]) -> None:
     sums: dict[str, int] = {}
     for path, weight in before.items():
         steps = path.split(";")
@@ -216,7 +219,7 @@ def _compare(root: list[Any], before: Mapping[str, int]) -> None:
             waiting.append((f"{path};{name}" if path else name, child))
 
 
-def _listed(root: list[Any]) -> list[Any]:
+def _listed(root: Node) -> Node:
     """Converts children to lists. Not recursive: a stack may be deeper than Python's own."""
     waiting = [root]
     while waiting:
@@ -226,7 +229,7 @@ def _listed(root: list[Any]) -> list[Any]:
     return root
 
 
-def write(stream: TextIO, root: list[Any], title: str, subtitle: str, unit: str, svg: bool) -> None:
+def write(stream: TextIO, root: Node, title: str, subtitle: str, unit: str, svg: bool) -> None:
     """Writes the whole file."""
     content = {"title": title, "subtitle": subtitle, "unit": unit, "root": root}
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
@@ -257,7 +260,7 @@ def write(stream: TextIO, root: list[Any], title: str, subtitle: str, unit: str,
     )
 
 
-def _describe(whole: int, unit: str, node: list[Any]) -> str:
+def _describe(whole: int, unit: str, node: Node) -> str:
     """A call's description, as in the script: `heavy (/bin/work): 300.00ms, 60.0 %`."""
     title, weight, file = node[0], node[2], node[4]
     name = f"{title} ({file})" if file else title
