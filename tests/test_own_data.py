@@ -9,6 +9,7 @@ import kubectl_gadget
 from kubectl_gadget.behavior import new_facts
 from kubectl_gadget.cli.observe import CHOICE
 from kubectl_gadget.cli.pages import PANELS
+from kubectl_gadget.diagnose.rules import own_files
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget, Show, owner_source
 from kubectl_gadget.observe import row
@@ -28,6 +29,8 @@ CHECKED_BY_THEIR_READERS = {
     "gadgets/every_gadget.yaml",
     "gadgets/histogram.yaml",
     "demo/network-policies.yaml",
+    *(f"diagnose/rules/{file.name}" for file in own_files()),
+    "diagnose/gadgets.yaml",
 }
 
 

@@ -11,7 +11,7 @@ from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import SHOW, FlagSet, OutputFlags, Seconds, Switch, Text, TypedOnly, Verbose, flag
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.printing import print_json
-from kubectl_gadget.cli.run_flags import SilentRunFlags, run_options
+from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, INCONCLUSIVE
 from kubectl_gadget.similar_names import did_you_mean
@@ -71,10 +71,11 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
         return _explain(known, own.explain)
     from kubectl_gadget.diagnose.run import DiagnoseRun, runs
 
-    timeout = _SECONDS if own.timeout is None else own.timeout
+    timeout = _SECONDS if own.timeout is None and replaying.get() is None else own.timeout
     output = OutputFlags(timeout=timeout, record=own.record, quiet=own.quiet, verbose=own.verbose)
     options = run_options(runs(known), pods, flags.with_output(output))
-    found = read_turns.run(DiagnoseRun(options, known, sys.stderr).main())
+    run = DiagnoseRun(options, known, sys.stderr)
+    found = read_turns.run(run.main()) if options.replay is None else run.replay(sys.stdout, sys.stderr)
     _print(found, own)
     if own.fail_on is None:
         return 0

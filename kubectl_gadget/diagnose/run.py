@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -14,10 +15,13 @@ from kubectl_gadget.diagnose.findings import Diagnosis, Finding, RunFacts
 from kubectl_gadget.diagnose.observations import Observations
 from kubectl_gadget.diagnose.rules import OBJECTS, Rule
 from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.requests import Api
-from kubectl_gadget.kube.resources import PODS, Object, Resource
+from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
+from kubectl_gadget.recording.recorded_run import RecordedRun
+from kubectl_gadget.recording.replay_run import replayed
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage, doubts, texts
@@ -32,6 +36,10 @@ SOCKETS = "snapshot_socket"
 _LOOK_SECONDS = 2.0
 """Time between two looks at what was seen so far."""
 _LISTENING = ("LISTEN", "UNCONN")
+_OF_ADDRESSES = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
+_RECORDED = "diagnose"
+"""The member of a recording's END with the records of the API."""
+_MOST_RECORDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,14 @@ class _Listed:
     refused: set[str] = field(default_factory=set)
 
 
+def _trusted(found: object) -> Iterator[dict[str, object]]:
+    """Yield the records of a recording, which may come from anybody, with numbers where numbers are read."""
+    for record in found[:_MOST_RECORDS] if isinstance(found, list) else ():
+        if isinstance(record, dict):
+            kept = {str(name): value for name, value in record.items()}
+            yield kept | {name: value for name in ("times", "first_ns") if type(value := kept.get(name, 1)) is int}
+
+
 class DiagnoseRun:
     """One run. `main` is called once."""
 
@@ -93,9 +109,12 @@ class DiagnoseRun:
         self._listed = _Listed()
         self._began_ns = 0
         self._said: set[str] = set()
+        is_replay = options.replay is not None
         self._options = replace(
             options,
-            services=(*options.services, self._serve),
+            services=() if is_replay else (self._serve,),
+            followers=() if options.local and not is_replay else (self._follower(is_replay),),
+            ending=self._ending,
             make_sink=lambda gadgets, *_: TakingSink(self._take),
             doing="looking for causes",
             command=("diagnose",),
@@ -118,8 +137,44 @@ class DiagnoseRun:
         except _NothingRuns:
             return self._report(Coverage(), without_agents=True)
 
-    def _report(self, coverage: Coverage, without_agents: bool = False) -> Report:
-        unseen = [] if without_agents else list(texts(doubts(coverage)))
+    def replay(self, stdout: TextIO, stderr: TextIO) -> Report:
+        """Look at recordings instead. Raises GadgetError."""
+        with replayed(self._options, stdout, stderr) as run:
+            self._began_ns = min((end.began_ns for end in run.ends), default=0)
+            recorded = set[str]()
+            for reader in run.readers:
+                meta = RecordedRun.from_meta(reader.meta, str(reader.path))
+                recorded |= {item.gadget.name for item in meta.gadgets}
+                records: object = reader.find_end().end.get(_RECORDED)
+                if isinstance(records, dict):
+                    for kind in OBJECTS:
+                        self._observations.take_objects(kind, _trusted(records.get(kind)), self._began_ns)
+            lacking = [item.gadget.event for item in self._options.gadgets if item.gadget.name not in recorded]
+            unseen = [*run.without_coverage(), *run.damages()]
+            unseen += [f"the recording has no events of {', '.join(lacking)}"] if lacking else []
+            return self._report(run.covered(), unseen)
+
+    def _follower(self, is_replay: bool) -> Follower:
+        """Return what has the objects recorded by which addresses get names, and reads them from a recording."""
+
+        def take(found: Objects) -> Callable[[], object] | None:
+            if not is_replay:
+                return None
+            return partial(self._set_cluster, {kind.plural: objects for kind, objects in found.items()})
+
+        return Follower(_OF_ADDRESSES, take, 5.0, 60.0, missing="some addresses have no names in the recording")
+
+    def _set_cluster(self, objects: Mapping[str, Sequence[Object]]) -> None:
+        self._diagnosis.cluster = Cluster(objects)
+        self._selected = set(self._diagnosis.cluster.pods)
+
+    def _ending(self, _: Coverage) -> dict[str, object]:
+        """Return the records of the API, for a replay."""
+        cluster = self._diagnosis.cluster
+        return {_RECORDED: {kind: list(cluster.records(kind, self._selected)) for kind in OBJECTS}}
+
+    def _report(self, coverage: Coverage, also: Sequence[str] = (), without_agents: bool = False) -> Report:
+        unseen = list(also) if without_agents else [*texts(doubts(coverage)), *also]
         if not self._observations.is_whole:
             unseen.append("more happened than there was room for")
         if self._listed.refused:

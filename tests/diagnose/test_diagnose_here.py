@@ -1,6 +1,7 @@
 """Whole runs: on this machine with real BPF, and against a double of a cluster."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -89,6 +90,7 @@ server = socket.create_server(("127.0.0.1", 0))
 kept = []
 for _ in range(30):
     client = socket.create_connection(server.getsockname()); kept.append(server.accept()[0]); client.close()
+print("ready", flush=True)
 time.sleep(60)
 """
 
@@ -96,13 +98,34 @@ time.sleep(60)
 @pytest.mark.bpf
 @pytest.mark.usefixtures("catalogue_built")
 def test_what_grows_is_seen_by_the_snapshots_at_the_start_and_at_the_end() -> None:
-    run = [*GADGET, "diagnose", "--local", "--host", "--timeout", "6s", "-o", "json"]
+    run = [*GADGET, "diagnose", "--local", "--host", "--timeout", "60s", "-o", "json"]
     with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         assert any("press Ctrl-C to stop" in line for line in running.stderr)
-        time.sleep(1)  # the first snapshot is taken in the first turn
-        with subprocess.Popen([sys.executable, "-c", LEAK]) as leak:
+        time.sleep(6)  # the first snapshot is taken in the first turn
+        with subprocess.Popen([sys.executable, "-c", LEAK], stdout=subprocess.PIPE) as leak:
+            assert leak.stdout is not None
+            assert leak.stdout.readline() == b"ready\n"
+            running.send_signal(signal.SIGINT)
             out, errors = running.communicate(timeout=120)
             leak.kill()
     titles = [each["title"] for each in json.loads(out)["findings"] if each["rule"] == "connections-leak"]
     assert any("30 wait in CLOSE_WAIT (0 at the start)" in title for title in titles), errors
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+def test_a_recording_gives_the_same_findings(tmp_path: Path) -> None:
+    port, file = closed_port(), str(tmp_path / "a.kgr")
+
+    def found(*words: str) -> dict[str, int]:
+        done = subprocess.run([*GADGET, *words, "-o", "json"], check=False, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return {each["id"]: each["count"] for each in json.loads(done.stdout)["findings"] if str(port) in each["title"]}
+
+    with subprocess.Popen([sys.executable, "-c", ILL, str(port)]) as ill:
+        live = found("diagnose", "--local", "--host", "--timeout", "4s", "--record", file)
+        ill.kill()
+    assert live
+    assert found("replay", file, "diagnose") == live
+    assert found("replay", file) == live

@@ -23,6 +23,7 @@ CLUSTER = (
     "kubectl gadget trace open -n default",
     "kubectl gadget trace open -A",
     "kubectl gadget trace exec+tcp+dns -A",
+    "kubectl gadget diagnose",
     "kubectl gadget flows -A --web",
     "kubectl gadget observe xwing --tree --timeout 30s",
     "kubectl gadget top pod -A",
