@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
- * trace fsnotify: emits one `struct trace_fsnotify` for each watch that is added to or removed from inotify or
- * fanotify, and for each event that a watcher receives. The record's own process is the watcher; the other process
- * (causer) is the one that caused the event.
+ * trace fsnotify: emits one `struct trace_fsnotify` for each inotify or fanotify instance that is created, for each
+ * watch that is added to or removed from one, and for each event that a watcher receives. The record's own process is
+ * the watcher; the other process (causer) is the one that caused the event.
  *
- * Hooks: the exits of the system calls that add and remove watches and that read events; and, where the kernel has
- * fentry, inotify_handle_inode_event(), which runs in the process that causes an event, so both processes are known.
- * The trap: the owner of a group of watches is stored by the group's address, which a later group may reuse, so the
- * owner is updated at each use.
+ * Hooks: the exits of the system calls that create instances, add and remove watches, and read events; and, where the
+ * kernel has fentry, inotify_handle_inode_event(), which runs in the process that causes an event, so both processes
+ * are known. The trap: the owner of a group of watches is stored by the group's address, which a later group may reuse,
+ * so the owner is updated at each use.
  */
 #include <gadget/files/open_file.h>
 #include <gadget/files/path_at.h>
@@ -15,6 +15,7 @@
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/result.h>
 #include <gadget/slots.h>
 #include <gadget/string.h>
 #include <gadget/syscall.h>
@@ -156,6 +157,42 @@ static __always_inline void append_watched(struct gadget_writer *writer, struct 
 		gadget_append_kernel_string(writer, &row->path, known->path, WATCHED_BYTES - 2);
 }
 
+/* A new instance, or why there is none: EMFILE when the user has too many (fs.inotify.max_user_instances). */
+static __always_inline int created(enum api api, long result)
+{
+	struct trace_fsnotify *row = gadget_scratch(&scratch);
+	struct gadget_writer writer;
+
+	if (!row)
+		return 0;
+	if (result >= 0)
+		note_watcher(gadget_file_of(result), api);
+	if (!wanted_api(api) || !gadget_wanted_result(result) || !gadget_begin(&row->record))
+		return 0;
+	begin(row, api);
+	GADGET_SET_OPERATION(row->operation, "create");
+	row->errno = result < 0 ? -result : 0;
+	writer = gadget_write(row, sizeof(*row), ROW_BYTES);
+	gadget_send(&writer);
+	return 0;
+}
+
+/* arm64 has only inotify_init1. */
+GADGET_ON_EXIT(inotify_init)
+{
+	return created(INOTIFY, result);
+}
+
+GADGET_ON_EXIT(inotify_init1)
+{
+	return created(INOTIFY, result);
+}
+
+GADGET_ON_EXIT(fanotify_init)
+{
+	return created(FANOTIFY_FILE, result);
+}
+
 GADGET_ON_EXIT(inotify_add_watch)
 {
 	const char *path = (const char *)gadget_argument(registers, 1);
@@ -170,7 +207,7 @@ GADGET_ON_EXIT(inotify_add_watch)
 	key.group = note_watcher(file, api_of(file));
 	if (key.group && result >= 0 && gadget_read_user_string(watched->path, sizeof(watched->path), path) > 0)
 		bpf_map_update_elem(&watches, &key, watched, BPF_ANY);
-	if (!wanted_api(INOTIFY) || !gadget_begin(&row->record))
+	if (!wanted_api(INOTIFY) || !gadget_wanted_result(result) || !gadget_begin(&row->record))
 		return 0;
 	begin(row, INOTIFY);
 	GADGET_SET_OPERATION(row->operation, "watch");
@@ -193,7 +230,7 @@ GADGET_ON_EXIT(inotify_rm_watch)
 	if (!row)
 		return 0;
 	group = note_watcher(file, api_of(file));
-	if (!wanted_api(INOTIFY) || !gadget_begin(&row->record))
+	if (!wanted_api(INOTIFY) || !gadget_wanted_result(result) || !gadget_begin(&row->record))
 		return 0;
 	begin(row, INOTIFY);
 	GADGET_SET_OPERATION(row->operation, "unwatch");
@@ -217,7 +254,7 @@ GADGET_ON_EXIT(fanotify_mark)
 	if (!row)
 		return 0;
 	note_watcher(file, api_of(file));
-	if (!wanted_api(FANOTIFY_FILE) || !gadget_begin(&row->record))
+	if (!wanted_api(FANOTIFY_FILE) || !gadget_wanted_result(result) || !gadget_begin(&row->record))
 		return 0;
 	begin(row, FANOTIFY_FILE);
 	if (flags & 1)
@@ -304,7 +341,7 @@ static __always_inline int events_are_read(long result, struct pt_regs *register
 	enum api api;
 	__u64 group;
 
-	if (result <= 0)
+	if (result <= 0 || filter_failed || filter_errno)
 		return 0;
 	file = (void *)gadget_file_of(gadget_argument(registers, 0));
 	api = api_of(file);
@@ -376,7 +413,7 @@ int BPF_PROG(inotify_event_happens, struct fsnotify_mark *mark, __u32 events, vo
 	struct gadget_writer writer;
 	struct trace_fsnotify *row;
 
-	if (!wanted_api(INOTIFY))
+	if (!wanted_api(INOTIFY) || filter_failed || filter_errno)
 		return 0;
 	row = gadget_take_slot(&slots);
 	if (!row)

@@ -42,8 +42,10 @@ GADGET_RECORD(trace_fsslower);
 
 #define SLOW_BYTES GADGET_ROOM(sizeof(struct trace_fsslower) + 2 * (GADGET_PATH_BYTES + 2))
 
-/* In microseconds. */
-const volatile __u64 filter_min = 10000;
+/* In microseconds. ~0: not given; then calls that take 10 ms count, and failures of any duration if only they are
+ * wanted.
+ */
+const volatile __u64 filter_min = ~0ULL;
 /* Also pipes, sockets and devices, which wait for other processes. */
 const volatile bool all_files = false;
 
@@ -78,6 +80,14 @@ struct {
 	__type(value, __u64);
 } functions_followed SEC(".maps");
 
+/* Failures are often fast: a full disk refuses a write at once. */
+static __always_inline __u64 least_duration(void)
+{
+	if (filter_min != ~0ULL)
+		return filter_min * 1000;
+	return filter_failed || filter_errno ? 0 : 10000000;
+}
+
 static __always_inline void start(__u64 operation)
 {
 	struct call call = {.thread = bpf_get_current_pid_tgid(), .operation = operation};
@@ -106,7 +116,7 @@ static __always_inline __u64 end(__u64 operation)
 	}
 	duration = bpf_ktime_get_boot_ns() - started->time;
 	bpf_map_delete_elem(&calls, &call);
-	return duration < filter_min * 1000 ? 0 : duration;
+	return duration < least_duration() ? 0 : duration;
 }
 
 static __always_inline bool is_of_interest(struct file *file)
@@ -568,7 +578,7 @@ int uring_complete(__u64 *ctx)
 	if (operation == SUBMIT || !gadget_uring_end(request, &start, &duration))
 		return 0;
 	/* When the first request was submitted, functions_report() was not known yet. */
-	is_slow = duration >= filter_min * 1000 && !functions_report(operation);
+	is_slow = duration >= least_duration() && !functions_report(operation);
 	if (operation != OPEN)
 		return is_slow ? uring_moved(request, operation, duration, result, start.position) : 0;
 	if (is_slow)

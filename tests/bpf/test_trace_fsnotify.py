@@ -116,3 +116,43 @@ def test_fanotify_reports_the_file_and_the_pid_that_opened_it(tmp_path: Path) ->
     assert {(row["api"], row["mask"], row["causer_comm"], row["causer_pid"]) for row in found} == {
         ("fanotify", "OPEN", None, None)
     }
+
+
+def test_an_instance_that_is_one_too_many_is_a_row_with_the_error() -> None:
+    """The user of another namespace has limits of their own, so that this machine's are not used up."""
+    limit = 3
+
+    def deed() -> None:
+        os.unshare(os.CLONE_NEWUSER)
+        Path("/proc/sys/user/max_inotify_instances").write_text(str(limit))
+        for _ in range(limit + TIMES):
+            _libc.inotify_init1(os.O_CLOEXEC)
+
+    with Tracer("trace_fsnotify") as tracer:
+        child, code = in_child(deed)
+        found = [row for row in rows(tracer) if row["pid"] == child]
+    assert code == 0
+    assert {(row["operation"], row["api"], row["path"]) for row in found} == {("create", "inotify", None)}
+    assert [row["error"] for row in found] == [""] * limit + ["EMFILE"] * TIMES
+
+
+def test_a_watch_that_is_one_too_many_is_a_row_with_the_error(tmp_path: Path) -> None:
+    limit = 2
+
+    def deed() -> None:
+        os.unshare(os.CLONE_NEWUSER)
+        Path("/proc/sys/user/max_inotify_watches").write_text(str(limit))
+        fd = _libc.inotify_init1(os.O_CLOEXEC)
+        for number in range(limit + TIMES):
+            path = tmp_path / str(number)
+            path.touch()
+            _libc.inotify_add_watch(fd, os.fsencode(path), IN_CREATE)
+
+    tmp_path.chmod(0o777)
+    with Tracer("trace_fsnotify", failed=True) as tracer:
+        child, code = in_child(deed)
+        found = [row for row in rows(tracer) if row["pid"] == child]
+    assert code == 0
+    assert [(row["operation"], row["error"], row["path"]) for row in found] == [
+        ("watch", "ENOSPC", str(tmp_path / str(limit + number))) for number in range(TIMES)
+    ]

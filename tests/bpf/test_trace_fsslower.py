@@ -4,9 +4,11 @@ import ctypes
 import errno
 import os
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -198,3 +200,23 @@ def test_a_direct_descriptor_is_reported_with_its_path(tmp_path: Path) -> None:
         ("open", None, None, "", "file"),
         ("write", 6, 0, "", "file"),
     ]
+
+
+def test_failures_are_shown_however_short_they_are_unless_a_duration_is_given(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
+
+    def deed() -> None:
+        fd = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT)
+        os.pwrite(fd, bytes(1 << 16), 0)
+        for _ in range(TIMES):
+            with suppress(OSError):
+                os.pwrite(fd, b"x", 1 << 20)
+        os.close(fd)
+
+    try:
+        for chosen in ({"failed": True}, {"errno": errno.ENOSPC}):
+            rows = traced(deed, tmp_path, **{"min": 2**64 - 1, **chosen})
+            assert [told(row) for row in rows] == [("write", None, None, "ENOSPC", "file")] * TIMES
+        assert traced(deed, tmp_path, failed=True, min=10_000_000) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
