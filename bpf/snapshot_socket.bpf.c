@@ -41,6 +41,12 @@ typedef char gadget_device[16];
 struct snapshot_socket {
 	struct gadget_record record;
 	__u64 inode;
+	/* Bytes received and not yet read, and written and not yet acknowledged (UDP: not yet sent). ~0: none. */
+	gadget_bytes receive_queue;
+	gadget_bytes send_queue;
+	/* For listening sockets: connections that wait for accept(), and the most that may. ~0 for others. */
+	gadget_number accept_queue;
+	gadget_number backlog;
 	gadget_ip local;
 	gadget_ip remote;
 	gadget_port local_port;
@@ -113,6 +119,32 @@ static __always_inline bool wanted(const struct snapshot_socket *row)
 	return row->state == TCP_LISTEN || (row->state == GADGET_SOCKET_UNCONNECTED && row->local_port);
 }
 
+/* Like ss: the kernel changes these numbers while they are read, so a difference may be below 0 for a moment. */
+static __always_inline void set_queues(struct snapshot_socket *row, struct sock *sk)
+{
+	struct tcp_sock *tcp = (void *)sk;
+	__s32 received, sent;
+
+	row->receive_queue = row->send_queue = row->accept_queue = row->backlog = ~0ULL;
+	if (row->protocol != IPPROTO_TCP) {
+		received = BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+		/* The socket itself counts as 1. */
+		sent = BPF_CORE_READ(sk, sk_wmem_alloc.refs.counter) - 1;
+	} else if (row->state == TCP_LISTEN) {
+		row->accept_queue = BPF_CORE_READ(sk, sk_ack_backlog);
+		row->backlog = BPF_CORE_READ(sk, sk_max_ack_backlog);
+		return;
+	} else if (row->state == TCP_TIME_WAIT || row->state == TCP_NEW_SYN_RECV || row->state == TCP_CLOSE) {
+		/* The first two are other structs, without queues. */
+		return;
+	} else {
+		received = BPF_CORE_READ(tcp, rcv_nxt) - BPF_CORE_READ(tcp, copied_seq);
+		sent = BPF_CORE_READ(tcp, write_seq) - BPF_CORE_READ(tcp, snd_una);
+	}
+	row->receive_queue = received > 0 ? received : 0;
+	row->send_queue = sent > 0 ? sent : 0;
+}
+
 static __always_inline void set_ends(struct snapshot_socket *row, struct sock_common *sk)
 {
 	__u8 state = BPF_CORE_READ(sk, skc_state);
@@ -129,6 +161,7 @@ static __always_inline void set_ends(struct snapshot_socket *row, struct sock_co
 		row->state = state;
 	else
 		row->state = state == TCP_ESTABLISHED ? GADGET_SOCKET_CONNECTED : GADGET_SOCKET_UNCONNECTED;
+	set_queues(row, (struct sock *)sk);
 }
 
 /* A packet socket or one of AF_XDP has no addresses. */
@@ -148,6 +181,7 @@ static __always_inline void set_raw(struct snapshot_socket *row, struct sock_com
 	if (row->family == AF_PACKET && bpf_core_field_exists(packet->ifindex))
 		index = BPF_CORE_READ(packet, ifindex);
 	gadget_device_name(row->device, (struct sock *)sk, index);
+	set_queues(row, (struct sock *)sk);
 }
 
 static __always_inline bool receives_raw(struct sock *sk)

@@ -1,6 +1,7 @@
 """snapshot file: files that this process has open."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,38 @@ def test_removed_files_are_found_with_their_old_path(tmp_path: Path) -> None:
         with Answers("snapshot_file", pid=os.getpid(), deleted=True) as snapshot:
             (record,) = [record for record in snapshot.take() if record["fd"] == file.fileno()]
     assert (record["path"], record["size"], record["deleted"]) == (str(path), 4099, 1)
+
+
+@pytest.mark.parametrize("more", [0, 1, 63, 64, 65, 5003])
+def test_each_process_has_its_number_of_descriptors_and_its_limit(more: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ready, told = os.pipe()
+    wait, end = os.pipe()
+
+    def deed() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 6007), hard))
+        for _ in range(more):
+            os.dup(0)
+        os.write(told, b"%d" % (len(os.listdir("/proc/self/fd")) - 1))
+        os.close(end)
+        os.read(wait, 1)
+
+    child = os.fork()
+    if not child:
+        deed()
+        os._exit(0)
+    expected = int(os.read(ready, 16))
+    try:
+        with Answers("snapshot_file", pid=child) as snapshot:
+            files = snapshot.take()
+        with Answers("snapshot_file", pid=child, count=True) as snapshot:
+            (counted,) = snapshot.take()
+    finally:
+        for fd in (end, wait, ready, told):
+            os.close(fd)
+        os.waitpid(child, 0)
+    # The child closed one after it had counted.
+    assert len(files) == expected - 1
+    assert {(record["open_files"], record["open_files_limit"]) for record in files} == {(expected - 1, min(hard, 6007))}
+    assert (counted["open_files"], counted["open_files_limit"]) == (expected - 1, min(hard, 6007))
+    assert (counted["fd"], counted["path"], counted["type"]) == (-1, None, 0)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.bpf
 TIMES = 17
 ESTABLISHED, TIME_WAIT, LISTEN = 1, 6, 10
 UNCONNECTED = 257
+NONE = 2**64 - 1
 
 
 def test_each_socket_is_there_once_with_its_process_and_state() -> None:
@@ -70,3 +71,48 @@ def test_only_those_that_listen_are_shown_when_asked_for() -> None:
     assert [(record["state"], record["local_port"], record["pid"]) for record in records] == [
         (LISTEN, port, os.getpid())
     ]
+
+
+def test_queues_say_what_waits_to_be_accepted_read_and_acknowledged() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=23) as listener:
+        port = listener.getsockname()[1]
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(TIMES)]
+        accepted, name = listener.accept()
+        client = next(client for client in clients if client.getsockname() == name)
+        client.sendall(b"x" * 1009)
+        # The other end reads nothing, so that the rest is neither acknowledged nor sent.
+        accepted.setblocking(False)
+        waiting = 0
+        try:
+            while True:
+                waiting += accepted.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        udp.sendto(b"unread", udp.getsockname())
+        try:
+            with Answers("snapshot_socket") as snapshot:
+                records = snapshot.take()
+            datagrams = udp.getsockname()[1]
+        finally:
+            for item in (*clients, accepted, udp):
+                item.close()
+    queues = ("receive_queue", "send_queue", "accept_queue", "backlog")
+    (listens,) = [record for record in records if record["state"] == LISTEN and record["local_port"] == port]
+    assert tuple(listens[name] for name in queues) == (NONE, NONE, TIMES - 1, 23)
+    (server,) = [
+        record
+        for record in records
+        if (record["local_port"], record["remote_port"], record["pid"]) == (port, name[1], os.getpid())
+    ]
+    assert server["receive_queue"] == 1009
+    assert 0 < server["send_queue"] < waiting
+    assert (server["accept_queue"], server["backlog"]) == (NONE, NONE)
+    (read_by,) = [record for record in records if (record["local_port"], record["remote_port"]) == (name[1], port)]
+    assert read_by["receive_queue"] + server["send_queue"] == waiting
+    (datagram,) = [record for record in records if record["local_port"] == datagrams and record["pid"] == os.getpid()]
+    assert datagram["receive_queue"] > len(b"unread")
+    # Those that wait have no process yet.
+    waits = [record for record in records if record["local_port"] == port and record["pid"] == 0]
+    assert [record["state"] for record in waits] == [ESTABLISHED] * (TIMES - 1)

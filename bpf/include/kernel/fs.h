@@ -112,6 +112,8 @@ struct file___referenced {
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
+	/* A bit for each descriptor. */
+	unsigned long *open_fds;
 };
 
 struct files_struct {

@@ -13,6 +13,8 @@ struct sock_common;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	/* Differs for each run of an iterator. */
+	__u64 session_id;
 };
 
 struct bpf_iter__task {

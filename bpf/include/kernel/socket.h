@@ -111,6 +111,20 @@ struct sock {
 	int sk_err;
 	/* An error that does not end a connection attempt: the program gets it from SO_ERROR. */
 	int sk_err_soft;
+	/* Connections that wait for accept(), and their maximum. */
+	__u32 sk_ack_backlog;
+	__u32 sk_max_ack_backlog;
+	/* Bytes of memory for what was received and not read, and for what was sent and not freed. */
+	struct {
+		struct {
+			int counter;
+		} rmem_alloc;
+	} sk_backlog;
+	struct {
+		struct {
+			int counter;
+		} refs;
+	} sk_wmem_alloc;
 	kuid_t sk_uid;
 	struct socket *sk_socket;
 	struct pid *sk_peer_pid;
@@ -160,6 +174,9 @@ struct tcp_sock {
 	/* Sequence numbers of the next bytes that the process will write and read. */
 	__u32 write_seq;
 	__u32 copied_seq;
+	/* The next byte that is expected, and the first one that the other end has not acknowledged. */
+	__u32 rcv_nxt;
+	__u32 snd_una;
 };
 
 struct socket {

@@ -67,6 +67,13 @@ typedef struct {
 	__u32 val;
 } kgid_t;
 
+/* The index of RLIMIT_NOFILE (asm-generic/resource.h). */
+#define GADGET_RLIMIT_NOFILE 7
+
+struct rlimit {
+	unsigned long rlim_cur;
+};
+
 struct signal_struct {
 	unsigned int flags;
 	int group_exit_code;
@@ -77,6 +84,7 @@ struct signal_struct {
 	struct {
 		int counter;
 	} live;
+	struct rlimit rlim[16];
 };
 
 /* x86 only. */
