@@ -459,7 +459,7 @@ def _parse(command: Command, ctx: typer.Context, args: list[str], subcommands: b
             from kubectl_gadget.cli.equivalents import instead_of_flag
 
             goes_on = any(flag.name == "timeout" for flag in command.flags)
-            error.remedy = instead_of_flag(command.name or "", error.flag, goes_on) or error.remedy
+            error.remedy = instead_of_flag(ctx.command_path, error.flag, goes_on) or error.remedy
         raise _with_hint(error, ctx) from None
     if any(item.name == "help" and item.value for item in parsed.given):
         sys.stdout.write(command.help_page(ctx))

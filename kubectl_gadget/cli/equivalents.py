@@ -15,13 +15,13 @@ WATCH = ("-w", "--watch", "-f", "--follow")
 """Flags that make other commands run on; gadget commands do so anyway."""
 
 
-def instead_of_flag(command: str, flag: str, goes_on: bool) -> str | None:
-    """The advice for a command's unknown flag; None if no other tool has it. `goes_on`: the command runs until it is
-    stopped."""
-    if found := _FLAGS.get(f"{command} {flag}") or _FLAGS.get(flag):
-        return found
+def instead_of_flag(path: str, flag: str, goes_on: bool) -> str | None:
+    """The advice for an unknown flag of the command `path`; None if no other tool has it. `goes_on`: the command runs
+    until it is stopped."""
+    if found := _FLAGS.get(f"{path.rpartition(' ')[2]} {flag}") or _FLAGS.get(flag):
+        return found.replace("PATH", path)
     if flag not in WATCH:
         return None
     if goes_on:
         return f"without {flag}: it goes on until Ctrl-C, or for --timeout 30s"
-    return "kubectl gadget trace open, which goes on until Ctrl-C" if command == "kubectl gadget" else None
+    return "kubectl gadget trace open, which goes on until Ctrl-C" if path == "kubectl gadget" else None

@@ -3,13 +3,17 @@
 Columns are checked against the gadget in run/preparation.py, before anything is started, like those of --columns.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import Count, Names, Seconds, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.run_flags import RunFlags
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import TABLES, Gadget, Parameter
 from kubectl_gadget.output.registry import PROFILES
@@ -141,7 +145,11 @@ def parameter_values(given: dict[str, object]) -> dict[str, object]:
 
 def functions_parameter(gadget: Gadget) -> Parameter | None:
     """The parameter that selects the functions to follow."""
-    return next((item for item in gadget.parameters if item.type == "functions"), None)
+    return parameter_of_type(gadget, "functions")
+
+
+def parameter_of_type(gadget: Gadget, type: str) -> Parameter | None:
+    return next((item for item in gadget.parameters if item.type == type), None)
 
 
 def _parameter_flag(parameter: Parameter, gadget: Gadget, panel: str) -> object:
@@ -206,3 +214,62 @@ def _bounded(read: Callable[[str], int], parameter: Parameter, spell: Callable[[
         return value
 
     return reader
+
+
+# tcpdump's own flags, for gadgets that take its expressions
+
+WRITE, INTERFACE = "packets_write", "packets_interface"
+_PACKETS = "tcpdump's flags"
+_NAMES_OFF = re.compile(r"n{1,2}(i|v+)?|nS|neS?")
+"""The values that -n gets when it is written as for tcpdump: -nn, -nni any."""
+
+
+def packet_flags() -> dict[str, object]:
+    """-w and -i, by name, as taken by command.bind()."""
+    write = "Write packets to this file, which Wireshark and tcpdump read (pcap-ng); -: standard output"
+    interface = "any: packets of all interfaces, as always"
+    return {
+        WRITE: Annotated[Text, flag(_PACKETS, "--write, -w FILE", write), TypedOnly.ACTION],
+        INTERFACE: Annotated[Text, flag(_PACKETS, "--interface, -i NAME", interface), _any_interface, TypedOnly.ACTION],
+    }
+
+
+def _any_interface(text: str) -> str:
+    if text != "any":
+        raise UsageError(
+            f"the interface {text!r} cannot be chosen: packets are captured at sockets, on all interfaces of the pods",
+            "-i any, and an expression such as `host 10.0.0.1`",
+        )
+    return text
+
+
+def refuse_tcpdumps_meaning(flags: RunFlags) -> None:
+    """Raises UsageError for a flag that means something else to tcpdump, with a value that shows this."""
+    from kubectl_gadget.filters.pcap_filter import begins_expression
+
+    namespace, containers = flags.scope.namespace, flags.target.containers or ()
+    if namespace is not None and (begins_expression(namespace) or _NAMES_OFF.fullmatch(namespace)):
+        raise UsageError(
+            f"-n {namespace}: -n is the namespace of pods; unlike tcpdump, no names are looked up for addresses",
+            "without -n",
+        )
+    for name in containers:
+        if name.isdecimal():
+            raise UsageError(f"-c {name}: -c is the name of a container", f"--max-events {name}")
+
+
+@contextmanager
+def packet_file(path: str, flags: RunFlags) -> Iterator[tuple[TextIO, RunFlags]]:
+    """Open the file for -w; yields it with flags that choose its format. Raises UsageError."""
+    if flags.output.output not in (None, "pcap-ng"):
+        raise UsageError(f"-w and -o {flags.output.output} cannot be used together", "-w FILE")
+    flags = replace(flags, output=replace(flags.output, output="pcap-ng"))
+    if path == "-":
+        yield sys.stdout, flags
+        return
+    try:
+        file = open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"-w {path}: {error.strerror}") from None
+    with file:
+        yield file, flags

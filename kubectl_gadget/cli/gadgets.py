@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -29,12 +29,18 @@ from kubectl_gadget.cli.command import (
 )
 from kubectl_gadget.cli.flags import ClusterFlags, Flag, NoHeaders, ScopeFlags, Text, format_flag
 from kubectl_gadget.cli.gadget_flags import (
+    INTERFACE,
+    WRITE,
     arranged,
     arrangement_flags,
     functions_parameter,
+    packet_file,
+    packet_flags,
     parameter_flags,
     parameter_key,
+    parameter_of_type,
     parameter_values,
+    refuse_tcpdumps_meaning,
 )
 from kubectl_gadget.cli.help import flag_tables
 from kubectl_gadget.cli.pages import Page, index, page_of, unknown_gadget
@@ -45,6 +51,10 @@ from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.registry import LISTS
 from kubectl_gadget.run.run_options import GadgetRun, with_peer_names
+from kubectl_gadget.similar_names import meant
+
+if TYPE_CHECKING:
+    from kubectl_gadget.gadgets import GadgetSummary
 
 # Gadgets of the catalogue, one command for each
 
@@ -53,6 +63,7 @@ _MOST_EXAMPLES = 3
 
 FunctionsAndPods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.functions_and_pods]
 Pods = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pod_names]
+PodsAndExpression = Annotated[tuple[str, ...], typer.Argument(metavar="POD"), values.pods_and_expression]
 
 
 def verb_group(verb: str, summary: str) -> GadgetGroup:
@@ -94,7 +105,10 @@ class VerbGroup(GadgetGroup):
         return [(f"{done}+{entry.command[-1]}", entry.summary) for entry in streams]
 
     def unknown(self, name: str, path: str) -> UsageError:
-        """Suggests `profile cpu` for `trace cpu`."""
+        """Suggests `profile cpu` for `trace cpu`, and `trace exec+tcp` for `trace exec,tcp`."""
+        names, known = name.split(","), {entry.command[-1] for entry in index() if entry.command[0] == self.name}
+        if len(names) > 1 and known.issuperset(names):
+            return UsageError(f"unknown gadget {name!r}", f"{path} {'+'.join(names)}")
         return unknown_gadget(name, path.rpartition(" ")[0]) or super().unknown(name, path)
 
     def misplaced(self, below: typer.Context, words: Sequence[str]) -> UsageError | None:
@@ -113,6 +127,8 @@ class VerbGroup(GadgetGroup):
 def gadget_command(gadget: Gadget, name: str, directory: Path | None = None) -> GadgetCommand:
     """The command that runs `gadget`. Raises UsageError if one of its flags collides with another."""
     usage = "FILE:SYMBOL... [POD|KIND/NAME...]" if functions_parameter(gadget) else "[POD|KIND/NAME...] [flags]"
+    if parameter_of_type(gadget, "pcap"):
+        usage = "[POD|KIND/NAME...] [EXPRESSION] [flags]"
     about = gadget.about
     page = partial(Page, about.summary + ".", about.examples[:_MOST_EXAMPLES], gadget.columns, usage=usage)
     return _command((gadget,), name, page, directory)
@@ -130,7 +146,7 @@ def several_command(gadgets: Sequence[Gadget], name: str) -> GadgetCommand:
 
 
 def _command(gadgets: tuple[Gadget, ...], name: str, page: Callable[[], Page], directory: Path | None) -> GadgetCommand:
-    functions = functions_parameter(gadgets[0])
+    functions, packets = functions_parameter(gadgets[0]), parameter_of_type(gadgets[0], "pcap")
 
     def run(pods: Pods, flags: RunFlags, extras: dict[str, object]) -> int:
         return _run(gadgets, directory, pods, flags, extras)
@@ -144,10 +160,27 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Callable[[], Page], d
         pods = tuple(word for word in words if ":" not in word)
         return _run(gadgets, directory, pods, flags, {**extras, key: targets})
 
-    extras = arrangement_flags(gadgets[0])
+    def run_packets(words: PodsAndExpression, flags: RunFlags, extras: dict[str, object]) -> int:
+        from kubectl_gadget.filters.pcap_filter import split_words
+
+        assert packets is not None
+        refuse_tcpdumps_meaning(flags)
+        pods, expression = split_words(words)
+        key, path = parameter_key(packets), extras.pop(WRITE, None)
+        extras.pop(INTERFACE, None)
+        if expression:
+            given = extras.get(key)
+            extras[key] = f"({given}) and ({expression})" if given else expression
+        if path is None:
+            return _run(gadgets, directory, pods, flags, extras)
+        with packet_file(str(path), flags) as (file, with_format):
+            return _run(gadgets, directory, pods, with_format, extras, file)
+
+    extras = {**arrangement_flags(gadgets[0]), **(packet_flags() if packets else {})}
     for gadget in gadgets:
         extras |= {key: hint for key, hint in parameter_flags(gadget).items() if key not in extras}
-    command = make_command(run_functions if functions else run, name, page, extras)
+    function = run_functions if functions else run_packets if packets else run
+    command = make_command(function, name, page, extras)
     _refuse_collisions(gadgets, command)
     return command
 
@@ -158,6 +191,7 @@ def _run(
     pods: tuple[str, ...],
     flags: RunFlags,
     extras: dict[str, object],
+    stdout: TextIO | None = None,
 ) -> int:
     from kubectl_gadget.cli.run import run
 
@@ -169,7 +203,7 @@ def _run(
         options = arranged(options, extras)
     if not flags.output.no_names:
         options = with_peer_names(options)
-    return run(options, sys.stdout, sys.stderr)
+    return run(options, stdout or sys.stdout, sys.stderr)
 
 
 def _run_of(gadget: Gadget, given: Mapping[str, object], directory: Path | None) -> GadgetRun:
@@ -225,8 +259,13 @@ def run_group() -> GadgetGroup:
 Format = Annotated[Text, format_flag(LISTS)]
 
 
-def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None) -> int:
-    entries = index()
+Words = Annotated[tuple[str, ...], typer.Argument(metavar="GROUP")]
+
+
+def list_gadgets(
+    words: Words, scope: ScopeFlags, cluster: ClusterFlags, output: Format = None, no_headers: NoHeaders = None
+) -> int:
+    entries = _entries_of(words)
     if output == "json":
         rows = [
             {
@@ -244,6 +283,15 @@ def list_gadgets(scope: ScopeFlags, cluster: ClusterFlags, output: Format = None
         table = [(entry.group, " ".join(entry.command), entry.summary) for entry in entries]
         print_table(("GROUP", "GADGET", "DESCRIPTION"), table, not no_headers)
     return 0
+
+
+def _entries_of(words: Sequence[str]) -> "list[GadgetSummary]":
+    """Return the gadgets of these groups and verbs, or all. Raises UsageError."""
+    groups = {name: None for entry in index() for name in (entry.group, entry.command[0])}
+    for word in words:
+        if word not in groups:
+            raise UsageError(f"{word!r} is not a group of gadgets{meant(word, groups)}", ", ".join(groups))
+    return [entry for entry in index() if not words or {entry.group, entry.command[0]} & {*words}]
 
 
 # `options`: the flags that all gadgets share, as `kubectl options` has kubectl's

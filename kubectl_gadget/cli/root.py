@@ -3,10 +3,21 @@
 Whatever is imported here slows down every TAB key, so the table holds names and no functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from kubectl_gadget.cli.command import Command, Entry, GadgetGroup, GroupParts, entry_of, make_group
+import typer
+
+from kubectl_gadget.cli.command import (
+    Command,
+    Entry,
+    GadgetGroup,
+    GroupParts,
+    entry_of,
+    make_group,
+    named_like_command,
+    path_above,
+)
 from kubectl_gadget.cli.flags import ClusterFlags, ScopeFlags
 from kubectl_gadget.cli.pages import Page, index, page_of, unknown_gadget
 from kubectl_gadget.cli.stored import PROGRAM
@@ -65,6 +76,8 @@ _BELOW = {
     "recording": {name: f"recording:{name}" for name in ("info", "redact", "query", "convert")},
 }
 _SECTIONS = {"advise": "Advisors", "recording": "Recordings"}
+_WITHOUT_GADGETS = ("record", "observe", "flows", "enforce")
+"""commands that take pods and choose their gadgets themselves"""
 _WITHOUT_FLAGS = ("ci", "recording")
 """groups that take no flags before the sub-command"""
 
@@ -89,6 +102,21 @@ class Root(GadgetGroup):
             for verb, names in named
         }
         return {**found, **alone, **self.fixed}
+
+    def misplaced(self, below: typer.Context, words: Sequence[str]) -> UsageError | None:
+        """Suggests `kubectl gadget trace exec --record FILE` for `kubectl gadget record exec`."""
+        command = str(below.info_name)
+        if command not in _WITHOUT_GADGETS:
+            return None
+        path = path_above(below)
+        known = {entry.command[-1]: entry for entry in index()}
+        for word in words:
+            entries = [known.get(name) for name in word.split("+")]
+            if None in entries:
+                continue
+            meant = f"{path} {' '.join(entries[0].command[:-1])} {word}" if entries[0] else ""
+            return named_like_command("gadget", word, meant + (" --record FILE" if command == "record" else ""))
+        return None
 
     def unknown(self, name: str, path: str) -> UsageError:
         """Suggests `kubectl gadget trace open` for `kubectl gadget open`."""

@@ -247,6 +247,8 @@ def each(read: Callable[[str], str], texts: Sequence[str]) -> tuple[str, ...]:
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _SUBDOMAIN = r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?"
+_POD = r"[a-z0-9*]([-.a-z0-9*]*[a-z0-9*])?"
+"""with `*` for any text"""
 _REGISTRY = r"(?ai)[a-z0-9]([-.a-z0-9]*[a-z0-9])?(:[0-9]+)?(/[a-z0-9]+([-._]+[a-z0-9]+)*)*/?"
 
 
@@ -275,6 +277,15 @@ def pod_names(texts: Sequence[str]) -> tuple[str, ...]:
     return each(_target, texts)
 
 
+def pods_and_expression(texts: Sequence[str]) -> tuple[str, ...]:
+    """Pods, and the words of a tcpdump filter expression, unchanged. Raises UsageError if it does not compile."""
+    from kubectl_gadget.filters.pcap_filter import compile_filter, split_words
+
+    pods, expression = split_words(texts)
+    compile_filter(expression)
+    return (*pod_names(pods), *texts[len(pods) :])
+
+
 def _target(text: str) -> str:
     if len(text.split()) > 1:
         raise ValueError("is not the name of a pod; conditions need a flag: --filter, or --pcap where there is one")
@@ -284,7 +295,7 @@ def _target(text: str) -> str:
     kind = kind_of(prefix) if slash else "pod"
     if kind is None and prefix:
         raise ValueError(_wrong_kind(prefix, name))
-    name = _resource_name(name if kind else text, (), kind or "pod", _SUBDOMAIN)
+    name = _resource_name(name if kind else text, (), kind or "pod", _POD if kind in (None, "pod") else _SUBDOMAIN)
     return name if kind == "pod" else f"{kind}/{name}"
 
 

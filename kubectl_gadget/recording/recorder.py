@@ -23,7 +23,7 @@ from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.run_options import RunOptions, RunRecorder
 from kubectl_gadget.wire.agent_messages import Stats
-from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.client_messages import FilterSpec, PodNames
 from kubectl_gadget.wire.frames import FrameType
 
 Wants = Callable[[str, str], bool | None]
@@ -44,7 +44,8 @@ def meta_of(options: RunOptions) -> dict[str, object]:
         "interval": options.arrangement.interval,
         "filter": options.filter,
         "selection": options.selection.described(options.local),
-        "by_labels": bool(options.selection.selector) or bool(options.selection.workloads),
+        "by_labels": bool(options.selection.selector or options.selection.workloads)
+        or any("*" in name for name in options.selection.pods),
         "run": uuid.uuid4().hex,
         "local": options.local,
         "host": options.selection.host,
@@ -157,7 +158,7 @@ class Recorder(RunRecorder):
         name = f"{metadata['namespace']}/{metadata['name']}"
         return (
             (spec.namespaces is None or metadata["namespace"] in spec.namespaces)
-            and (spec.pods is None or metadata["name"] in spec.pods)
+            and (spec.pods is None or metadata["name"] in PodNames(spec.pods))
             and not {name, metadata["uid"]} & {*spec.exclude_pods}
             and self._selector(metadata["uid"], name) is not False
         )

@@ -82,9 +82,12 @@ class ContainerFilter:
     """The selection of containers to trace: the meaning of FILTER (docs/protocol.md)."""
 
     def __init__(self, wanted: "FilterSpec") -> None:
-        self._namespaces, self._pods, self._containers = (
-            None if names is None else frozenset(names) for names in (wanted.namespaces, wanted.pods, wanted.containers)
+        from kubectl_gadget.wire.client_messages import PodNames  # FilterSpec's module, which help does not import
+
+        self._namespaces, self._containers = (
+            None if names is None else frozenset(names) for names in (wanted.namespaces, wanted.containers)
         )
+        self._pods = None if wanted.pods is None else PodNames(wanted.pods)
         self._exclude_pods = frozenset(wanted.exclude_pods)
         self._host = wanted.host
 

@@ -38,7 +38,7 @@ from kubectl_gadget.kube.resources import (
     Resource,
 )
 from kubectl_gadget.kube.watch import Change, Changed, Synced
-from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.client_messages import FilterSpec, PodNames
 
 # Workloads and services: the pods of `deploy/web`, `cronjob/backup` or `svc/web`, as they change. A pod belongs
 # to a workload through its controller, and to a service through the service's selector. Note: labels alone would
@@ -260,7 +260,10 @@ class Targets:
             or (selection.all_namespaces and not narrowed)
         )
         """whether nodes are chosen directly, not for the pods on them"""
-        self._excludes = self._labels is not None or self._workloads is not None
+        self._chosen = PodNames(selection.pods)
+        self._decides = self._workloads is not None or self._chosen.has_patterns
+        """whether names and workloads are judged here: agents know no workloads, and older ones no patterns"""
+        self._excludes = self._labels is not None or self._decides
         """whether agents get the pods to leave out"""
         self._by_pod = not self._by_node or self._excludes
         self._pods: dict[str, dict[str, _Pod]] = {}
@@ -334,11 +337,17 @@ class Targets:
         if not self._by_pod or not self._is_known:
             return ()
         where = self._where()
-        names = [name for name in self._selection.pods if name not in self._named]
+        names = [name for name in self._selection.pods if not self._has(self._named, name)]
         found = [f'pod "{name}" did not exist {where}' for name in names]
         if not self._by_node and not self._has_run and not found:
             found.append(f"no running pods were found {where}{self._described()}")
         return tuple(found)
+
+    @staticmethod
+    def _has(there: Iterable[str], name: str) -> bool:
+        """True if a name is there, or a pattern matches one."""
+        chosen = PodNames([name])
+        return any(each in chosen for each in there)
 
     def fail(self, error: GadgetError) -> None:
         """Ends `watch` with an error that the caller found elsewhere."""
@@ -417,7 +426,7 @@ class Targets:
 
     def _see_pod(self, found: Object, deleted: bool) -> None:
         pod, uid = self._judge(found), found["metadata"]["uid"]
-        if not deleted and pod.name in self._selection.pods:
+        if not deleted and pod.name in self._chosen:
             self._named.add(pod.name)
         self._judged.put(found, pod.matches)
         pods = self._pods.setdefault(pod.node, {}) if pod.node else {}
@@ -445,7 +454,7 @@ class Targets:
             matches = self._labels.accepts(metadata.get("labels") or {})
         else:
             matches = self._matches(metadata["name"], known)
-        selected = (self._workloads is not None or not chosen.pods or metadata["name"] in chosen.pods) and (
+        selected = (self._workloads is not None or not chosen.pods or metadata["name"] in self._chosen) and (
             not chosen.containers or not containers.isdisjoint(chosen.containers)
         )
         return _Pod(
@@ -458,10 +467,10 @@ class Targets:
         )
 
     def _matches(self, name: str, known: tuple[Mapping[str, str], Controller] | None) -> bool:
-        """True if a pod belongs to one of the workloads, or is named beside them. True without workloads."""
-        if self._workloads is None or known is None:
+        """True if a pod belongs to one of the workloads, or is named beside them. True if the agents judge names."""
+        if not self._decides or name in self._chosen:
             return True
-        return name in self._selection.pods or self._workloads.accepts(*known)
+        return self._workloads is not None and known is not None and self._workloads.accepts(*known)
 
     def _see_nodes(self, change: Synced | Changed) -> None:
         if isinstance(change, Synced):
@@ -513,7 +522,7 @@ class Targets:
             excluded = sorted(pod.key for pod in pods if not pod.matches)
         return FilterSpec(
             namespaces=None if self.namespace is None else (self.namespace,),
-            pods=None if self._workloads else self._selection.pods or None,
+            pods=None if self._decides else self._selection.pods or None,
             containers=self._selection.containers or None,
             exclude_pods=tuple(excluded),
             host=self._selection.host,
@@ -532,8 +541,9 @@ class Targets:
         where = self._where()
         if self._by_pod:
             for name in self._selection.pods:
-                if name not in pods:
-                    self._warn(f'pods "{name}" not found {where}; waiting for it.{_nearest(name, pods)}')
+                if not self._has(pods, name):
+                    near = "" if "*" in name else _nearest(name, pods)
+                    self._warn(f'pods "{name}" not found {where}; waiting for it.{near}')
         if self._by_pod and not self._by_node and not any(pod.alive for pod in pods.values()):
             await self._check_namespace()
             if self._workloads or not self._selection.pods:

@@ -4,7 +4,8 @@ Policies have their own module (policy_messages.py). A client omits members that
 older agent that does not know a member still accepts gadgets that do not need it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from kubectl_gadget.wire.message import NONE, FilePath, Hex, Message, Value
@@ -13,13 +14,31 @@ from kubectl_gadget.wire.policy_messages import InstalledSpec, LabelScopes, Poli
 DEFAULT_RING_BYTES = 4 << 20
 
 
+class PodNames:
+    """Names of pods, and patterns with `*`, as FILTER has them: `in` tells if one of them chooses a pod."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        self._patterns = tuple(name for name in self.names if "*" in name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names or any(fnmatchcase(name, pattern) for pattern in self._patterns)
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    @property
+    def has_patterns(self) -> bool:
+        return bool(self._patterns)
+
+
 class FilterSpec(Message):
     """FILTER: which containers are traced. A container is traced when its namespace, pod and name are all selected."""
 
     namespaces: tuple[str, ...] | None = None
     """names; null: all"""
     pods: tuple[str, ...] | None = None
-    """names; null: all"""
+    """names, or patterns with `*` for any text; null: all"""
     containers: tuple[str, ...] | None = None
     """names, `POD` for sandboxes; null: all"""
     exclude_pods: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,9 @@ def answer(capsys: pytest.CaptureFixture[str], line: str, code: int = 2) -> list
         ("top tcp udp", "'udp' is a gadget", "kubectl gadget top udp, in a run of its own; a pod of this name"),
         ("profile cpu offcpu", "'offcpu' is a gadget", "kubectl gadget profile offcpu, in a run of its own"),
         ("demo trace tcp udp", "'udp' is a gadget", "kubectl gadget demo trace tcp+udp"),
+        ("record exec -n shop", "'exec' is a gadget", "kubectl gadget trace exec --record FILE; a pod of this name is"),
+        ("record exec+open", "'exec+open' is a gadget", "kubectl gadget trace exec+open --record FILE"),
+        ("observe dns", "'dns' is a gadget", "kubectl gadget trace dns; a pod of this name is pod/dns"),
         ("advise seccomp capabilities", "'capabilities' is an advisor", "kubectl gadget advise capabilities, in a run"),
     ],
 )
@@ -86,8 +90,16 @@ def test_a_flag_that_fills_columns_shows_them(built_in: list[GadgetSummary], run
         ("-w", "unknown flag -w", "kubectl gadget trace open, which goes on until Ctrl-C"),
         ("trace open -w", "unknown flag -w", "without -w: it goes on until Ctrl-C"),
         ("trace exec --follow", "unknown flag --follow", "without --follow: it goes on until Ctrl-C"),
-        ("tcpdump -w x.pcap", "unknown flag -w", "-o pcap-ng > FILE"),
-        ("tcpdump -i eth0", "unknown flag -i", "without -i"),
+        ("trace exec,open", "unknown gadget 'exec,open'", "kubectl gadget trace exec+open"),
+        (
+            "trace exec --pod web",
+            "unknown flag --pod",
+            "kubectl gadget trace exec POD; the name of a pod",
+        ),
+        ("trace exec --name nginx", "unknown flag --name", "--filter 'comm == \"NAME\"'"),
+        ("trace open --duration 30s", "unknown flag --duration", "--timeout 30s"),
+        ("trace open --last 5m", "unknown flag --last", "--timeout 30s"),
+        ("tcpdump -r x.pcap", "unknown flag -r", "kubectl gadget replay FILE tcpdump"),
         ("version --short", "unknown flag --short", "--client"),
         ("trace open --json", "unknown flag --json", "-o json"),
         ("help nope", "unknown command 'nope'", "kubectl gadget --help"),
@@ -100,6 +112,61 @@ def test_what_other_tools_call_otherwise_is_translated(
     assert error == f"error: {what}"
     assert remedy.startswith(f"try: {meant}")
     assert runs == []
+
+
+def test_tcpdump_takes_its_expression_after_the_pods(built_in: list[GadgetSummary], runs: Runs) -> None:
+    for line, pods, expression in (
+        ("tcpdump port 80 -i any", (), "port 80"),
+        ("tcpdump xwing web-1 tcp port 80 or 443", ("xwing", "web-1"), "tcp port 80 or 443"),
+        ("tcpdump xwing 'udp and not port 53'", ("xwing",), "udp and not port 53"),
+        ("tcpdump pod/tcp -- udp", ("tcp",), "udp"),
+        ("tcpdump 10.0.0.1", (), "host 10.0.0.1"),
+        ("tcpdump --pcap udp port 53", (), "(udp) and (port 53)"),
+    ):
+        assert main.run(shlex.split(line)) == 0, line
+        assert runs[-1].selection.pods == pods
+        assert runs[-1].gadgets[0].parameters["pcap"] == expression
+
+
+def test_tcpdump_writes_packets_to_a_file(
+    built_in: list[GadgetSummary], runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "f.pcap"
+    assert main.run(["tcpdump", "-w", str(place), "port", "80"]) == 0
+    assert runs[-1].output.format == "pcap-ng"
+    assert place.exists()
+    assert answer(capsys, f"tcpdump -w {tmp_path}/no/f.pcap")[0].startswith("error: -w ")
+    assert answer(capsys, f"tcpdump -w {place} -o json")[0] == "error: -w and -o json cannot be used together"
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "meant"),
+    [
+        ("tcpdump -i eth0", "-i: the interface 'eth0' cannot be chosen", "-i any"),
+        ("tcpdump -nn port 80", "-n n: -n is the namespace", "without -n"),
+        ("tcpdump -n port 80", "-n port: -n is the namespace", "without -n"),
+        ("tcpdump -c 10", "-c 10: -c is the name of a container", "--max-events 10"),
+    ],
+)
+def test_flags_that_mean_something_else_to_tcpdump_are_not_taken_silently(
+    built_in: list[GadgetSummary], runs: Runs, capsys: pytest.CaptureFixture[str], line: str, what: str, meant: str
+) -> None:
+    error, remedy = answer(capsys, line)
+    assert error.startswith(f"error: {what}")
+    assert remedy.startswith(f"try: {meant}")
+    assert runs == []
+
+
+def test_gadgets_are_listed_by_group_or_verb(built_in: list[GadgetSummary], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["list", "network", "-o", "name"]) == 0
+    assert capsys.readouterr().out.split() == [entry.name for entry in built_in if entry.group == "network"]
+    assert main.run(["list", "top", "-o", "name"]) == 0
+    assert capsys.readouterr().out.split() == [entry.name for entry in built_in if entry.command[0] == "top"]
+
+
+def test_pods_may_be_chosen_by_a_pattern(built_in: list[GadgetSummary], runs: Runs) -> None:
+    assert main.run(["trace", "exec", "api-*"]) == 0
+    assert runs[-1].selection.pods == ("api-*",)
 
 
 def test_the_version_is_reported_as_other_programs_report_it(capsys: pytest.CaptureFixture[str]) -> None:

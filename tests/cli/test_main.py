@@ -156,7 +156,7 @@ def test_standard_input_that_is_closed_is_empty() -> None:
         ("flows --local --from-ip x", "--from-ip: 'x' does not appear to be", "10.0.0.0/8"),
         ("observe --local -e exec,x", "-e: 'x' must be one of exec, exit", "kubectl gadget observe --help"),
         ("--zzz trace open", "unknown flag --zzz", "kubectl gadget --help"),
-        ("list extra", "kubectl gadget list takes no argument 'extra'", "kubectl gadget list --help"),
+        ("list netwok", "'netwok' is not a group of gadgets", "trace"),
         ("policy check p.yaml", "policy check takes no argument 'p.yaml'", "kubectl gadget policy check -f p.yaml"),
         ("list -o jsn", "-o 'jsn': must be one of table, json, name; did you mean json?", "list --help"),
         ("demo open", "unknown command 'open'", "kubectl gadget demo trace open"),

@@ -57,6 +57,24 @@ async def test_an_error_found_elsewhere_ends_the_targets(cluster: FakeCluster, b
         await change()
 
 
+async def test_pods_chosen_by_a_pattern_are_followed_and_others_left_out(
+    cluster: FakeCluster, begin: Begin, warnings: list[str]
+) -> None:
+    cluster.add_pod("api-1", "node-1")
+    other = cluster.add_pod("web-1", "node-1")["metadata"]["uid"]
+    cluster.add_pod("web-2", "node-2")
+    targets, change = await begin(pods=("api-*", "db-*", "web-2"))
+    found = (await change()).add
+    assert list(found) == ["node-1", "node-2"]
+    assert found["node-1"] == FilterSpec(namespaces=("default",), exclude_pods=(other,))
+    assert warnings == ['pods "db-*" not found in default namespace; waiting for it.']
+    new = cluster.add_pod("api-2", "node-3")["metadata"]["uid"]
+    assert list((await change()).add) == ["node-3"]
+    assert targets.wants(new, "default/api-2") is True
+    assert targets.wants(other, "default/web-1") is False
+    assert targets.absent() == ('pod "db-*" did not exist in default namespace',)
+
+
 async def test_the_nodes_are_those_that_host_pods_of_the_namespace(cluster: FakeCluster, begin: Begin) -> None:
     cluster.add_pod("a", "node-2")
     cluster.add_namespace("other")

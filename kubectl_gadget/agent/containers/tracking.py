@@ -23,7 +23,7 @@ from kubectl_gadget.agent.host import cgroups, procfs
 from kubectl_gadget.agent.host.cgroups import Cgroup
 from kubectl_gadget.agent.host.this_node import pod_namespace, pod_uid
 from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
-from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wire.client_messages import FilterSpec, PodNames
 
 # FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
 #
@@ -48,7 +48,7 @@ class ContainerSelection:
 
     def __init__(self, wanted: FilterSpec, own_pod: str = "", own_namespace: str = "", only: str | None = None) -> None:
         self._namespaces = _names(wanted.namespaces)
-        self._pods = _names(wanted.pods)
+        self._pods = None if wanted.pods is None else PodNames(wanted.pods)
         self._containers = _names(wanted.containers)
         self._exclude = frozenset(wanted.exclude_pods)
         self._host = wanted.host

@@ -27,6 +27,11 @@ def test_each_list_has_to_hold_the_name(member: str) -> None:
     assert filter_of({member: []}).verdict(SHIP) == UNWANTED
 
 
+def test_a_pod_may_be_chosen_by_a_pattern() -> None:
+    assert filter_of({"pods": ["other", "x*ng"]}).verdict(SHIP) == WANTED
+    assert filter_of({"pods": ["x*", "-*"]}).verdict(SHIP._replace(pod="web-1")) == UNWANTED
+
+
 def test_a_pod_can_be_excluded_by_its_uid() -> None:
     assert filter_of({"exclude_pods": ["uid-1"]}).verdict(SHIP) == UNWANTED
     assert filter_of({"exclude_pods": [f"{SHIP.namespace}/{SHIP.pod}"]}).verdict(SHIP) == UNWANTED
