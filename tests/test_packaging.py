@@ -133,7 +133,8 @@ def test_a_wheel_without_the_agent_is_made_only_on_demand(
 ) -> None:
     """pip shows a warning of a build to nobody."""
     project = unpack(source, tmp_path / "source")
-    shutil.rmtree(project / "kubectl_gadget" / "built" / "payload")
+    for folder in ("libraries", "payload"):
+        shutil.rmtree(project / "kubectl_gadget" / "built" / folder)
     (tmp_path / "mmdebstrap").write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
     (tmp_path / "mmdebstrap").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
