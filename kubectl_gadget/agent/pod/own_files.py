@@ -64,7 +64,7 @@ def _libcs() -> tuple[str, ...]:
     """The C libraries whose object may work here, the likely one first."""
     try:
         glibc = os.confstr("CS_GNU_LIBC_VERSION")
-    except ValueError:  # unknown to musl
+    except (OSError, ValueError):  # unknown to musl
         glibc = None
     return ("glibc", "musl") if glibc else ("musl", "glibc")
 

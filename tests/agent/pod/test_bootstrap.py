@@ -310,7 +310,7 @@ def test_libraries_come_from_the_pods_folder_where_memory_may_not_be_mapped(
 
 NO_MEMFD = "import os\ndef no(*_): raise PermissionError(13, 'not here')\nos.memfd_create = no\n"
 OLD = "import sys\nsys.version_info = (3, 8, 2)\nsys.version = '3.8.2 (default)'\n"
-MUSL = "import os\ndef confstr(name): raise ValueError(name)\nos.confstr = confstr\n"
+MUSL = "import os\ndef confstr(name): raise OSError(22, 'Invalid argument')\nos.confstr = confstr\n"
 NO_LZMA = "import sys\nsys.modules['lzma'] = None\n"
 NO_CTYPES = "import sys\nsys.modules['ctypes'] = None\n"
 
