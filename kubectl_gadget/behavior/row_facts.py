@@ -177,6 +177,7 @@ class _MadeNames:
         if path in self._held:
             return path
         if self._directories:
+            path += "/"  # a directory may be changed itself
             end = path.find("/", 1)
             while end > 0:
                 if path[: end + 1] in self._held:

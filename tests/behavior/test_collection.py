@@ -323,9 +323,9 @@ def test_a_name_that_a_program_made_and_took_away_is_temporary(rows: list[Row], 
 
 def test_a_private_directory_that_is_removed_is_temporary_and_what_is_in_it() -> None:
     made = [changes("mkdir", "/srv/wqnhj", mode="0700"), opens(10, "/srv/wqnhj/a/b.c", 0o101)]
-    found = behavior([*CART, *made, changes("rmdir", "/srv/wqnhj")])
+    found = behavior([*CART, *made, changes("chmod", "/srv/wqnhj", mode="0755"), changes("rmdir", "/srv/wqnhj")])
 
-    assert [fact.value for fact in found.facts if fact.kind == "open"] == ["write /srv/<tmp>/a/b.c"]
+    assert [fact.value for fact in found.facts[1:]] == ["write /srv/<tmp>/a/b.c", "mode 755 /srv/<tmp>"]
 
 
 def test_a_name_in_a_folder_of_the_system_is_never_temporary() -> None:
