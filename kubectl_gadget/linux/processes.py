@@ -43,6 +43,11 @@ SIGNAL_NAMES = tuple(signal_name(number) for number in range(1, _LAST + 1) if no
 """all that signal_name() knows, in the order of their numbers"""
 
 
+def signal_set_names(bits: int) -> str:
+    """`SIGINT|SIGTERM` for a set of signals, whose lowest bit is signal 1; `none` for an empty set."""
+    return "|".join(signal_name(number + 1) for number in range(bits.bit_length()) if bits >> number & 1) or "none"
+
+
 def signal_code_name(signal: int, code: int) -> str:
     """`SI_USER`, `SEGV_MAPERR`: the cause of a signal (siginfo's si_code); the number itself if it has no name here."""
     return dict(constants(signal_name(signal))).get(code) or _CODES.get(code, str(code))

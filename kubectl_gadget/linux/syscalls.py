@@ -188,7 +188,8 @@ def argument_texts(
         kinds = kinds[:-1]
     for index, kind in enumerate(kinds):
         following = values[index + 1] if index + 1 < ARGUMENTS else 0
-        length = {"out": result or 0, "in": following}.get(kind, 0)
+        # What a call in progress will have read, and what was not read of it, are addresses.
+        length = {"out": -1 if result is None else result, "in": following}.get(kind, 0)
         texts.append(_KINDS[kind](SyscallArgument(values[index], data[index], length, architecture)))
     return texts
 

@@ -258,11 +258,14 @@ def show_results(batch: Batch, field: Field) -> list[str]:
 
 
 def syscall_arguments(batch: Batch, field: Field) -> TextLists:
+    """Arguments as texts; null where there is no call. A record without results is of calls in progress."""
     numbers = batch.raw("syscall").tolist()
-    results = syscall_results(batch, batch.gadget.record.field("result")).values()
+    results: Sequence[int | None] = [None] * len(batch)
+    if any(other.name == "result" for other in batch.gadget.record.fields):
+        results = syscall_results(batch, batch.gadget.record.field("result")).values()
     return TextLists(
         [
-            argument_texts(batch.architecture, number, result, values, data)
+            None if number < 0 else argument_texts(batch.architecture, number, result, values, data)
             for number, result, (values, data) in zip(numbers, results, read_arguments(batch, field), strict=True)
         ]
     )
@@ -270,11 +273,13 @@ def syscall_arguments(batch: Batch, field: Field) -> TextLists:
 
 def raw_arguments(batch: Batch, field: Field) -> TextLists:
     """All six argument registers, in hex because many JSON readers do not preserve 64-bit numbers."""
-    return TextLists([[hex(value) for value in values] for values, _ in read_arguments(batch, field)])
+    numbers = batch.raw("syscall").tolist()
+    rows = zip(numbers, read_arguments(batch, field), strict=True)
+    return TextLists([None if number < 0 else [hex(value) for value in values] for number, (values, _) in rows])
 
 
 def show_arguments(batch: Batch, field: Field) -> list[str]:
-    return [", ".join(items or []) for items in syscall_arguments(batch, field).lists]
+    return [UNREAD if items is None else ", ".join(items) for items in syscall_arguments(batch, field).lists]
 
 
 def read_arguments(batch: Batch, field: Field) -> list[tuple[Sequence[int], Sequence[Data]]]:

@@ -23,6 +23,7 @@ from kubectl_gadget.linux.processes import (
     namespace_kind_names,
     namespace_names,
     signal_name,
+    signal_set_names,
 )
 from kubectl_gadget.rows.amounts import Timestamps, bytes_text, duration_text
 from kubectl_gadget.rows.batch import Batch, decode
@@ -86,6 +87,7 @@ KINDS: dict[str, Kind] = {
     "gadget_uid": maybe(ids),
     "gadget_gid": maybe(ids),
     "gadget_signal": spelt_with_raw(signal_name, none="-", names=SIGNAL_NAMES),
+    "gadget_signals": spelt_with_raw(signal_set_names),
     "gadget_capability": spelt_with_raw(capability_name),
     "gadget_capabilities": Kind(
         lambda column, field: (

@@ -36,6 +36,8 @@ enum gadget_stack_begins {
 	GADGET_BEGINS_INTERRUPT,
 	/* A tracepoint and the code that it runs. */
 	GADGET_BEGINS_TRACEPOINT,
+	/* The scheduler, which a sleeping thread has called. */
+	GADGET_BEGINS_SLEEP,
 };
 
 /* Read by kubectl_gadget/agent/symbols/gadget_stacks.py. */
@@ -107,6 +109,26 @@ static __always_inline __u64 gadget_kernel_stack(void *context, enum gadget_stac
 	if (bytes > 0) {
 		stack->pid = 0;
 		stack->program = begins;
+		stack->depth = (__u64)bytes / sizeof(__u64);
+		id = gadget_keep_stack(stack);
+	}
+	gadget_give_back(stack);
+	return id;
+}
+
+/* The kernel stack of a thread that sleeps, other than the current one (Linux 5.9). */
+static __always_inline __u64 gadget_kernel_stack_of(struct task_struct *task)
+{
+	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
+	__u64 id = GADGET_NO_STACK;
+	long bytes;
+
+	if (!stack)
+		return GADGET_LOST_STACK;
+	bytes = bpf_get_task_stack(task, stack->addresses, sizeof(stack->addresses), 0);
+	if (bytes > 0) {
+		stack->pid = 0;
+		stack->program = GADGET_BEGINS_SLEEP;
 		stack->depth = (__u64)bytes / sizeof(__u64);
 		id = gadget_keep_stack(stack);
 	}

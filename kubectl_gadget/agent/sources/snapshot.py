@@ -20,6 +20,8 @@ from kubectl_gadget.agent.sources.samplers import Sampled
 
 _OF_NAMESPACES = frozenset({"iter/tcp", "iter/udp", "iter/unix", "iter/netlink"})
 _NEWNET = 0x40000000
+_NOTES = "note_"
+"""Prefix of the names of iterators without output, which fill maps for the others."""
 _OWN = "/proc/self/ns/net"
 _ORPHANS_ARE_MISSING = (
     "orphaned connections are missing in pods that have a network of their own: entering it needs CAP_SYS_ADMIN "
@@ -54,7 +56,8 @@ class SnapshotSource(PiecesSource):
 
 
 class Iterators:
-    """The attached iterators of one object, which are run in the object's order. The rows of `sampled` come last."""
+    """The attached iterators of one object, which are run in the object's order, those that only take notes for the
+    others first. The rows of `sampled` come last."""
 
     def __init__(self, object: BpfObject, sampled: Sampled, warn: Callable[[str], None]) -> None:
         self._object = object
@@ -63,7 +66,7 @@ class Iterators:
 
     def take(self) -> Iterator[bytes]:
         """Yields the present state, in pieces of whole records."""
-        for program in self._object.chosen:
+        for program in sorted(self._object.chosen, key=lambda program: not program.startswith(_NOTES)):
             section = self._object.section(program)
             if section in _OF_NAMESPACES:
                 for namespace in self._namespaces():

@@ -17,8 +17,9 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.object import own_program
 from kubectl_gadget.agent.symbols.user_symbols import UNKNOWN, ResolvedFrame
 
-HERE, INTERRUPT, TRACEPOINT = range(3)
-"""The beginnings of a stack (bpf/include/gadget/stacks.h): the traced function, an interrupt, or a tracepoint."""
+HERE, INTERRUPT, TRACEPOINT, SLEEP = range(4)
+"""The beginnings of a stack (bpf/include/gadget/stacks.h): the traced function, an interrupt, a tracepoint, or the
+scheduler's functions, by which a thread went to sleep."""
 _AT_ONCE = 128
 _ADDRESS = struct.Struct("<Q")
 _ENTRY_BYTES = _ADDRESS.size + 192
@@ -33,6 +34,8 @@ _OF_TRACEPOINTS = ("bpf_", "__bpf_", "__traceiter_", "trace_event_", "perf_trace
 _OF_PROGRAMS = ("bpf_prog_", "bpf_trampoline_", "bpf_trace_run", "__bpf_trace_", "__traceiter_")
 """A BPF program, and the code by which the kernel calls it at a function (fentry, LSM) or a raw tracepoint."""
 _SCHEDULER = ("__schedule", "schedule")
+_SLEEPS = ("__schedule", "schedule", "io_schedule", "__switch_to", "context_switch", "preempt_schedule")
+"""Beginnings of the functions by which threads sleep, such as schedule_timeout, which say nothing of the reason."""
 _MOST_OF_TRACEPOINT = 8
 
 
@@ -137,6 +140,8 @@ def _tracing_frames(frames: Sequence[ResolvedFrame], begins: int) -> int:
         for number, frame in enumerate(frames):
             if frame.function.startswith(_INTERRUPTS):
                 return number + 1
+    if begins == SLEEP:
+        return next((n for n, f in enumerate(frames) if not f.function.startswith(_SLEEPS)), 0)
     if begins == TRACEPOINT:
         own = [n for n, f in enumerate(frames[:_MOST_OF_TRACEPOINT]) if f.function.startswith(_OF_TRACEPOINTS)]
         first = own[-1] + 1 if own else 0
