@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * trace file: emits one `struct trace_file` for each call that creates, removes, renames, links or changes a file, with
- * its result. Does not show reads and writes, nor opens (trace open).
+ * its result. If only failures are wanted, also for each failed read, write and sync of a file, and for each open that
+ * failed to create or change one. Other opens: trace open.
  *
  * Hooks: the exits of the system calls below, and for io_uring the submission and completion of requests
  * (gadget/syscalls/uring.h). The trap: the paths of system calls are in memory that the program may have rewritten; the
  * kernel has copied those of io_uring requests.
  */
+#include <linux/errno.h>
+
 #include <gadget/files/path_at.h>
+#include <gadget/files/refused.h>
 #include <gadget/operation.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
@@ -38,7 +42,7 @@
 struct trace_file {
 	struct gadget_record record;
 	gadget_operation operation;
-	/* The new size after truncation, or the length of a range; ~0 for other operations. */
+	/* The new size after truncation, the length of a range, or what was to be read or written; ~0: none. */
 	gadget_bytes size;
 	/* The mode of a new or changed file; ~0 for other operations. */
 	gadget_new_mode mode;
@@ -55,11 +59,22 @@ struct trace_file {
 	gadget_string attribute;
 	/* For chattr. */
 	__u32 flags;
+	__u32 unused;
+	/* What refused it. */
+	GADGET_REFUSED_FIELDS;
 };
 
 GADGET_RECORD(trace_file);
 
-#define FILE_BYTES GADGET_ROOM(sizeof(struct trace_file) + 4 * (GADGET_PATH_BYTES + 2) + ATTRIBUTE_BYTES)
+#define FILE_BYTES                                                                                                     \
+	GADGET_ROOM(sizeof(struct trace_file) + 4 * (GADGET_PATH_BYTES + 2) + ATTRIBUTE_BYTES + 2 +                    \
+		    GADGET_REFUSED_NAME_BYTES)
+
+struct file_thread {
+	struct gadget_refused refused;
+};
+
+GADGET_REFUSED(file_thread);
 
 /* The beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
@@ -122,6 +137,7 @@ GADGET_AFTER_EXIT(report_change)
 	struct change *change = gadget_scratch(&change_scratch);
 	struct trace_file *file = gadget_scratch(&file_scratch);
 	struct gadget_writer writer;
+	struct file_thread *thread;
 
 	if (!change || !file || !gadget_begin_outside_runtime(&file->record))
 		return 0;
@@ -137,6 +153,12 @@ GADGET_AFTER_EXIT(report_change)
 	gadget_no_text(&file->attribute);
 	if (change->has_attribute)
 		gadget_append_user_string(&writer, &file->attribute, change->attribute, ATTRIBUTE_BYTES);
+	gadget_no_refused(file);
+	file->unused = 0;
+	if (change->result == -EACCES || change->result == -EPERM) {
+		thread = gadget_thread_state();
+		gadget_append_refused(&writer, file, thread ? &thread->refused : NULL);
+	}
 	if (gadget_begins_with(&writer, &file->path, filter_path, sizeof(filter_path)))
 		gadget_send(&writer);
 	return 0;
@@ -298,12 +320,107 @@ WITH_PATH_OR_DESCRIPTOR(utimensat, "utime")
 
 GADGET_ON_EXIT(fallocate)
 {
-	if (!(ARGUMENT(1) & CHANGES_CONTENT))
+	if (result >= 0 && !(ARGUMENT(1) & CHANGES_CONTENT))
 		return 0;
 	BEGIN("fallocate");
 	set_descriptor(change, ARGUMENT(0));
 	change->size = ARGUMENT(3);
 	return end(ctx);
+}
+
+/* The programs up to the opens are attached only if nothing but failures is wanted: they run for each read and write.
+ */
+
+static __always_inline bool is_file_or_directory(__s32 fd)
+{
+	struct file *file = gadget_file_of(fd);
+	__u32 kind = file ? BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT : 0;
+
+	return kind == S_IFREG || kind == S_IFDIR;
+}
+
+#define FAILS(CALL, WORD, FD, SIZE)                                                                                    \
+	GADGET_ON_EXIT(CALL)                                                                                           \
+	{                                                                                                              \
+		if (result >= 0 || !is_file_or_directory(ARGUMENT(FD)))                                                \
+			return 0;                                                                                      \
+		BEGIN(WORD);                                                                                           \
+		set_descriptor(change, ARGUMENT(FD));                                                                  \
+		change->size = SIZE;                                                                                   \
+		return end(ctx);                                                                                       \
+	}
+
+FAILS(read, "read", 0, ARGUMENT(2))
+FAILS(readv, "read", 0, ~0ULL)
+FAILS(pread64, "read", 0, ARGUMENT(2))
+FAILS(preadv, "read", 0, ~0ULL)
+FAILS(preadv2, "read", 0, ~0ULL)
+FAILS(getdents64, "read", 0, ARGUMENT(2))
+FAILS(write, "write", 0, ARGUMENT(2))
+FAILS(writev, "write", 0, ~0ULL)
+FAILS(pwrite64, "write", 0, ARGUMENT(2))
+FAILS(pwritev, "write", 0, ~0ULL)
+FAILS(pwritev2, "write", 0, ~0ULL)
+FAILS(copy_file_range, "write", 2, ARGUMENT(4))
+FAILS(fsync, "fsync", 0, ~0ULL)
+FAILS(fdatasync, "fsync", 0, ~0ULL)
+FAILS(sync_file_range, "fsync", 0, ARGUMENT(2))
+FAILS(syncfs, "fsync", 0, ~0ULL)
+
+/* A file system may report only here what it could not store. The descriptor is gone, so the file is not known. */
+GADGET_ON_EXIT(close)
+{
+	if (result != -EIO && result != -ENOSPC && result != -EDQUOT)
+		return 0;
+	BEGIN("close");
+	set_descriptor(change, -1);
+	return end(ctx);
+}
+
+/* Failed opens that would only read are left out, since programs search for files in this way, but an error of the
+ * device is shown. */
+static __always_inline int open_fails(struct trace_event_raw_sys_exit *ctx, long result, __s32 from, const void *path,
+				      __u64 flags, __u64 mode)
+{
+	const gadget_operation word = "open";
+	struct change *change;
+
+	if (result >= 0 || (!(flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_TMPFILE_BIT)) && result != -EIO))
+		return 0;
+	change = begin(result, word);
+	if (!change)
+		return 0;
+	set_path(change, from, path);
+	if (flags & (O_CREAT | O_TMPFILE_BIT))
+		change->mode = (__u16)mode;
+	return end(ctx);
+}
+
+GADGET_ON_EXIT(open)
+{
+	return open_fails(ctx, result, AT_FDCWD, POINTER(0), ARGUMENT(1), ARGUMENT(2));
+}
+
+GADGET_ON_EXIT(creat)
+{
+	return open_fails(ctx, result, AT_FDCWD, POINTER(0), O_CREAT, ARGUMENT(1));
+}
+
+GADGET_ON_EXIT(openat)
+{
+	return open_fails(ctx, result, ARGUMENT(0), POINTER(1), ARGUMENT(2), ARGUMENT(3));
+}
+
+GADGET_ON_EXIT(openat2)
+{
+	/* Without flags that can be read, the open may have been one that writes. */
+	__u64 how[2] = {O_CREAT, 0};
+
+	if (result >= 0)
+		return 0;
+	if (bpf_probe_read_user(how, sizeof(how), POINTER(2)))
+		how[0] = O_CREAT;
+	return open_fails(ctx, result, ARGUMENT(0), POINTER(1), how[0], how[1]);
 }
 
 static __always_inline void set_flags(struct change *change, __u32 flags, __u32 immutable, __u32 append)
@@ -525,12 +642,15 @@ static __always_inline bool gadget_uring_describe(struct gadget_uring_request *n
 
 	if (!named || !gadget_begin(&file->record))
 		return false;
-	if (opcode == IORING_OP_FALLOCATE && !(BPF_CORE_READ((struct io_sync *)request, mode) & CHANGES_CONTENT))
+	if (opcode == IORING_OP_FALLOCATE && !filter_failed && !filter_errno &&
+	    !(BPF_CORE_READ((struct io_sync *)request, mode) & CHANGES_CONTENT))
 		return false;
 	__builtin_memset(named, 0, sizeof(*named));
 	file->size = file->mode = file->owner = file->group = ~0ULL;
 	file->errno = 0;
 	file->flags = 0;
+	file->unused = 0;
+	gadget_no_refused(file);
 	/* A direct descriptor is not one of the process's descriptors, and its file is not known yet. */
 	named->path_from =
 		BPF_CORE_READ(request, flags) & GADGET_URING_FIXED_FILE ? -1 : BPF_CORE_READ(request, cqe.fd);

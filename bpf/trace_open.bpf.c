@@ -9,6 +9,7 @@
 #include <linux/errno.h>
 
 #include <gadget/files/open_file.h>
+#include <gadget/files/refused.h>
 #include <gadget/files/path_prefix.h>
 #include <gadget/output.h>
 #include <gadget/path.h>
@@ -22,14 +23,6 @@
 #include <kernel/fs.h>
 #include <kernel/mount.h>
 #include <kernel/tracepoint.h>
-
-#define O_CREAT 00000100
-#define O_WRONLY 00000001
-#define O_ACCMODE 00000003
-#define O_TRUNC 00001000
-#define O_PATH 010000000
-/* O_TMPFILE without O_DIRECTORY, whose value differs between architectures. */
-#define O_TMPFILE_BIT 020000000
 
 /* The kernel adds it to the flags of io_uring requests and of open files. */
 #if defined(__TARGET_ARCH_x86)
@@ -60,6 +53,8 @@ struct trace_open {
 	/* The flags of the open file. */
 	gadget_known_open_flags opened_flags;
 	gadget_open_differs differs;
+	/* What refused it. */
+	GADGET_REFUSED_FIELDS;
 };
 
 GADGET_RECORD(trace_open);
@@ -67,7 +62,13 @@ GADGET_RECORD(trace_open);
 #define FSTYPE_BYTES 63
 /* The size of a record with its path, and with its resolved path and mount. */
 #define PATH_BYTES GADGET_ROOM(sizeof(struct trace_open) + GADGET_PATH_BYTES)
-#define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 3 * GADGET_PATH_BYTES + FSTYPE_BYTES)
+#define OPEN_BYTES GADGET_ROOM(sizeof(struct trace_open) + 3 * (GADGET_PATH_BYTES + 2) + FSTYPE_BYTES)
+
+struct open_thread {
+	struct gadget_refused refused;
+};
+
+GADGET_REFUSED(open_thread);
 
 /* The beginning of the path as passed. Empty: any. */
 const volatile char filter_path[256] = "";
@@ -299,6 +300,7 @@ GADGET_AFTER_EXIT(open_returned)
 	struct trace_open *open = gadget_scratch(&syscall_scratch);
 	const struct open_request *asked = (void *)open + REQUEST_OFFSET;
 	struct gadget_writer writer;
+	struct open_thread *thread;
 	struct file *file;
 
 	/* The flags of openat2 are not read yet; a repeated openat2 is recognized below. */
@@ -320,8 +322,14 @@ GADGET_AFTER_EXIT(open_returned)
 		gadget_append_user_string(&writer, &open->path, asked->path, GADGET_PATH_BYTES);
 	else
 		gadget_no_text(&open->path);
-	if (resolve_path || wanted_path(open, (const char *)(open + 1)))
-		send(&writer, open, file);
+	if (!resolve_path && !wanted_path(open, (const char *)(open + 1)))
+		return 0;
+	gadget_no_refused(open);
+	if (asked->result == -EACCES || asked->result == -EPERM) {
+		thread = gadget_thread_state();
+		gadget_append_refused(&writer, open, thread ? &thread->refused : NULL);
+	}
+	send(&writer, open, file);
 	return 0;
 }
 
@@ -378,6 +386,7 @@ static __always_inline bool gadget_uring_describe(struct gadget_uring_request *n
 	if (!wanted_flags(open))
 		return false;
 	new->slot = BPF_CORE_READ(how, file_slot);
+	gadget_no_refused(open);
 	writer = gadget_write(open, sizeof(*open), GADGET_URING_BYTES);
 	gadget_append_kernel_string(&writer, &open->path, gadget_uring_name(request, io_open, filename),
 				    GADGET_PATH_BYTES);

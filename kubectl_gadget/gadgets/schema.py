@@ -184,7 +184,7 @@ class ProgramChoice:
     """what is missing matters little, so it is reported only with -v"""
     when: tuple[str, str] | None = None
     """a parameter and a word: wanted only if the word, or "all", is in the comma-separated value of the parameter. For
-    a bool parameter the word is true"""
+    a bool parameter the word is true. --errno implies --failed"""
 
     def is_wanted(self, values: Mapping[str, object]) -> bool:
         """True if the programs are needed, given the values of all parameters by name."""
@@ -196,6 +196,8 @@ class ProgramChoice:
 
     def _words(self, values: Mapping[str, Any]) -> list[str]:
         value = values.get(self.when[0]) if self.when else None
+        if self.when == ("failed", "true") and values.get("errno"):
+            value = True
         text = "true" if value is True else str(value or "")
         return [word.strip() for word in text.split(",")]
 

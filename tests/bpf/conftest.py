@@ -1,5 +1,6 @@
 """All tests here load real programs, of the catalogue as the sources are now."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,3 +18,11 @@ def _built(catalogue_built: Path) -> None:
 def _kept_tracers() -> Iterator[None]:
     yield
     close_kept()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can enter, unlike those of tmp_path."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)

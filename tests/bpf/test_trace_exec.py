@@ -1,13 +1,20 @@
 """trace exec: executes known things a prime number of times, and counts what was seen."""
 
 import os
+import struct
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.kernel import features
+from kubectl_gadget.gadgets.load import load_gadget
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.rows.batch import decode
+from kubectl_gadget.rows.rows import Rows
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
 
@@ -169,3 +176,146 @@ def test_arguments_at_a_bad_address_are_not_invented() -> None:
     with Tracer("trace_exec") as tracer:
         record = one(deeds.in_child(lambda: deeds.syscall(execve, b"/bin/true", 1, None))[0], tracer)
     assert (record["args"], record["errno"]) == (None, 14)
+
+
+# Why attempts failed. The rows are those that users see.
+
+needs_fexit = pytest.mark.skipif(bool(features.lacking("fexit")), reason="this kernel has no fexit")
+"""Elsewhere, attempts are seen without what made them fail."""
+EXPLAINED = ("error", "failed_on", "interpreter", "format", "machine")
+REFUSED = ("error", "failed_on", "refused_name", "refused_mode", "refused_owner", "refused_group")
+
+
+def elf(machine: int, loader: bytes = b"", kind: int = 2) -> bytes:
+    """An ELF file of 64 bits with one program header: PT_INTERP, or PT_LOAD without a loader."""
+    size = 64 + 56
+    head = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head += struct.pack("<HHIQQQIHHHHHH", kind, machine, 1, 0x400000, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    interp = loader + b"\0" if loader else b""
+    return head + struct.pack("<IIQQQQQQ", 3 if loader else 1, 5, size, 0, 0, len(interp), len(interp), 1) + interp
+
+
+def attempt(path: Path | str, content: bytes | None = None, mode: int = 0o755, uid: int = 0) -> dict[str, Any]:
+    """The row of a failed exec of a file with this content."""
+    if content is not None:
+        Path(path).write_bytes(content)
+        Path(path).chmod(mode)
+
+    def deed() -> None:
+        if uid:
+            os.setgid(uid)
+            os.setuid(uid)
+        os.execv(path, ["argument"])
+
+    with Tracer("trace_exec", failed=True) as tracer:
+        pid, _ = deeds.in_child(deed)
+        data = tracer.data()
+        assert tracer.lost == 0
+        assert "interpreter_opened" in tracer.programs
+    rows = MemberRows().records(
+        Rows([decode(load_gadget("trace_exec"), "node", data, architecture=os.uname().machine)])
+    )
+    (row,) = [row for row in rows if row["pid"] == pid]
+    assert row["path"] == str(path)
+    return row
+
+
+def members(row: dict[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
+
+
+OWN, OTHER = (62, "aarch64") if deeds.X86 else (183, "x86_64")
+
+
+@needs_fexit
+@pytest.mark.parametrize(
+    ("content", "explained"),
+    [
+        (b"#!/bin/sh\r\necho\n", ("ENOENT", "shebang", "/bin/sh\r", "", "")),
+        (b"#! /no/such/python -u\n", ("ENOENT", "shebang", "/no/such/python", "", "")),
+        (elf(OWN, b"/lib/ld-none.so.1"), ("ENOENT", "PT_INTERP", "/lib/ld-none.so.1", "", "")),
+        (elf(183 if deeds.X86 else 62), ("ENOEXEC", "format", None, "ELF", OTHER)),
+        (elf(243), ("ENOEXEC", "format", None, "ELF", "riscv")),
+        (elf(OWN, kind=1), ("ENOEXEC", "format", None, "ELF", "x86_64" if deeds.X86 else "aarch64")),
+        (b"echo no shebang\n", ("ENOEXEC", "format", None, "text", "")),
+        (b"", ("ENOEXEC", "format", None, "empty", "")),
+        (b"MZ\x90\0", ("ENOEXEC", "format", None, "PE", "")),
+    ],
+)
+def test_a_failed_exec_says_what_was_missing_or_wrong(
+    content: bytes, explained: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    assert members(attempt(tmp_path / "program", content), EXPLAINED) == explained
+
+
+@needs_fexit
+def test_a_script_whose_interpreter_lacks_its_loader_names_the_loader(tmp_path: Path) -> None:
+    interpreter = tmp_path / "interpreter"
+    interpreter.write_bytes(elf(OWN, b"/lib/ld-none.so.1"))
+    interpreter.chmod(0o755)
+    row = attempt(tmp_path / "script", b"#!%s\n" % os.fsencode(interpreter))
+    assert members(row, EXPLAINED) == ("ENOENT", "PT_INTERP", "/lib/ld-none.so.1", "", "")
+
+
+@needs_fexit
+def test_a_missing_file_is_not_taken_for_a_missing_interpreter(tmp_path: Path) -> None:
+    assert members(attempt(tmp_path / "none"), EXPLAINED) == ("ENOENT", "path", None, "", "")
+
+
+@needs_fexit
+def test_an_attempt_does_not_inherit_what_was_noted_of_the_one_before(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_bytes(b"#!/no/such\n")
+    script.chmod(0o755)
+
+    def deed() -> None:
+        for _ in range(TIMES):
+            for path in (script, tmp_path / "none"):
+                with suppress(OSError):
+                    os.execv(path, ["x"])
+
+    with Tracer("trace_exec") as tracer:
+        pid, _ = deeds.in_child(deed)
+        found = [record["failed_on"] for record in tracer.records() if record["pid"] == pid]
+    assert found == [2, 1] * TIMES
+
+
+@needs_fexit
+def test_a_file_without_an_x_bit_is_refused_with_its_owner_and_mode(tmp_path: Path) -> None:
+    row = attempt(tmp_path / "program", elf(OWN), mode=0o640)
+    assert members(row, REFUSED) == ("EACCES", "path", "program", "0640", 0, 0)
+
+
+@needs_fexit
+def test_an_interpreter_without_an_x_bit_is_the_file_that_was_refused(tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_bytes(elf(OWN))
+    interpreter.chmod(0o600)
+    row = attempt(tmp_path / "script", b"#!%s\n" % os.fsencode(interpreter))
+    assert members(row, REFUSED) == ("EACCES", "shebang", "python", "0600", 0, 0)
+    assert row["interpreter"] == str(interpreter)
+
+
+@needs_fexit
+def test_a_directory_that_may_not_be_entered_is_named(open_folder: Path) -> None:
+    closed = open_folder / "closed"
+    closed.mkdir()
+    (closed / "program").write_bytes(elf(OWN))
+    (closed / "program").chmod(0o755)
+    closed.chmod(0o700)
+    assert members(attempt(closed / "program", uid=65534), REFUSED) == ("EACCES", "path", "closed/", "0700", 0, 0)
+
+
+@needs_fexit
+def test_what_succeeds_leaves_no_note(tmp_path: Path) -> None:
+    with Tracer("trace_exec") as tracer:
+        record = one(execute(TRUE, ["true"]), tracer)
+    assert (record["failed_on"], record["format"], record["machine"], record["refused_mode"]) == (0, 0, 0, 2**64 - 1)
+
+
+@pytest.mark.skipif(not features.lacking("fexit"), reason="this kernel has fexit")
+def test_without_fexit_nothing_is_claimed_about_the_cause() -> None:
+    with Tracer("trace_exec") as tracer:
+        record = one(execute("/not/there", ["x"]), tracer)
+        assert "execve_failed_unexplained" in tracer.programs
+    assert (record["errno"], record["failed_on"], record["interpreter"]) == (2, 0, None)

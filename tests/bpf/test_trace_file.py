@@ -3,6 +3,7 @@
 import fcntl
 import os
 import struct
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.kernel import features
 from tests.bpf import deeds
 from tests.bpf.deeds import AT_FDCWD, syscall
 from tests.bpf.tracer import Tracer
@@ -281,3 +283,84 @@ def test_only_what_is_asked_for_is_sent(tmp_path: Path) -> None:
 
     records = traced(deed, operation="rmdir", path=f"{tmp_path}/t")
     assert [told(record)[:3] for record in records] == [("rmdir", 0, f"{tmp_path}/two")]
+
+
+# What --failed adds.
+
+
+def test_failed_calls_of_a_full_and_of_a_read_only_file_system_are_seen_by_one_command(tmp_path: Path) -> None:
+    def deed() -> None:
+        os.unshare(os.CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=3", "none", tmp_path], check=True)
+        fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        os.write(fd, bytes(1 << 16))
+        pipe, _ = os.pipe()
+        for _ in range(TIMES):
+            for call in (
+                lambda: os.write(fd, b"more"),
+                lambda: os.posix_fallocate(fd, 1 << 16, 4096),
+                lambda: os.close(os.open(tmp_path / "second", os.O_WRONLY | os.O_CREAT, 0o640)),
+                lambda: os.mkdir(tmp_path / "third"),
+                # Not shown: neither a change nor an error of the device; and no file.
+                lambda: os.open(tmp_path / "none", os.O_RDONLY),
+                lambda: os.read(os.open(tmp_path / "file", os.O_WRONLY) and pipe, 0),
+            ):
+                with suppress(OSError):
+                    call()
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=False)
+        os.close(fd)
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+    records = [record for record in traced(deed, failed=True) if record["errno"] != ENOENT]
+    written = [record for record in records if record["operation"] == "write"]
+    assert [(record["errno"], record["path_base"]) for record in written] == [(28, f"{tmp_path}/file")] * TIMES
+    allocated = [record for record in records if record["operation"] == "fallocate"]
+    assert [(record["errno"], record["size"]) for record in allocated] == [(28, 4096)] * TIMES
+    made = [record for record in records if record["operation"] in ("mkdir", "open")]
+    assert {record["errno"] for record in made if record["path"] == f"{tmp_path}/third"} == {28}
+    assert not [record for record in records if record["path"] == f"{tmp_path}/none"]
+
+
+def test_opens_that_would_write_to_a_read_only_file_system_are_seen_with_failed(tmp_path: Path) -> None:
+    def deed() -> None:
+        os.unshare(os.CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", tmp_path], check=True)
+        for _ in range(TIMES):
+            with suppress(OSError):
+                os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT, 0o640)
+            with suppress(OSError):
+                os.open(tmp_path / "none", os.O_RDONLY)
+
+    for chosen in ({"failed": True}, {"errno": 30}):
+        records = [record for record in traced(deed, **chosen) if str(record["path"]).startswith(str(tmp_path))]
+        assert [(record["operation"], record["errno"], record["mode"]) for record in records] == [
+            ("open", 30, 0o640)
+        ] * TIMES
+
+
+def test_without_failed_no_program_runs_for_reads_and_writes() -> None:
+    with Tracer("trace_file") as tracer:
+        assert not {"read_ends", "write_ends", "openat_ends"} & set(tracer.programs)
+
+
+@pytest.mark.skipif(bool(features.lacking("fexit")), reason="this kernel has no fexit")
+def test_the_directory_that_refuses_is_named_with_its_owner_and_mode(open_folder: Path) -> None:
+    closed = open_folder / "closed"
+    closed.mkdir()
+    closed.chmod(0o750)
+
+    def deed() -> None:
+        os.setgid(65534)
+        os.setuid(65534)
+        for _ in range(TIMES):
+            # The note of another call that was refused does not count.
+            os.access(closed / "file", os.R_OK)
+            for call in (lambda: os.mkdir(closed / "new"), lambda: os.chmod(open_folder, 0o777)):
+                with suppress(OSError):
+                    call()
+
+    names = ("operation", "errno", "refused_name", "refused_mode", "refused_owner", "refused_group")
+    found = [tuple(record[name] for name in names) for record in traced(deed, failed=True)]
+    assert found == [("mkdir", 13, "closed/", 0o750, 0, 0), ("chmod", 1, None, NONE, NONE, NONE)] * TIMES

@@ -16,6 +16,15 @@
 #define S_ISUID 04000
 #define S_ISGID 02000
 
+/* include/uapi/asm-generic/fcntl.h: flags of an open, the same on both architectures. */
+#define O_CREAT 00000100
+#define O_WRONLY 00000001
+#define O_ACCMODE 00000003
+#define O_TRUNC 00001000
+#define O_PATH 010000000
+/* O_TMPFILE without O_DIRECTORY, whose value differs between architectures. */
+#define O_TMPFILE_BIT 020000000
+
 /* include/linux/fs.h: an internal mount of the kernel, such as that of memfd_create(). */
 #define SB_KERNMOUNT (1 << 22)
 /* include/uapi/linux/magic.h: files without a path, such as those of inotify and fanotify. */
@@ -45,6 +54,14 @@ struct super_block {
 
 struct inode {
 	unsigned short i_mode;
+	/* kuid_t and kgid_t. */
+	struct {
+		__u32 val;
+	} i_uid, i_gid;
+	/* The names that the kernel knows of it. */
+	struct {
+		void *first;
+	} i_dentry;
 	unsigned int i_nlink;
 	struct super_block *i_sb;
 	unsigned long i_ino;
@@ -64,11 +81,26 @@ struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	union {
+		struct {
+			void *next;
+		} d_alias;
+	} d_u;
 };
 
 struct vfsmount {
 	struct dentry *mnt_root;
 	struct super_block *mnt_sb;
+};
+
+/* 5.12 to 6.1. */
+struct vfsmount___userns {
+	void *mnt_userns;
+};
+
+/* Since 6.2. */
+struct vfsmount___idmapped {
+	void *mnt_idmap;
 };
 
 struct mount {

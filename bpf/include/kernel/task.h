@@ -142,6 +142,8 @@ struct linux_binprm {
 	const char *filename;
 	/* The same pointer, except for scripts and for files that binfmt_misc has an interpreter for. */
 	const char *interp;
+	/* The first bytes of the file. */
+	char buf[256];
 };
 
 /* The tracepoint's arguments since 6.16; before, they did not say whether the thread is the last one. */
