@@ -39,7 +39,7 @@ ZIG = "0.15.2"
 SUITE = "trixie"
 LIBCS = {"glibc": "gnu.2.28", "musl": "musl"}
 """C libraries as the files' names have them, and as zig names them."""
-SONAME = "libbpf.so.1"
+SONAME = "libbpf-gadget.so.1"
 
 
 class Source(NamedTuple):
