@@ -48,9 +48,9 @@ def test_a_whole_file_runs_where_hooks_differ_or_this_machine_runs_no_bpf() -> N
     assert differs(PROJECT / "tests/bpf/test_trace_lsm.py", has_uprobes=True)
     assert not differs(PROJECT / "tests/bpf/test_trace_ssl.py", has_uprobes=True)
     assert differs(PROJECT / "tests/bpf/test_trace_ssl.py", has_uprobes=False)
-    assert not differs(PROJECT / "tests/bpf/test_trace_open.py", has_uprobes=False)
+    assert not differs(PROJECT / "tests/bpf/test_trace_mount.py", has_uprobes=False)
     some, all_of_them = repeated(everything=False), repeated(everything=True)
-    assert "tests/bpf/test_trace_open.py::test_each_openat_is_seen_once" in some
+    assert "tests/bpf/test_trace_mount.py::test_each_mount_and_umount_is_seen_once" in some
     assert list(dict.fromkeys(word.partition("::")[0] for word in some)) == all_of_them
 
 

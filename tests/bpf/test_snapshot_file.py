@@ -1,7 +1,8 @@
 """snapshot file: files that this process has open."""
 
 import os
-import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,36 +44,30 @@ def test_removed_files_are_found_with_their_old_path(tmp_path: Path) -> None:
     assert (record["path"], record["size"], record["deleted"]) == (str(path), 4099, 1)
 
 
+OPENER = """
+import os, resource, sys
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 6007), hard))
+for _ in range(int(sys.argv[1])):
+    os.dup(0)
+print(len(os.listdir("/proc/self/fd")) - 1, min(hard, 6007), flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.mark.parametrize("more", [0, 1, 63, 64, 65, 5003])
 def test_each_process_has_its_number_of_descriptors_and_its_limit(more: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    ready, told = os.pipe()
-    wait, end = os.pipe()
-
-    def deed() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 6007), hard))
-        for _ in range(more):
-            os.dup(0)
-        os.write(told, b"%d" % (len(os.listdir("/proc/self/fd")) - 1))
-        os.close(end)
-        os.read(wait, 1)
-
-    child = os.fork()
-    if not child:
-        deed()
-        os._exit(0)
-    expected = int(os.read(ready, 16))
-    try:
-        with Answers("snapshot_file", pid=child) as snapshot:
+    command = [sys.executable, "-c", OPENER, str(more)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        expected = tuple(map(int, child.stdout.readline().split()))
+        with Answers("snapshot_file", pid=child.pid) as snapshot:
             files = snapshot.take()
-        with Answers("snapshot_file", pid=child, count=True) as snapshot:
+        with Answers("snapshot_file", pid=child.pid, count=True) as snapshot:
             (counted,) = snapshot.take()
-    finally:
-        for fd in (end, wait, ready, told):
-            os.close(fd)
-        os.waitpid(child, 0)
-    # The child closed one after it had counted.
-    assert len(files) == expected - 1
-    assert {(record["open_files"], record["open_files_limit"]) for record in files} == {(expected - 1, min(hard, 6007))}
-    assert (counted["open_files"], counted["open_files_limit"]) == (expected - 1, min(hard, 6007))
+        child.communicate()
+    assert expected[0] >= more
+    assert len(files) == expected[0]
+    assert {(record["open_files"], record["open_files_limit"]) for record in files} == {expected}
+    assert (counted["open_files"], counted["open_files_limit"]) == expected
     assert (counted["fd"], counted["path"], counted["type"]) == (-1, None, 0)
