@@ -165,7 +165,8 @@ def _command(gadgets: tuple[Gadget, ...], name: str, page: Callable[[], Page], d
 
         assert packets is not None
         refuse_tcpdumps_meaning(flags)
-        pods, expression = split_words(words)
+        written, expression = split_words(words)
+        pods = tuple(pod.removeprefix("pod/") for pod in written)
         key, path = parameter_key(packets), extras.pop(WRITE, None)
         extras.pop(INTERFACE, None)
         if expression:

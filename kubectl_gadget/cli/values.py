@@ -283,7 +283,8 @@ def pods_and_expression(texts: Sequence[str]) -> tuple[str, ...]:
 
     pods, expression = split_words(texts)
     compile_filter(expression)
-    return (*pod_names(pods), *texts[len(pods) :])
+    named = (name if split_words([name])[0] else f"pod/{name}" for name in pod_names(pods))
+    return (*named, *texts[len(pods) :])
 
 
 def _target(text: str) -> str:
