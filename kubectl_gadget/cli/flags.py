@@ -272,7 +272,7 @@ class OutputFlags(FlagSet):
     ] = None
     quiet: Annotated[Switch, flag(ENGINE, "--quiet, -q", "No progress and no summary on standard error")] = None
     no_names: Annotated[
-        Switch, flag(SHOW, "--no-names/--names", "Addresses only, not the pods, services and nodes that have them")
+        Switch, flag(ENGINE, "--no-names/--names", "Addresses only, without names of pods and services")
     ] = None
     no_headers: Annotated[Switch, flag(ENGINE, "--no-headers/--headers", "No header line")] = None
     color: Annotated[

@@ -110,7 +110,8 @@ def read_text(text: bytes, shared: bytes) -> CommandText:
 
 # From texts to a page
 
-MOST_LINES = 48
+MOST_LINES = 50
+"""Two screens of 25 lines."""
 _DEFAULT = re.compile(r" \(default: [^)]*\)")
 _WIDEST_NAME = 30
 _WHERE = ("node", "namespace", "pod", "container")

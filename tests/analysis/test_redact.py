@@ -5,6 +5,7 @@ import ipaddress
 import json
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -382,10 +383,11 @@ def test_each_different_value_is_rewritten_once_per_segment(tmp_path: Path, monk
     monkeypatch.setattr(Redactor, "text", text)
     opens(tmp_path / "a.kgr", 20_000, per_frame=20)
     redactor = redacted(tmp_path / "a.kgr", tmp_path / "b.kgr", [RedactionRule("logs", "hash", match="/var/log/[^ ]*")])
-    assert redactor.counts["logs", "trace_open.path"] == 4000
+    assert redactor.counts["logs", "trace_open.path"] == everything(tmp_path / "a.kgr").count(b"/var/log/") > 1000
     with RecordingReader(tmp_path / "b.kgr") as reader:
         segments = sum(1 for _ in reader.blocks(Damage()))
-    assert sum(value.startswith("/var/log/") for value in asked) <= segments
+    logs = Counter(value for value in asked if value.startswith("/var/log/"))
+    assert max(logs.values()) <= segments < redactor.counts["logs", "trace_open.path"]
 
 
 def test_one_frame_that_cannot_be_read_is_left_out_and_its_neighbours_are_copied(tmp_path: Path) -> None:

@@ -295,7 +295,12 @@ def test_no_setting_chooses_what_is_examined_or_what_is_done(built_in: list[Gadg
     found = list(all_flags(root()))
     assert len(found) > 1000
     settable = {(command, flag.key) for command, flag in found if not flag.typed_only}
-    shown = {("top file", "all"), ("trace ssl", "all-calls"), ("trace fsslower", "all-files")}  # rows, not targets
+    shown = {
+        ("top file", "all"),
+        ("trace tcpdrop", "all"),
+        ("trace ssl", "all-calls"),
+        ("trace fsslower", "all-files"),
+    }  # rows, not targets
     for command, key in settable - shown:
         if key != "agent-namespace":
             assert not words & set(key.split("-")), (command, key)

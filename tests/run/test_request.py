@@ -76,8 +76,8 @@ def test_a_recorder_gets_the_condition_for_showing_what_it_has() -> None:
 @pytest.mark.usefixtures("catalogue_built")
 def test_what_is_of_little_weight_is_marked_for_the_agent() -> None:
     request = build([GadgetRun(load_gadget("trace_tcp"), {})], [{}], 1 << 20)
-    (aside,) = [item for item in request.gadgets[0].programs if item.aside]
-    assert aside.any_of == (("accept_of_uring",),)
+    aside = [item.any_of for item in request.gadgets[0].programs if item.aside]
+    assert (("accept_of_uring",),) in aside
 
 
 @pytest.mark.parametrize(("other", "value"), [("failed", True), ("min", 1000)])
