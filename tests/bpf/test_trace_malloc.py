@@ -19,7 +19,7 @@ def leaker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     if request.param == "pie":
         # A libc of its own: the probes would hold up all of this machine's programs.
         library = next(
-            line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line
+            line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libc.so" in line
         )
         (tmp_path / "libc.so.6").write_bytes(Path(library).read_bytes())
         environment["LD_LIBRARY_PATH"] = str(tmp_path)

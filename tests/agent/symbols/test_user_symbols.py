@@ -103,7 +103,7 @@ def test_a_program_that_was_deleted_is_still_known(burner: Path, make_symbols: M
 def test_another_file_of_the_same_name_is_not_taken_for_the_one_that_is_mapped(
     tmp_path: Path, make_symbols: MakeSymbols
 ) -> None:
-    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line)
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libc.so" in line)
     copy, moved = tmp_path / "libcopy.so", tmp_path / "libmoved.so"
     copy.write_bytes(Path(library).read_bytes())
     load = f"import ctypes; function = ctypes.CDLL({str(copy)!r}).getppid"
