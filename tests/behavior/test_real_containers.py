@@ -102,7 +102,7 @@ def test_a_recording_for_security_says_which_facts_it_lacks(pods: DemoPods, tmp_
         text=True,
     )
 
-    assert "not observed: open, capability" in done.stderr
+    assert "not observed: open, change, dependency, capability" in done.stderr
     assert {fact.kind for fact in read_baseline(saved).behavior.facts} == {FactKind.PROGRAM}
 
 
