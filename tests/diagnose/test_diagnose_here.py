@@ -108,7 +108,7 @@ def test_what_grows_is_seen_by_the_snapshots_at_the_start_and_at_the_end() -> No
             assert leak.stdout is not None
             assert leak.stdout.readline() == b"ready\n"
             running.send_signal(signal.SIGINT)
-            out, errors = running.communicate(timeout=120)
+            out, _ = running.communicate(timeout=120)
             leak.kill()
     titles = [each["title"] for each in json.loads(out)["findings"] if each["rule"] == "connections-leak"]
     assert any("leaks of" in title and "30 wait in CLOSE_WAIT (0 at the start)" in title for title in titles), titles
