@@ -127,7 +127,8 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
             "it has no services, workloads or labels, which only the API server knows; --objects FILE supplies them"
         )
     arrangement = replace(options.arrangement, interval=recorded.interval)
-    return replace(options, gadgets=tuple(runs), arrangement=arrangement), notes
+    addresses = None if recorded.local else options.addresses  # a run without a cluster names no addresses
+    return replace(options, gadgets=tuple(runs), arrangement=arrangement, addresses=addresses), notes
 
 
 def _differing(run: GadgetRun, recorded: Mapping[str, object]) -> set[str]:
