@@ -5,7 +5,8 @@ All texts come from users of the cluster and are escaped where they are shown.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -45,8 +46,6 @@ _EVENT_SECONDS = 3600.0
 _RECENT_SECONDS = 3600.0
 """A rollout within this time may be what changed."""
 _NONE: Mapping[str, Any] = {}
-_OURS = "kubectl-gadget"
-"""The beginning of the names of namespaces with our own pods."""
 
 Name = tuple[str, str]
 """Namespace and name."""
@@ -59,7 +58,6 @@ class Listener:
     address: str
     port: int
     protocol: str = "TCP"
-    comm: str = ""
 
     @property
     def is_loopback(self) -> bool:
@@ -101,11 +99,6 @@ class Cluster:
         """Return all objects of a kind; none if it could not be listed."""
         return self._objects.get(resource.plural, ())
 
-    @property
-    def missing(self) -> list[str]:
-        """Return the kinds that could not be listed."""
-        return [resource.plural for resource in KINDS if resource.plural not in self._objects]
-
     @cached_property
     def addresses(self) -> dict[str, Name]:
         """Return the pods that have an address of their own now."""
@@ -141,8 +134,15 @@ class Cluster:
 
     def workload(self, name: Name) -> str:
         """Return what a pod is a replica of, such as deploy/web; the pod itself if that is not known."""
-        pod = self.pods.get(name)
-        return workload_text(pod.workload) if pod else f"pod/{name[1]}"
+        return self._workloads.get(name) or f"pod/{name[1]}"
+
+    @cached_property
+    def _workloads(self) -> dict[Name, str]:
+        return {name: workload_text(pod.workload) for name, pod in self.pods.items()}
+
+    @cached_property
+    def _replicas(self) -> Counter[Name]:
+        return Counter((name[0], workload) for name, workload in self._workloads.items())
 
     def policies_of(self, name: Name) -> Iterator[str]:
         """Yield the network policies that select a pod for what comes in."""
@@ -168,19 +168,18 @@ class Cluster:
 
     def replicas(self, name: Name) -> int:
         """Return how many pods the workload of this pod has."""
-        of = self.workload(name)
-        return sum(1 for other in self.pods if other[0] == name[0] and self.workload(other) == of)
+        return self._replicas[name[0], self.workload(name)]
 
     # Which pods were asked for.
 
-    def selected(self, selection: Selection, namespace: str | None) -> set[Name]:
-        """Return the pods that a run is about. `namespace`: None for all."""
+    def selected(self, selection: Selection, namespace: str | None, own: Collection[str] = ()) -> set[Name]:
+        """Return the pods that a run is about. `namespace`: None for all but `own`, which have the agents."""
         from kubectl_gadget.kube import selectors
 
         labels = selectors.parse(selection.selector) if selection.selector else None
         found = set()
         for name, pod in self.pods.items():
-            if (namespace is not None and name[0] != namespace) or name[0].startswith(_OURS):
+            if name[0] != namespace if namespace is not None else name[0] in own:
                 continue
             if labels is not None and not labels.accepts(pod.labels):
                 continue
@@ -349,7 +348,6 @@ class Cluster:
                 yield {
                     "namespace": namespace,
                     "service": name,
-                    "type": "",
                     "selector": ",".join(f"{key}={value}" for key, value in sorted(service.selector.items())),
                     "port": port.port,
                     "target_port": str(port.target or port.port),
@@ -405,7 +403,7 @@ class Cluster:
             backends = self.pods_of(address, places)
             known |= {"kind": "service", "service": service.name, "namespace": service.namespace}
             known |= {"target_port": _number(target, backends, self.pods) or port, "name": f"service {service.name}"}
-            known |= {"has_port": any(each.port == port for each in service.ports), "ready": len(set(ready))}
+            known["ready"] = len(set(ready))
         elif _is_local(address):
             known |= {"kind": "loopback", "name": address}
         elif pod := self.addresses.get(address) or places.owners.get(address):

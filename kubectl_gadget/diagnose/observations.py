@@ -7,13 +7,15 @@ A snapshot's rows are another matter: those of its latest turn count, and those 
 """
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kubectl_gadget.diagnose.rules import Rule, SeenSet
+from kubectl_gadget.filters.filter import Filter, RowProgram
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
@@ -21,8 +23,8 @@ from kubectl_gadget.rows.rows import Rows
 
 MOST_KEYS = 256
 """Observations of one set in one container. A scan of 65,536 ports is one cause."""
-MOST = 50_000
-"""Observations of one run."""
+MOST_OWNERS = 50_000
+"""Containers with observations of one set."""
 EVIDENCE = 3
 _LONGEST = 400
 """Characters of a value that is kept."""
@@ -107,8 +109,8 @@ class Watch:
         self.seen = seen
         self.found: dict[Owner, dict[Key, Observation]] = {}
         self.dropped = 0
-        self._turns: dict[str, tuple[int, int]] = {}
-        """of a snapshot, by node: the number of the turn, and the time of its first row"""
+        self._turns: dict[str, list[int]] = {}
+        """of a snapshot, by node: the times of the first row of each turn"""
 
     def __iter__(self) -> Iterator[Observation]:
         for of_owner in self.found.values():
@@ -119,23 +121,25 @@ class Watch:
         of_owner = self.found.setdefault(owner, {})
         found = of_owner.get(key)
         if found is None:
-            if len(of_owner) >= MOST_KEYS or len(self.found) >= MOST:
+            if len(of_owner) >= MOST_KEYS or len(self.found) >= MOST_OWNERS:
                 self.dropped += 1
                 return None
             found = of_owner[key] = Observation(owner, key)
         return found
 
+    def turned(self, node: str, wall_ns: int) -> None:
+        """Record that a snapshot of this node has a row of this time."""
+        turns = self._turns.setdefault(node, [])
+        if not turns or wall_ns - turns[-1] > _TURN_NS:
+            turns.append(wall_ns)
+
     def turn(self, node: str, wall_ns: int) -> int:
         """Return the number of the snapshot that a row of this time belongs to, from 0."""
-        number, began = self._turns.get(node, (0, wall_ns))
-        if wall_ns - began > _TURN_NS:
-            number, began = number + 1, wall_ns
-        self._turns[node] = number, began
-        return number
+        return max(0, bisect_right(self._turns[node], wall_ns) - 1)
 
     def latest(self, node: str) -> int:
         """Return the number of a node's latest snapshot."""
-        return self._turns.get(node, (0, 0))[0]
+        return max(0, len(self._turns.get(node, ())) - 1)
 
 
 class Observations:
@@ -178,11 +182,11 @@ class Observations:
     def _take(self, watch: Watch, batch: Batch) -> None:
         seen = watch.seen
         is_snapshot = batch.gadget.kind == "snapshot"
-        if is_snapshot and len(batch):  # also a turn in which nothing matches is a turn
-            for node, wall_ns in {(node, ns) for node, ns in zip(batch.nodes(), batch.wall_ns().tolist(), strict=True)}:
-                watch.turn(node, wall_ns)
-        if seen.condition is not None:
-            mask = seen.condition.mask(batch)  # type: ignore[union-attr]  # a Filter for rows
+        if is_snapshot:  # also a turn in which nothing matches is a turn
+            for wall_ns, node in sorted(set(zip(batch.wall_ns().tolist(), batch.nodes(), strict=True))):
+                watch.turned(node, wall_ns)
+        if isinstance(seen.condition, Filter):
+            mask = seen.condition.mask(batch)
             if not mask.any():
                 return
             batch = batch.select(mask)
@@ -232,15 +236,16 @@ def _matches(seen: SeenSet, record: Record) -> bool:
     for name, values in seen.equal.items():
         if str(record.get(name)) not in values:
             return False
-    matches: Callable[[Record], bool] | None = getattr(seen.condition, "matches", None)
-    return matches is None or matches(record)
+    return not isinstance(seen.condition, RowProgram) or seen.condition.matches(record)
 
 
 def _kept(value: object) -> Any:
     """Return a value in the form in which it is kept as a part of a key."""
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
-    return tuple(map(_kept, value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(map(_kept, value))
+    return str(value)[:_LONGEST] if isinstance(value, dict) else value
 
 
 def _slim(record: Record) -> dict[str, Any]:

@@ -74,89 +74,22 @@ class Relation(StrEnum):
     NODE = "node"
 
 
-OBJECTS: Mapping[str, tuple[str, ...]] = {
+_MEMBERS = {
     "container": (
-        *(
-            "namespace",
-            "pod",
-            "container",
-            "node",
-            "init",
-            "image",
-            "state",
-            "reason",
-            "message",
-            "exit_code",
-            "signal",
-        ),
-        *(
-            "started_seconds",
-            "last_reason",
-            "last_exit_code",
-            "last_signal",
-            "last_seconds",
-            "restarts",
-            "ready",
-            "started",
-        ),
-        *("memory_limit", "cpu_limit", "memory_request", "cpu_request", "liveness", "readiness", "startup", "user"),
-        *("non_root", "read_only_root", "added", "dropped", "seccomp", "environment", "mounts", "ports", "command"),
-        *("age_seconds", "grace_seconds", "fs_group"),
+        "namespace pod container node init image state reason message exit_code signal started_seconds "
+        "last_reason last_exit_code last_signal last_seconds restarts ready started memory_limit cpu_limit "
+        "memory_request cpu_request liveness readiness startup user non_root read_only_root added dropped "
+        "seccomp environment mounts ports command age_seconds grace_seconds fs_group"
     ),
     "pod": (
-        *(
-            "namespace",
-            "pod",
-            "node",
-            "phase",
-            "reason",
-            "message",
-            "scheduled",
-            "ready",
-            "deleting_seconds",
-            "age_seconds",
-        ),
-        *("host_network", "dns_policy", "ndots", "volumes", "fs_group", "grace_seconds", "containers"),
+        "namespace pod node phase reason message scheduled ready deleting_seconds age_seconds host_network "
+        "dns_policy ndots volumes fs_group grace_seconds containers"
     ),
-    "event": (
-        "namespace",
-        "pod",
-        "container",
-        "node",
-        "kind",
-        "name",
-        "reason",
-        "message",
-        "type",
-        "times",
-        "age_seconds",
-    ),
-    "service": (
-        *(
-            "namespace",
-            "service",
-            "type",
-            "selector",
-            "port",
-            "target_port",
-            "protocol",
-            "ready",
-            "not_ready",
-            "selected",
-        ),
-    ),
-    "change": (
-        "namespace",
-        "workload",
-        "age_seconds",
-        "images",
-        "environment",
-        "volumes",
-        "revision",
-        "ready",
-        "replicas",
-    ),
+    "event": "namespace pod container node kind name reason message type times age_seconds",
+    "service": "namespace service selector port target_port protocol ready not_ready selected",
+    "change": "namespace workload age_seconds images environment volumes revision ready replicas",
 }
+OBJECTS: Mapping[str, tuple[str, ...]] = {kind: tuple(words.split()) for kind, words in _MEMBERS.items()}
 """The kinds of API records that rules look at, with their members (cluster.py)."""
 ROW_VIEW = ("count", "rate", "first", "last", "seconds", "row", "each", "before")
 """What `when` and words can say about a set, beside its `by` columns and `measure`."""
@@ -164,8 +97,8 @@ PEER_VIEW = (
     *("address", "port", "kind", "name", "namespace", "pod", "workload", "service", "node", "listens", "loopback_only"),
     *("other_ports", "ready", "known", "known_sockets", "target_port", "running", "backends", "policies"),
 )
-ENTITY = ("namespace", "pod", "container", "node", "workload", "image", "pods", "object", "ready", "restarts")
-RUN = ("seconds", "whole", "command")
+ENTITY = ("namespace", "pod", "container", "node", "workload", "pods", "object")
+RUN = ("seconds", "whole")
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """A run of `diagnose`: its gadgets, the lists of the API, what is said while it runs, and its result."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from kubectl_gadget import gadgets
+from kubectl_gadget.agents.manifests import second_namespace
+from kubectl_gadget.background_tasks import cancel
 from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
 from kubectl_gadget.diagnose.findings import Diagnosis, Finding, RunFacts
 from kubectl_gadget.diagnose.observations import Observations
@@ -40,6 +43,7 @@ _OF_ADDRESSES = (PODS, SERVICES, ENDPOINT_SLICES, NODES)
 _RECORDED = "diagnose"
 """The member of a recording's END with the records of the API."""
 _MOST_RECORDS = 100_000
+_MOST_TIMES, _LATEST_NS = 1 << 40, 1 << 62
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,15 @@ class _Listed:
     refused: set[str] = field(default_factory=set)
 
 
-def _trusted(found: object) -> Iterator[dict[str, object]]:
+def trusted(found: object) -> Iterator[dict[str, object]]:
     """Yield the records of a recording, which may come from anybody, with numbers where numbers are read."""
     for record in found[:_MOST_RECORDS] if isinstance(found, list) else ():
         if isinstance(record, dict):
             kept = {str(name): value for name, value in record.items()}
-            yield kept | {name: value for name in ("times", "first_ns") if type(value := kept.get(name, 1)) is int}
+            for name, most in (("times", _MOST_TIMES), ("first_ns", _LATEST_NS)):
+                if type(value := kept.get(name)) is not int or not 0 < value < most:
+                    kept.pop(name, None)
+            yield kept
 
 
 class DiagnoseRun:
@@ -109,11 +116,13 @@ class DiagnoseRun:
         self._listed = _Listed()
         self._began_ns = 0
         self._said: set[str] = set()
+        self._using = threading.Lock()
+        """rows come in one thread, objects and looks at both in others"""
         is_replay = options.replay is not None
         self._options = replace(
             options,
             services=() if is_replay else (self._serve,),
-            followers=() if options.local and not is_replay else (self._follower(is_replay),),
+            followers=(self._follower(is_replay),) if is_replay or (options.record and not options.local) else (),
             ending=self._ending,
             make_sink=lambda gadgets, *_: TakingSink(self._take),
             doing="looking for causes",
@@ -124,15 +133,12 @@ class DiagnoseRun:
         """Run until the time is over or Ctrl-C. Raises GadgetError if nothing can be said."""
         try:
             async with begin(self._options, self._progress, None) as run:
-                failure = None
                 try:
                     await run.main()
                 except GadgetError as error:
-                    failure = error
-                if failure is not None and (isinstance(failure, _NothingRuns) or not run.coverage.traced):
-                    if not isinstance(failure, _NothingRuns):
-                        raise failure
-                    return self._report(Coverage(), without_agents=True)
+                    if not run.coverage.traced:
+                        raise
+                    return self._report(run.coverage, (f"the run ended early: {error}",))
                 return self._report(run.coverage)
         except _NothingRuns:
             return self._report(Coverage(), without_agents=True)
@@ -147,8 +153,7 @@ class DiagnoseRun:
                 recorded |= {item.gadget.name for item in meta.gadgets}
                 records: object = reader.find_end().end.get(_RECORDED)
                 if isinstance(records, dict):
-                    for kind in OBJECTS:
-                        self._observations.take_objects(kind, _trusted(records.get(kind)), self._began_ns)
+                    self._take_objects({kind: trusted(records.get(kind)) for kind in OBJECTS}, self._began_ns)
             lacking = [item.gadget.event for item in self._options.gadgets if item.gadget.name not in recorded]
             unseen = [*run.without_coverage(), *run.damages()]
             unseen += [f"the recording has no events of {', '.join(lacking)}"] if lacking else []
@@ -179,9 +184,8 @@ class DiagnoseRun:
             unseen.append("more happened than there was room for")
         if self._listed.refused:
             unseen.append(f"you may not list {', '.join(sorted(self._listed.refused))}")
-        found = self._diagnosis.findings(RunFacts(coverage.seconds, self._began_ns, not unseen))
         return Report(
-            tuple(found),
+            tuple(self._findings(RunFacts(coverage.seconds, self._began_ns, not unseen))),
             coverage,
             tuple(sorted(self._selected)),
             self._observations.rows,
@@ -192,15 +196,25 @@ class DiagnoseRun:
             without_agents,
         )
 
+    def _findings(self, run: RunFacts) -> list[Finding]:
+        with self._using:
+            return self._diagnosis.findings(run)
+
+    def _take_objects(self, records: Mapping[str, Iterable[Mapping[str, object]]], wall_ns: int) -> None:
+        with self._using:
+            for kind, found in records.items():
+                self._observations.take_objects(kind, found, wall_ns)
+
     # Rows, in the pipeline's thread.
 
     def _take(self, rows: Rows) -> None:
-        self._observations.take(rows)
-        for batch in rows.parts:
-            if batch.gadget.name == SOCKETS:
-                self._take_sockets(batch)
-            elif batch.gadget.name in ("trace_tcp", "trace_dns"):
-                self._take_addresses(batch)
+        with self._using:
+            self._observations.take(rows)
+            for batch in rows.parts:
+                if batch.gadget.name == SOCKETS:
+                    self._take_sockets(batch)
+                elif batch.gadget.name in ("trace_tcp", "trace_dns"):
+                    self._take_addresses(batch)
 
     def _take_sockets(self, batch: Batch) -> None:
         found: dict[Name, set[Listener]] = {}
@@ -232,23 +246,21 @@ class DiagnoseRun:
             await self._list(api)
             if self._selected and not any(self._has_run(name) for name in self._selected):
                 raise _NothingRuns("no selected pod has a running container")
-        watching = asyncio.ensure_future(self._watch(surroundings))
+        watching = surroundings.tasks.start(self._watch(surroundings), "the search for causes")
         try:
             yield
         finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            await cancel(watching)
             if api is not None:
                 await self._list(api)
 
     async def _watch(self, surroundings: Surroundings) -> None:
         await surroundings.attached.wait()
-        self._began_ns = began = time.time_ns()
+        self._began_ns = began = surroundings.complete_ns() or time.time_ns()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             run = RunFacts((time.time_ns() - began) / 1e9, began)
-            for each in await asyncio.to_thread(self._diagnosis.findings, run):
+            for each in await asyncio.to_thread(self._findings, run):
                 if each.id not in self._said:
                     self._said.add(each.id)
                     self._progress.say(f"found: {each.words.title}")
@@ -270,12 +282,12 @@ class DiagnoseRun:
                 self._listed.refused.add(name)
 
         await asyncio.gather(*map(find, KINDS))
+        own = self._options.agent.namespace
         cluster = await asyncio.to_thread(Cluster, dict(self._listed.objects))
-        self._selected = cluster.selected(selection, namespace)
+        selected = self._selected = cluster.selected(selection, namespace, (own, second_namespace(own)))
         self._diagnosis.cluster = cluster
-        wall_ns = time.time_ns()
-        for kind in OBJECTS:
-            self._observations.take_objects(kind, cluster.records(kind, self._selected), wall_ns)
+        records = {kind: cluster.records(kind, selected) for kind in OBJECTS}
+        await asyncio.to_thread(self._take_objects, records, time.time_ns())
 
     def _has_run(self, name: Name) -> bool:
         found = self._diagnosis.cluster.raw_pods.get(name) or {}

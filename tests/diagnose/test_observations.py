@@ -7,6 +7,7 @@ import pytest
 from kubectl_gadget.diagnose import observations
 from kubectl_gadget.diagnose.observations import Observations, Owner, Watch
 from kubectl_gadget.diagnose.rules import Rule, Scope, SeenSet, load, own_files
+from kubectl_gadget.diagnose.run import trusted
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch, decode
@@ -108,3 +109,16 @@ def test_a_signal_counts_for_its_receiver() -> None:
         {"receiver_namespace": "shop", "receiver_pod": "web", "receiver_container": "app"},
     )
     assert Owner.receiver("node-1", receiver) == Owner("node-1", "shop", "web", "app") != sender
+
+
+def test_records_of_a_recording_from_anybody_are_counted_or_left_out() -> None:
+    rules = load(own_files())
+    (killed,) = (rule.seen[0] for rule in rules if rule.name == "oom-killed")
+    found = Observations(rules)
+    hostile = {"last_reason": "OOMKilled", "container": {"a": []}, "times": "x", "first_ns": -1}
+    for kind in ("container", "event", "pod", "service", "change"):
+        found.take_objects(kind, trusted([hostile, 7, None]), SECOND)
+    (one,) = found.of(killed)
+    assert (one.count, one.first_ns) == (1, SECOND)
+    found.take_objects("container", trusted("nothing"), SECOND)
+    assert not list(found.of(killed))
