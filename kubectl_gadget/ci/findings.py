@@ -225,7 +225,7 @@ class RunReport:
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """Return why the verdict is unknown, if there is no finding. Checks with one reason are named together."""
+        """Return why the verdict is unknown, if there is no finding. Checks with the same reason share a line."""
         reasons: dict[str, list[str]] = {}
         for check in self.checks:
             if check.undecided:
