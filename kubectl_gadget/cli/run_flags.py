@@ -192,7 +192,7 @@ def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
             raise UsageError(f"{kind}/{name} cannot be used with --local: it needs a cluster", "the names of pods")
         remedy = "set KUBECONFIG or --kubeconfig"
         raise UsageError(f"{kind}/{name} needs a cluster, and no kubeconfig was found", remedy)
-    for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
+    for given in (flags.scope, flags.target, flags.image, flags.cluster):
         for name in sorted(given.typed().keys() - _LOCAL_TOO):
             flag = spelling(type(given), name)
             if flags.target.local:

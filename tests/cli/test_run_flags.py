@@ -261,3 +261,7 @@ def test_bounds_come_from_the_gadgets_yaml(
 
 def test_an_end_by_count_is_enough_for_an_expectation(asked: Ask) -> None:
     assert asked("trace open --expect x --max-events 5").expect == "x"
+
+
+def test_a_run_on_this_machine_can_wait_longer_until_it_is_attached(asked: Ask) -> None:
+    assert asked("trace open --local --start-timeout 5m").agent.start_timeout == 300
