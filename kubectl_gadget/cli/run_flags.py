@@ -19,10 +19,9 @@ from kubectl_gadget.cli.flags import (
     spelling,
 )
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.kube.cluster_options import Selection, workloads
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions, RunRecorder
-from kubectl_gadget.run.target_names import workloads
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""

@@ -7,7 +7,6 @@ from typing import Any
 
 from tabulate import tabulate
 
-from kubectl_gadget.counts import count
 from kubectl_gadget.diagnose.findings import Finding, severities
 from kubectl_gadget.diagnose.observations import Evidence
 from kubectl_gadget.diagnose.rules import Severity
@@ -18,6 +17,7 @@ from kubectl_gadget.output.row_texts import cells
 from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.run.coverage import where
 from kubectl_gadget.wire.policy_events import rfc3339
+from kubectl_gadget.wording import count
 
 SCHEMA_VERSION = 1
 _COLORS = {Severity.CRITICAL: "1;31", Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}

@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_gadget.cli import main
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.run.run_options import RunOptions
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import GADGETS, TOP_FILE
