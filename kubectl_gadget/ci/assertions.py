@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.ci.findings import Finding, Level, SourceLocation
+from kubectl_gadget.ci.model import Finding, Severity, SourceLocation
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.check import check, column_shapes
 from kubectl_gadget.filters.filter import Filter, compile_filter
 from kubectl_gadget.gadgets import load_gadget, load_index
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.wording import did_you_mean
-from kubectl_gadget.yaml_files import SchemaField, read_yaml
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, read_mapping
+from kubectl_gadget.yaml_schema import SchemaField
 
 _OPERATORS: Mapping[str, Callable[[int, int], bool]] = {
     "==": operator.eq,
@@ -66,7 +67,7 @@ SCHEMA = SchemaField(
                     "per", "word", "each pod by itself, or all together", default="all", choices=("all", "pod")
                 ),
                 SchemaField("step", "text", "only within this step"),
-                SchemaField("level", "text", default="error", choices=tuple(Level)),
+                SchemaField("level", "text", default="error", choices=tuple(Severity)),
                 SchemaField("message", "text", "what a finding says"),
             ),
         ),
@@ -118,7 +119,7 @@ class Assertion:
     text: str = ""
     per_pod: bool = False
     step: str = ""
-    level: Level = Level.ERROR
+    level: Severity = Severity.ERROR
     message: str = ""
 
     @property
@@ -195,7 +196,7 @@ def _assertion(part: Part) -> Assertion:
         text=text,
         per_pod=part.text("per") == "pod",
         step=part.text("step"),
-        level=Level(part.text("level", "error")),
+        level=Severity(part.text("level", "error")),
         message=part.text("message"),
     )
 

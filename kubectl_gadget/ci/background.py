@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from kubectl_gadget.ci import machine_reports, steps
-from kubectl_gadget.ci.findings import RunReport
+from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.errors import GadgetError, UsageError
 
 DEFAULT_FOLDER = ".kubectl-gadget-ci"

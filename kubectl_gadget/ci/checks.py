@@ -16,7 +16,7 @@ from kubectl_gadget.behavior.run import gaps_of
 from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.fact_checks import BehaviorCheck, BehaviorOrder
-from kubectl_gadget.ci.findings import Check, JobStep, RunReport, cut
+from kubectl_gadget.ci.model import Check, JobStep, RunReport, cut
 from kubectl_gadget.ci.row_checks import PolicyChecks, RowCheck, expression_check
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.filters.filter import compile_filter

@@ -18,7 +18,7 @@ from kubectl_gadget.behavior.generalization import Destinations, Generalizer, Ru
 from kubectl_gadget.behavior.row_facts import COLUMNS, Began
 from kubectl_gadget.behavior.run import Gaps, Subject
 from kubectl_gadget.ci.assertions import Assertion, judged
-from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Where, cut, limited
+from kubectl_gadget.ci.model import Check, Finding, Severity, SourceLocation, Where, cut, limited
 from kubectl_gadget.filters.filter import RowProgram
 from kubectl_gadget.kube.seen_inventory import SeenInventory
 from kubectl_gadget.observe.decoders import NAME as POLICIES
@@ -195,15 +195,15 @@ def from_changes(
     return found
 
 
-def _level(change: Change, errors: Collection[FactKind], programs: Collection[tuple[Unit, str]]) -> Level:
+def _level(change: Change, errors: Collection[FactKind], programs: Collection[tuple[Unit, str]]) -> Severity:
     fact = change.fact
     if change.kind is not ChangeKind.NEW or change.doubt:
-        return Level.NOTE
+        return Severity.NOTE
     if fact.kind in errors:
-        return Level.ERROR
+        return Severity.ERROR
     # A library that a new program loads from a writable place is worse than the program.
     follows = fact.kind in _FOLLOWS and (fact.unit, fact.program) in programs and change.risk.level != "error"
-    return Level.NOTE if follows else Level.WARNING
+    return Severity.NOTE if follows else Severity.WARNING
 
 
 def _message(change: Change) -> str:

@@ -18,8 +18,9 @@ from kubectl_gadget.behavior.run import MISSING
 from kubectl_gadget.ci.activity import SeenProcess
 from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.ci.command import Command, LeftRunning, writing_as
-from kubectl_gadget.ci.findings import RunReport
+from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.ci.steps import Marks, Request, serving, step_answer
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.escape import for_log, printable
@@ -31,7 +32,6 @@ from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.run.services import Surroundings
-from kubectl_gadget.wording import count
 
 if TYPE_CHECKING:
     from kubectl_gadget.ci.fact_checks import BehaviorOrder

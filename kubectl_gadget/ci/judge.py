@@ -14,8 +14,8 @@ from kubectl_gadget.behavior.row_facts import KINDS
 from kubectl_gadget.behavior.run import MISSING, OF_COMMAND, PARAMETERS, SYSCALLS, Subject, subject_of
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
-from kubectl_gadget.ci.findings import RunReport
 from kubectl_gadget.ci.job_run import uncounted
+from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.places import PathOrUrl

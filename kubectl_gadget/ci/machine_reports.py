@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import quote
 
 from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.ci.findings import Check, Finding, Level, RunReport, SourceLocation, Status
+from kubectl_gadget.ci.model import Check, Finding, RunReport, Severity, SourceLocation, Status, explained
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.typed import make
 from kubectl_gadget.output.escape import for_log, for_xml
-from kubectl_gadget.wording import count
 
 JSON_SCHEMA = "kubectl-gadget-ci/v1"
 """Changes when a member changes its meaning or is removed."""
@@ -157,8 +157,8 @@ def _add_check(suite: ET.Element, check: Check) -> None:
     if check.source is not None:
         case.set("file", for_xml(check.source.file))
         case.set("line", str(check.source.line))
-    errors = [finding for finding in check.findings if finding.level is Level.ERROR]
-    others = [finding for finding in check.findings if finding.level is not Level.ERROR]
+    errors = check.failures
+    others = [finding for finding in check.findings if not finding.level.reaches(check.fails_at)]
     if errors:
         said = errors[0].message if len(errors) == 1 else f"{count(len(errors), 'finding')}; {errors[0].message}"
         _outcome(case, "failure", check.kind, said, _texts(errors))
@@ -174,6 +174,7 @@ def _texts(findings: list[Finding], left_out: int = 0) -> Iterator[str]:
         source = f" [{finding.source}]" if finding.source else ""
         where = f"{finding.where}: " if str(finding.where) else ""
         yield f"{finding.level}: {where}{finding.message} ({finding.count:,}×{step}){source}"
+        yield from (f"  {name}: {text}" for name, text in explained(finding))
     if more := max(0, len(findings) - _MOST_LINES) + left_out:
         yield f"and {more:,} more"
 
@@ -248,7 +249,7 @@ def _result(finding: Finding, root: Path) -> dict[str, Any]:
     prefix = f"{where}: " if where else ""
     found: dict[str, Any] = {
         "ruleId": for_log(finding.rule),
-        "level": finding.level,
+        "level": "error" if finding.level is Severity.CRITICAL else finding.level,
         # In a message of SARIF, [text](1) is a link.
         "message": {"text": for_log(prefix + finding.message).replace("[", "\\[").replace("]", "\\]")},
         "locations": [{"physicalLocation": _location(finding.source, root)}],
@@ -261,6 +262,11 @@ def _result(finding: Finding, root: Path) -> dict[str, Any]:
             "lost": finding.lost,
         },
     }
+    if (explanation := finding.explanation) is not None:
+        said = "\n".join(f"{name}: {for_log(text)}" for name, text in explained(finding))
+        found["message"]["text"] += "\n" + said.replace("[", "\\[").replace("]", "\\]")
+        found["properties"] |= {"severity": finding.level, "confidence": explanation.confidence, "id": finding.id}
+        found["rank"] = {"proven": 100.0, "likely": 60.0}.get(explanation.confidence, 30.0)
     if where:
         found["locations"][0]["logicalLocations"] = [{"fullyQualifiedName": for_log(where), "kind": "resource"}]
     return found

@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from kubectl_gadget.ci.activity import Activity, RemoteEnd, SeenProcess
-from kubectl_gadget.ci.findings import Finding, Level, RunReport, Status, folded
+from kubectl_gadget.ci.model import Finding, RunReport, Severity, Status, explained, folded
+from kubectl_gadget.counts import count
 from kubectl_gadget.output.escape import for_html, for_markdown, markdown_code, markdown_table
-from kubectl_gadget.wording import count
 
 # Lines
 
@@ -22,7 +22,7 @@ _MOST_LINES = 20
 
 def log_lines(report: RunReport) -> Iterator[str]:
     """The lines, not escaped."""
-    lines = folded([finding for finding in report.findings if finding.level is not Level.NOTE])[:_MOST_LINES]
+    lines = folded([finding for finding in report.findings if finding.level is not Severity.NOTE])[:_MOST_LINES]
     for finding, similar in lines:
         where = f"{finding.where}: " if str(finding.where) else ""
         times = f" ({finding.count:,}×{' or more' if finding.lost else ''})" if finding.count > 1 else ""
@@ -47,7 +47,12 @@ _MOST_SEEN = 8
 _MOST_PROCESSES = 200
 _LONGEST_LINE = 160
 _SIGNS = {Status.PASSED: "✅", Status.FINDINGS: "❌", Status.INCONCLUSIVE: "⚠️"}
-_LEVELS = {Level.ERROR: "❌ error", Level.WARNING: "⚠️ warning", Level.NOTE: "note"}
+_LEVELS = {
+    Severity.CRITICAL: "❌ critical",
+    Severity.ERROR: "❌ error",
+    Severity.WARNING: "⚠️ warning",
+    Severity.NOTE: "note",
+}
 
 
 def render_markdown(report: RunReport) -> str:
@@ -106,6 +111,24 @@ def _findings(report: RunReport) -> Iterator[str]:
     )
     yield from _more(len(found) - sum(1 + similar for _, similar in lines) + report.left_out, "finding")
     yield ""
+    for finding, _ in lines:
+        yield from _explained(finding)
+
+
+def _explained(finding: Finding) -> Iterator[str]:
+    """Yield the cause, what to do, and the evidence of a finding that knows them."""
+    if finding.explanation is None:
+        return
+    yield f"### {_LEVELS[finding.level]}: {for_markdown(finding.message, 300)}"
+    yield ""
+    for name, text in explained(finding):
+        yield f"- **{name}**: {markdown_code(text, 300) if name == 'more' else for_markdown(text, 500)}"
+    yield ""
+    for titles, *rows in finding.tables:
+        yield from markdown_table(
+            map(for_markdown, titles), ([markdown_code(cell, 80) if cell else "" for cell in row] for row in rows)
+        )
+        yield ""
 
 
 def _times(finding: Finding) -> str:
@@ -236,7 +259,7 @@ h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
 .inconclusive{border-left:.5rem solid #bf8700}header{padding-left:1rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;
 border-bottom:1px solid #d1d9e0;overflow-wrap:anywhere}pre,code{font:13px/1.45 ui-monospace,monospace}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f8fa;padding:.6rem}.error{color:#cf222e}.warning{color:#9a6700}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f8fa;padding:.6rem}.error,.critical{color:#cf222e}.warning{color:#9a6700}
 @media(prefers-color-scheme:dark){body{color:#f0f6fc;background:#0d1117}pre{background:#151b23}th,td{border-color:#3d444d}}
 """
 
@@ -286,11 +309,14 @@ def _finding_html(finding: Finding) -> str:
     step = f" in step <code>{for_html(finding.step)}</code>" if finding.step else ""
     seen = f", first at {for_html(finding.first_seen)}" if finding.first_seen else ""
     rows = "\n".join(for_html(json.dumps(dict(row), ensure_ascii=False)) for row in finding.evidence)
+    terms = "".join(f"<dt>{name}</dt><dd>{for_html(text)}</dd>" for name, text in explained(finding))
+    tables = "\n".join(line for titles, *of in finding.tables for line in _table_html(titles, of))
     return (
-        f'<details><summary><span class="{finding.level}">{finding.level}</span> '
+        f'<details{" open" if terms else ""}><summary><span class="{finding.level}">{finding.level}</span> '
         f"<code>{for_html(str(finding.where))}</code> {for_html(finding.message)} ({finding.count:,}×)</summary>"
         f"<p><code>{for_html(finding.rule)}</code> {for_html(str(finding.source or ''))}{step}{seen}; "
-        f"fingerprint <code>{finding.fingerprint}</code></p><pre>{rows}</pre></details>"
+        f"fingerprint <code>{finding.fingerprint}</code></p>{f'<dl>{terms}</dl>' if terms else ''}"
+        f"{tables or f'<pre>{rows}</pre>'}</details>"
     )
 
 
@@ -321,7 +347,7 @@ def _activity_html(activity: Activity) -> Iterator[str]:
 
 
 def _table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"
+    yield f"<table><tr>{''.join(f'<th>{for_html(name)}</th>' for name in head)}</tr>"
     for row in rows:
         yield f"<tr>{''.join(f'<td>{for_html(cell)}</td>' for cell in row)}</tr>"
     yield "</table>"

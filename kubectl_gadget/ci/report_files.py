@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kubectl_gadget.ci import machine_reports, readable_reports
-from kubectl_gadget.ci.findings import RunReport
 from kubectl_gadget.ci.machine_reports import open_regular
+from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.errors import GadgetError, UsageError
 
 STDOUT = "-"
@@ -76,15 +76,15 @@ def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] =
     for each in wanted:
         try:
             if each.kind != RECORD:
-                _write(_text(report, each.kind, subjects), each)
+                _write(rendered(report, each.kind, subjects), each)
         except (OSError, GadgetError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             failures.append(f"--report {each.kind}={each.file} was not written: {why}")
     return failures
 
 
-def _text(report: RunReport, kind: str, subjects: Sequence[str]) -> str:
-    """The report, without what a runner would take for a command (`##[`) if it is printed."""
+def rendered(report: RunReport, kind: str, subjects: Sequence[str] = ()) -> str:
+    """Return the report of a kind, without what a runner would take for a command (`##[`) if it is printed."""
     if kind == BASELINE:
         text = report.baseline
         if not text:

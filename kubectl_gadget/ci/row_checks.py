@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.ci.assertions import NONE, Amount, Assertion, judged
-from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Where, cut, limited, stable, workload_of
+from kubectl_gadget.ci.model import Check, Finding, Severity, SourceLocation, Where, cut, limited, stable, workload_of
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.filters.filter import Filter
 from kubectl_gadget.observe.decoders import NAME as POLICIES
@@ -280,7 +280,7 @@ class PolicyChecks:
         }
         of_policy[key] = Finding(
             f"policy/{event.policy}",
-            Level.ERROR,
+            Severity.ERROR,
             f"{event.message}: {did}" if event.message else did,
             where,
             identity,

@@ -43,10 +43,11 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_options
+from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.escape import for_log
 from kubectl_gadget.run.run_options import GadgetRun, Replay, with_peer_names
-from kubectl_gadget.wording import count, did_you_mean
+from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline
@@ -55,9 +56,9 @@ if TYPE_CHECKING:
     from kubectl_gadget.ci.background import Started
     from kubectl_gadget.ci.checks import CheckOrder
     from kubectl_gadget.ci.command import User
-    from kubectl_gadget.ci.findings import RunReport
     from kubectl_gadget.ci.job_run import CiOrder
     from kubectl_gadget.ci.judge import RecordedJob
+    from kubectl_gadget.ci.model import RunReport
     from kubectl_gadget.run.run_options import RunOptions
 
 
@@ -401,8 +402,8 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     """Starts the process of the run."""
     require_posix()
     from kubectl_gadget.ci import background
-    from kubectl_gadget.ci.findings import Check, RunReport
     from kubectl_gadget.ci.job_run import CiRun
+    from kubectl_gadget.ci.model import Check, RunReport
 
     options, order = prepared(pods, flags, pid)
     if pid is not None and not options.local:

@@ -14,13 +14,13 @@ from kubectl_gadget.cli.printing import print_json
 from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, INCONCLUSIVE
-from kubectl_gadget.wording import did_you_mean
+from kubectl_gadget.similar_names import did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.diagnose.rules import Rule
     from kubectl_gadget.diagnose.run import Report
 
-_FORMATS = ("text", "json", "name")
+_FORMATS = ("text", "json", "name", "markdown", "html", "junit", "sarif")
 _SEVERITIES = ("critical", "error", "warning", "note")
 _SECONDS = 30.0
 _RULES = "Rules"
@@ -69,6 +69,7 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
     known = rules.load([*rules.own_files(), *_files(own.rules)])
     if own.explain is not None:
         return _explain(known, own.explain)
+    from kubectl_gadget.ci.model import Severity
     from kubectl_gadget.diagnose.run import DiagnoseRun, runs
 
     timeout = _SECONDS if own.timeout is None and replaying.get() is None else own.timeout
@@ -79,7 +80,7 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
     _print(found, own)
     if own.fail_on is None:
         return 0
-    if any(_SEVERITIES.index(each.severity) <= _SEVERITIES.index(own.fail_on) for each in found.findings):
+    if any(finding.level.reaches(Severity(own.fail_on)) for finding in found.findings):
         return EXPECTATION_FAILED
     return INCONCLUSIVE if found.is_inconclusive else 0
 
@@ -92,6 +93,12 @@ def _print(found: "Report", own: DiagnoseFlags) -> None:
         print_json(report.document(found))
     elif own.output == "name":
         sys.stdout.writelines(f"{each.id}\n" for each in found.findings)
+    elif own.output not in (None, "text"):
+        from kubectl_gadget.ci.model import Severity
+        from kubectl_gadget.ci.report_files import rendered
+
+        made = report.run_report(found, Severity(own.fail_on or Severity.ERROR))
+        sys.stdout.buffer.write(rendered(made, own.output).encode("utf-8", "replace"))
     else:
         terminal = find_terminal(sys.stdout, os.environ)
         width = max(_NARROWEST, min(terminal.width() if terminal else _WIDEST, _WIDEST))

@@ -3,13 +3,20 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
+from kubectl_gadget.ci.model import EvidenceTable, Explanation, Finding, Severity, Where
 from kubectl_gadget.diagnose.cluster import Cluster, Name, Places
 from kubectl_gadget.diagnose.observations import EVIDENCE, Evidence, Observation, Observations, Owner
-from kubectl_gadget.diagnose.rules import PLACEHOLDER, Confidence, Relation, Rule, Scope, SeenSet, Severity, Words
+from kubectl_gadget.diagnose.rules import PLACEHOLDER, Confidence, Relation, Rule, Scope, SeenSet, Words
+from kubectl_gadget.output.columns import choose_columns, headings
 from kubectl_gadget.output.escape import printable
+from kubectl_gadget.output.row_texts import cells
+from kubectl_gadget.wire.policy_events import rfc3339
 
+KIND = "diagnosis"
+"""of the checks that rules are, in reports"""
 _LONGEST = 160
 """Characters of a value in a finding's words."""
 _MOST_LISTED = 5
@@ -30,12 +37,14 @@ class RunFacts:
 
 
 @dataclass
-class Finding:
-    """One cause, or a symptom whose cause is not known."""
+class Found:
+    """One cause, or a symptom whose cause is not known, while pods and rows are added to it."""
 
     rule: Rule
     about: str
     """the workload: shop/deploy/web"""
+    namespace: str
+    """empty: it is about a node"""
     key: tuple[str, ...]
     words: Words
     """with all placeholders filled in"""
@@ -53,7 +62,7 @@ class Finding:
     first_ns: int = 0
     last_ns: int = 0
     evidence: list[Evidence] = field(default_factory=list)
-    explains: "list[Finding]" = field(default_factory=list)
+    explains: "list[Found]" = field(default_factory=list)
 
     @property
     def severity(self) -> Severity:
@@ -78,11 +87,43 @@ class Finding:
             -sum(1 + len(each.explains) for each in self.explains),
         )
 
-    def all(self) -> "Iterator[Finding]":
+    def all(self) -> "Iterator[Found]":
         """Yield the finding and all that it explains."""
         yield self
         for each in self.explains:
             yield from each.all()
+
+    def finding(self) -> Finding:
+        """Return it as all reports have it."""
+        words = self.words
+        containers = sorted({each.container for each in self.containers if each.container})
+        return Finding(
+            rule=f"{KIND}/{self.rule.name}",
+            level=self.severity,
+            message=words.title,
+            where=Where(self.namespace, self.about.removeprefix(f"{self.namespace}/")),
+            identity=self.key,
+            evidence=tuple(dict(each.record) for each in self.evidence),
+            count=self.count,
+            first_seen=rfc3339(self.first_ns) if self.first_ns else "",
+            last_seen=rfc3339(self.last_ns) if self.last_ns else "",
+            id=self.id,
+            tables=tuple(tables(self.evidence)),
+            explanation=Explanation(
+                confidence=str(self.confidence),
+                why=words.why,
+                cause=words.cause,
+                changed=self.changed,
+                remedy=words.remedy,
+                more=words.more,
+                pods=_names(self.pods),
+                of_pods=self.of,
+                others=_names(self.others),
+                nodes=tuple(sorted({each.node for each in self.containers if each.node})),
+                containers=tuple(containers),
+                explains=tuple(each.finding() for each in self.explains),
+            ),
+        )
 
 
 class Diagnosis:
@@ -95,16 +136,16 @@ class Diagnosis:
         self.cluster = Cluster({})
         self._peers: dict[tuple[str, int], tuple[dict[str, Any], set[Name]]] = {}
 
-    def findings(self, run: RunFacts) -> list[Finding]:
+    def findings(self, run: RunFacts) -> list[Found]:
         """Return the roots, the worst first."""
         self._peers.clear()
-        found: dict[tuple[str, ...], Finding] = {}
+        found: dict[tuple[str, ...], Found] = {}
         for rule in self._rules:
             for observation in self._seen.of(rule.seen[0]):
                 self._apply(rule, observation, run, found)
         return _roots(list(found.values()))
 
-    def _apply(self, rule: Rule, first: Observation, run: RunFacts, found: dict[tuple[str, ...], Finding]) -> None:
+    def _apply(self, rule: Rule, first: Observation, run: RunFacts, found: dict[tuple[str, ...], Found]) -> None:
         values, others = self._values(rule, first, run)
         if values is None or not rule.when.matches(values):
             return
@@ -117,7 +158,7 @@ class Diagnosis:
         finding = found.get(key)
         if finding is None:
             words = Words(**{name: filled(text, values) for name, text in vars(rule.words).items()})
-            finding = found[key] = Finding(rule, whom, key[2:], words)
+            finding = found[key] = Found(rule, whom, about[0], key[2:], words)
             finding.of = self.cluster.replicas(about)
             finding.changed = printable(self.cluster.change(about[0], self.cluster.workload(about)), _LONGEST)
         finding.containers.add(owner)
@@ -289,10 +330,10 @@ def _plain(value: Any) -> Any:
 # Which finding explains which.
 
 
-def _roots(found: list[Finding]) -> list[Finding]:
+def _roots(found: list[Found]) -> list[Found]:
     """Put symptoms below what explains them, and return the rest, the worst first."""
     ordered = sorted(found, key=lambda each: each.rank)
-    causes: dict[int, Finding] = {}
+    causes: dict[int, Found] = {}
     for symptom in ordered:
         for cause in ordered:
             if cause is not symptom and _explains(cause, symptom) and not _leads_to(causes, cause, symptom):
@@ -304,17 +345,17 @@ def _roots(found: list[Finding]) -> list[Finding]:
     return sorted((each for each in ordered if id(each) not in causes), key=lambda each: each.rank)
 
 
-def _leads_to(causes: Mapping[int, Finding], found: Finding, target: Finding) -> bool:
+def _leads_to(causes: Mapping[int, Found], found: Found, target: Found) -> bool:
     """True if `target` is a cause of `found` already: two findings never explain each other."""
     above = causes.get(id(found))
     return above is not None and (above is target or _leads_to(causes, above, target))
 
 
-def _explains(cause: Finding, symptom: Finding) -> bool:
+def _explains(cause: Found, symptom: Found) -> bool:
     return any(name == symptom.rule.name and _related(how, cause, symptom) for name, how in cause.rule.explains)
 
 
-def _related(how: Relation, cause: Finding, symptom: Finding) -> bool:
+def _related(how: Relation, cause: Found, symptom: Found) -> bool:
     match how:
         case Relation.CONTAINER:
             return any(
@@ -335,9 +376,40 @@ def _related(how: Relation, cause: Finding, symptom: Finding) -> bool:
             return bool({each.node for each in cause.containers} & {each.node for each in symptom.containers})
 
 
-def severities(found: Iterable[Finding]) -> dict[Severity, int]:
-    """Return how many roots there are of each severity."""
-    counts = dict.fromkeys(Severity, 0)
-    for each in found:
-        counts[each.severity] += 1
-    return counts
+# Evidence as text.
+
+_HIDDEN = frozenset({"node", "namespace", "container"})
+"""Columns of evidence that say again whom a finding is about."""
+_OF_RECORDS = (
+    "pod",
+    "container",
+    "state",
+    "reason",
+    "exit_code",
+    "last_reason",
+    "last_exit_code",
+    "restarts",
+    "message",
+)
+
+
+def tables(evidence: Sequence[Evidence]) -> Iterator[EvidenceTable]:
+    """Yield a table for the rows of each gadget, as the gadget prints them; equal rows are one."""
+    for _, group in groupby(evidence, key=lambda each: each.row.parts[0].gadget.name if each.row else ""):
+        titles, *rows = _table(list(group))
+        yield titles, *dict.fromkeys(rows)
+
+
+def _table(group: Sequence[Evidence]) -> EvidenceTable:
+    if group[0].row is None:
+        names = [name for name in _OF_RECORDS if any(each.record.get(name) not in (None, "") for each in group)]
+        rows = [tuple(str(each.record.get(name, "")) for name in names) for each in group]
+        return tuple(name.upper().replace("_", " ") for name in names), *rows
+    gadget = group[0].row.parts[0].gadget
+    names = [name for name in choose_columns([gadget], (), "default") if name not in _HIDDEN]
+    columns = [[cells(each.row, name)[0] for each in group if each.row] for name in names]
+    return tuple(heading.title for heading in headings([gadget], names)), *zip(*columns, strict=True)
+
+
+def _names(found: Iterable[Name]) -> tuple[str, ...]:
+    return tuple("/".join(filter(None, name)) for name in sorted(found) if name[1])

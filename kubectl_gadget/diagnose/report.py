@@ -1,41 +1,26 @@
-"""The report of `diagnose`: as text, as JSON and as names."""
+"""The report of `diagnose`: as text, as JSON, and as the run's report that all other formats are made of."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from tabulate import tabulate
 
-from kubectl_gadget.diagnose.findings import Finding, severities
-from kubectl_gadget.diagnose.observations import Evidence
-from kubectl_gadget.diagnose.rules import Severity
+from kubectl_gadget import __version__
+from kubectl_gadget.ci.model import Check, EvidenceTable, Explanation, Finding, RunReport, Severity, explained
+from kubectl_gadget.counts import count
+from kubectl_gadget.diagnose.findings import KIND
 from kubectl_gadget.diagnose.run import Report
-from kubectl_gadget.output.columns import choose_columns, headings
 from kubectl_gadget.output.escape import printable
-from kubectl_gadget.output.row_texts import cells
 from kubectl_gadget.output.tables import text_width
-from kubectl_gadget.run.coverage import where
+from kubectl_gadget.run.coverage import CAUSES, where
 from kubectl_gadget.wire.policy_events import rfc3339
-from kubectl_gadget.wording import count
 
 SCHEMA_VERSION = 1
 _COLORS = {Severity.CRITICAL: "1;31", Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
 _INDENT = 12
 _WIDEST_CELL = 40
-_HIDDEN = frozenset({"node", "namespace", "container"})
-"""Columns of evidence that `who` has already said."""
-_OF_RECORDS = (
-    "pod",
-    "container",
-    "state",
-    "reason",
-    "exit_code",
-    "last_reason",
-    "last_exit_code",
-    "restarts",
-    "message",
-)
 
 
 def text(report: Report, color: bool, width: int) -> Iterator[str]:
@@ -49,7 +34,8 @@ def text(report: Report, color: bool, width: int) -> Iterator[str]:
 
 def summary(report: Report) -> Iterator[str]:
     """Yield what was looked at, and what could not be seen."""
-    counts = [f"{number} {severity}" for severity, number in severities(report.findings).items() if number]
+    numbers = Counter(finding.level for finding in report.findings)
+    counts = [f"{numbers[severity]} {severity}" for severity in Severity if numbers[severity]]
     found = f"{count(len(report.findings), 'cause')} ({', '.join(counts)})" if counts else "nothing wrong was seen"
     pods = f"{count(len(report.looked_at), 'pod')}" if report.looked_at else ""
     if report.without_agents:
@@ -65,9 +51,9 @@ def summary(report: Report) -> Iterator[str]:
 
 
 def _lines(finding: Finding, color: bool, width: int) -> Iterator[str]:
-    words, severity = finding.words, str(finding.severity).upper()
-    first, *rest = textwrap.wrap(words.title, max(20, width - len(severity) - 2)) or [""]
-    yield (f"\x1b[{_COLORS[finding.severity]}m{severity}\x1b[0m" if color else severity) + f"  {first}"
+    severity, of = str(finding.level).upper(), _explanation(finding)
+    first, *rest = textwrap.wrap(finding.message, max(20, width - len(severity) - 2)) or [""]
+    yield (f"\x1b[{_COLORS[finding.level]}m{severity}\x1b[0m" if color else severity) + f"  {first}"
     yield from (" " * (len(severity) + 2) + line for line in rest)
 
     def field(name: str, value: str) -> Iterator[str]:
@@ -75,60 +61,44 @@ def _lines(finding: Finding, color: bool, width: int) -> Iterator[str]:
             head = f"  {name + ':':<{_INDENT - 2}}"
             yield from textwrap.wrap(value, width, initial_indent=head, subsequent_indent=" " * _INDENT)
 
-    yield from field("who", who(finding))
+    yield from field("who", who(finding.where, of))
     yield from field("seen", seen(finding))
-    yield from (" " * _INDENT + line for line in evidence(finding.evidence, width - _INDENT))
-    sure = f" ({finding.confidence}{': ' if words.why else ''}{words.why})"
-    yield from field("cause", (words.cause or "not known") + sure)
-    yield from field("changed", finding.changed)
-    yield from field("do", words.remedy)
-    yield from field("more", words.more)
-    for each in finding.explains:
-        for symptom in each.all():
-            yield from field("explains", symptom.words.title)
+    for table in finding.tables:
+        yield from (" " * _INDENT + line for line in evidence(table, width - _INDENT))
+    for name, value in explained(finding):
+        yield from field(name, value)
 
 
-def who(finding: Finding) -> str:
+def _explanation(finding: Finding) -> Explanation:
+    assert finding.explanation is not None
+    return finding.explanation
+
+
+def who(about: object, of: Explanation) -> str:
     """Return whom a finding is about: the workload, and which of its pods."""
-    pods = ["/".join(filter(None, name)) for name in sorted(finding.pods) if name[1]]
-    of = f", {len(pods)} of {finding.of} pods" if finding.of > 1 else ""
+    pods = of.pods
+    share = f", {len(pods)} of {of.of_pods} pods" if of.of_pods > 1 else ""
     more = f" and {len(pods) - 3} more" if len(pods) > 3 else ""
-    names = f": {', '.join(pods[:3])}{more}" if pods and pods != [finding.about.replace("/pod/", "/")] else ""
-    return printable(f"{finding.about}{of}{names}", 300)
+    names = f": {', '.join(pods[:3])}{more}" if pods and pods != (str(about).replace("/pod/", "/"),) else ""
+    return printable(f"{about}{share}{names}", 300)
 
 
 def seen(finding: Finding) -> str:
     """Return how often and when it was seen."""
     times = "once" if finding.count == 1 else f"{finding.count:,} times"
-    first, last = (rfc3339(ns)[11:19] if ns else "" for ns in (finding.first_ns, finding.last_ns))
+    first, last = finding.first_seen[11:19], finding.last_seen[11:19]
     return times + (f" at {first}" if first == last and first else f" from {first} to {last}" if first else "")
 
 
-def evidence(rows: Sequence[Evidence], width: int) -> Iterator[str]:
-    """Yield the lines of a table for the rows of each gadget, as the gadget prints them, cut to the width."""
-    for _, group in groupby(rows, key=lambda each: each.row.parts[0].gadget.name if each.row else ""):
-        titles, texts = _table(list(group))
-        shown = [
-            list(row)
-            for row in dict.fromkeys(tuple(printable(text or "-", _WIDEST_CELL) for text in row) for row in texts)
-        ]
-        for line in tabulate(shown, titles, tablefmt="plain", disable_numparse=True).splitlines():
-            cut = line.rstrip()
-            while text_width(cut) > width:
-                cut = cut[: max(1, len(cut) - max(2, text_width(cut) - width + 1))] + "…"
-            yield cut
-
-
-def _table(group: Sequence[Evidence]) -> tuple[list[str], list[list[str]]]:
-    if group[0].row is None:
-        names = [name for name in _OF_RECORDS if any(each.record.get(name) not in (None, "") for each in group)]
-        titles = [name.upper().replace("_", " ") for name in names]
-        return titles, [[str(each.record.get(name, "")) for name in names] for each in group]
-    gadget = group[0].row.parts[0].gadget
-    names = [name for name in choose_columns([gadget], (), "default") if name not in _HIDDEN]
-    titles = [heading.title for heading in headings([gadget], names)]
-    columns = [[cells(each.row, name)[0] for each in group if each.row] for name in names]
-    return titles, [list(row) for row in zip(*columns, strict=True)]
+def evidence(table: EvidenceTable, width: int) -> Iterator[str]:
+    """Yield the lines of a table, cut to the width."""
+    titles, *rows = table
+    shown = [[printable(text or "-", _WIDEST_CELL) for text in row] for row in rows]
+    for line in tabulate(shown, titles, tablefmt="plain", disable_numparse=True).splitlines():
+        cut = line.rstrip()
+        while text_width(cut) > width:
+            cut = cut[: max(1, len(cut) - max(2, text_width(cut) - width + 1))] + "…"
+        yield cut
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -150,27 +120,63 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def _json(finding: Finding) -> dict[str, Any]:
-    words = finding.words
+    of = _explanation(finding)
     return {
         "id": finding.id,
-        "rule": finding.rule.name,
-        "severity": str(finding.severity),
-        "confidence": str(finding.confidence),
-        "why": words.why,
-        "about": finding.about,
-        "pods": ["/".join(name) for name in sorted(finding.pods) if name[1]],
-        "of_pods": finding.of,
-        "others": ["/".join(name) for name in sorted(finding.others) if name[1]],
-        "nodes": sorted({each.node for each in finding.containers if each.node}),
-        "containers": sorted({each.container for each in finding.containers if each.container}),
-        "title": words.title,
+        "rule": finding.rule.removeprefix(f"{KIND}/"),
+        "severity": str(finding.level),
+        "confidence": of.confidence,
+        "why": of.why,
+        "about": str(finding.where),
+        "pods": list(of.pods),
+        "of_pods": of.of_pods,
+        "others": list(of.others),
+        "nodes": list(of.nodes),
+        "containers": list(of.containers),
+        "title": finding.message,
         "count": finding.count,
-        "first_seen": rfc3339(finding.first_ns) if finding.first_ns else "",
-        "last_seen": rfc3339(finding.last_ns) if finding.last_ns else "",
-        "evidence": [dict(each.record) for each in finding.evidence],
-        "cause": words.cause,
-        "changed": finding.changed,
-        "remedy": words.remedy,
-        "more": words.more,
-        "explains": [_json(each) for each in finding.explains],
+        "first_seen": finding.first_seen,
+        "last_seen": finding.last_seen,
+        "evidence": [dict(row) for row in finding.evidence],
+        "cause": of.cause,
+        "changed": of.changed,
+        "remedy": of.remedy,
+        "more": of.more,
+        "explains": [_json(each) for each in of.explains],
     }
+
+
+def checks(report: Report, fails_at: Severity) -> tuple[Check, ...]:
+    """Return the checks that the rules are: one for each rule that found something, and one for all others."""
+    unseen = "; ".join(report.unseen) if report.is_inconclusive else ""
+    by_rule: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        by_rule.setdefault(finding.rule, []).append(finding)
+    others = f"{count(report.rules - len(by_rule), 'further rule' if by_rule else 'rule')}"
+    return (
+        *(
+            Check(KIND, rule.removeprefix(f"{KIND}/"), found[0].message, tuple(found), fails_at=fails_at)
+            for rule, found in by_rule.items()
+        ),
+        Check(KIND, others, "nothing wrong was seen by these", undecided=unseen, fails_at=fails_at),
+    )
+
+
+def run_report(report: Report, fails_at: Severity) -> RunReport:
+    """Return the run as the reports of all kinds of runs are made of it."""
+    coverage, lost = report.coverage, Counter[str]()
+    for node in coverage.nodes:
+        lost.update({CAUSES.get(cause, cause): number for cause, number in node.lost.items() if number})
+    selected = count(len(report.looked_at), "pod") if report.looked_at else coverage.selected
+    return RunReport(
+        version=__version__,
+        where=f"{selected} on {where(coverage)}" if coverage.traced else f"{selected}, in the API only",
+        began=rfc3339(report.began_ns),
+        seconds=round(report.seconds, 3),
+        checks=checks(report, fails_at),
+        incomplete=report.unseen if report.is_inconclusive else (),
+        lost=dict(lost),
+        events=report.events,
+        nodes=tuple(node.name for node in coverage.traced),
+        gadgets=report.gadgets,
+    )

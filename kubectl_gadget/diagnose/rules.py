@@ -23,22 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget import gadgets
+from kubectl_gadget.ci.model import Severity
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.filter import Filter, RowProgram, compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.wording import did_you_mean
-from kubectl_gadget.yaml_files import SchemaField, read_yaml
+from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.yaml_files import read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
-
-
-class Severity(StrEnum):
-    """How bad a finding is, the worst first."""
-
-    CRITICAL = "critical"
-    ERROR = "error"
-    WARNING = "warning"
-    NOTE = "note"
+from kubectl_gadget.yaml_schema import SchemaField
 
 
 class Confidence(StrEnum):

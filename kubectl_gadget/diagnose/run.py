@@ -13,8 +13,9 @@ from typing import TextIO
 from kubectl_gadget import gadgets
 from kubectl_gadget.agents.manifests import second_namespace
 from kubectl_gadget.background_tasks import cancel
+from kubectl_gadget.ci.model import Finding
 from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
-from kubectl_gadget.diagnose.findings import Diagnosis, Finding, RunFacts
+from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
 from kubectl_gadget.diagnose.observations import Observations
 from kubectl_gadget.diagnose.rules import OBJECTS, Rule
 from kubectl_gadget.errors import GadgetError
@@ -63,6 +64,8 @@ class Report:
     """why something may not have been seen"""
     without_agents: bool = False
     """no selected pod runs, so nothing was traced"""
+    began_ns: int = 0
+    """when everything was attached (wall time)"""
 
     @property
     def is_inconclusive(self) -> bool:
@@ -185,7 +188,7 @@ class DiagnoseRun:
         if self._listed.refused:
             unseen.append(f"you may not list {', '.join(sorted(self._listed.refused))}")
         return Report(
-            tuple(self._findings(RunFacts(coverage.seconds, self._began_ns, not unseen))),
+            tuple(each.finding() for each in self._findings(RunFacts(coverage.seconds, self._began_ns, not unseen))),
             coverage,
             tuple(sorted(self._selected)),
             self._observations.rows,
@@ -194,9 +197,10 @@ class DiagnoseRun:
             len(self._rules),
             tuple(unseen),
             without_agents,
+            self._began_ns or time.time_ns(),
         )
 
-    def _findings(self, run: RunFacts) -> list[Finding]:
+    def _findings(self, run: RunFacts) -> list[Found]:
         with self._using:
             return self._diagnosis.findings(run)
 

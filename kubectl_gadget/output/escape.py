@@ -101,10 +101,11 @@ def markdown_code(text: str, most: int = 0) -> str:
     return f"`{text}`"
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
     """The lines of a table. Its cells are Markdown already."""
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
+    titles = list(head)
+    yield f"| {' | '.join(titles)} |"
+    yield f"|{' --- |' * len(titles)}"
     yield from (f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.ci.findings import Check, Finding, JobStep, Level, RunReport, SourceLocation, Where
+from kubectl_gadget.ci.model import Check, Explanation, Finding, JobStep, RunReport, Severity, SourceLocation, Where
 
 HOSTILE = (
     "a|b`c``d",
@@ -23,7 +23,7 @@ HOSTILE = (
 )
 
 
-def finding(text: str, level: Level = Level.ERROR) -> Finding:
+def finding(text: str, level: Severity = Severity.ERROR) -> Finding:
     """A finding whose every text is `text`."""
     return Finding(
         f"assertion/{text}",
@@ -36,6 +36,8 @@ def finding(text: str, level: Level = Level.ERROR) -> Finding:
         "2026-01-02T03:04:05.000000006Z",
         text,
         SourceLocation(f"{text.replace(chr(0), '')}.yaml", 7, 3),
+        tables=(((text,), (text,)),),
+        explanation=Explanation(text, text, text, text, text, text, explains=(Finding("r", level, text),)),
     )
 
 
@@ -52,7 +54,7 @@ def report(**changes: object) -> RunReport:
             "assertion",
             text,
             text,
-            (finding(text), finding(text, Level.WARNING)),
+            (finding(text), finding(text, Severity.WARNING)),
             1,
             source=SourceLocation("a.yaml", 3),
         )

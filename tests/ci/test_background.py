@@ -10,7 +10,7 @@ from typing import NoReturn, TextIO
 import pytest
 
 from kubectl_gadget.ci import background
-from kubectl_gadget.ci.findings import RunReport
+from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.errors import GadgetError, UsageError
 
 FIRST = RunReport("1", "here", "", 0, incomplete=("it died",))

@@ -10,7 +10,7 @@ from kubectl_gadget.behavior.comparison import compare
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
 from kubectl_gadget.ci.assertions import parse_assertions
 from kubectl_gadget.ci.fact_checks import BehaviorCheck, BehaviorOrder, from_changes
-from kubectl_gadget.ci.findings import Check, Finding, Level, SourceLocation, Status
+from kubectl_gadget.ci.model import Check, Finding, Severity, SourceLocation, Status
 from kubectl_gadget.kube.inventory import Workload
 from tests.behavior.made import CART, behavior, fact
 
@@ -76,7 +76,7 @@ NEW = (
 )
 
 
-def levels(*errors: FactKind, complete: bool = True) -> dict[tuple[str, str], Level]:
+def levels(*errors: FactKind, complete: bool = True) -> dict[tuple[str, str], Severity]:
     old = Behavior((OLD,), {UNIT: Coverage(complete_runs=int(complete), incomplete=() if complete else ("lost",))})
     new = Behavior((OLD, *NEW), {UNIT: Coverage()})
     found = from_changes(compare(old, new), "web.yaml", lambda _: 1, errors)
@@ -85,25 +85,25 @@ def levels(*errors: FactKind, complete: bool = True) -> dict[tuple[str, str], Le
 
 def test_new_behavior_warns_and_what_a_new_program_opens_is_a_note() -> None:
     assert levels() == {
-        (NEW[0].program, NEW[0].value): Level.WARNING,
-        (NEW[1].program, NEW[1].value): Level.NOTE,
-        (NEW[2].program, NEW[2].value): Level.WARNING,
-        (NEW[3].program, NEW[3].value): Level.WARNING,
+        (NEW[0].program, NEW[0].value): Severity.WARNING,
+        (NEW[1].program, NEW[1].value): Severity.NOTE,
+        (NEW[2].program, NEW[2].value): Severity.WARNING,
+        (NEW[3].program, NEW[3].value): Severity.WARNING,
     }
 
 
 def test_kinds_that_must_not_be_new_are_errors() -> None:
     found = levels(FactKind.CONNECT, FactKind.OPEN)
     assert [found[each.program, each.value] for each in NEW] == [
-        Level.WARNING,
-        Level.ERROR,
-        Level.ERROR,
-        Level.ERROR,
+        Severity.WARNING,
+        Severity.ERROR,
+        Severity.ERROR,
+        Severity.ERROR,
     ]
 
 
 def test_what_may_only_seem_new_is_a_note() -> None:
-    assert set(levels(*FactKind, complete=False).values()) == {Level.NOTE}
+    assert set(levels(*FactKind, complete=False).values()) == {Severity.NOTE}
 
 
 def test_a_finding_names_the_workload_and_has_the_evidence() -> None:

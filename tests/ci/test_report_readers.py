@@ -16,7 +16,7 @@ from sarif_pydantic import Sarif
 
 from kubectl_gadget.ci import machine_reports, readable_reports
 from kubectl_gadget.ci.activity import Activity, FileUse
-from kubectl_gadget.ci.findings import Status
+from kubectl_gadget.ci.model import Status
 from tests.ci.sample import HOSTILE, report
 
 
@@ -102,7 +102,23 @@ def test_a_markdown_renderer_sees_no_markup_of_others() -> None:
     reader = _Tags()
     reader.feed(shown)
     assert reader.tags <= {
-        *("h2", "p", "strong", "ul", "li", "code", "table", "thead", "tbody", "tr", "th", "td", "details", "summary"),
+        *(
+            "h2",
+            "h3",
+            "p",
+            "strong",
+            "ul",
+            "li",
+            "code",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            "details",
+            "summary",
+        ),
         *("pre", "sub"),
     }
     assert not reader.attributes - {"style"}
@@ -136,7 +152,7 @@ def test_html_has_only_our_tags_and_needs_no_network() -> None:
     text = readable_reports.render_html(report())
     reader.feed(text)
     assert not reader.tags & {"script", "img", "a", "link", "iframe", "object", "form", "svg"}
-    assert reader.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class"}
+    assert reader.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class", "open"}
     assert "default-src 'none'" in text
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubectl_gadget.diagnose.cluster import Cluster, Listener, Name, Places
-from kubectl_gadget.diagnose.findings import Diagnosis, Finding, RunFacts
+from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
 from kubectl_gadget.diagnose.observations import Observations, Owner
 from kubectl_gadget.diagnose.rules import OBJECTS, Rule, load, own_files
 from kubectl_gadget.filters import cel
@@ -130,7 +130,7 @@ class Seen:
         return self
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[Found]:
         return self.diagnosis.findings(RunFacts(30.0, round(NOW * 1e9) - 30_000_000_000))
 
     @property

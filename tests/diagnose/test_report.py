@@ -1,8 +1,16 @@
 """The report as people and programs read it."""
 
 import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
+import jsonschema
+import pytest
+
+from kubectl_gadget.ci.model import Severity, Status
+from kubectl_gadget.ci.report_files import rendered
 from kubectl_gadget.diagnose import report
+from kubectl_gadget.diagnose.findings import Found
 from kubectl_gadget.diagnose.run import Report
 from kubectl_gadget.run.coverage import Cause, Coverage, NodeCoverage
 from tests.diagnose.seen import NOW, Seen, connect, endpoints, pod, service
@@ -13,9 +21,10 @@ NODE = NodeCoverage(name="node-1", selected_ns=NS, attached_ns=NS, until_ns=NS +
 TRACED = Coverage(complete_ns=NS, ended_ns=NS + 30_000_000_000, nodes=(NODE,), gadgets=("tcp",))
 
 
-def made(*findings: object, unseen: tuple[str, ...] = (), coverage: Coverage = TRACED, agents: bool = True) -> Report:
+def made(*findings: Found, unseen: tuple[str, ...] = (), coverage: Coverage = TRACED, agents: bool = True) -> Report:
     pods = (("shop", DB), ("shop", WEB))
-    return Report(findings, coverage, pods, 94, 30.0, ("tcp",), 30, unseen, not agents)  # type: ignore[arg-type]
+    shown = tuple(each.finding() for each in findings)
+    return Report(shown, coverage, pods, 94, 30.0, ("tcp",), 30, unseen, not agents)
 
 
 def ill() -> Seen:
@@ -69,6 +78,44 @@ def test_json_has_the_same_findings_with_their_symptoms() -> None:
     assert [each["rule"] for each in found["explains"]] == ["connection-refused"]
     assert document["looked_at"]["nodes"] == ["node-1"]
     assert document["version"] == report.SCHEMA_VERSION
+
+
+def test_json_is_as_its_schema_says() -> None:
+    schema = json.loads((Path(__file__).parents[2] / "docs/schemas/diagnose.json").read_text())
+    document = report.document(made(*ill().findings, unseen=("node-2 was not traced",)))
+    jsonschema.validate(json.loads(json.dumps(document)), schema)
+    del document["findings"][0]["explains"][0]["remedy"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema)
+
+
+@pytest.mark.parametrize("kind", ["markdown", "html", "junit", "sarif"])
+def test_all_reports_have_the_cause_the_remedy_and_the_symptoms(kind: str) -> None:
+    text = rendered(report.run_report(made(*ill().findings), Severity.ERROR), kind)
+    for words in ("listens on the loopback address only at port 5432", "let the server listen on 0.0.0.0", "proven"):
+        assert words in text
+    assert "gets no answer from service db" in text or "refuse" in text
+
+
+def test_a_rule_that_found_an_error_is_a_check_that_failed() -> None:
+    found = report.run_report(made(*ill().findings), Severity.ERROR)
+    assert [(check.rule, check.status) for check in found.checks] == [
+        ("diagnosis/listens-on-loopback", Status.FINDINGS),
+        ("diagnosis/29 further rules", Status.PASSED),
+    ]
+    only_critical = report.run_report(made(*ill().findings), Severity.CRITICAL)
+    assert only_critical.status is Status.PASSED
+    junit = ET.fromstring(rendered(found, "junit"))
+    assert junit.attrib["failures"] == "1"
+    (result,) = json.loads(rendered(found, "sarif"))["runs"][0]["results"]
+    assert result["ruleId"] == "diagnosis/listens-on-loopback"
+    assert result["level"] == "error"
+
+
+def test_what_was_not_seen_is_inconclusive_in_all_reports() -> None:
+    found = report.run_report(made(unseen=("node-2 was not traced",)), Severity.ERROR)
+    assert found.status is Status.INCONCLUSIVE
+    assert "node-2 was not traced" in rendered(found, "junit")
 
 
 def test_only_colors_are_escapes() -> None:

@@ -7,14 +7,14 @@ numbers and temporary names are replaced (`stable`). All texts come from program
 import hashlib
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.ci.activity import Activity
-from kubectl_gadget.wording import count, some
+from kubectl_gadget.counts import count, some
 
 FINDINGS_CODE = 4
 INCONCLUSIVE_CODE = 5
@@ -45,12 +45,20 @@ _KEPT = {ord("0") + digit: 0xE000 + digit for digit in range(10)}
 _BACK = {kept: digit for digit, kept in _KEPT.items()}
 
 
-class Level(StrEnum):
-    """The level of a finding: only errors make a run fail."""
+class Severity(StrEnum):
+    """How bad a finding is, the worst first."""
 
+    CRITICAL = "critical"
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
+
+    def reaches(self, least: "Severity") -> bool:
+        """True if it is at least as bad as another one."""
+        return _ORDER[self] <= _ORDER[least]
+
+
+_ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 
 class Status(StrEnum):
@@ -94,13 +102,50 @@ class Where:
         return "/".join(names)
 
 
+EvidenceTable = tuple[tuple[str, ...], ...]
+"""Headings, and rows of cells, as a gadget prints them"""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why it happened and what to do, of a finding that knows it."""
+
+    confidence: str
+    """proven, likely or possible"""
+    why: str = ""
+    """why it is so sure"""
+    cause: str = ""
+    changed: str = ""
+    """what the workload's last rollout changed"""
+    remedy: str = ""
+    more: str = ""
+    """the command that shows more"""
+    pods: tuple[str, ...] = ()
+    """NAMESPACE/POD of those that it is about"""
+    of_pods: int = 0
+    """how many the workload has"""
+    others: tuple[str, ...] = ()
+    """NAMESPACE/POD at the other end"""
+    nodes: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    explains: "tuple[Finding, ...]" = ()
+    """the symptoms"""
+
+    def symptoms(self) -> "Iterator[Finding]":
+        """Yield all that it explains, also through others."""
+        for each in self.explains:
+            yield each
+            if each.explanation is not None:
+                yield from each.explanation.symptoms()
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was found."""
 
     rule: str
     """KIND/NAME of the check: assertion/no-shell"""
-    level: Level
+    level: Severity
     message: str
     where: Where = Where()
     identity: tuple[str, ...] = ()
@@ -115,13 +160,31 @@ class Finding:
     source: SourceLocation | None = None
     lost: bool = False
     """whether events were lost, so that it may have happened more often"""
+    last_seen: str = ""
+    id: str = ""
+    """chosen by what found it, equal in each run; empty: its fingerprint is made of `rule`, `where` and `identity`"""
+    tables: tuple[EvidenceTable, ...] = ()
+    """the evidence as text, one table for each gadget"""
+    explanation: Explanation | None = None
 
     @property
     def fingerprint(self) -> str:
         """Equal in all runs in which this is found, whatever pids, pods and times are."""
+        if self.id:
+            return hashlib.sha256(self.id.encode("utf-8", "replace")).hexdigest()[:32]
         where = (self.where.namespace, stable(self.where.workload or self.where.pod), self.where.container)
         text = "\0".join((self.rule, *where, *map(stable, self.identity)))
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def explained(finding: Finding) -> Iterator[tuple[str, str]]:
+    """Yield what a finding says of its cause, as pairs of a word and a text; the texts are not escaped."""
+    if (of := finding.explanation) is None:
+        return
+    sure = f"{of.cause or 'not known'} ({of.confidence}{': ' if of.why else ''}{of.why})"
+    parts = (("cause", sure), ("changed", of.changed), ("do", of.remedy), ("more", of.more))
+    yield from ((name, text) for name, text in parts if text)
+    yield from (("explains", each.message) for each in of.symptoms())
 
 
 def folded(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
@@ -131,7 +194,7 @@ def folded(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
     for number, finding in enumerate(findings):
         *head, last = finding.identity or (finding.message,)
         folder, slash, _ = last.rpartition("/")
-        similar = finding.level is not Level.ERROR and slash
+        similar = slash and finding.explanation is None and not finding.level.reaches(Severity.ERROR)
         key = (finding.rule, finding.level, finding.where, finding.step, *head, folder) if similar else number
         groups.setdefault(key, []).append(finding)
     found = list[tuple[Finding, int]]()
@@ -158,6 +221,8 @@ class Check:
     undecided: str = ""
     """why the check has no result; empty if it has one"""
     source: SourceLocation | None = None
+    fails_at: Severity = Severity.ERROR
+    """findings that are at least this bad make the check, and the run, fail"""
 
     @property
     def rule(self) -> str:
@@ -165,9 +230,14 @@ class Check:
         return f"{self.kind}/{self.name}"
 
     @property
+    def failures(self) -> list[Finding]:
+        """Return the findings that make it fail."""
+        return [finding for finding in self.findings if finding.level.reaches(self.fails_at)]
+
+    @property
     def status(self) -> Status:
         """An error is an error, whatever else is missing."""
-        if any(finding.level is Level.ERROR for finding in self.findings):
+        if self.failures:
             return Status.FINDINGS
         return Status.INCONCLUSIVE if self.undecided else Status.PASSED
 
@@ -213,10 +283,9 @@ class RunReport:
 
     @property
     def findings(self) -> list[Finding]:
-        """Return the findings of all checks: errors first, then in the checks' order."""
+        """Return the findings of all checks: the worst first, then in the checks' order."""
         found = [finding for check in self.checks for finding in check.findings]
-        order = {level: place for place, level in enumerate(Level)}
-        return sorted(found, key=lambda finding: order[finding.level])
+        return sorted(found, key=lambda finding: _ORDER[finding.level])
 
     @property
     def left_out(self) -> int:
@@ -248,7 +317,7 @@ class RunReport:
     def verdict(self) -> str:
         """One line, without text that programs chose."""
         failed = f"the command failed with exit code {self.command_code}; " if self.command_code else ""
-        errors = sum(finding.level is Level.ERROR for finding in self.findings)
+        errors = sum(len(check.failures) for check in self.checks)
         others = len(self.findings) - errors + self.left_out
         found = ", ".join(
             count(number, noun) for number, noun in ((errors, "finding"), (others, "further observation")) if number

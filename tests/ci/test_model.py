@@ -3,11 +3,11 @@
 import pytest
 
 from kubectl_gadget.ci.activity import Activity, RemoteEnd
-from kubectl_gadget.ci.findings import (
+from kubectl_gadget.ci.model import (
     Check,
     Finding,
-    Level,
     RunReport,
+    Severity,
     Status,
     Where,
     folded,
@@ -23,8 +23,8 @@ def run(*checks: Check, incomplete: tuple[str, ...] = (), code: int | None = 0) 
     return RunReport("1", "here", "", 1, ("make",), code, checks, incomplete)
 
 
-ERROR = Check("assertion", "a", findings=(Finding("assertion/a", Level.ERROR, "no"),))
-WARNING = Check("baseline", "b", findings=(Finding("baseline/b", Level.WARNING, "new"),))
+ERROR = Check("assertion", "a", findings=(Finding("assertion/a", Severity.ERROR, "no"),))
+WARNING = Check("baseline", "b", findings=(Finding("baseline/b", Severity.WARNING, "new"),))
 PASSED = Check("assertion", "c")
 UNDECIDED = Check("assertion", "d", undecided="events were lost")
 
@@ -95,8 +95,10 @@ def test_what_is_another_thing_has_another_fingerprint(one: str, other: str) -> 
 
 
 def test_a_fingerprint_has_no_pod_node_count_or_time() -> None:
-    one = Finding("r", Level.ERROR, "m", Where("ns", "web-*", "c", "web-7d4b9c6f5b-x2x7k", "n1"), ("x",), (), 1, "t")
-    other = Finding("r", Level.NOTE, "n", Where("ns", "web-*", "c", "web-5f6d8c9b4b-zz9kw", "n2"), ("x",), (), 9, "u")
+    one = Finding("r", Severity.ERROR, "m", Where("ns", "web-*", "c", "web-7d4b9c6f5b-x2x7k", "n1"), ("x",), (), 1, "t")
+    other = Finding(
+        "r", Severity.NOTE, "n", Where("ns", "web-*", "c", "web-5f6d8c9b4b-zz9kw", "n2"), ("x",), (), 9, "u"
+    )
     assert one.fingerprint == other.fingerprint
 
 
@@ -115,10 +117,10 @@ def test_the_workload_of_a_pod(pod: str, workload: str) -> None:
 
 
 def fingerprint(text: str) -> str:
-    return Finding("rule", Level.ERROR, "", Where("ns", "w", "c"), (text,)).fingerprint
+    return Finding("rule", Severity.ERROR, "", Where("ns", "w", "c"), (text,)).fingerprint
 
 
-def similar(*names: str, level: Level = Level.WARNING) -> list[Finding]:
+def similar(*names: str, level: Severity = Severity.WARNING) -> list[Finding]:
     return [Finding("baseline/open", level, f"new: cp writes {name}", identity=("new", "cp", name)) for name in names]
 
 
@@ -131,7 +133,7 @@ def test_similar_findings_are_one_with_a_number_and_errors_are_not() -> None:
         ("write /srv/b/x", 0),
         ("write /srv/b/y", 0),
     ]
-    assert len(folded(similar(*many, level=Level.ERROR))) == 5
+    assert len(folded(similar(*many, level=Severity.ERROR))) == 5
 
 
 def test_checks_that_have_no_result_for_one_reason_are_said_together() -> None:

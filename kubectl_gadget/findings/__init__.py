@@ -1,0 +1,1 @@
+"""The findings of a run, whoever made them, and the reports about them."""
