@@ -30,7 +30,7 @@ from bench.rounds import Discard, alternate, arguments, describe_machine, print_
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import ContainerFilter, Identity
 from kubectl_gadget.rows.rows import Rows

@@ -37,7 +37,7 @@ from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.page import LivePage
 from kubectl_gadget.flows.run import FlowTransform
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.merge import TimeMerge

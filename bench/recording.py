@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.replay import CONTAINERS, Opens
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
 from kubectl_gadget.run.backlog import Events, Item, Step
 from kubectl_gadget.run.coverage import Coverage

@@ -22,7 +22,7 @@ from bench.recording import OpensOfRun
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.analysis.conversion import to_parquet
 from kubectl_gadget.gadgets import load_gadget
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.recording import layout
 from kubectl_gadget.recording.layout import RecordKind

@@ -24,7 +24,7 @@
 /* The maximum number of hooks in progress on one CPU. */
 #define SLOTS 4
 
-/* The number of arguments. The client knows their meaning from the hook's name (linux/bpf.py). */
+/* The number of arguments. The client knows their meaning from the hook's name (linux/names.py). */
 typedef __u32 gadget_lsm_arguments;
 
 struct trace_lsm {

@@ -1,17 +1,20 @@
-"""Loads YAML; reports parse errors in one line, with the place and a reason in the author's terms.
+"""Loads YAML; reports parse errors in one line, with the place and a reason in the author's terms. And the fields of
+objects that users write as YAML.
 
 The trap: the parser stops where it cannot continue, which is often the line after the mistake.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
     import yaml
+
 
 Parsed = TypeVar("Parsed")
 
@@ -132,3 +135,72 @@ def _why(text: str, error: "yaml.YAMLError | ValueError") -> str:
         return f"write quotes around what begins with {rest[mark.column : mark.column + 1]!r}"
     why = next((words for words_of, words in _WORDS if words_of in said), said)
     return f"{why} (it began in line {begun.line + 1})" if begun and mark and begun.line != mark.line else why
+
+
+# Fields. `yaml_reader` rejects those that are not described, and `policy explain` shows the descriptions. A `value`
+# keeps its text as written, since its meaning depends on another field.
+
+
+Kind = Literal[
+    "text",
+    "word",
+    "text or number",
+    "flag",
+    "number",
+    "integer",
+    "value",
+    "values",
+    "object",
+    "anything",
+    "unsupported",
+    "list of text",
+    "list of list of text",
+    "list of object",
+    "map of text",
+    "map of value",
+    "map of values",
+    "map of map of values",
+    "map of list of text",
+    "map of object",
+]
+"""A `word` is a text whose choices have other spellings, too; a `number` may also be a name, an `integer` may not; a
+`value` is a scalar whose meaning depends on another field, and `values` are one or a list of these; maps have free
+keys; `anything` is not checked; `unsupported` is rejected, for the reason in the description."""
+
+
+@dataclass(frozen=True)
+class SchemaField:
+    """One field of an object."""
+
+    name: str
+    kind: Kind
+    description: str = ""
+    fields: tuple["SchemaField", ...] = ()
+    required: bool = False
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    short: str = ""
+    """of objects: a plain text in the place of one sets this field alone"""
+
+
+Make = Callable[[str, Mapping[str, Any]], SchemaField]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def own_schema(
+    path: Path, name: str, choices: Mapping[str, Iterable[str]] = _NONE, made: Mapping[str, Make] = _NONE
+) -> SchemaField:
+    """A schema in a YAML file of this package. Where choices have only a name there, they are in `choices`; fields of
+    other kinds are made by a function of `made`."""
+
+    def field(name: str, written: Mapping[str, Any]) -> SchemaField:
+        if written["kind"] in made:
+            return made[written["kind"]](name, written)
+        found = written.get("choices", ())
+        others = {
+            "fields": tuple(field(*each) for each in written.get("fields", {}).items()),
+            "choices": tuple(choices[found] if isinstance(found, str) else found),
+        }
+        return SchemaField(name, **{**written, **others})
+
+    return field(name, own_data(path)[name])

@@ -14,9 +14,8 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import did_you_mean
-from kubectl_gadget.yaml_files import Place, parse_yaml, safe_loader
-from kubectl_gadget.yaml_schema import SchemaField
+from kubectl_gadget.wording import did_you_mean
+from kubectl_gadget.yaml_files import Place, SchemaField, parse_yaml, safe_loader
 
 Choice = TypeVar("Choice", bound=str)
 

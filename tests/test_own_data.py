@@ -17,9 +17,8 @@ from kubectl_gadget.policies.language import Group
 from kubectl_gadget.policies.model import Test as PolicyTest
 from kubectl_gadget.policies.report.check import Often
 from kubectl_gadget.rows.members import KINDS
-from kubectl_gadget.yaml_files import own_data, read_yaml
+from kubectl_gadget.yaml_files import Kind, SchemaField, own_data, read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
-from kubectl_gadget.yaml_schema import Kind, SchemaField
 
 PACKAGE = Path(kubectl_gadget.__file__).parent
 CHECKED_BY_THEIR_READERS = {

@@ -7,9 +7,8 @@ import yaml
 
 from kubectl_gadget import yaml_reader
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.yaml_files import no_yaml, read_yaml
+from kubectl_gadget.yaml_files import Kind, SchemaField, no_yaml, read_yaml
 from kubectl_gadget.yaml_reader import documents, read_mapping
-from kubectl_gadget.yaml_schema import Kind, SchemaField
 
 LINES = "a: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 

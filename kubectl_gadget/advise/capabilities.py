@@ -25,7 +25,7 @@ from kubectl_gadget.advise.uses import (
     start_unseen,
 )
 from kubectl_gadget.behavior.facts import DENIED, Behavior, Fact, FactKind
-from kubectl_gadget.counts import some
+from kubectl_gadget.wording import some
 
 KIND = UseKind(
     ("namespace", "pod", "container", "capability", "granted", "optional", "nested", "syscall", "comm"), ("count",)

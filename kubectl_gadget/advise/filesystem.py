@@ -25,8 +25,8 @@ from kubectl_gadget.advise.uses import (
     start_note,
     start_unseen,
 )
-from kubectl_gadget.counts import some
 from kubectl_gadget.kube.inventory import Inventory
+from kubectl_gadget.wording import some
 
 KIND = UseKind(
     ("namespace", "pod", "container", "operation", "directory", "mount", "fstype", "refused", "comm"), ("count",)

@@ -27,9 +27,9 @@ from kubectl_gadget.advise.uses import (
     start_unseen,
 )
 from kubectl_gadget.behavior.facts import Behavior, FactKind
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.resources import Object
+from kubectl_gadget.wording import count
 
 KIND = UseKind(("namespace", "pod", "container", "architecture", "syscall"), ("count",))
 ARCHITECTURES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}

@@ -11,7 +11,7 @@ from kubectl_gadget.advise.documents import Document
 from kubectl_gadget.behavior.facts import WRITE, Behavior, Fact, FactKind, Unit
 from kubectl_gadget.kube.inventory import LOCAL_LABEL
 from kubectl_gadget.kube.resources import Object
-from kubectl_gadget.linux.files import USUAL_DEVICES
+from kubectl_gadget.linux.names import USUAL_DEVICES
 
 _OWN = ("/dev/pts/", *(f"/proc/{digit}" for digit in range(1, 10)))
 """The paths that facts leave out: terminals, and files of processes in /proc."""

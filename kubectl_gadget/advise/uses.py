@@ -8,9 +8,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_gadget.counts import count, some
 from kubectl_gadget.kube.inventory import Inventory, Workload
 from kubectl_gadget.rows.containers import SANDBOX
+from kubectl_gadget.wording import count, some
 
 Use = dict[str, Any]
 Watched = tuple[str, str, str]

@@ -14,7 +14,6 @@ from kubectl_gadget.agents.deployments import take_out_of_force
 from kubectl_gadget.agents.node_status import AgentUse
 from kubectl_gadget.agents.pod_readiness import is_running, recent_warnings, state, trouble
 from kubectl_gadget.agents.shared_namespace import is_ending, make_permanent, until_gone
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import DeployError, ForbiddenError
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.exec import open_exec
@@ -36,6 +35,7 @@ from kubectl_gadget.kube.resources import (
     Object,
     Resource,
 )
+from kubectl_gadget.wording import count
 from kubectl_gadget.yaml_files import safe_dumper
 
 Say = Callable[[str], None]

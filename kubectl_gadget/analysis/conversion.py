@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from kubectl_gadget.analysis.views import table_name
+from kubectl_gadget.analysis.parquet import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.sink import Sink, WholeSink
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader

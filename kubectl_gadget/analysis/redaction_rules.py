@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.filters.cel import compile_pattern
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
 
 TAKEN = ("arguments", "contents", "addresses", "names")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")

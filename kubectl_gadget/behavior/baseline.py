@@ -16,9 +16,8 @@ from typing import Any
 
 from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, Coverage, Fact, FactKind, Unit, WatchedRun, merged
 from kubectl_gadget.kube.inventory import Workload
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
 
 VERSION = 2
 LARGEST = 64 << 20

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 
 from kubectl_gadget.behavior.comparison import Change, ChangeKind
 from kubectl_gadget.behavior.facts import FactKind, Unit
-from kubectl_gadget.counts import count
 from kubectl_gadget.output.escape import for_html, for_markdown, markdown_table
+from kubectl_gadget.wording import count
 
 _MOST_ROWS = 20
 _HEAD = ("change", "level", "container", "what", "ATT&CK")

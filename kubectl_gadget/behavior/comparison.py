@@ -22,7 +22,7 @@ from kubectl_gadget.behavior.facts import (
     Unit,
 )
 from kubectl_gadget.behavior.risk import Risk, encodable, programs, risk_of, risks
-from kubectl_gadget.counts import some
+from kubectl_gadget.wording import some
 
 # Patterns: how a general fact covers a special one. `read /usr/lib/python3/*` covers every file below that directory.
 # `diff` and `check` both use it. Only opens and changes of files have patterns. A program is known by its whole path,

@@ -19,9 +19,8 @@ from kubectl_gadget.behavior.facts import READ, WRITE, FactKind
 from kubectl_gadget.behavior.risk import encodable, re2_expression
 from kubectl_gadget.kube.inventory import Inventory, Workload
 from kubectl_gadget.policies.network.evaluate import normal
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
 
 _RULE = (
     SchemaField("name", "text", required=True),

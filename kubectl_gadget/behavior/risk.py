@@ -12,9 +12,8 @@ from typing import Any, Literal, get_args
 
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
 from kubectl_gadget.filters.cel import compile_pattern
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
 
 Level = Literal["error", "warning", "note"]
 _RISK = (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from kubectl_gadget.linux.files import USUAL_DEVICES
+from kubectl_gadget.linux.names import USUAL_DEVICES
 
 _Key = TypeVar("_Key")
 _MOST = 10_000

@@ -24,10 +24,9 @@ from kubectl_gadget.filters.check import check, column_shapes
 from kubectl_gadget.filters.filter import Filter, compile_filter
 from kubectl_gadget.gadgets import load_gadget, load_index
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.similar_names import did_you_mean
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.wording import did_you_mean
+from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
 
 _OPERATORS: Mapping[str, Callable[[int, int], bool]] = {
     "==": operator.eq,

@@ -20,7 +20,6 @@ from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.ci.command import Command, LeftRunning, writing_as
 from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.ci.steps import Marks, Request, serving, step_answer
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.escape import for_log, printable
@@ -32,6 +31,7 @@ from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.run.services import Surroundings
+from kubectl_gadget.wording import count
 
 if TYPE_CHECKING:
     from kubectl_gadget.ci.fact_checks import BehaviorOrder

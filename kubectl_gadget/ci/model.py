@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget.ci.activity import Activity
-from kubectl_gadget.counts import count, some
+from kubectl_gadget.wording import count, some
 
 FINDINGS_CODE = 4
 INCONCLUSIVE_CODE = 5

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.wording import nearest
 
 _TRUE = frozenset({"true", "True", "TRUE", "t", "T", "1"})
 _FALSE = frozenset({"false", "False", "FALSE", "f", "F", "0"})

@@ -33,12 +33,11 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, SilentRunFlags, recorded_options, run_options
-from kubectl_gadget.counts import count, some
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.kube.selectors import parse
 from kubectl_gadget.output.escape import escape, for_log
 from kubectl_gadget.output.registry import BEHAVIORS, CHANGES
-from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wording import count, did_you_mean, some
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.comparison import Change

@@ -43,11 +43,10 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
 from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_options
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.escape import for_log
 from kubectl_gadget.run.run_options import GadgetRun, Replay, with_peer_names
-from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wording import count, did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.behavior.baseline import Baseline

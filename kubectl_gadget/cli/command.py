@@ -27,7 +27,7 @@ from kubectl_gadget.cli.arguments import Given, Parsed, UnknownFlag
 from kubectl_gadget.cli.flags import Flag, FlagSet, declared, passed_on, read_value, repeats
 from kubectl_gadget.cli.help import ColumnText, CommandText, EntryText, ExampleText, FlagText, help_of, spellings
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.wording import nearest
 
 # From words to the values of a function's parameters
 

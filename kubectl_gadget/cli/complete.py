@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 from kubectl_gadget.cli.arguments import Given, parse
 from kubectl_gadget.cli.help import CommandText, spellings
 from kubectl_gadget.cli.stored import NotStored, StoredCommand, is_current
-from kubectl_gadget.run.target_names import KINDS, kind_of
+from kubectl_gadget.kube.cluster_options import KINDS, kind_of
 
 if TYPE_CHECKING:
     import subprocess

@@ -15,9 +15,9 @@ from kubectl_gadget.cli.command import GadgetCommand
 from kubectl_gadget.cli.flags import ClusterFlags, Flag, NoHeaders, ScopeFlags, Text, format_flag
 from kubectl_gadget.cli.printing import print_json, print_table, say
 from kubectl_gadget.cli.settings import Setting, Settings
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.registry import SETTINGS
+from kubectl_gadget.wording import count
 
 _BUILT_IN = "flag default"
 _DEFAULT = re.compile(r"\(default: ([^)]*)\)")

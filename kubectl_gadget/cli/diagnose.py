@@ -14,7 +14,7 @@ from kubectl_gadget.cli.printing import print_json
 from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, INCONCLUSIVE
-from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wording import did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.diagnose.rules import Rule

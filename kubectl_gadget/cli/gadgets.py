@@ -51,7 +51,7 @@ from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.registry import LISTS
 from kubectl_gadget.run.run_options import GadgetRun, with_peer_names
-from kubectl_gadget.similar_names import meant
+from kubectl_gadget.wording import meant
 
 if TYPE_CHECKING:
     from kubectl_gadget.gadgets import GadgetSummary

@@ -25,7 +25,7 @@ def main() -> NoReturn:
     import os
     import threading
 
-    from kubectl_gadget.output.standard_streams import prepare_standard_streams
+    from kubectl_gadget.output.terminal import prepare_standard_streams
     from kubectl_gadget.python_process import keep_numpy_single
     from kubectl_gadget.run.local_agent import start_early
 
@@ -45,7 +45,7 @@ def run(words: Sequence[str], as_stored: bool = False) -> int:
     """Runs one command line, without the program's name; returns the exit code. Writes only to sys.stdout and
     sys.stderr. `as_stored`: help is what the build has stored."""
     from kubectl_gadget.errors import GadgetError
-    from kubectl_gadget.output.standard_streams import ReaderGoneError, discard
+    from kubectl_gadget.output.terminal import ReaderGoneError, discard
 
     try:
         code = _dispatch(list(words), as_stored)
@@ -141,7 +141,7 @@ def _thread_failed(caught: "threading.ExceptHookArgs") -> None:
 
 def _settle_stdout() -> None:
     """Drops output that can no longer be written."""
-    from kubectl_gadget.output.standard_streams import OutputError, discard
+    from kubectl_gadget.output.terminal import OutputError, discard
 
     try:
         sys.stdout.flush()

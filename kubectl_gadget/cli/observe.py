@@ -22,11 +22,11 @@ from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions, StoryGadgets, StoryRecipe
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.run.run_options import RunOptions, with_peer_names
-from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wording import did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.observe.formats import StoryOutput
-    from kubectl_gadget.observe.pod_details import PodDetails
+    from kubectl_gadget.observe.messages import PodDetails
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.reactions import Reaction
@@ -195,7 +195,7 @@ def _details(options: RunOptions, output: OutputFlags, objects: str | None) -> "
     """The details of pods for JSON, from a file of objects if there is one; None if nothing is known or shown."""
     if output.output not in (_JSON, _STRICT) or (options.local and options.replay is None and not objects):
         return None
-    from kubectl_gadget.observe.pod_details import PodDetails
+    from kubectl_gadget.observe.messages import PodDetails
 
     details = PodDetails()
     if objects:

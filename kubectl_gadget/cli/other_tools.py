@@ -38,7 +38,7 @@ from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output import terminal
-from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.output.terminal import require_writable
 from kubectl_gadget.run.progress import Progress
 
 if TYPE_CHECKING:

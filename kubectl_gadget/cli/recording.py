@@ -35,12 +35,12 @@ from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.pages import page_of, unknown_gadget
 from kubectl_gadget.cli.printing import print_table
 from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.registry import CONVERSIONS, QUERIES, REPORTS
 from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay
+from kubectl_gadget.wording import count
 
 if TYPE_CHECKING:
     from kubectl_gadget.analysis.redact import Redaction

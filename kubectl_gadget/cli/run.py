@@ -4,7 +4,7 @@ import gc
 import sys
 from typing import TextIO
 
-from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.output.terminal import require_writable
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import ask_early
 from kubectl_gadget.run.run_options import RunOptions

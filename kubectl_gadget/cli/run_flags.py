@@ -19,10 +19,9 @@ from kubectl_gadget.cli.flags import (
     spelling,
 )
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.kube.cluster_options import Selection, workloads
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions, RunRecorder
-from kubectl_gadget.run.target_names import workloads
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -192,7 +191,7 @@ def _check_local(flags: RunFlags, chosen: tuple[tuple[str, str], ...]) -> None:
             raise UsageError(f"{kind}/{name} cannot be used with --local: it needs a cluster", "the names of pods")
         remedy = "set KUBECONFIG or --kubeconfig"
         raise UsageError(f"{kind}/{name} needs a cluster, and no kubeconfig was found", remedy)
-    for given in (flags.scope, flags.target, flags.image, flags.start, flags.cluster):
+    for given in (flags.scope, flags.target, flags.image, flags.cluster):
         for name in sorted(given.typed().keys() - _LOCAL_TOO):
             flag = spelling(type(given), name)
             if flags.target.local:

@@ -15,7 +15,7 @@ from kubectl_gadget.cli.arguments import Given, Spelling, parse
 from kubectl_gadget.cli.flags import ClusterFlags, EngineFlags, Flag, ImageFlags, OutputFlags, StartFlags, read_value
 from kubectl_gadget.cli.settings_places import FILE, PREFIX, file_path, nothing_is_set
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import meant
+from kubectl_gadget.wording import meant
 
 _NO_FLAGS = frozenset({"CONFIG", "DEBUG", "RUN", "HOST", "CLIENT", "PINS", "CONTAINED", "CI"})
 """Names after PREFIX in variables that do not set flags."""

@@ -15,10 +15,9 @@ from pathlib import Path
 from kubectl_gadget.cli.command import GadgetCommand, GadgetGroup
 from kubectl_gadget.cli.settings import Setting, Settings, shared_flags
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import did_you_mean, meant
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.wording import did_you_mean, meant
+from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
 
 _SETTINGS = SchemaField(
     "settings",

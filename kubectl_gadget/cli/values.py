@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube import selectors
+from kubectl_gadget.kube.cluster_options import BY_SPELLING, KINDS, kind_of
 from kubectl_gadget.output.registry import Formats, UnknownFormatError
-from kubectl_gadget.run.target_names import BY_SPELLING, KINDS, kind_of
-from kubectl_gadget.similar_names import meant
+from kubectl_gadget.wording import meant
 
 if TYPE_CHECKING:
     from kubectl_gadget.run.run_options import Moment
@@ -454,8 +454,7 @@ def names_of(kind: str) -> list[str]:
 
 def _named_numbers(kind: str) -> tuple[str, Callable[[int], str], range]:
     """The optional prefix of a name, the function from number to name, and the range of numbers."""
-    from kubectl_gadget.linux.files import ERRNO_NAMES
-    from kubectl_gadget.linux.processes import capability_name, signal_name
+    from kubectl_gadget.linux.names import ERRNO_NAMES, capability_name, signal_name
 
     known: dict[str, tuple[str, Callable[[int], str], range]] = {
         "signal": ("SIG", signal_name, range(1, 65)),

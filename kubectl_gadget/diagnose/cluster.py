@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from kubectl_gadget.kube.cluster_options import Selection
+from kubectl_gadget.kube.cluster_options import Selection, kind_of
 from kubectl_gadget.kube.inventory import SLICE_OF, Node, Pod, Service, Workload
 from kubectl_gadget.kube.resources import (
     DEPLOYMENTS,
@@ -26,7 +26,6 @@ from kubectl_gadget.kube.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.run.target_names import kind_of
 
 KINDS: tuple[Resource, ...] = (
     PODS,

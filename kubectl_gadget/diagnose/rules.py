@@ -28,10 +28,9 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.filter import Filter, RowProgram, compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.similar_names import did_you_mean
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.wording import did_you_mean
+from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
-from kubectl_gadget.yaml_schema import SchemaField
 
 
 class Confidence(StrEnum):

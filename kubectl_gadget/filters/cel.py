@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.rows.shapes import (
+from kubectl_gadget.rows.kinds import (
     ANY,
     BOOL,
     BYTES,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.flow import Who
 from kubectl_gadget.kube.addresses import is_shared
-from kubectl_gadget.linux.network import address_text
+from kubectl_gadget.linux.names import address_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import UNKNOWN, Container
 from kubectl_gadget.rows.members import filter_members

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from kubectl_gadget.kube.addresses import PodFacts
 from kubectl_gadget.rows.amounts import bytes_text, duration_text
-from kubectl_gadget.rows.community_id import community_id
+from kubectl_gadget.rows.peers import community_id
 from kubectl_gadget.wire.policy_events import rfc3339
 
 Verdict = Literal["FORWARDED", "DROPPED", "ERROR"]

@@ -20,8 +20,7 @@ from kubectl_gadget.output.columns import Heading, names_of
 from kubectl_gadget.output.escape import escape, json_line
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_columns, row_cells
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
-from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.registry import FLOWS
+from kubectl_gadget.output.registry import FLOWS, OutputOptions
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables import TableSink
@@ -29,7 +28,7 @@ from kubectl_gadget.output.terminal import RED, Terminal, wants_color
 from kubectl_gadget.rows.amounts import bytes_text, duration_text
 from kubectl_gadget.rows.members import member_values
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.similar_names import suggested
+from kubectl_gadget.wording import suggested
 
 Draw = Callable[[FlowGraph], str]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from kubectl_gadget.counts import count
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.rows.amounts import bytes_text
+from kubectl_gadget.wording import count
 
 _MOST_PORTS, _MOST_PROCESSES = 1000, 100
 """On one edge. Containers choose ports and names."""

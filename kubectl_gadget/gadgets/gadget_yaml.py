@@ -30,9 +30,8 @@ from kubectl_gadget.gadgets.schema import (
     TableDefaults,
     TotalFields,
 )
-from kubectl_gadget.yaml_files import read_yaml
+from kubectl_gadget.yaml_files import own_schema, read_yaml
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
-from kubectl_gadget.yaml_schema import own_schema
 
 _CHOICES = {
     "where columns are shown": get_args(Show),

@@ -1,5 +1,9 @@
-"""Options for reaching a cluster, selecting in it, and starting agents there. The values were already checked."""
+"""Options for reaching a cluster, selecting in it, and starting agents there. The values were already checked.
 
+This is imported at every TAB key, so it imports nothing of this package.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -33,7 +37,7 @@ class Selection:
     all_namespaces: bool = False
     pods: tuple[str, ...] = ()
     workloads: tuple[tuple[str, str], ...] = ()
-    """kind and name, with the kinds of target_names.KINDS: their pods, in one namespace, in addition to `pods`"""
+    """kind and name, with a kind of KINDS: their pods, in one namespace, in addition to `pods`"""
     selector: str | None = None
     """label selector in kubectl's notation, including set-based ones"""
     containers: tuple[str, ...] = ()
@@ -88,3 +92,42 @@ class AgentOptions:
     """resident agents that run only gadgets of their own catalogue, for observers"""
     enforcing: bool = False
     """resident agents that installed policies depend on"""
+
+
+# Names of targets on the command line: a pod, or KIND/NAME for the pods of a workload or service. The kinds and their
+# short names are kubectl's.
+
+
+KINDS = {
+    "pod": ("pods", "po"),
+    "deployment": ("deployments", "deploy"),
+    "replicaset": ("replicasets", "rs"),
+    "statefulset": ("statefulsets", "sts"),
+    "daemonset": ("daemonsets", "ds"),
+    "job": ("jobs",),
+    "cronjob": ("cronjobs", "cj"),
+    "service": ("services", "svc"),
+    "replicationcontroller": ("replicationcontrollers", "rc"),
+}
+"""Plural, and the short name if there is one."""
+_GROUPS = {
+    **dict.fromkeys(("deployment", "replicaset", "statefulset", "daemonset"), "apps"),
+    **dict.fromkeys(("job", "cronjob"), "batch"),
+}
+BY_SPELLING = {spelling: kind for kind, names in KINDS.items() for spelling in (kind, *names)}
+
+
+def kind_of(spelling: str) -> str | None:
+    """Returns the kind in KINDS for what stands before the slash: `deploy`, `deployments.apps`, `deployment.v1.apps`.
+    None when there is no such kind."""
+    name, dot, group = spelling.lower().partition(".")
+    kind = BY_SPELLING.get(name)
+    if kind is None or not dot:
+        return kind
+    return kind if group in (_GROUPS.get(kind), f"v1.{_GROUPS.get(kind)}") else None
+
+
+def workloads(targets: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Returns kind and name of the targets of the form KIND/NAME."""
+    split = (target.partition("/") for target in targets if "/" in target)
+    return tuple((kind, name) for kind, _, name in split)

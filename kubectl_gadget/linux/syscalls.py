@@ -14,8 +14,7 @@ from typing import NamedTuple
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import ARCHITECTURES
 from kubectl_gadget.linux import tables
-from kubectl_gadget.linux.files import open_flag_names
-from kubectl_gadget.linux.processes import namespace_names, signal_name
+from kubectl_gadget.linux.names import namespace_names, open_flag_names, signal_name
 from kubectl_gadget.linux.tables import Namer, constants, flag_names
 
 _FIRST_COMMON = 424

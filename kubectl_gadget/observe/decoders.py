@@ -6,17 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from kubectl_gadget.gadgets.schema import About, Field, Gadget, RecordLayout
-from kubectl_gadget.linux.files import errno_name
-from kubectl_gadget.linux.processes import NAMESPACE_KINDS, signal_name
+from kubectl_gadget.linux.names import NAMESPACE_KINDS, errno_name, signal_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.policies.compiler.hooks import CompiledHook
 from kubectl_gadget.policies.compiler.policies import Match, matches, metadata_of
 from kubectl_gadget.rows import stacks
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.community_id import community_id
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.members import member_values as values
-from kubectl_gadget.rows.peers import peers_of
+from kubectl_gadget.rows.peers import community_id, peers_of
 from kubectl_gadget.rows.stacks import STACK, CallFrame, stack_of
 from kubectl_gadget.wire.policy_events import Credentials, ExecId, PolicyEvent, StackEntry, read_event, read_exec_id
 from kubectl_gadget.wire.policy_record import HEAD, KERNEL_STACK_AT, RECORD, USER_STACK_AT, comm_of, verdict_text

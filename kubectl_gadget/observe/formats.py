@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TextIO
 
-from kubectl_gadget.linux.processes import signal_name
+from kubectl_gadget.linux.names import signal_name
 from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.lines import action, command_text, line
 from kubectl_gadget.observe.messages import Details, gap_message, message

@@ -10,7 +10,7 @@ of these is one word, quoted where necessary: none can be confused with the othe
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.linux.processes import capability_name, namespace_names
+from kubectl_gadget.linux.names import capability_name, namespace_names
 from kubectl_gadget.linux.syscalls import syscall_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.processes import Process

@@ -8,11 +8,14 @@ and members of our own (process_file, blocked, file_id) are added to the known o
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from kubectl_gadget.linux.files import open_flag_names
-from kubectl_gadget.linux.processes import NAMESPACE_KINDS, device_number_text, signal_name
+from kubectl_gadget.kube.informer import Follower, Objects
+from kubectl_gadget.kube.inventory import Pod, PodValues
+from kubectl_gadget.kube.resources import PODS
+from kubectl_gadget.linux.names import NAMESPACE_KINDS, device_number_text, open_flag_names, signal_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent, event_type
 from kubectl_gadget.observe.processes import Process
 from kubectl_gadget.observe.story import StoryEvent
@@ -254,3 +257,52 @@ def _spelt(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_spelt(name, item) for item in value]
     return str(value) if name in _WIDE else value
+
+
+# The cluster's data about pods beyond their names: labels and workloads. A user who may trace pods may not be allowed
+# to list pods in all namespaces. Events of other pods lack these.
+
+
+_FIRST_SECONDS = 20.0
+_KEEP_SECONDS = 600.0
+"""Deleted pods are kept for a while, because their events may arrive later."""
+
+
+class PodDetails:
+    """Details of pods, looked up by what containers report about their pods."""
+
+    def __init__(self) -> None:
+        self._known = PodValues[Object]()
+
+    def take(self, found: Objects) -> None:
+        """Replaces the pods by their present state. May be called from any thread."""
+        self.prepare(found)()
+
+    def prepare(self, found: Objects) -> Callable[[], object]:
+        """Like `take`, but returns what makes the state visible."""
+        known = PodValues[Object]()
+        for pod in found.get(PODS, ()):
+            known.put(pod, _details(pod))
+        return partial(setattr, self, "_known", known)
+
+    def of(self, container: Container) -> dict[str, Any]:
+        """Returns pod_labels, workload and workload_kind of the container's pod; nothing when the pod is not known."""
+        return self._known.of(container.pod_uid, container.pod_name) or {}
+
+
+def _details(found: Object) -> Object:
+    pod = Pod.from_object(found)
+    workload = pod.workload
+    return {"pod_labels": pod.labels, "workload": workload.name, "workload_kind": workload.kind}
+
+
+def followed(details: PodDetails) -> Follower:
+    """Keeps the details up to date during a run."""
+    return Follower(
+        (PODS,),
+        details.prepare,
+        _FIRST_SECONDS,
+        _KEEP_SECONDS,
+        missing="some events lack labels and workloads of their pods",
+        unchanged="labels and workloads of pods are not updated",
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Field
-from kubectl_gadget.linux.processes import signal_name
+from kubectl_gadget.linux.names import signal_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent, event_type
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.views import RowWriter, Value, made_gadget, place

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.observe.formats import StoryOutput
     from kubectl_gadget.observe.happening import Decoder
-    from kubectl_gadget.observe.pod_details import PodDetails
+    from kubectl_gadget.observe.messages import PodDetails
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
@@ -140,13 +140,13 @@ class StoryRecipe:
         )
 
     def _followers(self) -> "Iterator[Follower]":
-        from kubectl_gadget.observe import pod_details
+        from kubectl_gadget.observe import messages
         from kubectl_gadget.policies.run import labels
 
         if self.labels is not None:
             yield labels.followed(self.labels)
         if self.details is not None:
-            yield pod_details.followed(self.details)
+            yield messages.followed(self.details)
 
     def _decoders(self) -> "dict[str, Decoder]":
         """Returns decoders for gadgets that a story does not know by itself."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.linux.processes import NAMESPACE_KINDS
+from kubectl_gadget.linux.names import NAMESPACE_KINDS
 from kubectl_gadget.observe.decoders import connection_events, dns_events, file_events, process_events
 from kubectl_gadget.observe.happening import Decoder, FileEvent, Happening, ProcessEvent, event_type
 from kubectl_gadget.observe.processes import Process, ProcessTable

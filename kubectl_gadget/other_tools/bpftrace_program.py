@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import meant
+from kubectl_gadget.wording import meant
 
 _PROVIDERS = {
     **{"kprobe": "k", "kretprobe": "kr", "uprobe": "u", "uretprobe": "ur", "usdt": "U", "tracepoint": "t"},

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TextIO
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.other_tools.bpftrace_program import limited
 from kubectl_gadget.output.escape import escape
@@ -25,6 +24,7 @@ from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
+from kubectl_gadget.wording import count
 
 Line = dict[str, Any]
 """A line of JSON, to an agent or from one."""

@@ -19,7 +19,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, Column, Gadget
 from kubectl_gadget.rows.members import column_kind, column_members, find_column, row_members
 from kubectl_gadget.rows.vectors import FEW, are_near, different, pick
-from kubectl_gadget.similar_names import suggested
+from kubectl_gadget.wording import suggested
 
 Codes = npt.NDArray[np.integer[Any]]
 _PLACEHOLDERS = re.compile("(%[sd%])")

@@ -20,7 +20,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.texts import CodedTexts
 from kubectl_gadget.rows.vectors import exact, pick
-from kubectl_gadget.similar_names import suggested
+from kubectl_gadget.wording import suggested
 
 Find = Callable[[object], list[object]]
 """Finds all values of an expression in a value."""

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.columns import Heading
@@ -20,6 +19,7 @@ from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.tables import sort
+from kubectl_gadget.wording import count
 
 if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter

@@ -16,10 +16,9 @@ from kubectl_gadget.output.histograms import DiffTable, SavedHistogram, TableWit
 from kubectl_gadget.output.jsonpath import TemplateSink, custom_columns, row_cells
 from kubectl_gadget.output.live import LiveColumns, LiveTable
 from kubectl_gadget.output.machine import CsvSink, JsonSink, YamlSink
-from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.pcapng import PcapNgSink
 from kubectl_gadget.output.profiles import FoldedSink, PprofSink, SpeedscopeSink
-from kubectl_gadget.output.registry import ROWS
+from kubectl_gadget.output.registry import ROWS, OutputOptions
 from kubectl_gadget.output.row_texts import MemberRows, cells, detail_cells, object_names
 from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables import BlockTable, TableSink

@@ -6,11 +6,12 @@ that is only in one of the two places is offered by help but not implemented, or
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import suggested
+from kubectl_gadget.rows.arrangement import Arrangement
+from kubectl_gadget.wording import suggested
 
 Maker = TypeVar("Maker")
 
@@ -112,3 +113,25 @@ BEHAVIORS = Formats(("text", "yaml", "json"), "text")
 """formats of behavior show"""
 CHANGES = Formats(("text", "json", "markdown", "html"), "text")
 """formats of behavior diff"""
+
+
+# Options for what is printed, and how.
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Options for what is printed."""
+
+    format: str = "table"
+    """table, wide, json, yaml, csv, name, pcap-ng, folded, speedscope, pprof, jsonpath=…, custom-columns=…"""
+    no_headers: bool = False
+    color: str = "auto"
+    """auto, always, never"""
+    columns: tuple[str, ...] = ()
+    """--columns a,b: shown instead of the default columns"""
+    once: bool = False
+    """one table at the end, if a gadget is not a stream"""
+    arrangement: Arrangement = field(default_factory=Arrangement)
+    """of tables that are not streams; `sort` is the initial order of a table that is redrawn"""
+    selection: str = ""
+    """the selected containers, in words, for files that are viewed later, without the command"""

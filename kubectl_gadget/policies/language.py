@@ -14,15 +14,18 @@ from typing import Any, Literal, get_args
 
 from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.kube.selectors import labels_field, metadata_field
-from kubectl_gadget.linux.bpf import bpf_command_name
-from kubectl_gadget.linux.files import ERRNO_NAMES
-from kubectl_gadget.linux.network import protocol_name, tcp_state_name
-from kubectl_gadget.linux.processes import capability_name, signal_name
+from kubectl_gadget.linux.names import (
+    ERRNO_NAMES,
+    bpf_command_name,
+    capability_name,
+    protocol_name,
+    signal_name,
+    tcp_state_name,
+)
 from kubectl_gadget.linux.syscalls import syscall_names
 from kubectl_gadget.policies.model import NAMESPACES, ActionKind, SystemCall, Test
-from kubectl_gadget.yaml_files import own_data
+from kubectl_gadget.yaml_files import SchemaField, own_data, own_schema
 from kubectl_gadget.yaml_reader import Scalar, WrongYaml
-from kubectl_gadget.yaml_schema import SchemaField, own_schema
 
 # The types of arguments, and how each can be compared. `fd`, `kiocb` and `linux_binprm` are compared as the path of
 # their file, `filename` as the text that the program passed.

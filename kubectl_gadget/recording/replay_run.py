@@ -17,7 +17,7 @@ from typing import TextIO
 
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
-from kubectl_gadget.output.standard_streams import require_writable
+from kubectl_gadget.output.terminal import require_writable
 from kubectl_gadget.recording.layout import STEP_MARK
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
@@ -36,9 +36,9 @@ from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.run.services import Service, Surroundings
-from kubectl_gadget.similar_names import did_you_mean
 from kubectl_gadget.wire.frames import Frame
 from kubectl_gadget.wire.policy_events import rfc3339
+from kubectl_gadget.wording import did_you_mean
 
 _MOST_GAPS = 1_000
 _MOST_MARKS = 10_000

@@ -11,11 +11,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import UNKNOWN, Field
-from kubectl_gadget.linux.bpf import bpf_command_name, bpf_map_type_name, bpf_program_type_name, lsm_argument_texts
-from kubectl_gadget.linux.files import errno_name, fsnotify_mask_names, mount_flag_names, open_flag_names
-from kubectl_gadget.linux.processes import (
+from kubectl_gadget.linux.names import (
+    bpf_command_name,
+    bpf_map_type_name,
+    bpf_program_type_name,
     device_number_text,
+    errno_name,
     file_type_name,
+    fsnotify_mask_names,
+    lsm_argument_texts,
+    mount_flag_names,
+    open_flag_names,
     prctl_option_name,
     protection_text,
     ptrace_request_name,

@@ -14,16 +14,20 @@ import numpy as np
 from kubectl_gadget.errors import FrameError, UsageError
 from kubectl_gadget.gadgets.consistency import field_of
 from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, STRING_TYPES, Column, Field, Gadget, is_peer, owner_source
-from kubectl_gadget.linux.network import family_name, icmp_type_name, protocol_name, tcp_flag_names, tcp_state_name
-from kubectl_gadget.linux.processes import (
+from kubectl_gadget.linux.names import (
     SIGNAL_NAMES,
     capability_name,
     capability_names,
     capability_summary,
+    family_name,
+    icmp_type_name,
     namespace_kind_names,
     namespace_names,
+    protocol_name,
     signal_name,
     signal_set_names,
+    tcp_flag_names,
+    tcp_state_name,
 )
 from kubectl_gadget.rows.amounts import Timestamps, bytes_text, duration_text
 from kubectl_gadget.rows.batch import Batch, decode

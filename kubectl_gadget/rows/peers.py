@@ -5,7 +5,12 @@ A field of type gadget_ip whose name is in PEERS has these names: `remote` becom
 looked up when a row is written, since the API server may list its objects later than the row came.
 """
 
+import binascii
+import hashlib
+import socket
+import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +18,7 @@ import numpy.typing as npt
 
 from kubectl_gadget.gadgets.schema import PEERS, Field
 from kubectl_gadget.kube.addresses import PEER_KINDS, UNKNOWN_PEER, OwnEnd, Peer
-from kubectl_gadget.linux.network import address_text
+from kubectl_gadget.linux.names import address_text
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.kinds import Kind, Member, addresses
 from kubectl_gadget.rows.texts import CodedMarks, Texts
@@ -113,3 +118,28 @@ def _show(batch: Batch, field: Field) -> list[str]:
 
 
 PEER = Kind(_members, _show)
+
+
+# Community ID, version 1, seed 0: an identifier of a flow that Zeek, Suricata and Wireshark also compute.
+
+
+_NUMBERS = {"ICMP": 1, "TCP": 6, "UDP": 17, "ICMPv6": 58, "SCTP": 132}
+_PORTS = struct.Struct(">BxHH")
+_PING = {"ICMP": (8, 0), "ICMPv6": (128, 129)}
+"""echo request and echo reply"""
+
+
+def community_id(protocol: str, client: tuple[str, int], server: tuple[str, int]) -> str:
+    """`1:LQU9qZlK+B5F3KDmev6m5PMibrg=`, from addresses and ports of both ends. Raises KeyError for other protocols."""
+    ports = _PING.get(protocol) or (client[1], server[1])
+    first, second = (_packed(client[0]), ports[0]), (_packed(server[0]), ports[1])
+    if second < first:
+        first, second = second, first
+    data = b"\0\0" + first[0] + second[0] + _PORTS.pack(_NUMBERS[protocol], first[1], second[1])
+    digest = hashlib.sha1(data, usedforsecurity=False).digest()
+    return f"1:{binascii.b2a_base64(digest, newline=False).decode()}"
+
+
+@lru_cache(65536)
+def _packed(ip: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)

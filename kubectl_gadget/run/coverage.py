@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
-from kubectl_gadget.counts import count
 from kubectl_gadget.wire.agent_messages import Hello, Pong, Started, Stats
 from kubectl_gadget.wire.message import NONE, Codec, Message, WrongError
+from kubectl_gadget.wording import count
 
 _LAST_NS = 1 << 62
 """Any later time is of a damaged or hostile file, and no calendar has it."""

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from kubectl_gadget.background_tasks import Tasks, cancel
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.kube import read_turns
-from kubectl_gadget.output.standard_streams import reader_is_gone
-from kubectl_gadget.output.terminal import reading_keys
+from kubectl_gadget.output.terminal import reader_is_gone, reading_keys
 from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.backlog import Backlog, FrameSource, Item, LiveFrames, Selected, StepMark
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, Cause, Coverage, NodeCoverage, awake_or_not_ns

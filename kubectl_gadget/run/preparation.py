@@ -15,7 +15,7 @@ from kubectl_gadget.filters.pushdown import kernel_parameters
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.columns import column_names
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.sink import Sink
 from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.rows.containers import ContainerFilter

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from kubectl_gadget.gadgets.schema import PEERS, Gadget, is_peer
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.live_tables import LiveTables
 

@@ -8,7 +8,6 @@ connections are added.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.cluster_options import Selection
@@ -17,6 +16,7 @@ from kubectl_gadget.run.coverage import Cause, Coverage
 from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
+from kubectl_gadget.wording import count
 
 _REPORTED = {"denied": "overridden", "signalled": "signalled", "set": "set", "not set": "unset"}
 """The counts of a policy's hook that are reported, by their names in the report."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.gadgets.gadget import build_gadget
+from kubectl_gadget.gadgets.build import build_gadget
 from kubectl_gadget.gadgets.inputs import Inputs
 from tests.bpf import deeds
 from tests.bpf.tracer import MACHINE, Tracer

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.cli.arguments import Spelling, UnknownFlag, parse
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.similar_names import nearest
+from kubectl_gadget.wording import nearest
 
 FLAGS = {
     "--namespace": Spelling("namespace"),

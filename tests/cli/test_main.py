@@ -226,7 +226,7 @@ main()
 @pytest.mark.parametrize(
     "module",
     [
-        "kubectl_gadget.output.standard_streams",
+        "kubectl_gadget.output.terminal",
         "kubectl_gadget.run.local_agent",
         "typer",
         "kubectl_gadget.cli.root",

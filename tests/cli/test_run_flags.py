@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_gadget.cli import main
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions, Selection
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.run.run_options import RunOptions
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import GADGETS, TOP_FILE
@@ -261,3 +261,7 @@ def test_bounds_come_from_the_gadgets_yaml(
 
 def test_an_end_by_count_is_enough_for_an_expectation(asked: Ask) -> None:
     assert asked("trace open --expect x --max-events 5").expect == "x"
+
+
+def test_a_run_on_this_machine_can_wait_longer_until_it_is_attached(asked: Ask) -> None:
+    assert asked("trace open --local --start-timeout 5m").agent.start_timeout == 300

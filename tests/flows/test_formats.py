@@ -19,8 +19,7 @@ from kubectl_gadget.flows.rows import batch_of
 from kubectl_gadget.kube.addresses import Addresses, PodFacts
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
-from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.registry import FLOWS, TEMPLATES
+from kubectl_gadget.output.registry import FLOWS, TEMPLATES, OutputOptions
 from kubectl_gadget.rows.rows import Rows
 from tests.flows.rows import SERVER, RowTable, accepted, dns, drop, http, tcp
 

@@ -65,7 +65,7 @@ def test_nothing_is_done_when_nothing_changed(tree: Path, monkeypatch: pytest.Mo
 def test_a_new_description_needs_no_compiler(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build.build(tree, tree / "built", ONE)
     edit(tree / "gadgets" / "trace_chmod.yaml", "summary: Files", "summary: All files")
-    monkeypatch.setattr("kubectl_gadget.gadgets.gadget.compile_object", None)
+    monkeypatch.setattr("kubectl_gadget.gadgets.build.compile_object", None)
     build.build(tree, tree / "built", ONE)
     assert load_gadget("trace_chmod", tree / "built").about.summary.startswith("All files")
 

@@ -9,7 +9,7 @@ import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.gadget_yaml import GADGET, other_columns, read_description, shared_parameters
-from kubectl_gadget.yaml_schema import SchemaField
+from kubectl_gadget.yaml_files import SchemaField
 
 SHARED_FIRST = ["timestamp", "node", "namespace", "pod", "container", "pid", "comm"]
 

@@ -19,7 +19,7 @@ from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Resource
 from kubectl_gadget.kube.seen_inventory import SeenInventory
 from kubectl_gadget.kube.watch import Change, Synced
-from kubectl_gadget.observe.pod_details import PodDetails
+from kubectl_gadget.observe.messages import PodDetails
 from kubectl_gadget.policies.network.run import inventory
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.run.selection import Targets

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.linux.processes import NAMESPACE_KINDS
+from kubectl_gadget.linux.names import NAMESPACE_KINDS
 from kubectl_gadget.observe.happening import Happening, ProcessEvent
 from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.observe.story import StoryEvent

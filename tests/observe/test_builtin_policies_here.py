@@ -36,7 +36,8 @@ def some_pods() -> Iterator[DemoPods]:
 
 def test_pods_that_start_are_not_reported_and_processes_from_outside_are(pods: DemoPods, tmp_path: Path) -> None:
     words = ("observe", "--local", "-A", "-o", "json", "-e", "process_kprobe,process_lsm", "--policy", ALL)
-    with GadgetRun(tmp_path, *words) as run:
+    patience = ("--start-timeout", "5m")  # an emulated processor verifies the programs of all policies in minutes
+    with GadgetRun(tmp_path, *words, *patience) as run:
         pods.run_short("default", "short", ["/bin/true"])
         idle = pods.start_pod("default", "idle", {"main": ["/bin/sleep", "100003"]}).containers["main"]
         subprocess.run(["runc", "--root", f"{STATE}/runc/k8s.io", "exec", idle.id, "/bin/true"], check=True)

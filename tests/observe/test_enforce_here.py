@@ -96,7 +96,7 @@ def start(folder: Path, policy: str, *flags: str) -> Enforcing:
     """Skips the test where this kernel cannot deny."""
     file = folder / "policy.yaml"
     file.write_text(policy)
-    command = [*GADGET, "enforce", "--local", "-A", "--host", "-f", str(file)]
+    command = [*GADGET, "enforce", "--local", "-A", "--host", "--start-timeout", "5m", "-f", str(file)]
     out = folder / "out"
     with out.open("w") as stream:
         process = subprocess.Popen([*command, *flags], stdout=stream, stderr=subprocess.PIPE, text=True)
@@ -221,7 +221,7 @@ def test_a_node_that_can_only_send_signals_is_refused_with_a_way_out(secret: Pat
     """No kernel that this runs on is built with error injection for system calls."""
     file = tmp_path / "policy.yaml"
     file.write_text(OVER_CALL % secret)
-    command = [*GADGET, "enforce", "--local", "-A", "--host", "-f", str(file)]
+    command = [*GADGET, "enforce", "--local", "-A", "--host", "--start-timeout", "5m", "-f", str(file)]
     done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode == 0 and os.path.exists("/sys/kernel/debug/error_injection/list"):
         pytest.skip("this kernel has error injection, so system calls can be overridden here")
@@ -234,7 +234,7 @@ def test_a_node_that_can_only_send_signals_is_refused_with_a_way_out(secret: Pat
 def test_no_weaker_hook_is_suggested_for_a_node_that_lacks_the_hook(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text((OVER_LSM % "/secret").replace("file_open", "no_such_hook"))
-    command = [*GADGET, "enforce", "--local", "-A", "--host", "-f", str(file)]
+    command = [*GADGET, "enforce", "--local", "-A", "--host", "--start-timeout", "5m", "-f", str(file)]
     done = subprocess.run([*command, "--timeout", "1s"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1, done.stderr
     assert "cannot attach to no_such_hook on this node" in done.stderr

@@ -15,7 +15,7 @@ from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happeni
 from kubectl_gadget.observe.row import GADGET, entries_of
 from kubectl_gadget.observe.story import Choice, Story
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import UNKNOWN, Container, Owners
 from kubectl_gadget.rows.rows import Rows

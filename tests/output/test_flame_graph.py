@@ -14,8 +14,8 @@ import pytest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.flame_graph import FlameGraphSink, tree
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles import PathStep
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.arrangement import Arrangement
 from tests.flows.browser import CHROMIUM, Page, empty_page
 from tests.output.sampled import PROFILE, batch, profile, stack, written

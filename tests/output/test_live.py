@@ -12,7 +12,7 @@ from kubectl_gadget.output import live
 from kubectl_gadget.output.columns import Heading, choose_columns, headings
 from kubectl_gadget.output.live import LiveColumns, LiveTable
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.tables import BlockTable, TableSink, fitting
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.arrangement import Arrangement

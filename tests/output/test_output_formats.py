@@ -14,7 +14,7 @@ import yaml
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.containers import Identity
 from kubectl_gadget.rows.rows import Rows

@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Field, Gadget, RecordLayout
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.batch import Batch, decode
 from kubectl_gadget.rows.containers import Identity

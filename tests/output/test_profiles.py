@@ -10,8 +10,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
 from kubectl_gadget.output.profiles import PathStep, read_folded, samples, unit_of
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.stacks import LOST, CallFrame, number_of
 from tests.output.sampled import PROFILE, batch, profile, stack, written
 from tests.rows.test_tables import TOP

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.output.columns import Heading
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.tables import GAP, cut, fit, fitting, pad, text_width, widest
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.rows import Rows

@@ -30,7 +30,7 @@ from kubectl_gadget.gadgets.btf_layout import BtfLayout
 from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes, read_gadget
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.containers import Identity

@@ -27,8 +27,7 @@ from kubectl_gadget.observe.lines import line
 from kubectl_gadget.observe.messages import message
 from kubectl_gadget.observe.run import SHOWN, LineOptions
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
-from kubectl_gadget.output.registry import FLOWS, TEMPLATES
+from kubectl_gadget.output.registry import FLOWS, TEMPLATES, OutputOptions
 from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.rows.batch import decode

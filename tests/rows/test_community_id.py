@@ -1,6 +1,6 @@
 """Community IDs, against one that the specification's authors publish."""
 
-from kubectl_gadget.rows.community_id import community_id
+from kubectl_gadget.rows.peers import community_id
 
 CLIENT, SERVER = ("128.232.110.120", 34855), ("66.35.250.204", 80)
 

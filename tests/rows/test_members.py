@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.gadgets.schema import Field, RecordLayout
-from kubectl_gadget.linux.files import ERRNO_NAMES, errno_name, open_flag_names
+from kubectl_gadget.linux.names import ERRNO_NAMES, errno_name, open_flag_names
 from kubectl_gadget.rows.batch import Batch, decode, join
 from kubectl_gadget.rows.containers import ContainerFilter, Identity
 from kubectl_gadget.rows.kinds import quote

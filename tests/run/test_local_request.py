@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run import local_agent, local_node
 from kubectl_gadget.run.participants import LocalNodes

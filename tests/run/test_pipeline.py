@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.errors import FrameError, GadgetError, InternalError
 from kubectl_gadget.filters.filter import Filter, compile_filter
 from kubectl_gadget.output.output_formats import make_sink
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import Rows

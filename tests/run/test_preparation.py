@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import TotalFields
-from kubectl_gadget.output.output_options import OutputOptions
+from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.preparation import prepare
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions

@@ -2,7 +2,7 @@
 /*
  * The kernel's data of mounts, as far as gadgets read it, and the kinds of flags of the calls. The trap: each call has
  * its own flags, so the upper half of a gadget_mount_flags says which call they belong to. The client's names are in
- * linux/files.py.
+ * linux/names.py.
  */
 #pragma once
 

@@ -17,10 +17,10 @@ from kubectl_gadget.agent.bpf.syscall_programs import COMPAT, NATIVE, OF_32_BITS
 from kubectl_gadget.agent.host.this_node import tracefs
 from kubectl_gadget.agent.kernel import features, refusal
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.similar_names import close_matches
 from kubectl_gadget.wire.agent_messages import FoundFunction, FoundFunctions, Hooks, TriedWays
 from kubectl_gadget.wire.client_messages import LookUp
 from kubectl_gadget.wire.policy_messages import Way
+from kubectl_gadget.wording import close_matches
 
 # Ways to a hook: attaches programs, detects what the kernel accepts without effect, and tries whether this kernel
 # accepts any program there.

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kubectl_gadget.linux.files import errno_name
-from kubectl_gadget.linux.processes import signal_name
+from kubectl_gadget.linux.names import errno_name, signal_name
 from kubectl_gadget.policies.compiler.attach import COMPAT_PREFIXES, with_mirrors
 from kubectl_gadget.policies.compiler.hooks import CompiledHook, hook_spec
 from kubectl_gadget.policies.compiler.selectors import (

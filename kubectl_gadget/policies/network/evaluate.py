@@ -15,9 +15,8 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
 from kubectl_gadget.kube.selectors import labels_field, metadata_field, selects
 from kubectl_gadget.policies.language import POLICY_KINDS
-from kubectl_gadget.yaml_files import Place, parse_yaml
+from kubectl_gadget.yaml_files import Place, SchemaField, parse_yaml
 from kubectl_gadget.yaml_reader import Problems, check, constructed, documents, inside, items_of, peek
-from kubectl_gadget.yaml_schema import SchemaField
 
 # The fields of a NetworkPolicy (networking.k8s.io/v1), which yaml_reader.py checks.
 #

@@ -21,7 +21,7 @@ from kubectl_gadget.policies.model import Generated, Mode, Note, OverrideMethod,
 from kubectl_gadget.policies.read.hooks import YamlHookReader, loader_hook
 from kubectl_gadget.policies.read.selectors import read_scope
 from kubectl_gadget.policies.read.values import Lists, need_number, need_system_call, read_lists
-from kubectl_gadget.similar_names import did_you_mean, nearest
+from kubectl_gadget.wording import did_you_mean, nearest
 from kubectl_gadget.yaml_files import Place, read_text
 from kubectl_gadget.yaml_reader import (
     Choice,

@@ -54,7 +54,7 @@ from kubectl_gadget.policies.read.values import (
     error_number,
     need_number,
 )
-from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wording import did_you_mean
 from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml, one_of
 
 # Scopes: label selectors, and the host.

@@ -12,7 +12,6 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal, NoReturn
 
-from kubectl_gadget.counts import count
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.policies.language import (
@@ -44,7 +43,7 @@ from kubectl_gadget.policies.model import (
     Test,
     Value,
 )
-from kubectl_gadget.similar_names import did_you_mean
+from kubectl_gadget.wording import count, did_you_mean
 from kubectl_gadget.yaml_reader import Part, Problems, Scalar, WrongYaml
 
 # `spec.lists`: named lists of system calls, functions or values, and references of the form `list:NAME`.

@@ -18,10 +18,10 @@ from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.language import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy, Selector, Test
 from kubectl_gadget.policies.read.hooks import without_notices
-from kubectl_gadget.similar_names import did_you_mean, meant
 from kubectl_gadget.wire.agent_messages import Hello, Hooks, TriedWays
 from kubectl_gadget.wire.client_messages import LookUp
 from kubectl_gadget.wire.policy_messages import Way
+from kubectl_gadget.wording import did_you_mean, meant
 from kubectl_gadget.yaml_files import own_data
 
 # What a policy that denies fails to cover, and what would: reported by `policy check`, and when a policy is enforced.

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.policies.language import ARGUMENT_OPERATORS, ARGUMENT_TYPES, POLICY, TESTS_OF_GROUP, test_of
-from kubectl_gadget.similar_names import did_you_mean
-from kubectl_gadget.yaml_schema import SchemaField
+from kubectl_gadget.wording import did_you_mean
+from kubectl_gadget.yaml_files import SchemaField
 
 _TYPES = {
     "text": "string",

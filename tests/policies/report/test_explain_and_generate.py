@@ -13,7 +13,7 @@ from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
 from kubectl_gadget.policies.report import generate
 from kubectl_gadget.policies.report.explain import explain_field, find_field
-from kubectl_gadget.yaml_schema import SchemaField
+from kubectl_gadget.yaml_files import SchemaField
 
 
 def read(spec: dict[str, object]) -> Policy:

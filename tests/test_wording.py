@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.similar_names import close_matches, suggested
+from kubectl_gadget.wording import close_matches, suggested
 
 names = st.text("abc_1", min_size=1, max_size=12)
 

@@ -1,6 +1,6 @@
 """Clocks of nodes."""
 
-from kubectl_gadget.rows.clock import NodeClock
+from kubectl_gadget.run.decoding import NodeClock
 
 
 def test_the_offset_is_wall_time_less_boot_time() -> None:

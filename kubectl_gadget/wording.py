@@ -1,10 +1,23 @@
-"""Suggests the known names that are nearest to one that is not known, for messages.
+"""Words for messages: numbers with their nouns, lists that are cut, and names near to one that is not known."""
 
-difflib takes 3 ms to import, so it is imported only when there is something to say. It also takes up to a
-second for the symbols of a kernel, so it compares only the names that can be near by their letters.
-"""
+from collections.abc import Iterable, Sequence
 
-from collections.abc import Iterable
+# Numbers with their nouns, and lists that are cut, for messages.
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """3 findings."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def some(texts: Sequence[str], most: int) -> str:
+    """`a, b, c and 2 more`: the first `most` of them."""
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+# Suggests the known names that are nearest to one that is not known, for messages.
+
 
 _SHORT = 400
 """A list of all names of fewer characters than this fits into a message."""

@@ -1,1 +1,0 @@
-"""The findings of a run, whoever made them, and the reports about them."""
