@@ -66,7 +66,12 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
     from kubectl_gadget.diagnose import rules
     from kubectl_gadget.kube import read_turns
 
-    known = rules.load([*rules.own_files(), *_files(own.rules)])
+    files = _files(own.rules)
+    known = rules.load([*rules.own_files(), *files])
+    if files:
+        from kubectl_gadget.diagnose import examples
+
+        examples.check(rule for rule in known if rule.file in map(str, files))
     if own.explain is not None:
         return _explain(known, own.explain)
     from kubectl_gadget.ci.model import Severity

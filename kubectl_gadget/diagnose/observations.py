@@ -127,6 +127,27 @@ class Watch:
             found = of_owner[key] = Observation(owner, key)
         return found
 
+    @property
+    def is_snapshot(self) -> bool:
+        return self.seen.gadget is not None and self.seen.gadget.kind == "snapshot"
+
+    def found_by(self, owner: Owner, record: dict[str, Any], wall_ns: int) -> Observation | None:
+        """Return the observation that a row belongs to, at its turn of a snapshot; None if there is no room."""
+        seen = self.seen
+        if "base" in seen.by:
+            record["base"] = posixpath.basename(str(record.get("path") or ""))
+        owner = Owner.receiver(owner.node, record) if seen.is_receivers else owner
+        found = self.of(owner, tuple(_kept(record.get(name)) for name in seen.by))
+        if found is not None and self.is_snapshot:
+            turn = self.turn(owner.node, wall_ns)
+            if turn != found.turn:
+                if not found.turn:
+                    found.before = found.count
+                found.turn, found.count, found.rows, found.sums, found.most = turn, 0, [], {}, {}
+            elif not turn:
+                found.before = found.count + 1
+        return found
+
     def turned(self, node: str, wall_ns: int) -> None:
         """Record that a snapshot of this node has a row of this time."""
         turns = self._turns.setdefault(node, [])
@@ -181,8 +202,7 @@ class Observations:
 
     def _take(self, watch: Watch, batch: Batch) -> None:
         seen = watch.seen
-        is_snapshot = batch.gadget.kind == "snapshot"
-        if is_snapshot:  # also a turn in which nothing matches is a turn
+        if watch.is_snapshot:  # also a turn in which nothing matches is a turn
             for wall_ns, node in sorted(set(zip(batch.wall_ns().tolist(), batch.nodes(), strict=True))):
                 watch.turned(node, wall_ns)
         if isinstance(seen.condition, Filter):
@@ -192,23 +212,24 @@ class Observations:
             batch = batch.select(mask)
         columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), self._members.records_of(batch)
         for place, (container, node, wall_ns, record) in enumerate(zip(*columns, strict=True)):
-            if "base" in seen.by:
-                record["base"] = posixpath.basename(str(record.get("path") or ""))
-            key = tuple(_kept(record.get(name)) for name in seen.by)
-            owner = Owner.receiver(node, record) if seen.is_receivers else Owner.of(node, container)
-            found = watch.of(owner, key)
-            if found is None:
-                continue
-            if is_snapshot:
-                turn = watch.turn(node, wall_ns)
-                if turn != found.turn:
-                    if not found.turn:
-                        found.before = found.count
-                    found.turn, found.count, found.rows, found.sums, found.most = turn, 0, [], {}, {}
-                elif not turn:
-                    found.before = found.count + 1
-            row = Rows([batch.select(np.array([place])).compacted()]) if len(found.rows) < EVIDENCE else None
-            found.add(_slim(record) if row else record, wall_ns, seen.measure, row=row)
+            found = watch.found_by(Owner.of(node, container), record, wall_ns)
+            if found is not None:
+                row = Rows([batch.select(np.array([place])).compacted()]) if len(found.rows) < EVIDENCE else None
+                found.add(_slim(record) if row else record, wall_ns, seen.measure, row=row)
+
+    def take_records(self, gadget: str, records: Iterable[tuple[Owner, Record, int]]) -> None:
+        """Count rows that are given as in JSON, with their times: examples of a rule. For a snapshot, the rows of all
+        its turns are given together."""
+        rows = list(records)
+        for watch in self._by_gadget.get(gadget, ()):
+            condition = watch.seen.row_condition
+            for owner, _, wall_ns in rows if watch.is_snapshot else ():
+                watch.turned(owner.node, wall_ns)
+            for owner, record, wall_ns in rows:
+                if condition is None or condition.matches(record):
+                    found = watch.found_by(owner, dict(record), wall_ns)
+                    if found is not None:
+                        found.add(_slim(record), wall_ns, watch.seen.measure)
 
     def take_objects(self, kind: str, records: Iterable[Record], wall_ns: int) -> None:
         """Count all present records of the API of one kind; those of the last call are forgotten. A record has

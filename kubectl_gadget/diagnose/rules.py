@@ -11,7 +11,8 @@
       …
 
 A rule is checked when it is read: conditions over rows against the gadget's columns, `when` against the names that the
-rule defines, placeholders against the same names. `docs/design/diagnose.md` describes the language.
+rule defines, placeholders against the same names. Its examples (examples.py) are checked at build time, and those of a
+user's rules when they are read. `docs/design/diagnose.md` describes the language.
 """
 
 import re
@@ -28,6 +29,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.filter import Filter, RowProgram, compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.rows.members import filter_members
 from kubectl_gadget.wording import did_you_mean
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
@@ -114,6 +116,11 @@ class SeenSet:
     is_receivers: bool = False
     """it counts for the receiver of a signal, not for its sender"""
 
+    @cached_property
+    def row_condition(self) -> RowProgram | None:
+        """Return the condition for one row that is given as in JSON; None for all rows."""
+        return RowProgram(self.condition.tree) if isinstance(self.condition, Filter) else None
+
 
 @dataclass(frozen=True)
 class Words:
@@ -126,6 +133,21 @@ class Words:
     """the command that shows more"""
     why: str = ""
     """what the confidence rests on"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What may be seen, and whether that is a finding (examples.py)."""
+
+    what: str
+    """in words, such as "one refusal among connections that work\""""
+    finds: bool
+    rows: tuple[Mapping[str, Any], ...] = ()
+    records: tuple[Mapping[str, Any], ...] = ()
+    places: tuple[Mapping[str, Any], ...] = ()
+    """pods, services and nodes, with their addresses"""
+    says: str = ""
+    """words that the title has"""
 
 
 @dataclass(frozen=True)
@@ -149,13 +171,18 @@ class Rule:
     words: Words
     description: str = ""
     provoke: str = ""
-    examples: tuple[Mapping[str, Any], ...] = ()
+    examples: tuple[Example, ...] = ()
     file: str = ""
 
     @cached_property
     def gadgets(self) -> frozenset[str]:
         """Return the names of the gadgets whose rows it needs."""
         return frozenset(each.gadget.name for each in self.seen if each.gadget)
+
+    @cached_property
+    def objects(self) -> frozenset[str]:
+        """Return the kinds of the API's records that it needs."""
+        return frozenset(each.object for each in self.seen if each.object)
 
 
 _SET = (
@@ -168,6 +195,14 @@ _SET = (
     SchemaField("of", "word", "whose, for all but the first set", choices=tuple(Scope), default="container"),
     SchemaField("match", "map of text", "columns that must be equal to columns of the first set"),
     SchemaField("whose", "word", "of a signal", choices=("sender", "receiver"), default="sender"),
+)
+_EXAMPLE = (
+    SchemaField("what", "text", "what it shows", required=True),
+    SchemaField("finds", "flag", "if it must be a finding, or must not", required=True),
+    SchemaField("rows", "anything", "rows of gadgets: gadget, times, pod, container, at, before, and columns"),
+    SchemaField("records", "anything", "records of the API: object, times, and members"),
+    SchemaField("places", "anything", "pods, services and nodes with their addresses"),
+    SchemaField("says", "text", "words that the title must have"),
 )
 SCHEMA = SchemaField(
     "",
@@ -195,11 +230,13 @@ SCHEMA = SchemaField(
                 SchemaField("more", "text"),
                 SchemaField("description", "text"),
                 SchemaField("provoke", "text", "how to make it happen"),
-                SchemaField("examples", "anything", "sets of rows, and whether they are a finding"),
+                SchemaField("examples", "list of object", "what may be seen, and if it is a finding", fields=_EXAMPLE),
             ),
         ),
     ),
 )
+FORMS = ("seconds", "ns", "bytes", "mode", "count")
+"""How a placeholder shows a number: {lost.max_idle|ns}."""
 PLACEHOLDER = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)*)(?:\|([a-z]+))?\}")
 
 
@@ -244,8 +281,10 @@ def _rule(file: str, part: Part) -> Rule:
     when = part.text("when", "true")
     words = Words(*(part.text(name) for name in ("title", "cause", "remedy", "more", "why")))
     for field in ("title", "cause", "remedy", "more", "why"):
-        for path, _ in PLACEHOLDER.findall(part.text(field)):
+        for path, form in PLACEHOLDER.findall(part.text(field)):
             _check_name(part, field, path, known)
+            if form and form not in FORMS:
+                part.fail(field, f"there is no form {form!r}{did_you_mean(form, FORMS)}")
     key = part.texts("key")
     for path in key:
         _check_name(part, "key", path, known)
@@ -270,9 +309,20 @@ def _rule(file: str, part: Part) -> Rule:
         words,
         part.text("description"),
         part.text("provoke"),
-        tuple(part.value("examples") or ()),
+        tuple(map(_example, part.parts("examples"))),
         file,
     )
+
+
+def _example(part: Part) -> Example:
+    def mappings(name: str) -> tuple[Mapping[str, Any], ...]:
+        found = part.value(name) or ()
+        if not isinstance(found, tuple) or not all(isinstance(each, Mapping) for each in found):
+            part.fail(name, "must be a list of mappings")
+        return found
+
+    lists = mappings("rows"), mappings("records"), mappings("places")
+    return Example(part.text("what"), part.flag("finds"), *lists, part.text("says"))
 
 
 def _seen_set(name: str, part: Part) -> SeenSet:
@@ -293,6 +343,12 @@ def _seen_set(name: str, part: Part) -> SeenSet:
                 part.fail("where", f"{kind} has no {token.value!r}{did_you_mean(token.value, OBJECTS[kind])}")
         condition = RowProgram(tree)
     equal = {name: tuple(texts) for name, texts in _lists(part, "equal").items()}
+    members = {*filter_members(described), "base"} if described else set(OBJECTS[kind])
+    used = {"equal": equal, "by": part.texts("by"), "measure": part.texts("measure"), "match": part.text_map("match")}
+    for field, columns in used.items():
+        for column in columns:
+            if column not in members:
+                part.fail(field, f"{gadget or kind} has no {column!r}{did_you_mean(column, members)}")
     return SeenSet(
         name,
         described,
