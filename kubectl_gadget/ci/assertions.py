@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_gadget.behavior.facts import FactKind
-from kubectl_gadget.ci.model import Finding, Severity, SourceLocation
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.check import check, column_shapes
 from kubectl_gadget.filters.filter import Filter, compile_filter
 from kubectl_gadget.gadgets import load_gadget, load_index
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.reports.model import Finding, Severity, SourceLocation
 from kubectl_gadget.wording import did_you_mean
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, Problems, WrongYaml, read_mapping

@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from kubectl_gadget.ci import machine_reports, steps
-from kubectl_gadget.ci.model import RunReport
+from kubectl_gadget.ci import steps
 from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.reports import machine
+from kubectl_gadget.reports.model import RunReport
 
 DEFAULT_FOLDER = ".kubectl-gadget-ci"
 _LOCK, _LOG, _RESULT = "lock", "log", "result.json"
@@ -85,7 +86,7 @@ class _State:
         """Writes the result, atomically."""
         new = f"{_RESULT}.new"
         with self.new(new) as file:
-            file.write(machine_reports.render_json(report))
+            file.write(machine.render_json(report))
         os.replace(new, _RESULT, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     @contextmanager
@@ -208,7 +209,7 @@ def _stopped(state: _State) -> RunReport:
             raise GadgetError(f"the run in {folder} does not end", f"read {folder / _LOG}")
         time.sleep(_POLL_SECONDS)
     try:
-        report = machine_reports.parse_json(state.read(_RESULT))
+        report = machine.parse_json(state.read(_RESULT))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise GadgetError(f"the run in {folder} left no result: {error}", f"read {folder / _LOG}") from None
     for name in (_LOCK, _RESULT):

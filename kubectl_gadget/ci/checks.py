@@ -13,10 +13,8 @@ from kubectl_gadget.behavior.baseline import baseline_text
 from kubectl_gadget.behavior.facts import WatchedRun
 from kubectl_gadget.behavior.generalization import Destinations, Generalizer, Rules
 from kubectl_gadget.behavior.run import gaps_of
-from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.fact_checks import BehaviorCheck, BehaviorOrder
-from kubectl_gadget.ci.model import Check, JobStep, RunReport, cut
 from kubectl_gadget.ci.row_checks import PolicyChecks, RowCheck, expression_check
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.filters.filter import compile_filter
@@ -24,6 +22,8 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.sink import WholeSink
+from kubectl_gadget.reports.activity import Activity, FileUse, RemoteEnd, SeenProcess
+from kubectl_gadget.reports.model import Check, JobStep, RunReport, cut
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.members import member_values

@@ -15,15 +15,15 @@ from posixpath import basename
 from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.behavior.run import MISSING
-from kubectl_gadget.ci.activity import SeenProcess
 from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.ci.command import Command, LeftRunning, writing_as
-from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.ci.steps import Marks, Request, serving, step_answer
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.escape import for_log, printable
 from kubectl_gadget.recording.recorded_run import JOB, JobEnd
+from kubectl_gadget.reports.activity import SeenProcess
+from kubectl_gadget.reports.model import RunReport
 from kubectl_gadget.run.backlog import StepMark
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts, where
 from kubectl_gadget.run.live_run import begin

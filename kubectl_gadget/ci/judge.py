@@ -15,13 +15,13 @@ from kubectl_gadget.behavior.run import MISSING, OF_COMMAND, PARAMETERS, SYSCALL
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
 from kubectl_gadget.ci.job_run import uncounted
-from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_run import JobEnd, RecordedEnd, RecordedGadget, RecordedRun, recorded_end
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
+from kubectl_gadget.reports.model import RunReport
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
 

@@ -13,13 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.ci.assertions import NONE, Amount, Assertion, judged
-from kubectl_gadget.ci.model import Check, Finding, Severity, SourceLocation, Where, cut, limited, stable, workload_of
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.filters.filter import Filter
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.observe.decoders import decoder
 from kubectl_gadget.observe.story import PROCESSES
 from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.reports.model import (
+    Check,
+    Finding,
+    Severity,
+    SourceLocation,
+    Where,
+    cut,
+    limited,
+    stable,
+    workload_of,
+)
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.members import member_values

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from kubectl_gadget.ci import readable_reports, report_files
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.cluster import own_namespace, wait_for
 from kubectl_gadget.cli.flags import (
@@ -45,6 +44,8 @@ from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, r
 from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.escape import for_log
+from kubectl_gadget.reports import files as report_files
+from kubectl_gadget.reports.readable import log_lines
 from kubectl_gadget.run.run_options import GadgetRun, Replay, with_peer_names
 from kubectl_gadget.wording import count, did_you_mean
 
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.ci.command import User
     from kubectl_gadget.ci.job_run import CiOrder
     from kubectl_gadget.ci.judge import RecordedJob
-    from kubectl_gadget.ci.model import RunReport
+    from kubectl_gadget.reports.model import RunReport
     from kubectl_gadget.run.run_options import RunOptions
 
 
@@ -287,7 +288,7 @@ def conclude(
     """Writes the reports, as this user, prints the verdict, and returns the exit code."""
     from kubectl_gadget.ci.command import writing_as
 
-    for line in readable_reports.log_lines(report):
+    for line in log_lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
     with writing_as(user):
         failures = [*report.failures, *report_files.write(report, wanted, subjects)]
@@ -402,7 +403,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     require_posix()
     from kubectl_gadget.ci import background
     from kubectl_gadget.ci.job_run import CiRun
-    from kubectl_gadget.ci.model import Check, RunReport
+    from kubectl_gadget.reports.model import Check, RunReport
 
     options, order = prepared(pods, flags, pid)
     if pid is not None and not options.local:

@@ -74,8 +74,8 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
         examples.check(rule for rule in known if rule.file in map(str, files))
     if own.explain is not None:
         return _explain(known, own.explain)
-    from kubectl_gadget.ci.model import Severity
     from kubectl_gadget.diagnose.run import DiagnoseRun, runs
+    from kubectl_gadget.reports.model import Severity
 
     timeout = _SECONDS if own.timeout is None and replaying.get() is None else own.timeout
     output = OutputFlags(timeout=timeout, record=own.record, quiet=own.quiet, verbose=own.verbose)
@@ -99,8 +99,8 @@ def _print(found: "Report", own: DiagnoseFlags) -> None:
     elif own.output == "name":
         sys.stdout.writelines(f"{each.id}\n" for each in found.findings)
     elif own.output not in (None, "text"):
-        from kubectl_gadget.ci.model import Severity
-        from kubectl_gadget.ci.report_files import rendered
+        from kubectl_gadget.reports.files import rendered
+        from kubectl_gadget.reports.model import Severity
 
         made = report.run_report(found, Severity(own.fail_on or Severity.ERROR))
         sys.stdout.buffer.write(rendered(made, own.output).encode("utf-8", "replace"))

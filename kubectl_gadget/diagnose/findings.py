@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from kubectl_gadget.ci.model import EvidenceTable, Explanation, Finding, Severity, Where
 from kubectl_gadget.diagnose.cluster import Cluster, Name, Places
 from kubectl_gadget.diagnose.observations import EVIDENCE, Evidence, Observation, Observations, Owner
 from kubectl_gadget.diagnose.rules import PLACEHOLDER, Confidence, Relation, Rule, Scope, SeenSet, Words
 from kubectl_gadget.output.columns import choose_columns, headings
 from kubectl_gadget.output.escape import printable
 from kubectl_gadget.output.row_texts import cells
+from kubectl_gadget.reports.model import EvidenceTable, Explanation, Finding, Severity, Where
 from kubectl_gadget.wire.policy_events import rfc3339
 
 KIND = "diagnosis"

@@ -8,11 +8,11 @@ from typing import Any
 from tabulate import tabulate
 
 from kubectl_gadget import __version__
-from kubectl_gadget.ci.model import Check, EvidenceTable, Explanation, Finding, RunReport, Severity, explained
 from kubectl_gadget.diagnose.findings import KIND
 from kubectl_gadget.diagnose.run import Report
 from kubectl_gadget.output.escape import printable
 from kubectl_gadget.output.tables import text_width
+from kubectl_gadget.reports.model import Check, EvidenceTable, Explanation, Finding, RunReport, Severity, explained
 from kubectl_gadget.run.coverage import CAUSES, where
 from kubectl_gadget.wire.policy_events import rfc3339
 from kubectl_gadget.wording import count

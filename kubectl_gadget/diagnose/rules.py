@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_gadget import gadgets
-from kubectl_gadget.ci.model import Severity
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.filter import Filter, RowProgram, compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.reports.model import Severity
 from kubectl_gadget.rows.members import filter_members
 from kubectl_gadget.wording import did_you_mean
 from kubectl_gadget.yaml_files import SchemaField, read_yaml

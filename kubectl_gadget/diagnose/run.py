@@ -13,7 +13,6 @@ from typing import TextIO
 from kubectl_gadget import gadgets
 from kubectl_gadget.agents.manifests import second_namespace
 from kubectl_gadget.background_tasks import cancel
-from kubectl_gadget.ci.model import Finding
 from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
 from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
 from kubectl_gadget.diagnose.observations import Observations
@@ -26,6 +25,7 @@ from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
 from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.replay_run import replayed
+from kubectl_gadget.reports.model import Finding
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage, doubts, texts

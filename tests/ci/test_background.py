@@ -10,8 +10,8 @@ from typing import NoReturn, TextIO
 import pytest
 
 from kubectl_gadget.ci import background
-from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.reports.model import RunReport
 
 FIRST = RunReport("1", "here", "", 0, incomplete=("it died",))
 DONE = RunReport("1", "here", "", 1)

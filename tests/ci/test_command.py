@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget import python_process
-from kubectl_gadget.ci import report_files
 from kubectl_gadget.ci.command import Command, LeftRunning, user, writing_as
-from tests.ci.sample import report
+from kubectl_gadget.reports import files
+from tests.reports.sample import report
 
 
 def ended(command: Command) -> int:
@@ -97,10 +97,8 @@ def test_a_report_does_not_follow_a_link_that_its_user_must_not_write(everyones:
     (everyones / "report.json").symlink_to(secret)
     nobody = user("nobody")
     with writing_as(nobody):
-        (failure,) = report_files.write(
-            report(checks=()), [report_files.Wanted("json", str(everyones / "report.json"))]
-        )
-        report_files.write(report(checks=()), [report_files.Wanted("json", str(everyones / "new.json"))])
+        (failure,) = files.write(report(checks=()), [files.Wanted("json", str(everyones / "report.json"))])
+        files.write(report(checks=()), [files.Wanted("json", str(everyones / "new.json"))])
     assert "Permission denied" in failure
     assert secret.read_text() == "of root"
     assert (everyones / "new.json").stat().st_uid == nobody.uid

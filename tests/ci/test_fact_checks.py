@@ -10,8 +10,8 @@ from kubectl_gadget.behavior.comparison import compare
 from kubectl_gadget.behavior.facts import Behavior, Coverage, Fact, FactKind, Unit
 from kubectl_gadget.ci.assertions import parse_assertions
 from kubectl_gadget.ci.fact_checks import BehaviorCheck, BehaviorOrder, from_changes
-from kubectl_gadget.ci.model import Check, Finding, Severity, SourceLocation, Status
 from kubectl_gadget.kube.inventory import Workload
+from kubectl_gadget.reports.model import Check, Finding, Severity, SourceLocation, Status
 from tests.behavior.made import CART, behavior, fact
 
 pytestmark = pytest.mark.compiled

@@ -1,9 +1,9 @@
 """Which rows are one finding."""
 
 from kubectl_gadget.ci.assertions import NONE, Assertion
-from kubectl_gadget.ci.model import Check
 from kubectl_gadget.ci.row_checks import RowCheck
 from kubectl_gadget.ci.steps import Marks
+from kubectl_gadget.reports.model import Check
 from kubectl_gadget.rows.batch import decode
 from kubectl_gadget.rows.containers import Identity
 from tests.rows import records

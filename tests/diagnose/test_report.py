@@ -7,11 +7,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from kubectl_gadget.ci.model import Severity, Status
-from kubectl_gadget.ci.report_files import rendered
 from kubectl_gadget.diagnose import report
 from kubectl_gadget.diagnose.findings import Found
 from kubectl_gadget.diagnose.run import Report
+from kubectl_gadget.reports.files import rendered
+from kubectl_gadget.reports.model import Severity, Status
 from kubectl_gadget.run.coverage import Cause, Coverage, NodeCoverage
 from tests.diagnose.seen import NOW, Seen, connect, endpoints, pod, service
 

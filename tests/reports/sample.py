@@ -2,8 +2,17 @@
 
 from dataclasses import replace
 
-from kubectl_gadget.ci.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.ci.model import Check, Explanation, Finding, JobStep, RunReport, Severity, SourceLocation, Where
+from kubectl_gadget.reports.activity import Activity, FileUse, RemoteEnd, SeenProcess
+from kubectl_gadget.reports.model import (
+    Check,
+    Explanation,
+    Finding,
+    JobStep,
+    RunReport,
+    Severity,
+    SourceLocation,
+    Where,
+)
 
 HOSTILE = (
     "a|b`c``d",

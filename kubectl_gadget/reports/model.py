@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.ci.activity import Activity
+from kubectl_gadget.reports.activity import Activity
 from kubectl_gadget.wording import count, some
 
 FINDINGS_CODE = 4

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from kubectl_gadget.ci.activity import Activity, RemoteEnd, SeenProcess
-from kubectl_gadget.ci.model import Finding, RunReport, Severity, Status, explained, folded
 from kubectl_gadget.output.escape import for_html, for_markdown, markdown_code, markdown_table
+from kubectl_gadget.reports.activity import Activity, RemoteEnd, SeenProcess
+from kubectl_gadget.reports.model import Finding, RunReport, Severity, Status, explained, folded
 from kubectl_gadget.wording import count
 
 # Lines

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from kubectl_gadget.ci import machine_reports, readable_reports
-from kubectl_gadget.ci.machine_reports import open_regular
-from kubectl_gadget.ci.model import RunReport
 from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.reports import machine, readable
+from kubectl_gadget.reports.machine import open_regular
+from kubectl_gadget.reports.model import RunReport
 
 STDOUT = "-"
 RECORD = "record"
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 _LARGEST_SUMMARY = 1 << 20
 _RENDER: Mapping[str, Callable[[RunReport], str]] = {
-    "junit": machine_reports.render_junit,
-    "sarif": machine_reports.render_sarif,
-    "markdown": readable_reports.render_markdown,
-    "html": readable_reports.render_html,
-    "json": machine_reports.render_json,
+    "junit": machine.render_junit,
+    "sarif": machine.render_sarif,
+    "markdown": readable.render_markdown,
+    "html": readable.render_html,
+    "json": machine.render_json,
 }
 _ATTESTATION = "attestation"
 BASELINE = "baseline"
@@ -90,7 +90,7 @@ def rendered(report: RunReport, kind: str, subjects: Sequence[str] = ()) -> str:
         if not text:
             raise GadgetError("facts were not collected; try: kubectl gadget ci start --facts")
     else:
-        text = machine_reports.render_attestation(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
+        text = machine.render_attestation(report, subjects) if kind == _ATTESTATION else _RENDER[kind](report)
     # In JSON and in a baseline, # is only in texts in double quotes, and after no backslash.
     return text.replace("##", "#\\u0023") if kind in _QUOTED else text
 

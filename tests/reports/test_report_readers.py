@@ -14,22 +14,22 @@ from in_toto_attestation.v1.statement_pb2 import Statement as StatementMessage
 from markdown_it import MarkdownIt
 from sarif_pydantic import Sarif
 
-from kubectl_gadget.ci import machine_reports, readable_reports
-from kubectl_gadget.ci.activity import Activity, FileUse
-from kubectl_gadget.ci.model import Status
-from tests.ci.sample import HOSTILE, report
+from kubectl_gadget.reports import machine, readable
+from kubectl_gadget.reports.activity import Activity, FileUse
+from kubectl_gadget.reports.model import Status
+from tests.reports.sample import HOSTILE, report
 
 
 def rendered() -> dict[str, str]:
     """All reports of a hostile run."""
     found = report()
     return {
-        "junit": machine_reports.render_junit(found),
-        "sarif": machine_reports.render_sarif(found, {}),
-        "markdown": readable_reports.render_markdown(found),
-        "html": readable_reports.render_html(found),
-        "json": machine_reports.render_json(found),
-        "attestation": machine_reports.render_attestation(found, [f"image@sha256:{'0' * 64}"], {}),
+        "junit": machine.render_junit(found),
+        "sarif": machine.render_sarif(found, {}),
+        "markdown": readable.render_markdown(found),
+        "html": readable.render_html(found),
+        "json": machine.render_json(found),
+        "attestation": machine.render_attestation(found, [f"image@sha256:{'0' * 64}"], {}),
     }
 
 
@@ -47,7 +47,7 @@ def test_no_line_is_a_command_to_a_runner(kind: str) -> None:
 
 
 def test_junitparser_reads_failures_errors_and_names() -> None:
-    suites = junitparser.JUnitXml.fromstring(machine_reports.render_junit(report()).encode())
+    suites = junitparser.JUnitXml.fromstring(machine.render_junit(report()).encode())
     (suite,) = suites
     assert (suite.tests, suite.failures, suite.errors) == (len(HOSTILE) + 4, len(HOSTILE), 2)
     cases = list(suite)
@@ -59,16 +59,16 @@ def test_junitparser_reads_failures_errors_and_names() -> None:
 
 
 def test_a_green_run_has_no_failure_in_junit() -> None:
-    suites = junitparser.JUnitXml.fromstring(machine_reports.render_junit(report(checks=(), incomplete=())).encode())
+    suites = junitparser.JUnitXml.fromstring(machine.render_junit(report(checks=(), incomplete=())).encode())
     assert (suites.failures, suites.errors) == (0, 0)
 
 
 def test_junit_is_xml_1_0() -> None:
-    ET.fromstring(machine_reports.render_junit(report()))
+    ET.fromstring(machine.render_junit(report()))
 
 
 def test_a_sarif_library_reads_results() -> None:
-    text = machine_reports.render_sarif(report(), {})
+    text = machine.render_sarif(report(), {})
     (run,) = Sarif.model_validate_json(text).runs
     results = run.results or []
     assert len(results) == 2 * len(HOSTILE)
@@ -86,19 +86,19 @@ def test_a_sarif_library_reads_results() -> None:
 def test_sarif_paths_are_relative_to_the_repository(tmp_path: Path) -> None:
     found = report(checks=())
     root = {"GITHUB_WORKSPACE": str(tmp_path)}
-    base = json.loads(machine_reports.render_sarif(found, root))["runs"][0]["originalUriBaseIds"]["%SRCROOT%"]["uri"]
+    base = json.loads(machine.render_sarif(found, root))["runs"][0]["originalUriBaseIds"]["%SRCROOT%"]["uri"]
     assert base == f"{tmp_path.as_uri()}/"
 
 
 def test_an_inconclusive_run_is_no_successful_execution_in_sarif() -> None:
-    run = json.loads(machine_reports.render_sarif(report(checks=()), {}))["runs"][0]
+    run = json.loads(machine.render_sarif(report(checks=()), {}))["runs"][0]
     assert run["invocations"][0]["executionSuccessful"] is False
     levels = [each["level"] for each in run["invocations"][0]["toolExecutionNotifications"]]
     assert levels == ["error"] * len(HOSTILE) + ["warning"] * len(HOSTILE)
 
 
 def test_a_markdown_renderer_sees_no_markup_of_others() -> None:
-    shown = MarkdownIt("gfm-like", {"linkify": False}).render(readable_reports.render_markdown(report()))
+    shown = MarkdownIt("gfm-like", {"linkify": False}).render(readable.render_markdown(report()))
     reader = _Tags()
     reader.feed(shown)
     assert reader.tags <= {
@@ -125,7 +125,7 @@ def test_a_markdown_renderer_sees_no_markup_of_others() -> None:
 
 
 def test_all_rows_of_markdown_tables_have_all_cells() -> None:
-    shown = MarkdownIt("gfm-like", {"linkify": False}).render(readable_reports.render_markdown(report()))
+    shown = MarkdownIt("gfm-like", {"linkify": False}).render(readable.render_markdown(report()))
     for table in re.findall(r"<table>.*?</table>", shown, re.DOTALL):
         head = table.count("<th>") + table.count("<th ")
         rows = table.count("<tr>") - 1
@@ -134,7 +134,7 @@ def test_all_rows_of_markdown_tables_have_all_cells() -> None:
 
 
 def test_markdown_shows_hostile_names_as_they_are() -> None:
-    shown = MarkdownIt("gfm-like", {"linkify": False}).render(readable_reports.render_markdown(report()))
+    shown = MarkdownIt("gfm-like", {"linkify": False}).render(readable.render_markdown(report()))
     reader = _Tags()
     reader.feed(shown)
     assert "a|b`c``d" in reader.text
@@ -144,12 +144,12 @@ def test_markdown_shows_hostile_names_as_they_are() -> None:
 
 def test_markdown_is_capped() -> None:
     checks = report().checks * 2000
-    assert len(readable_reports.render_markdown(report(checks=checks)).encode()) < 200_000
+    assert len(readable.render_markdown(report(checks=checks)).encode()) < 200_000
 
 
 def test_html_has_only_our_tags_and_needs_no_network() -> None:
     reader = _Tags()
-    text = readable_reports.render_html(report())
+    text = readable.render_html(report())
     reader.feed(text)
     assert not reader.tags & {"script", "img", "a", "link", "iframe", "object", "form", "svg"}
     assert reader.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class", "open"}
@@ -158,9 +158,9 @@ def test_html_has_only_our_tags_and_needs_no_network() -> None:
 
 def test_json_is_read_back_as_the_same_report() -> None:
     found = report(activity=report().activity)
-    text = machine_reports.render_json(found)
-    again = machine_reports.parse_json(text)
-    assert machine_reports.render_json(again) == text
+    text = machine.render_json(found)
+    again = machine.parse_json(text)
+    assert machine.render_json(again) == text
     assert again.status is Status.FINDINGS
     assert [each.fingerprint for each in again.findings] == [
         each["fingerprint"] for check in json.loads(text)["checks"] for each in check["findings"][:1]
@@ -170,7 +170,7 @@ def test_json_is_read_back_as_the_same_report() -> None:
 def test_in_toto_reads_the_statement(tmp_path: Path) -> None:
     built = tmp_path / "built"
     built.write_bytes(b"x")
-    text = machine_reports.render_attestation(
+    text = machine.render_attestation(
         report(), [str(built)], {"GITHUB_RUN_ID": "5", "GITHUB_SERVER_URL": "https://github.com"}
     )
     found = json.loads(text)
@@ -212,10 +212,10 @@ def test_markdown_leaves_out_what_no_reader_acts_on(code: int) -> None:
         [FileUse("/dev/null", "write"), FileUse("/dev/pts/3", "write"), FileUse("/etc/cron.d/x", "write")]
     )
 
-    text = readable_reports.render_markdown(report(activity=activity, command_code=code, checks=()))
+    text = readable.render_markdown(report(activity=activity, command_code=code, checks=()))
 
     assert "/etc/cron.d/x" in text
     assert "/etc/shadow (EACCES)" in text
     assert ("/srv/app.conf" in text) is bool(code)
     assert not [noise for noise in ("LC_CTYPE", "libx.so", "/dev/null", "/dev/pts") if noise in text]
-    assert readable_reports.render_html(report(activity=activity)).count("/dev/null") == 1
+    assert readable.render_html(report(activity=activity)).count("/dev/null") == 1

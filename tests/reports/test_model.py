@@ -2,8 +2,8 @@
 
 import pytest
 
-from kubectl_gadget.ci.activity import Activity, RemoteEnd
-from kubectl_gadget.ci.model import (
+from kubectl_gadget.reports.activity import Activity, RemoteEnd
+from kubectl_gadget.reports.model import (
     Check,
     Finding,
     RunReport,
@@ -15,7 +15,7 @@ from kubectl_gadget.ci.model import (
     stable,
     workload_of,
 )
-from kubectl_gadget.ci.readable_reports import log_lines, render_markdown
+from kubectl_gadget.reports.readable import log_lines, render_markdown
 
 
 def run(*checks: Check, incomplete: tuple[str, ...] = (), code: int | None = 0) -> RunReport:

@@ -1,0 +1,1 @@
+"""Findings of a run, whoever made them, and the reports about them."""
