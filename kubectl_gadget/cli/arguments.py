@@ -2,9 +2,10 @@
 
 kubectl accepts forms that click does not, and its users are used to them: `-n=prod`, `-o=json`, `--wait=false`, `-An
 prod`. A switch never takes the following word (`-A xwing` names a pod), and a flag with a value always does,
-even if that word begins with a dash.
+even if that word begins with a dash. A flag whose value may be missing takes it only if it is one of the flag's values.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ class Spelling(NamedTuple):
     """the name of the parameter that it sets"""
     switch: bool | None = None
     """the value that a switch sets; None: the flag takes a value"""
+    optional: tuple[str, ...] = ()
+    """the values of a flag whose value may be missing; the first is the one that it has then"""
 
 
 class Given(NamedTuple):
@@ -64,15 +67,18 @@ def parse(spellings: Mapping[str, Spelling], words: Iterable[str], *, subcommand
     not an error here: see Parsed.pending.
     """
     result = Parsed()
-    rest = iter(words)
-    for word in rest:
+    rest = deque(words)
+    while rest:
+        word = rest.popleft()
         if word == "--":
             result.dashes_at = len(result.positionals)
             result.positionals += rest
+            rest.clear()
         elif not word.startswith("-") or word == "-":
             result.positionals.append(word)
             if subcommands:
                 result.positionals += rest
+                rest.clear()
         elif word.startswith("--"):
             name, equals, value = word.partition("=")
             _flag(spellings, result, name, value if equals else None, rest)
@@ -81,7 +87,7 @@ def parse(spellings: Mapping[str, Spelling], words: Iterable[str], *, subcommand
     return result
 
 
-def _short_flags(spellings: Mapping[str, Spelling], result: Parsed, word: str, rest: Iterable[str]) -> None:
+def _short_flags(spellings: Mapping[str, Spelling], result: Parsed, word: str, rest: deque[str]) -> None:
     """`-n prod`, `-nprod`, `-n=prod`, `-A`, `-A=true`, `-An prod`."""
     letters = word[1:]
     while letters:
@@ -99,7 +105,7 @@ def _flag(
     result: Parsed,
     name: str,
     value: str | None,
-    rest: Iterable[str],
+    rest: deque[str],
     typed: str | None = None,
 ) -> None:
     spelling = spellings.get(name)
@@ -110,8 +116,10 @@ def _flag(
     if spelling.switch is not None:
         result.given.append(Given(spelling.name, _boolean(name, value) == spelling.switch, name))
         return
-    if value is None:
-        value = next(iter(rest), None)
+    if value is None and spelling.optional:
+        value = rest.popleft() if rest and rest[0] in spelling.optional else spelling.optional[0]
+    if value is None and rest:
+        value = rest.popleft()
     if value is None:
         result.pending = name
     else:

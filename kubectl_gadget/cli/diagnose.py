@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.diagnose.run import Report
 
 _FORMATS = ("text", "json", "name", "markdown", "html", "junit", "sarif")
-_SEVERITIES = ("critical", "error", "warning", "note")
+_SEVERITIES = ("error", "critical", "warning", "note")
+"""The first is that of a flag without a value."""
 _SECONDS = 30.0
 _RULES = "Rules"
 _WIDEST, _NARROWEST = 120, 60
@@ -40,8 +41,8 @@ class DiagnoseFlags(FlagSet):
         Text,
         flag(
             SHOW,
-            "--fail-on-finding SEVERITY",
-            f"Exit code 4 for a finding that is at least this bad, 5 if that cannot be said: {', '.join(_SEVERITIES)}",
+            f"--fail-on-finding [{'|'.join(_SEVERITIES)}]",
+            "Exit code 4 for a finding that is at least this bad (default: an error), 5 if that cannot be said",
             choices=_SEVERITIES,
         ),
         TypedOnly.END,

@@ -87,11 +87,18 @@ class CommandText(NamedTuple):
         return found
 
 
+def _optional(metavar: str | None) -> tuple[str, ...]:
+    """Return the values of a flag whose value may be missing, which is shown as [error|warning]."""
+    return tuple(metavar[1:-1].split("|")) if metavar and metavar.startswith("[") and metavar.endswith("]") else ()
+
+
 def spellings(flags: Iterable[FlagText]) -> dict[str, Spelling]:
     """Every spelling of these flags, with -h and --help."""
     result = {"--help": Spelling("help", True), "-h": Spelling("help", True)}
     for flag in flags:
-        result |= dict.fromkeys(flag.spellings, Spelling(flag.name, None if flag.metavar else True))
+        result |= dict.fromkeys(
+            flag.spellings, Spelling(flag.name, None if flag.metavar else True, _optional(flag.metavar))
+        )
         result |= dict.fromkeys(flag.negations, Spelling(flag.name, False))
     return result
 

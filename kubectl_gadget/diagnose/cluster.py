@@ -12,8 +12,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from kubectl_gadget.kube.addresses import addresses, is_shared, special
 from kubectl_gadget.kube.cluster_options import Selection, kind_of
-from kubectl_gadget.kube.inventory import SLICE_OF, Node, Pod, Service, Workload
+from kubectl_gadget.kube.inventory import SLICE_OF, Pod, Service, Workload
 from kubectl_gadget.kube.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -74,7 +75,7 @@ class Places:
 
     def saw(self, address: str, pod: Name) -> None:
         """Record that a pod used an address as its own."""
-        if address and not _is_local(address):
+        if address and not is_shared(address):
             self.owners[address] = pod
 
     def saw_sockets(self, pod: Name, listeners: Iterable[Listener]) -> None:
@@ -83,40 +84,28 @@ class Places:
 
 
 class Cluster:
-    """The objects of one moment. `objects` has the lists by kind; a kind that could not be listed is missing."""
+    """The objects of one moment. `objects` has the lists by kind; a kind that could not be listed is missing.
+    `has_all_pods`: those of all namespaces, so that an address that none of them has belongs to no pod."""
 
-    def __init__(self, objects: Mapping[str, Sequence[Object]], now: float | None = None) -> None:
+    def __init__(
+        self, objects: Mapping[str, Sequence[Object]], now: float | None = None, has_all_pods: bool = True
+    ) -> None:
         self._objects = objects
+        self.has_all_pods = has_all_pods
         self._now = time.time() if now is None else now
         self.raw_pods: dict[Name, Object] = {_name(found): found for found in self.of(PODS)}
         self.pods: dict[Name, Pod] = {name: Pod.from_object(found) for name, found in self.raw_pods.items()}
-        self.nodes = {
-            address: node.name for node in map(Node.from_object, self.of(NODES)) for address in node.addresses
-        }
+        pods, services, slices, nodes = map(self.of, (PODS, SERVICES, ENDPOINT_SLICES, NODES))
+        self.view = addresses(pods, services, slices, nodes, has_all_pods)
 
     def of(self, resource: Resource) -> Sequence[Object]:
         """Return all objects of a kind; none if it could not be listed."""
         return self._objects.get(resource.plural, ())
 
     @cached_property
-    def addresses(self) -> dict[str, Name]:
-        """Return the pods that have an address of their own now."""
-        return {
-            address: name
-            for name, pod in self.pods.items()
-            if not pod.host_network and not pod.ended
-            for address in pod.addresses
-        }
-
-    @cached_property
     def services(self) -> dict[Name, Service]:
         """Return services by name."""
         return {(each.namespace, each.name): each for each in map(Service.from_object, self.of(SERVICES))}
-
-    @cached_property
-    def service_addresses(self) -> dict[str, Service]:
-        """Return services by address."""
-        return {address: each for each in self.services.values() for address in each.addresses}
 
     @cached_property
     def endpoints(self) -> dict[Name, tuple[list[str], list[str]]]:
@@ -395,32 +384,50 @@ class Cluster:
             **dict.fromkeys(("name", "namespace", "pod", "workload", "service", "node"), ""),
             **{"address": address, "port": port, "kind": "world", "target_port": port, "known": bool(self._objects)},
         }
-        backends: list[Name] = []
-        if service := self.service_addresses.get(address):
-            target = next((each.target for each in service.ports if each.port == port), 0)
-            ready, _ = self.endpoints.get((service.namespace, service.name), ([], []))
-            backends = self.pods_of(address, places)
-            known |= {"kind": "service", "service": service.name, "namespace": service.namespace}
-            known |= {"target_port": _number(target, backends, self.pods) or port, "name": f"service {service.name}"}
-            known["ready"] = len(set(ready))
-        elif _is_local(address):
-            known |= {"kind": "loopback", "name": address}
-        elif pod := self.addresses.get(address) or places.owners.get(address):
-            backends = [pod]
-            known |= {"kind": "pod"}
-        elif node := self.nodes.get(address):
-            known |= {"kind": "node", "node": node, "name": f"node {node}"}
-        elif self._objects and _is_private(address):
-            known |= {"kind": "nobody"}
+        backends = self.pods_of(address, places)
+        found = self.view.peer_at(address, port)
+        match found.kind:
+            case "service":
+                service = self.services[found.namespace, found.service]
+                target = next((each.target for each in service.ports if each.port == port), 0)
+                ready, _ = self.endpoints.get((service.namespace, service.name), ([], []))
+                known |= {"kind": "service", "service": service.name, "namespace": service.namespace}
+                known |= {"target_port": _number(target, backends, self.pods) or port, "ready": len(set(ready))}
+                known["name"] = f"service {service.name}"
+            case "node" | "kubelet" | "kube-apiserver":
+                known |= {"kind": "node", "node": found.node, "name": f"node {found.node}"}
+            case _ if backends:
+                known["kind"] = "pod"
+            case _ if special(address) in ("loopback", "link-local"):
+                known |= {"kind": "loopback", "name": address}
+            case "ended pod":
+                known |= {"kind": "nobody", "name": found.text(address)}
+            case "no pod" | "pod" | "private":
+                known["kind"] = self._unowned(address, found.kind == "no pod")
         return known | self._backends(backends, known, places)
+
+    def _unowned(self, address: str, is_of_pods: bool) -> str:
+        """Return the kind of an address of private networks that no known pod has. `is_of_pods`: nodes say so."""
+        if not self.has_all_pods:
+            return "unknown"
+        return "nobody" if is_of_pods or (not self.view.blocks and self._is_near(address)) else "world"
+
+    def _is_near(self, address: str) -> bool:
+        """True if a pod has an address of the same /16: where nodes do not say which addresses are of pods."""
+        head = address.rsplit(".", 2)[0] + "."
+        return any(ip.startswith(head) for ip in (*self.view.pods, *self.view.tenures))
 
     def pods_of(self, address: str, places: Places) -> list[Name]:
         """Return the pods that an address leads to, also those of a service that are not ready."""
-        if service := self.service_addresses.get(address):
-            ready, others = self.endpoints.get((service.namespace, service.name), ([], []))
-            return [self.addresses[ip] for ip in (*ready, *others) if ip in self.addresses]
-        pod = self.addresses.get(address) or places.owners.get(address)
-        return [pod] if pod and not _is_local(address) else []
+        found = self.view.peer_at(address)
+        if found.kind == "service":
+            ready, others = self.endpoints.get((found.namespace, found.service), ([], []))
+            pods = map(self.view.pod_at, dict.fromkeys((*ready, *others)))
+            return [(pod.namespace, pod.name) for pod in pods if pod is not None]
+        if found.kind == "pod" and found.pod:
+            return [(found.namespace, found.pod)]
+        pod = places.owners.get(address)
+        return [pod] if pod and not is_shared(address) and found.kind != "ended pod" else []
 
     def _backends(self, backends: list[Name], known: Mapping[str, Any], places: Places) -> dict[str, Any]:
         port = known["target_port"]
@@ -478,19 +485,6 @@ def _first(states: Mapping[str, Any] | None, default: str = "") -> tuple[str, Ma
 
 def _name(found: Object) -> Name:
     return found["metadata"].get("namespace") or "", found["metadata"]["name"]
-
-
-def _is_local(address: str) -> bool:
-    return address.startswith(("127.", "169.254.", "fe80:")) or address in ("", "::1", "::", "0.0.0.0")
-
-
-def _is_private(address: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(address).is_private
-    except ValueError:
-        return False
 
 
 def _number(target: int | str, backends: Sequence[Name], pods: Mapping[Name, Pod]) -> int:

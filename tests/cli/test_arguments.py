@@ -107,3 +107,21 @@ def test_any_words_are_parsed_or_refused_with_a_usage_error(words: list[str]) ->
 
 def test_nothing_is_offered_when_nothing_is_near() -> None:
     assert nearest("zzz", ["open", "exec"]) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "positionals"),
+    [
+        (["--fail"], "error", []),
+        (["--fail", "web"], "error", ["web"]),
+        (["--fail", "note", "web"], "note", ["web"]),
+        (["--fail=warning", "web"], "warning", ["web"]),
+        (["--fail", "-A"], "error", []),
+    ],
+)
+def test_a_value_that_may_be_missing_is_taken_only_if_it_is_one_of_the_values(
+    words: list[str], value: str, positionals: list[str]
+) -> None:
+    parsed = parse({**FLAGS, "--fail": Spelling("fail", None, ("error", "warning", "note"))}, words)
+    assert parsed.given[0] == ("fail", value, "--fail", False)
+    assert parsed.positionals == positionals

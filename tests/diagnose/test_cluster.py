@@ -155,3 +155,23 @@ def test_the_last_rollout_names_what_it_changed_and_no_values() -> None:
     assert found["environment"] == ["+app.NEW", "-app.OLD"]
     assert found["revision"] == 10
     assert "secret" not in str(found)
+
+
+def test_an_address_belongs_to_nobody_only_where_all_pods_are_known() -> None:
+    objects = {"pods": [pod("web-5d4f8c9b7c-x2x7k", "10.1.0.1")]}
+
+    def kind(address: str, has_all_pods: bool = True) -> str:
+        cluster = Cluster(objects, NOW, has_all_pods)
+        return str(cluster.peer(address, 80, Places())["kind"])
+
+    assert kind("10.1.0.1") == kind("10.1.0.1", False) == "pod"
+    assert kind("10.1.0.77") == "nobody"
+    assert kind("10.1.0.77", False) == "unknown"
+    assert kind("192.168.7.7") == "world", "a machine beside the cluster"
+    assert kind("127.0.0.1") == kind("0.0.0.0") == kind("169.254.1.1") == "loopback"
+
+
+def test_an_address_of_an_ended_pod_belongs_to_nobody() -> None:
+    ended = pod("web-5d4f8c9b7c-x2x7k", "10.1.0.1", phase="Failed", state={"terminated": {"exitCode": 1}})
+    found = Cluster({"pods": [ended]}, NOW).peer("10.1.0.1", 80, Places())
+    assert (found["kind"], found["name"]) == ("nobody", "shop/web-5d4f8c9b7c-x2x7k (ended)")
