@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError, require
 from kubectl_gadget.gadgets.schema import Gadget
@@ -30,7 +29,7 @@ from kubectl_gadget.rows.histogram import Buckets
 from kubectl_gadget.rows.members import row_members
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.texts import CodedMarks, CodedTexts, FixedTexts, Nulls, SpanTexts, SpeltTexts, until_nul
-from kubectl_gadget.rows.vectors import Booleans, Mask, Numbers, Type, Vector, different, exact, is_exact
+from kubectl_gadget.rows.vectors import Array, Booleans, Mask, Numbers, Type, Vector, different, exact, is_exact
 from kubectl_gadget.run.coverage import Coverage, missing
 from kubectl_gadget.yaml_files import own_data
 
@@ -156,7 +155,7 @@ def _array(vector: Vector) -> Any:
     return pa.array(values, pa.string() if vector.type == "text" else pa.list_(pa.string()))
 
 
-def _coded(codes: npt.NDArray[Any], words: Sequence[str | None], valid: Mask | None = None) -> Any:
+def _coded(codes: Array, words: Sequence[str | None], valid: Mask | None = None) -> Any:
     """`words[codes[row]]`; null where the word is null, or `valid` is false."""
     numbers: dict[str, int] = {}
     places = [-1 if word is None else numbers.setdefault(exact(word), len(numbers)) for word in words]
@@ -178,7 +177,7 @@ def _spans(vector: SpanTexts) -> Any:
     return pa.Array.from_buffers(pa.large_binary(), len(lengths), buffers)
 
 
-def _different(values: "npt.NDArray[Any] | SpanTexts") -> tuple[npt.NDArray[Any], list[Any]]:
+def _different(values: "Array | SpanTexts") -> tuple[Array, list[Any]]:
     """The number of each row's value in the second result, which holds each value once."""
     if isinstance(values, SpanTexts):
         if values.coded is None:
@@ -193,7 +192,7 @@ def _different(values: "npt.NDArray[Any] | SpanTexts") -> tuple[npt.NDArray[Any]
     return places, numbers.tolist()
 
 
-def _coded_spans(values: SpanTexts) -> tuple[npt.NDArray[Any], list[Any]]:
+def _coded_spans(values: SpanTexts) -> tuple[Array, list[Any]]:
     if not values.readable.any():
         return np.zeros(len(values), np.int64), [None]
     coded = _spans(values).dictionary_encode()

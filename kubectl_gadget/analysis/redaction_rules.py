@@ -9,13 +9,13 @@ import hmac
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from kubectl_gadget.filters.cel import compile_pattern
+from kubectl_gadget.filters.cel import Pattern, compile_pattern
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
 
@@ -146,10 +146,13 @@ class Redactor:
             return ipaddress.IPv4Address(0xF0000000 | int.from_bytes(digest[:4], "big") & 0x0FFFFFFF)
         return ipaddress.IPv6Address(b"\xfd\xff" + digest[:14])
 
+    def _as_path(self, action: str, part: str) -> str:
+        return f"/{self.word(part, action)}"
+
     def _changed(self, value: str) -> tuple[str, tuple[str, ...]]:
         text, rules = value, list[str]()
         for rule, expression in self._matching:
-            after = _replaced(expression, text, lambda part, rule=rule: f"/{self.word(part, rule.action)}")
+            after = _replaced(expression, text, partial(self._as_path, rule.action))
             if after is not None:
                 text = after
                 rules.append(rule.name)
@@ -195,7 +198,7 @@ class Redactor:
         return f"{made}" if plain is address else f"::ffff:{made}"
 
 
-def _replaced(expression: Any, text: str, make: Any) -> str | None:
+def _replaced(expression: Pattern, text: str, make: Callable[[str], str]) -> str | None:
     """The text with every match replaced; None: there is none. re2 refuses bytes that are not UTF-8, which are lone
     surrogates here, so it sees another character in each place of one."""
     seen = text if text.isascii() else _NOT_UTF8.sub("\ufffd", text)

@@ -18,7 +18,7 @@ from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, r
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, replaying, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.filters.cel import compile_pattern
+from kubectl_gadget.filters.cel import Pattern, compile_pattern
 from kubectl_gadget.observe.run import EVENT_TYPES, SHOWN, LineOptions, StoryGadgets, StoryRecipe
 from kubectl_gadget.output.registry import STORY
 from kubectl_gadget.run.run_options import RunOptions, with_peer_names
@@ -36,7 +36,7 @@ _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"
 _OF_LINES = (_COMPACT, _JSON, _STRICT)
 
 
-def _pattern(text: str) -> object:
+def _pattern(text: str) -> Pattern:
     try:
         return compile_pattern(text)
     except ValueError as error:

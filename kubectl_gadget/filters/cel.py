@@ -8,10 +8,11 @@ in the CEL specification is rejected here, except functions that cel-python also
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from re import Match
+from typing import Any, Protocol, TypeAlias
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.rows.kinds import (
+from kubectl_gadget.rows.shapes import (
     ANY,
     BOOL,
     BYTES,
@@ -253,7 +254,18 @@ def identifiers(tree: Tree, bound: frozenset[str] = frozenset()) -> Iterator[Tre
         yield from identifiers(child, bound)
 
 
-def compile_pattern(pattern: str) -> Any:
+class Pattern(Protocol):
+    """A compiled expression of RE2, which takes linear time for every text."""
+
+    def search(self, text: str) -> Match[str] | None:
+        """Return the first match, like `re.Pattern`."""
+
+    def finditer(self, text: str) -> Iterator[Match[str]]:
+        """Return all matches, like `re.Pattern`."""
+        ...
+
+
+def compile_pattern(pattern: str) -> Pattern:
     """Compiles an RE2 pattern, as CEL requires: it runs in linear time. Raises ValueError with the reason if it is
     invalid."""
     import re2
@@ -261,7 +273,8 @@ def compile_pattern(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors = False
     try:
-        return re2.compile(pattern, options)
+        compiled: Pattern = re2.compile(pattern, options)
+        return compiled
     except re2.error as error:
         raise ValueError(error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)) from None
 

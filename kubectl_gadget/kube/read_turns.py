@@ -13,14 +13,14 @@ import selectors
 import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 _BESIDE_OTHERS, _ALONE = 16, 256
 """Streams with events that one turn reads: if anything else is ready, and otherwise."""
 Result = TypeVar("Result")
 
 
-def run(work: Coroutine[Any, Any, Result]) -> Result:
+def run(work: Coroutine[object, object, Result]) -> Result:
     """Do as asyncio.run, with an event loop that takes turns, where there is epoll."""
     if sys.platform != "linux":
         return asyncio.run(work)
@@ -35,21 +35,32 @@ def wait_for_turn(transport: asyncio.BaseTransport) -> None:
         loop.turns.wait_for_turn(found.fileno())
 
 
+class _OpenFile(Protocol):
+    def fileno(self) -> int:
+        """Return its file descriptor."""
+        ...
+
+
+_File = int | _OpenFile
+_KeyMap = Mapping[_File, selectors.SelectorKey]
+
 if sys.platform == "linux":
 
-    class _Keys(Mapping[Any, selectors.SelectorKey]):
+    class _Keys(_KeyMap):
         """The keys of a TurnSelector, by file descriptor; those without turns also by file object."""
 
         def __init__(
-            self, in_turns: dict[int, selectors.SelectorKey], usual: Mapping[Any, selectors.SelectorKey]
+            self,
+            in_turns: dict[int, selectors.SelectorKey],
+            usual: _KeyMap,
         ) -> None:
             self._in_turns, self._usual = in_turns, usual
 
-        def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        def __getitem__(self, fileobj: _File) -> selectors.SelectorKey:
             key = self._in_turns.get(fileobj) if isinstance(fileobj, int) else None
             return self._usual[fileobj] if key is None else key
 
-        def __iter__(self) -> Iterator[object]:
+        def __iter__(self) -> Iterator[_File]:
             yield from self._in_turns
             yield from self._usual
 
@@ -74,15 +85,15 @@ if sys.platform == "linux":
                 self._waiting.register(fd, select.EPOLLIN)
                 self._in_turns[fd] = key
 
-        def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        def register(self, fileobj: _File, events: int, data: object = None) -> selectors.SelectorKey:
             """See the base class."""
             return self._usual.register(fileobj, events, data)
 
-        def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        def unregister(self, fileobj: _File) -> selectors.SelectorKey:
             """See the base class."""
             return self._leave(fileobj) or self._usual.unregister(fileobj)
 
-        def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        def modify(self, fileobj: _File, events: int, data: object = None) -> selectors.SelectorKey:
             """See the base class."""
             if (key := self._leave(fileobj)) is not None:
                 return self._usual.register(key.fileobj, events, data)
@@ -97,7 +108,7 @@ if sys.platform == "linux":
                 ready += [(key, selectors.EVENT_READ) for key in keys if key is not None]
             return ready
 
-        def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        def get_map(self) -> _KeyMap:
             """See the base class."""
             return self._keys
 
@@ -106,7 +117,7 @@ if sys.platform == "linux":
             self._waiting.close()
             self._usual.close()
 
-        def _leave(self, fileobj: Any) -> selectors.SelectorKey | None:
+        def _leave(self, fileobj: _File) -> selectors.SelectorKey | None:
             fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
             if fd < 0:  # it was closed before
                 fd = next((key.fd for key in self._in_turns.values() if key.fileobj is fileobj), -1)

@@ -8,8 +8,8 @@ that is not shown must still reach the table of processes, so the selection come
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from kubectl_gadget.filters.cel import Pattern
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.linux.names import NAMESPACE_KINDS
 from kubectl_gadget.observe.decoders import connection_events, dns_events, file_events, process_events
@@ -32,9 +32,9 @@ _FROM_BEFORE = ("running", "is open")
 class Choice:
     """The conditions for an event to be shown. Empty means any."""
 
-    process: Any = None
-    """matches the binary's path; an expression of RE2, which takes linear time for every text, as the next one"""
-    pod: Any = None
+    process: Pattern | None = None
+    """matches the binary's path; an expression of RE2"""
+    pod: Pattern | None = None
     event_types: frozenset[str] = frozenset()
     """names as returned by event_type()"""
     policies: frozenset[str] = frozenset()

@@ -13,15 +13,14 @@ from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, Column, Gadget
 from kubectl_gadget.rows.members import column_kind, column_members, find_column, row_members
-from kubectl_gadget.rows.vectors import FEW, are_near, different, pick
+from kubectl_gadget.rows.vectors import FEW, Integers, are_near, different, pick
 from kubectl_gadget.wording import suggested
 
-Codes = npt.NDArray[np.integer[Any]]
+Codes = Integers
 _PLACEHOLDERS = re.compile("(%[sd%])")
 
 

@@ -16,12 +16,11 @@ import numpy.typing as npt
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import STRING_TYPES, Field, Gadget
 from kubectl_gadget.rows.containers import UNKNOWN, Container, Judge, Owners, join_owners
-from kubectl_gadget.rows.vectors import Vector
+from kubectl_gadget.rows.vectors import Array, Integers, Vector
 
 if TYPE_CHECKING:
     from kubectl_gadget.kube.addresses import Addresses
 
-Integers = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
 _LENGTH = (1 << 30) - 1
@@ -54,7 +53,7 @@ class Origins(NamedTuple):
     """the node of a row is `nodes[codes[row]]`"""
     clock_offsets_ns: npt.NDArray[np.int64]
 
-    def select(self, rows: npt.NDArray[Any]) -> "Origins":
+    def select(self, rows: Array) -> "Origins":
         """The origins of some rows, given as indices or as a mask."""
         return Origins(self.codes[rows], self.nodes, self.clock_offsets_ns[rows])
 
@@ -102,7 +101,7 @@ class Batch:
         parties: Mapping[str, Owners] | None = None,
         clock_offset_ns: int = 0,
         origins: Origins | None = None,
-        given: Mapping[str, npt.NDArray[Any]] | None = None,
+        given: Mapping[str, Array] | None = None,
         late: Mask | None = None,
         addresses: "Callable[[], Addresses] | None" = None,
     ) -> None:
@@ -121,7 +120,7 @@ class Batch:
         self.peers: dict[str, Any] = {}
         """the peers that were looked up, by field (peers.py)"""
         self._given = dict(given or {})
-        self._raw: dict[str, npt.NDArray[Any]] = dict(self._given)
+        self._raw: dict[str, Array] = dict(self._given)
         self._vectors: dict[str, Vector] = {}
         self._units: dict[int, Integers] = {}
 
@@ -150,7 +149,7 @@ class Batch:
             addresses=self.addresses,
         )
 
-    def give(self, field: str, values: npt.NDArray[Any]) -> None:
+    def give(self, field: str, values: Array) -> None:
         """Sets a field of all rows to computed values that the records do not contain: sums, quotients."""
         self._given[field] = self._raw[field] = values
         self._vectors.clear()
@@ -186,7 +185,7 @@ class Batch:
             addresses=self.addresses,
         )
 
-    def raw(self, field: str | Field) -> npt.NDArray[Any]:
+    def raw(self, field: str | Field) -> Array:
         """A fixed-size field as stored in the record: integers, or byte strings (`S16`) for arrays
         other than ARRAY_TYPES. Raises KeyError."""
         if isinstance(field, str):
@@ -275,7 +274,7 @@ class Batch:
             found = self._units[size] = self.starts >> (size.bit_length() - 1)
         return found
 
-    def _gather(self, field: Field) -> npt.NDArray[Any]:
+    def _gather(self, field: Field) -> Array:
         size, offset = field.size, field.offset
         if size in (1, 2, 4, 8) and offset % size == 0 and not field.type.startswith("char"):
             # Records start at multiples of 8, so the place in the record only shifts the array.

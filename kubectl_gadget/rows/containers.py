@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.errors import FrameError
-from kubectl_gadget.rows.vectors import different
+from kubectl_gadget.rows.vectors import Array, Integers, different
 
 if TYPE_CHECKING:
     from kubectl_gadget.wire.agent_messages import ContainerChanges, ContainerNames
@@ -116,7 +116,7 @@ class Owners(NamedTuple):
     codes: Codes
     containers: Sequence[Container]
 
-    def select(self, rows: npt.NDArray[Any]) -> "Owners":
+    def select(self, rows: Array) -> "Owners":
         """The owners of some rows, given as indices or as a mask."""
         return Owners(self.codes[rows], self.containers)
 
@@ -155,7 +155,7 @@ def join_owners(pieces: Sequence[tuple[Owners | None, int]]) -> Owners:
     return Owners(dense[1:].astype(np.intp, copy=False), [containers[code] for code in used.tolist()])
 
 
-def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:
+def owners_on(identities: Sequence["Identity"], places: Codes, cgroups: Integers) -> Owners:
     """The owners of a few cgroups on each of many nodes: `places` are indices of `identities`. Code 0 is UNKNOWN."""
     containers, numbers = [UNKNOWN], {id(UNKNOWN): 0}
     codes = []
@@ -429,7 +429,7 @@ class Identity:
             if owner is not None and not owner.uses and self._by_id is not None:
                 self._by_id.pop(owner.id, None)
 
-    def lookup(self, cgroups: npt.NDArray[np.integer[Any]]) -> Owners:
+    def lookup(self, cgroups: Integers) -> Owners:
         """The owner of each row's cgroup. Code 0 is UNKNOWN."""
         ids = cgroups.astype(np.uint64, copy=False)
         codes = self._indexed(ids)

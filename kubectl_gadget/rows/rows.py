@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch, join
+from kubectl_gadget.rows.vectors import Integers
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Rows:
     is_rest = False
     """the rows are of an interval that was cut short by the end of the run"""
 
-    def __init__(self, parts: Sequence[Batch], order: npt.NDArray[np.integer[Any]] | None = None) -> None:
+    def __init__(self, parts: Sequence[Batch], order: Integers | None = None) -> None:
         self.parts = [part for part in parts if len(part)]
         self.order = order
 
@@ -72,7 +73,7 @@ class Rows:
         return self if bool(mask.all()) else self.take(np.flatnonzero(mask))
 
     @cached_property
-    def joined(self) -> tuple[list[Batch], npt.NDArray[np.integer[Any]] | None]:
+    def joined(self) -> tuple[list[Batch], Integers | None]:
         """The parts, with adjacent ones of one gadget and architecture joined, and the order of their rows."""
         groups = groupby(self.parts, key=lambda part: (part.gadget.name, part.architecture))
         batches = [join(list(parts)) for _, parts in groups]
@@ -84,7 +85,7 @@ class Rows:
         """The first `count` rows."""
         return self if count >= len(self) else self.take(np.arange(count))
 
-    def take(self, positions: npt.NDArray[np.integer[Any]]) -> "Rows":
+    def take(self, positions: Integers) -> "Rows":
         """The rows at these positions of the order, in the given sequence."""
         chosen = positions if self.order is None else self.order[positions]
         ends = np.cumsum([len(part) for part in self.parts])

@@ -8,7 +8,7 @@ limited, and stacks that no row has used for long are forgotten; they count as l
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import Field
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.texts import CodedTexts, TextLists
+from kubectl_gadget.rows.vectors import Array
 
 if TYPE_CHECKING:
     from kubectl_gadget.wire.agent_messages import StackNames
@@ -213,7 +214,7 @@ class NodeStacks:
                 raise FrameError(f"STACKS: the stack {id} has the frame {max(places)}, of {len(self._frames)}")
             self._numbers[id] = number_of(tuple(self._frames[place] for place in places))
 
-    def numbers(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    def numbers(self, ids: Array) -> npt.NDArray[np.uint64]:
         """The client's numbers for the agent's. Stacks that were not reported count as lost."""
         known, places = np.unique(ids, return_inverse=True)
         found = [_table.keep(self._numbers.get(id, LOST)) for id in known.tolist()]

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from kubectl_gadget.rows.vectors import (
     FEW,
     LEAST_ROWS,
+    Array,
     Few,
+    Integers,
     Mask,
     Pieces,
     Type,
@@ -102,7 +104,7 @@ class Texts(Vector):
 class CodedMarks(Texts):
     """Texts of many rows with few different values, some or most of them null: `words[codes[row]]`."""
 
-    def __init__(self, codes: npt.NDArray[np.integer[Any]], words: Sequence[str | None]) -> None:
+    def __init__(self, codes: Integers, words: Sequence[str | None]) -> None:
         super().__init__(None, len(codes))
         self.codes = codes
         self.words = words
@@ -198,8 +200,8 @@ class SpanTexts(Texts):
     def __init__(
         self,
         bytes: npt.NDArray[np.uint8],
-        starts: npt.NDArray[np.integer[Any]],
-        lengths: npt.NDArray[np.integer[Any]],
+        starts: Integers,
+        lengths: Integers,
         readable: Mask,
         latin1: Callable[[], str],
     ) -> None:
@@ -208,7 +210,7 @@ class SpanTexts(Texts):
         self.starts = starts
         self.lengths = lengths
         self.readable = readable
-        self.coded: tuple[npt.NDArray[Any], list[Any]] | None = None
+        self.coded: tuple[Array, list[Any]] | None = None
         """the place of each row's text in a list, set by code that has computed it"""
         self._latin1 = latin1
 
@@ -239,7 +241,7 @@ class SpanTexts(Texts):
         wanted = literal.encode("utf-8", "surrogateescape")
         return self._at(self.lengths >= len(wanted), self.starts + self.lengths - len(wanted), wanted)
 
-    def _at(self, candidates: Mask, starts: npt.NDArray[np.integer[Any]], wanted: bytes) -> Mask:
+    def _at(self, candidates: Mask, starts: Integers, wanted: bytes) -> Mask:
         """Where `wanted` is found at `starts`. Each byte is compared only in rows where all earlier bytes matched."""
         result = np.zeros(len(starts), np.bool_)
         rows = np.flatnonzero(candidates & self.readable)
@@ -293,7 +295,7 @@ class SpeltTexts(Texts):
         return np.zeros(len(self), np.intp), json_texts([text])
 
 
-Inputs = Sequence[SpanTexts | npt.NDArray[Any]]
+Inputs = Sequence[SpanTexts | Array]
 
 
 class Nulls(Texts):

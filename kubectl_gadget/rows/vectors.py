@@ -14,11 +14,14 @@ import numpy.typing as npt
 
 from kubectl_gadget.gadgets.schema import UNKNOWN
 
+Array = npt.NDArray[Any]
+"""Elements of one of numpy's types, which differs between fields."""
+Integers = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 Type = Literal["int", "text", "texts", "bool", "buckets", "object"]
 Pieces = tuple[str, tuple[list[Any], ...]]
 """A %-template for one row's JSON value, and one list for each of its placeholders."""
-Few = tuple[npt.NDArray[np.integer[Any]], Sequence[str]]
+Few = tuple[Integers, Sequence[str]]
 """Few different JSON values of many rows: a row's value is `words[codes[row]]`."""
 
 
@@ -64,7 +67,7 @@ class Numbers(Vector):
 
     type: Type = "int"
 
-    def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
+    def __init__(self, array: Integers) -> None:
         self.array = array
 
     def __len__(self) -> int:
@@ -87,7 +90,7 @@ class Numbers(Vector):
 class SomeNumbers(Numbers):
     """Numbers that are null where `known` is false."""
 
-    def __init__(self, array: npt.NDArray[np.integer[Any]], known: Mask) -> None:
+    def __init__(self, array: Integers, known: Mask) -> None:
         super().__init__(array)
         self._known = None if known.all() else known
 
@@ -124,7 +127,7 @@ class KnownNumbers(SomeNumbers):
     """Unsigned 64-bit numbers; the highest one means null. For filters the highest is an error, like every number that
     does not fit CEL's signed 64 bits."""
 
-    def __init__(self, array: npt.NDArray[np.integer[Any]]) -> None:
+    def __init__(self, array: Integers) -> None:
         super().__init__(array, array != UNKNOWN)
 
 
@@ -173,7 +176,7 @@ class Objects(Vector):
         return "%s", (texts,)
 
 
-def different(numbers: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.integer[Any]]]:
+def different(numbers: Array) -> tuple[Array, Integers]:
     """The different numbers in order, and the place of each row's number among them: np.unique, without its sorting if
     the numbers are near each other."""
     if not are_near(numbers):
@@ -189,12 +192,12 @@ def different(numbers: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[
     return (found + numbers.dtype.type(low)).astype(numbers.dtype), (np.cumsum(present) - 1)[places]
 
 
-def are_near(numbers: npt.NDArray[Any]) -> bool:
+def are_near(numbers: Array) -> bool:
     """True if a table of all numbers between the lowest and the highest is small."""
     return len(numbers) > 0 and int(numbers.max()) - int(numbers.min()) < min(_NEAR, 16 * len(numbers))
 
 
-def pick(words: Sequence[Any], codes: npt.NDArray[np.integer[Any]]) -> list[Any]:
+def pick(words: Sequence[Any], codes: Integers) -> list[Any]:
     """`[words[code] for code in codes]`, in C."""
     table = np.empty(len(words), object)
     table[:] = words
