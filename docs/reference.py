@@ -31,8 +31,7 @@ from kubectl_gadget.cli.help import FlagText
 from kubectl_gadget.cli.pages import Page, index
 from kubectl_gadget.cli.policy_flags import POLICIES
 from kubectl_gadget.cli.root import root
-from kubectl_gadget.gadgets.consistency import field_of
-from kubectl_gadget.gadgets.schema import Column, Field, Gadget
+from kubectl_gadget.gadgets.schema import Column, Field, Gadget, field_of
 from kubectl_gadget.rows.members import column_members, row_members
 
 DOCS = Path(__file__).parent

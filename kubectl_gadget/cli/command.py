@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from shlex import quote
-from typing import TypeVar, get_args, get_type_hints
+from typing import Literal, TypeVar, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -28,8 +29,7 @@ from kubectl_gadget.cli.flags import Flag, FlagSet, declared, passed_on, read_va
 from kubectl_gadget.cli.help import ColumnText, CommandText, EntryText, ExampleText, FlagText, help_of, spellings
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.wording import nearest
-
-# From words to the values of a function's parameters
+from kubectl_gadget.yaml_files import own_data
 
 Level = tuple[Given, ...]
 """The flags given at one level: after `kubectl gadget`, after `trace`, after `open`."""
@@ -456,8 +456,6 @@ def _parse(command: Command, ctx: typer.Context, args: list[str], subcommands: b
             sys.stdout.write(command.help_page(ctx))
             raise typer.Exit() from None
         if isinstance(error, UnknownFlag):
-            from kubectl_gadget.cli.equivalents import instead_of_flag
-
             goes_on = any(flag.name == "timeout" for flag in command.flags)
             error.remedy = instead_of_flag(ctx.command_path, error.flag, goes_on) or error.remedy
         raise _with_hint(error, ctx) from None
@@ -475,3 +473,30 @@ def _with_hint(error: UsageError, ctx: typer.Context) -> UsageError:
     if error.remedy is None:
         error.remedy = f"{ctx.command_path} --help"
     return error
+
+
+# Equivalents for commands and flags of other tools: bcc, kubectl, strace, tcpdump. They are used only for names that do
+# not exist here, so equivalents.yaml must contain none of our names; a test checks this.
+
+WATCH = ("-w", "--watch", "-f", "--follow")
+"""Flags that make other commands run on; gadget commands do so anyway."""
+
+
+@cache
+def equivalents(kind: Literal["commands", "flags"]) -> Mapping[str, str]:
+    """Our equivalents, by name."""
+    found: Mapping[str, str] = own_data(Path(__file__).with_name("equivalents.yaml"))[kind]
+    return found
+
+
+def instead_of_flag(path: str, flag: str, goes_on: bool) -> str | None:
+    """The advice for an unknown flag of the command `path`; None if no other tool has it. `goes_on`: the command runs
+    until it is stopped."""
+    flags = equivalents("flags")
+    if found := flags.get(f"{path.rpartition(' ')[2]} {flag}") or flags.get(flag):
+        return found.replace("PATH", path)
+    if flag not in WATCH:
+        return None
+    if goes_on:
+        return f"without {flag}: it goes on until Ctrl-C, or for --timeout 30s"
+    return "kubectl gadget trace open, which goes on until Ctrl-C" if path == "kubectl gadget" else None

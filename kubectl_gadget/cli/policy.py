@@ -246,7 +246,7 @@ _WIDEST = 110
 
 
 def explain(scope: ScopeFlags, cluster: ClusterFlags, fields: Fields = (), recursive: Recursive = None) -> int:
-    from kubectl_gadget.policies.report.explain import explain_field
+    from kubectl_gadget.policies.report.writing import explain_field
 
     if len(fields) > 1:
         raise UsageError(f"one field at a time, not {' '.join(fields)}", f"one with dots: {'.'.join(fields)}")
@@ -278,7 +278,7 @@ def generate(
     match_binary: MatchBinary = None,
     regex: Regex = None,
 ) -> int:
-    from kubectl_gadget.policies.report import generate as make
+    from kubectl_gadget.policies.report import writing as make
 
     if len(kinds) != 1 or kinds[0] not in _KINDS:
         what = f"unknown kind {' '.join(kinds)!r};" if kinds else "no kind was given;"

@@ -14,6 +14,7 @@ from kubectl_gadget.cli.command import (
     GadgetGroup,
     GroupParts,
     entry_of,
+    equivalents,
     make_group,
     named_like_command,
     path_above,
@@ -122,10 +123,8 @@ class Root(GadgetGroup):
         """Suggests `kubectl gadget trace open` for `kubectl gadget open`."""
         if found := unknown_gadget(name, path):
             return found
-        from kubectl_gadget.cli.equivalents import COMMANDS
-
-        if name in COMMANDS:
-            return UsageError(f"unknown command {name!r}", f"{path} {COMMANDS[name]}")
+        if instead := equivalents("commands").get(name):
+            return UsageError(f"unknown command {name!r}", f"{path} {instead}")
         return super().unknown(name, path)
 
 

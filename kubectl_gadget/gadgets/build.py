@@ -14,11 +14,10 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets import contained_gadgets, pack_payload
 from kubectl_gadget.gadgets.btf_layout import BtfLayout
 from kubectl_gadget.gadgets.compiler import compile_object, read_types
-from kubectl_gadget.gadgets.consistency import check
 from kubectl_gadget.gadgets.gadget_yaml import other_columns, read_description, shared_parameters
 from kubectl_gadget.gadgets.inputs import Inputs, write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT, read_gadget
-from kubectl_gadget.gadgets.schema import AgentSide, Gadget, RecordLayout
+from kubectl_gadget.gadgets.schema import AgentSide, Gadget, RecordLayout, check
 from kubectl_gadget.gadgets.source_lines import without_lines
 
 

@@ -62,8 +62,7 @@ def load_gadget(name: str, built: Path = BUILT) -> "Gadget":
 
 def read_gadget(path: Path) -> "Gadget":
     """The gadget that the build wrote to `path`. Raises GadgetError when another version built it, or it is damaged."""
-    from kubectl_gadget.gadgets.consistency import check
-    from kubectl_gadget.gadgets.schema import Gadget
+    from kubectl_gadget.gadgets.schema import Gadget, check
 
     try:
         gadget = Gadget.from_json(_read_json(path))

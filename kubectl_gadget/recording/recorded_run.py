@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
-from kubectl_gadget.gadgets.consistency import check
-from kubectl_gadget.gadgets.schema import Gadget
+from kubectl_gadget.gadgets.schema import Gadget, check
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.reader import LastRecords, RecordingReader
 from kubectl_gadget.recording.recorded_frames import number

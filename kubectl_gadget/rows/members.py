@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 
 from kubectl_gadget.errors import FrameError, UsageError
-from kubectl_gadget.gadgets.consistency import field_of
-from kubectl_gadget.gadgets.schema import IDENTITY_COLUMNS, STRING_TYPES, Column, Field, Gadget, is_peer, owner_source
+from kubectl_gadget.gadgets.schema import (
+    IDENTITY_COLUMNS,
+    STRING_TYPES,
+    Column,
+    Field,
+    Gadget,
+    field_of,
+    is_peer,
+    owner_source,
+)
 from kubectl_gadget.linux.names import (
     SIGNAL_NAMES,
     capability_name,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.cli import main
-from kubectl_gadget.cli.equivalents import COMMANDS
+from kubectl_gadget.cli.command import equivalents
 from kubectl_gadget.cli.pages import unknown_gadget
 from kubectl_gadget.cli.root import root
 from kubectl_gadget.gadgets import GadgetSummary
@@ -187,7 +187,7 @@ def test_help_alone_and_of_a_command_is_help(built_in: list[GadgetSummary], caps
 def test_names_of_other_tools_suggest_the_equivalent_commands(built_in: list[GadgetSummary]) -> None:
     entries = root().entries
     gadgets = {" ".join(entry.command) for entry in built_in}
-    for name, meant in COMMANDS.items():
+    for name, meant in equivalents("commands").items():
         assert name not in entries
         assert unknown_gadget(name, "kubectl gadget") is None, name
         words = meant.replace(",", " ").replace(";", " ").split()

@@ -11,13 +11,13 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.policies.language import POLICY
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.report import generate
-from kubectl_gadget.policies.report.explain import explain_field, find_field
+from kubectl_gadget.policies.report import writing
+from kubectl_gadget.policies.report.writing import explain_field, find_field
 from kubectl_gadget.yaml_files import SchemaField
 
 
 def read(spec: dict[str, object]) -> Policy:
-    return parse_policies([("p", generate.policy_text("p", spec))], "default")[0]
+    return parse_policies([("p", writing.policy_text("p", spec))], "default")[0]
 
 
 def every_field(field: SchemaField, path: str = "") -> list[str]:
@@ -61,16 +61,16 @@ def test_a_type_is_explained_with_its_operators() -> None:
 
 
 def test_an_empty_policy_and_a_list_of_functions_are_policies() -> None:
-    assert read(generate.empty()).hooks[0].target == "security_file_open"
-    generated = read(generate.ftrace_list("^vfs_", ["/bin/cat"])).hooks[0].generated
+    assert read(writing.empty()).hooks[0].target == "security_file_open"
+    generated = read(writing.ftrace_list("^vfs_", ["/bin/cat"])).hooks[0].generated
     assert generated is not None
     assert generated.pattern == "^vfs_"
     with pytest.raises(UsageError, match="not a valid regular expression"):
-        generate.ftrace_list("(", [])
+        writing.ftrace_list("(", [])
 
 
 def test_all_system_calls_are_one_hook() -> None:
-    (hook,) = read(generate.all_system_calls(["/bin/cat"])).hooks
+    (hook,) = read(writing.all_system_calls(["/bin/cat"])).hooks
     assert len(hook.selectors[0].filters[0].values) > 350
 
 
@@ -93,12 +93,12 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_functions_of_a_program_become_uprobes(program: Path) -> None:
-    hooks = read(generate.uprobes(str(program))).hooks
+    hooks = read(writing.uprobes(str(program))).hooks
     assert {"main", "sell"} <= {hook.probe.symbol for hook in hooks if hook.probe}
 
 
 def test_usdt_probes_come_with_their_arguments(program: Path) -> None:
-    hooks = read(generate.usdts(str(program))).hooks
+    hooks = read(writing.usdts(str(program))).hooks
     found = {hook.probe.name: [argument.type for argument in hook.arguments] for hook in hooks if hook.probe}
     assert found == {"sold": ["int32", "uint64"], "begins": []}
 
@@ -107,11 +107,11 @@ def test_a_file_without_probes_is_named(tmp_path: Path, program: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no program")
     with pytest.raises(GadgetError, match="is not a readable ELF file"):
-        generate.uprobes(str(text))
+        writing.uprobes(str(text))
     with pytest.raises(UsageError, match="No such file"):
-        generate.usdts(str(tmp_path / "none"))
+        writing.usdts(str(tmp_path / "none"))
     with pytest.raises(UsageError, match="has no USDT probes"):
-        generate.usdts("/bin/true")
+        writing.usdts("/bin/true")
     with pytest.raises(UsageError, match="is not an absolute path"):
-        generate.usdts("program")
-    assert yaml.safe_load(generate.policy_text("a", generate.empty()))["metadata"] == {"name": "a"}
+        writing.usdts("program")
+    assert yaml.safe_load(writing.policy_text("a", writing.empty()))["metadata"] == {"name": "a"}
