@@ -4,10 +4,13 @@ Note: -n selects whose events a run shows. Agents are in their own namespace, so
 says so.
 """
 
+import struct
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from kubectl_gadget import gadgets
 from kubectl_gadget.cli import values
@@ -32,11 +35,13 @@ from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import MANIFESTS, REPORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from kubectl_gadget.agents.deployments import Deployments, Owner
     from kubectl_gadget.agents.node_status import AgentUse, NodeStatus
+    from kubectl_gadget.gadgets.schema import ProgramChoice
     from kubectl_gadget.kube.requests import Api
+    from kubectl_gadget.wire.agent_messages import Hello
 
 
 # `deploy` and `undeploy`
@@ -195,9 +200,7 @@ def status(
         return _images(cluster, output, not no_headers)
     nodes, known, exist, uses = wait_for(_ask(connect(cluster), cluster.agents()))
     if output == "json":
-        print_json(
-            [{**node.to_json(), "runs": [vars(use) for use in uses if node.node in use.nodes]} for node in nodes]
-        )
+        print_json([_node(node, uses) for node in nodes])
         return 0
     print_table(
         ("NODE", "AGENT", "VERSION", "KERNEL", "ARCH", "BTF", "UNSUPPORTED"),
@@ -229,6 +232,14 @@ async def _ask(
     pins = [one for node in nodes if node.hello for one in node.hello.pins]
     uses = [*await node_status.on_demand(api, options), *node_status.in_residents(nodes)]
     return nodes, await deployments.find(api), await deployments.exist(api, pins), uses
+
+
+def _node(node: "NodeStatus", uses: "Sequence[AgentUse]") -> dict[str, object]:
+    return {
+        **node.to_json(),
+        "costs": [cost._asdict() for cost in costs(node.hello)],
+        "runs": [vars(use) for use in uses if node.node in use.nodes],
+    }
 
 
 def _use_row(use: "AgentUse") -> tuple[str, ...]:
@@ -282,8 +293,99 @@ def _explain(node: "NodeStatus", exist: "Mapping[Owner, bool | None]") -> None:
     for problem in node.hello.problems:
         remedy = f"; try: {problem.try_}" if problem.try_ else ""
         say(f"{node.node}: {problem.what}: {problem.why}{remedy}")
+    for line in _explained(costs(node.hello)):
+        say(f"{node.node}: {line}")
     for line in reports(node.node, node.hello.pins, exist):
         say(line)
     if node.hello.policies and node.hello.policies.former:
         names = ", ".join(node.hello.policies.former)
         say(f"{node.node}: its agent removed policies that are no longer installed: {names}")
+
+
+# What unsupported features cost: gadgets and flags whose programs need them, by the sections of the built objects.
+
+_SECTIONS = {
+    "kprobe": ("kprobe", "kretprobe"),
+    "uprobe": ("uprobe", "uretprobe"),
+    "fentry": ("fentry", "fexit", "fmod_ret", "lsm"),
+    "lsm": ("lsm",),
+}
+"""Sections of the programs that need a feature, without what follows the slash."""
+_OF_POLICIES = "hooks that need it are attached in another way, or refused; policy check --all-nodes says which"
+_SYMBOL = struct.Struct("<IBBHQQ")
+_SYMBOL_TABLE, _GLOBAL_FUNCTION = 2, 0x12
+
+
+class Cost(NamedTuple):
+    """What does not work on a node without a feature."""
+
+    feature: str
+    what: str
+    """a gadget's command, or "policies\""""
+    flag: str
+    """the flag that cannot be used; empty: it is not about one"""
+    lacks: str
+    """what is missing; empty: the gadget or flag does not work at all"""
+
+
+def costs(hello: "Hello | None") -> tuple[Cost, ...]:
+    """Returns what the features cost that the agent reports as unsupported. Without BTF or a ring buffer, nothing
+    works, which HELLO has as a problem."""
+    missing = tuple(name for name in _SECTIONS if hello and hello.can.get(name) is False)
+    return _costs(missing, hello.architecture) if hello and missing else ()
+
+
+@cache
+def _costs(missing: tuple[str, ...], architecture: str) -> tuple[Cost, ...]:
+    from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes
+    from kubectl_gadget.gadgets.schema import ARCHITECTURES
+
+    architecture = architecture if architecture in ARCHITECTURES else ARCHITECTURES[0]
+    found: list[Cost] = []
+    for entry in load_index():
+        gadget = load_gadget(entry.name)
+        kinds = _kinds(object_bytes(entry.name, architecture))
+        for choice in gadget.agent.programs:
+            if feature := _needs(choice, kinds, missing):
+                flag, value = choice.when or ("", "")
+                flag = f"--{flag}" if value in ("", "true") else f"--{flag} {value}"
+                lacks = (choice.purpose or f"runs without {choice.any_of[0][0]}") if choice.optional else ""
+                found.append(Cost(feature, " ".join(entry.command), flag if choice.when else "", lacks))
+    return (*dict.fromkeys(found), *(Cost(name, "policies", "", _OF_POLICIES) for name in missing))
+
+
+def _explained(found: "Sequence[Cost]") -> "Iterator[str]":
+    """Yields costs as lines for people, one for each feature and effect."""
+    effects: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for cost in found:
+        effects[cost.feature, cost.lacks].append(f"{cost.what} {cost.flag}".rstrip())
+    for (feature, lacks), names in effects.items():
+        yield f"without {feature}: {', '.join(names)}: {lacks or 'cannot run'}"
+
+
+def _needs(choice: "ProgramChoice", kinds: Mapping[str, str], missing: "Sequence[str]") -> str:
+    """Returns the missing features without which none of the sets can be loaded; empty if one can."""
+    lacking: list[str] = []
+    for programs in choice.any_of:
+        of_set = [name for name in missing if any(kinds.get(program) in _SECTIONS[name] for program in programs)]
+        if not of_set:
+            return ""
+        lacking += of_set[:1]
+    return " and ".join(dict.fromkeys(lacking))
+
+
+def _kinds(object: bytes) -> dict[str, str]:
+    """Returns the sections of an object's programs, by program, up to the slash."""
+    from kubectl_gadget.agent.elf import ElfFile, MemorySource
+
+    elf = ElfFile(MemorySource(object))
+    kinds = {}
+    for table in elf.sections:
+        if table.kind != _SYMBOL_TABLE:
+            continue
+        names = elf.strings(table.link)
+        for name, info, _, section, _, _ in _SYMBOL.iter_unpack(elf.source.read(table.offset, table.size)):
+            if info == _GLOBAL_FUNCTION and section < len(elf.sections):
+                text = elf.names.at(elf.sections[section].name).decode()
+                kinds[names.at(name).decode()] = text.partition("/")[0].removesuffix(".s")
+    return kinds

@@ -16,10 +16,11 @@ import yaml
 from kubectl_gadget import __version__, demo, gadgets
 from kubectl_gadget.agents import deployments, node_status, resident_agents
 from kubectl_gadget.agents.node_status import NodeStatus
-from kubectl_gadget.cli import main, version
+from kubectl_gadget.cli import agents, main, version
 from kubectl_gadget.errors import ClusterError, GadgetError, UsageError
 from kubectl_gadget.kube.cluster_options import AgentOptions, Selection
 from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.wire.agent_messages import Hello
 from kubectl_gadget.yaml_files import safe_loader
 from tests.cli.conftest import Runs
 from tests.cli.sample_gadgets import TRACE_OPEN
@@ -188,6 +189,10 @@ def test_the_status_has_one_line_per_node_and_problems_have_their_own(capsys: py
     ]
     assert output.err.splitlines() == [
         "node-1: gadgets \\x1b[31m cannot run: no tracefs; try: mount it",
+        "node-1: without fentry: trace file, trace open, trace exec: owner and mode of files that were refused are not"
+        " shown",
+        "node-1: without fentry: policies: hooks that need it are attached in another way, or refused; policy check"
+        " --all-nodes says which",
         "node-2: the image cannot be pulled",
     ]
 
@@ -200,7 +205,34 @@ def test_the_status_in_json_holds_all_that_an_agent_said(capsys: pytest.CaptureF
         "what": "gadgets \\x1b[31m cannot run",
     }  # text of agents is escaped where it is read
     assert nodes[0]["hello"] == {**HELLO, "problems": [said]}
+    refused = "owner and mode of files that were refused are not shown"
+    assert {"feature": "fentry", "what": "trace open", "flag": "", "lacks": refused} in nodes[0]["costs"]
+    assert nodes[2]["costs"] == []
     assert nodes[2]["pod"] is None
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "aarch64"])
+def test_the_status_says_which_gadgets_a_missing_feature_costs(architecture: str) -> None:
+    """All gadgets whose only programs are uprobes, in the objects of either architecture."""
+    found = agents.costs(Hello(architecture=architecture, can={"btf": True, "uprobe": False, "kprobe": True}))
+    *gadgets, policies = found
+    assert {cost.what for cost in gadgets} == {
+        *("profile functions", "trace deadlock", "trace ssl", "trace malloc", "trace malloc-calls")
+    }
+    assert {(cost.feature, cost.flag, cost.lacks) for cost in gadgets} == {("uprobe", "", "")}
+    assert policies.what == "policies"
+
+
+def test_what_has_another_way_costs_nothing() -> None:
+    """trace capabilities has three ways."""
+    found = agents.costs(Hello(architecture="x86_64", can={"fentry": False, "kprobe": False}))
+    assert found
+    assert "trace capabilities" not in {cost.what for cost in found}
+
+
+def test_nothing_is_lost_where_all_is_supported_or_unknown() -> None:
+    assert agents.costs(Hello(architecture="x86_64", can={"uprobe": True, "lsm": None})) == ()
+    assert agents.costs(None) == ()
 
 
 def test_the_status_without_a_kubeconfig_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
