@@ -1,7 +1,9 @@
 """profile offcpu: a program that sleeps a prime number of times in a known chain of functions."""
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from tests.agent.burners import WAYS, compile_burner
 from tests.bpf.stacks import StackAnswers
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpf
 
@@ -85,3 +88,107 @@ def test_a_thread_that_is_pushed_off_the_cpu_counts_on_request(tmp_path: Path) -
         for process in burners:
             process.kill()
             process.wait()
+
+
+def state_of(process: subprocess.Popen[bytes]) -> str:
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def sleeps(process: subprocess.Popen[bytes]) -> bool:
+    return state_of(process) == "S"
+
+
+def test_a_thread_that_waits_all_the_time_is_seen_in_each_interval(sleeper: subprocess.Popen[bytes]) -> None:
+    """It blocks before the profile, and does not run until its end."""
+    wait_until(lambda: sleeps(sleeper))
+    time.sleep(0.3)
+    with StackAnswers("profile_offcpu", pid=sleeper.pid) as answers:
+        answers.watch(0.1)
+        first = answers.take()
+        answers.watch(0.1)
+        second = answers.take()
+    for record in (*first, *second):
+        assert record["still_waiting"]
+        assert record["waits"] == 1
+        assert record["state"] == "interruptible"
+        assert record["user_stack"]
+        assert any("read" in name for name in record["kernel_stack"])
+        assert record["blocked"] >= 90_000_000
+    (one,), (other,) = first, second
+    # The scheduler counts the time that it ran at each tick only, so some milliseconds may be missing.
+    assert one["waiting"] >= one["blocked"] + 250_000_000
+    assert other["waiting"] == one["waiting"] + other["blocked"]
+
+
+def test_a_wait_that_began_before_counts_from_the_start_of_the_profile(sleeper: subprocess.Popen[bytes]) -> None:
+    """The sleeper is given its byte after the profile has begun; at the end it waits for the next one."""
+    wait_until(lambda: sleeps(sleeper))
+    time.sleep(0.3)
+    rows = [record for record in profile(sleeper) if "nap" not in record["user_stack"]]
+    ended = [record for record in rows if not record["still_waiting"]]
+    for record in ended:
+        assert record["waiting"] == 2**64 - 1
+        assert record["blocked"] < 250_000_000
+    assert sum(record["waits"] for record in rows) >= 1
+
+
+def test_a_wait_that_is_open_at_the_end_is_marked(sleeper: subprocess.Popen[bytes]) -> None:
+    assert sleeper.stdin
+    assert sleeper.stdout
+    with StackAnswers("profile_offcpu", pid=sleeper.pid) as answers:
+        sleeper.stdin.write(b"x")
+        sleeper.stdin.flush()
+        sleeper.stdout.read(1)
+        wait_until(lambda: sleeps(sleeper))
+        answers.watch(0.1)
+        rows = answers.take()
+    (record,) = [record for record in rows if record["still_waiting"]]
+    assert record["user_stack"]
+    assert "nap" not in record["user_stack"]
+    assert record["waits"] == 1
+    assert 90_000_000 <= record["blocked"] == record["waiting"] < record["interval"]
+    assert not naps(rows)[0]["still_waiting"]
+
+
+def test_a_wait_from_before_has_the_whole_stack_of_its_program(tmp_path: Path) -> None:
+    """The kernel does not unwind other processes, so the gadget does."""
+    command = [str(compile_burner(tmp_path / "burner", *WAYS["static"])), "1000000"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        wait_until(lambda: stops_in_nanosleep(process))
+        with StackAnswers("profile_offcpu", pid=process.pid) as answers:
+            answers.watch(0.1)
+            (record,) = answers.take()
+        process.kill()
+    assert record["user_stack"][:3] == ["nap", "waits", "main"]
+    assert record["state"] == "stopped"
+    assert record["still_waiting"]
+
+
+def stops_in_nanosleep(process: subprocess.Popen[bytes]) -> bool:
+    """Stop the process; let it go on if that was not in its call."""
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: state_of(process) == "T")
+    if Path(f"/proc/{process.pid}/syscall").read_text().split()[0] in ("35", "101"):
+        return True
+    process.send_signal(signal.SIGCONT)
+    return False
+
+
+def test_without_sleepable_iterators_the_kernel_stack_is_known(sleeper: subprocess.Popen[bytes]) -> None:
+    wait_until(lambda: sleeps(sleeper))
+    with StackAnswers("profile_offcpu", ("switches", "waiting_alone", "sum_open"), pid=sleeper.pid) as answers:
+        answers.watch(0.1)
+        (record,) = answers.take()
+    assert record["still_waiting"]
+    assert record["user_stack"] == []
+    assert any("read" in name for name in record["kernel_stack"])
+
+
+def test_open_waits_shorter_than_asked_for_are_left_out(sleeper: subprocess.Popen[bytes]) -> None:
+    wait_until(lambda: sleeps(sleeper))
+    with StackAnswers("profile_offcpu", pid=sleeper.pid, min_block=10**9) as answers:
+        answers.watch(0.05)
+        assert answers.take() == []

@@ -136,10 +136,8 @@ static __always_inline __u64 gadget_kernel_stack_of(struct task_struct *task)
 	return id;
 }
 
-static __always_inline bool gadget_begin_user_stack(struct gadget_kept_stack *stack)
+static __always_inline bool gadget_begin_user_stack(struct gadget_kept_stack *stack, struct task_struct *task)
 {
-	struct task_struct *task = gadget_task();
-
 	stack->pid = gadget_node_pid(task);
 	stack->program = BPF_CORE_READ(task, mm, start_stack);
 	/* Kernel threads have no user memory. */
@@ -154,12 +152,57 @@ static __always_inline __u64 gadget_user_stack(void *context)
 
 	if (!stack)
 		return GADGET_LOST_STACK;
-	if (gadget_begin_user_stack(stack)) {
+	if (gadget_begin_user_stack(stack, gadget_task())) {
 		bytes = bpf_get_stack(context, stack->addresses, sizeof(stack->addresses), BPF_F_USER_STACK);
 		if (bytes > 0) {
 			stack->depth = (__u64)bytes / sizeof(__u64);
 			id = gadget_keep_stack(stack);
 		}
+	}
+	gadget_give_back(stack);
+	return id;
+}
+
+/* What a frame pointer points to, on both architectures. */
+struct gadget_frame {
+	__u64 next;
+	__u64 returns_to;
+};
+
+/*
+ * The user stack of a thread that sleeps, other than the current one. Helpers do not unwind it, so its frame pointers
+ * are followed here, as the kernel does. Only a sleepable program can do so (Linux 5.18). Of a 32-bit program, only the
+ * current address is known.
+ */
+static __always_inline __u64 gadget_user_stack_of(struct task_struct *task)
+{
+	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
+	struct pt_regs *registers;
+	struct gadget_frame frame;
+	__u64 id = GADGET_NO_STACK;
+	__u32 depth;
+
+	if (!stack)
+		return GADGET_LOST_STACK;
+	if (gadget_begin_user_stack(stack, task)) {
+		registers = (void *)bpf_task_pt_regs(task);
+		stack->addresses[0] = BPF_CORE_READ(registers, GADGET_INSTRUCTION);
+		frame.next = BPF_CORE_READ(registers, GADGET_FRAME_POINTER);
+		for (depth = 1; depth < GADGET_FRAMES; depth++) {
+			__u64 at = frame.next;
+
+			if (!at || at & 7 || bpf_copy_from_user_task(&frame, sizeof(frame), (void *)at, task, 0) ||
+			    !frame.returns_to)
+				break;
+			stack->addresses[depth] = frame.returns_to;
+			/* The stack grows down, so callers are above. */
+			if (frame.next <= at) {
+				depth++;
+				break;
+			}
+		}
+		stack->depth = depth;
+		id = gadget_keep_stack(stack);
 	}
 	gadget_give_back(stack);
 	return id;
@@ -191,7 +234,7 @@ static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
 
 	if (!stack)
 		return GADGET_LOST_STACK;
-	if (gadget_begin_user_stack(stack)) {
+	if (gadget_begin_user_stack(stack, gadget_task())) {
 		bytes = bpf_get_stack(registers, stack->addresses, sizeof(stack->addresses), BPF_F_USER_STACK);
 		if (bytes > 0) {
 			stack->depth = (__u64)bytes / sizeof(__u64);

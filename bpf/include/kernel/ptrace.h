@@ -22,9 +22,12 @@ struct pt_regs {
 	unsigned long r8;
 	unsigned long r9;
 	unsigned long orig_ax;
+	unsigned long ip;
 	unsigned long sp;
 };
 #define GADGET_SYSCALL_NUMBER orig_ax
+#define GADGET_INSTRUCTION ip
+#define GADGET_FRAME_POINTER bp
 #define GADGET_FUNCTION_ARGUMENT_0 di
 #define GADGET_FUNCTION_ARGUMENT_1 si
 #define GADGET_FUNCTION_ARGUMENT_2 dx
@@ -46,11 +49,14 @@ struct pt_regs {
 struct pt_regs {
 	__u64 regs[31];
 	__u64 sp;
+	__u64 pc;
 	__u64 pstate;
 	__u64 orig_x0;
 	__s32 syscallno;
 };
 #define GADGET_SYSCALL_NUMBER syscallno
+#define GADGET_INSTRUCTION pc
+#define GADGET_FRAME_POINTER regs[29]
 #define GADGET_FUNCTION_ARGUMENT_0 regs[0]
 #define GADGET_FUNCTION_ARGUMENT_1 regs[1]
 #define GADGET_FUNCTION_ARGUMENT_2 regs[2]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The state of a task, its memory and its priority.
+ * The state of a task, since when it does not run, its memory and its priority.
  *
  * The trap: the kernel counts a process's pages per CPU and adds them up only from time to time, so the sum read here
  * may be off by a few pages.
@@ -10,6 +10,7 @@
 #include <gadget/record.h>
 #include <gadget/task.h>
 #include <kernel/memory.h>
+#include <kernel/waits.h>
 
 /* The task's state and exit state, as numbered by the kernel. */
 static __always_inline __u32 gadget_state_of(struct task_struct *task)
@@ -26,6 +27,45 @@ static __always_inline __u32 gadget_state_of(struct task_struct *task)
 
 /* Bits of the state of a thread that has ended, or is about to: EXIT_DEAD, EXIT_ZOMBIE, TASK_DEAD. */
 #define GADGET_STATES_OF_ENDED (0x10 | 0x20 | 0x80)
+
+/* Whether the thread sleeps: it is neither running nor ended. */
+static __always_inline bool gadget_sleeps(__u32 state)
+{
+	return state & (TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE) && !(state & GADGET_STATES_OF_ENDED);
+}
+
+/* Policies of the fair scheduler (include/uapi/linux/sched.h): normal, batch, idle, extensible. */
+#define GADGET_FAIR_POLICIES (1 << 0 | 1 << 3 | 1 << 5)
+
+/* When a thread left its CPU, or how far it has run, by the clock of the scheduler. 0: unknown. */
+static __always_inline __u64 gadget_ran_until(struct task_struct *task)
+{
+	struct task_struct___waits *times = (void *)task;
+	__u64 since;
+
+	if (!bpf_core_field_exists(times->sched_info.last_arrival))
+		return 0;
+	since = BPF_CORE_READ(times, sched_info.last_arrival);
+	if (since && GADGET_FAIR_POLICIES >> (BPF_CORE_READ(times, policy) & 31) & 1)
+		since += BPF_CORE_READ(times, se.sum_exec_runtime) - BPF_CORE_READ(times, se.prev_sum_exec_runtime);
+	return since;
+}
+
+/*
+ * For how long a thread that does not run has not run. ~0: unknown. The time at which it got its CPU is known, and for
+ * how long it then ran. The clock is the scheduler's, so the agent's own thread tells the time; its run time is counted
+ * up at each tick, so a few milliseconds may be missing. Threads with real-time priority do not tell for how long they
+ * ran, so it is counted as waiting.
+ */
+static __always_inline __u64 gadget_off_cpu_time(struct task_struct *task)
+{
+	__u64 since = gadget_ran_until(task);
+	__u64 now = gadget_ran_until((struct task_struct *)bpf_get_current_task());
+
+	if (!since || !now)
+		return ~0ULL;
+	return now > since ? now - since : 0;
+}
 
 /* Whether any thread of the task's process still runs. */
 static __always_inline bool gadget_process_lives(struct task_struct *task)
