@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 from kubectl_gadget.errors import GadgetError, internal_error
 
@@ -38,7 +37,7 @@ class Tasks:
         # The block's own error is not passed, since the group would wrap it.
         await self._group.__aexit__(None, None, None)
 
-    def start(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[object, object, object], name: str) -> asyncio.Task[None]:
         """Runs `work` in the background until it ends or this block does."""
         task = self._group.create_task(_owned(work, self._failed), name=name)
         self._running.add(task)
@@ -46,7 +45,7 @@ class Tasks:
         task.add_done_callback(partial(self._end, work))
         return task
 
-    def _end(self, work: Coroutine[Any, Any, object], task: asyncio.Task[None]) -> None:
+    def _end(self, work: Coroutine[object, object, object], task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         work.close()  # for a task that was cancelled before its first step
 
@@ -55,7 +54,7 @@ class Tasks:
         self._failed(error)
 
 
-def start(work: Coroutine[Any, Any, object], name: str, failed: Failed) -> asyncio.Task[None]:
+def start(work: Coroutine[object, object, object], name: str, failed: Failed) -> asyncio.Task[None]:
     """Runs `work` for a single owner, which must await the task in the end, and whose `failed` gets the error if it
     fails."""
     return asyncio.create_task(_owned(work, failed), name=name)

@@ -7,7 +7,7 @@ The first Ctrl-C ends the watching, but what was seen until then is still wanted
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TextIO
+from typing import TextIO
 
 from kubectl_gadget.advise.uses import SeenUses, UsesOf, WatchPeriod
 from kubectl_gadget.kube import kubeconfig
@@ -30,7 +30,7 @@ INTERVAL = 5.0
 """Seconds between two readings of sums. Each row costs the client the same, no matter how many events it sums up."""
 
 
-def _records(members: MemberRows, batch: Batch) -> list[dict[str, Any]]:
+def _records(members: MemberRows, batch: Batch) -> list[dict[str, object]]:
     return [{**record, "architecture": batch.architecture} for record in members.records_of(batch)]
 
 

@@ -78,7 +78,7 @@ def profile(uses: Iterable[Use]) -> Object:
     return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": architectures, "syscalls": calls}
 
 
-def merge(new: Object, earlier: Mapping[str, Any]) -> Object:
+def merge(new: Object, earlier: Mapping[str, object]) -> Object:
     """`earlier` with everything that `new` allows in addition; conditions and actions of `earlier` stay."""
     merged: Object = json.loads(json.dumps(earlier))
     rules = merged.setdefault("syscalls", [])

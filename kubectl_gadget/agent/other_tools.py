@@ -472,7 +472,7 @@ class ToolRunner:
         if not (self._is_bpftrace and is_irrelevant(line)):
             self._say(err=line)
 
-    def _say(self, **members: Any) -> None:
+    def _say(self, **members: object) -> None:
         try:
             self._output.write(json.dumps(members).encode() + b"\n")
             self._output.flush()

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents.boot import open_agent, open_command
@@ -210,11 +209,11 @@ class Agents:
             return self._residents
 
 
-def _kept(shared: list[Any], pod: Object) -> Object:
+def _kept(shared: list[object], pod: Object) -> Object:
     """Returns what is read here of a resident agent's pod: a fiftieth, for each of thousands of nodes. What pods of one
     DaemonSet have in common is collected in `shared`."""
 
-    def common(part: Any) -> Any:
+    def common(part: object) -> object:
         if part not in shared:
             shared.append(part)
         return shared[shared.index(part)]

@@ -85,7 +85,7 @@ _BUCKET = pa.struct([("from", pa.int64()), ("to", pa.int64()), ("count", pa.uint
 _MOST_OFFSET = (1 << 31) - 1
 
 
-def schema_of(gadget: Gadget) -> Any:
+def schema_of(gadget: Gadget) -> object:
     empty = decode(gadget, "", b"")
     return pa.schema([(member.name, _type(member.type, member.read(empty))) for member in row_members(gadget)])
 
@@ -102,7 +102,7 @@ def record_batch(batch: Batch, schema: Any) -> Any:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _type(type: Type, vector: Vector) -> Any:
+def _type(type: Type, vector: Vector) -> object:
     if isinstance(vector, Timestamps):
         return TIME
     if isinstance(vector, Numbers):
@@ -124,7 +124,7 @@ def _fitted(array: Any, type: Any) -> Any:
     return array.cast(type)
 
 
-def _array(vector: Vector) -> Any:
+def _array(vector: Vector) -> object:
     match vector:
         case Timestamps():
             return pa.array(vector.wall_ns, pa.int64()).view(TIME)
@@ -155,7 +155,7 @@ def _array(vector: Vector) -> Any:
     return pa.array(values, pa.string() if vector.type == "text" else pa.list_(pa.string()))
 
 
-def _coded(codes: Array, words: Sequence[str | None], valid: Mask | None = None) -> Any:
+def _coded(codes: Array, words: Sequence[str | None], valid: Mask | None = None) -> object:
     """`words[codes[row]]`; null where the word is null, or `valid` is false."""
     numbers: dict[str, int] = {}
     places = [-1 if word is None else numbers.setdefault(exact(word), len(numbers)) for word in words]
@@ -192,7 +192,7 @@ def _different(values: "Array | SpanTexts") -> tuple[Array, list[Any]]:
     return places, numbers.tolist()
 
 
-def _coded_spans(values: SpanTexts) -> tuple[Array, list[Any]]:
+def _coded_spans(values: SpanTexts) -> tuple[Array, list[object]]:
     if not values.readable.any():
         return np.zeros(len(values), np.int64), [None]
     coded = _spans(values).dictionary_encode()
@@ -201,7 +201,7 @@ def _coded_spans(values: SpanTexts) -> tuple[Array, list[Any]]:
     return codes.astype(np.int64), [*found, None]
 
 
-def _spelt(vector: SpeltTexts) -> Any:
+def _spelt(vector: SpeltTexts) -> object:
     """Spells each different row once."""
     parts = [_different(values) for values in vector.inputs]
     numbers, size = np.zeros(len(vector), np.int64), 1
@@ -212,7 +212,7 @@ def _spelt(vector: SpeltTexts) -> Any:
         if len(found) > 1:
             numbers = numbers * len(found) + codes
     coded = pa.array(numbers).dictionary_encode()
-    left, values = coded.dictionary.to_numpy(), list[list[Any]]()
+    left, values = coded.dictionary.to_numpy(), list[list[object]]()
     for _, found in reversed(parts):
         left, places = np.divmod(left, max(1, len(found)))
         values.insert(0, list(map(found.__getitem__, places.tolist())))
@@ -250,7 +250,7 @@ class _UnwrittenRows:
     """Rows of one gadget that are not written yet."""
 
     gadget: Gadget
-    schema: Any
+    schema: object
     batches: list[Batch] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
@@ -279,7 +279,7 @@ class _OpenFile:
             use_dictionary=[_leaf(each) for each in schema if not pa.types.is_timestamp(each.type)],
         )
 
-    def write(self, batch: Any) -> None:
+    def write(self, batch: object) -> None:
         self._writer.write_batch(batch)
 
     def close(self, metadata: Mapping[str, str]) -> None:
@@ -334,7 +334,7 @@ class ParquetSink(WholeSink):
             if waiting.rows >= _ROWS_AT_ONCE or waiting.bytes >= _BYTES_AT_ONCE:
                 self._write_out(waiting)
 
-    def finish(self, metadata: Mapping[str, Any], coverage: Coverage) -> None:
+    def finish(self, metadata: Mapping[str, object], coverage: Coverage) -> None:
         """Write what waits and who was traced, and give all files their names. `metadata` goes into each of them, as
         JSON."""
         for waiting in self._waiting.values():
@@ -387,7 +387,7 @@ class ParquetSink(WholeSink):
         if pending is not None:
             pending.result()
 
-    def _file(self, table: str, day: int, schema: Any) -> _OpenFile:
+    def _file(self, table: str, day: int, schema: object) -> _OpenFile:
         if (table, day) not in self._parts and len(self._parts) >= _MOST_DAYS * len(self._waiting):
             day = next(reversed([known for name, known in self._parts if name == table]), day)
         found = self._open.get((table, day))

@@ -48,7 +48,7 @@ class QueryResult:
         self._reader = reader
         self.names = _different(reader.schema.names)
 
-    def rows(self) -> Iterator[list[tuple[Any, ...]]]:
+    def rows(self) -> Iterator[list[tuple[object, ...]]]:
         """Yields the rows in pieces, with values as in JSON. Raises GadgetError."""
         while (batch := _next(self._reader)) is not None:
             if len(batch):
@@ -233,7 +233,7 @@ def _far_time(number: int, scale: int) -> str:
         return f"{number * scale} ns"
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     if isinstance(value, float) and not isfinite(value):
         return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):

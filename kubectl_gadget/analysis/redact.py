@@ -278,7 +278,7 @@ def _policy_names(reader: RecordingReader) -> set[str]:
         raise UsageError(f"{reader.path}: its policies cannot be read: {error!r}") from None
 
 
-def _collect(value: Any, names: set[str], member: str = "") -> None:
+def _collect(value: object, names: set[str], member: str = "") -> None:
     if isinstance(value, str):
         if member in _NAMED or member in _LABELS or (member in _HOSTS and not _is_address(value)):
             names.add(value)

@@ -205,7 +205,7 @@ def _object_of(record: Mapping[str, object]) -> str:
     return ""
 
 
-def _evidence(record: Mapping[str, Any]) -> dict[str, Any]:
+def _evidence(record: Mapping[str, object]) -> dict[str, object]:
     """The members that people want to see."""
     shown = {name: value for name, value in record.items() if value not in (None, "", -1, [])}
     hidden = [name for name in shown if name.endswith(("_raw", "_bytes")) or name.startswith(_NOT_EVIDENCE)]

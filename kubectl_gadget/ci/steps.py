@@ -137,7 +137,7 @@ def step_answer(marks: Marks, request: Request) -> dict[str, object]:
     return {"step": name}
 
 
-def ask(folder: Path, request: Request, seconds: float = _SECONDS) -> dict[str, Any]:
+def ask(folder: Path, request: Request, seconds: float = _SECONDS) -> dict[str, object]:
     """Sends a request to the run of this folder and returns its answer. Raises GadgetError: no run, or refused."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(seconds)

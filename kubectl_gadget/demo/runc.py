@@ -91,7 +91,7 @@ class BundleSpec:
             annotations |= {prefix + "container-name": self.container, prefix + "image-name": self.image}
         return annotations
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, object]:
         """The whole config.json."""
         own = ["mount"] if self.shares_processes and self.sandbox_pid else ["pid", "mount"]
         shared = ["network", "ipc", "uts", *(["pid"] if "pid" not in own else [])]
@@ -173,7 +173,7 @@ def _own_capabilities() -> list[str]:
     return [f"CAP_{name}" for number, name in enumerate(_EVERY_CAPABILITY.split()) if bounding >> number & 1]
 
 
-def _mounts() -> list[dict[str, Any]]:
+def _mounts() -> list[dict[str, object]]:
     return [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},

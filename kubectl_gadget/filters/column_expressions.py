@@ -277,7 +277,7 @@ class _Compiler:
             raise NotVectorized(name)
         member = self.members[name]
 
-        def read(batch: Batch) -> Any:
+        def read(batch: Batch) -> object:
             vector = batch.vector(name, member.read)
             if isinstance(vector, Booleans):
                 return ThreeValued(vector.array)

@@ -36,7 +36,7 @@ def cel_functions() -> dict[str, Any]:
     error."""
     from celpy.evaluation import CELEvalError, base_functions
 
-    def size(value: Any) -> Any:
+    def size(value: object) -> object:
         if value is None:
             return CELEvalError("no such overload", TypeError, ("size(null)",))
         return base_functions["size"](value)

@@ -17,7 +17,7 @@ def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, Any]:
 
     Parameters set by the user take precedence: both conditions must hold, so the caller keeps the user's value.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for part in cel.conjuncts(filter.tree):
         test = _equality(part) or _prefix(part)
         if test is None:
@@ -56,7 +56,7 @@ def _room(parameter: Parameter, gadget: Gadget) -> int | None:
     return place.size - 1 if place is not None else None
 
 
-def _equality(part: cel.Tree) -> tuple[str, str, Any] | None:
+def _equality(part: cel.Tree) -> tuple[str, str, object] | None:
     if part.data != "relation" or part.children[0].data != "relation_eq":
         return None
     left, right = cel.unwrap(part.children[0].children[0]), cel.unwrap(part.children[1])
@@ -67,7 +67,7 @@ def _equality(part: cel.Tree) -> tuple[str, str, Any] | None:
     return _with_literal("equal", left, right)
 
 
-def _prefix(part: cel.Tree) -> tuple[str, str, Any] | None:
+def _prefix(part: cel.Tree) -> tuple[str, str, object] | None:
     if part.data != "member_dot_arg" or part.children[1].value != "startsWith":
         return None
     items = cel.arguments(part, 2)
@@ -77,7 +77,7 @@ def _prefix(part: cel.Tree) -> tuple[str, str, Any] | None:
     return _with_literal("prefix", receiver, cel.unwrap(items[0]))
 
 
-def _with_literal(test: str, ident: cel.Tree, literal: cel.Tree) -> tuple[str, str, Any] | None:
+def _with_literal(test: str, ident: cel.Tree, literal: cel.Tree) -> tuple[str, str, object] | None:
     try:
         value = cel.literal(literal)
     except LookupError:

@@ -10,7 +10,6 @@ gadget that is missing here is rejected; gadgets that can do more than observe t
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from kubectl_gadget.gadgets.schema import ARCHITECTURES, STRING_TYPES, Gadget, Parameter
 
@@ -28,17 +27,17 @@ _JSON_TYPES = {"bool": "bool", "int": "int", "duration": "int", "string": "text"
 """By the type of a parameter: the type of its value in JSON; all others are bytes."""
 
 
-def entries(built: Path, gadgets: Iterable[Gadget]) -> dict[str, Any]:
+def entries(built: Path, gadgets: Iterable[Gadget]) -> dict[str, dict[str, object]]:
     """The contents of the file."""
     found = {gadget.name: entry(gadget, built) for gadget in gadgets}
     return found | {POLICY: {"objects": _digests(POLICY, built), "left_out": "it may deny calls and kill processes"}}
 
 
-def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
+def entry(gadget: Gadget, built: Path) -> dict[str, object]:
     """The requests that one gadget allows. `fixed` contains the members of RUN's entry that must have exactly this
     value."""
     globals = {name: {"offset": place.offset, "size": place.size} for name, place in gadget.agent.globals.items()}
-    fixed: dict[str, Any] = {"globals": globals, "kind": "top" if gadget.kind == "profile" else gadget.kind}
+    fixed: dict[str, object] = {"globals": globals, "kind": "top" if gadget.kind == "profile" else gadget.kind}
     if gadget.kind in ("top", "profile"):
         fixed["record_bytes"] = gadget.record.size
     if gadget.agent.libraries:
@@ -47,7 +46,13 @@ def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
         ]
     if gadget.agent.sampler:
         fixed |= {"sampler": gadget.agent.sampler, "layout": layout(gadget)}
-    found: dict[str, Any] = {
+    parameters = {
+        **{name: type for parameter in gadget.parameters for name, type in _types(parameter).items()},
+        **VALUES.get(gadget.name, {}),
+    }
+    if gadget.kind == "recorder":
+        parameters |= {"gadget_recorder_on_crash": "bool", "gadget_recorder_on_kill": "bool"}
+    found: dict[str, object] = {
         "objects": _digests(gadget.name, built),
         "programs": [
             {
@@ -58,21 +63,17 @@ def entry(gadget: Gadget, built: Path) -> dict[str, Any]:
             for choice in gadget.agent.programs
         ],
         "fixed": fixed,
-        "parameters": {
-            **{name: type for parameter in gadget.parameters for name, type in _types(parameter).items()},
-            **VALUES.get(gadget.name, {}),
-        },
+        "parameters": parameters,
         "whole_nodes": gadget.whole_nodes,
     }
     if gadget.name in LEFT_OUT:
         found["left_out"] = LEFT_OUT[gadget.name]
     if gadget.kind == "recorder":
-        found["parameters"] |= {"gadget_recorder_on_crash": "bool", "gadget_recorder_on_kill": "bool"}
         found["recorder_offset"] = gadget.record.field("because").offset
     return found
 
 
-def layout(gadget: Gadget) -> dict[str, Any]:
+def layout(gadget: Gadget) -> dict[str, object]:
     """The layout of records that the agent fills in itself, for gadgets with a sampler."""
     fields = gadget.record.fields
     return {

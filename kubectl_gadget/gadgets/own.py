@@ -10,7 +10,6 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
@@ -191,7 +190,7 @@ _MESSAGE: dict[str, object] = {
 }
 
 
-def _columns(sent: SentStruct) -> list[dict[str, Any]]:
+def _columns(sent: SentStruct) -> list[dict[str, object]]:
     """One column for each field of the struct, in the format that its type suggests."""
     columns = []
     for field in sent.fields:

@@ -231,7 +231,7 @@ def _files(
     sources = json.loads((libraries / "libraries.json").read_bytes())["sources"]
     for source in sources:
         common[f"licences/{source['name']}"] = (libraries / f"{source['name']}.licence").read_bytes()
-    manifest: dict[str, Any] = {"version": __version__, "architecture": machine, "libraries": sources}
+    manifest: dict[str, object] = {"version": __version__, "architecture": machine, "libraries": sources}
     manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted((common | own).items())}
     own["built/libraries/manifest.json"] = (json.dumps(manifest, indent=1) + "\n").encode()
     return common, own

@@ -194,7 +194,7 @@ class ProgramChoice:
         """True if the parameter's value contains the word of `when`."""
         return self.when is not None and self.when[1] in self._words(values)
 
-    def _words(self, values: Mapping[str, Any]) -> list[str]:
+    def _words(self, values: Mapping[str, object]) -> list[str]:
         value = values.get(self.when[0]) if self.when else None
         if self.when == ("failed", "true") and values.get("errno"):
             value = True
@@ -346,12 +346,12 @@ class Gadget:
             f"one of {', '.join(column.name for column in self.columns)}",
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The JSON that the build writes; from_json(to_json()) is an equal gadget."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Any) -> "Gadget":
+    def from_json(cls, value: object) -> "Gadget":
         """Reads the JSON of to_json(). Raises TypeError with the place and reason if it is malformed."""
         return make(cls, value)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 Made = TypeVar("Made")
 
 
-def make(kind: type[Made], value: Any) -> Made:
+def make(kind: type[Made], value: object) -> Made:
     """Converts `value` to `kind`. Raises TypeError with the place and reason if it does not fit."""
     made: Made = _make(kind, value, kind.__name__)
     return made
@@ -77,6 +77,6 @@ def _tuple(kinds: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: st
     return tuple(_make(one, item, where) for one, item in zip(kinds, value, strict=True))
 
 
-def _wrong(kind: Any, value: Any, where: str) -> TypeError:
+def _wrong(kind: object, value: object, where: str) -> TypeError:
     name = kind.__name__ if isinstance(kind, type) else str(kind)
     return TypeError(f"{where} is {str(value)[:40]!r}, not {name}")

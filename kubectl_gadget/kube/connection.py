@@ -232,7 +232,7 @@ class Connection:
         """Returns the name that the server's certificate must have."""
         return route.client.configuration.tls_server_name or self._host
 
-    def request(self, route: ApiRoute, method: str, url: str, body: Any, content: str) -> Response:
+    def request(self, route: ApiRoute, method: str, url: str, body: object, content: str) -> Response:
         """Sends one request, without retries. Raises UnreachableError or another ClusterError."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError

@@ -133,7 +133,7 @@ class _Late:
     def __init__(self, module: str, name: str) -> None:
         self._module, self._name = module, name
 
-    def __call__(self, *words: Any, **named: Any) -> Any:
+    def __call__(self, *words: object, **named: object) -> object:
         return self._real()(*words, **named)
 
     def __getattr__(self, name: str) -> object:

@@ -251,7 +251,7 @@ def strict_body(kind: str, body: Object) -> Object:
     return {name: _spelt(name, value) for name, value in body.items() if name in MEMBERS[kind] and value is not None}
 
 
-def _spelt(name: str, value: Any) -> Any:
+def _spelt(name: str, value: object) -> object:
     if isinstance(value, dict):
         return {inner: _spelt(inner, item) for inner, item in value.items()}
     if isinstance(value, list):

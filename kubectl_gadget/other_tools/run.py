@@ -308,7 +308,7 @@ class Script:
     map_name: str = ""
     """the map with the cgroups of the chosen pods; "": the whole node is traced"""
 
-    def request(self, filter: FilterSpec) -> dict[str, Any]:
+    def request(self, filter: FilterSpec) -> dict[str, object]:
         chosen = {"map": self.map_name, "filter": filter.to_json()} if self.map_name else {}
         return {"bpftrace": self.text, "arguments": list(self.arguments), **chosen}
 
@@ -344,7 +344,7 @@ class NodeFilters:
             except GadgetError as error:
                 self._progress.warn(f"{name} is left out: {error}")
 
-    async def _say(self, node: BccNode, **members: Any) -> None:
+    async def _say(self, node: BccNode, **members: object) -> None:
         if not self._script.map_name and "filter" in members:
             return
         try:

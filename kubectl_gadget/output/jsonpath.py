@@ -9,7 +9,7 @@ is not.
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.columns import EVENT, Heading, JoinedColumns
@@ -66,7 +66,7 @@ def compile_template(template: str, known: frozenset[str]) -> Render:
         raise UsageError(f"jsonpath: {{end}} without {{range}} in {template!r}")
     render = _join(renders)
 
-    def ended(row: Any) -> str:
+    def ended(row: object) -> str:
         text = render(row)
         return text if text.endswith("\n") else f"{text}\n"
 

@@ -16,6 +16,10 @@ _MOST_BYTES = 4096
 """Longer lines are split into several rows."""
 
 
+_Key = tuple[int, ...]
+"""A cgroup, a PID, a terminal and a direction."""
+
+
 class _Line:
     """An unfinished line. `head` is its first piece's."""
 
@@ -34,7 +38,7 @@ class Tty(Stage):
         self._head_bytes = self._record.field("bytes").offset
         self._writer = RowWriter(gadget.record)
         self._whole = bool(parameters.get("calls"))
-        self._lines: dict[tuple[Any, ...], _Line] = {}
+        self._lines: dict[_Key, _Line] = {}
 
     def rows(self, sent: Batch, complete_until: int) -> bytes:
         self._take(sent)
@@ -70,17 +74,17 @@ class Tty(Stage):
             else:
                 self._join(tuple(key), head, timestamp, memory[text : text + length])
 
-    def _join(self, key: tuple[object, ...], head: bytes, timestamp: int, text: bytes) -> None:
+    def _join(self, key: _Key, head: bytes, timestamp: int, text: bytes) -> None:
         for piece in text.splitlines(keepends=True):
             line = self._lines.setdefault(key, _Line(head, timestamp))
             line.text += piece
             if piece.endswith((b"\n", b"\r")) or len(line.text) >= _MOST_BYTES:
                 self._end(key)
 
-    def _end(self, key: tuple[Any, ...]) -> None:
+    def _end(self, key: _Key) -> None:
         if line := self._lines.pop(key, None):
             self._add(key, line.head, line.timestamp, bytes(line.text), len(line.text))
 
-    def _add(self, key: tuple[Any, ...], head: bytes, timestamp: int, text: bytes | None, size: int) -> None:
+    def _add(self, key: _Key, head: bytes, timestamp: int, text: bytes | None, size: int) -> None:
         _, _, terminal, direction = key
         self._writer.add(head, timestamp, {"bytes": size, "terminal": terminal, "direction": direction, "text": text})

@@ -99,9 +99,9 @@ class _Costs:
 class LastRecords(NamedTuple):
     """The last segment's data about the run. Both are missing if the client was killed, or still runs."""
 
-    end: dict[str, Any]
+    end: dict[str, object]
     """empty: missing"""
-    coverage: dict[str, Any] | None
+    coverage: dict[str, object] | None
     """None: missing, as before version 1.2 of the format"""
 
 
@@ -120,7 +120,7 @@ class RecordingReader:
         self.damage = Damage()
         self.dropped = 0
         """bytes of events that did not fit into the writer's buffer; complete once everything was read"""
-        self.end: dict[str, Any] | None = None
+        self.end: dict[str, object] | None = None
         """how the run ended; set once everything was read, and None when the client was killed"""
         self.was_read = False
         """whether everything was read"""
@@ -293,8 +293,8 @@ class RecordingReader:
 
     def find_end(self) -> "LastRecords":
         """Return how the run ended, from the last segment alone."""
-        end: dict[str, Any] = {}
-        coverage: dict[str, Any] | None = None
+        end: dict[str, object] = {}
+        coverage: dict[str, object] | None = None
         costs = self._costs()
         for last in deque(self.segment_places(Damage()), 1):
             try:

@@ -42,7 +42,7 @@ class RunState:
 
     def __init__(self) -> None:
         self._nodes: dict[str, _NodeState] = {}
-        self._answers: dict[str, Any] = {}
+        self._answers: dict[str, object] = {}
         self._objects: dict[str, dict[str, Any]] = {}
         self._mark: bytes | None = None
         """the step of a CI job that has begun last"""
@@ -200,8 +200,8 @@ class TakenStep(NamedTuple):
     now_ns: int
     wall_ns: int
     frames: list[RecordedFrame]
-    answers: Mapping[str, Any] = {}
-    objects: Iterable[Mapping[str, Any]] = ()
+    answers: Mapping[str, object] = {}
+    objects: Iterable[Mapping[str, object]] = ()
     dropped: Mapping[str, int] = {}
 
 
@@ -287,7 +287,7 @@ class Segment:
         if len(self._repeated) == before + len(times):
             del self._repeated[before:]
 
-    def end(self, end: Mapping[str, Any], coverage: Mapping[str, Any] | None = None) -> None:
+    def end(self, end: Mapping[str, object], coverage: Mapping[str, object] | None = None) -> None:
         """Add how the run ended, or that the recording `continues` in another file."""
         self._continues = bool(end.get("continues"))
         if coverage is not None:

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_gadget.errors import GadgetError, UsageError, internal_error
 from kubectl_gadget.recording import layout
@@ -254,7 +254,7 @@ class RecordingWriter:
     def __init__(
         self,
         path: PathOrUrl,
-        meta: Mapping[str, Any],
+        meta: Mapping[str, object],
         failed: Callable[[str], object],
         rotation: Rotation | None = None,
         ring: Ring | None = None,
@@ -279,8 +279,8 @@ class RecordingWriter:
         self._condition = threading.Condition()
         self._waiting: deque[TakenStep] = deque()
         self._waiting_bytes = 0
-        self._end: Mapping[str, Any] | None = None
-        self._coverage: Mapping[str, Any] | None = None
+        self._end: Mapping[str, object] | None = None
+        self._coverage: Mapping[str, object] | None = None
         self._broken = False
         self._segment = Segment(0, time.time_ns(), self._meta)
         self._state = RunState()
@@ -294,8 +294,8 @@ class RecordingWriter:
         now_ns: int,
         wall_ns: int,
         frames: Iterable[RecordedFrame],
-        answers: Mapping[str, Any] | None = None,
-        objects: Iterable[Mapping[str, Any]] = (),
+        answers: Mapping[str, object] | None = None,
+        objects: Iterable[Mapping[str, object]] = (),
     ) -> None:
         """Adds a step. Never blocks; the frames' payloads must not change afterwards."""
         if self._broken:
@@ -325,7 +325,7 @@ class RecordingWriter:
         """The number of files that the ring was written to."""
         return 0 if self._ring is None else self._ring.files
 
-    def close(self, end: Mapping[str, Any], coverage: Mapping[str, Any] | None = None) -> bool:
+    def close(self, end: Mapping[str, object], coverage: Mapping[str, object] | None = None) -> bool:
         """Write waiting steps, how the run ended and who was traced. Return whether the recording is complete."""
         with self._condition:
             self._end, self._coverage = end, coverage

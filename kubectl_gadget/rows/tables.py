@@ -114,7 +114,7 @@ def add_up(batches: Sequence[Batch], by: Sequence[str]) -> list[Batch]:
     several.
     """
     gadget = batches[0].gadget
-    groups: dict[Any, int] = {}
+    groups: dict[object, int] = {}
     first: list[list[int]] = [[] for _ in batches]
     numbers = []
     for place, batch in enumerate(batches):
@@ -174,7 +174,7 @@ def _counting(
     return counts & (batch.raw("timestamp") == latest) if name in batch.gadget.totals.gauges else counts
 
 
-def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[Any, ...]]":
+def _keys(batch: Batch, by: Sequence[str]) -> "zip[tuple[object, ...]]":
     gadget = batch.gadget
     if by:
         return zip(*(_values(batch, name) for name in by), strict=True)
@@ -257,7 +257,7 @@ def as_tree(rows: Rows, lines: bool) -> Rows:
     pids = list(zip(names, rows.collect(_numbers("pid")), strict=True))
     parents = list(zip(names, rows.collect(_numbers("ppid")), strict=True))
     there = set(pids)
-    children: dict[Any, list[int]] = {}
+    children: dict[object, list[int]] = {}
     for row, parent in enumerate(parents):
         key = parent if parent in there and parent != pids[row] else None
         children.setdefault(key, []).append(row)

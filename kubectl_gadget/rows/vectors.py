@@ -161,7 +161,7 @@ class Objects(Vector):
 
     type: Type = "object"
 
-    def __init__(self, objects: list[Any], texts: list[str] | None = None) -> None:
+    def __init__(self, objects: list[object], texts: list[str] | None = None) -> None:
         self._objects = objects
         self._texts = texts
 
@@ -229,7 +229,7 @@ def json_texts(texts: Sequence[str | None], printable: bool | None = None) -> li
     return ["null" if text is None else _json_text(text) for text in texts]
 
 
-def _json_object(value: Any) -> str:
+def _json_object(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if text.isprintable() else json.dumps(value, separators=(",", ":"))
 

@@ -85,7 +85,7 @@ def of_run(options: RunOptions, pushed: Sequence[Mapping[str, object]]) -> RunRe
 
 def build(
     runs: Sequence[GadgetRun],
-    pushed: Sequence[Mapping[str, Any]],
+    pushed: Sequence[Mapping[str, object]],
     ring_bytes: int,
     interval: float = 1.0,
     map_entries: int | None = None,
@@ -105,7 +105,9 @@ def build(
     return RunRequest(entries, object_bytes, {index: run.tables for index, run in enumerate(runs) if run.tables})
 
 
-def _entry(index: int, run: GadgetRun, pushed: Mapping[str, Any], sizes: tuple[int, int], interval: float) -> AnyGadget:
+def _entry(
+    index: int, run: GadgetRun, pushed: Mapping[str, object], sizes: tuple[int, int], interval: float
+) -> AnyGadget:
     gadget, (ring_bytes, map_entries) = run.gadget, sizes
     if run.installed:
         return InstalledSpec(name=gadget.name, kind="installed", object=index)
@@ -142,7 +144,7 @@ def _triggers(run: GadgetRun) -> dict[str, bool]:
     return {f"gadget_recorder_on_{reason}": reason in reasons for reason in ("crash", "kill")}
 
 
-def _programs(gadget: Gadget, given: Mapping[str, Any]) -> tuple[ProgramChoice, ...]:
+def _programs(gadget: Gadget, given: Mapping[str, object]) -> tuple[ProgramChoice, ...]:
     """Returns the programs that these parameters ask for. A program that the user named is not optional."""
     values = gadget.values(given)
     return tuple(

@@ -134,7 +134,7 @@ class RunOptions:
     """makes the recorder of the run; None: it is not recorded"""
     replay: Replay | None = None
     """show recordings instead of a run"""
-    ending: "Callable[[Coverage], Mapping[str, Any]] | None" = None
+    ending: "Callable[[Coverage], Mapping[str, object]] | None" = None
     """what the recording's end also holds, made when all nodes are detached"""
     doing: str | None = None
     """such as "tracing processes", where the names of the gadgets do not say it"""

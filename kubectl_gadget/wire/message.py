@@ -95,7 +95,7 @@ class Message:
     def __init_subclass__(cls) -> None:
         cls._plans = {}
 
-    def __init__(self, **members: Any) -> None:
+    def __init__(self, **members: object) -> None:
         plan = _plan(type(self), False)
         known = {member.attribute for member in plan.values()}
         if unknown := members.keys() - known:
@@ -115,14 +115,14 @@ class Message:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
 
-    def _values(self) -> list[Any]:
+    def _values(self) -> list[object]:
         return [getattr(self, member.attribute) for member in _plan(type(self), False).values()]
 
     def given(self) -> frozenset[str]:
         """Returns the attributes that the sender or the constructor set; all others have their defaults."""
         return frozenset(self.__dict__)
 
-    def replace(self, **members: Any) -> "Self":
+    def replace(self, **members: object) -> "Self":
         """Returns a copy with other values."""
         return type(self)(**self.__dict__ | members)
 
@@ -135,7 +135,7 @@ class Message:
         except WrongError as wrong:
             raise FrameError(f"{what or cls.__name__}: {wrong.text()}") from None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns a JSON object. Unless WHOLE, members that have their default are left out, which means the same."""
         given, whole = self.__dict__, self.WHOLE
         return {
@@ -180,7 +180,7 @@ def read(cls: type[M], payload: bytes, what: str, *, strict: bool = False, most:
     return cls.from_json(value, what, strict=strict)
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         # Counted in one pass: a peer may send millions of members.
@@ -269,7 +269,7 @@ def _wrong(value: object, expected: str) -> WrongError:
     return WrongError(f"is {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '…'}, not {expected}")
 
 
-def _same(value: Any) -> Any:
+def _same(value: object) -> object:
     return value
 
 
@@ -353,7 +353,7 @@ def _or_null(codec: Codec) -> Codec:
 
 
 def _list_codec(codec: Codec) -> Codec:
-    def read(value: object) -> tuple[Any, ...]:
+    def read(value: object) -> tuple[object, ...]:
         if not isinstance(value, (list, tuple)):
             raise _wrong(value, "a list")
         return tuple(_read_each(value, codec.read))
@@ -371,12 +371,12 @@ def _read_each(values: Iterable[Any], read: Callable[[Any], Any]) -> Iterable[An
 
 
 def _fixed_codec(codecs: list[Codec]) -> Codec:
-    def read(value: object) -> tuple[Any, ...]:
+    def read(value: object) -> tuple[object, ...]:
         if not isinstance(value, (list, tuple)) or len(value) != len(codecs):
             raise _wrong(value, f"a list of {len(codecs)}")
         return tuple(codec.read(each) for codec, each in zip(codecs, value, strict=True))
 
-    def write(value: tuple[Any, ...]) -> list[Any]:
+    def write(value: tuple[object, ...]) -> list[object]:
         return [codec.write(each) for codec, each in zip(codecs, value, strict=True)]
 
     return Codec(read, write, f"[{', '.join(codec.name for codec in codecs)}]")
@@ -396,7 +396,7 @@ def _mapping_codec(key_type: Any, codec: Codec) -> Codec:
                 raise wrong.below(f".{name[:_SHOWN]}") from None
         return found
 
-    def write(value: Mapping[Any, Any]) -> dict[str, Any]:
+    def write(value: Mapping[object, object]) -> dict[str, object]:
         return {key.write(name): codec.write(each) for name, each in value.items()}
 
     return Codec(read, write, f"object of {key.name} → {codec.name}")

@@ -94,7 +94,7 @@ class EventArgument:
 _ENDPOINTS = (("saddr", "sport"), ("daddr", "dport"))
 
 
-def _endpoint(address: Any, port: Any) -> str:
+def _endpoint(address: object, port: object) -> str:
     text = str(address or "")
     return f"[{text}]:{port or 0}" if ":" in text else f"{text}:{port or 0}"
 
@@ -190,7 +190,7 @@ def event_spec(event: PolicyEvent) -> dict[str, object]:
 
 def read_event(value: dict[str, Any], comm: str) -> PolicyEvent:
     """The event from the JSON of event_spec(). Raises KeyError or TypeError."""
-    lists: dict[str, Any] = {
+    lists: dict[str, object] = {
         "process": ExecId(*value["process"]),
         "tags": tuple(value["tags"]),
         "namespaces": tuple(value["namespaces"]),

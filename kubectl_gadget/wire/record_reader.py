@@ -126,7 +126,7 @@ def _packet(_: str, value: Value) -> Shown:
     }
 
 
-def _connection(value: Value) -> dict[str, Any]:
+def _connection(value: Value) -> dict[str, object]:
     numbers = value.numbers
     return {
         "family": kernel_enums.name_of("AF", numbers[3]),
@@ -161,7 +161,7 @@ def _socket_address(name: str, value: Value) -> Shown:
 def _credentials(_: str, value: Value) -> Shown:
     """The upper halves of the first four numbers belong to the secure bits and to the user namespace."""
     numbers = value.numbers
-    found: dict[str, Any] = {name: number & _LOW for name, number in zip(_IDS, numbers, strict=False)}
+    found: dict[str, object] = {name: number & _LOW for name, number in zip(_IDS, numbers, strict=False)}
     bits, level, uid, gid = (number >> 32 for number in numbers[:4])
     if bits:
         found["securebits"] = kernel_enums.secure_bits(bits)
@@ -169,7 +169,7 @@ def _credentials(_: str, value: Value) -> Shown:
     return "process_credentials", found | {"user_ns": _namespace(level, uid, gid, numbers[11])}
 
 
-def _namespace(level: int, uid: int, gid: int, inode: int) -> dict[str, Any]:
+def _namespace(level: int, uid: int, gid: int, inode: int) -> dict[str, object]:
     return {"level": level & _GREATEST_LEVEL, "uid": uid, "gid": gid, "ns": kernel_enums.namespace(inode, level == 0)}
 
 
@@ -260,7 +260,7 @@ class EventMetadata(EventHead):
         """The metadata as JSON."""
         return asdict(self)
 
-    def event(self, machine: str, called: str = "", **own: Any) -> PolicyEvent:
+    def event(self, machine: str, called: str = "", **own: object) -> PolicyEvent:
         """An event with `own` members, of a node with the architecture `machine`. `called`: the function, for a hook at
         several."""
         function = called or self.function

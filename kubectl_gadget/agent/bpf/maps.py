@@ -10,7 +10,6 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 from kubectl_gadget.agent.bpf import libbpf
 from kubectl_gadget.agent.bpf.libbpf import Failure
@@ -213,7 +212,7 @@ class Batches:
     def take(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Yields keys and values of all entries, and removes them. Raises Failure."""
         lib = libbpf.load()
-        position: Any = None
+        position: object = None
         end = False
         while not end:
             count = ctypes.c_uint32(self._room)

@@ -21,7 +21,7 @@ import ctypes
 import struct
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import REMOVED
@@ -266,7 +266,7 @@ class SocketOwners:
         self._keeper: BpfObject | None = None
         self._connections: BpfObject | None = None
         """trace tcp's object, which keeps the owners of connections for the keeper and for users of its maps"""
-        self._filters: Mapping[str, Any] = {}
+        self._filters: Mapping[str, object] = {}
 
     def share(self, object: BpfObject, filters: Mapping[str, object]) -> None:
         """Makes the object use the owners that are kept already, and leaves out its own programs for them. Call it
@@ -281,7 +281,7 @@ class SocketOwners:
             object.reuse({name: self._connections.required_map(name).fd for name in (_OWNERS, _SHARES)})
             object.set_constant(_KEPT_ELSEWHERE, 1)
 
-    def keep(self, object: BpfObject, filters: Mapping[str, Any]) -> None:
+    def keep(self, object: BpfObject, filters: Mapping[str, object]) -> None:
         """Makes later objects use this one's owners, if it keeps all of them, or the owners of connections. Call it
         when the programs are attached."""
         kept = _kept_by(object)

@@ -30,7 +30,7 @@ def known_objects() -> dict[str, dict[str, Any]]:
     """Returns the objects that belong to this agent's version, by gadget and hash (gadgets/contained_gadgets.py).
     Raises AgentError when the file is missing."""
     try:
-        found: dict[str, dict[str, Any]] = json.loads(own_files.read("built/contained.json"))
+        found: dict[str, dict[str, object]] = json.loads(own_files.read("built/contained.json"))
     except (OSError, ValueError) as error:
         raise AgentError(f"the agent's catalogue cannot be read: {error}", "build it (make setup)") from None
     return found
@@ -175,7 +175,7 @@ class Catalogue:
         if digest(objects[spec.object]) != self._digest(name):
             raise AgentError(f"{name}: its object belongs to another gadget")
         fixed = GadgetSpec.from_json({**entry["fixed"], "name": name, "object": spec.object}, "the agent's catalogue")
-        free: dict[str, Any] = {}
+        free: dict[str, object] = {}
         for key in spec.given():
             value = getattr(spec, key)
             if key in (fixed.given() | {"kind"}) - _FREE:

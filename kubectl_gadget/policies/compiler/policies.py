@@ -37,7 +37,7 @@ class CompiledPolicies:
     hooks."""
 
     def __init__(self, policies: Sequence[Policy], options: CompilerOptions) -> None:
-        self.origin: Mapping[str, Any] = {}
+        self.origin: Mapping[str, object] = {}
         """for recordings: what it was compiled from, as JSON (cli/policy_flags.py)"""
         self.scopes: list[Scope] = []
         self.policies = [without_notices(policy) for policy in policies]

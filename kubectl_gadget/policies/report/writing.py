@@ -145,7 +145,7 @@ def policy_text(name: str, spec: Mapping[str, object]) -> str:
     return yaml.safe_dump(whole, sort_keys=False, width=120)
 
 
-def empty() -> dict[str, Any]:
+def empty() -> dict[str, object]:
     """A kprobe with an example of everything, to be edited."""
     argument = {"index": 0, "type": "file"}
     matched = {"index": 0, "operator": "Prefix", "values": ["/etc/"]}
@@ -177,7 +177,7 @@ def ftrace_list(pattern: str, binaries: Sequence[str]) -> dict[str, object]:
     return {"lists": [listed], "kprobes": [hook]}
 
 
-def uprobes(binary: str) -> dict[str, Any]:
+def uprobes(binary: str) -> dict[str, object]:
     """The functions that a program or library defines. Raises UsageError when it is not an ELF file or has no
     functions."""
     symbols = sorted(_with_elf(binary, _functions))
@@ -188,7 +188,7 @@ def uprobes(binary: str) -> dict[str, Any]:
     return {"uprobes": [{"path": binary, "symbols": symbols}]}
 
 
-def usdts(binary: str) -> dict[str, Any]:
+def usdts(binary: str) -> dict[str, object]:
     """The USDT probes of a program or library, with their arguments. Raises UsageError when there are none."""
     probes = _with_elf(binary, _probes)
     if not probes:
@@ -247,7 +247,7 @@ def _probes(elf: Any) -> Iterator[dict[str, Any]]:
         if key in seen:
             continue
         seen.add(key)
-        probe: dict[str, Any] = {"provider": provider.decode(), "name": name.decode()}
+        probe: dict[str, object] = {"provider": provider.decode(), "name": name.decode()}
         sizes = [int(size) for size in _ARGUMENT.findall(arguments.decode())]
         if sizes:
             probe["args"] = [
