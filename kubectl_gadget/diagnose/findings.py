@@ -242,25 +242,30 @@ class Diagnosis:
         first = min((each.first_ns for each in found if each.count), default=0)
         last = max((each.last_ns for each in found), default=0)
         rows = [row.record for each in found for row in each.rows]
+
+        def since(wall_ns: int) -> float:
+            return (wall_ns - run.began_ns) / 1e9 if wall_ns else 0.0
+
         view: dict[str, Any] = dict(rows[0]) if rows and seen.object else {}
         view |= {
             "count": count,
             "rate": count * 60 / max(run.seconds, 1.0),
-            "first": (first - run.began_ns) / 1e9 if first else 0.0,
-            "last": (last - run.began_ns) / 1e9 if last else 0.0,
+            "first": since(first),
+            "last": since(last),
             "seconds": (last - first) / 1e9 if first else 0.0,
             "before": sum(each.before for each in found),
             "row": dict(rows[0]) if rows else {},
             "each": [
-                {**dict(zip(seen.by, map(_plain, each.key), strict=True)), "count": number}
+                {**dict(zip(seen.by, map(_plain, each.key), strict=True)), "count": number, "last": since(each.last_ns)}
                 for each, number in zip(found[:_MOST_EACH], counts, strict=False)
             ],
         }
         for place, column in enumerate(seen.by):
             view[column] = _plain(found[0].key[place]) if found else None
         for name in seen.measure:
-            view[f"sum_{name}"] = sum(each.sums.get(name, 0.0) for each in found)
-            view[f"max_{name}"] = max((each.most.get(name, 0.0) for each in found), default=0.0)
+            view[f"sum_{name}"] = round(sum(each.sums.get(name, 0) for each in found))
+            view[f"max_{name}"] = round(max((each.most.get(name, 0) for each in found), default=0))
+            view[f"before_{name}"] = round(sum(each.sums_before.get(name, 0) for each in found))
         return view
 
     def _entity(self, owner: Owner) -> dict[str, Any]:
@@ -270,7 +275,7 @@ class Diagnosis:
             "pod": owner.pod,
             "container": owner.container,
             "node": owner.node,
-            "workload": self.cluster.workload(name) if owner.pod else "",
+            "workload": self.cluster.workload(name) if owner.pod else f"node/{owner.node}",
             "object": self.cluster.workload(name) if owner.pod else f"node/{owner.node}",
             "pods": self.cluster.replicas(name),
         }

@@ -79,6 +79,7 @@ class Observation:
     most: dict[str, float] = field(default_factory=dict)
     before: int = 0
     """of a snapshot: how many there were in its first turn"""
+    sums_before: dict[str, float] = field(default_factory=dict)
     turn: int = 0
 
     @property
@@ -142,7 +143,7 @@ class Watch:
             turn = self.turn(owner.node, wall_ns)
             if turn != found.turn:
                 if not found.turn:
-                    found.before = found.count
+                    found.before, found.sums_before = found.count, found.sums
                 found.turn, found.count, found.rows, found.sums, found.most = turn, 0, [], {}, {}
             elif not turn:
                 found.before = found.count + 1

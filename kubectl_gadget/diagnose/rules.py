@@ -108,7 +108,7 @@ class SeenSet:
     """members that must have one of these values; asked before the condition"""
     by: tuple[str, ...]
     measure: tuple[str, ...]
-    """numbers whose sum and maximum are kept"""
+    """numbers whose sum, maximum and (of a snapshot) sum in the first turn are kept"""
     of: Scope
     match: Mapping[str, str]
     """the columns of `by` that must be equal to a column of the first set"""
@@ -372,7 +372,7 @@ def _names(seen: Sequence[SeenSet]) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "run", RUN
     yield "self", ENTITY
     for each in seen:
-        measures = [f"{kind}_{name}" for name in each.measure for kind in ("sum", "max")]
+        measures = [f"{kind}_{name}" for name in each.measure for kind in ("sum", "max", "before")]
         yield each.name, (*ROW_VIEW, *each.by, *measures, *(OBJECTS[each.object] if each.object else ()))
 
 

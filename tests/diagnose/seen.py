@@ -7,8 +7,6 @@ from kubectl_gadget.diagnose.cluster import Cluster, Listener, Name, Places
 from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
 from kubectl_gadget.diagnose.observations import Observations, Owner
 from kubectl_gadget.diagnose.rules import OBJECTS, Rule, load, own_files
-from kubectl_gadget.filters import cel
-from kubectl_gadget.filters.filter import RowProgram
 
 NOW = 1_790_000_000.0
 RULES = load(own_files())
@@ -113,7 +111,7 @@ class Seen:
                 if seen.gadget is None or seen.gadget.name != gadget:
                     continue
                 record = {**row, "base": str(row.get("path", "")).rpartition("/")[2]}
-                if seen.where and not RowProgram(cel.parse(seen.where)).matches(record):
+                if seen.row_condition is not None and not seen.row_condition.matches(record):
                     continue
                 watch = self.observations.of(seen)
                 found = watch.of(owner, tuple(record.get(name) for name in seen.by))

@@ -127,7 +127,7 @@ def test_a_healthy_pod_has_no_findings() -> None:
 
 def test_names_cannot_write_a_findings_words() -> None:
     hostile = "x\n\x1b[31mCRITICAL  all is well{self.pod}\u202e"
-    seen = Seen(pods=[pod(WEB, "10.1.0.1")]).row(WEB, "trace_open", {"error": "EROFS", "path": hostile, "comm": "a"})
+    seen = Seen(pods=[pod(WEB, "10.1.0.1")]).row(WEB, "trace_file", {"error": "EROFS", "path": hostile, "comm": "a"})
     (found,) = seen.findings
     assert "\n" not in found.words.title
     assert "\x1b" not in found.words.title
@@ -136,11 +136,11 @@ def test_names_cannot_write_a_findings_words() -> None:
 
 
 def test_ids_are_the_same_in_each_run_and_differ_by_cause() -> None:
-    def ids(path: str) -> list[str]:
-        row = {"error": "EROFS", "path": path, "comm": "a"}
-        return [each.id for each in Seen(pods=[pod(WEB, "10.1.0.1")]).row(WEB, "trace_open", row).findings]
+    def ids(name: str) -> list[str]:
+        row = {"role": "client", "rcode": "NXDOMAIN", "type": "A", "name": name}
+        return [each.id for each in Seen(pods=[pod(WEB, "10.1.0.1")]).row(WEB, "trace_dns", row).findings]
 
-    assert ids("/a") == ids("/a") != ids("/b")
+    assert ids("a.") == ids("a.") != ids("b.")
 
 
 def test_a_network_policy_is_named_only_if_the_server_listens_and_it_selects_its_pod() -> None:
@@ -190,6 +190,6 @@ def test_the_last_rollout_is_said_beside_the_cause() -> None:
         }
 
     seen = shop(replicasets=[replica_set(1, "web:1"), replica_set(2, "web:2")])
-    seen.row(WEB, "trace_open", {"error": "EROFS", "path": "/data/x", "comm": "web"})
+    seen.row(WEB, "trace_file", {"error": "EROFS", "path": "/data/x", "comm": "web"})
     (found,) = seen.findings
     assert found.changed == "2 min ago, revision 2: +app=web:2, -app=web:1"
