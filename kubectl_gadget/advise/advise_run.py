@@ -6,23 +6,25 @@ The first Ctrl-C ends the watching, but what was seen until then is still wanted
 
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TextIO
 
-from kubectl_gadget.advise.uses import SeenUses, UsesOf, WatchPeriod
+from kubectl_gadget.advise.uses import Instead, SeenUses, UsesOf, WatchPeriod
 from kubectl_gadget.kube import kubeconfig
 from kubectl_gadget.kube.resources import NAMESPACES, PODS, Resource
 from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
-from kubectl_gadget.recording.replay_run import replayed
+from kubectl_gadget.recording.recorded_run import RecordedRun
+from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts
 from kubectl_gadget.run.live_run import run_to_end
 from kubectl_gadget.run.progress import Progress
-from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 from kubectl_gadget.wire.policy_events import rfc3339
 
 _MISSING = "the names of some peers are unknown"
@@ -42,6 +44,8 @@ class AdviceOrder:
     uses_of: UsesOf
     whole_cluster: bool = False
     """whether it refers to other pods than those watched, and to services and nodes"""
+    instead: Instead | None = None
+    """for recordings without its gadgets"""
 
     def sink(self, several: bool) -> TakingSink:
         """Passes the uses that the advisor derives from rows, which also have their node's architecture, to the
@@ -77,6 +81,7 @@ def observe(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
 def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> int:
     """Adds what the recordings of `options.replay` hold, as if it had been watched. Returns the exit code. Raises
     GadgetError."""
+    options, order = _recorded_instead(options, order)
     recording, seen = order.recording, SeenInventory(_kinds(order.whole_cluster))
     sink = order.sink(len(options.gadgets) > 1)
     shown = replace(options, make_sink=lambda *_: sink, followers=(seen.follower(_MISSING),))
@@ -92,6 +97,26 @@ def add_recordings(options: RunOptions, order: AdviceOrder, stderr: TextIO) -> i
             lost = 0
     recording.inventory.add(seen.inventory())
     return run.code
+
+
+def _recorded_instead(options: RunOptions, order: AdviceOrder) -> tuple[RunOptions, AdviceOrder]:
+    """Replace the gadgets by those that the recordings have in their place, if they have only these."""
+    assert options.replay is not None
+    if order.instead is None:
+        return options, order
+    with ExitStack() as stack:
+        reader = open_recordings(stack, options.replay.files)[0]
+        known = [item.gadget for item in RecordedRun.from_meta(reader.meta, str(reader.path)).gadgets]
+    found = [gadget for gadget in known if gadget.name in order.instead.gadgets]
+    if not found or {run.gadget.name for run in options.gadgets} & {gadget.name for gadget in known}:
+        return options, order
+    names = " and ".join(" ".join(gadget.command) for gadget in found)
+    asked = ", ".join(" ".join(run.gadget.command) for run in options.gadgets)
+    without = sorted({*order.instead.gadgets} - {gadget.name for gadget in found})
+    lacks = " and ".join([order.instead.lacks, *(name.replace("_", " ") for name in without)])
+    order.recording.lacking.append(f"the recording has {names} instead of {asked}, and so lacks {lacks}")
+    options = replace(options, gadgets=tuple(GadgetRun(gadget) for gadget in found))
+    return options, replace(order, uses_of=order.instead.uses_of(order.recording))
 
 
 def _note_watched(recording: SeenUses, containers: Iterable[Container]) -> None:

@@ -9,10 +9,11 @@ pods allows them the same.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kubectl_gadget.advise.baselines import file_name, units_by_workload
 from kubectl_gadget.advise.documents import Document
-from kubectl_gadget.advise.uses import Recipe, SeenUses, Use, UseKind
+from kubectl_gadget.advise.uses import Instead, Recipe, SeenUses, Use, UseKind
 from kubectl_gadget.behavior.facts import Behavior, Fact, FactKind
 from kubectl_gadget.behavior.generalization import EPHEMERAL
 from kubectl_gadget.kube.inventory import LOCAL_LABEL, Pod, Workload
@@ -33,7 +34,81 @@ def uses_of(row: Mapping[str, object]) -> Iterator[Use]:
         yield {name: row[name] for name in (*KIND.key, *KIND.sums)} | {"container": row["container"]}
 
 
-RECIPE = Recipe("networkpolicy", KIND, uses_of, (("top_flow", {}),), whole_cluster=True)
+class FlowsOfRows:
+    """Makes uses of rows of `trace tcp` and `trace udp`. The side that began is the one that connected, and for UDP the
+    sender of the first packet; of what began before the recording it may be unknown."""
+
+    def __init__(self, seen: SeenUses) -> None:
+        self._seen = seen
+        self._directions: dict[tuple[object, ...], str] = {}
+        """of UDP, by both ends"""
+        self._is_said = False
+
+    def __call__(self, row: Mapping[str, object]) -> Iterator[Use]:
+        """Yield the use of a row."""
+        is_socket = row["family"] not in ("packet", "xdp")  # whose headers the program writes itself
+        if not row.get("pod") or not row["remote"] or not is_socket:
+            return
+        found = self._tcp(row) if "initiator" in row else self._udp(row)
+        if found is None:
+            return
+        direction, connections, sent, received = found
+        if not direction:
+            if not self._is_said:
+                self._seen.lacking.append(
+                    "of some flows that began before the recording, it does not say which side began: they are left out"
+                )
+            self._is_said = True
+            return
+        yield {
+            **{name: row[name] for name in ("namespace", "pod", "container", "local", "remote")},
+            "direction": direction,
+            "protocol": row.get("protocol") or "TCP",
+            "port": row["remote_port" if direction == "egress" else "local_port"],
+            "connections": connections,
+            "sent_packets": sent,
+            "received_packets": received,
+        }
+
+    def _tcp(self, row: Mapping[str, Any]) -> tuple[str, int, int, int] | None:
+        """Return direction, connections, and packets as far as they tell whether it was answered."""
+        operation, error = row["operation"], row.get("error")
+        if operation == "connect" and error:
+            return None if error in _NOT_SENT else ("egress", 1, 1, int(error == "ECONNREFUSED"))
+        if operation == "accept" and error:
+            return None
+        direction = {"this end": "egress", "other end": "ingress"}.get(row["initiator"], "")
+        return direction, int(operation in ("connect", "accept", "open")), 1, int(operation != "syn")
+
+    def _udp(self, row: Mapping[str, Any]) -> tuple[str, int, int, int]:
+        ends = tuple(row[name] for name in _ENDS)
+        sent, received = row["sent_packets"], row["received_packets"]
+        if row["operation"] == "first" and bool(sent) != bool(received):
+            if len(self._directions) >= _MOST_FLOWS:
+                self._directions.pop(next(iter(self._directions)))
+            self._directions[ends] = "egress" if sent else "ingress"
+        direction = self._directions.get(ends, "")
+        if row["operation"] == "end":
+            self._directions.pop(ends, None)
+        return direction, int(row["operation"] == "first"), sent, received
+
+
+_MOST_FLOWS = 100_000
+_ENDS = ("node", "namespace", "pod", "container", "protocol", "local", "local_port", "remote", "remote_port")
+_NOT_SENT = ("EPERM", "EACCES", "ENETUNREACH", "EADDRNOTAVAIL", "EINVAL", "EAFNOSUPPORT")
+"""Errors of a connect for which no packet left."""
+RECIPE = Recipe(
+    "networkpolicy",
+    KIND,
+    uses_of,
+    (("top_flow", {}),),
+    whole_cluster=True,
+    instead=Instead(
+        ("trace_tcp", "trace_udp"),
+        FlowsOfRows,
+        "connections that neither began nor ended while it ran",
+    ),
+)
 
 
 @dataclass(frozen=True)

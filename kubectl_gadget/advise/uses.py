@@ -54,6 +54,8 @@ class SeenUses:
     """containers that ran before watching began"""
     begun: set[Watched] = field(default_factory=set)
     """containers that were seen to start at least once"""
+    lacking: list[str] = field(default_factory=list)
+    """what its source cannot show, as warnings"""
     _uses: dict[tuple[object, ...], Use] = field(default_factory=dict)
 
     @property
@@ -90,6 +92,17 @@ UsesOf = Callable[[Mapping[str, object]], Iterable[Use]]
 
 
 @dataclass(frozen=True)
+class Instead:
+    """Other gadgets whose recording has nearly the same uses."""
+
+    gadgets: tuple[str, ...]
+    uses_of: Callable[[SeenUses], UsesOf]
+    """makes the reader of their rows, which may be stateful"""
+    lacks: str
+    """what they lack, as worded in a warning"""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The uses that one advisor watches."""
 
@@ -100,6 +113,8 @@ class Recipe:
     """gadgets with their parameters"""
     whole_cluster: bool = False
     """the advice names pods other than the watched ones, and services and nodes"""
+    instead: Instead | None = None
+    """for recordings without these gadgets"""
 
 
 # Uses by container of a workload, so that replicas are merged.
@@ -195,6 +210,7 @@ def warnings(recording: SeenUses) -> Iterator[str]:
     lost = sum(run.lost for run in recording.runs)
     if lost:
         yield f"{lost:,} events were lost, so something may be missing (try: --ring-size 16Mi)"
+    yield from recording.lacking
     if doubts := list(dict.fromkeys(text for run in recording.runs for text in run.doubts)):
         yield f"not everything was watched: {some(doubts, _MOST_NAMED)}"
     seconds = recording.seconds

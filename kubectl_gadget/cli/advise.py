@@ -166,7 +166,7 @@ def _observe(
         if not options.local:
             raise UsageError(OBJECTS_ARE_LOCAL)
         recording.inventory.add(inventory(read_objects(objects)))
-    order = AdviceOrder(recording, recipe.uses_of, recipe.whole_cluster)
+    order = AdviceOrder(recording, recipe.uses_of, recipe.whole_cluster, recipe.instead)
     return (observe if options.replay is None else add_recordings)(options, order, sys.stderr)
 
 

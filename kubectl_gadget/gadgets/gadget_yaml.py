@@ -28,6 +28,7 @@ from kubectl_gadget.gadgets.schema import (
     Show,
     TableDefaults,
     TotalFields,
+    Within,
     field_of,
 )
 from kubectl_gadget.yaml_files import own_schema, read_yaml
@@ -85,6 +86,7 @@ def describe(path: Path, name: str, text: str) -> Gadget:
         table=TableDefaults(**{"sort": "-count" if histogram else ""} | top.values("sort", "by", "tree", "narrow")),
         whole_nodes=top.flag("whole_nodes"),
         shows_contents=top.flag("shows_contents"),
+        within=Within(**part.values()) if (part := top.part("within")) else None,
     )
 
 

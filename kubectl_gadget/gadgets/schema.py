@@ -153,6 +153,10 @@ class Parameter:
     """for an int or a duration: the lowest and the highest value; None: what the variable can hold"""
     shows: tuple[str, ...] = ()
     """for a bool: columns that tables show if it is true, because it fills them"""
+    rows: str = ""
+    """a filter (CEL) that selects the same rows, for replays of runs without it; VALUE is its value"""
+    lacks: str = ""
+    """what the recording of a run without it lacks, as worded in a warning"""
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -296,6 +300,17 @@ class TableDefaults:
 
 
 @dataclass(frozen=True)
+class Within:
+    """Another gadget whose recording has the rows of this one."""
+
+    gadget: str
+    rows: str
+    """the filter (CEL) that selects them"""
+    lacks: str
+    """what they lack, as worded in a warning"""
+
+
+@dataclass(frozen=True)
 class Gadget:
     """Everything that the client knows about a gadget, except its BPF objects."""
 
@@ -317,6 +332,8 @@ class Gadget:
     """covers the whole of each node, including the node's own processes, unless containers are selected"""
     shows_contents: bool = False
     """shows data that is read, written or sent, which may contain passwords and tokens"""
+    within: Within | None = None
+    """replays take its rows from there if it was not recorded itself"""
 
     @property
     def event(self) -> str:

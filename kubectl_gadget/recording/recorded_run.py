@@ -1,15 +1,17 @@
 """The run that a recording holds, and a replay's options, built from it and from the user's input.
 
-A parameter of a gadget takes effect where events happen, so one that is given to a replay and was not given
-to the run cannot be obeyed. It is refused rather than ignored.
+A parameter of a gadget takes effect where events happen. If it only selects rows and was not given to the run, a filter
+of the replay does the same; any other one that the run did not have is refused rather than ignored.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_gadget.errors import FrameError, GadgetError, UsageError
-from kubectl_gadget.gadgets.schema import Gadget, check
+from kubectl_gadget.filters.filter import Filter, compile_filter
+from kubectl_gadget.gadgets.schema import Gadget, Parameter, check
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.reader import LastRecords, RecordingReader
 from kubectl_gadget.recording.recorded_frames import number
@@ -100,7 +102,16 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
     by_name = {item.gadget.name: item for item in recorded.gadgets}
     is_recipe = options.transform is not None or options.make_sink is not None
     notes: list[str] = []
-    missing = [" ".join(run.gadget.command) for run in options.gadgets if run.gadget.name not in by_name]
+    asked = [run.gadget.name for run in options.gadgets]
+    runs = []
+    missing = []
+    for run in options.gadgets:
+        if (item := by_name.get(run.gadget.name)) is not None:
+            runs.append(_narrowed(run, item, is_recipe, notes))
+        elif not is_recipe and (found := _contained(run, by_name, asked, notes)) is not None:
+            runs.append(found)
+        else:
+            missing.append(" ".join(run.gadget.command))
     if missing and (not is_recipe or len(missing) == len(options.gadgets)):
         raise UsageError(
             f"the recording has no events of {', '.join(missing)}",
@@ -108,17 +119,6 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
         )
     if missing:
         notes.append(f"not in the recording, so not shown: {', '.join(missing)}")
-    runs = []
-    for run in options.gadgets:
-        if (item := by_name.get(run.gadget.name)) is None:
-            continue
-        if differing := sorted(_differing(run, item.parameters)):
-            flags = ", ".join(f"--{name}" for name in differing)
-            what = f"{' '.join(run.gadget.command)} was recorded with another value of {flags}"
-            if not is_recipe:
-                raise UsageError(f"{what}, and this cannot be changed in a replay", "--filter, which selects rows")
-            notes.append(what)
-        runs.append(replace(run, gadget=item.gadget, parameters=dict(item.parameters), directory=None, tables=None))
     if recorded.filter is not None and recorded.filter != options.filter:
         notes.append(f"it was recorded with --filter {recorded.filter!r}, so other rows may be missing")
     if is_recipe and not (recorded.local or recorded.objects):
@@ -130,10 +130,102 @@ def applied(options: RunOptions, recorded: RecordedRun) -> tuple[RunOptions, lis
     return replace(options, gadgets=tuple(runs), arrangement=arrangement, addresses=addresses), notes
 
 
-def _differing(run: GadgetRun, recorded: Mapping[str, object]) -> set[str]:
-    """Returns the parameters that differ from the recording; those not given keep their recorded values."""
+def _narrowed(run: GadgetRun, item: RecordedGadget, is_recipe: bool, notes: list[str]) -> GadgetRun:
+    """Return the run of a recorded gadget. Flags that only select rows are applied to what was recorded without them.
+    Raises UsageError for other flags whose value differs from the recorded one, which a recipe only notes."""
     defaults = {parameter.name: parameter.default for parameter in run.gadget.parameters}
-    return {name for name, value in run.parameters.items() if recorded.get(name, defaults.get(name)) != value}
+    texts, refused, filled = list[str](), list[str](), set[str]()
+    command = " ".join(run.gadget.command)
+    for name, value in run.parameters.items():
+        usual = defaults.get(name)
+        known = item.parameters.get(name, usual)
+        if known == value:
+            continue
+        parameter = next((parameter for parameter in run.gadget.parameters if parameter.name == name), None)
+        rows = _rows_of(parameter, value, item.gadget) if parameter and known in (usual, None, False) else None
+        if parameter is None or rows is None or is_recipe:
+            refused.append(f"--{name}")
+            continue
+        texts.append(rows)
+        filled.update(parameter.shows)
+        if parameter.lacks:
+            notes.append(f"{command} --{name}: the recording lacks {parameter.lacks}")
+    if refused:
+        what = f"{command} was recorded with another value of {', '.join(sorted(refused))}"
+        if not is_recipe:
+            raise UsageError(f"{what}, and this cannot be changed in a replay", "--filter, which selects rows")
+        notes.append(what)
+    columns = tuple(replace(item, show="default") if item.name in filled else item for item in item.gadget.columns)
+    return replace(
+        run,
+        gadget=replace(item.gadget, columns=columns),
+        parameters=dict(item.parameters),
+        directory=None,
+        tables=None,
+        only=_filter(texts, item.gadget, command),
+    )
+
+
+def _contained(
+    run: GadgetRun, by_name: Mapping[str, RecordedGadget], asked: list[str], notes: list[str]
+) -> GadgetRun | None:
+    """Return the run of a gadget whose rows were recorded by another one; None: they were not. Raises UsageError
+    for flags that need what was not recorded, and if the other one is shown already."""
+    within = run.gadget.within
+    item = by_name.get(within.gadget) if within else None
+    if within is None or item is None:
+        return None
+    command, other = " ".join(run.gadget.command), " ".join(item.gadget.command)
+    if within.gadget in asked:
+        raise UsageError(f"{command} was not recorded, and {other} is shown by another gadget of this replay", other)
+    asked.append(within.gadget)
+    texts = [f"({within.rows})"]
+    for name, value in run.parameters.items():
+        parameter = next(parameter for parameter in run.gadget.parameters if parameter.name == name)
+        if (rows := _rows_of(parameter, value, item.gadget)) is None:
+            raise UsageError(
+                f"{command} --{name} needs what the recording of {other} does not have",
+                "--filter, which selects rows",
+            )
+        texts.append(rows)
+    of_item = {column.name: column for column in item.gadget.columns}
+    columns = tuple(
+        replace(column, field=of_item[column.name].field) for column in run.gadget.columns if column.name in of_item
+    )
+    notes.append(f"{command} is shown from {other}, which lacks {within.lacks}")
+    gadget = replace(item.gadget, command=run.gadget.command, about=run.gadget.about, columns=columns)
+    only = _filter(texts, item.gadget, command)
+    return GadgetRun(gadget, dict(item.parameters), again_seconds=run.again_seconds, only=only)
+
+
+def _rows_of(parameter: Parameter, value: object, recorded: Gadget) -> str | None:
+    """Return the filter (CEL) that selects the rows that a parameter lets through; None if rows cannot tell. Empty: all
+    of them."""
+    columns = {column.name for column in recorded.columns}
+    if value == parameter.default or value is None or value is False:
+        return ""
+    literal = json.dumps(value)
+    if parameter.type == "address":
+        ends = [field.name for field in recorded.record.fields if field.type == "gadget_ip" and field.name in columns]
+        text = " || ".join(f"{name} == {literal}" for name in ends)
+    elif parameter.test == "equal":
+        text = f"{parameter.column} == {literal}"
+    elif parameter.test == "prefix":
+        text = f"{parameter.column}.startsWith({literal})"
+    else:
+        text = parameter.rows.replace("VALUE", literal)
+    if not text:
+        return None
+    try:
+        compile_filter(text, [recorded])
+    except UsageError:
+        return None
+    return f"({text})"
+
+
+def _filter(texts: Sequence[str], recorded: Gadget, command: str) -> Filter | None:
+    text = " && ".join(filter(None, texts))
+    return compile_filter(text, [recorded], command) if text else None
 
 
 def _gadget(description: Any, name: str) -> Gadget:

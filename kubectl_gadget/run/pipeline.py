@@ -10,8 +10,8 @@ thread.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,8 @@ class Conditions:
     fail_on: "Filter | None" = None
     expect: "Filter | None" = None
     max_events: int | None = None
+    of_gadgets: "Mapping[str, Filter]" = field(default_factory=dict)
+    """by name, for rows of one gadget as they arrive"""
 
 
 class Verdict:
@@ -118,7 +120,8 @@ class Verdict:
     def undecided(self) -> Iterator[str]:
         """Yields the filters that had errors on some rows, each once."""
         conditions = self._conditions
-        for condition in (conditions.filter, conditions.of_sums, conditions.fail_on, conditions.expect):
+        filters = (conditions.filter, conditions.of_sums, *conditions.of_gadgets.values())
+        for condition in (*filters, conditions.fail_on, conditions.expect):
             if condition is not None and condition.errors and id(condition) not in self._reported:
                 self._reported.add(id(condition))
                 yield f"{condition.text!r} could not be evaluated for some rows: {condition.first_error}"
@@ -166,6 +169,7 @@ class Pipeline:
         self.attribution = Attribution(wants, narrowed)
         self.decoding = Decoding(gadgets, stages, self.attribution.selected, addresses)
         self._filter = conditions.filter
+        self._of_gadgets = conditions.of_gadgets
         self.collector = collector
         self._transform = transform
         self.verdict = Verdict(conditions)
@@ -329,6 +333,8 @@ class Pipeline:
 
     def _chosen(self, batch: Batch, now_ns: int) -> Batch:
         """Returns the rows that are selected and match the filter."""
+        if (only := self._of_gadgets.get(batch.gadget.name)) is not None:
+            batch = only.select(batch)
         if self._filter is not None and self._transform is None:
             batch = self._filter.select(batch)
         return self.attribution.judged(batch, now_ns) if len(batch) else batch

@@ -83,7 +83,12 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     filter = compiled(options.filter, "--filter")
     first, of_sums = filter.divided(added_up_members(shown[0])) if filter else (None, None)
     conditions = Conditions(
-        first, of_sums, compiled(options.fail_on, "--fail-on"), compiled(options.expect, "--expect"), options.max_events
+        first,
+        of_sums,
+        compiled(options.fail_on, "--fail-on"),
+        compiled(options.expect, "--expect"),
+        options.max_events,
+        {run.gadget.name: run.only for run in options.gadgets if run.only},
     )
     options = _with_names(options, shown)
     check(options.arrangement, gadgets)

@@ -17,6 +17,7 @@ from kubectl_gadget.rows.arrangement import Arrangement
 from kubectl_gadget.run.live_tables import LiveTables
 
 if TYPE_CHECKING:
+    from kubectl_gadget.filters.filter import Filter
     from kubectl_gadget.kube.addresses import Addresses
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.output.sink import Sink
@@ -47,6 +48,8 @@ class GadgetRun:
     """of a snapshot: it is taken again after this time, and at the end; 0: it is taken once"""
     tables: LiveTables | None = None
     """the contents of its tables while it runs"""
+    only: "Filter | None" = None
+    """in a replay: selects its rows, for parameters that the recorded run did not have"""
 
 
 @dataclass(frozen=True)

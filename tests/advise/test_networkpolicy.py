@@ -266,3 +266,58 @@ def test_policies_are_ones_that_the_project_reads() -> None:
     (document,) = network_policies(found)
 
     assert read_policies(json.dumps(document.body), "made.yaml", "shop")
+
+
+# From rows of single connections, where the recording has no totals
+
+
+def tcp(operation: str, initiator: str = "", error: str = "", **others: Any) -> dict[str, Any]:
+    named = {"this end": ("10.0.0.1", 40000, "10.0.0.3", 5432), "other end": ("10.0.0.1", 80, "10.0.0.3", 40001)}
+    local, local_port, remote, remote_port = named.get(initiator, ("10.0.0.1", 1, "10.0.0.9", 2))
+    ends = {"local": local, "local_port": local_port, "remote": remote, "remote_port": remote_port}
+    owner = {"node": "n1", "namespace": "shop", "pod": WEB.name, "container": "main"}
+    return {**owner, **ends, "operation": operation, "initiator": initiator, "error": error, "family": "IPv4", **others}
+
+
+def udp(operation: str, sent: int, received: int, **others: Any) -> dict[str, Any]:
+    row = tcp(operation, "this end") | {"protocol": "UDP", "sent_packets": sent, "received_packets": received}
+    del row["initiator"]
+    return row | others
+
+
+def seen(*rows: dict[str, Any]) -> tuple[list[tuple[Any, ...]], list[str]]:
+    made = SeenUses(networkpolicy.KIND)
+    uses_of = networkpolicy.FlowsOfRows(made)
+    for row in rows:
+        made.add(uses_of(row))
+    return [
+        (use["direction"], use["protocol"], use["port"], use["connections"], use["received_packets"] > 0)
+        for use in made.uses
+    ], made.lacking
+
+
+def test_the_end_that_connected_began_a_connection_and_a_closed_port_is_an_answer() -> None:
+    assert seen(tcp("connect", "this end"), tcp("close", "this end")) == ([("egress", "TCP", 5432, 1, True)], [])
+    assert seen(tcp("accept", "other end"), tcp("open", "other end")) == ([("ingress", "TCP", 80, 2, True)], [])
+    assert seen(tcp("connect", "this end", "ECONNREFUSED"))[0] == [("egress", "TCP", 5432, 1, True)]
+    assert seen(tcp("connect", "this end", "ETIMEDOUT"))[0] == [("egress", "TCP", 5432, 1, False)]
+    assert seen(tcp("connect", "this end", "ENETUNREACH"), tcp("accept", "other end", "EMFILE"))[0] == []
+
+
+def test_a_connection_whose_beginning_is_unknown_gets_no_rule_but_a_warning() -> None:
+    found, lacking = seen(tcp("close"), tcp("close"))
+    assert found == []
+    assert len(lacking) == 1
+    assert "which side began" in lacking[0]
+
+
+def test_the_first_packet_of_udp_says_who_began_and_later_rows_whether_it_was_answered() -> None:
+    assert seen(udp("first", 1, 0)) == ([("egress", "UDP", 5432, 1, False)], [])
+    assert seen(udp("first", 1, 0), udp("end", 1, 1)) == ([("egress", "UDP", 5432, 1, True)], [])
+    server = {"local_port": 53, "remote_port": 9}
+    assert seen(udp("first", 0, 1, **server), udp("end", 1, 1, **server))[0] == [("ingress", "UDP", 53, 1, True)]
+    assert seen(udp("end", 3, 3))[0] == []
+
+
+def test_packets_with_headers_of_the_programs_own_are_no_flows() -> None:
+    assert seen(udp("first", 1, 0, family="packet"), udp("first", 1, 0, family="xdp"))[0] == []

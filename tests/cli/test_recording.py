@@ -49,7 +49,7 @@ def test_a_recording_is_shown_by_its_own_command_or_another(file: str, words: Se
     ("words", "error"),
     [
         (("trace", "exec"), "the recording has no events of trace exec"),
-        (("trace", "open", "--failed"), "was recorded with another value of --failed"),
+        (("trace", "open", "--write"), "was recorded with another value of --write"),
         (("trace", "open", "-l", "app=web"), "--selector has no effect on a replay"),
         (("trace", "open", "deploy/web"), "deployment/web: a recording does not say which pods belong to it"),
         (("trace", "open", "--record", "x"), "--record cannot be used in a replay"),

@@ -127,15 +127,25 @@ def _words_of_command(words: Sequence[str]) -> int:
 
 def test_a_part_of_a_recording_and_other_commands_on_it(tmp_path: Path) -> None:
     path = tmp_path / "run.kgr"
-    run = (*GADGET, "trace", "exec+open", "--local", "--host", "--record", str(path), "--timeout", "2s", "-o", "json")
+    words = ("trace", "process+open", "--local", "--host", "--record", str(path), "--timeout", "2s", "-o", "json")
+    run = (*GADGET, *words)
     with subprocess.Popen([sys.executable, "-c", LOAD]) as load:
         live = subprocess.run(run, capture_output=True, timeout=120, check=True)
         load.terminate()
     rows = [json.loads(line) for line in live.stdout.splitlines()]
-    execs = [{name: value for name, value in row.items() if name != "event"} for row in rows if row["event"] == "exec"]
-    assert execs
+    alone = [{name: value for name, value in row.items() if name != "event"} for row in rows]
+    found = printed("replay", str(path), "trace", "process", "-o", "json")
+    assert [json.loads(line) for line in found.splitlines()] == [row for row in alone if "operation" in row]
+    found = printed("replay", str(path), "trace", "open", "--failed", "-o", "json")
+    failed = [row for row in alone if row.get("errno")]
+    assert [json.loads(line) for line in found.splitlines()] == failed != []
     found = printed("replay", str(path), "trace", "exec", "-o", "json")
-    assert [json.loads(line) for line in found.splitlines()] == execs
+    execs = [json.loads(line) for line in found.splitlines()]
+    recorded = [row for row in alone if row.get("operation") == "exec"]
+    assert [(row["pid"], row["args"], row["exe"]) for row in execs] == [
+        (row["pid"], row["args"], row["exe"]) for row in recorded
+    ]
+    assert any(row["args"] == ["true"] for row in execs)
     late = printed("replay", str(path), "--since", "1s", "-o", "json").splitlines()
     assert 0 < len(late) < len(rows)
     assert set(late) <= set(live.stdout.splitlines())

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_gadget.errors import FrameError, UsageError
+from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.gadgets.load import load_index
 from kubectl_gadget.recording import places
 from kubectl_gadget.recording.recorded_frames import from_frame, to_frame
 from kubectl_gadget.recording.recorded_run import RecordedRun, applied
@@ -59,6 +61,76 @@ def test_a_parameter_that_would_have_worked_on_the_node_is_refused() -> None:
     applied(RunOptions((run("trace_open", failed=True),)), found)
     with pytest.raises(UsageError, match="another value of --failed"):
         applied(RunOptions((run("trace_open", failed=False),)), found)
+
+
+def test_a_flag_that_only_selects_rows_is_a_filter_of_the_replay() -> None:
+    found = recorded(run("trace_open"), run("trace_file"))
+    options, notes = applied(RunOptions((run("trace_open", failed=True, comm="cat", path="/etc"),)), found)
+    (shown,) = options.gadgets
+    assert shown.parameters == {}
+    assert shown.only is not None
+    assert shown.only.text == '(errno != 0) && (comm == "cat") && (path.startsWith("/etc"))'
+    assert notes == []
+    assert "lacks reads" in applied(RunOptions((run("trace_file", failed=True),)), found)[1][0]
+    for parameter, value in (("write", True), ("resolve", True)):
+        with pytest.raises(UsageError, match=f"another value of --{parameter}"):
+            applied(RunOptions((run("trace_open", **{parameter: value}),)), found)
+
+
+def test_a_recording_of_one_port_or_process_is_not_a_recording_of_another() -> None:
+    found = recorded(run("trace_tcp", port=80))
+    assert applied(RunOptions((run("trace_tcp", port=80, failed=True),)), found)[0].gadgets[0].parameters == {
+        "port": 80
+    }
+    with pytest.raises(UsageError, match="another value of --port"):
+        applied(RunOptions((run("trace_tcp", port=443),)), found)
+
+
+def test_a_flag_that_fills_columns_shows_them_in_a_replay() -> None:
+    found = recorded(run("trace_exec"))
+    shown = [
+        applied(RunOptions((run("trace_exec", **given),)), found)[0].gadgets[0] for given in ({}, {"failed": True})
+    ]
+    assert [item.gadget.column("failed_on").show for item in shown] == ["wide", "default"]
+
+
+def test_execs_are_shown_from_a_recording_of_processes_which_says_what_it_lacks() -> None:
+    found = recorded(run("trace_process"), run("trace_open"))
+    options, notes = applied(RunOptions((run("trace_exec", pid=7), run("trace_open"))), found)
+    first, second = options.gadgets
+    assert (first.gadget.command, first.gadget.name, second.gadget.name) == (
+        ("trace", "exec"),
+        "trace_process",
+        "trace_open",
+    )
+    assert first.only is not None
+    assert first.only.text == '(operation == "exec") && (pid == 7)'
+    names = {column.name for column in first.gadget.columns}
+    assert {"pid", "args", "exe", "cwd"} <= names
+    assert names.isdisjoint(("errno", "exec_id"))
+    assert notes == [
+        "trace exec is shown from trace process, which lacks attempts that failed; it has what the container runtime "
+        "executes"
+    ]
+    assert found.places(options.gadgets) == {0: 0, 1: 1}
+    with pytest.raises(UsageError, match="trace exec --failed needs what the recording of trace process does not have"):
+        applied(RunOptions((run("trace_exec", failed=True),)), found)
+    with pytest.raises(UsageError, match="trace exit was not recorded, and trace process is shown by another gadget"):
+        applied(RunOptions((run("trace_exec"), run("trace_exit"))), found)
+    assert applied(RunOptions((run("trace_exit", failed=True),)), found)[0].gadgets[0].only is not None
+
+
+def test_each_filter_that_stands_for_a_flag_can_be_compiled() -> None:
+    seen = 0
+    for gadget in map(load_gadget, (entry.name for entry in load_index())):
+        for parameter in gadget.parameters:
+            if parameter.rows:
+                compile_filter(parameter.rows.replace("VALUE", "1"), [gadget])
+                seen += 1
+        if gadget.within is not None:
+            compile_filter(gadget.within.rows, [load_gadget(gadget.within.gadget)])
+            seen += 1
+    assert seen > 20
 
 
 def test_a_filter_of_the_run_is_mentioned_unless_it_is_the_replays_own() -> None:
