@@ -42,6 +42,6 @@ def test_pods_that_start_are_not_reported_and_processes_from_outside_are(pods: D
         idle = pods.start_pod("default", "idle", {"main": ["/bin/sleep", "100003"]}).containers["main"]
         subprocess.run(["runc", "--root", f"{STATE}/runc/k8s.io", "exec", idle.id, "/bin/true"], check=True)
         assert run.stop() == 130
-    events = [next(iter(row.values())) for row in run.rows()]
+    events = [event for row in run.rows() for kind, event in row.items() if kind.startswith("process_")]
     told = [(event["policy_name"], event["function_name"], event["process"]["pod"]["name"]) for event in events]
     assert [(policy, pod) for policy, _, pod in told] == [("kubectl-exec", "idle")], told

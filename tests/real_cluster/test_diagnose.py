@@ -33,7 +33,7 @@ def test_causes_in_a_namespace_of_ill_pods_are_named_and_no_others(namespace: st
     known = addresses(namespace)
     nobody = f"{known['db'].rpartition('.')[0]}.250"
     run_pods(namespace, *objects("clients", PYTHON, unused | known | {"NOBODY": nobody}))
-    wait_until(lambda: starting(namespace) <= NEVER_START, state=lambda: starting(namespace))
+    wait_until(lambda: starting(namespace) <= NEVER_START, state=lambda: starting(namespace), seconds=900)
     words = ("--timeout", "45s", "--start-timeout", "3m", "-o", "json", *AGENT_FLAGS)
     result = gadget("diagnose", "-n", namespace, *words)
     assert result.returncode == 0, result.stderr
