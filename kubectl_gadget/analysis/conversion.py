@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from kubectl_gadget.analysis.parquet import table_name
+from kubectl_gadget.analysis.perfetto import PerfettoSink
+from kubectl_gadget.analysis.views import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
@@ -48,7 +49,7 @@ def to_parquet(
     files: Sequence[PathOrUrl], root: Path, stderr: TextIO, span: Span = WHOLE, quiet: bool = False
 ) -> tuple[int, dict[str, int]]:
     """Adds recordings to a dataset. Returns the exit code, and the number of rows by table. Raises GadgetError."""
-    from kubectl_gadget.analysis.parquet import ParquetSink, RunName
+    from kubectl_gadget.analysis.parquet import ParquetSink, RunName  # needs pyarrow
 
     worst, rows = 0, dict[str, int]()
     files, span = _part(files, span)
@@ -133,8 +134,6 @@ def to_one_file(files: Sequence[PathOrUrl], format: str, path: Path, stderr: Tex
     with _whole_or_none(made, path), _create(path) as stream:
         made.append(path)
         if format == "perfetto":
-            from kubectl_gadget.analysis.perfetto import PerfettoSink
-
             sink = PerfettoSink(stream, [item.gadget for item in options.gadgets])
             return _until_done(options, sink, stderr, made)
         gadgets = [run for run in options.gadgets if _has(run.gadget, format)]

@@ -5,11 +5,9 @@ a recording may be anything, so only names made here become names of files; and 
 whole, so that an interrupted conversion leaves no half of a run in the dataset.
 """
 
-import glob
 import json
 import os
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from kubectl_gadget.analysis.views import CONTAINERS, COVERAGE, table_name
 from kubectl_gadget.errors import UsageError, require
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.sink import WholeSink
@@ -31,48 +30,9 @@ from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.texts import CodedMarks, CodedTexts, FixedTexts, Nulls, SpanTexts, SpeltTexts, until_nul
 from kubectl_gadget.rows.vectors import Array, Booleans, Mask, Numbers, Type, Vector, different, exact, is_exact
 from kubectl_gadget.run.coverage import Coverage, missing
-from kubectl_gadget.yaml_files import own_data
 
 pa: Any = require("pyarrow", "Parquet")
 pq: Any = require("pyarrow.parquet", "Parquet")
-
-# Tables, and the views over them that queries use: one for each gadget, and those derived from several. A dataset has
-# only the tables of recorded gadgets, so a derived view uses the tables that exist, or is left out.
-
-CONTAINERS, COVERAGE, PROCESS, FLOWS = "containers", "coverage", "process", "flows"
-
-
-def table_name(gadget: Gadget) -> str:
-    """The name of a gadget's table: of `trace open`, it is open; of other commands, it has the verb: top_tcp. The rows
-    of `trace process` are in process_events, since `process` has a row for each process."""
-    words = gadget.command[1:] if gadget.command[0] == "trace" and len(gadget.command) > 1 else gadget.command
-    name = re.sub(r"\W+", "_", "_".join(words), flags=re.ASCII).lower()[:64] or "events"
-    return f"{name}_events" if name in (CONTAINERS, COVERAGE, PROCESS, FLOWS) else name
-
-
-def definitions(dataset: Path, tables: Collection[str]) -> Iterator[str]:
-    """Yields the statements that create the views of a dataset with these tables."""
-    for table in sorted(tables):
-        files = f"{glob.escape(str(dataset / table))}/**/*.parquet".replace("'", "''")
-        yield (
-            f"CREATE VIEW {quoted(table)} AS "
-            f"SELECT * FROM read_parquet('{files}', hive_partitioning = true, union_by_name = true)"
-        )
-    sql: dict[str, str] = own_data(Path(__file__).with_name("views.yaml"))
-    if "process_events" in tables:
-        yield f"CREATE VIEW {PROCESS} AS {sql['processes']}"
-    elif "exec" in tables:
-        ended, joined = (sql["exit"], sql["join_exit"]) if "exit" in tables else (sql["no_exit"], "")
-        yield f"CREATE VIEW {PROCESS} AS {sql['processes_from_exec'].format(ended=ended, join=joined)}"
-    if {"process_events", "exec"} & set(tables):
-        yield sql["tree"]
-    if ends := [sql[table] for table in ("tcp", "udp") if table in tables]:
-        yield f"CREATE VIEW {FLOWS} AS {sql['flows'].format(ends=' UNION ALL '.join(ends))}"
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
 
 # Rows as columns of Arrow, with the names and types of JSON: times in ns, names coded by dictionaries. Texts are copied
 # from the frames' bytes in C++, and what must be spelt in Python (paths, addresses) is spelt once for each different

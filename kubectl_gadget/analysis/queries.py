@@ -22,7 +22,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from kubectl_gadget.analysis.conversion import to_parquet
-from kubectl_gadget.analysis.parquet import definitions
+from kubectl_gadget.analysis.views import definitions
 from kubectl_gadget.errors import GadgetError, UsageError, require
 from kubectl_gadget.output.escape import csv_line, escape, json_line
 from kubectl_gadget.output.machine import csv_cell, yaml_text

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from kubectl_gadget import gadgets
+from kubectl_gadget.agent.elf import ElfFile, MemorySource
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.cluster import connect, wait_for
 from kubectl_gadget.cli.flags import (
@@ -31,6 +32,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.printing import print_json, print_table, say
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.output.registry import MANIFESTS, REPORTS
 
@@ -337,7 +339,6 @@ def costs(hello: "Hello | None") -> tuple[Cost, ...]:
 
 @cache
 def _costs(missing: tuple[str, ...], architecture: str) -> tuple[Cost, ...]:
-    from kubectl_gadget.gadgets.load import load_gadget, load_index, object_bytes
     from kubectl_gadget.gadgets.schema import ARCHITECTURES
 
     architecture = architecture if architecture in ARCHITECTURES else ARCHITECTURES[0]
@@ -376,8 +377,6 @@ def _needs(choice: "ProgramChoice", kinds: Mapping[str, str], missing: "Sequence
 
 def _kinds(object: bytes) -> dict[str, str]:
     """Returns the sections of an object's programs, by program, up to the slash."""
-    from kubectl_gadget.agent.elf import ElfFile, MemorySource
-
     elf = ElfFile(MemorySource(object))
     kinds = {}
     for table in elf.sections:

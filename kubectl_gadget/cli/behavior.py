@@ -337,7 +337,6 @@ def _seen(fact: "Fact", coverage: "Coverage") -> str:
 def _learn(files: Sequence[str], with_rules: "Generalizer") -> int:
     """Print rules with which two runs would be equal. Return 4 if they do not explain everything."""
     from kubectl_gadget.behavior.learning import learned, rules_text
-    from kubectl_gadget.output.escape import for_log
 
     if len(files) != 2:
         raise UsageError("two runs are compared", "kubectl gadget behavior rules --learn ONE OTHER")

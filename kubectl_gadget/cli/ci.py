@@ -45,6 +45,7 @@ from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_o
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.escape import for_log
 from kubectl_gadget.reports import files as report_files
+from kubectl_gadget.reports.model import Check, RunReport
 from kubectl_gadget.reports.readable import log_lines
 from kubectl_gadget.run.run_options import GadgetRun, Replay, with_peer_names
 from kubectl_gadget.wording import count, did_you_mean
@@ -403,7 +404,6 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     require_posix()
     from kubectl_gadget.ci import background
     from kubectl_gadget.ci.job_run import CiRun
-    from kubectl_gadget.reports.model import Check, RunReport
 
     options, order = prepared(pods, flags, pid)
     if pid is not None and not options.local:

@@ -32,6 +32,7 @@ from kubectl_gadget.cli.command import (
 from kubectl_gadget.cli.pages import page_of, unknown_gadget
 from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.run_flags import RunFlags, beforehand
+from kubectl_gadget.demo import NETWORK_POLICIES, Scene
 from kubectl_gadget.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ class DemoGroup(GadgetGroup):
 
     def execute(self, ctx: typer.Context) -> int:
         """Runs the command, which starts the pods, and suggests what to try next."""
-        from kubectl_gadget.demo import NETWORK_POLICIES, Scene
-
         scene = Scene()
         ctx.args = _with_policies(ctx.args or list(_DEFAULT), str(NETWORK_POLICIES))
         with ExitStack() as stack:

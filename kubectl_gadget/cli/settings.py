@@ -13,6 +13,7 @@ from typing import get_type_hints
 
 from kubectl_gadget.cli.arguments import Given, Spelling, parse
 from kubectl_gadget.cli.flags import ClusterFlags, EngineFlags, Flag, ImageFlags, OutputFlags, StartFlags, read_value
+from kubectl_gadget.cli.printing import say
 from kubectl_gadget.cli.settings_places import FILE, PREFIX, file_path, nothing_is_set
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.wording import meant
@@ -164,8 +165,6 @@ def mention_ignored(words: Sequence[str], flags: Sequence[Flag], levels: Sequenc
     if words[:1] == ("config",) or any(item.name == "quiet" and item.value for level in levels for item in level):
         return
     for text in ignored_variables({flag.key: flag for flag in flags}):
-        from kubectl_gadget.cli.printing import say
-
         say(text)
 
 

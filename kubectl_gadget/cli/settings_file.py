@@ -13,7 +13,9 @@ as on the command line.
 from pathlib import Path
 
 from kubectl_gadget.cli.command import GadgetCommand, GadgetGroup
+from kubectl_gadget.cli.root import root
 from kubectl_gadget.cli.settings import Setting, Settings, shared_flags
+from kubectl_gadget.cli.stored import PROGRAM
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.wording import did_you_mean, meant
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
@@ -46,9 +48,6 @@ def read_file(into: Settings) -> None:
 def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand | None:
     """The command `name`; load=False only checks that it exists, apart from a gadget's own flags. Raises UsageError,
     whose message begins with `place`."""
-    from kubectl_gadget.cli.root import root
-    from kubectl_gadget.cli.stored import PROGRAM
-
     words = name.split()
     group: GadgetGroup = root()
     path = PROGRAM

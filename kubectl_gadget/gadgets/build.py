@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.gadgets import contained_gadgets, pack_payload
+from kubectl_gadget.gadgets import contained_gadgets
 from kubectl_gadget.gadgets.btf_layout import BtfLayout
 from kubectl_gadget.gadgets.compiler import compile_object, read_types
 from kubectl_gadget.gadgets.gadget_yaml import other_columns, read_description, shared_parameters
@@ -173,6 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         build(architectures=options.arch, source_lines=options.source_lines)
         if set(options.arch) == set(ARCHITECTURES):
+            from kubectl_gadget.gadgets import pack_payload  # a user's own gadget is built without it
+
             pack_payload.build()
     except GadgetError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -192,7 +192,7 @@ def sampled_layout(gadget: Gadget) -> Layout | None:
     """Returns the layout of rows that the agent itself makes; None for gadgets whose rows all come from programs."""
     if not gadget.agent.sampler:
         return None
-    from kubectl_gadget.gadgets.contained_gadgets import layout  # needs numpy
+    from kubectl_gadget.gadgets.contained_gadgets import layout  # loads libcrypto, as few gadgets need
 
     return Layout.from_json(layout(gadget))
 

@@ -19,7 +19,7 @@ import pytest
 
 from kubectl_gadget.analysis import parquet
 from kubectl_gadget.analysis.conversion import to_files, to_one_file, to_parquet
-from kubectl_gadget.analysis.parquet import table_name
+from kubectl_gadget.analysis.views import table_name
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets import load_gadget, load_index
 from kubectl_gadget.gadgets.schema import Gadget
