@@ -7,6 +7,7 @@
     docs/gadgets/README.md   the gadgets
     docs/gadgets/NAME.md     one gadget: output (docs/captured.py), examples, own flags and columns, limits
     docs/design/packages.md  the packages of the code, by floor
+    docs/diagnose/           the rules of diagnose (docs/rules.py)
 
 With --check nothing is written, and stale pages are an error; a test and CI use it.
 """
@@ -20,6 +21,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from docs import rules
 from docs.captured import OUTPUTS
 from docs.packages import floors
 from kubectl_gadget.cli import observe
@@ -83,6 +85,7 @@ def pages() -> dict[str, str]:
         "gadgets/README.md": _list_page(),
         "design/packages.md": _packages_page(),
     }
+    found |= {name: _page([text]) for name, text in rules.pages().items()}
     return found | {f"gadgets/{gadget.name}.md": _gadget_page(gadget, shared.keys()) for gadget in gadgets}
 
 
@@ -90,14 +93,14 @@ def stale(folder: Path = DOCS) -> list[str]:
     """Paths of the pages in `folder` that are missing, differ, or belong to a removed gadget."""
     wanted = pages()
     wrong = [name for name, text in wanted.items() if _read(folder / name) != text]
-    there = {f"gadgets/{path.name}" for path in (folder / "gadgets").glob("*.md")}
+    there = {f"{part}/{path.name}" for part in ("gadgets", "diagnose") for path in (folder / part).glob("*.md")}
     return sorted({*wrong, *(there - wanted.keys())})
 
 
 def write(folder: Path = DOCS) -> None:
     """Writes all pages, and deletes those of removed gadgets."""
     wanted = pages()
-    for part in ("gadgets", "design"):
+    for part in ("gadgets", "design", "diagnose"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name in stale(folder):
         if name in wanted:

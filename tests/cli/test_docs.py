@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import reference
+from docs import reference, rules
 from kubectl_gadget.gadgets import GadgetSummary
 from tests.cli.sample_gadgets import TRACE_OPEN
 
@@ -15,7 +15,8 @@ def test_the_pages_in_docs_are_fresh(built_in: list[GadgetSummary]) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(rules, "pages", dict)  # the rules of diagnose need gadgets that are no samples
     reference.write(tmp_path)
     return tmp_path
 
@@ -37,6 +38,15 @@ def test_a_page_of_a_gadget_that_is_gone_is_removed(folder: Path) -> None:
     assert reference.stale(folder) == ["gadgets/gone.md"]
     reference.write(folder)
     assert not (folder / "gadgets" / "gone.md").exists()
+
+
+def test_a_rules_page_has_what_it_says_and_what_explains_it(built_in: list[GadgetSummary]) -> None:
+    assert built_in
+    pages = rules.pages()
+    assert "[connection-refused](connection-refused.md) | warning | proven |" in pages["diagnose/README.md"]
+    page = pages["diagnose/connection-refused.md"]
+    for text in ("- [listens-on-loopback](listens-on-loopback.md)", "## It is no finding", "{self"):
+        assert (text in page) != text.startswith("{")
 
 
 def test_a_gadgets_page_has_every_flag_column_member_and_example(folder: Path) -> None:

@@ -83,6 +83,16 @@ def test_all_symptoms_are_explained_by_a_rule_and_no_cause_is_its_own_symptom() 
     assert {"crash-loop", "not-ready", "connection-refused", "no-answer", "probe-fails"} <= explained
 
 
+def test_the_table_of_causes_names_rules_and_leaves_none_out_but_symptoms() -> None:
+    page = Path(__file__).parents[2] / "docs" / "design" / "diagnose.md"
+    rows = [line for line in page.read_text().partition("## Causes and their rules")[2].splitlines() if "`" in line]
+    named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    assert len(rows) == 60
+    assert named <= {rule.name for rule in RULES}
+    symptoms = {"crash-loop", "exits-with-error", "not-ready", "no-answer", "probe-fails", "init-container-waits"}
+    assert {rule.name for rule in RULES} - named == symptoms | {"tls-version-refused"}
+
+
 def test_kinds_of_records_have_no_member_twice() -> None:
     for members in OBJECTS.values():
         assert len(members) == len(set(members))
