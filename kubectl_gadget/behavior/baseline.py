@@ -14,12 +14,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kubectl_gadget.behavior.facts import USUAL_KINDS, Behavior, Coverage, Fact, FactKind, Unit, WatchedRun, merged
+from kubectl_gadget.behavior.facts import (
+    USUAL_KINDS,
+    Behavior,
+    Coverage,
+    Fact,
+    FactKind,
+    LearnedName,
+    Unit,
+    WatchedRun,
+    merged,
+)
+from kubectl_gadget.behavior.risk import re2_expression
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, WrongYaml, read_mapping
 
 VERSION = 2
+_LEARNED_GROUPS = 3
 LARGEST = 64 << 20
 _BY, _FROM = "by", "from"
 _HEAD = (
@@ -54,6 +66,10 @@ _RUN = (
     SchemaField("lost", "integer", "the number of events that are missing"),
     SchemaField("nodes", "integer"),
 )
+_LEARNED = tuple(
+    SchemaField(name, "text", f"expression of RE2 for a {about}: what differs is between the first two groups")
+    for name, about in (("path", "path"), ("name", "name of DNS"))
+)
 SCHEMA = SchemaField(
     "",
     "object",
@@ -61,6 +77,7 @@ SCHEMA = SchemaField(
         SchemaField("version", "integer", "2", required=True),
         SchemaField("runs", "list of object", "when it was watched", fields=_RUN),
         SchemaField("missing", "list of text", "what could not be watched"),
+        SchemaField("learned", "list of object", "names that differ by chance", fields=_LEARNED),
         SchemaField("containers", "list of object", "sorted by their names", fields=_CONTAINER, required=True),
         SchemaField("evidence", "anything", "by a fact's identifier: when it was first seen, how often, a row"),
     ),
@@ -162,8 +179,18 @@ def parse_baseline(file: str, text: str) -> Baseline:
         WatchedRun(part.text("began"), _number(part, "seconds"), int(_number(part, "lost")), _whole(part, "nodes", 1))
         for part in whole.parts("runs")
     )
-    found_behavior = Behavior(merged(lines), coverage, runs, whole.texts("missing"))
+    learned = tuple(_learned(part) for part in whole.parts("learned"))
+    found_behavior = Behavior(merged(lines), coverage, runs, whole.texts("missing"), learned)
     return Baseline(file, found_behavior, lines, units, text.count("\n") + (not text.endswith("\n")))
+
+
+def _learned(part: Part) -> LearnedName:
+    of = "path" if "path" in part else "name"
+    if ("path" in part) is ("name" in part):
+        raise WrongYaml(part.place, "must have one of path, name")
+    if re2_expression(part, of, part.text(of)).groups < _LEARNED_GROUPS:
+        part.fail(of, "must have three groups: what is before, what is after, and what follows the name")
+    return LearnedName(of, part.text(of))
 
 
 def _unit(part: Part) -> Unit:
@@ -244,6 +271,9 @@ def _lines(behavior: Behavior, with_evidence: bool) -> Iterator[str]:
     if behavior.missing:
         yield "missing:"
         yield from (f"  - {_scalar(text)}" for text in behavior.missing)
+    if behavior.learned:
+        yield "learned: # names that differ by chance between runs of this job"
+        yield from (f"  - {{{rule.of}: {_scalar(rule.match)}}}" for rule in behavior.learned)
     yield "containers:" if behavior.coverage else "containers: []"
     for unit, coverage in sorted(behavior.coverage.items(), key=lambda item: str(item[0])):
         yield from _container_lines(behavior, unit, coverage)

@@ -5,8 +5,8 @@ watched completely, and "new" has a doubt where the old side was not; `doubts` s
 inconclusive, which callers must not take for "nothing changed".
 """
 
-from collections.abc import Collection, Iterable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
@@ -19,7 +19,10 @@ from kubectl_gadget.behavior.facts import (
     Coverage,
     Fact,
     FactKind,
+    LearnedName,
     Unit,
+    merged,
+    path_parts,
 )
 from kubectl_gadget.behavior.risk import Risk, encodable, programs, risk_of, risks
 from kubectl_gadget.wording import some
@@ -141,6 +144,30 @@ class ChangeKind(StrEnum):
 _ORDER = {kind: number for number, kind in enumerate(ChangeKind)}
 
 
+def without_chance(fact: Fact, learned: Iterable[LearnedName]) -> Fact:
+    """The fact without names that differ by chance."""
+    if (fact.kind not in PATHS and fact.kind is not FactKind.RESOLVE) or stands_alone(fact.kind, fact.value):
+        return fact
+    how, text = path_parts(fact.kind, fact.value) if fact.kind in PATHS else ("", fact.value)
+    for rule in learned:
+        if (rule.of == "path") is bool(how):
+            text = rule.applied(text)
+    return replace(fact, value=f"{how} {text}" if how else text)
+
+
+def all_without_chance(behavior: Behavior, learned: Sequence[LearnedName]) -> Behavior:
+    """The behavior without names that differ by chance."""
+    if not learned:
+        return behavior
+    found: dict[Fact, Fact] = {}
+    for each in behavior.facts:
+        fact = without_chance(each, learned)
+        known = found.get(fact, fact)
+        pods, runs = max(known.pods, fact.pods), max(known.runs, fact.runs)
+        found[fact] = replace(known, pods=pods, runs=runs, count=known.count + (fact.count if fact in found else 0))
+    return replace(behavior, facts=merged(found.values()), learned=tuple(dict.fromkeys((*behavior.learned, *learned))))
+
+
 @dataclass(frozen=True)
 class Change:
     """One difference."""
@@ -183,6 +210,7 @@ class Change:
 def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> tuple[Change, ...]:
     """Return the changes from old to new. `count_factor`: also facts that are more, or less, frequent per pod by this
     factor."""
+    old, new = all_without_chance(old, new.learned), all_without_chance(new, old.learned)
     known, after = KnownFacts(old.facts), KnownFacts(new.facts)
     ran_before, counts = programs(old.facts), {fact: fact for fact in old.facts}
     found = list[Change]()

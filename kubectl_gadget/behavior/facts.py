@@ -9,10 +9,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.kube.inventory import Workload
 
 
@@ -181,6 +182,23 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class LearnedName:
+    """A name that differed by chance between runs of one job. It is replaced before facts are compared."""
+
+    of: str
+    """path, or name (of DNS)"""
+    match: str
+    """expression of RE2 for the whole text; the first two groups stay, and the third is what follows"""
+
+    def applied(self, text: str) -> str:
+        found: str = _compiled(self.match).sub(r"\1<random>\2\3", text)
+        return found
+
+
+_compiled = lru_cache(compile_pattern)
+
+
+@dataclass(frozen=True)
 class WatchedRun:
     """One period of watching."""
 
@@ -203,6 +221,8 @@ class Behavior:
     runs: tuple[WatchedRun, ...] = ()
     missing: tuple[str, ...] = ()
     """what was not watched at all, so that whole workloads may be absent: a node that failed"""
+    learned: tuple[LearnedName, ...] = ()
+    """names that differ by chance"""
 
     @property
     def has_syscalls(self) -> bool:
@@ -258,4 +278,5 @@ def merge(behaviors: Iterable[Behavior]) -> Behavior:
         coverage,
         tuple(sorted((run for behavior in each for run in behavior.runs), key=lambda run: run.began)),
         tuple(dict.fromkeys(text for behavior in each for text in behavior.missing)),
+        tuple(dict.fromkeys(rule for behavior in each for rule in behavior.learned)),
     )

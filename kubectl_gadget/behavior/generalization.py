@@ -7,7 +7,7 @@ are never part of a pattern.
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -192,6 +192,14 @@ class Generalizer:
         ending = _ENDING.search(path[folder:end])
         held = f"{_HELD_NAME}{ending.group() if ending else ''}"
         return self.path(f"{path[:folder]}{held}{path[end:]}").replace(_HELD_NAME, "<tmp>", 1)
+
+    def program_below(self, path: str, ends: Iterable[int]) -> str:
+        """The path of a program below a temporary directory, the first of these that has a random name, by where it
+        ends; empty: none has."""
+        for end in ends:
+            if (folder := self.path(path[:end])) != literal(path[:end]):
+                return f"{folder}{self.program(path[end:])}"
+        return ""
 
     def is_interpreter(self, program: str) -> bool:
         """True if what a program does depends on the script that it runs."""

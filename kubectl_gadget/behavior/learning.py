@@ -1,4 +1,5 @@
-"""Proposes rules from two runs that should be equal: `behavior rules --learn A B`.
+"""Learns names that differ by chance from runs that should be equal: `ci run --runs N` keeps them in the baseline, and
+`behavior rules --learn A B` proposes rules.
 
 A fact of one run and one of the other that differ in some part of a path, or of a name of DNS, are taken for the same
 fact. The trap: a rule hides what it covers, so none is proposed for a place where each name counts, nor for the path
@@ -9,11 +10,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from typing import NamedTuple
 
-from kubectl_gadget.behavior.comparison import ChangeKind, compare, stands_alone
-from kubectl_gadget.behavior.facts import PATHS, Behavior, Fact, FactKind, path_parts
+from kubectl_gadget.behavior.comparison import ChangeKind, all_without_chance, compare, stands_alone
+from kubectl_gadget.behavior.facts import PATHS, Behavior, Fact, FactKind, LearnedName, merge, path_parts
 from kubectl_gadget.behavior.generalization import Generalizer
 
 _TOKEN = re.compile(r"<[a-z]+>|\\.|.", re.DOTALL)
@@ -22,6 +24,8 @@ _LEAST_FOLDERS = 1
 _LEAST_RANDOM, _LEAST_COMMON = 6, 3
 """characters of a name of which nothing stays, and of what stays of a part of a name"""
 _FIELDS = re.compile(r"([-._])")
+_COUNTED = re.compile(r"(?=[^0-9<]*[0-9<])([0-9a-z]|<n>|<hex>){6,}")
+"""a number in base 36, as some programs write the time"""
 _ROUNDS = 8
 _LOOSE = re.compile(r"\[[^\]]+\](\+|\{\d+\})")
 """a random part in an expression of a rule"""
@@ -44,9 +48,11 @@ class LearnedRule:
         end = f"({re.escape(self.separator)}|$)"
         return f"^({self.before}){random or self.random}({self.after}){end}"
 
-    def applied(self, text: str) -> str:
-        """A text that built-in rules have changed already: the random part may be a placeholder by now."""
-        return re.sub(self.match(_LOOSE.sub(r"(?:\g<0>|[^/]*<[a-z]+>[^/]*?)", self.random)), r"\1<random>\2\3", text)
+    @cached_property
+    def name(self) -> LearnedName:
+        """The rule for texts that built-in rules have changed already: the random part may be a placeholder by now."""
+        loose = _LOOSE.sub(r"(?:\g<0>|[^/]*<[a-z]+>[^/]*?)", self.random)
+        return LearnedName("path" if self.separator == "/" else "name", self.match(loose))
 
 
 class _Text(NamedTuple):
@@ -142,7 +148,7 @@ def _rule(one: _Text, other: _Text) -> LearnedRule | None:
     for before, after in zip(*fields, strict=True):
         if before == after:
             pieces.append((_expression(_TOKEN.findall(before)), False))
-        elif found := _random(_TOKEN.findall(before), _TOKEN.findall(after), is_whole=len(fields[0]) == 1):
+        elif found := _random(before, after, is_whole=len(fields[0]) == 1):
             pieces += found
         else:
             return None
@@ -155,9 +161,12 @@ def _rule(one: _Text, other: _Text) -> LearnedRule | None:
     )
 
 
-def _random(before: Sequence[str], after: Sequence[str], is_whole: bool) -> list[tuple[str, bool]]:
+def _random(one: str, other: str, is_whole: bool) -> list[tuple[str, bool]]:
     """The expressions for a field of a name that differs, and which of them is the random part; empty: none fits."""
+    before, after = _TOKEN.findall(one), _TOKEN.findall(other)
     start = _common(before, after)
+    if not is_whole and all(map(_COUNTED.fullmatch, (one, other))):
+        start = 0  # a time, of which the beginning stays only for a while
     end = _common(before[start:][::-1], after[start:][::-1])
     if start + end < _LEAST_COMMON:
         start = end = 0
@@ -192,8 +201,17 @@ def _left(fact: Fact, text: _Text, rules: Iterable[LearnedRule]) -> _Text:
     whole = text.separator.join(text.parts)
     for rule in rules:
         if rule.separator == text.separator:
-            whole = rule.applied(whole)
+            whole = rule.name.applied(whole)
     return text._replace(parts=tuple(whole.split(text.separator))) if text.parts else text
+
+
+def of_one_job(runs: Sequence[Behavior], generalizer: Generalizer) -> Behavior:
+    """The behavior in runs of one job, without names that differ by chance between the first run and another."""
+    known, *others = runs
+    for other in others:
+        found = learned(known, all_without_chance(other, known.learned), generalizer)
+        known = all_without_chance(known, [rule.name for rule in found.rules])
+    return merge([known, *(all_without_chance(other, known.learned) for other in others)])
 
 
 def rules_text(found: Learned, files: Sequence[str]) -> str:

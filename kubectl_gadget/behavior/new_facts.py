@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.behavior.comparison import ANYTHING, Change, KnownFacts, new_change, stands_alone
+from kubectl_gadget.behavior.comparison import ANYTHING, Change, KnownFacts, new_change, stands_alone, without_chance
 from kubectl_gadget.behavior.facts import PATHS, Behavior, Fact, FactKind, Unit, path_parts
 from kubectl_gadget.behavior.generalization import Destinations, Generalizer
 from kubectl_gadget.behavior.programs import PodContainer, Row, unit_of
@@ -178,15 +178,17 @@ class NewFacts:
             value = self._destinations.text(*value)
         elif kind is FactKind.RESOLVE:
             value = self._generalizer.name(value)
-        unit, temporary = self._unit(place), ""
+        unit, temporary = self._unit(place), tuple[str, ...]()
         if isinstance(value, MadePath):
             value, temporary = value
         images = (row["image"],) if row["image"] else ()
         fact = Fact(unit.workload, unit.container, kind, program, value, first_seen=row["timestamp"], images=images)
+        fact = without_chance(fact, self._baseline.learned)
         before = self._baseline.coverage.get(unit)
         if fact in self._new or self._known.has(fact) or (before is not None and kind not in before.kinds):
             return
-        if temporary and self._known.has(replace(fact, value=temporary)):
+        others = (without_chance(replace(fact, value=each), self._baseline.learned) for each in temporary)
+        if any(map(self._known.has, others)):
             return
         count = self._new_of.get(unit, 0) + 1
         if count > MOST_NEW:

@@ -11,7 +11,7 @@ other) or after the row of its next exec, so a row is joined by its time, and by
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from posixpath import basename, join, normpath
@@ -31,6 +31,8 @@ _WITH_VALUE = frozenset({"-W", "-X", "-cp", "-classpath", "--class-path", "-O", 
 Row = Mapping[str, Any]
 PodContainer = tuple[str, str, str]
 """namespace, pod and container"""
+TemporaryFolders = Callable[[PodContainer, str], Iterable[int]]
+"""Returns the lengths of the directories above a path that a container made for temporary files."""
 
 
 class StartedProgram(NamedTuple):
@@ -61,8 +63,9 @@ class Process:
 class Programs:
     """Follows processes. Rows come nearly in order of time."""
 
-    def __init__(self, generalizer: Generalizer) -> None:
+    def __init__(self, generalizer: Generalizer, temporary_folders: TemporaryFolders = lambda place, path: ()) -> None:
         self._generalizer = generalizer
+        self._temporary_folders = temporary_folders
         self._processes: dict[tuple[str, int], Process] = {}
         self._mounts: dict[PodContainer, int] = {}
         """the mount namespace of each container's latest program"""
@@ -117,7 +120,7 @@ class Programs:
         """Add a process that runs its parent's program."""
         parent = self._processes.get((row["node"], row["ppid"]))
         if parent is None or parent.place != place:
-            program = self._program(row)
+            program = self._program(place, row)
             parent = Process(place, RUNTIME if self._is_runtime(row) else program)
         self._add(row, Process(place, parent.program, parent.cwd))
 
@@ -162,7 +165,7 @@ class Programs:
         self._processes[key] = process
 
     def _began(self, place: PodContainer, row: Row, since: str, is_old: bool = False) -> str:
-        program = self._program(row)
+        program = self._program(place, row)
         self._add(row, Process(place, program, row["cwd"] or "/", is_old=is_old), since)
         if row["ns_mnt"]:
             self._mounts[place] = row["ns_mnt"]
@@ -173,8 +176,9 @@ class Programs:
         exe = row["exe"] or row["path"] or ""
         return self._generalizer.is_runtime(exe) and not (exe.startswith(_MEMFD) and row["links"])
 
-    def _program(self, row: Row) -> str:
+    def _program(self, place: PodContainer, row: Row) -> str:
         exe, path = row["exe"] or "", row["path"] or ""
+        of_script = ""
         if row["interpreted"] and path:
             exe = join(row["cwd"] or "/", path)
             # What a `..` leaves may be a link, so it says nothing about where it leads.
@@ -182,8 +186,10 @@ class Programs:
         elif basename(exe) in self._generalizer.rules.multicall:
             exe = f"{exe} {_applet(row['args'] or (), self._generalizer)}".rstrip()
         elif self._generalizer.is_interpreter(exe) and (script := script_of(row["args"] or (), row["cwd"] or "/")):
-            return f"{self._named(exe)} {self._generalizer.path(script)}"
-        return self._named(exe or path or row["comm"] or "?")
+            of_script = f" {self._generalizer.path(script)}"
+        if exe and (below := self._generalizer.program_below(exe, self._temporary_folders(place, exe))):
+            return f"{below}{of_script}"
+        return f"{self._named(exe or path or row['comm'] or '?')}{of_script}"
 
     def _named(self, text: str) -> str:
         """A program's name, escaped so that it cannot look like RUNTIME."""

@@ -38,7 +38,7 @@ def encodable(text: str) -> str:
     return _NOT_UTF8.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
 
 
-def re2_expression(part: Part, key: str, text: str) -> object:
+def re2_expression(part: Part, key: str, text: str) -> Any:
     """An expression that a field of a file has, compiled. Raises UsageError with the field's place."""
     try:
         return compile_pattern(text)

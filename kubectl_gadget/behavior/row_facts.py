@@ -11,7 +11,7 @@ nothing about the run itself.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from posixpath import join, normpath
 from types import MappingProxyType
@@ -78,8 +78,8 @@ _MODE, _PRIVATE, _SPECIAL = 0o7777, 0o700, 0o6000
 _FILE_CAPABILITIES = "security.capability"
 _UNCHANGED = (-1, 0xFFFFFFFF)
 """of chown(2): stays as it is"""
-MOST_HELD = 10_000
-"""uses of paths of one container that are held"""
+MOST_HELD = 20_000
+"""names that the programs of one container made, and uses of them, that are held"""
 FOLDED = (f"{READ} ", f"{WRITE} ", "mode ", "owner ")
 """how the values begin whose paths may become DIR/*"""
 
@@ -98,8 +98,9 @@ class OtherEnd(NamedTuple):
 class SeenNames:
     """The names that one container of one pod asked DNS for, and its own addresses."""
 
-    of_addresses: dict[str, str] = field(default_factory=dict)
-    """what DNS last called them"""
+    of_addresses: dict[str | tuple[str, int, str], str] = field(default_factory=dict)
+    """what DNS last called an address; and what it did in answers to one process, with its node and PID: names of
+    content delivery networks share addresses"""
     asked: dict[str, bool] = field(default_factory=dict)
     """names, and whether they do not exist"""
     existing: set[str] = field(default_factory=set)
@@ -129,8 +130,8 @@ class MadePath(NamedTuple):
     """A value with a path whose name no file had before."""
 
     value: str
-    temporary: str
-    """the value if the name is a temporary one"""
+    temporary: tuple[str, ...]
+    """the values if the name, or one of those above it, is a temporary one"""
 
 
 class _PathUse(NamedTuple):
@@ -149,11 +150,14 @@ class _Held(NamedTuple):
     kind: FactKind
     program: str
     use: _PathUse
+    end: int = 0
+    """where the first temporary name in the path ends, of those that are known by now; 0: there is none"""
 
 
-# Temporary names: a name that a program made itself (O_EXCL, mkdtemp, link) and that is removed or renamed during the
-# run says nothing. What is done to a file before it is renamed is done to the file with its new name, too, so a new
-# name for a file does not hide its mode. In folders of the system and for files that stand alone, names stay.
+# Temporary names: a name that a program made itself (O_EXCL, mkdir, link) and that is removed or renamed during the run
+# says nothing. Of several in a path, the first is the temporary one: whoever removes a directory removes what is in it
+# before. What is done to a file before it is renamed is done to the file with its new name, too, so a new name for a
+# file does not hide its mode. In folders of the system and for files that stand alone, names stay.
 
 
 class _MadeNames:
@@ -161,29 +165,45 @@ class _MadeNames:
 
     def __init__(self) -> None:
         self._held: dict[str, list[_Held]] = {}
+        """with a `/` at the end: of directories"""
+        self._private: set[str] = set()
         self._directories = 0
         self.size = 0
+        """of names and uses"""
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
-    def add(self, path: str) -> None:
-        """A program made this file or, with a `/` at its end, this directory."""
-        self._held.setdefault(path, [])
-        self._directories += path.endswith("/")
+    def __contains__(self, name: str) -> bool:
+        return name in self._held
 
-    def find(self, path: str) -> str | None:
-        """The name that a path is, or is below of."""
+    def add(self, path: str, is_private: bool = False) -> None:
+        """A program made this file or, with a `/` at its end, this directory. `is_private`: only for its own user."""
+        if path not in self._held:
+            self._held[path] = []
+            self._directories += path.endswith("/")
+            self.size += 1
+        if is_private:
+            self._private.add(path)
+
+    def below(self, directory: str) -> list[str]:
+        """The names below a directory, which ends with a `/`."""
+        return [name for name in self._held if name.startswith(directory) and name != directory]
+
+    def names(self, path: str) -> Iterator[str]:
+        """Yield the names that a path is, or is below of, the innermost first."""
         if path in self._held:
-            return path
+            yield path
         if self._directories:
-            path += "/"  # a directory may be changed itself
-            end = path.find("/", 1)
-            while end > 0:
-                if path[: end + 1] in self._held:
-                    return path[: end + 1]
-                end = path.find("/", end + 1)
-        return None
+            above = f"{path.removesuffix('/')}/"  # a directory may be changed itself
+            while len(above) > 1:
+                if above in self._held and above != path:
+                    yield above
+                above = above[: above.rindex("/", 0, -1) + 1]
+
+    def private(self, path: str) -> Iterator[str]:
+        """Yield the directories above a path that were made for one user alone, as mkdtemp(3) does."""
+        return (name for name in self.names(path) if name in self._private)
 
     def hold(self, name: str, held: _Held) -> None:
         self._held[name].append(held)
@@ -194,7 +214,8 @@ class _MadeNames:
         for name in (path, f"{path}/"):
             if (found := self._held.pop(name, None)) is not None:
                 self._directories -= name.endswith("/")
-                self.size -= len(found)
+                self._private.discard(name)
+                self.size -= 1 + len(found)
                 return name, found
         return None
 
@@ -243,7 +264,7 @@ class RowFacts:
         self._began = began
         self._since: str | None = None
         """when the run began; None: not yet"""
-        self._programs = Programs(generalizer)
+        self._programs = Programs(generalizer, self._temporary_folders)
         self._first: dict[tuple[str, int], tuple[PodContainer, Row]] = {}
         """until the run begins, the row with which each process began its program"""
         self._waiting: dict[tuple[str, int], list[_Waiting]] = {}
@@ -324,17 +345,30 @@ class RowFacts:
         """Emit a use of a path, or hold it while it is not known whether its name is a temporary one."""
         made, use = self._made[place], held.use
         if use.is_made:
-            made.add(use.path)
-        name = made.find(use.path) if made else None
-        if name is None:
+            self._make(place, use.path)
+        names = list(made.names(use.path)) if made else []
+        if not names:
             self._emit_path(place, held)
         elif self._holds:
-            made.hold(name, held)
-            while made.size > MOST_HELD:
-                self._release_name(place, made.oldest())
+            made.hold(names[0], held)
+            self._limit(place)
         else:
-            value, temporary = self._value(held, use.path), self._temporary(held, len(name.rstrip("/")))
-            self._emit(place, held.row, held.kind, held.program, MadePath(value, temporary))
+            temporary = tuple(self._temporary(held, len(name.rstrip("/"))) for name in names)
+            self._emit(place, held.row, held.kind, held.program, MadePath(self._value(held, use.path), temporary))
+
+    def _make(self, place: PodContainer, name: str, is_private: bool = False) -> None:
+        """A program made a file or a directory."""
+        self._made[place].add(name, is_private)
+        self._limit(place)
+
+    def _limit(self, place: PodContainer) -> None:
+        made = self._made[place]
+        while made.size > MOST_HELD:
+            self._release_name(place, made.oldest())
+
+    def _temporary_folders(self, place: PodContainer, path: str) -> Iterable[int]:
+        """The lengths of the directories above a path that the container made for temporary files (mkdtemp)."""
+        return [len(name) - 1 for name in self._made[place].private(path)]
 
     def _emit_path(self, place: PodContainer, held: _Held, value: str | None = None) -> None:
         found = self._value(held, held.use.path) if value is None else value
@@ -359,19 +393,30 @@ class RowFacts:
             return self._value(held, path)
         return f"{held.use.how} {self._generalizer.temporary(path, end)}"
 
-    def _release_name(self, place: PodContainer, path: str, to: str | None = None, is_temporary: bool = False) -> None:
-        """Emit what was done to a name that a program made. `to`: its new name."""
-        found = self._made[place].pop(path)
+    def _release_name(
+        self, place: PodContainer, path: str, to: str | None = None, is_temporary: bool = False, end: int = 0
+    ) -> None:
+        """Emit what was done to a name that a program made, or hold it for the name above. `to`: its new name. `end`:
+        where the temporary name ends, if it is one of those above."""
+        made = self._made[place]
+        found = made.pop(path)
         if found is None:
             return
-        end = len(found[0].rstrip("/"))
-        for held in found[1]:
-            if is_temporary:
-                self._emit_path(place, held, self._temporary(held, end))
+        name, uses = found
+        length = len(name.rstrip("/"))
+        if to is not None and name.endswith("/"):
+            for below in made.below(name):
+                self._release_name(place, below, to + below[length:].rstrip("/"), is_temporary=True, end=length)
+        above = next(made.names(name), None) if is_temporary else None
+        for held in uses:
             if to is not None and held.use.how not in (READ, DENIED):
-                self._emit_path(place, held._replace(use=held.use._replace(path=to + held.use.path[end:])))
-            elif not is_temporary:
-                self._emit_path(place, held)
+                renamed = held.use._replace(path=to + held.use.path[length:], is_made=False)
+                self._use(place, held._replace(use=renamed, end=0))
+            known = held._replace(end=end or length) if is_temporary else held
+            if above is not None and above in made:
+                made.hold(above, known)
+            else:
+                self._emit_path(place, known, self._temporary(known, known.end) if known.end else None)
 
     def finish(self) -> None:
         """The run is over: names that are still there are no temporary ones."""
@@ -439,7 +484,8 @@ class RowFacts:
             self._connect(place, row, row["protocol"])
 
     def _connect(self, place: PodContainer, row: Row, protocol: str) -> None:
-        name = self.names[place].of_addresses.get(row["remote"], "")
+        known, remote = self.names[place].of_addresses, row["remote"]
+        name = known.get((row["node"], row["pid"], remote)) or known.get(remote, "")
         end = OtherEnd(row["remote"], row["remote_port"], protocol, name)
         self._fact(place, row, FactKind.CONNECT, lambda _: end)
 
@@ -465,7 +511,8 @@ class RowFacts:
         names = self.names[place]
         if len(names.of_addresses) < _MOST_NAMES and len(names.asked) < _MOST_NAMES:
             if not self._is_own_answer(place, row):
-                names.of_addresses |= dict.fromkeys(row["addresses"] or (), row["name"])
+                for address in row["addresses"] or ():
+                    names.of_addresses[address] = names.of_addresses[row["node"], row["pid"], address] = row["name"]
             name, is_missing = row["name"].rstrip("."), row["rcode"] == "NXDOMAIN"
             names.asked[name] = is_missing
             if not is_missing:
@@ -511,8 +558,8 @@ class RowFacts:
         elif operation == "rename" and to:
             self._release_name(place, path, normpath(to), is_temporary=True)
             self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, normpath(to)))
-        elif operation == "mkdir" and not is_early and int(row["mode"] or "0", 8) & _MODE == _PRIVATE:
-            self._made[place].add(f"{path}/")
+        elif operation == "mkdir" and not is_early:  # which fails where the name exists, as O_EXCL does
+            self._make(place, f"{path}/", int(row["mode"] or "0", 8) & _MODE == _PRIVATE)
         elif operation in ("link", "symlink", "mknod"):
             self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, path, is_made=True))
         elif change := _change(row):

@@ -172,7 +172,7 @@ def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, for
 def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -> int:
     from kubectl_gadget.advise.documents import check_writable
     from kubectl_gadget.behavior.baseline import read_baseline
-    from kubectl_gadget.behavior.comparison import ChangeKind, compare
+    from kubectl_gadget.behavior.comparison import ChangeKind, all_without_chance, compare
     from kubectl_gadget.behavior.facts import merge
 
     path = _baseline(words, "update")
@@ -180,7 +180,7 @@ def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -
     check_writable(path)
     found, code = collected(words[1:], flags, before)
     new = [change for change in compare(before, found) if change.kind is ChangeKind.NEW]
-    together = merge([before, found])
+    together = merge([before, all_without_chance(found, before.learned)])
     _write(path, together, not no_evidence)
     say(f"{len(new)} new facts")
     _report(together, path, bool(flags.collect.quiet))
@@ -189,11 +189,14 @@ def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -
 
 def merge(files: Files, to: To = None, no_evidence: NoEvidence = None, force: Force = None) -> int:
     from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
+    from kubectl_gadget.behavior.comparison import all_without_chance
     from kubectl_gadget.behavior.facts import merge as merge_behaviors
 
     if not files:
         raise UsageError("no baseline was given", "kubectl gadget behavior merge BASELINE BASELINE")
-    together = merge_behaviors(read_baseline(path).behavior for path in dict.fromkeys(map(Path, files)))
+    each = [read_baseline(path).behavior for path in dict.fromkeys(map(Path, files))]
+    learned = [rule for behavior in each for rule in behavior.learned]
+    together = merge_behaviors(all_without_chance(behavior, learned) for behavior in each)
     if to is None:
         sys.stdout.write(baseline_text(together, not no_evidence))
         return 0

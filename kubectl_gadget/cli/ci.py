@@ -363,18 +363,23 @@ def run(
             if number > 1:
                 sys.stderr.write(f"kubectl gadget: run {len(baselines)} of {number} is over\n")
     if len(baselines) > 1 and report.baseline:
-        report = replace(report, baseline=_merged(baselines))
+        report = replace(report, baseline=_merged(baselines, flags.checks.rules))
     return conclude(report, wanted, subjects, user)
 
 
-def _merged(baselines: Sequence[str]) -> str:
+def _merged(baselines: Sequence[str], rules: str | None) -> str:
     """The baseline of several runs. Says what was not the same in each of them."""
     from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline
-    from kubectl_gadget.behavior.facts import merge
+    from kubectl_gadget.behavior.generalization import Generalizer, read_rules
+    from kubectl_gadget.behavior.learning import of_one_job
 
-    found = merge(parse_baseline("the baseline of a run", text).behavior for text in baselines)
+    generalizer = Generalizer(read_rules(None if rules is None else Path(rules)))
+    found = of_one_job([parse_baseline("the baseline of a run", text).behavior for text in baselines], generalizer)
+    if found.learned:
+        what = count(len(found.learned), "kind of name", "kinds of names")
+        sys.stderr.write(f"kubectl gadget: {what} that differ by chance: see `learned` in the baseline\n")
     if some := sum(fact.runs < len(baselines) for fact in found.facts):
-        remedy = "kubectl gadget behavior rules --learn, with a baseline of each of two runs, proposes rules"
+        remedy = "a baseline of more runs may have them all"
         sys.stderr.write(f"kubectl gadget: {count(some, 'fact')} not seen in each run; {remedy}\n")
     return baseline_text(found)
 

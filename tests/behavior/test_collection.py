@@ -328,6 +328,59 @@ def test_a_private_directory_that_is_removed_is_temporary_and_what_is_in_it() ->
     assert [fact.value for fact in found.facts[1:]] == ["write /srv/<tmp>/a/b.c", "mode 755 /srv/<tmp>"]
 
 
+def test_a_directory_of_any_mode_is_temporary_and_of_several_the_first_that_is_removed() -> None:
+    kept, outer, inner = "/srv/target", "/srv/target/rmetaqzx", "/srv/target/rmetaqzx/deps"
+    rows = [changes("mkdir", name, mode="0777") for name in (kept, outer, inner)]
+    rows += [opens(10, f"{inner}/full.rmeta", 0o101), opens(10, f"{kept}/lib.a", 0o101)]
+    found = behavior([*CART, *rows, *(changes("rmdir", name) for name in (inner, outer))])
+
+    assert [fact.value for fact in found.facts[1:]] == [
+        "write /srv/target/<tmp>/deps/full.rmeta",
+        "write /srv/target/lib.a",
+    ]
+
+
+def test_a_directory_that_is_renamed_takes_what_was_made_in_it_along() -> None:
+    rows = [changes("mkdir", "/srv/s-qzx-working", mode="0777"), opens(10, "/srv/s-qzx-working/a.o", EXCLUSIVE)]
+    found = behavior([*CART, *rows, changes("rename", "/srv/s-qzx-working", to="/srv/final")])
+
+    assert [fact.value for fact in found.facts[1:]] == [
+        "write /srv/<tmp>/a.o",
+        "write /srv/final",
+        "write /srv/final/a.o",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "mode", "program"),
+    [
+        ("/tmp/go-build3772641934", "0700", "/tmp/go-<random>/b183/prices.test"),
+        ("/tmp/go-build3772641934", "0755", "/tmp/go-build3772641934/b183/prices.test"),
+        ("/srv/tools", "0700", "/srv/tools/b183/prices.test"),
+    ],
+)
+def test_a_program_in_a_directory_of_mkdtemp_is_known_without_its_random_name(
+    folder: str, mode: str, program: str
+) -> None:
+    made = [changes("mkdir", folder, mode=mode), changes("mkdir", f"{folder}/b183", mode="0777")]
+    found = behavior([*CART, *made, execs(11, f"{folder}/b183/prices.test", ppid=10), opens(11, "/srv/x", 0o101)])
+
+    assert [(fact.kind, fact.program) for fact in found.facts if fact.program == program] == [
+        ("program", program),
+        ("open", program),
+    ]
+
+
+def test_an_address_has_the_name_that_the_same_process_asked_for() -> None:
+    asked = {"role": "client", "rcode": "NOERROR", "addresses": ["151.101.2.132"], "server": "10.0.0.1", "client": "::"}
+    rows = [execs(pid, "/bin/http", ppid=10) for pid in (11, 12)]
+    rows += [row("dns", pid, name=f"{name}.example.", **asked) for pid, name in ((11, "deb"), (12, "security"))]
+    found = behavior([*CART, *rows, connects(11, "151.101.2.132", 80), connects(13, "151.101.2.132", 443)])
+    values = [fact.value for fact in found.facts if fact.kind == "connect"]
+
+    assert "name deb.example:80/tcp" in values
+
+
 def test_a_name_in_a_folder_of_the_system_is_never_temporary() -> None:
     path = "/usr/lib/x86_64-linux-gnu/libevil.so.2"
     found = behavior([*CART, opens(10, path, EXCLUSIVE), changes("unlink", path)])
@@ -336,7 +389,7 @@ def test_a_name_in_a_folder_of_the_system_is_never_temporary() -> None:
 
 
 def test_more_made_names_than_are_held_are_told_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_facts, "MOST_HELD", 2)
+    monkeypatch.setattr(row_facts, "MOST_HELD", 4)  # each name, and its use
     names = [f"/srv/abc{letter}" for letter in "pqr"]
     rows = [*(opens(10, name, EXCLUSIVE) for name in names), *(changes("unlink", name) for name in names)]
     found = behavior([*CART, *rows])

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.behavior.facts import Fact
+from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
+from kubectl_gadget.behavior.comparison import compare
+from kubectl_gadget.behavior.facts import Behavior, Fact
 from kubectl_gadget.behavior.generalization import Generalizer, read_rules
-from kubectl_gadget.behavior.learning import learned, rules_text
+from kubectl_gadget.behavior.learning import learned, of_one_job, rules_text
+from kubectl_gadget.errors import UsageError
 from tests.behavior.made import behavior, fact
 
 RULES = Generalizer(read_rules())
@@ -69,6 +72,32 @@ def test_a_program_that_only_one_run_has_is_not_explained() -> None:
 
     assert found.rules == ()
     assert set(found.unexplained) == set(programs)
+
+
+def test_a_baseline_of_several_runs_knows_the_next_run_and_no_other_name(tmp_path: Path) -> None:
+    def run(session: str) -> Behavior:
+        folder = f"/work/target/incremental/prices-2boamk/s-{session}"
+        return behavior(opened("/work/target/lib.rlib"), opened(f"{folder}/dep-graph.bin"), opened(f"{folder}.lock"))
+
+    text = baseline_text(of_one_job([run("hoow45l3vr-01l1wu4"), run("hoow4cecco-167hmbo")], RULES))
+    (tmp_path / "b.yaml").write_text(text)
+    baseline = read_baseline(tmp_path / "b.yaml").behavior
+
+    assert text.count("- {path: ") == 2
+    assert [found.runs for found in baseline.facts] == [2, 2, 2]
+    assert compare(baseline, run("hopk0a2q11-0zz9x1k")) == ()
+    evil = opened("/work/target/incremental/prices-2boamk/s-hopk0a2q11-0zz9x1k/evil.so"), opened("/work/target/x.lock")
+    new = compare(baseline, behavior(*run("hopk0a2q11-0zz9x1k").facts, *evil))
+    assert len(new) == 2
+    assert all(change.kind == "new" for change in new)
+
+
+def test_what_is_learned_in_a_baseline_is_checked_when_it_is_read(tmp_path: Path) -> None:
+    head = "version: 2\nlearned:\n  - {path: '%s'}\ncontainers: []\n"
+    for wrong, why in (("^(/work/x", "regular expression"), ("^/work/x", "three groups")):
+        (tmp_path / "b.yaml").write_text(head % wrong)
+        with pytest.raises(UsageError, match=why):
+            read_baseline(tmp_path / "b.yaml")
 
 
 def test_names_of_dns_are_learned_by_their_labels() -> None:

@@ -3,8 +3,10 @@
 import pytest
 
 from kubectl_gadget.behavior import new_facts
+from kubectl_gadget.behavior.facts import Unit
 from kubectl_gadget.behavior.generalization import Generalizer, read_rules
 from kubectl_gadget.behavior.new_facts import NewFacts
+from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.rows.containers import UNKNOWN
 from tests.behavior.made import behavior, fact
 from tests.behavior.rows import Row, execs, opens, row
@@ -26,6 +28,22 @@ def test_each_new_fact_is_said_once() -> None:
         "/bin/cart reads /etc/passwd",
     ]
     assert judged(checked, opens(10, "/etc/passwd")) == []
+
+
+def test_a_name_that_was_temporary_before_is_known_while_it_exists() -> None:
+    pod = Unit(Workload("shop", "Pod", "cart"), "main")
+    written = fact("open", "/bin/cart", "write /srv/target/<tmp>/deps/full.rmeta", pod)
+    known = written, fact("program", "/bin/cart", "(runtime)", pod)
+    checked = NewFacts(behavior(*known), RULES)
+    made = [
+        row("file", operation="mkdir", path=path, mode="0777")
+        for path in ("/srv/target", "/srv/target/rmetaqzx", "/srv/target/rmetaqzx/deps")
+    ]
+
+    assert judged(checked, CART, *made, opens(10, "/srv/target/rmetaqzx/deps/full.rmeta", 0o101)) == []
+    assert judged(checked, opens(10, "/srv/target/other/full.rmeta", 0o101)) == [
+        "/bin/cart writes /srv/target/other/full.rmeta"
+    ]
 
 
 def test_a_flood_of_new_facts_is_bounded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

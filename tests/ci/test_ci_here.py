@@ -237,7 +237,9 @@ def test_names_that_a_job_makes_and_takes_away_are_equal_in_each_run(tmp_path: P
 
 
 def test_a_baseline_of_several_runs_has_what_each_of_them_did(tmp_path: Path) -> None:
-    (tmp_path / "job.sh").write_text("n=$(cat n 2>/dev/null || echo 0); echo $((n + 1)) > n; cat file$n; true")
+    by_chance = "echo x > log-$(head -c 400 /dev/urandom | tr -dc a-z | cut -c -8).txt"
+    count = "n=$(cat n 2>/dev/null || echo 0); echo $((n + 1)) > n; cat file$n; true"
+    (tmp_path / "job.sh").write_text(f"{by_chance}; {count}")
     for number in range(3):
         (tmp_path / f"file{number}").write_text("x")
     ran = ci("--runs", "3", "--report", "baseline=b.yaml", "--", "sh", "job.sh", folder=tmp_path)
@@ -249,6 +251,13 @@ def test_a_baseline_of_several_runs_has_what_each_of_them_did(tmp_path: Path) ->
     runs = {fact.value.rpartition("/")[2]: fact.runs for fact in found.facts if fact.value.startswith("read ")}
     assert runs["job.sh"] == 3
     assert runs["file<n>"] == 3 if "file<n>" in runs else [runs[f"file{number}"] for number in range(3)] == [1, 1, 1]
+    assert [rule.of for rule in found.learned] == ["path"]
+    (tmp_path / "n").write_text("1\n")
+    judge = ("--baseline", "b.yaml", "--fail-on-new", "all", "--", "sh")
+    again = ci(*judge, "job.sh", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    other = ci(*judge, "-c", ". ./job.sh; echo x > log", folder=tmp_path)
+    assert other.returncode == 4, other.stderr
     failed = ci("--runs", "3", "--", "sh", "-c", "echo x >> ran; exit 3", folder=tmp_path)
     assert failed.returncode == 3, failed.stderr
     assert (tmp_path / "ran").read_text() == "x\n", "a run that failed is the last"

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.gadget_run import PROJECT
@@ -20,6 +21,11 @@ PROGRAMS = (
     *("nginx", "redis-server", "postgresql-17", "gunicorn", "python3-flask", "python3-redis", "nodejs"),
     *("curl", "dpkg"),
 )
+MORE_PROGRAMS = (
+    *("apache2-bin", "haproxy", "memcached", "mariadb-server-core", "mariadb-client-core", "dnsmasq-base"),
+    *("etcd-server", "etcd-client", "exim4-daemon-light"),
+)
+"""of the scenarios that are only run by hand"""
 LEFT_OUT = re.compile(
     r"libllvm\d+|libz3-.*|perl.*|libperl.*|lib.*-perl|locales|libc-l10n|openssl|postgresql-(client-)?common.*"
     r"|iproute2|procps|passwd|login.*|adduser|debconf|ucf|node-corepack|readline-common|sysvinit-utils|libpam-.*|libdb5.*"
@@ -30,7 +36,10 @@ _USELESS = (
     *(f"usr/share/{name}" for name in ("doc", "man", "locale", "info", "lintian", "bash-completion")),
     *("usr/lib/postgresql/*/lib/bitcode", "usr/lib/*/gconv"),
 )
-_USERS = {"postgres": 101, "redis": 102, "nginx": 103, "app": 1000}
+_USERS = {
+    **{"postgres": 101, "redis": 102, "nginx": 103, "app": 1000},
+    **{"www-data": 33, "haproxy": 104, "mysql": 105, "Debian-exim": 106, "mail": 8, "nobody": 65534},
+}
 _PACKAGES = "packages"
 _LINE = re.compile(r"^Inst (\S+)", re.MULTILINE)
 
@@ -39,29 +48,31 @@ class NoImageError(Exception):
     """The packages are not available here; the message says why."""
 
 
-def image() -> Path:
-    """The folder of the root file system, made if it is missing. Raises NoImageError."""
+def image(more: bool = False) -> Path:
+    """The folder of the root file system, made if it is missing; `more`: the one that has MORE_PROGRAMS, too. Raises
+    NoImageError."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    root = CACHE / "root"
+    name = "more" if more else "root"
+    root = CACHE / name
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp = CACHE / "stamp"
+        stamp = CACHE / f"{name}-stamp"
         wanted = Path(__file__).read_text()
         if not stamp.exists() or stamp.read_text() != wanted:
             stamp.unlink(missing_ok=True)
             shutil.rmtree(root, ignore_errors=True)
-            _make(root)
+            _make(root, (*PROGRAMS, *(MORE_PROGRAMS if more else ())))
             stamp.write_text(wanted)
     return root
 
 
-def versions() -> dict[str, str]:
+def versions(root: Path) -> dict[str, str]:
     """The packages that were unpacked, with their versions."""
-    names = (line.split("_") for line in (image() / _PACKAGES).read_text().splitlines())
+    names = (line.split("_") for line in (root / _PACKAGES).read_text().splitlines())
     return {name: f"{name} {version.replace('%3a', ':')}" for name, version, _ in names}
 
 
-def _make(root: Path) -> None:
+def _make(root: Path, programs: Sequence[str]) -> None:
     if not shutil.which("apt-get"):
         raise NoImageError("the programs come from Debian's packages, and there is no apt-get here")
     with tempfile.TemporaryDirectory(dir=CACHE) as text:
@@ -69,12 +80,12 @@ def _make(root: Path) -> None:
         (folder / "status").touch()
         (folder / "packages").mkdir()
         try:
-            packages = _packages(folder)
+            packages = _packages(folder, programs)
             _apt(folder, "download", *packages)
         except subprocess.CalledProcessError:  # the lists are missing, or older than the archive
             try:
                 subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True, text=True)
-                packages = _packages(folder)
+                packages = _packages(folder, programs)
                 _apt(folder, "download", *packages)
             except subprocess.CalledProcessError as error:
                 raise NoImageError(f"{' '.join(error.cmd[:2])}: {error.stderr.strip()[-500:]}") from error
@@ -87,9 +98,9 @@ def _make(root: Path) -> None:
     _finish(root)
 
 
-def _packages(folder: Path) -> list[str]:
+def _packages(folder: Path, programs: Sequence[str]) -> list[str]:
     """The programs and what they depend on."""
-    shown = _apt(folder, "install", "--simulate", "--no-install-recommends", *PROGRAMS)
+    shown = _apt(folder, "install", "--simulate", "--no-install-recommends", *programs)
     return [name for name in _LINE.findall(shown) if not LEFT_OUT.fullmatch(name)]
 
 

@@ -1,7 +1,7 @@
 """Records runs of the workloads, and reads their behavior, by the commands that users have for it."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from kubectl_gadget.behavior.comparison import doubts
 from kubectl_gadget.behavior.facts import Behavior
 from tests.behavior.scenarios.changes import CHANGES
 from tests.behavior.scenarios.stage import Stage
-from tests.behavior.scenarios.workloads import WORKLOADS
+from tests.behavior.scenarios.workloads import WORKLOADS, Workload
 from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
 _AT_ONCE = 6
@@ -20,10 +20,12 @@ _OTHERS = "(of unknown containers)"
 
 
 @contextmanager
-def stage(folder: Path, namespace: str) -> Iterator[Stage]:
+def stage(
+    folder: Path, namespace: str, workloads: Sequence[Workload] = WORKLOADS, root: Path | None = None
+) -> Iterator[Stage]:
     """A stage with a DNS server."""
-    with Stage(folder, namespace) as found:
-        found.serve_names([workload.name for workload in WORKLOADS])
+    with Stage(folder, namespace, root) as found:
+        found.serve_names([workload.name for workload in workloads])
         yield found
 
 
@@ -36,12 +38,14 @@ def recording(folder: Path, namespace: str, *flags: str) -> Iterator[GadgetRun]:
         assert run.stop() in (0, 130), run.said()
 
 
-def record_workloads(folder: Path, namespace: str) -> Path:
+def record_workloads(
+    folder: Path, namespace: str, workloads: Sequence[Workload] = WORKLOADS, root: Path | None = None
+) -> Path:
     """Starts, loads and stops all workloads once. Returns the recording."""
-    with stage(folder, namespace) as pods, recording(folder, namespace):
-        for workload in WORKLOADS:
+    with stage(folder, namespace, workloads, root) as pods, recording(folder, namespace):
+        for workload in workloads:
             pods.start(workload)
-        pods.load(WORKLOADS)
+        pods.load(workloads)
         pods.stop()
     return folder / "run.kgr"
 

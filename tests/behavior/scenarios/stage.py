@@ -40,8 +40,10 @@ PATIENCE = 180.0
 class Stage:
     """A context manager. `namespace` is that of the pods; the DNS server is in another one, which is not compared."""
 
-    def __init__(self, folder: Path, namespace: str) -> None:
+    def __init__(self, folder: Path, namespace: str, root: Path | None = None) -> None:
+        """`root`: the root file system of the pods, if it is not the usual one."""
         self.namespace = namespace
+        self._root = root
         self._network = ip_network(f"10.{random.randint(64, 95)}.{random.randint(0, 255)}.0/24")
         self._free = [str(address) for address in list(self._network.hosts())[1:]]
         random.shuffle(self._free)
@@ -52,7 +54,7 @@ class Stage:
         self.running: list[tuple[Workload, DemoContainer]] = []
 
     def __enter__(self) -> Self:
-        self._image = image()
+        self._image = self._root or image()
         self._pods.__enter__()
         self._pause = self._pods.image_root
         return self

@@ -34,32 +34,34 @@ class Workload:
     """path below the root → text; and the program's own"""
 
 
-def _text(name: str) -> str:
+def text_of(name: str) -> str:
+    """A file of the programs."""
     return (_PROGRAMS / name).read_text()
 
 
-_LOAD = {"srv/load.py": _text("load.py")}
-LOAD_FILES: Mapping[str, str] = _LOAD
+LOAD_FILES: Mapping[str, str] = {
+    f"srv/{name}": text_of(name) for name in ("load.py", "send_mail.py", "ask_names.py", "fill_memory.py")
+}
 _STATIC = "/ /index.html /missing"
 
 FRONT = Workload(
     "front",
     "nginx",
-    _text("front.sh"),
+    text_of("front.sh"),
     80,
     f"python3 /srv/load.py front 80 {_STATIC} /api/visits POST:/api/upload /orders/order /orders/day",
     replicas=2,
     stop=signal.SIGQUIT,
-    files={"etc/nginx/nginx.conf": _text("nginx.conf"), "usr/share/nginx/html/index.html": "<h1>Hello</h1>\n"},
+    files={"etc/nginx/nginx.conf": text_of("nginx.conf"), "usr/share/nginx/html/index.html": "<h1>Hello</h1>\n"},
 )
 API = Workload(
     "api",
     "gunicorn",
-    _text("api.sh"),
+    text_of("api.sh"),
     8000,
     "python3 /srv/load.py api 8000 /visits '/price?of=tea' POST:/upload /report /missing",
     started="var/log/app.log",
-    files={"srv/app/app.py": _text("app.py"), "srv/app/prices.py": _text("prices.py")},
+    files={"srv/app/app.py": text_of("app.py"), "srv/app/prices.py": text_of("prices.py")},
 )
 ORDERS = Workload(
     "orders",
@@ -67,17 +69,19 @@ ORDERS = Workload(
     "exec node /srv/orders.js\n",
     3000,
     "python3 /srv/load.py orders 3000 /stock /order /total /day /missing",
-    files={"srv/orders.js": _text("orders.js")},
+    files={"srv/orders.js": text_of("orders.js")},
 )
 CACHE = Workload(
     "cache",
     "redis-server",
-    _text("cache.sh"),
+    text_of("cache.sh"),
     6379,
-    _text("load_cache.sh"),
+    text_of("load_cache.sh"),
     kind="StatefulSet",
-    files={"etc/redis/redis.conf": _text("redis.conf")},
+    files={"etc/redis/redis.conf": text_of("redis.conf")},
 )
-DB = Workload("db", "postgresql-17", _text("db.sh"), 5432, _text("load_db.sh"), kind="StatefulSet", stop=signal.SIGINT)
+DB = Workload(
+    "db", "postgresql-17", text_of("db.sh"), 5432, text_of("load_db.sh"), kind="StatefulSet", stop=signal.SIGINT
+)
 WORKLOADS = (CACHE, DB, API, ORDERS, FRONT)
 """in the order in which they start: nginx looks up the names of others at its start"""

@@ -1,0 +1,5 @@
+set -e
+go vet ./...
+go build -o shop .
+./shop
+go test ./... >log

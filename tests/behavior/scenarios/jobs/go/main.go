@@ -1,0 +1,11 @@
+package main
+
+import (
+	"fmt"
+
+	"example.com/shop/prices"
+)
+
+func main() {
+	fmt.Println(prices.Price("tea"))
+}

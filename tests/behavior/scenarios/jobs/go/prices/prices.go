@@ -1,0 +1,3 @@
+package prices
+
+func Price(name string) int { return len(name) }

@@ -1,0 +1,1 @@
+int order(int n) { return n + 1; }

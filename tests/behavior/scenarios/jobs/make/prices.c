@@ -1,0 +1,1 @@
+int price(int n) { return n * 2; }

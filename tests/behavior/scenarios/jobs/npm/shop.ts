@@ -1,0 +1,1 @@
+export const price = (name: string): number => name.length;

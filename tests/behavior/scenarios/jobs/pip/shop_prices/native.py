@@ -1,0 +1,3 @@
+import ctypes
+
+LIBC = ctypes.CDLL(None)
