@@ -191,8 +191,8 @@ class LearnedName:
     """expression of RE2 for the whole text; the first two groups stay, and the third is what follows"""
 
     def applied(self, text: str) -> str:
-        found: str = _compiled(self.match).sub(r"\1<random>\2\3", text)
-        return found
+        expression: Any = _compiled(self.match)
+        return str(expression.sub(r"\1<random>\2\3", text))
 
 
 _compiled = lru_cache(compile_pattern)

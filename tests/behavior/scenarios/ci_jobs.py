@@ -66,7 +66,7 @@ def run_job(job: Job, recording: Path) -> None:
     }
     if (source / "before.sh").exists():
         _run(["sh", "before.sh"], source, environment)
-    record = ["ci", "run", "--local", "--facts", "--record", str(recording)]
+    record = ["ci", "run", "--local", "--facts", "--record", str(recording.absolute())]
     command = ["env", "-u", "PYTHONPATH", "sh", "job.sh"]
     _run([*GADGET, *record, "--", *command], source, environment | {"PYTHONPATH": str(PROJECT)})
 

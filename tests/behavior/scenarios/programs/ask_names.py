@@ -3,7 +3,7 @@ import socket
 import struct
 
 
-def query(name):
+def query(name: str) -> bytes:
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
     return struct.pack(">HHHHHH", random.getrandbits(16), 0x100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
 

@@ -1,1 +1,4 @@
-int order(int n) { return n + 1; }
+int order(int n)
+{
+	return n + 1;
+}

@@ -1,1 +1,4 @@
-int price(int n) { return n * 2; }
+int price(int n)
+{
+	return n * 2;
+}
