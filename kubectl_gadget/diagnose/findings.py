@@ -66,7 +66,9 @@ class Found:
 
     @property
     def severity(self) -> Severity:
-        return self.rule.severity
+        """Return how bad it is: at least as bad as what it explains."""
+        order = list(Severity)
+        return min((self.rule.severity, *(each.severity for each in self.explains)), key=order.index)
 
     @property
     def confidence(self) -> Confidence:
@@ -265,7 +267,9 @@ class Diagnosis:
         for name in seen.measure:
             view[f"sum_{name}"] = round(sum(each.sums.get(name, 0) for each in found))
             view[f"max_{name}"] = round(max((each.most.get(name, 0) for each in found), default=0))
-            view[f"before_{name}"] = round(sum(each.sums_before.get(name, 0) for each in found))
+            view[f"before_{name}"] = round(
+                sum((each.sums_before if each.turn else each.sums).get(name, 0) for each in found)
+            )
         return view
 
     def _entity(self, owner: Owner) -> dict[str, Any]:
