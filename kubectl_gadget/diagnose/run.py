@@ -22,12 +22,13 @@ from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object, Resource
 from kubectl_gadget.output.row_texts import MemberRows
-from kubectl_gadget.output.sink import TakingSink
+from kubectl_gadget.output.sink import Sink, TakingSink, WholeSink
 from kubectl_gadget.recording.recorded_run import RecordedRun
-from kubectl_gadget.recording.replay_run import replayed
+from kubectl_gadget.recording.replay_run import Replayed, replayed
 from kubectl_gadget.reports.model import Finding
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.backlog import StepMark
 from kubectl_gadget.run.coverage import Coverage, doubts, texts
 from kubectl_gadget.run.live_run import begin
 from kubectl_gadget.run.progress import Progress
@@ -105,11 +106,25 @@ def trusted(found: object) -> Iterator[dict[str, object]]:
             yield kept
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What else looks at a replay, so that recordings are read only once."""
+
+    sink: WholeSink
+    """gets all rows"""
+    marked: Callable[[StepMark], object]
+    ended: Callable[[Replayed], object]
+    """called after the last row, while the files are open"""
+
+
 class DiagnoseRun:
     """One run. `main` is called once."""
 
-    def __init__(self, options: RunOptions, rules: Sequence[Rule], stderr: TextIO) -> None:
+    def __init__(
+        self, options: RunOptions, rules: Sequence[Rule], stderr: TextIO, beside: Beside | None = None
+    ) -> None:
         self._rules = rules
+        self._beside = beside
         self._progress = Progress(stderr, options.quiet, options.verbose)
         self._observations = Observations(rules)
         self._places = Places()
@@ -125,9 +140,12 @@ class DiagnoseRun:
         self._options = replace(
             options,
             services=() if is_replay else (self._serve,),
-            followers=(self._follower(is_replay),) if is_replay or (options.record and not options.local) else (),
+            followers=(
+                *options.followers,
+                *((self._follower(is_replay),) if is_replay or (options.record and not options.local) else ()),
+            ),
             ending=self._ending,
-            make_sink=lambda gadgets, *_: TakingSink(self._take),
+            make_sink=lambda gadgets, *_: self._sink(),
             doing="looking for causes",
             command=("diagnose",),
         )
@@ -148,7 +166,8 @@ class DiagnoseRun:
 
     def replay(self, stdout: TextIO, stderr: TextIO) -> Report:
         """Look at recordings instead. Raises GadgetError."""
-        with replayed(self._options, stdout, stderr) as run:
+        marked = None if self._beside is None else self._beside.marked
+        with replayed(self._options, stdout, stderr, marked) as run:
             self._began_ns = min((end.began_ns for end in run.ends), default=0)
             recorded = set[str]()
             for reader in run.readers:
@@ -157,9 +176,11 @@ class DiagnoseRun:
                 records: object = reader.find_end().end.get(_RECORDED)
                 if isinstance(records, dict):
                     self._take_objects({kind: trusted(records.get(kind)) for kind in OBJECTS}, self._began_ns)
-            lacking = [item.gadget.event for item in self._options.gadgets if item.gadget.name not in recorded]
+            lacking = dict.fromkeys(item.gadget.event for item in runs(self._rules) if item.gadget.name not in recorded)
             unseen = [*run.without_coverage(), *run.damages()]
             unseen += [f"the recording has no events of {', '.join(lacking)}"] if lacking else []
+            if self._beside is not None:
+                self._beside.ended(run)
             return self._report(run.covered(), unseen)
 
     def _follower(self, is_replay: bool) -> Follower:
@@ -210,6 +231,9 @@ class DiagnoseRun:
                 self._observations.take_objects(kind, found, wall_ns)
 
     # Rows, in the pipeline's thread.
+
+    def _sink(self) -> Sink:
+        return TakingSink(self._take) if self._beside is None else _Both(self._beside.sink, self._take)
 
     def _take(self, rows: Rows) -> None:
         with self._using:
@@ -301,3 +325,22 @@ class DiagnoseRun:
             for kind in ("initContainerStatuses", "containerStatuses")
             for each in status.get(kind) or ()
         )
+
+
+class _Both(WholeSink):
+    """Passes everything on to a sink, and rows to a function."""
+
+    def __init__(self, sink: WholeSink, take: Callable[[Rows], object]) -> None:
+        self._sink = sink
+        self._take = take
+
+    def write(self, rows: Rows) -> None:
+        self._take(rows)
+        self._sink.write(rows)
+
+    def write_block(self, rows: Rows) -> None:
+        self._take(rows)
+        self._sink.write_block(rows)
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        self._sink.gap(node, seconds, until_ns)
