@@ -8,6 +8,7 @@
 #   make kernels  every gadget on this kernel and on those that Debian has, for the table in docs/gadgets/README.md
 #   make release  wheel, source distribution, images, krew manifest, SBOMs, provenance, checksums, in dist/ (TAG=v0.1.0)
 #   make digest   the digest of the agents' default image, which its registry has now, into the sources; before a release
+#   make screenshots  docs/images anew, of the demo; needs root
 #   make lock     requirements.txt and requirements-dev.txt, the fixed versions of the dependencies, anew; needs uv
 #   make lint     style, types, layers, C format
 #   make image    the agent's image as build/agent-image.tar (VARIANT=bcc, ARCHITECTURE=arm64)
@@ -46,7 +47,7 @@ C_FILES := $(shell find bpf tests bench -name '*.[ch]')
 
 CHECK_PYTHON ?= python3
 
-.PHONY: help setup demo check test release digest lock kernels lint image bench clean packages-%
+.PHONY: help screenshots setup demo check test release digest lock kernels lint image bench clean packages-%
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -83,6 +84,13 @@ image: setup packages-IMAGE
 
 release: setup packages-IMAGE
 	$(BIN)/python release/artifacts.py $(if $(TAG),--tag $(TAG)) $(if $(BINARIES),--binaries $(BINARIES)) $(if $(WHEEL_ONLY),--wheel-only)
+
+screenshots: setup packages-TEST
+	@mkdir -p build docs/images
+	rm -f build/demo.kgr
+	$(BIN)/kubectl-gadget demo record --for incident --timeout 15s -o build/demo.kgr
+	$(BIN)/kubectl-gadget report build/demo.kgr -o build/demo.html
+	$(BIN)/python -m docs.screenshots build/demo.html docs/images/report.png
 
 digest: packages-DIGEST
 	$(PYTHON) release/digest.py

@@ -10,7 +10,7 @@ import grimp
 
 ROOT = Path(__file__).parents[1]
 _FLOORS = {
-    "cli": "The command line",
+    "cli": "The command line, and the report of a run",
     "analysis": "Features: the run, the rows and the words of one capability",
     "recording": "The engine: it knows no feature",
     "agent": "Vocabulary and API: no knowledge of runs",

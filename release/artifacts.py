@@ -33,6 +33,8 @@ ARCHITECTURES = ("amd64", "arm64")
 PLATFORMS = ("linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64", "windows-amd64")
 IMAGE = "ghcr.io/kubectl-gadget/agent"
 _INDEX = "application/vnd.oci.image.index.v1+json"
+UPLOT = "1.6.32"
+"""The version of kubectl_gadget/page/uplot."""
 _IMAGE_SBOM = "usr/share/doc/kubectl-gadget/sbom.spdx.json"
 
 
@@ -141,7 +143,8 @@ def krew_manifest(template: str, version: str, launcher: Path, binaries: Mapping
 
 
 def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
-    """SPDX 2.3 of the client: itself, each package of requirements.txt, and the sources of its libbpf."""
+    """SPDX 2.3 of the client: itself, each package of requirements.txt, the sources of its libbpf, and the script that
+    draws the charts of its reports."""
     pairs = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", requirements, re.MULTILINE)
     linked = [
         {
@@ -154,6 +157,23 @@ def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
         }
         for name, one in SOURCES.items()
     ]
+    linked.append(
+        {
+            "SPDXID": "SPDXRef-source-uplot",
+            "name": "uplot",
+            "versionInfo": UPLOT,
+            "downloadLocation": "NOASSERTION",
+            "licenseConcluded": "MIT",
+            "sourceInfo": f"kubectl_gadget/page/uplot, from npm's uplot {UPLOT}, as it is there",
+            "externalRefs": [
+                {
+                    "referenceCategory": "PACKAGE-MANAGER",
+                    "referenceType": "purl",
+                    "referenceLocator": f"pkg:npm/uplot@{UPLOT}",
+                }
+            ],
+        }
+    )
     packages = [("kubectl-gadget", version), *pairs]
     ids = [f"SPDXRef-{name}-{number}" for number, (name, _) in enumerate(packages)]
     return {

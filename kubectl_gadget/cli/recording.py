@@ -1,4 +1,4 @@
-"""Commands of recordings: `record` and `replay`; `recording info`, `redact`, `query` and `convert`."""
+"""Commands of recordings: `record`, `replay` and `report`; `recording info`, `redact`, `query` and `convert`."""
 
 import json
 import os
@@ -33,7 +33,7 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.pages import page_of, unknown_gadget
-from kubectl_gadget.cli.printing import print_table
+from kubectl_gadget.cli.printing import print_table, say
 from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
@@ -532,3 +532,58 @@ def convert(files: Files, output: ConvertFormat = None, since: Since = None, unt
     for table, made in rows.items():
         sys.stderr.write(f"  {table}: {count(made, 'row')}\n")
     return code
+
+
+# `report` makes a page of recordings
+
+ReportFile = Annotated[
+    Text, flag(SHOW, "--output, -o FILE", "The page, or with FILE.json what it shows (default: RECORDING.html)")
+]
+Open = Annotated[Switch, flag(SHOW, "--open", "Open the page in the browser"), TypedOnly.ACTION]
+
+
+def report(
+    files: Files, output: ReportFile = None, open_page: Open = None, since: Since = None, until: Until = None
+) -> int:
+    if not files:
+        raise UsageError("no recording was given", "kubectl gadget report FILE")
+    from kubectl_gadget.recording.places import places_of
+
+    sources = places_of(files)
+    path = output or f"{Path(files[0].rpartition('/')[2] or 'report').stem}.html"
+    if open_page and not path.endswith(".html"):
+        raise UsageError(f"--open is for a page, and -o {path} is none", "-o FILE.html")
+    write_report(sources, path, (since, until))
+    if open_page:
+        import webbrowser
+
+        if not webbrowser.open(Path(path).absolute().as_uri()):
+            say(f"no browser was found; open {path} in one")
+    return 0
+
+
+def write_report(sources: "Sequence[PathOrUrl]", path: str, span: tuple[Moment | None, Moment | None]) -> None:
+    """Write the page of recordings, or its model, into a file; `-` is standard output. Raises GadgetError."""
+    from kubectl_gadget.page import html, run
+    from kubectl_gadget.reports.files import written_to
+    from kubectl_gadget.rows.amounts import bytes_text
+
+    shows, shown = sys.stderr.isatty(), -1
+
+    def progress(done: float) -> None:
+        nonlocal shown
+        if shows and (percent := int(100 * done)) != shown:
+            shown = percent
+            sys.stderr.write(f"\rmaking the report: {percent} %")
+            sys.stderr.flush()
+
+    try:
+        model = run.make(sources, *span, progress)
+    finally:
+        if shown >= 0:
+            sys.stderr.write("\r\x1b[K")
+    text = json.dumps(model, ensure_ascii=False) + "\n" if path.endswith(".json") else html.render(model)
+    data = text.encode("utf-8", "replace")
+    written_to(path, data)
+    if path != "-":
+        say(f"{path}: {bytes_text(len(data))}; {model['verdict']['answer']}")

@@ -59,6 +59,7 @@ _COMMANDS = {
         "options": "gadgets:options",
         "config": "",
         "replay": "recording:replay_group",
+        "report": "recording:report",
         "recording": "",
     },
 }

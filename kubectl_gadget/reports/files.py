@@ -113,6 +113,20 @@ def _write(text: str, wanted: Wanted) -> None:
         file.write(data)
 
 
+def written_to(path: str, data: bytes) -> None:
+    """Write a file anew, or standard output for `-`. Raises UsageError."""
+    if path == STDOUT:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    try:
+        with _opened(path, os.O_TRUNC) as file:
+            file.write(data)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from None
+
+
 def _opened(path: str, flags: int) -> BinaryIO:
     """Open a file, for writing."""
     flags |= os.O_WRONLY | os.O_CREAT

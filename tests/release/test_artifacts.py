@@ -148,8 +148,11 @@ def test_the_sbom_has_every_package_of_the_lock_file_once() -> None:
         ("a-b", "1.2"),
         ("c", "3"),
         *((name, source.version) for name, source in SOURCES.items()),
+        ("uplot", artifacts.UPLOT),
     ]
-    assert len({found["SPDXID"] for found in packages}) == 3 + len(SOURCES)
+    assert len({found["SPDXID"] for found in packages}) == 4 + len(SOURCES)
+    chart = (PROJECT / "kubectl_gadget/page/uplot/uPlot.iife.min.js").read_text()
+    assert f"(v{artifacts.UPLOT})" in chart.partition("\n")[0]
 
 
 @pytest.mark.parametrize("name", LOCKS)

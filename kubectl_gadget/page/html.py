@@ -1,0 +1,86 @@
+"""Writes the page: one HTML file with the model in it, which opens without network.
+
+Texts in the model are of programs in containers, so nothing of it becomes markup: the model is JSON in a script element
+that is not run, escaped so that it cannot end that element, and the page sets text only. Should a text get through all
+the same, the page's own policy runs only the scripts whose hashes it has.
+"""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from kubectl_gadget.output.flame_graph import write as write_flame_graph
+from kubectl_gadget.rows.amounts import bytes_text, duration_text
+
+_SPECIAL = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+_CDATA = re.compile(r"\A<!\[CDATA\[|\]\]>\Z")
+
+
+def render(model: Mapping[str, Any]) -> str:
+    """Return the whole file."""
+    own = files("kubectl_gadget.page")
+    style = own.joinpath("uplot/uPlot.min.css").read_text() + own.joinpath("page.css").read_text()
+    chart, script = own.joinpath("uplot/uPlot.iife.min.js").read_text(), own.joinpath("page.js").read_text()
+    profile, frames = model.get("profile"), {}
+    if model.get("flows"):
+        frames["map"] = _plain(files("kubectl_gadget.flows").joinpath("page.html").read_text())
+    if profile:
+        frames["flames"] = _flames(profile)
+    # The graph has the calls already.
+    shown = {**model, "profile": {**profile, "root": None} if profile else None}
+    parts = {
+        "TITLE": html.escape(_title(model)),
+        "POLICY": _policy([style], [chart, script], frames.values()),
+        "STYLE": style,
+        "MODEL": embedded(shown),
+        "FRAMES": embedded(frames),
+        "CHART": chart,
+        "SCRIPT": script,
+    }
+    text = own.joinpath("page.html").read_text()
+    return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], text)
+
+
+def embedded(value: object) -> str:
+    """Return JSON that cannot end the script element in which it stands."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character, escaped in _SPECIAL.items():
+        text = text.replace(character, escaped)
+    return text.encode("utf-8", "replace").decode()
+
+
+def _title(model: Mapping[str, Any]) -> str:
+    return f"{model['verdict']['answer']} · kubectl gadget"
+
+
+def _plain(page: str) -> str:
+    """Return the page of the map without nonces: it is under the policy of the page that it is a part of."""
+    return page.replace(' nonce="NONCE"', "")
+
+
+def _flames(profile: Mapping[str, Any]) -> str:
+    root, unit = profile["root"], profile["unit"]
+    amount = {"nanoseconds": duration_text, "bytes": bytes_text}.get(unit, str)(root[2])
+    made = io.StringIO()
+    write_flame_graph(made, root, f"kubectl gadget {profile['title']}", f"{amount} {unit}", unit, svg=False)
+    return made.getvalue().replace(' style="margin:0"', "")
+
+
+def _policy(styles: Iterable[str], scripts: Iterable[str], frames: Iterable[str]) -> str:
+    styles, scripts = list(styles), list(scripts)
+    for frame in frames:
+        for kind, text in _INLINE.findall(frame):
+            (scripts if kind == "script" else styles).append(_CDATA.sub("", text))
+    sources = [" ".join(f"'sha256-{_hash(text)}'" for text in dict.fromkeys(texts)) for texts in (scripts, styles)]
+    return f"default-src 'none'; script-src {sources[0]}; style-src {sources[1]}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,443 @@
+"use strict";
+// Draws the model of a run (docs/report.md). Texts of the model come from containers: they become text nodes, and
+// nothing else.
+(() => {
+const model = JSON.parse(document.getElementById("model").textContent);
+const frames = JSON.parse(document.getElementById("frames").textContent);
+const MOST_ROWS = 100, MORE_ROWS = 300, ROW = 22, MOST_KINDS = 8, OPEN_TREES = 60;
+const COLOURS = ["#3b7dd8", "#d9822b", "#2f9e6e", "#a05fc4", "#c2a21a", "#2ba6b5", "#c75a8b", "#7b8794", "#7d6b52"];
+const $ = id => document.getElementById(id);
+const main = $("main");
+
+// Elements. A child that is no element is text.
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === undefined || value === null || value === false) continue;
+    element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== "").map(child => child instanceof Node ? child : String(child)));
+  return element;
+}
+function section(id, title, about, ...children) {
+  const found = make("section", {id, "aria-labelledby": `${id}-title`}, make("h2", {id: `${id}-title`}, title, about ? make("small", {}, about) : null), children);
+  main.append(found);
+  $("parts").append(make("a", {href: `#${id}`}, title));
+  return found;
+}
+const on = (element, type, act) => { element.addEventListener(type, act); return element; };
+
+// Numbers and times as in the terminal.
+const number = n => n.toLocaleString("en-US");
+const count = (n, noun) => `${number(n)} ${noun}${n === 1 ? "" : noun.endsWith("s") || noun.endsWith("x") ? "es" : "s"}`;
+function three(n) { return n >= 100 ? n.toFixed(0) : n >= 10 ? n.toFixed(1) : n.toFixed(2); }
+function duration(ns) {
+  for (const [size, unit] of [[1e9, "s"], [1e6, "ms"], [1e3, "µs"]]) if (ns >= size) return three(ns / size) + unit;
+  return `${ns}ns`;
+}
+const BEGAN = Date.parse(model.began.slice(0, 23) + "Z");
+const clock = (ms, digits = 0) => new Date(BEGAN + ms).toISOString().slice(11, digits ? 20 + digits : 19);
+const LENGTH = model.timeline.bins * model.timeline.step_ms;
+
+// What is filtered: words, and a part of the time.
+const state = {words: [], from: -Infinity, to: Infinity};
+const drawn = [];
+const has = text => state.words.every(word => text.includes(word));
+const during = (first, last) => first === null || first === undefined || (first <= state.to && (last ?? first) >= state.from);
+const isWhole = () => state.from === -Infinity;
+function redraw() {
+  state.words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  $("whole").hidden = isWhole();
+  $("span").textContent = isWhole() ? "" : `${clock(Math.max(0, state.from))} to ${clock(Math.min(LENGTH, state.to))} UTC`;
+  for (const draw of drawn) draw();
+}
+function follow(draw) { drawn.push(draw); draw(); }
+let waiting = 0;
+on($("filter"), "input", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
+on($("whole"), "click", () => zoom(-Infinity, Infinity));
+function zoom(from, to) { state.from = from; state.to = to; redraw(); }
+
+// Verdict and findings.
+const SIGNS = {bad: "✖", warning: "▲", ok: "✔", inconclusive: "?"};
+const LEVELS = {critical: "bad", error: "bad", warning: "warn", note: "dim"};
+function verdict() {
+  const {status, answer, pods, not_seen, rules} = model.verdict, run = model.run;
+  const found = section("verdict", `${SIGNS[status]} ${answer}${status === "inconclusive" ? ", but not everything was looked at" : ""}`, "");
+  found.classList.add(status);
+  $("parts").firstChild.textContent = "Verdict";
+  const where = [run.selection.join("; "), `${model.began.slice(0, 10)} ${clock(0)} UTC, ${three(model.seconds)} s`].filter(Boolean).join(" · ");
+  found.append(make("p", {}, make("code", {}, run.command.join(" ")), ` · ${where}`));
+  found.append(make("p", {}, `${model.coverage.sentence}; looked at with ${count(rules, "rule")}${pods ? `, and ${count(pods, "pod")} in the API` : ""}`));
+  const also = [...new Set([...not_seen, ...model.coverage.lines])];
+  if (also.length) {
+    found.append(...also.slice(0, 3).map(text => make("p", {class: "warn"}, text)));
+    if (also.length > 3) found.append(make("details", {}, make("summary", {}, `${number(also.length - 3)} more about what was not seen`), make("ul", {}, also.slice(3).map(text => make("li", {}, text)))));
+  }
+}
+function findings() {
+  const {list, left_out} = model.findings;
+  if (!list.length) return;
+  const body = make("div"), found = section("findings", "Findings", "", body), about = make("small");
+  found.querySelector("h2").append(about);
+  const items = list.map(each => {
+    const terms = Object.fromEntries([...each.terms].reverse());
+    const item = make("details", {class: "finding"},
+      make("summary", {"data-item": true}, make("span", {class: `level ${LEVELS[each.level]}`}, each.level),
+        make("span", {}, make("strong", {}, each.message)),
+        make("span", {class: "does"}, `${each.who ? `${each.who} · ` : ""}${each.seen}${terms.do ? ` · do: ${terms.do}` : ""}`)),
+      make("dl", {}, [["rule", each.rule], ...each.terms, ...(each.step ? [["step", each.step]] : [])].map(([name, text]) => [make("dt", {}, name), make("dd", {}, name === "more" ? make("code", {}, text) : text)])),
+      each.tables.map(([head, ...rows]) => make("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": `evidence: ${each.message}`}, make("table", {},
+        make("thead", {}, make("tr", {}, head.map(name => make("th", {scope: "col"}, name)))), make("tbody", {}, rows.map(row => make("tr", {}, row.map(cell => make("td", {class: "mono"}, cell || "-")))))))),
+      each.evidence.length ? make("pre", {}, each.evidence.map(row => JSON.stringify(row)).join("\n")) : null);
+    return {each, item, text: JSON.stringify([each.level, each.message, each.who, each.terms, each.rule]).toLowerCase()};
+  });
+  body.append(...items.map(({item}) => item));
+  if (left_out) body.append(make("p", {class: "dim"}, `${count(left_out, "finding")} left out`));
+  follow(() => {
+    let shown = 0;
+    for (const {each, item, text} of items) { item.hidden = !(has(text) && during(each.first, each.last)); shown += !item.hidden; }
+    about.textContent = shown === list.length ? `${number(shown)}; each opens with its evidence` : `${number(shown)} of ${number(list.length)} match the filter`;
+  });
+}
+
+// The timeline: rows a second by kind or by pod.
+function timeline() {
+  const line = model.timeline, seconds = line.step_ms / 1000;
+  if (!line.series.length) return;
+  const total = line.series.reduce((sum, each) => sum + each.rows, 0);
+  const by = on(make("select", {"aria-label": "what the colours are"}, make("option", {value: "kind"}, "by kind"), make("option", {value: "pod"}, "by pod")), "change", () => { off.clear(); chart(); });
+  const failing = on(make("button", {type: "button", "aria-pressed": "false"}, "only failed"), "click", () => { failing.setAttribute("aria-pressed", failing.getAttribute("aria-pressed") !== "true"); chart(); });
+  const [from, to] = ["from", "to"].map(name => on(make("input", {type: "number", min: 0, max: Math.ceil(LENGTH / 1000), step: "any", "aria-label": `show ${name} second`, size: 6, placeholder: `${name} s`}), "change", span));
+  function span() {
+    if (!from.value && !to.value) return zoom(-Infinity, Infinity);
+    zoom(from.value ? from.value * 1000 : 0, to.value ? to.value * 1000 : LENGTH);
+  }
+  const chips = make("div", {id: "chips"}), canvas = make("div", {id: "chart", role: "img"}), marks = make("ul", {id: "marks"});
+  const about = `${count(total, "event")} in ${three(model.seconds)} s, ${duration(line.step_ms * 1e6)} each column; drag to choose a part of the time`;
+  section("timeline", "Timeline", about, make("div", {class: "bar"}, by, failing, from, to, chips), canvas, marks);
+  if (line.gaps.length) marks.append(...line.gaps.slice(0, 20).map(gap => make("li", {class: "bad"}, `${clock(gap.from)} to ${clock(gap.to)} UTC: events of ${gap.node} are missing${gap.cause ? `: ${gap.cause}` : ""}`)));
+  const lost = model.coverage.nodes.filter(node => Object.keys(node.lost).length);
+  marks.append(...lost.map(node => make("li", {class: "bad"}, `${node.name} lost events: ${Object.entries(node.lost).map(([cause, n]) => `${cause} ${number(n)}`).join(", ")}`)));
+  marks.append(...line.marks.slice(0, 30).map(mark => make("li", {}, `${clock(mark.ms)} UTC  ${mark.kind === "step" ? "step " : ""}${mark.text}`)));
+  const more = Math.max(0, line.marks.length - 30) + line.marks_left_out;
+  if (more) marks.append(make("li", {}, `${number(more)} more marks`));
+  if (line.put_together) marks.append(make("li", {}, `${number(line.put_together)} pods and kinds with the fewest events are drawn as "other pods"`));
+  const off = new Set(), times = Array.from({length: line.bins}, (_, bin) => BEGAN / 1000 + bin * seconds);
+  let plot = null;
+  const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  function sums() {
+    const found = new Map();
+    const onlyFailed = failing.getAttribute("aria-pressed") === "true";
+    const each = onlyFailed ? Object.entries(line.failed).map(([kind, counts]) => ({kind, pod: "all pods", counts})) : line.series;
+    for (const {[by.value]: name, counts} of each) {
+      const sum = found.get(name) || found.set(name, new Array(line.bins).fill(0)).get(name);
+      counts.forEach((n, bin) => { sum[bin] += n; });
+    }
+    const ranked = [...found].map(([name, counts]) => ({name, counts, rows: counts.reduce((a, b) => a + b, 0)})).sort((a, b) => b.rows - a.rows);
+    if (ranked.length <= MOST_KINDS + 1) return ranked;
+    const rest = ranked.splice(MOST_KINDS), others = {name: `${number(rest.length)} others`, counts: new Array(line.bins).fill(0), rows: 0};
+    for (const one of rest) { one.counts.forEach((n, bin) => { others.counts[bin] += n; }); others.rows += one.rows; }
+    return [...ranked, others];
+  }
+  function chart() {
+    const all = sums();
+    chips.replaceChildren(...all.map((one, place) => {
+      const mark = make("i");
+      mark.style.background = COLOURS[place];
+      return on(make("button", {type: "button", "aria-pressed": String(!off.has(one.name))}, mark, `${one.name} ${number(one.rows)}`), "click", () => { off.has(one.name) ? off.delete(one.name) : off.add(one.name); chart(); });
+    }));
+    const stacked = [], series = [{}], stack = new Array(line.bins).fill(0);
+    all.forEach((one, place) => {
+      if (off.has(one.name)) return;
+      one.counts.forEach((n, bin) => { stack[bin] += n / seconds; });
+      stacked.unshift(stack.map(value => value || null));
+      series.splice(1, 0, {label: one.name, fill: COLOURS[place], stroke: COLOURS[place], width: 0, points: {show: false}, paths: uPlot.paths.bars({size: [1, Infinity], align: 1, gap: line.bins > 150 ? 0 : 1})});
+    });
+    canvas.setAttribute("aria-label", `events a second ${by.value === "pod" ? "by pod" : "by kind"}: ${all.map(one => `${one.name} ${number(one.rows)}`).join(", ")}`);
+    if (plot) plot.destroy();
+    const grid = {stroke: colour("--line"), width: 1}, text = colour("--dim"), font = "12px system-ui, sans-serif";
+    plot = new uPlot({
+      width: canvas.clientWidth || 800, height: 196, legend: {show: false}, padding: [8, 12, 0, 0],
+      cursor: {drag: {x: true, y: false, setScale: false}, points: {show: false}, y: false},
+      scales: {x: {time: false, range: () => [times[0], times[0] + LENGTH / 1000]}, y: {range: (_, low, high) => [0, Math.max(1, high) * 1.05]}},
+      axes: [{stroke: text, font, grid: {show: false}, ticks: grid, space: 90, size: 34, values: (_, splits) => splits.map(at => clock(Math.round(at * 1000 - BEGAN), seconds < .5 && LENGTH < 20000 ? 1 : 0))},
+        {stroke: text, font, grid, ticks: {show: false}, size: 62, values: (_, splits) => splits.map(n => `${n >= 1e6 ? `${n / 1e6}M` : n >= 1e4 ? `${n / 1e3}k` : n}/s`)}],
+      series,
+      hooks: {
+        setSelect: [at => { if (at.select.width > 2) zoom(at.posToVal(at.select.left, "x") * 1000 - BEGAN, at.posToVal(at.select.left + at.select.width, "x") * 1000 - BEGAN); at.setSelect({left: 0, top: 0, width: 0, height: 0}, false); }],
+        drawClear: [at => bands(at, line.gaps.map(gap => [gap.from, gap.to]), colour("--gap"), .22)],
+        draw: [at => {
+          if (!isWhole()) bands(at, [[-1e15, state.from], [state.to, 1e15]], colour("--back"), .78);
+          at.ctx.save();
+          at.ctx.strokeStyle = colour("--text");
+          at.ctx.setLineDash([4, 4]);
+          for (const mark of line.marks) {
+            const x = Math.round(at.valToPos((BEGAN + mark.ms) / 1000, "x", true));
+            if (x < at.bbox.left || x > at.bbox.left + at.bbox.width) continue;
+            at.ctx.beginPath(); at.ctx.moveTo(x, at.bbox.top); at.ctx.lineTo(x, at.bbox.top + at.bbox.height); at.ctx.stroke();
+          }
+          at.ctx.restore();
+        }],
+      },
+    }, [times, ...stacked], canvas);
+  }
+  function bands(at, spans, fill, alpha) {
+    at.ctx.save();
+    at.ctx.fillStyle = fill;
+    at.ctx.globalAlpha = alpha;
+    for (const [first, last] of spans) {
+      const [left, right] = [first, last].map(ms => Math.min(at.bbox.left + at.bbox.width, Math.max(at.bbox.left, at.valToPos((BEGAN + ms) / 1000, "x", true))));
+      if (right > left) at.ctx.fillRect(left, at.bbox.top, Math.max(2, right - left), at.bbox.height);
+    }
+    at.ctx.restore();
+  }
+  chart();
+  drawn.push(() => plot.redraw(false));
+  let width = canvas.clientWidth;
+  new ResizeObserver(() => { if (canvas.clientWidth && canvas.clientWidth !== width) { width = canvas.clientWidth; plot.setSize({width, height: 196}); } }).observe(canvas);
+  on(matchMedia("(prefers-color-scheme: dark)"), "change", chart);
+}
+
+// Processes, each below the one that started it.
+function processes() {
+  const {list, seen, failed} = model.processes;
+  if (!list.length) return;
+  const body = make("div", {class: "tree scroll", tabindex: 0, role: "region", "aria-label": "processes"}), about = make("small");
+  const fold = on(make("button", {type: "button"}, "open all"), "click", () => { const open = fold.textContent === "open all"; for (const each of body.querySelectorAll("details")) each.open = open; fold.textContent = open ? "close all" : "open all"; });
+  const bad = on(make("button", {type: "button", "aria-pressed": "false"}, "only those that failed"), "click", () => { bad.setAttribute("aria-pressed", bad.getAttribute("aria-pressed") !== "true"); redraw(); });
+  section("processes", "Processes", "", make("div", {class: "bar"}, fold, bad), body).querySelector("h2").append(about);
+  const below = new Map(), groups = new Map();
+  for (const one of list) {
+    one.text = `${one.command} ${one.pid} ${one.where} ${one.node} ${one.end} ${Object.values(one.did).map(did => did.most.map(([name]) => name).join(" ")).join(" ")}`.toLowerCase();
+    if (one.parent !== null) (below.get(one.parent) || below.set(one.parent, []).get(one.parent)).push(one);
+    else (groups.get(one.where) || groups.set(one.where, []).get(one.where)).push(one);
+  }
+  const isBad = one => one.end !== "" || one.failed > 0;
+  function anyBelow(root, test) {
+    const all = [root];
+    while (all.length) { const one = all.pop(); if (test(one)) return true; all.push(...below.get(one.id) || []); }
+    return false;
+  }
+  function lines(one) {
+    return Object.entries(one.did).map(([kind, did]) => make("div", {class: "did"}, `${kind} ${number(did.times)}${did.times === 1 ? "" : "×"}: `, make("span", {class: "mono"}, did.most.map(([name, n]) => n > 1 ? `${name} ×${number(n)}` : name).join(", ")), did.seen > did.most.length ? `, ${number(did.seen - did.most.length)} more` : ""));
+  }
+  function item(one) {
+    const children = below.get(one.id) || [], did = lines(one);
+    const end = one.end ? make("span", {class: "bad"}, ` → ${one.end}`) : one.ended !== null ? make("span", {class: "dim"}, " → exit 0") : null;
+    const found = make("details", {class: children.length || did.length ? "" : "leaf"},
+      make("summary", {"data-item": true}, make("span", {class: "mono"}, one.command || "-"), end,
+        make("span", {class: "dim"}, `  pid ${one.pid}${one.rows ? ` · ${count(one.rows, "event")}` : ""}${one.failed ? ` · ${number(one.failed)} failed` : ""}${one.children > children.length ? ` · ${number(one.children - children.length)} children not shown` : ""}`)), did);
+    one.element = found;
+    found.append(...children.map(item));
+    found.open = list.length <= OPEN_TREES || anyBelow(one, other => other !== one && other.end !== "");
+    return found;
+  }
+  const tops = [...groups].map(([where, roots]) => {
+    const size = make("span", {class: "dim"});
+    const element = make("details", {class: "group", open: true}, make("summary", {"data-item": true}, where, size), roots.map(item));
+    return {element, roots, size};
+  });
+  body.append(...tops.map(({element}) => element));
+  follow(() => {
+    const onlyBad = bad.getAttribute("aria-pressed") === "true";
+    const fits = one => has(one.text) && (!onlyBad || isBad(one)) && during(one.began, one.ended ?? Infinity);
+    const free = !state.words.length && !onlyBad && isWhole();
+    let shown = 0;
+    const set = one => {
+      let any = fits(one);
+      shown += any;
+      for (const child of below.get(one.id) || []) any = set(child) || any;
+      one.element.hidden = !any;
+      if (any && !free) one.element.open = true;
+      return any;
+    };
+    for (const {element, roots, size} of tops) { const any = roots.map(set).filter(Boolean).length; element.hidden = !any; size.textContent = `  ${count(roots.length, "tree")}`; }
+    const all = seen > list.length ? `${number(list.length)} of ${count(seen, "program")}: those that failed, and those that did most` : count(seen, "program");
+    about.textContent = `${free ? all : `${number(shown)} match the filter, of ${all}`}; ${number(failed)} ended with an error or a signal`;
+  });
+}
+
+// The map is the page of `flows --web`, and the graph that of `profile --flame-graph`.
+function frame(id, title, name, about, height) {
+  const found = make("iframe", {title}), box = section(id, title, about, found);
+  if (height) found.style.height = `${height}px`;
+  const load = () => { if (!found.srcdoc) found.srcdoc = frames[name]; };
+  on(window, "message", event => { if (event.source === found.contentWindow && event.data === "ready" && name === "map") found.contentWindow.postMessage(model.flows, "*"); });
+  const seen = new IntersectionObserver(entries => { if (entries.some(entry => entry.isIntersecting)) { seen.disconnect(); load(); } }, {rootMargin: "600px"});
+  seen.observe(box);
+  on(window, "beforeprint", load);
+}
+function map() {
+  const {edges, places, left_out, rows_left_out} = model.flows;
+  const missing = [left_out && `${count(left_out, "connection")} between further places left out`, rows_left_out && `made of the first ${count(model.flows.rows, "event")}; ${number(rows_left_out)} later ones are not in it`].filter(Boolean);
+  frame("map", "Map", "map", [`${count(Object.keys(places).length, "place")}, ${count(edges.length, "connection")} between them`, ...missing].join("; "));
+}
+
+// Tables that can be sorted and searched.
+function table(id, title, columns, rows, about, extra) {
+  const head = make("tr"), body = make("tbody"), more = make("button", {type: "button"}), info = make("small");
+  const found = section(id, title, "", extra, make("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": title}, make("table", {}, make("thead", {}, head), body)), more);
+  found.querySelector("h2").append(info);
+  const all = rows.map(row => ({row, text: columns.map(column => column.words ? row[column.at] : "").join(" ").toLowerCase()}));
+  let by = columns.find(column => column.first) || columns[0], down = true, most = MOST_ROWS;
+  head.append(...columns.map(column => {
+    column.head = make("th", {scope: "col", class: column.show ? "number" : null}, on(make("button", {type: "button"}, column.title), "click", () => { down = by === column ? !down : Boolean(column.show); by = column; draw(); }));
+    return column.head;
+  }));
+  on(more, "click", () => { most += MORE_ROWS; draw(); });
+  const times = columns.times;
+  function draw() {
+    const fitting = all.filter(({row, text}) => has(text) && (!times || during(row[times[0]], row[times[1]])));
+    const value = row => row[by.at] ?? -1;
+    fitting.sort((a, b) => { const [x, y] = [value(a.row), value(b.row)]; return (typeof x === "number" ? x - y : x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1); });
+    body.replaceChildren(...fitting.slice(0, most).map(({row}) => make("tr", {"data-item": true, tabindex: -1}, columns.map(column => make("td", {class: [column.show ? "number" : column.kind || "name", column.bad && row[column.at] ? "bad" : ""].join(" ").trim()}, column.show ? row[column.at] === null ? "-" : column.show(row[column.at]) : row[column.at] || "-")))));
+    for (const column of columns) column.head.setAttribute("aria-sort", column === by ? down ? "descending" : "ascending" : "none");
+    more.hidden = fitting.length <= most;
+    more.textContent = `show ${number(Math.min(MORE_ROWS, fitting.length - most))} more of ${number(fitting.length)}`;
+    const free = !state.words.length && isWhole();
+    info.textContent = [free ? about : `${number(fitting.length)} match the filter, of ${about}`, isWhole() ? "" : "numbers are of the whole run"].filter(Boolean).join("; ");
+  }
+  follow(draw);
+}
+const words = (at, title, kind) => ({at, title, kind, words: true});
+const numbers = (at, title, more) => ({at, title, show: number, ...more});
+function told(part) {
+  const left = part.seen - part.rows.length;
+  return [left > 0 ? `${number(part.rows.length)} of ${count(part.seen, "entry").replace("entrys", "entries")}: those that failed, and the most frequent of each workload` : `${number(part.seen)}`,
+    part.folded ? `${count(part.folded, "event")} of further entries were put together by directory or under "…"` : ""].filter(Boolean).join("; ");
+}
+// Names of columns, then count, failed, first, last, mean, most.
+function ofRows(id, title, part, kinds, amounts, extra) {
+  if (!part.rows.length) return;
+  const n = part.columns.length;
+  const columns = [...part.columns.map((name, at) => words(at, name, kinds[name])), numbers(n, "events", {first: true}), numbers(n + 1, "failed", {bad: true})];
+  if (amounts) columns.push({at: n + 4, title: "mean", show: duration}, {at: n + 5, title: "max", show: duration});
+  columns.push({at: n + 2, title: "first", show: ms => clock(ms)}, {at: n + 3, title: "last", show: ms => clock(ms)});
+  columns.times = [n + 2, n + 3];
+  table(id, title, columns, part.rows, told(part), extra);
+}
+function connections() {
+  if (!model.flows) return;
+  const name = key => { const place = model.flows.places[key]; return place.group ? `${place.group}/${place.name}` : place.name; };
+  const rows = model.flows.edges.flatMap(edge => edge.ports.map((port, place) => [name(edge.from), name(edge.to), port.name, edge.processes.join(", "), port.flows, port.dropped, port.failed, place ? null : edge.sent, place ? null : edge.received, place ? null : edge.requests]));
+  const bytes = n => { for (const [size, unit] of [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]]) if (n >= size) return three(n / size) + unit; return `${n}B`; };
+  const columns = [words(0, "client"), words(1, "server"), words(2, "port"), words(3, "processes"), numbers(4, "flows", {first: true}), numbers(5, "dropped", {bad: true}), numbers(6, "failed", {bad: true}), {at: 7, title: "out", show: bytes}, {at: 8, title: "in", show: bytes}, numbers(9, "requests")];
+  table("connections", "Connections", columns, rows, `${number(rows.length)}; bytes and requests are those of all ports between two places`);
+}
+function histogram(name, latency) {
+  if (!latency) return null;
+  const most = Math.max(...latency.counts), step = latency.counts.length > 24 ? 2 : 1, bars = [];
+  for (let at = 0; at < latency.counts.length; at += step) {
+    const n = latency.counts.slice(at, at + step).reduce((a, b) => a + b, 0), bar = make("b"), box = make("div", {}, bar);
+    bar.style.width = `${n ? Math.max(1, 100 * n / (most * step)) : 0}%`;
+    bar.style.display = "block";
+    bars.push(make("span", {}, `from ${duration(latency.begins[at])}`), box, make("span", {}, number(n)));
+  }
+  return make("div", {class: "lists"},
+    make("div", {}, make("strong", {}, `${name} latency`), make("p", {}, `half within ${duration(latency.p50)}, 95 % within ${duration(latency.p95)}, 99 % within ${duration(latency.p99)}`),
+      make("p", {class: "dim"}, `${count(latency.count, "answer")}${latency.without ? `; ${number(latency.without)} without an answer or a time` : ""}`)),
+    make("div", {class: "histogram", role: "img", "aria-label": `histogram of ${name} latencies`}, bars));
+}
+
+// The rows: a list that draws only what is seen.
+function rows() {
+  const {kinds, seen} = model.rows;
+  if (!kinds.length) return;
+  const kept = kinds.reduce((sum, kind) => sum + kind.rows.length, 0);
+  const all = kinds.flatMap(kind => kind.rows.map(([ms, bad, ...cells]) => ({ms, bad, kind, cells, text: `${kind.kind} ${cells.join(" ")}`.toLowerCase()}))).sort((a, b) => (a.ms ?? 0) - (b.ms ?? 0));
+  const choice = on(make("select", {"aria-label": "kind of rows"}, make("option", {value: ""}, "all kinds"), kinds.map((kind, place) => make("option", {value: place}, `${kind.command}, ${number(kind.seen)}`))), "change", draw);
+  const bad = on(make("button", {type: "button", "aria-pressed": "false"}, "only failed"), "click", () => { bad.setAttribute("aria-pressed", bad.getAttribute("aria-pressed") !== "true"); draw(); });
+  const copied = make("span", {class: "dim", role: "status"});
+  const copy = on(make("button", {type: "button"}, "copy as JSON"), "click", async () => {
+    const text = shown.map(asJson).join("\n");
+    try { await navigator.clipboard.writeText(text); copied.textContent = `${count(shown.length, "row")} copied`; }
+    catch { copied.textContent = "the browser refuses; select the rows instead"; }
+  });
+  const head = make("div", {class: "head mono"}), body = make("div", {class: "rows mono"}), list = make("div", {id: "list", tabindex: 0, role: "region", "aria-label": "rows"}, head, body), info = make("small");
+  section("rows", "Rows", "", make("div", {class: "bar"}, choice, bad, copy, copied), list).querySelector("h2").append(info);
+  let shown = [], widths = [];
+  const asJson = row => JSON.stringify({kind: row.kind.kind, timestamp: row.ms === null ? null : new Date(BEGAN + row.ms).toISOString(), ...Object.fromEntries(row.kind.columns.map((name, at) => [name, row.cells[at]]))});
+  const one = () => choice.value === "" ? null : kinds[choice.value];
+  const parts = row => [row.ms === null ? "-" : clock(row.ms, 3), ...(one() ? row.cells : [row.kind.kind, row.kind.columns.map((name, at) => row.cells[at] === "-" ? "" : `${name.toLowerCase()}=${row.cells[at]}`).filter(Boolean).join("  ")])];
+  const cell = (text, place) => { const found = make("span", {}, text); found.style.width = widths[place] ? `${widths[place]}ch` : ""; return found; };
+  function draw() {
+    const only = one(), failed = bad.getAttribute("aria-pressed") === "true";
+    shown = all.filter(row => (!only || row.kind === only) && (!failed || row.bad) && has(row.text) && during(row.ms));
+    const titles = ["time", ...(only ? only.columns : ["kind", ""])], some = shown.slice(0, 500).map(parts);
+    widths = titles.map((title, place) => !only && place === 2 ? 0 : Math.min(60, Math.max(title.length, ...some.map(row => row[place].length)) + 1));
+    head.replaceChildren(...titles.map(cell));
+    body.style.height = `${shown.length * ROW}px`;
+    body.style.width = only ? `calc(${widths.reduce((a, b) => a + b, 0)}ch + ${14 * widths.length + 20}px)` : "";
+    info.textContent = `${shown.length === all.length ? "" : `${number(shown.length)} match the filter, of `}${number(kept)} rows${kept < seen ? `, chosen evenly from ${number(seen)}, with more of those that failed` : ""}`;
+    list.scrollTop = 0;
+    window_();
+  }
+  function window_() {
+    const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 8), last = Math.min(shown.length, first + Math.ceil(list.clientHeight / ROW) + 20);
+    body.replaceChildren(...shown.slice(first, last).map((row, place) => {
+      const found = make("div", {class: row.bad ? "row bad" : "row"}, parts(row).map(cell));
+      found.style.top = `${(first + place) * ROW}px`;
+      return found;
+    }));
+  }
+  on(list, "scroll", window_);
+  follow(draw);
+}
+
+// How it was made.
+function made() {
+  const run = model.run, lines = [["command", make("code", {}, run.command.join(" "))], ["recorded by", `kubectl gadget ${run.recorded_by.join(", ")}`], ["page by", model.made_by], ["recordings", run.files.join(", ")], ["selection", run.selection.join("; ") || "-"]];
+  if (run.filters.length) lines.push(["filter", make("code", {}, run.filters.join("; "))]);
+  lines.push(["coverage", model.coverage.sentence], ...model.coverage.doubts.map(text => ["not seen", make("span", {class: "warn"}, text)]));
+  lines.push(["nodes", model.coverage.nodes.map(node => make("div", {}, node.attached === null ? `${node.name}: not traced: ${node.why}` : `${node.name}: from ${clock(node.attached)} to ${clock(node.until)} UTC${node.gap_seconds ? `, ${node.gap_seconds} s missing` : ""}${Object.keys(node.lost).length ? `, lost ${Object.entries(node.lost).map(([cause, n]) => `${number(n)} (${cause})`).join(", ")}` : ", lost 0"}`))]);
+  lines.push(["gadgets", run.gadgets.map(gadget => make("div", {}, `${gadget.command}: ${count(gadget.rows, "row")}${Object.keys(gadget.parameters).length ? ` (${Object.entries(gadget.parameters).map(([name, value]) => `--${name} ${value}`).join(", ")})` : ""}`))]);
+  const empty = [["findings", model.findings.list.length], ["processes", model.processes.list.length], ["files", model.files.rows.length], ["flows", model.flows], ["DNS", model.dns.rows.length], ["HTTP", model.http.rows.length], ["a profile", model.profile]].filter(([, has]) => !has).map(([name]) => name);
+  if (empty.length) lines.push(["without", `${empty.join(", ")}: nothing of it is in the recording`]);
+  section("made", "How it was made", "", make("dl", {}, lines.map(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])));
+  $("foot").append(...[["/", "filter"], ["j", "next"], ["k", "before"], ["← →", "close, open"], ["Esc", "back"]].flatMap(([key, what]) => [make("kbd", {}, key), ` ${what}  `]));
+}
+
+verdict();
+findings();
+timeline();
+processes();
+if (model.flows) map();
+ofRows("files", "Files", model.files, {path: "path mono"});
+connections();
+ofRows("dns", "DNS", model.dns, {name: "path"}, true, histogram("DNS", model.dns.latency));
+ofRows("http", "HTTP", model.http, {target: "path"}, true, histogram("HTTP", model.http.latency));
+if (model.profile) frame("profile", "Profile", "flames", [`kubectl gadget ${model.profile.title}`, model.profile.left_out ? `${number(model.profile.left_out)} narrow calls left out` : ""].filter(Boolean).join("; "), 520);
+rows();
+made();
+
+// Keys.
+const items = () => [...main.querySelectorAll("[data-item]")].filter(item => item.offsetParent !== null);
+function step(by) {
+  const all = items(), at = all.indexOf(document.activeElement);
+  let next = at + by;
+  if (at < 0) next = by > 0 ? all.findIndex(item => item.getBoundingClientRect().bottom > 60) : all.length - 1;
+  const found = all[Math.min(all.length - 1, Math.max(0, next))];
+  if (found) { found.focus(); found.scrollIntoView({block: "nearest"}); }
+}
+on(window, "keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const active = document.activeElement, isItem = active && active.matches("[data-item]"), details = isItem && active.closest("details");
+  if (event.key === "Escape") {
+    if (active === $("filter") && !$("filter").value) active.blur();
+    else if ($("filter").value) { $("filter").value = ""; redraw(); }
+    else if (!isWhole()) zoom(-Infinity, Infinity);
+    else active.blur();
+    return;
+  }
+  if (active && active.matches("input, select")) return;
+  const keys = {"/": () => $("filter").focus(), j: () => step(1), k: () => step(-1)};
+  if (isItem) Object.assign(keys, {ArrowDown: () => step(1), ArrowUp: () => step(-1)});
+  if (details) Object.assign(keys, {ArrowRight: () => { details.open = true; }, ArrowLeft: () => {
+    if (details.open && !details.classList.contains("leaf")) details.open = false;
+    else { const above = details.parentElement.closest("details"); if (above) above.firstElementChild.focus(); }
+  }});
+  if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
+});
+on(window, "beforeprint", () => { for (const each of main.querySelectorAll(".finding")) each.open = true; });
+document.documentElement.dataset.ready = "yes";
+})();

@@ -1,0 +1,292 @@
+"""Makes the view model of recordings: one replay, whose rows become findings, a map of flows, and all that is counted.
+
+What is said about the run (verdict, findings, coverage) is what `diagnose` and the summary of a run say: the same
+rules, and the same sentences.
+"""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kubectl_gadget import __version__
+from kubectl_gadget.diagnose import report as diagnose_report
+from kubectl_gadget.diagnose import rules
+from kubectl_gadget.diagnose.run import Beside, DiagnoseRun, Report
+from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import GADGETS as CONNECTIONS
+from kubectl_gadget.flows.filter import FlowFilter
+from kubectl_gadget.flows.joiner import FlowTable
+from kubectl_gadget.flows.page import LivePage
+from kubectl_gadget.flows.rows import events_of
+from kubectl_gadget.flows.run import FlowTransform
+from kubectl_gadget.kube.addresses import followed
+from kubectl_gadget.output.sink import WholeSink
+from kubectl_gadget.page.model import RunModel, safe
+from kubectl_gadget.recording.places import PathOrUrl
+from kubectl_gadget.recording.reader import RecordingReader
+from kubectl_gadget.recording.recorded_run import RecordedRun
+from kubectl_gadget.recording.replay_run import Replayed
+from kubectl_gadget.reports.model import Finding, Severity, explained
+from kubectl_gadget.rows.amounts import nanoseconds
+from kubectl_gadget.rows.batch import Batch, Mask
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run import coverage
+from kubectl_gadget.run.backlog import StepMark
+from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay, RunOptions, with_peer_names
+from kubectl_gadget.wire.policy_events import rfc3339
+from kubectl_gadget.wording import count
+
+SCHEMA = "kubectl-gadget-report/v1"
+"""Changes when a member changes its meaning or is removed."""
+_FLOWS = CONNECTIONS | {"trace_dns", "trace_http", "trace_tcpdrop", "trace_process"}
+_MOST_FLOW_ROWS = 200_000
+_ROWS_OF_FLOWS = 16_384
+_MOST_EDGES, _MOST_EVENTS, _MOST_TREES, _IN_TREE = 600, 200, 40, 20
+_MOST_FINDINGS, _EVIDENCE = 300, 3
+_MOST_LINES = 100
+_PARTY = ("name", "comm", "pid", "port")
+
+
+class _Rows(WholeSink):
+    """Gives rows to the model, and those of the network to the map as well."""
+
+    def __init__(self, model: RunModel, has_flows: bool, progress: Callable[[float], object]) -> None:
+        self.model = model
+        self._progress = progress
+        self.book = AddressBook()
+        self.page = LivePage()
+        self.flow_rows = 0
+        self.flow_rows_left_out = 0
+        self.has_flows = has_flows
+        table = FlowTable(self.book, True)
+        self._transform = FlowTransform(table, FlowFilter([], internal=False), self.page.add_rows)
+
+    def write(self, rows: Rows) -> None:
+        self.model.write(rows)
+        if self.has_flows:
+            self._take_flows(rows)
+        self._progress(self.model.done)
+
+    def write_block(self, rows: Rows) -> None:
+        self.model.write_block(rows)
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        self.model.gap(node, seconds, until_ns)
+
+    def _take_flows(self, rows: Rows) -> None:
+        own = rows.matching(_of_flows)
+        if not len(own):
+            return
+        room = _MOST_FLOW_ROWS - self.flow_rows
+        self.flow_rows_left_out += max(0, len(own) - room)
+        own = own.head(max(0, room))
+        self.flow_rows += len(own)
+        for chunk in own.chunks(_ROWS_OF_FLOWS):
+            if len(chunk):
+                self.page.add_all(self._transform.apply(chunk).collect(events_of))
+                self.page.updates()  # the events that it has not shown are what comes next
+
+    def flows(self) -> dict[str, Any] | None:
+        """Return the map as JSON; None: nothing talked."""
+        found: dict[str, Any] = json.loads(self.page.all())
+        if not found["edges"]:
+            return None
+        ranked = sorted(
+            found["edges"], key=lambda edge: (not edge["dropped"] + edge["failed"], -edge["flows"], edge["from"])
+        )
+        edges = ranked[:_MOST_EDGES]
+        ends = dict.fromkeys(end for edge in edges for end in (edge["from"], edge["to"]))
+        trees = {key: _small(found["trees"][key]) for key in ends if key in found["trees"]}
+        events = [event for event in found["events"] if event["from"] in ends and event["to"] in ends][-_MOST_EVENTS:]
+        return {
+            "whole": True,
+            "places": {key: found["places"][key] for key in ends},
+            "edges": edges,
+            "processes": {key: found["processes"][key][-_IN_TREE:] for key in ends if key in found["processes"]},
+            "trees": dict(list(trees.items())[:_MOST_TREES]),
+            "events": [_slim(event) for event in events],
+            "left_out": found["left_out"] + len(ranked) - len(edges),
+            "rows": self.flow_rows,
+            "rows_left_out": self.flow_rows_left_out,
+        }
+
+
+def make(
+    files: Sequence[PathOrUrl],
+    since: Moment | None = None,
+    until: Moment | None = None,
+    progress: Callable[[float], object] = lambda done: None,
+) -> dict[str, Any]:
+    """Return the view model of recordings. `progress` is told which part of the time is done. Raises GadgetError."""
+    runs, span = _described(files)
+    first = runs[0]
+    options = RunOptions(
+        tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in first.gadgets),
+        replay=Replay(tuple(files), since, until),
+    )
+    model = RunModel([item.gadget for item in first.gadgets], *span)
+    rows = _Rows(model, any(item.gadget.name in CONNECTIONS for item in first.gadgets), progress)
+    follower = followed(partial(setattr, rows.book, "cluster"), 0.0, "some addresses have no names")
+    options = with_peer_names(replace(options, followers=(follower,)))
+    ends: list[dict[str, Any]] = []
+
+    def marked(mark: StepMark) -> None:
+        model.mark(mark.wall_ns, "step", mark.name)
+
+    def ended(run: Replayed) -> None:
+        for end, reader in zip(run.ends, run.readers, strict=True):
+            ends.append({"file": str(reader.path), "seconds": end.seconds, "began": end.began_ns})
+
+    said = io.StringIO()
+    known = rules.load(rules.own_files())
+    found = DiagnoseRun(options, known, said, Beside(rows, marked, ended)).replay(io.StringIO(), said)
+    for node in found.coverage.nodes:
+        for gap in node.gaps:
+            model.mark_gap(node.name, gap.since_ns, gap.until_ns, gap.cause)
+    document = {
+        "schema": SCHEMA,
+        "made_by": f"kubectl gadget {__version__}",
+        "began": rfc3339(model.began_ns),
+        "seconds": round(model.step_ns * model.bins / 1e9, 3),
+        "verdict": _verdict(found),
+        "findings": _findings(found, model),
+        "coverage": _coverage(found, model),
+        "flows": rows.flows(),
+        **model.document(),
+        "run": _run(files, runs, model, ends),
+    }
+    made: dict[str, Any] = safe(document)
+    return made
+
+
+def _described(files: Sequence[PathOrUrl]) -> tuple[list[RecordedRun], tuple[int, int]]:
+    """Return the runs, and the time that they are of."""
+    runs, first, last = [], [], []
+    for file in files:
+        with RecordingReader(file) as reader:
+            runs.append(RecordedRun.from_meta(reader.meta, str(file)))
+            headers = list(reader.segments())
+            first += [header.first_ns for header in headers]
+            last += [header.last_ns for header in headers]
+    return runs, (min(first), max(last))
+
+
+def _of_flows(batch: Batch) -> Mask:
+    return np.full(len(batch), batch.gadget.name in _FLOWS)
+
+
+def _small(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kept = nodes[:_IN_TREE]
+    ids = {node["id"] for node in kept}
+    return [
+        {**node, "parent": node["parent"] if node["parent"] in ids else None, "connections": node["connections"][:6]}
+        for node in kept
+    ]
+
+
+def _slim(event: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: event.get(name) for name in ("id", "timestamp", "protocol", "verdict", "summary", "from", "to")}
+    for name in ("source", "destination", "backend"):
+        if party := event.get(name):
+            kept[name] = {key: party[key] for key in _PARTY if party.get(key) is not None}
+    return kept
+
+
+# What is said about the run.
+
+
+def _verdict(found: Report) -> dict[str, Any]:
+    """Return the answer to "is it bad": `bad`, `warning`, `ok`, or `inconclusive`."""
+    worst = found.findings[0].level if found.findings else None
+    if worst is not None:
+        status = "bad" if worst.reaches(Severity.ERROR) else "warning"
+    else:
+        status = "inconclusive" if found.is_inconclusive else "ok"
+    first, *rest = diagnose_report.summary(found)
+    return {
+        "status": status,
+        "answer": first.partition("; ")[0],
+        "pods": len(found.looked_at),
+        "rules": found.rules,
+        "not_seen": rest,
+    }
+
+
+def _findings(found: Report, model: RunModel) -> dict[str, Any]:
+    return {
+        "list": [_finding(each, model) for each in found.findings[:_MOST_FINDINGS]],
+        "left_out": max(0, len(found.findings) - _MOST_FINDINGS),
+    }
+
+
+def _finding(finding: Finding, model: RunModel) -> dict[str, Any]:
+    of = finding.explanation
+    return {
+        "level": str(finding.level),
+        "rule": finding.rule,
+        "fingerprint": finding.fingerprint,
+        "message": finding.message,
+        "who": diagnose_report.who(finding.where, of) if of else str(finding.where),
+        "seen": diagnose_report.seen(finding),
+        "count": finding.count,
+        "first": _moment(finding.first_seen, model),
+        "last": _moment(finding.last_seen, model),
+        "terms": [list(pair) for pair in explained(finding)],
+        "tables": [[list(row) for row in table] for table in finding.tables],
+        "evidence": [dict(row) for row in finding.evidence[:_EVIDENCE]] if not finding.tables else [],
+        "step": finding.step,
+    }
+
+
+def _moment(text: str, model: RunModel) -> int | None:
+    return model.ms(nanoseconds(text)) if text else None
+
+
+def _coverage(found: Report, model: RunModel) -> dict[str, Any]:
+    covered = found.coverage
+    return {
+        "sentence": coverage.first_line(covered, count(found.events, "event")),
+        "lines": [line.strip() for line in coverage.node_lines(covered)][:_MOST_LINES],
+        "doubts": list(coverage.texts(coverage.doubts(covered)))[:_MOST_LINES],
+        "nodes": [
+            {
+                "name": node.name,
+                "attached": model.ms(node.attached_ns) if node.attached_ns else None,
+                "until": model.ms(node.until_ns or covered.ended_ns) if node.attached_ns else None,
+                "gap_seconds": round(node.gap_seconds, 3),
+                "lost": {coverage.CAUSES.get(cause, cause): n for cause, n in node.lost.items() if n},
+                "why": node.why or str(node.cause),
+            }
+            for node in covered.nodes[:_MOST_LINES]
+        ],
+        "nodes_left_out": max(0, len(covered.nodes) - _MOST_LINES),
+    }
+
+
+def _run(
+    files: Sequence[PathOrUrl], runs: Sequence[RecordedRun], model: RunModel, ends: list[dict[str, Any]]
+) -> dict[str, Any]:
+    counts = model.counts()
+    return {
+        "files": [str(file) for file in files],
+        "command": ["kubectl", "gadget", *runs[0].command],
+        "recorded_by": sorted({run.version for run in runs}),
+        "selection": list(dict.fromkeys(run.selection for run in runs)),
+        "filters": [run.filter for run in runs if run.filter is not None],
+        "rows": model.rows,
+        "gadgets": [
+            {
+                "command": " ".join(item.gadget.command),
+                "kind": item.gadget.event,
+                "rows": counts.get(item.gadget.event, 0),
+                "parameters": {name: str(value) for name, value in item.parameters.items()},
+            }
+            for item in runs[0].gadgets
+        ],
+        "recordings": ends,
+    }

@@ -1,0 +1,186 @@
+"""The view model: numbers of a recording that are known, its limits, and what it says about what it leaves out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kubectl_gadget.cli.recording import write_report
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.page import html, run
+from kubectl_gadget.page.model import RunModel, pruned, safe
+from kubectl_gadget.page.tables import Entry, Histogram, Table
+from kubectl_gadget.recording.places import places_of
+from kubectl_gadget.rows.rows import Rows
+from tests.page.made import HOSTILE, SECOND, SECONDS, batch, opened, recording
+
+pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("catalogue_built")]
+
+
+@pytest.fixture(scope="module", name="model")
+def a_model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run.make([recording(tmp_path_factory.mktemp("page") / "shop.kgr")])
+
+
+def test_the_timeline_has_every_row_at_its_time_and_what_is_missing(model: dict[str, Any]) -> None:
+    line = model["timeline"]
+    rows = {(each["kind"], each["pod"]): each["rows"] for each in line["series"]}
+    assert rows == {
+        ("open", "shop/cart-7d4b9c6f5-x2x7k"): 42,
+        ("process", "shop/cart-7d4b9c6f5-x2x7k"): 6,
+        ("tcp", "shop/cart-7d4b9c6f5-x2x7k"): 3,
+        ("tcp", "shop/db-0"): 1,
+    }
+    assert {kind: sum(counts) for kind, counts in line["failed"].items()} == {"open": 1, "tcp": 1}
+    (opens,) = (each["counts"] for each in line["series"] if each["kind"] == "open")
+    per_second = round(1000 / line["step_ms"])
+    assert sum(opens[5 * per_second : 9 * per_second]) == 41
+    assert line["gaps"] == [{"node": "node-1", "from": 14000, "to": 16000, "cause": "the connection was lost"}]
+    assert [mark["text"] for mark in line["marks"]] == [
+        "shop/cart-7d4b9c6f5-x2x7k/app: its first process ended (SIGKILL)"
+    ]
+    assert model["seconds"] == pytest.approx(SECONDS, abs=0.2)
+
+
+def test_the_verdict_is_inconclusive_when_events_are_missing(model: dict[str, Any]) -> None:
+    assert model["verdict"]["status"] in ("inconclusive", "bad")
+    said = " ".join(model["verdict"]["not_seen"])
+    assert "7 events were lost" in said
+    assert "2.0 s are missing" in said
+    assert model["coverage"]["nodes"][0]["lost"] == {"ring buffer full": 7}
+    assert model["coverage"]["sentence"].endswith("lost: 7 (ring buffer full 7)")
+
+
+def test_processes_stand_below_what_started_them_with_what_they_did(model: dict[str, Any]) -> None:
+    found = {one["pid"]: one for one in model["processes"]["list"]}
+    cart, shell = found[10], found[11]
+    assert (cart["command"], cart["end"], cart["parent"]) == ("/bin/cart --listen", "SIGKILL", None)
+    assert (shell["command"], shell["end"], shell["parent"]) == ('/bin/sh -c "exit 3"', "exit 3", cart["id"])
+    assert (cart["ended"], shell["began"], shell["ended"]) == (19000, 2000, 3000)
+    assert cart["did"]["opened"] == {"seen": 4, "times": 40, "most": [[f"/data/{n}", 10] for n in range(4)]}
+    assert cart["did"]["connected"]["times"] == 2
+    assert shell["failed"] == 1
+    assert found[12]["did"]["wrote"]["times"] == 1
+    assert model["processes"]["failed"] == 2
+
+
+def test_files_are_counted_by_workload_with_errors(model: dict[str, Any]) -> None:
+    rows = {row[3]: row for row in model["files"]["rows"]}
+    assert rows["/data/0"] == ["shop/cart-*", "cart", "open", "/data/0", "", 10, 0, 5000, 8600, None, None]
+    assert rows["/etc/nope"][2:7] == ["open", "/etc/nope", "ENOENT", 1, 1]
+    assert model["files"]["seen"] == len(rows) == 6
+
+
+def test_the_map_has_the_connections_of_the_recording(model: dict[str, Any]) -> None:
+    edges = {(edge["from"].rpartition("/")[2], edge["to"].rpartition("/")[2]): edge for edge in model["flows"]["edges"]}
+    assert sum(edge["flows"] for edge in edges.values()) == 2
+    assert sum(edge["failed"] for edge in edges.values()) == 1
+    assert all("cart" in client for client, _ in edges)
+
+
+def test_every_row_is_in_the_sample_of_a_small_recording(model: dict[str, Any]) -> None:
+    kinds = {kind["kind"]: kind for kind in model["rows"]["kinds"]}
+    assert {name: (kind["seen"], len(kind["rows"])) for name, kind in kinds.items()} == {
+        "tcp": (4, 4),
+        "open": (42, 42),
+        "process": (6, 6),
+    }
+    assert sum(row[1] for row in kinds["open"]["rows"]) == 1
+    assert kinds["open"]["columns"][-1] == "PATH"
+
+
+def test_texts_of_the_model_cannot_change_a_terminal_or_the_direction_of_writing(model: dict[str, Any]) -> None:
+    text = json.dumps(model, ensure_ascii=False)
+    assert "\\x1b[31m\\\\u202e" in text.replace("\\\\x", "\\x")
+    assert text.isprintable()
+    assert safe("\udcff") == "\\xff"
+
+
+def test_the_page_is_one_file_that_asks_nobody_for_anything(model: dict[str, Any]) -> None:
+    page = html.render(model)
+    assert HOSTILE[:20] not in page
+    assert "'unsafe-inline'" not in page
+    assert "default-src 'none'" in page
+    assert page.count("<script") == page.count("</script>") == 4
+    assert len(page) < 300_000
+
+
+def test_a_million_names_of_one_workload_are_folded_and_counted_and_others_keep_theirs() -> None:
+    table = Table(10, lambda key: (key[0].rpartition("/")[0] + "/…",))
+    table.add("quiet", ("/etc/passwd",), Entry(1, 0, 5, 5))
+    for number in range(1000):
+        table.add("loud", (f"/tmp/{number % 50}/{number}",), Entry(1, 1, number, number))
+    top = table.top(20)
+    assert ("quiet", ("/etc/passwd",)) in [(workload, key) for workload, key, _ in top]
+    assert sum(entry.count for _, _, entry in table.top(100)) == 1001
+    assert table.folded == 990
+    assert table.seen <= 1 + 10 + 5 + 1
+
+
+def test_rows_above_the_limit_are_thinned_evenly_and_failures_stay() -> None:
+    model = RunModel([load_gadget("trace_open")], 0, 100 * SECOND)
+    rows = [opened(1, 1 + number / 101, f"/{number}", errno=2 if number % 1000 == 7 else 0) for number in range(10_000)]
+    for start in range(0, len(rows), 1000):
+        model.write(Rows([batch("trace_open", rows[start : start + 1000])]))
+    (kind,) = model.document()["rows"]["kinds"]
+    assert (kind["seen"], kind["failed"]) == (10_000, 10)
+    assert sum(row[1] for row in kind["rows"]) == 10
+    assert 1000 < len(kind["rows"]) <= 3000
+    times = [row[0] for row in kind["rows"] if not row[1]]
+    halves = sum(time < 50_000 for time in times)
+    assert abs(halves - len(times) / 2) < len(times) / 20
+
+
+def test_processes_that_no_gadget_reports_are_those_that_did_something() -> None:
+    model = RunModel([load_gadget("trace_open")], 0, 10 * SECOND)
+    model.write(Rows([batch("trace_open", [opened(5, 1, "/a"), opened(6, 2, "/b"), opened(5, 3, "/a")])]))
+    found = {one["pid"]: one for one in model.document()["processes"]["list"]}
+    assert found[5]["command"] == "(cart)"
+    assert found[5]["did"]["opened"] == {"seen": 1, "times": 2, "most": [["/a", 2]]}
+
+
+def test_latencies_of_dns_and_http_are_in_histograms() -> None:
+    names = [
+        {"timestamp": 1, "pid": 1, "comm": b"cart", "name": "db.shop", "latency": 1_000_000, "rcode": 0},
+        {"timestamp": 2, "pid": 1, "comm": b"cart", "name": "nope.shop", "latency": 64_000_000, "rcode": 3},
+    ]
+    asked = [
+        {"timestamp": 3, "pid": 1, "comm": b"cart", "method": "GET", "target": "/pay?card=1", "status": status}
+        | {"latency": 2_000_000, "host": "shop"}
+        for status in (200, 200, 503)
+    ]
+    model = RunModel([load_gadget("trace_dns"), load_gadget("trace_http")], 0, 10 * SECOND)
+    model.write(Rows([batch("trace_dns", names), batch("trace_http", asked)]))
+    found = model.document()
+    assert found["dns"]["latency"]["count"] == 2
+    assert 1_000_000 <= found["dns"]["latency"]["p50"] < 1_200_000
+    assert {row[3]: row[7] for row in found["dns"]["rows"]} == {"db.shop": 0, "nope.shop": 1}
+    requests = {row[5]: row for row in found["http"]["rows"]}
+    assert (requests["200"][4], requests["200"][6], requests["503"][7]) == ("/pay", 2, 1)
+    assert "card=1" not in json.dumps(found["http"])
+
+
+def test_a_histogram_has_quantiles_no_lower_than_the_values() -> None:
+    histogram = Histogram()
+    histogram.add(np.array([-1, *range(1, 101)]))
+    found = histogram.document()
+    assert found is not None
+    assert (found["count"], found["without"], sum(found["counts"])) == (100, 1, 100)
+    assert 50 <= found["p50"] <= 60
+    assert 99 <= found["p99"] <= 119
+
+
+def test_narrow_calls_are_left_out_and_counted() -> None:
+    root = ["all", "place", 100, [["wide", "user", 90, [], ""], *[["x", "user", 1, [], ""] for _ in range(10)]], ""]
+    kept, left_out = pruned(root, 3)
+    assert ([child[0] for child in kept[3]], left_out) == (["wide"], 10)
+
+
+def test_the_command_writes_a_page_and_its_model(tmp_path: Path) -> None:
+    files = places_of([str(recording(tmp_path / "shop.kgr"))])
+    write_report(files, str(tmp_path / "shop.json"), (None, None))
+    model = json.loads((tmp_path / "shop.json").read_text())
+    assert model["schema"] == "kubectl-gadget-report/v1"
+    assert model["run"]["rows"] == 52
