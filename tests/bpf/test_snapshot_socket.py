@@ -43,6 +43,13 @@ def test_each_socket_is_there_once_with_its_process_and_state() -> None:
     assert (address(listens["remote"]), listens["remote_port"]) == ("0.0.0.0", 0)
 
 
+def test_a_socket_that_stays_is_there_each_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Answers("snapshot_socket") as snapshot:
+        port = listener.getsockname()[1]
+        turns = [[row for row in snapshot.take() if row["local_port"] == port] for _ in range(3)]
+    assert [[(row["pid"], row["state"]) for row in turn] for turn in turns] == [[(os.getpid(), LISTEN)]] * 3
+
+
 def test_connections_without_a_process_are_there() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

@@ -22,6 +22,8 @@ _OF_NAMESPACES = frozenset({"iter/tcp", "iter/udp", "iter/unix", "iter/netlink"}
 _NEWNET = 0x40000000
 _NOTES = "note_"
 """Prefix of the names of iterators without output, which fill maps for the others."""
+_OF_ONE_TURN = ("seen", "residents")
+"""Maps that are about one turn: in the next one, a socket is to be sent again."""
 _OWN = "/proc/self/ns/net"
 _ORPHANS_ARE_MISSING = (
     "orphaned connections are missing in pods that have a network of their own: entering it needs CAP_SYS_ADMIN "
@@ -66,6 +68,9 @@ class Iterators:
 
     def take(self) -> Iterator[bytes]:
         """Yields the present state, in pieces of whole records."""
+        for notes in filter(None, map(self._object.map, _OF_ONE_TURN)):
+            for key in list(notes.keys()):
+                notes.remove(key)
         for program in sorted(self._object.chosen, key=lambda program: not program.startswith(_NOTES)):
             section = self._object.section(program)
             if section in _OF_NAMESPACES:
