@@ -23,7 +23,7 @@ from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.reports.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.reports.model import Check, JobStep, RunReport, cut
+from kubectl_gadget.reports.model import Check, JobStep, RunReport, Severity, cut
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.members import member_values
@@ -32,6 +32,8 @@ from kubectl_gadget.run.coverage import CAUSES, Coverage, doubts
 from kubectl_gadget.wire.policy_events import rfc3339
 
 if TYPE_CHECKING:
+    from kubectl_gadget.diagnose.rules import Rule
+    from kubectl_gadget.diagnose.search import Search
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.policies.run.labels import PolicyLabels
 
@@ -40,6 +42,16 @@ _MOST_ADDRESSES = 10_000
 _NOT_RUN = {126: "(a program that could not be executed)", 127: "(a program that was not found)"}
 """what a shell's child tried to execute before it ended with such a code"""
 _WRITES = ("O_WRONLY", "O_RDWR")
+
+
+@dataclass(frozen=True)
+class DiagnosisOrder:
+    """How causes are looked for."""
+
+    rules: "tuple[Rule, ...]"
+    gadgets: frozenset[str]
+    """those that only rules need: nothing else sees their rows"""
+    fails_at: Severity = Severity.ERROR
 
 
 @dataclass(frozen=True)
@@ -55,11 +67,13 @@ class CheckOrder:
     labels: "PolicyLabels | None" = None
     behavior: BehaviorOrder | None = None
     """None: no facts are collected"""
+    diagnosis: "DiagnosisOrder | None" = None
+    """None: causes are not looked for"""
 
     @property
     def judges(self) -> bool:
         """True if the result of any check depends on seeing everything."""
-        return bool(self.fail_on or self.expect or self.assertions or self.policies or self.behavior)
+        return bool(self.fail_on or self.expect or self.assertions or self.policies or self.behavior or self.diagnosis)
 
 
 @dataclass(frozen=True)
@@ -82,11 +96,17 @@ class Watching(WholeSink):
     """The sink of a run: prints nothing, gives rows to the checks, and keeps what was seen.
 
     It runs in the pipeline's thread for every row of a busy build, so rows are read by columns, and only what is new is
-    kept. `behavior` gets the rows if a baseline or an assertion asks for facts.
+    kept. `behavior` gets the rows if a baseline or an assertion asks for facts, and `search` those of all gadgets;
+    nothing else gets those of `aside`.
     """
 
     def __init__(
-        self, checks: Sequence[RowCheck], policies: PolicyChecks | None, behavior: Callable[[Rows], object] | None
+        self,
+        checks: Sequence[RowCheck],
+        policies: PolicyChecks | None,
+        behavior: Callable[[Rows], object] | None,
+        search: Callable[[Rows], object] | None = None,
+        aside: frozenset[str] = frozenset(),
     ) -> None:
         self.activity = Activity()
         self.rows = 0
@@ -97,6 +117,8 @@ class Watching(WholeSink):
         self._checks = checks
         self._policies = policies
         self._behavior = behavior
+        self._search = search
+        self._aside = aside
         self._of_gadget = {
             "trace_process": self._processes,
             "trace_open": self._opens,
@@ -109,6 +131,9 @@ class Watching(WholeSink):
     def write(self, rows: Rows) -> None:
         """Takes rows, in the order of time."""
         self.rows += len(rows)
+        if self._search is not None:
+            self._search(rows)
+            rows = Rows([part for part in rows.parts if part.gadget.name not in self._aside])
         if self._behavior is not None:
             self._behavior(rows)
         if self._policies is not None:
@@ -179,10 +204,18 @@ def _columns(batch: Batch, *names: str) -> Iterator[tuple[Any, ...]]:
 class RunChecks:
     """All checks of one run."""
 
-    def __init__(self, order: CheckOrder, events: Sequence[str], marks: Marks, began: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        order: CheckOrder,
+        events: Sequence[str],
+        marks: Marks,
+        began: Callable[[], int],
+        search: "Search | None" = None,
+    ) -> None:
         """`events`: the gadgets that run. Rows are of the steps of `marks`. `began` returns the wall time from which
-        facts count, in ns; 0: not yet."""
+        facts count, in ns; 0: not yet. `search`: for the diagnosis of `order`."""
         self._order = order
+        self._search = search
         self._marks = marks
         self._rows: list[RowCheck] = []
         self._policies: PolicyChecks | None = None
@@ -194,7 +227,9 @@ class RunChecks:
 
     def sink(self, gadgets: Sequence[Gadget]) -> Watching:
         """The sink of the run's rows. Raises UsageError for expressions that these gadgets do not have."""
-        order, shown = self._order, [gadget for gadget in gadgets if gadget.record.fields and gadget.name != "policy"]
+        order, diagnosis = self._order, self._order.diagnosis
+        aside = frozenset[str]() if diagnosis is None else diagnosis.gadgets
+        shown = [each for each in gadgets if each.record.fields and each.name != "policy" and each.name not in aside]
         self._rows = [
             expression_check(flag, compile_filter(text, shown, f"--{flag}"), self._marks)
             for flag, texts in (("fail-on", order.fail_on), ("expect", order.expect))
@@ -203,7 +238,9 @@ class RunChecks:
         self._rows += [RowCheck(each, self._marks) for each in order.assertions if each.gadget is not None]
         if order.policies is not None:
             self._policies = PolicyChecks(order.policies, order.labels, self._marks, order.pid)
-        self._watching = Watching(self._rows, self._policies, self.behavior.take if self.behavior else None)
+        facts = self.behavior.take if self.behavior else None
+        search = self._search.take if self._search else None
+        self._watching = Watching(self._rows, self._policies, facts, search, aside)
         return self._watching
 
     @property
@@ -220,6 +257,11 @@ class RunChecks:
         checks: list[Check] = [check.check(incomplete) for check in self._rows]
         if self._policies is not None:
             checks += self._policies.checks(incomplete)
+        if self._search is not None and self._order.diagnosis is not None:
+            from kubectl_gadget.diagnose.report import checks as diagnosed
+
+            found_causes = self._search.report(run.coverage, since_ns=run.began_ns)
+            checks += diagnosed(found_causes, self._order.diagnosis.fails_at, incomplete)
         baseline, seconds = "", round(run.seconds, 3)
         if self.behavior is not None:
             began = f"{rfc3339(run.began_ns)[:19]}Z"

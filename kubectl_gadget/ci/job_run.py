@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from posixpath import basename
 from typing import TYPE_CHECKING, TextIO
 
 from kubectl_gadget.behavior.run import MISSING
-from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
+from kubectl_gadget.ci.checks import CheckOrder, DiagnosisOrder, RunChecks, TracedRun
 from kubectl_gadget.ci.command import Command, LeftRunning, writing_as
 from kubectl_gadget.ci.steps import Marks, Request, serving, step_answer
 from kubectl_gadget.errors import GadgetError
@@ -35,6 +36,7 @@ from kubectl_gadget.wording import count
 
 if TYPE_CHECKING:
     from kubectl_gadget.ci.fact_checks import BehaviorOrder
+    from kubectl_gadget.diagnose.search import Search
     from kubectl_gadget.kube.informer import Follower
     from kubectl_gadget.run.live_run import LiveRun
 
@@ -122,10 +124,12 @@ class CiRun:
         self._left = 0
         self._tracing_ended_at: float | None = None
         events = [run.gadget.event for run in options.gadgets]
-        self._checks = RunChecks(order.checks, events, self._marks, lambda: self._began_ns)
+        self._search = None if (rules := order.checks.diagnosis) is None else _search(rules, options, self._progress)
+        self._checks = RunChecks(order.checks, events, self._marks, lambda: self._began_ns, self._search)
+        searching = () if self._search is None else (partial(self._search.serve, needs_pods=False),)
         self._options = replace(
             options,
-            services=(*options.services, self._serve),
+            services=(*options.services, *searching, self._serve),
             followers=(*options.followers, *self._followers(options)),
             on_signal=self._on_signal,
             make_sink=lambda gadgets, *_: self._checks.sink(gadgets),
@@ -273,7 +277,7 @@ class CiRun:
             ),
             has_unnamed=self._has_unnamed,
         )
-        return {JOB: ended.to_json()}
+        return {JOB: ended.to_json(), **({} if self._search is None else self._search.ending(coverage))}
 
     def _warnings(self) -> tuple[str, ...]:
         of_command = self._order.checks.pid is not None
@@ -291,6 +295,12 @@ class CiRun:
             yield _left_running(self._left)
         yield from uncounted(coverage, self._began_ns)
         yield from self._progress.missing
+
+
+def _search(order: DiagnosisOrder, options: RunOptions, progress: Progress) -> "Search":
+    from kubectl_gadget.diagnose.search import Search  # reads rules, which few runs need
+
+    return Search(order.rules, options, progress)
 
 
 def has_unnamed(local: bool, selection: Selection, facts: "BehaviorOrder | None" = None) -> bool:

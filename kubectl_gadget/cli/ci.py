@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.behavior.run import Subject
     from kubectl_gadget.ci.assertions import Assertion
     from kubectl_gadget.ci.background import Started
-    from kubectl_gadget.ci.checks import CheckOrder
+    from kubectl_gadget.ci.checks import CheckOrder, DiagnosisOrder
     from kubectl_gadget.ci.command import User
     from kubectl_gadget.ci.job_run import CiOrder
     from kubectl_gadget.ci.judge import RecordedJob
@@ -115,6 +115,21 @@ class MoreFlags(FlagSet):
     ] = None
     further: Annotated[
         Names, flag(CHECKS, "--trace GADGETS", "Also these gadgets: privilege,capabilities"), TypedOnly.ACTION
+    ] = None
+    diagnose: Annotated[
+        Switch,
+        flag(CHECKS, "--diagnose", "Also look for causes of failures, as kubectl gadget diagnose does"),
+        TypedOnly.ACTION,
+    ] = None
+    fail_on_finding: Annotated[
+        Text,
+        flag(
+            CHECKS,
+            f"--fail-on-finding [{'|'.join(values.SEVERITIES)}]",
+            "With --diagnose: findings that are at least this bad are failures (default: an error)",
+            choices=values.SEVERITIES,
+        ),
+        TypedOnly.END,
     ] = None
 
 
@@ -182,6 +197,7 @@ def prepared(
     if (baseline and baseline.behavior.has_syscalls) or FactKind.SYSCALL in kinds:
         further += SYSCALLS
     runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], facts)
+    runs, diagnosis = _diagnosed(runs, flags.more)
     compiled = None
     if flags.policies.named:
         from kubectl_gadget.observe.decoders import GADGET
@@ -208,8 +224,29 @@ def prepared(
     options = with_peer_names(options)
     of_command = any("pid" in run.parameters for run in options.gadgets)
     subject = Subject(of_command, options.selection.host and not of_command)
-    order = check_order(checks, assertions, baseline, facts, subject)
+    order = replace(check_order(checks, assertions, baseline, facts, subject), diagnosis=diagnosis)
     return options, CiOrder(folder=Path(), checks=replace(order, pid=pid, policies=compiled, labels=labels))
+
+
+def _diagnosed(
+    found: "tuple[GadgetRun, ...]", flags: MoreFlags
+) -> "tuple[tuple[GadgetRun, ...], DiagnosisOrder | None]":
+    """Return the gadgets with those that rules need, and how causes are looked for. Raises UsageError."""
+    if not flags.diagnose:
+        if flags.fail_on_finding:
+            raise UsageError("--fail-on-finding needs --diagnose", "--diagnose")
+        return found, None
+    from kubectl_gadget.ci.checks import DiagnosisOrder
+    from kubectl_gadget.diagnose import rules, search
+    from kubectl_gadget.reports.model import Severity
+
+    known = {run.gadget.name for run in found}
+    ours = rules.load(rules.own_files())
+    # What a gadget of the job sees, it also sees for the rules, whose conditions say again what parameters leave out.
+    more = tuple(run for run in search.runs(ours) if run.gadget.name not in known)
+    aside = frozenset(run.gadget.name for run in more)
+    order = DiagnosisOrder(tuple(ours), aside, Severity(flags.fail_on_finding or Severity.ERROR))
+    return (*found[:-1], *more, found[-1]), order
 
 
 def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | None]":
@@ -421,6 +458,7 @@ def start(pods: Pods, flags: CiRunFlags, pid: Pid = None, state: State = None) -
     named += [("assertion", each.name) for each in checks.assertions]
     named += [("policy", each.name) for each in (checks.policies.policies if checks.policies else ())]
     named += [("baseline", flags.checks.baseline)] if flags.checks.baseline else []
+    named += [("diagnosis", "rules")] if checks.diagnosis else []
     first = RunReport(
         version="",
         where=options.selection.described(options.local),

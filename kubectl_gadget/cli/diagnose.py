@@ -11,18 +11,16 @@ from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import SHOW, FlagSet, OutputFlags, Seconds, Switch, Text, TypedOnly, Verbose, flag
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.printing import print_json
-from kubectl_gadget.cli.run_flags import SilentRunFlags, replaying, run_options
+from kubectl_gadget.cli.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, INCONCLUSIVE
 from kubectl_gadget.wording import did_you_mean
 
 if TYPE_CHECKING:
     from kubectl_gadget.diagnose.rules import Rule
-    from kubectl_gadget.diagnose.run import Report
+    from kubectl_gadget.diagnose.search import Report
 
 _FORMATS = ("text", "json", "name", "markdown", "html", "junit", "sarif")
-_SEVERITIES = ("error", "critical", "warning", "note")
-"""The first is that of a flag without a value."""
 _SECONDS = 30.0
 _RULES = "Rules"
 _WIDEST, _NARROWEST = 120, 60
@@ -41,9 +39,9 @@ class DiagnoseFlags(FlagSet):
         Text,
         flag(
             SHOW,
-            f"--fail-on-finding [{'|'.join(_SEVERITIES)}]",
+            f"--fail-on-finding [{'|'.join(values.SEVERITIES)}]",
             "Exit code 4 for a finding that is at least this bad (default: an error), 5 if that cannot be said",
-            choices=_SEVERITIES,
+            choices=values.SEVERITIES,
         ),
         TypedOnly.END,
     ] = None
@@ -75,13 +73,14 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
         examples.check(rule for rule in known if rule.file in map(str, files))
     if own.explain is not None:
         return _explain(known, own.explain)
-    from kubectl_gadget.diagnose.run import DiagnoseRun, runs
+    from kubectl_gadget.diagnose.run import DiagnoseRun
+    from kubectl_gadget.diagnose.search import runs
     from kubectl_gadget.reports.model import Severity
 
-    timeout = _SECONDS if own.timeout is None and replaying.get() is None else own.timeout
-    output = OutputFlags(timeout=timeout, record=own.record, quiet=own.quiet, verbose=own.verbose)
+    output = OutputFlags(timeout=own.timeout, record=own.record, quiet=own.quiet, verbose=own.verbose)
     options = run_options(runs(known), pods, flags.with_output(output))
-    run = DiagnoseRun(options, known, sys.stderr)
+    until = _SECONDS if own.timeout is None and options.replay is None else None
+    run = DiagnoseRun(options, known, sys.stderr, until=until)
     found = read_turns.run(run.main()) if options.replay is None else run.replay(sys.stdout, sys.stderr)
     _print(found, own)
     if own.fail_on is None:

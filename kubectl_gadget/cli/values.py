@@ -192,6 +192,8 @@ def factor(text: str) -> float:
 # Words, choices and lists of words
 
 
+SEVERITIES = ("error", "critical", "warning", "note")
+"""of findings; the first is that of a flag without a value"""
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 

@@ -1,8 +1,9 @@
 """Findings: rules applied to what was seen, one finding per cause, with the findings that it explains below it."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +18,8 @@ from kubectl_gadget.wire.policy_events import rfc3339
 
 KIND = "diagnosis"
 """of the checks that rules are, in reports"""
+_SCOPE = re.compile(r" -n (?= |$)")
+"""What is left of a command's scope without a namespace"""
 _LONGEST = 160
 """Characters of a value in a finding's words."""
 _MOST_LISTED = 5
@@ -137,10 +140,13 @@ class Diagnosis:
         self._places = places
         self.cluster = Cluster({})
         self._peers: dict[tuple[str, int], tuple[dict[str, Any], set[Name]]] = {}
+        self.unknown: set[str] = set()
+        """addresses at the other end that may belong to pods that were not listed"""
 
     def findings(self, run: RunFacts) -> list[Found]:
         """Return the roots, the worst first."""
         self._peers.clear()
+        self.unknown.clear()
         found: dict[tuple[str, ...], Found] = {}
         for rule in self._rules:
             for observation in self._seen.of(rule.seen[0]):
@@ -160,6 +166,8 @@ class Diagnosis:
         finding = found.get(key)
         if finding is None:
             words = Words(**{name: filled(text, values) for name, text in vars(rule.words).items()})
+            if not owner.namespace:  # a process in no pod
+                words = replace(words, more=_SCOPE.sub("", words.more))
             finding = found[key] = Found(rule, whom, about[0], key[2:], words)
             finding.of = self.cluster.replicas(about)
             finding.changed = printable(self.cluster.change(about[0], self.cluster.workload(about)), _LONGEST)
@@ -235,7 +243,7 @@ class Diagnosis:
     def _count(self, seen: SeenSet, found: Observation) -> int:
         """Return how often it was seen; of a snapshot, in its latest turn."""
         if seen.gadget is not None and seen.gadget.kind == "snapshot":
-            return found.count if found.turn == self._seen.of(seen).latest(found.owner.node) else 0
+            return found.count if found.turn == self._seen.of(seen).latest(found.turns) else 0
         return found.count
 
     def _view(self, seen: SeenSet, found: Sequence[Observation], run: RunFacts) -> dict[str, Any]:
@@ -289,6 +297,8 @@ class Diagnosis:
         if known is None:
             peer = self.cluster.peer(address, port, self._places)
             known = self._peers[address, port] = peer, set(self.cluster.pods_of(address, self._places))
+            if peer["kind"] == "unknown":
+                self.unknown.add(address)
         return known
 
 

@@ -81,6 +81,8 @@ class Observation:
     """of a snapshot: how many there were in its first turn"""
     sums_before: dict[str, float] = field(default_factory=dict)
     turn: int = 0
+    turns: str = ""
+    """of a snapshot: by what its turns are counted, the node and the look"""
 
     @property
     def record(self) -> Record:
@@ -132,7 +134,7 @@ class Watch:
     def is_snapshot(self) -> bool:
         return self.seen.gadget is not None and self.seen.gadget.kind == "snapshot"
 
-    def found_by(self, owner: Owner, record: dict[str, Any], wall_ns: int) -> Observation | None:
+    def found_by(self, owner: Owner, record: dict[str, Any], wall_ns: int, look: str = "") -> Observation | None:
         """Return the observation that a row belongs to, at its turn of a snapshot; None if there is no room."""
         seen = self.seen
         if "base" in seen.by:
@@ -140,7 +142,8 @@ class Watch:
         owner = Owner.receiver(owner.node, record) if seen.is_receivers else owner
         found = self.of(owner, tuple(_kept(record.get(name)) for name in seen.by))
         if found is not None and self.is_snapshot:
-            turn = self.turn(owner.node, wall_ns)
+            found.turns = f"{owner.node}{look}"
+            turn = self.turn(found.turns, wall_ns)
             if turn != found.turn:
                 if not found.turn:
                     found.before, found.sums_before = found.count, found.sums
@@ -149,19 +152,19 @@ class Watch:
                 found.before = found.count + 1
         return found
 
-    def turned(self, node: str, wall_ns: int) -> None:
+    def turned(self, turns_of: str, wall_ns: int) -> None:
         """Record that a snapshot of this node has a row of this time."""
-        turns = self._turns.setdefault(node, [])
+        turns = self._turns.setdefault(turns_of, [])
         if not turns or wall_ns - turns[-1] > _TURN_NS:
             turns.append(wall_ns)
 
-    def turn(self, node: str, wall_ns: int) -> int:
+    def turn(self, turns_of: str, wall_ns: int) -> int:
         """Return the number of the snapshot that a row of this time belongs to, from 0."""
-        return max(0, bisect_right(self._turns[node], wall_ns) - 1)
+        return max(0, bisect_right(self._turns[turns_of], wall_ns) - 1)
 
-    def latest(self, node: str) -> int:
+    def latest(self, turns_of: str) -> int:
         """Return the number of a node's latest snapshot."""
-        return max(0, len(self._turns.get(node, ())) - 1)
+        return max(0, len(self._turns.get(turns_of, ())) - 1)
 
 
 class Observations:
@@ -194,18 +197,18 @@ class Observations:
         kind = self._by_object if seen.gadget is None else self._by_gadget
         kind.setdefault(seen.object if seen.gadget is None else seen.gadget.name, []).append(watch)
 
-    def take(self, rows: Rows) -> None:
-        """Count rows of any gadgets."""
+    def take(self, rows: Rows, look: str = "") -> None:
+        """Count rows of any gadgets. `look`: they are of another look at the same nodes, whose snapshots are others."""
         self.rows += len(rows)
         for batch in rows.parts:
             for watch in self._by_gadget.get(batch.gadget.name, ()):
-                self._take(watch, batch)
+                self._take(watch, batch, look)
 
-    def _take(self, watch: Watch, batch: Batch) -> None:
+    def _take(self, watch: Watch, batch: Batch, look: str) -> None:
         seen = watch.seen
         if watch.is_snapshot:  # also a turn in which nothing matches is a turn
             for wall_ns, node in sorted(set(zip(batch.wall_ns().tolist(), batch.nodes(), strict=True))):
-                watch.turned(node, wall_ns)
+                watch.turned(f"{node}{look}", wall_ns)
         if isinstance(seen.condition, Filter):
             mask = seen.condition.mask(batch)
             if not mask.any():
@@ -213,7 +216,7 @@ class Observations:
             batch = batch.select(mask)
         columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), self._members.records_of(batch)
         for place, (container, node, wall_ns, record) in enumerate(zip(*columns, strict=True)):
-            found = watch.found_by(Owner.of(node, container), record, wall_ns)
+            found = watch.found_by(Owner.of(node, container), record, wall_ns, look)
             if found is not None:
                 row = Rows([batch.select(np.array([place])).compacted()]) if len(found.rows) < EVIDENCE else None
                 found.add(_slim(record) if row else record, wall_ns, seen.measure, row=row)

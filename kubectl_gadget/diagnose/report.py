@@ -2,25 +2,27 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from kubectl_gadget import __version__
+from kubectl_gadget.diagnose.cluster import Name
 from kubectl_gadget.diagnose.findings import KIND
-from kubectl_gadget.diagnose.run import Report
+from kubectl_gadget.diagnose.search import Report
 from kubectl_gadget.output.escape import printable
 from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.reports.model import Check, EvidenceTable, Explanation, Finding, RunReport, Severity, explained
 from kubectl_gadget.run.coverage import CAUSES, where
 from kubectl_gadget.wire.policy_events import rfc3339
-from kubectl_gadget.wording import count
+from kubectl_gadget.wording import count, some
 
 SCHEMA_VERSION = 1
 _COLORS = {Severity.CRITICAL: "1;31", Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
 _INDENT = 12
 _WIDEST_CELL = 40
+_MOST_NAMED = 10
 
 
 def text(report: Report, color: bool, width: int) -> Iterator[str]:
@@ -44,10 +46,29 @@ def summary(report: Report) -> Iterator[str]:
         looked = [pods, where(report.coverage), f"{report.seconds:.0f} s", f"{report.events:,} events"]
         looked += [count(len(report.gadgets), "gadget"), count(report.rules, "rule")]
         yield f"{found}; looked at: {', '.join(filter(None, looked))}"
+    if report.peers:
+        yield f"also looked at, at the other end: {_named(report.peers)}"
     for reason in report.unseen:
         yield f"not seen: {reason}"
-    if not report.findings and not report.unseen and not report.without_agents:
+    if report.findings or report.without_agents:
+        return
+    if report.looked_at:
+        yield f"pods: {_named(report.looked_at)}"
+    if nodes := [node.name for node in report.coverage.traced]:
+        yield f"nodes: {some(nodes, _MOST_NAMED)}"
+    if report.seconds:
+        events = sorted(report.events_of.items(), key=lambda each: (-each[1], each[0]))
+        silent = [f"none of {', '.join(sorted(set(report.gadgets) - set(report.events_of)))}"]
+        counted = [f"{name} {number:,}" for name, number in events]
+        yield f"events: {', '.join(counted + (silent if counted else ['none']))}"
+    if report.without_cluster:
+        yield "no API server was asked: the status of pods, their events and their services were not seen"
+    if not report.unseen:
         yield "only what happened in this time was seen. try: --timeout 5m, and use the program while this runs"
+
+
+def _named(pods: Sequence[Name]) -> str:
+    return some(["/".join(name) for name in pods], _MOST_NAMED)
 
 
 def _lines(finding: Finding, color: bool, width: int) -> Iterator[str]:
@@ -108,12 +129,15 @@ def document(report: Report) -> dict[str, Any]:
         "findings": [_json(each) for each in report.findings],
         "looked_at": {
             "pods": ["/".join(name) for name in report.looked_at],
+            "peers": ["/".join(name) for name in report.peers],
             "nodes": [node.name for node in report.coverage.traced],
             "seconds": round(report.seconds, 3),
             "events": report.events,
             "gadgets": list(report.gadgets),
+            "events_of": dict(report.events_of),
             "rules": report.rules,
             "agents": not report.without_agents,
+            "api": not report.without_cluster,
         },
         "not_seen": list(report.unseen),
     }
@@ -146,9 +170,10 @@ def _json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def checks(report: Report, fails_at: Severity) -> tuple[Check, ...]:
-    """Return the checks that the rules are: one for each rule that found something, and one for all others."""
-    unseen = "; ".join(report.unseen) if report.is_inconclusive else ""
+def checks(report: Report, fails_at: Severity, known: Sequence[str] = ()) -> tuple[Check, ...]:
+    """Return the checks that the rules are: one for each rule that found something, and one for all others. `known`:
+    why the whole run is inconclusive."""
+    unseen = "; ".join(why for why in report.unseen if why not in known) if report.is_inconclusive else ""
     by_rule: dict[str, list[Finding]] = {}
     for finding in report.findings:
         by_rule.setdefault(finding.rule, []).append(finding)

@@ -177,7 +177,8 @@ class LiveRun:
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as services:
             try:
-                catch(self._interrupt, "SIGINT", "SIGTERM", "SIGHUP")
+                if not self._options.is_part:
+                    catch(self._interrupt, "SIGINT", "SIGTERM", "SIGHUP")
                 if self._has_keys and hasattr(signal, "SIGUSR1"):
                     self._loop.add_signal_handler(signal.SIGUSR1, self._show)
                 if self._recorder is not None:

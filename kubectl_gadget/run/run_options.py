@@ -160,6 +160,8 @@ class RunOptions:
     """of hashes that pair starts with ends; None: as each gadget declares"""
     buffer_bytes: int = 256 << 20
     """undecoded batches that the client may hold, over all nodes"""
+    is_part: bool = False
+    """another run needs it, and gets the signals"""
     strict: bool = False
     verbose: bool = False
     quiet: bool = False

@@ -547,3 +547,16 @@ def test_a_command_that_asks_a_daemon_is_warned_of(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert "warning: COMMAND ran docker: containers that a daemon starts" in ran.stderr
     assert "**Not covered**: COMMAND ran docker" in (tmp_path / "r.md").read_text()
+
+
+def test_causes_of_failures_are_checks_of_the_run(tmp_path: Path) -> None:
+    script = "import socket\nfor _ in range(9): socket.socket().connect_ex(('127.0.0.1', 9))"
+    command = ("--diagnose", "--report", "json=r.json", "--report", "junit=r.xml")
+    ran = ci(*command, "--fail-on-finding", "warning", "--", sys.executable, "-c", script, folder=tmp_path)
+    assert ran.returncode == 4, ran.stderr
+    checks = {check["name"]: check for check in json.loads((tmp_path / "r.json").read_text())["checks"]}
+    (found,) = checks["connection-refused"]["findings"]
+    assert found["explanation"]["confidence"] == "proven"
+    assert {row["error"] for row in found["evidence"]} == {"ECONNREFUSED"}
+    junit = ET.parse(tmp_path / "r.xml").getroot()
+    assert junit.attrib["failures"] == "1"

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fake_cluster import FakeCluster
 from tests.fake_cluster.runner import Runner
+from tests.fake_cluster.store import now
 from tests.gadget_run import GADGET
 
 ILL = """
@@ -130,3 +131,29 @@ def test_a_recording_gives_the_same_findings(tmp_path: Path) -> None:
     assert live
     assert found("replay", file, "diagnose") == live
     assert found("replay", file) == live
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+async def test_it_waits_for_the_next_start_of_a_pod_that_crashes_and_ctrl_c_gives_what_is_known(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    cluster.add_pod("web", "node-1")
+
+    def change(pod: dict[str, Any]) -> None:
+        ended = {"exitCode": 1, "reason": "Error", "startedAt": now(), "finishedAt": now()}
+        pod["status"]["containerStatuses"][0] |= {
+            "restartCount": 5,
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 1m20s restarting"}},
+            "lastState": {"terminated": ended},
+        }
+
+    cluster.store.change("pods", "default", "web", change)
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    await runner.start("diagnose", "-o", "json", "--fail-on-finding", "critical")
+    await runner.until_said("waiting for the next start of default/web, in about", "Ctrl-C gives what is known")
+    code, out, errors = await runner.end()
+    report = json.loads(out)
+    assert "crash-loop" in {each["rule"] for each in report["findings"]}, errors
+    assert any("the next start of default/web" in why for why in report["not_seen"]), report["not_seen"]
+    assert code == 5

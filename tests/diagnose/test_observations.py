@@ -7,7 +7,7 @@ import pytest
 from kubectl_gadget.diagnose import observations
 from kubectl_gadget.diagnose.observations import Observations, Owner, Watch
 from kubectl_gadget.diagnose.rules import Rule, Scope, SeenSet, load, own_files
-from kubectl_gadget.diagnose.run import trusted
+from kubectl_gadget.diagnose.search import trusted
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch, decode
@@ -122,3 +122,12 @@ def test_records_of_a_recording_from_anybody_are_counted_or_left_out() -> None:
     assert (one.count, one.first_ns) == (1, SECOND)
     found.take_objects("container", trusted("nothing"), SECOND)
     assert not list(found.of(killed))
+
+
+def test_another_look_at_a_node_does_not_end_what_its_first_snapshot_saw() -> None:
+    watch = Watch(a_set(WALK))
+    watch.turned("node-1", 10_000_000_000)
+    watch.turned("node-1 look 1", 20_000_000_000)
+    assert (watch.latest("node-1"), watch.latest("node-1 look 1")) == (0, 0)
+    watch.turned("node-1", 30_000_000_000)
+    assert watch.latest("node-1") == 1

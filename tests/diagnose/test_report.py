@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_gadget.diagnose import report
 from kubectl_gadget.diagnose.findings import Found
-from kubectl_gadget.diagnose.run import Report
+from kubectl_gadget.diagnose.search import Report
 from kubectl_gadget.reports.files import rendered
 from kubectl_gadget.reports.model import Severity, Status
 from kubectl_gadget.run.coverage import Cause, Coverage, NodeCoverage
@@ -49,6 +49,7 @@ def test_a_finding_says_who_what_why_and_what_to_do() -> None:
 def test_nothing_wrong_says_what_was_looked_at_and_never_that_all_is_well() -> None:
     text = "\n".join(report.text(made(), color=False, width=120))
     assert text.startswith("nothing wrong was seen; looked at: 2 pods, 1 node, 30 s, 94 events")
+    assert f"pods: shop/{DB}, shop/{WEB}\nnodes: node-1\nevents: none" in text
     assert "only what happened in this time was seen" in text
     assert "healthy" not in text
 

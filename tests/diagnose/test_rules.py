@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.diagnose.rules import OBJECTS, PLACEHOLDER, Rule, load, own_files
-from kubectl_gadget.diagnose.run import runs
+from kubectl_gadget.diagnose.search import runs
 from kubectl_gadget.errors import UsageError
 
 RULES = load(own_files())

@@ -1,0 +1,462 @@
+"""The search for causes beside a run: takes its rows, asks the API, follows chains to other pods, says what it finds.
+
+`diagnose` is such a run, and `ci run --diagnose` has the search beside its checks.
+"""
+
+import asyncio
+import io
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from kubectl_gadget import gadgets
+from kubectl_gadget.agents.manifests import second_namespace
+from kubectl_gadget.background_tasks import cancel
+from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
+from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
+from kubectl_gadget.diagnose.observations import Observations
+from kubectl_gadget.diagnose.rules import OBJECTS, Confidence, Rule
+from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.kube.addresses import wall_ns
+from kubectl_gadget.kube.cluster_options import Selection
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import ENDPOINT_SLICES, PODS, SERVICES, Object, Resource
+from kubectl_gadget.output.row_texts import MemberRows
+from kubectl_gadget.output.sink import TakingSink
+from kubectl_gadget.reports.model import Finding
+from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.coverage import Coverage, doubts, texts
+from kubectl_gadget.run.live_run import begin
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import GadgetRun, RunOptions
+from kubectl_gadget.run.services import Surroundings
+from kubectl_gadget.wording import count, some
+from kubectl_gadget.yaml_files import own_data
+
+_GADGETS = Path(__file__).parent / "gadgets.yaml"
+SOCKETS = "snapshot_socket"
+RECORDED = "diagnose"
+"""The member of a recording's END with the records of the API."""
+_OF_PEERS = (SOCKETS, "snapshot_process")
+"""What is asked of pods at the other end, which were not selected."""
+_WIDE = (PODS, SERVICES, ENDPOINT_SLICES)
+"""Listed in all namespaces once an address is not known."""
+_MOST_PEERS = 50
+_MOST_LISTED_AGAIN = 500
+"""Pods: the objects of more are listed at the start and at the end only."""
+_LOOK_SECONDS = 2.0
+"""Time between two looks at what was seen so far."""
+_NEWS_SECONDS = 10.0
+"""Time between two lines about how far the search is, and between two lists of the API."""
+_PEER_SECONDS = 20.0
+"""Time limit of a look at other pods."""
+_LAST_PEER_SECONDS = 5.0
+"""The same when the run is over."""
+_LISTENING = ("LISTEN", "UNCONN")
+_MOST_RECORDS = 100_000
+_MOST_TIMES, _LATEST_NS = 1 << 40, 1 << 62
+_BACK_OFF = re.compile(r"back-off (?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
+_FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 300.0
+"""Seconds that the kubelet waits before it starts a container again: twice as long each time."""
+_AFTER_START_SECONDS = 8.0
+"""How long a container that ends soon is watched after its start."""
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a run."""
+
+    findings: tuple[Finding, ...]
+    """the roots, the worst first"""
+    coverage: Coverage
+    looked_at: tuple[Name, ...]
+    """the selected pods, where a cluster is known"""
+    events: int = 0
+    seconds: float = 0.0
+    gadgets: tuple[str, ...] = ()
+    rules: int = 0
+    unseen: tuple[str, ...] = ()
+    """why something may not have been seen"""
+    without_agents: bool = False
+    """no selected pod runs, so nothing was traced"""
+    began_ns: int = 0
+    """when everything was attached (wall time)"""
+    peers: tuple[Name, ...] = ()
+    """pods at the other end, of which sockets and processes were looked at"""
+    events_of: Mapping[str, int] = field(default_factory=dict)
+    """by gadget"""
+    without_cluster: bool = False
+    """no API server was asked"""
+
+    @property
+    def is_inconclusive(self) -> bool:
+        """True if the absence of findings proves nothing."""
+        return bool(self.unseen) and not self.without_agents
+
+
+def runs(rules: Iterable[Rule]) -> tuple[GadgetRun, ...]:
+    """Return the gadgets that these rules need; the first one is a stream."""
+    wanted = {name for rule in rules for name in rule.gadgets} | {SOCKETS}
+    found = []
+    for name, given in own_data(_GADGETS)["gadgets"].items():
+        if name in wanted:
+            parameters = {key: value for key, value in given.items() if key != "again"}
+            found.append(GadgetRun(gadgets.load_gadget(name), parameters, again_seconds=given.get("again", 0)))
+    return tuple(found)
+
+
+class NothingRuns(GadgetError):
+    """No selected pod has a running container, so there is nothing to trace."""
+
+
+@dataclass
+class _Listed:
+    objects: dict[str, Sequence[Object]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    is_wide: bool = False
+    """the pods of all namespaces were listed"""
+    why_not_wide: str = ""
+
+
+def trusted(found: object) -> Iterator[dict[str, object]]:
+    """Yield the records of a recording, which may come from anybody, with numbers where numbers are read."""
+    for record in found[:_MOST_RECORDS] if isinstance(found, list) else ():
+        if isinstance(record, dict):
+            kept = {str(name): value for name, value in record.items()}
+            for name, most in (("times", _MOST_TIMES), ("first_ns", _LATEST_NS)):
+                if type(value := kept.get(name)) is not int or not 0 < value < most:
+                    kept.pop(name, None)
+            yield kept
+
+
+class Search:
+    """The search of one run. `take` is called from the pipeline's thread, and all else from the event loop."""
+
+    def __init__(self, rules: Sequence[Rule], options: RunOptions, progress: Progress) -> None:
+        self._rules = rules
+        self._options = options
+        self._progress = progress
+        self._observations = Observations(rules)
+        self._places = Places()
+        self._diagnosis = Diagnosis(rules, self._observations, self._places)
+        self._sockets = MemberRows(())
+        self.selected: set[Name] = set()
+        self._listed = _Listed()
+        self._peers: dict[Name, str] = {}
+        """pods at the other end that were looked at, and why that failed; "": it did not"""
+        self.began_ns = 0
+        self._events: Counter[str] = Counter()
+        self._seen_once: set[str] = set()
+        self._said: set[str] = set()
+        self._starts: dict[Name, tuple[float, int]] = {}
+        """of pods that crash again and again: when (wall time) the kubelet will start them, and how often it has"""
+        self._using = threading.Lock()
+        """rows come in one thread, objects and looks at both in others"""
+
+    # What was seen, and the result.
+
+    @property
+    def cluster(self) -> Cluster:
+        """Return the objects of the API as last listed."""
+        return self._diagnosis.cluster
+
+    @cluster.setter
+    def cluster(self, found: Cluster) -> None:
+        self._diagnosis.cluster = found
+
+    def take(self, rows: Rows) -> None:
+        """Take rows of the run."""
+        with self._using:
+            self._observations.take(rows)
+            for batch in rows.parts:
+                self._events[batch.gadget.event] += len(batch)
+                self._take_addresses(batch)
+
+    def _take_of_peers(self, look: str, rows: Rows) -> None:
+        with self._using:
+            self._observations.take(rows, look)
+            for batch in rows.parts:
+                self._take_addresses(batch)
+
+    def _take_addresses(self, batch: Batch) -> None:
+        if batch.gadget.name == SOCKETS:
+            self._take_sockets(batch)
+        elif batch.gadget.name in ("trace_tcp", "trace_dns"):
+            for record in self._sockets.records_of(batch):
+                pod = (str(record.get("namespace") or ""), str(record.get("pod") or ""))
+                if pod[1] and (local := record.get("local")):
+                    self._places.saw(str(local), pod)
+
+    def _take_sockets(self, batch: Batch) -> None:
+        found: dict[Name, set[Listener]] = {}
+        for record in self._sockets.records_of(batch):
+            pod = (str(record.get("namespace") or ""), str(record.get("pod") or ""))
+            if not pod[1]:
+                continue
+            listeners = found.setdefault(pod, set())
+            local = str(record.get("local") or "")
+            self._places.saw(local, pod)
+            if record.get("state") in _LISTENING:
+                port, protocol = record.get("local_port"), str(record.get("protocol"))
+                listeners.add(Listener(local, port if isinstance(port, int) else 0, protocol))
+        for pod, listeners in found.items():
+            self._places.saw_sockets(pod, listeners)
+
+    def take_objects(self, records: Mapping[str, Iterable[Mapping[str, object]]], wall_ns: int) -> None:
+        """Take records of the API, by kind."""
+        with self._using:
+            for kind, found in records.items():
+                self._observations.take_objects(kind, found, wall_ns)
+
+    def ending(self, _: Coverage) -> dict[str, object]:
+        """Return the records of the API, which a recording keeps for a replay."""
+        return {RECORDED: {kind: list(records) for kind, records in self._records().items()}}
+
+    def _records(self) -> dict[str, Iterable[dict[str, object]]]:
+        return {kind: self.cluster.records(kind, self.selected | set(self._peers)) for kind in OBJECTS}
+
+    def report(
+        self, coverage: Coverage, also: Sequence[str] = (), without_agents: bool = False, since_ns: int = 0
+    ) -> Report:
+        """Return the result. `since_ns`: the time after which everything matters, as for doubts()."""
+        unseen = list(also) if without_agents else [*texts(doubts(coverage, since_ns)), *also]
+        if not self._observations.is_whole:
+            unseen.append("more happened than there was room for")
+        if self._listed.refused:
+            unseen.append(f"you may not list {', '.join(sorted(self._listed.refused))}")
+        unseen += self._unfollowed()
+        unseen += self._unstarted(coverage)
+        found = self._findings(RunFacts(coverage.seconds, self.began_ns, not unseen))
+        return Report(
+            tuple(each.finding() for each in found),
+            coverage,
+            tuple(sorted(self.selected)),
+            self._observations.rows,
+            coverage.seconds,
+            tuple(run.gadget.event for run in self._options.gadgets),
+            len(self._rules),
+            tuple(unseen),
+            without_agents,
+            self.began_ns or time.time_ns(),
+            tuple(sorted(name for name, problem in self._peers.items() if not problem)),
+            dict(self._events),
+            self._options.local and not self.cluster.raw_pods,
+        )
+
+    def _unfollowed(self) -> Iterator[str]:
+        """Yield which chains to other pods end at what could not be seen."""
+        failed = sorted((why, name) for name, why in self._peers.items() if why)
+        for why, group in groupby(failed, key=lambda each: each[0]):
+            names = ["/".join(name) for _, name in group]
+            yield f"{some(names, _MOST_NAMED)}, at the other end of a failure, was not looked at: {why}"
+        if self._listed.why_not_wide and (unknown := sorted(self._diagnosis.unknown)):
+            yield f"whose {some(unknown, _MOST_NAMED)} is: {self._listed.why_not_wide}"
+
+    def _unstarted(self, coverage: Coverage) -> Iterator[str]:
+        """Yield which pods that crash again and again did not start while they were traced."""
+        for name, (start, restarts) in sorted(self._starts.items()):
+            if coverage.traced and self._restarts(name) == restarts and start * 1e9 > coverage.ended_ns:
+                after = max(1.0, start - coverage.ended_ns / 1e9)
+                yield f"the next start of {'/'.join(name)}, {after:.0f} s after the end; use a longer --timeout"
+
+    def _findings(self, run: RunFacts) -> list[Found]:
+        """Return the roots that are about selected pods, or explain what is seen in them."""
+        with self._using:
+            found = self._diagnosis.findings(run)
+        own = self.selected
+        if not self._peers or not own:
+            return found
+        return [
+            root
+            for root in found
+            if any(not (each.pods | each.others) or not own.isdisjoint(each.pods | each.others) for each in root.all())
+        ]
+
+    # The API, other pods, and what is said while it runs.
+
+    @asynccontextmanager
+    async def serve(
+        self, surroundings: Surroundings, needs_pods: bool = True, until: float | None = None
+    ) -> AsyncIterator[None]:
+        """Search while the block runs. `needs_pods`: raises NothingRuns if no selected pod has run. `until`: end the
+        run after this many seconds, or later if pods that crash start then."""
+        api = surroundings.api
+        if api is not None:
+            await self._list(api)
+            if needs_pods and self.selected and not any(self._has_run(name) for name in self.selected):
+                raise NothingRuns("no selected pod has a running container")
+        looks = set[asyncio.Task[None]]()
+        watching = surroundings.tasks.start(self._watch(surroundings, looks, until), "the search for causes")
+        try:
+            yield
+        finally:
+            await cancel(watching)
+            if looks:
+                _, late = await asyncio.wait(looks, timeout=_LAST_PEER_SECONDS)
+                await cancel(*late)
+            if api is not None:
+                await self._list(api)
+
+    async def _watch(self, surroundings: Surroundings, looks: set[asyncio.Task[None]], until: float | None) -> None:
+        await surroundings.attached.wait()
+        self.began_ns = began = surroundings.complete_ns() or time.time_ns()
+        end = self._end(until)
+        next_news, seconds = _NEWS_SECONDS, 0.0
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS if end is None else max(0.0, min(_LOOK_SECONDS, end - seconds)))
+            seconds = (time.time_ns() - began) / 1e9
+            found = await asyncio.to_thread(self._findings, RunFacts(seconds, began))
+            self._say_certain(found)
+            if surroundings.api is not None:
+                if self._diagnosis.unknown and not self._listed.is_wide and not self._listed.why_not_wide:
+                    await self._list(surroundings.api, wide=True)
+                for names in self._new_peers(found):
+                    looks.add(surroundings.tasks.start(self._look_at(names), "a look at other pods"))
+            if end is not None and seconds >= end:
+                surroundings.stop("timeout")
+                return
+            if seconds >= next_news:
+                next_news += _NEWS_SECONDS
+                if surroundings.api is not None and len(self.cluster.raw_pods) <= _MOST_LISTED_AGAIN:
+                    await self._list(surroundings.api)
+                of = f" of {end:.0f}" if end is not None else ""
+                seen = f"{self._observations.rows:,} events, {count(len(found), 'cause')} so far"
+                self._progress.say(f"{seconds:.0f}{of} s: {seen}")
+
+    def _say_certain(self, found: Sequence[Found]) -> None:
+        """Say which proven roots were roots at the last look too: a cause of them may need a moment longer."""
+        proven = {each.id: each for each in found if each.confidence is Confidence.PROVEN}
+        for id, each in proven.items():
+            if id in self._seen_once and id not in self._said:
+                self._said.add(id)
+                self._progress.say(f"found: {str(each.severity).upper()}  {each.words.title}")
+        self._seen_once = set(proven)
+
+    def _end(self, until: float | None) -> float | None:
+        """Return how long to look: until pods that crash have started again, if the user did not say how long."""
+        now = time.time()
+        for name in self.selected:
+            if (start := next_start(self._statuses(name))) is not None and start > now:
+                self._starts[name] = start, self._restarts(name)
+        waits = {name: start - now for name, (start, _) in self._starts.items()}
+        for name, seconds in sorted(waits.items()):
+            self._progress.say(f"waiting for the next start of {'/'.join(name)}, in about {seconds:.0f} s")
+        if until is None or not waits:
+            return until
+        longest = min(max(waits.values()), _LONGEST_BACK_OFF) + _AFTER_START_SECONDS
+        if longest > until:
+            self._progress.say(f"so this takes {longest:.0f} s; Ctrl-C gives what is known until then")
+        return max(until, longest)
+
+    def _new_peers(self, found: Iterable[Found]) -> Iterator[tuple[Name, ...]]:
+        """Yield pods at the other end of failures that were not selected and not looked at, by namespace."""
+        wanted = {
+            name
+            for root in found
+            for each in root.all()
+            for name in (each.others | each.pods)
+            if name[1] and name not in self.selected and name not in self._peers and self._runs(name)
+        }
+        chosen = sorted(wanted)[: max(0, _MOST_PEERS - len(self._peers))]
+        self._peers |= dict.fromkeys(chosen, "there was no time")
+        for _, group in groupby(chosen, key=lambda name: name[0]):
+            yield tuple(group)
+
+    async def _look_at(self, names: tuple[Name, ...]) -> None:
+        """Look at the sockets and processes of pods of one namespace, in a run of its own on their nodes."""
+        shown = some(["/".join(name) for name in names], _MOST_NAMED)
+        self._progress.say(f"looking at {shown}, at the other end")
+        look = f"look {len(self._peers)}"
+        options = RunOptions(
+            gadgets=tuple(replace(run, again_seconds=0) for run in runs(self._rules) if run.gadget.name in _OF_PEERS),
+            selection=Selection(namespace=names[0][0], pods=tuple(name for _, name in names)),
+            kube=self._options.kube,
+            agent=self._options.agent,
+            make_sink=lambda gadgets, *_: TakingSink(lambda rows: self._take_of_peers(look, rows)),
+            timeout=_PEER_SECONDS,
+            quiet=True,
+            is_part=True,
+        )
+        problem = ""
+        try:
+            async with asyncio.timeout(_PEER_SECONDS), begin(options, Progress(io.StringIO(), True)) as run:
+                await run.main()
+                problem = "; ".join(texts(doubts(run.coverage)))
+        except GadgetError as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = f"no answer within {_PEER_SECONDS:.0f} s"
+        self._peers |= dict.fromkeys(names, problem)
+
+    async def _list(self, api: Api, wide: bool = False) -> None:
+        """Read the objects of the API that rules need. Kinds that the user may not list are left out. `wide`: pods and
+        services of all namespaces from now on, since an address is of none of the known ones."""
+        selection, listed = self._options.selection, self._listed
+        namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
+        of_peers = sorted({name[0] for name in self._peers} - {namespace})
+        listed.is_wide = listed.is_wide or wide or namespace is None
+
+        async def find(resource: Resource) -> None:
+            is_wide = not resource.namespaced or (listed.is_wide and resource in _WIDE)
+            of = [None] if is_wide or namespace is None else [namespace, *of_peers]
+            name, found = resource.plural, list[Object]()
+            for each in of:
+                try:
+                    found += (await api.find(resource, each)).items
+                except GadgetError as error:
+                    if resource is PODS and not (is_wide and namespace is not None) and each == namespace:
+                        raise
+                    self._progress.debug(f"{name}: {error}")
+                    if is_wide and namespace is not None and resource.namespaced:
+                        listed.is_wide, listed.why_not_wide = False, f"you may not list {name} of all namespaces"
+                        return
+                    listed.refused.add(name if each in (None, namespace) else f"{name} of {each}")
+            listed.objects[name] = found
+
+        await asyncio.gather(*map(find, KINDS))
+        own = self._options.agent.namespace
+        cluster = await asyncio.to_thread(Cluster, dict(listed.objects), None, listed.is_wide)
+        self.selected = cluster.selected(selection, namespace, (own, second_namespace(own)))
+        self.cluster = cluster
+        await asyncio.to_thread(self.take_objects, self._records(), time.time_ns())
+
+    def _restarts(self, name: Name) -> int:
+        return sum(int(each.get("restartCount") or 0) for each in self._statuses(name))
+
+    def _statuses(self, name: Name) -> Iterator[Mapping[str, Any]]:
+        status = (self.cluster.raw_pods.get(name) or {}).get("status") or {}
+        for kind in ("initContainerStatuses", "containerStatuses"):
+            yield from status.get(kind) or ()
+
+    def _has_run(self, name: Name) -> bool:
+        return self._runs(name) or any(each.get("restartCount") for each in self._statuses(name))
+
+    def _runs(self, name: Name) -> bool:
+        return any("running" in (each.get("state") or ()) for each in self._statuses(name))
+
+
+def next_start(statuses: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return when (seconds, wall time) the kubelet starts a container again that ended too often; None: none waits.
+
+    The kubelet waits 10 s after the end of a container, and twice as long after each further one, up to 5 minutes.
+    """
+    for status in statuses:
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        ended = wall_ns(((status.get("lastState") or {}).get("terminated") or {}).get("finishedAt"))
+        if waiting.get("reason") != "CrashLoopBackOff" or not ended:
+            continue
+        said = _BACK_OFF.search(str(waiting.get("message") or ""))
+        minutes, seconds = (int(said[name] or 0) for name in ("minutes", "seconds")) if said else (0, 0)
+        restarts = min(int(status.get("restartCount") or 1), 10)
+        doubled = _FIRST_BACK_OFF * 2 ** max(0, restarts - 1)
+        return ended / 1e9 + min(minutes * 60.0 + seconds or doubled, _LONGEST_BACK_OFF)
+    return None
