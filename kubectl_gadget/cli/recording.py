@@ -92,6 +92,13 @@ def _file_size(text: str) -> int:
     return size
 
 
+def _page_file(text: str) -> str:
+    kind, _, file = text.partition("=")
+    if kind != "html" or not file:
+        raise ValueError("must be html=FILE")
+    return file
+
+
 @dataclass(frozen=True)
 class RecordFlags(FlagSet):
     """Flags for what is recorded, and where it goes."""
@@ -118,6 +125,9 @@ class RecordFlags(FlagSet):
     files: Annotated[
         Count, flag(SHOW, "--files N", "Keep the last N files; with --keep, the first N (default: 10)")
     ] = None
+    report: Annotated[
+        Text, flag(SHOW, "--report html=FILE", "Also make a page of the recording at the end"), _page_file
+    ] = None
     timeout: Annotated[
         Seconds, flag(SHOW, "--timeout TIME", "Stop after this time: 30m, 24h (default: at Ctrl-C)"), TypedOnly.END
     ] = None
@@ -131,6 +141,8 @@ class RecordFlags(FlagSet):
             raise UsageError("--on-match and --keep-size need --keep", "--keep 5m")
         if self.keep is not None and rotates:
             raise UsageError("--keep and --rotate-… cannot be used together: --keep writes a file for each match")
+        if self.report is not None and (self.keep is not None or rotates):
+            raise UsageError("--report is of one recording, and --keep and --rotate-… write several")
         if self.files is not None and not (rotates or self.keep):
             raise UsageError("--files needs several files", "--rotate-size 100Mi, --rotate-every 1h, or --keep 5m")
 
@@ -156,9 +168,13 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
 
         return TakingSink(look)
 
-    recorder = partial(Recorder, _recording(what, trigger))
+    recording = _recording(what, trigger)
+    recorder = partial(Recorder, recording)
     options = replace(options, record=recorder, make_sink=make_sink, doing=f"recording ({purpose})", command=command)
-    return run.run(options, sys.stdout, sys.stderr)
+    code = run.run(options, sys.stdout, sys.stderr)
+    if what.report is not None:
+        write_report([recording.path], what.report, (None, None))
+    return code
 
 
 def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":

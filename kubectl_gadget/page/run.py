@@ -178,6 +178,10 @@ def _described(files: Sequence[PathOrUrl]) -> tuple[list[RecordedRun], tuple[int
 
 
 def _of_flows(batch: Batch) -> Mask:
+    """Return which rows the map is made of. A damaged file may have processes without an identity."""
+    if batch.gadget.name == "trace_process":
+        known: Mask = batch.raw("exec_id") != b""
+        return known
     return np.full(len(batch), batch.gadget.name in _FLOWS)
 
 

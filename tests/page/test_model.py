@@ -14,7 +14,7 @@ from kubectl_gadget.page.model import RunModel, pruned, safe
 from kubectl_gadget.page.tables import Entry, Histogram, Table
 from kubectl_gadget.recording.places import places_of
 from kubectl_gadget.rows.rows import Rows
-from tests.page.made import HOSTILE, SECOND, SECONDS, batch, opened, recording
+from tests.page.made import HOSTILE, SECOND, SECONDS, batch, opened, process, recording
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("catalogue_built")]
 
@@ -160,6 +160,12 @@ def test_latencies_of_dns_and_http_are_in_histograms() -> None:
     requests = {row[5]: row for row in found["http"]["rows"]}
     assert (requests["200"][4], requests["200"][6], requests["503"][7]) == ("/pay", 2, 1)
     assert "card=1" not in json.dumps(found["http"])
+
+
+def test_a_process_without_an_identity_does_not_end_the_report(tmp_path: Path) -> None:
+    records = {"trace_tcp": [], "trace_process": [process("exec", 5, 1, 1, "/bin/x", exec_id=b"")]}
+    model = run.make([recording(tmp_path / "odd.kgr", records)])
+    assert [one["command"] for one in model["processes"]["list"]] == ["/bin/x"]
 
 
 def test_a_histogram_has_quantiles_no_lower_than_the_values() -> None:
