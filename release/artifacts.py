@@ -146,7 +146,7 @@ def client_sbom(version: str, requirements: str, date: int) -> dict[str, Any]:
     """SPDX 2.3 of the client: itself, each package of requirements.txt, the sources of its libbpf, and the script that
     draws the charts of its reports."""
     pairs = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", requirements, re.MULTILINE)
-    linked = [
+    linked: list[dict[str, object]] = [
         {
             "SPDXID": f"SPDXRef-source-{name}",
             "name": name,
