@@ -199,7 +199,7 @@ class _MadeNames:
             while len(above) > 1:
                 if above in self._held and above != path:
                     yield above
-                above = above[: above.rindex("/", 0, -1) + 1]
+                above = above[: above.rfind("/", 0, -1) + 1]  # empty: a relative path ends
 
     def private(self, path: str) -> Iterator[str]:
         """Yield the directories above a path that were made for one user alone, as mkdtemp(3) does."""

@@ -674,3 +674,9 @@ def test_a_file_that_starts_something_stays_beside_the_pattern() -> None:
 
 def test_a_directory_that_became_a_pattern_may_be_opened_itself() -> None:
     assert opened(["/app/lib", *MANY]) == opened([*MANY, "/app/lib"]) == {"/app/lib": 1, "/app/lib/*": 13}
+
+
+def test_a_relative_path_is_below_no_directory_that_was_made() -> None:
+    rows = [changes("mkdir", "/srv/x", mode="0777"), changes("rename", "/srv/y", to="name")]
+
+    assert [fact.value for fact in behavior([*CART, *rows]).facts[1:]] == ["write name"]
