@@ -1,5 +1,5 @@
 set -e
-mmdebstrap --quiet --variant=custom --mode=root --include=busybox-static,base-files,base-passwd,tzdata trixie root.tar
+mmdebstrap --quiet --variant=essential --mode=root --include=ca-certificates trixie root.tar
 mkdir -p image/blobs/sha256
 digest=$(sha256sum root.tar | cut -d' ' -f1)
 gzip -n <root.tar >layer
