@@ -13,7 +13,7 @@ import yaml
 from kubectl_gadget.demo.pods import DemoPods
 from kubectl_gadget.demo.runc import BundleSpec
 from tests.conftest import why_no_bpf, why_no_containers
-from tests.gadget_run import GADGET
+from tests.gadget_run import GADGET, GadgetRun
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -160,13 +160,10 @@ def test_a_container_runs_again_with_a_read_only_root_and_the_volumes_that_were_
 def test_two_pods_that_talk_get_policies_that_name_each_other(pods: DemoPods, tmp_path: Path) -> None:
     recording = tmp_path / "flows.kgr"
     rows = tmp_path / "rows.kgr"
-    run = [*GADGET, "trace", "tcp+udp", "--local", "--record", str(rows)]
     with (
         watching("networkpolicy", "--record", str(recording)) as watch,
-        subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as recorder,
+        GadgetRun(tmp_path, "trace", "tcp+udp", "--local", "--record", str(rows)) as recorder,
     ):
-        assert recorder.stderr is not None
-        assert "press Ctrl-C to stop" in recorder.stderr.readline()
         serve = ["/bin/sh", "-c", "while :; do nc -l -p 8080 -e /bin/cat; done"]
         server = pods.start_pod("advise", "server", {"main": serve})
         call = "until echo hello | nc -w 5 10.99.0.2 8080 | grep hello; do :; done; touch /tmp/done; sleep 100003"
@@ -174,8 +171,7 @@ def test_two_pods_that_talk_get_policies_that_name_each_other(pods: DemoPods, tm
         connect(client.sandbox.pid, server.sandbox.pid)
         wait_until(Path(f"/proc/{client.containers['main'].pid}/root/tmp/done").exists, "the client's end")
         documents = {item["metadata"]["name"]: item for item in yaml.safe_load_all(watch.advice())}
-        recorder.send_signal(2)
-        recorder.communicate(timeout=60)
+        recorder.stop()
     labels = {name: {"matchLabels": {"app.kubernetes.io/name": name}} for name in ("client", "server")}
     ports = [{"protocol": "TCP", "port": 8080}]
     assert documents["client"]["spec"]["egress"] == [{"to": [{"podSelector": labels["server"]}], "ports": ports}]
