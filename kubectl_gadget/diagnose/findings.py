@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from itertools import groupby
 from typing import Any
 
@@ -185,6 +186,8 @@ class Diagnosis:
         row = first.record
         if service := row.get("service"):
             return f"service/{service}"
+        if row.get("kind") and row.get("name"):  # an event about what has no pod
+            return f"{str(row['kind']).lower()}/{row['name']}"
         return str(row.get("workload") or "") or f"node/{first.owner.node}"
 
     def _values(self, rule: Rule, first: Observation, run: RunFacts) -> tuple[dict[str, Any] | None, set[Name]]:
@@ -201,7 +204,7 @@ class Diagnosis:
         }
         if rule.peer is not None:
             by = dict(zip(primary.by, first.key, strict=True))
-            address, port = str(by.get(rule.peer[0]) or ""), by.get(rule.peer[1])
+            address, port = _address(by.get(rule.peer[0])), by.get(rule.peer[1])
             values["peer"], others = self._peer(address, port if isinstance(port, int) else 0)
         for seen in rule.seen[1:]:
             matching = [
@@ -305,6 +308,15 @@ class Diagnosis:
 def filled(text: str, values: Mapping[str, Any]) -> str:
     """Return a text with its placeholders filled in. Values are made safe for a terminal, and cannot add lines."""
     return PLACEHOLDER.sub(lambda found: _formatted(_value(values, found[1]), found[2] or ""), text)
+
+
+def _address(value: object) -> str:
+    """Return an IP address as it is; empty if it is none: a user's rule may name another column."""
+    try:
+        ip_address(text := str(value))
+    except ValueError:
+        return ""
+    return text
 
 
 def _value(values: Mapping[str, Any], path: str) -> Any:

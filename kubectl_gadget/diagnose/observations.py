@@ -7,7 +7,6 @@ A snapshot's rows are another matter: those of its latest turn count, and those 
 """
 
 import posixpath
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from kubectl_gadget.diagnose.rules import Rule, SeenSet
 from kubectl_gadget.filters.filter import Filter, RowProgram
 from kubectl_gadget.output.row_texts import MemberRows
-from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.batch import TURN, Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
 
@@ -29,7 +28,9 @@ EVIDENCE = 3
 _LONGEST = 400
 """Characters of a value that is kept."""
 _TURN_NS = 2_000_000_000
-"""Rows of a snapshot that are so much younger than its first are of the next turn. A turn takes less."""
+"""Rows of a snapshot that are so much younger than its first are of the next turn, if turns have no numbers."""
+_NUMBERED_TURN_NS = 10_000_000_000
+"""A busy node may take seconds for one turn; so much later, the same number is that of another stream."""
 
 Record = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -112,8 +113,8 @@ class Watch:
         self.seen = seen
         self.found: dict[Owner, dict[Key, Observation]] = {}
         self.dropped = 0
-        self._turns: dict[str, list[int]] = {}
-        """of a snapshot, by node: the times of the first row of each turn"""
+        self._turns: dict[str, list[tuple[int | None, int]]] = {}
+        """of a snapshot, by node: the number and the time of the first row of each turn"""
 
     def __iter__(self) -> Iterator[Observation]:
         for of_owner in self.found.values():
@@ -134,8 +135,11 @@ class Watch:
     def is_snapshot(self) -> bool:
         return self.seen.gadget is not None and self.seen.gadget.kind == "snapshot"
 
-    def found_by(self, owner: Owner, record: dict[str, Any], wall_ns: int, look: str = "") -> Observation | None:
-        """Return the observation that a row belongs to, at its turn of a snapshot; None if there is no room."""
+    def found_by(
+        self, owner: Owner, record: dict[str, Any], wall_ns: int, look: str = "", number: int | None = None
+    ) -> Observation | None:
+        """Return the observation that a row belongs to, at its turn of a snapshot; None if there is no room. `number`:
+        that of the turn, if it is known."""
         seen = self.seen
         if "base" in seen.by:
             record["base"] = posixpath.basename(str(record.get("path") or ""))
@@ -143,7 +147,7 @@ class Watch:
         found = self.of(owner, tuple(_kept(record.get(name)) for name in seen.by))
         if found is not None and self.is_snapshot:
             found.turns = f"{owner.node}{look}"
-            turn = self.turn(found.turns, wall_ns)
+            turn = self.turn(found.turns, wall_ns, number)
             if turn != found.turn:
                 if not found.turn:
                     found.before, found.sums_before = found.count, found.sums
@@ -152,15 +156,23 @@ class Watch:
                 found.before = found.count + 1
         return found
 
-    def turned(self, turns_of: str, wall_ns: int) -> None:
+    def turned(self, turns_of: str, wall_ns: int, number: int | None = None) -> None:
         """Record that a snapshot of this node has a row of this time."""
-        turns = self._turns.setdefault(turns_of, [])
-        if not turns or wall_ns - turns[-1] > _TURN_NS:
-            turns.append(wall_ns)
+        if self._place(turns_of, wall_ns, number) is None:
+            self._turns.setdefault(turns_of, []).append((number, wall_ns))
 
-    def turn(self, turns_of: str, wall_ns: int) -> int:
-        """Return the number of the snapshot that a row of this time belongs to, from 0."""
-        return max(0, bisect_right(self._turns[turns_of], wall_ns) - 1)
+    def turn(self, turns_of: str, wall_ns: int, number: int | None = None) -> int:
+        """Return the place of the snapshot that a row of this time belongs to, from 0."""
+        return self._place(turns_of, wall_ns, number) or 0
+
+    def _place(self, turns_of: str, wall_ns: int, number: int | None) -> int | None:
+        """Agents number turns, from 0 again when a node reconnects; examples do not."""
+        longest = _TURN_NS if number is None else _NUMBERED_TURN_NS
+        turns = self._turns.get(turns_of, ())
+        for place in reversed(range(len(turns))):
+            if turns[place][0] == number and abs(wall_ns - turns[place][1]) <= longest:
+                return place
+        return None
 
     def latest(self, turns_of: str) -> int:
         """Return the number of a node's latest snapshot."""
@@ -207,16 +219,19 @@ class Observations:
     def _take(self, watch: Watch, batch: Batch, look: str) -> None:
         seen = watch.seen
         if watch.is_snapshot:  # also a turn in which nothing matches is a turn
-            for wall_ns, node in sorted(set(zip(batch.wall_ns().tolist(), batch.nodes(), strict=True))):
-                watch.turned(f"{node}{look}", wall_ns)
+            each_row = zip(batch.wall_ns().tolist(), batch.nodes(), batch.raw(TURN).tolist(), strict=True)
+            for wall_ns, node, number in sorted(set(each_row)):
+                watch.turned(f"{node}{look}", wall_ns, number)
         if isinstance(seen.condition, Filter):
             mask = seen.condition.mask(batch)
             if not mask.any():
                 return
             batch = batch.select(mask)
-        columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), self._members.records_of(batch)
-        for place, (container, node, wall_ns, record) in enumerate(zip(*columns, strict=True)):
-            found = watch.found_by(Owner.of(node, container), record, wall_ns, look)
+        numbers = batch.raw(TURN).tolist() if watch.is_snapshot else [None] * len(batch)
+        columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), numbers
+        records = self._members.records_of(batch)
+        for place, (container, node, wall_ns, number, record) in enumerate(zip(*columns, records, strict=True)):
+            found = watch.found_by(Owner.of(node, container), record, wall_ns, look, number)
             if found is not None:
                 row = Rows([batch.select(np.array([place])).compacted()]) if len(found.rows) < EVIDENCE else None
                 found.add(_slim(record) if row else record, wall_ns, seen.measure, row=row)

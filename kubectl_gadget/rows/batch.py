@@ -32,6 +32,8 @@ _MOST_SHORT = 1024
 
 ARRAY_TYPES = frozenset({"gadget_buckets"})
 """Typedefs of arrays of u64, which are read as one row of numbers per record."""
+TURN = "turn"
+"""The field that is given to rows of a snapshot: the number of the snapshot in its stream, from 0."""
 
 
 class Spans(NamedTuple):
@@ -188,11 +190,10 @@ class Batch:
     def raw(self, field: str | Field) -> Array:
         """A fixed-size field as stored in the record: integers, or byte strings (`S16`) for arrays
         other than ARRAY_TYPES. Raises KeyError."""
-        if isinstance(field, str):
-            field = self.gadget.record.field(field)
-        found = self._raw.get(field.name)
+        found = self._raw.get(field if isinstance(field, str) else field.name)
         if found is None:
-            found = self._raw[field.name] = self._gather(field)
+            place = self.gadget.record.field(field) if isinstance(field, str) else field
+            found = self._raw[place.name] = self._gather(place)
         return found
 
     def raw_of_type(self, type: str) -> Integers:

@@ -10,7 +10,7 @@ import numpy as np
 
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.rows.batch import Batch, Origins, decode
+from kubectl_gadget.rows.batch import TURN, Batch, Origins, decode
 from kubectl_gadget.rows.containers import Container, ContainerFilter, Identity, owners_on
 from kubectl_gadget.rows.stacks import STACK, NodeStacks
 from kubectl_gadget.rows.tables import fill_in_quotients
@@ -161,6 +161,8 @@ class Decoding:
             batch = self._decode(node, self._gadgets[head.gadget], made)
         if len(batch):
             batch.name_owners(node.identity.lookup)
+        if batch.gadget.kind == "snapshot":
+            batch.give(TURN, np.full(len(batch), head.interval))
         return head, batch
 
     def can_join(self, node: NodeDecoder, gadget: int) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kubectl_gadget.diagnose import observations
@@ -10,7 +11,7 @@ from kubectl_gadget.diagnose.rules import Rule, Scope, SeenSet, load, own_files
 from kubectl_gadget.diagnose.search import trusted
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.rows.batch import Batch, decode
+from kubectl_gadget.rows.batch import TURN, Batch, decode
 from kubectl_gadget.rows.rows import Rows
 from tests.rows.records import OPEN, record, ring
 
@@ -28,8 +29,11 @@ def rule_of(seen: SeenSet) -> Rule:
     return replace(load(own_files())[0], seen=(seen,))
 
 
-def opens(*records: bytes, gadget: Gadget = OPEN) -> Batch:
-    return decode(gadget, "node-1", ring(*records))
+def opens(*records: bytes, gadget: Gadget = OPEN, turn: int = 0) -> Batch:
+    found = decode(gadget, "node-1", ring(*records))
+    if gadget.kind == "snapshot":
+        found.give(TURN, np.full(len(found), turn))
+    return found
 
 
 def watched(seen: SeenSet, *batches: Batch) -> Watch:
@@ -79,8 +83,8 @@ def test_long_texts_are_cut() -> None:
 def test_of_a_snapshot_the_latest_turn_counts_and_the_first_is_before() -> None:
     seen = a_set(WALK)
     turns = [
-        opens(*[record(timestamp=at * SECOND, errno=2)] * number, gadget=WALK)
-        for at, number in ((1, 2), (9, 3), (20, 5))
+        opens(*[record(timestamp=at * SECOND, errno=2)] * number, gadget=WALK, turn=turn)
+        for turn, (at, number) in enumerate(((1, 2), (9, 3), (20, 5)))
     ]
     watch = watched(seen, *turns)
     (found,) = watch
@@ -88,9 +92,27 @@ def test_of_a_snapshot_the_latest_turn_counts_and_the_first_is_before() -> None:
     assert found.turn == watch.latest("node-1") == 2
 
 
+def test_turns_are_told_apart_by_their_numbers_and_not_by_their_times() -> None:
+    """The last one may follow the one before at once, and a busy node takes seconds for one."""
+    seen = a_set(WALK)
+    slow = [record(timestamp=at * SECOND, errno=2) for at in (1, 4, 7)]
+    quick = [record(timestamp=at * SECOND + 30, errno=2) for at in (7, 7)]
+    watch = watched(seen, opens(*slow, gadget=WALK), opens(*quick, gadget=WALK, turn=1))
+    (found,) = watch
+    assert (found.before, found.count) == (3, 2)
+    assert found.turn == watch.latest("node-1") == 1
+
+
+def test_a_node_that_reconnects_counts_its_turns_anew() -> None:
+    seen = a_set(WALK)
+    first, again = (opens(record(timestamp=at * SECOND, errno=2), gadget=WALK) for at in (1, 40))
+    (found,) = watched(seen, first, again)
+    assert (found.before, found.count, found.turn) == (1, 1, 1)
+
+
 def test_what_a_later_snapshot_lacks_is_gone() -> None:
     seen = a_set(WALK)
-    gone = opens(record(timestamp=9 * SECOND, errno=0), gadget=WALK)
+    gone = opens(record(timestamp=9 * SECOND, errno=0), gadget=WALK, turn=1)
     watch = watched(seen, opens(record(timestamp=SECOND, errno=2), gadget=WALK), gone)
     (found,) = watch
     assert found.turn != watch.latest("node-1")

@@ -22,8 +22,8 @@ _OF_NAMESPACES = frozenset({"iter/tcp", "iter/udp", "iter/unix", "iter/netlink"}
 _NEWNET = 0x40000000
 _NOTES = "note_"
 """Prefix of the names of iterators without output, which fill maps for the others."""
-_OF_ONE_TURN = ("seen", "residents")
-"""Maps that are about one turn: in the next one, a socket is to be sent again."""
+_OF_ONE_TURN = ("seen", "residents", "gadget_awaited")
+"""Maps that are about one turn. The next one must not find the notes of this one."""
 _OWN = "/proc/self/ns/net"
 _ORPHANS_ARE_MISSING = (
     "orphaned connections are missing in pods that have a network of their own: entering it needs CAP_SYS_ADMIN "
