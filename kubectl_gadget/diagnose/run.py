@@ -70,15 +70,20 @@ class DiagnoseRun:
         )
 
     async def main(self) -> Report:
-        """Run until the time is over or Ctrl-C. Raises GadgetError if nothing can be said."""
+        """Run until the time is over or Ctrl-C. Without any agent, what the API knows is the answer. Raises GadgetError
+        if nothing can be said."""
         try:
             async with begin(self._options, self._progress, None) as run:
                 try:
                     await run.main()
+                except NothingRuns:
+                    raise
                 except GadgetError as error:
-                    if not run.coverage.traced:
+                    why = "the run ended early" if run.coverage.traced else "nothing was traced"
+                    found = self._search.report(run.coverage, (f"{why}: {error}",))
+                    if not run.coverage.traced and not found.findings:
                         raise
-                    return self._search.report(run.coverage, (f"the run ended early: {error}",))
+                    return found
                 return self._search.report(run.coverage)
         except NothingRuns:
             return self._search.report(Coverage(), without_agents=True)

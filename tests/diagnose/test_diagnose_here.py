@@ -85,6 +85,25 @@ async def test_pods_that_never_started_are_answered_without_agents(cluster: Fake
     assert not cluster.pods("kubectl-gadget"), "no agent was started"
 
 
+async def test_without_any_agent_the_answer_is_what_the_api_knows(cluster: FakeCluster, tmp_path: Path) -> None:
+    cluster.add_pod("db", "node-1")
+    cluster.faults.waiting |= dict.fromkeys(cluster.nodes, ("ContainerCreating", ""))
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    words = ("diagnose", "-o", "json", "--start-timeout", "1s", "--fail-on-finding", "critical")
+    await runner.start(*words)
+    code, out, errors = await runner.end(interrupt=False)
+    assert (code, out) == (1, ""), errors
+    assert "is not running after 1 s: ContainerCreating" in errors
+
+    waiting(cluster, "web", "ImagePullBackOff", "no such image")
+    await runner.start(*words)
+    code, out, errors = await runner.end(interrupt=False)
+    report = json.loads(out)
+    assert [each["rule"] for each in report["findings"]] == ["image-not-pulled"], errors
+    assert any(each.startswith("nothing was traced") for each in report["not_seen"])
+    assert code == 4
+
+
 LEAK = """
 import socket, time
 open("/proc/self/comm", "w").write("leaks")  # other tests' sockets are not counted with these
