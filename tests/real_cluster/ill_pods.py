@@ -19,7 +19,7 @@ class Ill:
 
     name: str
     rules: tuple[str, ...]
-    """each of these names the cause; the first is the one for a cluster with all features"""
+    """each of these names the cause; the first on a kernel with all features"""
     about: str
     """the workload that the finding is about, such as pod/db"""
     servers: tuple[Object, ...] = ()
@@ -86,12 +86,13 @@ def asks(address: str, port: int) -> str:
 
 def answers(status: int) -> str:
     return f"""
-        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+        from http.server import BaseHTTPRequestHandler
+        from socketserver import ThreadingTCPServer  # http.server's asks for a name first
         class Answers(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response({status}); self.send_header("Content-Length", "0"); self.end_headers()
             def log_message(self, *_): pass
-        ThreadingHTTPServer(("", 8000), Answers).serve_forever()
+        ThreadingTCPServer(("", 8000), Answers).serve_forever()
     """
 
 
@@ -251,12 +252,13 @@ ILL = (
                 python(
                     """
                     import signal, sys, time
-                    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+                    from http.server import BaseHTTPRequestHandler
+                    from socketserver import ThreadingTCPServer
                     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
                     class Slow(BaseHTTPRequestHandler):
                         def do_GET(self):
                             time.sleep(3); self.send_response(200); self.end_headers()
-                    ThreadingHTTPServer(("", 8000), Slow).serve_forever()
+                    ThreadingTCPServer(("", 8000), Slow).serve_forever()
                     """,
                     livenessProbe={"httpGet": {"port": 8000}, "periodSeconds": 2, "failureThreshold": 2},
                 ),
@@ -473,18 +475,23 @@ ILL = (
     ),
     Ill(
         "script",
-        ("interpreter-not-found",),
+        ("interpreter-not-found", "program-cannot-be-run"),
         "pod/script",
         clients=(pod("script", executes(writes_script("#!/usr/bin/bash5\necho\n"))),),
     ),
     Ill(
         "windows",
-        ("script-with-carriage-return",),
+        ("script-with-carriage-return", "program-cannot-be-run"),
         "pod/windows",
         clients=(pod("windows", executes(writes_script("#!/bin/sh\r\necho\r\n"))),),
     ),
     Ill("foreign", ("wrong-architecture",), "pod/foreign", clients=(pod("foreign", executes(FOREIGN)),)),
-    Ill("loader", ("loader-not-found",), "pod/alpine", clients=(pod("alpine", executes(OTHER_LOADER)),)),
+    Ill(
+        "loader",
+        ("loader-not-found", "program-cannot-be-run"),
+        "pod/alpine",
+        clients=(pod("alpine", executes(OTHER_LOADER)),),
+    ),
     Ill(
         "crash",
         ("crashed",),

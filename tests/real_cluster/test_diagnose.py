@@ -39,8 +39,8 @@ def test_causes_in_a_namespace_of_ill_pods_are_named_and_no_others(namespace: st
     assert result.returncode == 0, result.stderr
     roots = json.loads(result.stdout)["findings"]
     missed, wrong = judged(namespace, roots)
-    assert len(missed) <= (1 - WANTED) * len(ILL), (missed, roots)
-    assert not wrong, (missed, wrong)
+    assert len(missed) <= (1 - WANTED) * len(ILL), f"{missed=} {wrong=} {result.stdout}"
+    assert not wrong, f"{missed=} {wrong=}"
 
 
 def starting(namespace: str) -> int:

@@ -1,6 +1,7 @@
 """Recordings in object stores, written to and read from servers that speak S3, Azure's and Google's protocols."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -222,7 +223,8 @@ def test_a_run_is_recorded_there(url: str) -> None:
     assert done.returncode == 0, done.stderr
     assert f"kubectl gadget replay {url} shows it again" in done.stderr
     shown = subprocess.run([*GADGET, "recording", "info", url], check=False, capture_output=True, text=True)
-    assert "missing  nothing" in shown.stdout, shown.stdout + shown.stderr
+    # All of this machine's files may be more than the rings hold, while other tests run.
+    assert re.search(r"missing +(nothing|[\d,]+ events were lost)$", shown.stdout, re.MULTILINE), shown.stdout
 
 
 # Reads of objects that change or fail meanwhile, from a store in a folder.
