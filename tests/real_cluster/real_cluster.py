@@ -52,7 +52,7 @@ def gadget(*words: str, kubeconfig: Path | None = None) -> subprocess.CompletedP
         env=os.environ | ({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}),
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
         check=False,
     )
 
