@@ -49,7 +49,6 @@ class CatalogueHook(BuildHookInterface[Any]):
         from kubectl_gadget.cli.describe import store
 
         store(root / BUILT / "commands")
-        self._check_rules()
         try:
             pack_payload.build(root / "kubectl_gadget", root / BUILT)
         except GadgetError as error:
@@ -59,16 +58,6 @@ class CatalogueHook(BuildHookInterface[Any]):
                     f"kubectl-gadget: the agent for clusters cannot be built: {error}. try: {remedy}{WITHOUT_AGENT}=1 "
                     "in the environment, for a client that traces only this machine (--local)"
                 )
-
-    def _check_rules(self) -> None:
-        """End the build if a rule of diagnose contradicts its own examples."""
-        from kubectl_gadget.diagnose import examples, rules
-        from kubectl_gadget.errors import UsageError
-
-        try:
-            examples.check(rules.load(rules.own_files()))
-        except UsageError as error:
-            self.app.abort(f"kubectl-gadget: {error}")
 
 
 def is_built(root: Path) -> bool:

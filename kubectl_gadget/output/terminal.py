@@ -15,9 +15,8 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple, Self, TextIO
 
 from kubectl_gadget.errors import GadgetError, UsageError
 
@@ -26,8 +25,7 @@ POD_COLORS = ("32", "33", "34", "35", "36", "92", "93", "94", "95", "96")
 COLOR_CHOICES = ("auto", "always", "never")
 
 
-@dataclass(frozen=True)
-class Terminal:
+class Terminal(NamedTuple):
     """A terminal. `width` returns its current number of columns; `color` says whether it wants colors."""
 
     width: Callable[[], int]
