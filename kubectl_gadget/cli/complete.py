@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 from kubectl_gadget.cli.arguments import Given, parse
 from kubectl_gadget.cli.help import CommandText, spellings
 from kubectl_gadget.cli.stored import NotStored, StoredCommand, is_current
-from kubectl_gadget.kube.cluster_options import KINDS, kind_of
 
 if TYPE_CHECKING:
     import subprocess
@@ -161,6 +160,8 @@ def _looked_up(place: CursorPosition, name: str) -> list[Suggestion]:
 
 def _pods(place: CursorPosition, current: str) -> list[Suggestion]:
     """Pods, kinds followed by a slash, and objects of a kind after the slash."""
+    from kubectl_gadget.kube.cluster_options import KINDS, kind_of
+
     kind, slash, _ = current.rpartition("/")
     if slash:
         known = kind_of(kind)
