@@ -38,7 +38,7 @@ OFFLINE = ("kubectl gadget list", "kubectl gadget trace open --help", "kubectl g
 ELSEWHERE = {
     "pipx install .": "test_distributions.py, in Debian 12 and 13",
     "kubectl gadget version": "test_documented_commands.py, against a double",
-    "kubectl gadget report FILE": "tests/page",
+    "kubectl gadget report FILE": "tests/page/test_model.py, of a made recording",
     "kubectl gadget deploy --dry-run=client -o yaml | kubectl apply --server-side -f -": (
         "test_documented_commands.py up to the pipe; a kubectl is not on every machine"
     ),

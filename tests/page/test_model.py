@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kubectl_gadget.cli import main
 from kubectl_gadget.cli.recording import write_report
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.page import html, run
@@ -190,3 +191,16 @@ def test_the_command_writes_a_page_and_its_model(tmp_path: Path) -> None:
     model = json.loads((tmp_path / "shop.json").read_text())
     assert model["schema"] == "kubectl-gadget-report/v1"
     assert model["run"]["rows"] == 52
+
+
+def test_the_command_writes_a_page_with_the_recordings_name_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").mkdir()
+    file = recording(tmp_path / "kept" / "shop.kgr")
+    monkeypatch.chdir(tmp_path)
+    assert main.run(["report", str(file)]) == 0
+    assert capsys.readouterr().err.startswith("shop.html: ")
+    assert "<title>" in (tmp_path / "shop.html").read_text()
+    assert main.run(["report", str(tmp_path / "none.kgr")]) == 2
+    assert "none.kgr" in capsys.readouterr().err
