@@ -7,7 +7,7 @@ pod NAME, which has to be among the servers.
 import json
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Object = dict[str, Any]
@@ -25,10 +25,8 @@ class Ill:
     servers: tuple[Object, ...] = ()
     """are started first, and their addresses are known to the others"""
     clients: tuple[Object, ...] = ()
-    others: tuple[Object, ...] = field(default=())
+    others: tuple[Object, ...] = ()
     """objects that are no pods"""
-    ill_too: tuple[str, ...] = ()
-    """workloads that suffer: no other cause may be claimed of them"""
 
 
 def python(program: str, **fields: Any) -> Object:
@@ -163,7 +161,6 @@ ILL = (
             ),
         ),
         (deployment("web", 3, python(connects("{db}", 5432))),),
-        ill_too=("deploy/web",),
     ),
     Ill(
         "wrong port",
@@ -172,7 +169,6 @@ ILL = (
         (pod("ledger", python(answers(200))),),
         (pod("clerk", python(connects("{ledger}", 9090))),),
         (service("ledger", "ledger", 80, 9090),),
-        ill_too=("pod/clerk",),
     ),
     Ill(
         "no image",
@@ -595,7 +591,6 @@ ILL = (
         "pod/backend",
         (pod("backend", python(answers(503))),),
         (pod("shop", python(asks("{backend}", 8000))),),
-        ill_too=("pod/shop",),
     ),
     Ill(
         "exit",
