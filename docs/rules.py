@@ -41,7 +41,7 @@ def _index(rules: Sequence[Rule]) -> str:
     parts = [
         "# What diagnose finds",
         f"The {len(rules)} rules of [`kubectl gadget diagnose`](../diagnose.md), by group. Each page says what its "
-        "rule needs, what it explains, what to do, how to provoke it, and what is no finding.",
+        "rule needs, what it explains, what to do, how to provoke it, and what is not a finding.",
     ]
     for group, title in _GROUPS.items():
         rows = [
@@ -72,7 +72,7 @@ def _page(rule: Rule, rules: Sequence[Rule]) -> str:
     parts += ["## It explains", "\n".join(below)] if below else []
     parts += ["## It may be explained by", "\n".join(above)] if above else []
     parts += ["## How to provoke it", rule.provoke]
-    for finds, title in ((True, "It is a finding"), (False, "It is no finding")):
+    for finds, title in ((True, "It is a finding"), (False, "It is not a finding")):
         found = [f"- {example.what}" for example in rule.examples if example.finds is finds]
         parts += [f"## {title}", "\n".join(found)]
     return "\n\n".join(parts)

@@ -1,4 +1,5 @@
-"""The examples of rules: what may be seen, and whether that is a finding. They are checked at build time and by tests.
+"""The examples of rules: what may be seen, and whether that is a finding. Tests check ours, and a
+run those of --rules before it begins.
 
     examples:
       - what: two refusals, and nobody listens

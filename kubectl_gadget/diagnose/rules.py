@@ -11,8 +11,8 @@
       …
 
 A rule is checked when it is read: conditions over rows against the gadget's columns, `when` against the names that the
-rule defines, placeholders against the same names. Its examples (examples.py) are checked at build time, and those of a
-user's rules when they are read. `docs/design/diagnose.md` describes the language.
+rule defines, placeholders against the same names. Tests check its examples (examples.py),
+and those of a user's rules are checked before a run. `docs/design/diagnose.md` describes the language.
 """
 
 import re
