@@ -45,7 +45,7 @@ def test_a_rules_page_has_what_it_says_and_what_explains_it(built_in: list[Gadge
     pages = rules.pages()
     assert "[connection-refused](connection-refused.md) | warning | proven |" in pages["diagnose/README.md"]
     page = pages["diagnose/connection-refused.md"]
-    for text in ("- [listens-on-loopback](listens-on-loopback.md)", "## It is no finding", "{self"):
+    for text in ("- [listens-on-loopback](listens-on-loopback.md)", "## It is not a finding", "{self"):
         assert (text in page) != text.startswith("{")
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.bpf.test_policy import in_child
 from tests.bpf.test_policy_evasions import READS, RUNS, Way, fill
 from tests.observe.test_enforce_here import ended, start
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built", "tracefs")]
 EACCES = 13
@@ -71,9 +72,9 @@ def test_each_way_is_denied_as_the_table_says_and_reported(folders: dict[str, Pa
     with ended(start(tmp_path, "---".join(policies))) as enforcing:
         for kind, folder in folders.items():
             found |= {(way.told, kind): outcome(way, folder) for way in works}
-        told, said = enforcing.end(signal.SIGINT)
+        denied = sum(code == EACCES for code in found.values())
+        wait_until(lambda: enforcing.told().count("BLOCKED EACCES") >= denied, f"{denied} lines of what is denied")
+        enforcing.end(signal.SIGINT)
     wanted = {(way.told, "path"): EACCES * way.by_path for way in works}
     wanted |= {(way.told, "file"): EACCES * way.by_file for way in works}
     assert found == wanted
-    blocked = sum("BLOCKED EACCES" in line for line in told.splitlines())
-    assert blocked >= sum(code == EACCES for code in found.values()), told + said
