@@ -149,6 +149,7 @@ class DemoPods:
         image: str = IMAGE,
         uid: int = 0,
         *,
+        privileged: bool = False,
         files: Mapping[str, str] | None = None,
         host_folders: Sequence[Path] = (),
         until_end: bool = False,
@@ -156,7 +157,7 @@ class DemoPods:
         """Starts another container of a pod. It is left running, or this waits `until_end`. It may read the machine's
         `host_folders`."""
         spec = self._spec(pod, name, list(command), image, uid)
-        spec = replace(spec, files=files or {}, host_folders=tuple(host_folders))
+        spec = replace(spec, privileged=privileged, files=files or {}, host_folders=tuple(host_folders))
         pod.containers[name] = self._start(spec, detach=not until_end)
         return pod.containers[name]
 

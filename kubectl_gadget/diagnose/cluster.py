@@ -239,7 +239,7 @@ class Cluster:
             "ndots": ndots,
             "volumes": [_volume(each) for each in spec.get("volumes") or ()],
             "fs_group": security.get("fsGroup"),
-            "grace_seconds": spec.get("terminationGracePeriodSeconds"),
+            "grace_seconds": spec.get("terminationGracePeriodSeconds", 30),
             "containers": [each["name"] for each in spec.get("containers") or ()],
         }
 
@@ -260,7 +260,7 @@ class Cluster:
                     "init": kind == "initContainers",
                     "image": each.get("image") or "",
                     "age_seconds": self._since(found["metadata"].get("creationTimestamp")),
-                    "grace_seconds": spec.get("terminationGracePeriodSeconds"),
+                    "grace_seconds": spec.get("terminationGracePeriodSeconds", 30),
                     "fs_group": (spec.get("securityContext") or {}).get("fsGroup"),
                     **self._state(known.get(each["name"]) or {}),
                     **_limits(each.get("resources") or {}),

@@ -82,6 +82,7 @@ def _rows(written: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Owner, M
         rows = found.setdefault(str(row.get("gadget")), [])
         record = _whole(str(row.get("gadget")), row)
         owner = Owner(row.get("node", NODE), NAMESPACE, row.get("pod", POD), row.get("container", CONTAINER))
+        record |= {name: value for name, value in vars(owner).items() if name in record}
         for at, times in ((row.get("at", SECONDS - 1), row.get("times", 1)), (0, row.get("before", 0))):
             rows += [(owner, record, _BEGAN_NS + round(at * 1e9))] * times
     for rows in found.values():

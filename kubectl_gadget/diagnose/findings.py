@@ -79,6 +79,11 @@ class Found:
         return self.rule.confidence
 
     @property
+    def all_pods(self) -> set[Name]:
+        """Return the pods that it is about, and those at the other end."""
+        return {name for name in self.pods | self.others if name[1]}
+
+    @property
     def id(self) -> str:
         """Return a text that is the same for the same cause in each run."""
         text = "\0".join((self.rule.name, self.about, *self.key))

@@ -157,6 +157,7 @@ class Search:
         self._events: Counter[str] = Counter()
         self._seen_once: set[str] = set()
         self._said: set[str] = set()
+        self._noticed: set[str] = set()
         self._starts: dict[Name, tuple[float, int]] = {}
         """of pods that crash again and again: when (wall time) the kubelet will start them, and how often it has"""
         self._using = threading.Lock()
@@ -278,7 +279,7 @@ class Search:
         return [
             root
             for root in found
-            if any(not (each.pods | each.others) or not own.isdisjoint(each.pods | each.others) for each in root.all())
+            if any(not (pods := each.all_pods) or not own.isdisjoint(pods) for each in root.all())
         ]
 
     # The API, other pods, and what is said while it runs.
@@ -334,6 +335,10 @@ class Search:
 
     def _say_certain(self, found: Sequence[Found]) -> None:
         """Say which proven roots were roots at the last look too: a cause of them may need a moment longer."""
+        for each in (one for root in found for one in root.all()):
+            if each.id not in self._noticed:
+                self._noticed.add(each.id)
+                self._progress.debug(f"noticed: {each.rule.name} of {each.about}: {each.words.title}")
         proven = {each.id: each for each in found if each.confidence is Confidence.PROVEN}
         for id, each in proven.items():
             if id in self._seen_once and id not in self._said:
@@ -363,8 +368,8 @@ class Search:
             name
             for root in found
             for each in root.all()
-            for name in (each.others | each.pods)
-            if name[1] and name not in self.selected and name not in self._peers and self._runs(name)
+            for name in each.all_pods
+            if name not in self.selected and name not in self._peers and self._runs(name)
         }
         chosen = sorted(wanted)[: max(0, _MOST_PEERS - len(self._peers))]
         self._peers |= dict.fromkeys(chosen, "there was no time")
