@@ -205,7 +205,9 @@ class Catalogue:
 def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:
     """True if the gadget's programs, or the agent, check for each row that its container is known and wanted."""
     fixed = entry["fixed"]
-    return not entry["whole_nodes"] and (_NAMED_ONLY in fixed["globals"] or fixed.get("sampler") == "mounts")
+    return not entry["whole_nodes"] and (
+        _NAMED_ONLY in fixed["globals"] or fixed.get("sampler") in ("mounts", "resolvers")
+    )
 
 
 def _is_within(value: object, least: int, most: int) -> bool:

@@ -97,26 +97,50 @@ class Mounts(Sampler):
 
     def rows(self) -> Iterator[Row]:
         """Yields a row for each mount, once for each namespace."""
-        seen: set[str] = set()
         unread = 0
-        places = {cgroup: place for place, (cgroup, _) in enumerate(self._containers.wanted())}
-        found = self._containers.processes().items()
-        for _, pid, cgroup in sorted((places[cgroup], pid, cgroup) for pid, cgroup in found if cgroup in places):
+        for cgroup, pid, namespace in _mount_namespaces(self._containers):
+            if not namespace.name:
+                unread += 1
+                continue
             try:
-                namespace = os.readlink(f"/proc/{pid}/ns/mnt")
-                if namespace in seen:
-                    continue
                 with open(f"/proc/{pid}/mountinfo", "rb") as file:
                     data = file.read()
             except PermissionError:
                 unread += 1
-                continue
             except OSError:
-                continue  # it has ended
-            seen.add(namespace)
-            yield from _rows_of_mounts(cgroup, pid, namespace, data)
+                pass  # it has ended
+            else:
+                namespace.is_shown = True
+                yield from _rows_of_mounts(cgroup, pid, namespace.name, data)
         if unread:
             self.warnings.append(f"the mounts of {unread} processes could not be read (this needs CAP_SYS_PTRACE)")
+
+
+class _MountNamespace:
+    """One that was found. Further processes of it are tried until one is shown. Without a name, the process may not be
+    accessed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_shown = False
+
+
+def _mount_namespaces(containers: Containers) -> Iterator[tuple[int, int, _MountNamespace]]:
+    """Yields cgroup and PID of processes in each mount namespace of the wanted containers."""
+    seen: dict[str, _MountNamespace] = {}
+    places = {cgroup: place for place, (cgroup, _) in enumerate(containers.wanted())}
+    found = containers.processes().items()
+    for _, pid, cgroup in sorted((places[cgroup], pid, cgroup) for pid, cgroup in found if cgroup in places):
+        try:
+            name = os.readlink(f"/proc/{pid}/ns/mnt")
+        except PermissionError:
+            yield cgroup, pid, _MountNamespace("")
+            continue
+        except OSError:
+            continue  # it has ended
+        namespace = seen.setdefault(name, _MountNamespace(name))
+        if not namespace.is_shown:
+            yield cgroup, pid, namespace
 
 
 def _rows_of_mounts(cgroup: int, pid: int, namespace: str, data: bytes) -> Iterator[Row]:
@@ -138,6 +162,71 @@ def _rows_of_mounts(cgroup: int, pid: int, namespace: str, data: bytes) -> Itera
             "source": mount.source,
             "super_options": mount.super_options,
         }
+
+
+# The resolver configuration in each mount namespace of the wanted containers: /etc/resolv.conf, resolv.conf(5).
+#
+# The trap: a container may have anything at this path. The file is opened like all files of containers
+# (host/foreign_files.py), never waited for, and read up to a limit.
+
+_RESOLV_CONF = "/etc/resolv.conf"
+_MOST_CONFIGURATION = 64 << 10
+_DEFAULT_NDOTS, _MOST_NDOTS = 1, 15
+"""As in glibc, whose RES_MAXNDOTS caps the value."""
+
+
+class Resolvers(Sampler):
+    """The sampler `resolvers`."""
+
+    def rows(self) -> Iterator[Row]:
+        """Yields a row for each namespace."""
+        unread = 0
+        for cgroup, pid, namespace in _mount_namespaces(self._containers):
+            if not namespace.name:
+                unread += 1
+                continue
+            try:
+                found: Row = read_resolv_conf(_configuration(pid))
+            except PermissionError:
+                unread += 1
+                continue
+            except OSError as error:
+                if not procfs.link(f"/proc/{pid}/root"):
+                    continue  # it has ended
+                found = {"errno": error.errno or 0, "ndots": UNKNOWN}
+            namespace.is_shown = True
+            yield {"cgroup": cgroup, **procfs.record_head(pid), **found}
+        if unread:
+            self.warnings.append(f"the files of {unread} processes could not be read (this needs CAP_SYS_PTRACE)")
+
+
+def _configuration(pid: int) -> bytes:
+    from kubectl_gadget.agent.host.foreign_files import open_inside  # not needed in most sessions
+
+    with open(open_inside(pid, _RESOLV_CONF), "rb") as file:
+        return file.read(_MOST_CONFIGURATION)
+
+
+def read_resolv_conf(data: bytes) -> dict[str, int | bytes]:
+    """Returns the fields of a row. Of several lists of domains, the last one counts; options add up."""
+    servers: list[bytes] = []
+    search: list[bytes] = []
+    options: list[bytes] = []
+    for line in data.replace(b"\0", b"").split(b"\n"):
+        key, *words = line.split() or [b""]
+        if key == b"nameserver":
+            servers += words[:1]
+        elif key in (b"search", b"domain"):
+            search = words
+        elif key == b"options":
+            options += words
+    ndots = [word[6:] for word in options if word.startswith(b"ndots:") and word[6:].isdigit()]
+    lists = {"nameservers": servers, "search": search, "options": options}
+    return {
+        **{name: b"".join(word + b"\0" for word in words) for name, words in lists.items()},
+        "ndots": min(int(ndots[-1][:9]), _MOST_NDOTS) if ndots else _DEFAULT_NDOTS,
+        "errno": 0,
+    }
 
 
 # Resource usage of containers, from the files of their cgroups (version 2): cpu.stat, memory.current, io.stat, …
@@ -465,7 +554,7 @@ class BpfPrograms(Sampler):
 
 # The sampler of a gadget.
 
-_CLASSES = {"mounts": Mounts, "bpf_programs": BpfPrograms, "cgroups": CgroupUsage}
+_CLASSES = {"mounts": Mounts, "resolvers": Resolvers, "bpf_programs": BpfPrograms, "cgroups": CgroupUsage}
 
 
 class Sampled:

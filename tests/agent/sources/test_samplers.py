@@ -1,8 +1,8 @@
-"""What a cgroup's files say, and what they do not."""
+"""What a cgroup's files and /etc/resolv.conf say, and what they do not."""
 
 from pathlib import Path
 
-from kubectl_gadget.agent.sources.samplers import ContainerUsage, read_usage, unknown_counts
+from kubectl_gadget.agent.sources.samplers import ContainerUsage, read_resolv_conf, read_usage, unknown_counts
 
 FILES = {
     "cpu.stat": "usage_usec 4711\nuser_usec 4000\nnr_throttled 3\nthrottled_usec 17\n",
@@ -50,3 +50,35 @@ def test_missing_controllers_are_reported_with_the_values_that_are_unknown(tmp_p
     (told,) = unknown_counts(str(tmp_path))
     assert "memory and major faults, disk bytes" in told
     assert "lacks the controllers memory, io" in told
+
+
+def test_a_resolv_conf_is_read_as_the_libraries_do() -> None:
+    text = b"""
+# nameserver 10.0.0.1
+; nameserver 10.0.0.2
+nameserver 10.96.0.10 trailing
+nameserver fd00::a
+domain one.example
+search shop.svc.cluster.local svc.cluster.local
+options ndots:2 timeout:1
+options ndots:5 single-request
+sortlist 130.155.160.0
+"""
+    assert read_resolv_conf(text) == {
+        "nameservers": b"10.96.0.10\0fd00::a\0",
+        "search": b"shop.svc.cluster.local\0svc.cluster.local\0",
+        "options": b"ndots:2\0timeout:1\0ndots:5\0single-request\0",
+        "ndots": 5,
+        "errno": 0,
+    }
+
+
+def test_the_number_of_dots_has_bounds() -> None:
+    assert read_resolv_conf(b"")["ndots"] == 1
+    assert read_resolv_conf(b"options ndots:")["ndots"] == 1
+    assert read_resolv_conf(b"options ndots:-3")["ndots"] == 1
+    assert read_resolv_conf(b"options ndots:" + b"9" * 5000)["ndots"] == 15
+
+
+def test_no_line_can_add_entries_of_lists() -> None:
+    assert read_resolv_conf(b"nameserver 10.0.0.1\0nameserver\0 10.0.0.2")["nameservers"] == b"10.0.0.1nameserver\0"
