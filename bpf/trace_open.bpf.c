@@ -8,6 +8,7 @@
  */
 #include <linux/errno.h>
 
+#include <gadget/files/content.h>
 #include <gadget/files/open_file.h>
 #include <gadget/files/refused.h>
 #include <gadget/files/path_prefix.h>
@@ -53,6 +54,8 @@ struct trace_open {
 	/* The flags of the open file. */
 	gadget_known_open_flags opened_flags;
 	gadget_open_differs differs;
+	/* Of a library that is read. */
+	gadget_content sha256;
 	/* What refused it. */
 	GADGET_REFUSED_FIELDS;
 };
@@ -270,8 +273,11 @@ static __always_inline void send(struct gadget_writer *writer, struct trace_open
 	gadget_no_text(&open->resolved);
 	gadget_no_text(&open->mount);
 	gadget_no_text(&open->fstype);
+	open->sha256 = GADGET_NO_CONTENT;
 	if (file) {
 		gadget_append_whole_path(writer, &open->resolved, &file->f_path);
+		if (gadget_hash && !(open->flags & O_ACCMODE))
+			open->sha256 = gadget_content_of(writer, &open->resolved, file);
 		append_mount(writer, open, BPF_CORE_READ(file, f_path.mnt));
 	} else if (resolve_path && !open->errno) {
 		gadget_unread(&open->resolved);

@@ -136,7 +136,7 @@ def _walk(here: _Directory, path: str) -> Iterator[tuple[str, Sighting]]:
 
 _EVIDENCE = (
     *("timestamp", "node", "pod", "pid", "comm", "exe", "args", "path", "flags", "error", "remote", "remote_port"),
-    *("port", "to", "mode", "owner", "group", "attribute"),
+    *("port", "to", "mode", "owner", "group", "attribute", "sha256"),
     *("name", "rcode", "addresses", "operation", "capability", "new_capabilities", "code", "signal", "syscall"),
 )
 _NO_NAMES = SeenNames()

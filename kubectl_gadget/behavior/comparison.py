@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from kubectl_gadget.behavior.facts import (
     ALREADY_RUNNING,
+    CONTENT,
     PATHS,
     READ,
     RUNTIME,
@@ -80,6 +81,8 @@ class KnownFacts:
         values = self._values.get(key, ())
         if fact.value in values or (fact.kind is FactKind.PROGRAM and _may_be(fact.value, values)):
             return True
+        if fact.kind is FactKind.DEPENDENCY:
+            return self._lacks_contents(fact)
         if key not in self._with_pattern:
             return False
         patterns = (pattern for pattern in covering(fact.value) if pattern in values)
@@ -88,6 +91,14 @@ class KnownFacts:
         if not stands_alone(fact.kind, fact.value):
             return any(True for _ in patterns)
         return fact.value.startswith(f"{READ} ") and any(stands_alone(fact.kind, pattern) for pattern in patterns)
+
+    def _lacks_contents(self, fact: Fact) -> bool:
+        """True if these facts do not say what a library contains, which is not always known. That the library is used
+        at all is a fact of its file."""
+        library, _, version = fact.value.rpartition(" ")
+        start = f"{library} {CONTENT}"
+        known = self._values.get(_key(fact), ())
+        return version.startswith(CONTENT) and not any(value.startswith(start) for value in known)
 
     def versions_before(self, fact: Fact) -> tuple[str, ...]:
         """The other versions of a dependency."""
@@ -118,7 +129,7 @@ def _may_be(starter: str, known: Collection[str]) -> bool:
 
 def is_version(text: str) -> bool:
     """True if the last word of a dependency is its version. A name that no version follows is only a name."""
-    return text[:1].isdigit() or (text[:1] == "v" and text[1:2].isdigit())
+    return text.startswith(CONTENT) or text[:1].isdigit() or (text[:1] == "v" and text[1:2].isdigit())
 
 
 def _key(fact: Fact) -> _Key:

@@ -57,6 +57,8 @@ READ, WRITE, DENIED, MISSING = "read", "write", "denied", "missing"
 _OPENS = {READ: "reads", WRITE: "writes", DENIED: "is refused", MISSING: "looks for"}
 
 
+CONTENT = "sha256:"
+"""How the version of a library begins that is known by its contents."""
 PATHS = (FactKind.OPEN, FactKind.CHANGE)
 """Kinds whose values end with a path."""
 

@@ -31,7 +31,7 @@ _RULE = (
     SchemaField("example", "list of text"),
     SchemaField("access", "text", choices=(READ, WRITE)),
 )
-LISTS = ("paths", "reads", "names", "pods", "values", "dependencies")
+LISTS = ("paths", "reads", "names", "pods", "values", "dependencies", "libraries")
 _EXPRESSIONS = ("sensitive", "runtimes", "interpreters", "exact", "kept")
 _IGNORED = (SchemaField("kind", "text", required=True, choices=tuple(FactKind)), SchemaField("match", "text"))
 _DIRECTORIES = (SchemaField("most_names", "integer"), SchemaField("never", "list of text"))
@@ -87,6 +87,7 @@ class Rules:
     most_names: int = 0
     never: frozenset[str] = frozenset()
     dependencies: tuple[GeneralizationRule, ...] = ()
+    libraries: tuple[GeneralizationRule, ...] = ()
     sensitive: Any = None
     interpreters: Any = None
     exact: Any = None
@@ -156,6 +157,8 @@ class Generalizer:
         """a path of a file"""
         self.dependency = lru_cache(_CACHED)(self._dependency)
         """the dependency that a file belongs to, given its path and whether it is written; empty: none"""
+        self.library = lru_cache(_CACHED)(self._library)
+        """the library whose contents count, given its path; empty: none"""
         self.read_path = lru_cache(_CACHED)(lambda text: _applied(rules.reads, text))
         """the path of a file that is only read, as `path` returned it"""
         of_programs = tuple(rule for rule in rules.paths if rule.programs)
@@ -213,12 +216,17 @@ class Generalizer:
                 return package.lower()
         return ""
 
+    def _library(self, path: str) -> str:
+        text = literal(path)
+        return next((rule.applied(text) for rule in self.rules.libraries if rule.match.search(text)), "")
+
     def of_list(self, key: str) -> Callable[[str], str]:
         """Applies a list of rules to a text that may contain placeholders already."""
         rules: tuple[GeneralizationRule, ...] = getattr(self.rules, key)
         if key == "dependencies":
             return lambda text: next(filter(None, (self._dependency(text, access) for access in (READ, WRITE))), text)
-        return (lambda text: _first(rules, text)) if key == "pods" else (lambda text: _applied(rules, text))
+        apply = _first if key in ("pods", "libraries") else _applied
+        return lambda text: apply(rules, text)
 
     def is_sensitive(self, path: str) -> bool:
         """True if a file is never part of a pattern."""

@@ -228,9 +228,10 @@ class NewFacts:
 
 
 def _keys_of_opens(batch: Batch) -> Iterable[bytes]:
-    """For each open, bytes that are equal where path, resolved path, flags and result are equal."""
+    """For each open, bytes that are equal where path, resolved path, flags, contents and result are equal."""
     record = batch.gadget.record
-    numbers = np.stack([batch.raw(name).astype(np.uint64) for name in ("errno", "flags")], axis=1).tobytes()
+    names = [name for name in ("errno", "flags", "sha256") if any(name == field.name for field in record.fields)]
+    numbers = np.stack([batch.raw(name).astype(np.uint64) for name in names], axis=1).tobytes()
     texts = []
     for name in ("path", "resolved"):
         field = record.field(name)
@@ -238,5 +239,6 @@ def _keys_of_opens(batch: Batch) -> Iterable[bytes]:
         data = batch.buffer.bytes.data
         pairs = zip(spans.starts.tolist(), (spans.starts + spans.lengths).tolist(), strict=True)
         texts.append([data[start:end].tobytes() for start, end in pairs])
-    heads = (numbers[place : place + 16] for place in range(0, len(numbers), 16))
+    size = 8 * len(names)
+    heads = (numbers[place : place + size] for place in range(0, len(numbers), size))
     return map(b"\0".join, zip(heads, *texts, strict=True))

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from kubectl_gadget.behavior.comparison import stands_alone
-from kubectl_gadget.behavior.facts import ALREADY_RUNNING, DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
+from kubectl_gadget.behavior.facts import ALREADY_RUNNING, CONTENT, DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
 from kubectl_gadget.behavior.generalization import EPHEMERAL, Generalizer
 from kubectl_gadget.behavior.programs import PodContainer, Process, Programs, Row, StartedProgram
 
@@ -54,7 +54,7 @@ COLUMNS = (
         "code",
         "signal",
     ),
-    *("errno", "flags", "resolved", "mode", "to", "owner", "group", "attribute"),
+    *("errno", "flags", "resolved", "sha256", "mode", "to", "owner", "group", "attribute"),
     *("local", "local_port", "remote", "remote_port", "protocol", "sent_packets", "received_packets"),
     *("address", "port", "asked_port", "role", "name", "rcode", "addresses", "server", "client", "capability"),
     *("syscall", "namespaces", "request"),
@@ -78,6 +78,8 @@ _MODE, _PRIVATE, _SPECIAL = 0o7777, 0o700, 0o6000
 _FILE_CAPABILITIES = "security.capability"
 _UNCHANGED = (-1, 0xFFFFFFFF)
 """of chown(2): stays as it is"""
+_SHOWN_DIGITS = 32
+"""of a digest: 128 bits, which nobody can make a second file for"""
 MOST_HELD = 20_000
 """names that the programs of one container made, and uses of them, that are held"""
 FOLDED = (f"{READ} ", f"{WRITE} ", "mode ", "owner ")
@@ -378,6 +380,9 @@ class RowFacts:
                 package = self._generalizer.dependency(held.use.path, held.use.how)
                 if package:
                     self._emit(place, held.row, FactKind.DEPENDENCY, "", package)
+                digest = held.row.get("sha256")
+                if digest and (library := self._generalizer.library(held.use.path)):
+                    self._emit(place, held.row, FactKind.DEPENDENCY, "", f"{library} {CONTENT}{digest[:_SHOWN_DIGITS]}")
 
     def _value(self, held: _Held, path: str) -> str:
         how = held.use.how

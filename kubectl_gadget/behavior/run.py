@@ -46,7 +46,7 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = MappingProxyType(
         "trace_udp": {"interval": 0},
         "trace_dns": {},
         "trace_bind": {},
-        "trace_open": {"resolve": True, "unique": True},
+        "trace_open": {"resolve": True, "unique": True, "hash": True},
         "trace_file": {},
         "trace_capabilities": {"unique": True},
         "trace_privilege": {},

@@ -64,7 +64,7 @@ from kubectl_gadget.rows.kinds import (
     text_kind,
 )
 from kubectl_gadget.rows.peers import PEER
-from kubectl_gadget.rows.stacks import STACK, innermost_functions, show_stacks, stack_lists
+from kubectl_gadget.rows.stacks import STACK, digests, innermost_functions, show_stacks, stack_lists
 from kubectl_gadget.rows.texts import CodedMarks, CodedTexts, Texts
 from kubectl_gadget.rows.vectors import Booleans, Mask, SomeNumbers, Vector
 from kubectl_gadget.wire.policy_events import read_exec_id
@@ -134,6 +134,7 @@ KINDS: dict[str, Kind] = {
     "gadget_tcp_flags": spelt_with_raw(tcp_flag_names),
     "gadget_tcp_sequence": maybe(lambda batch, field: SomeNumbers(batch.raw(field), batch.raw(field) != 0)),
     STACK: single("texts", stack_lists, show_stacks),
+    "gadget_content": text_kind(digests),
     "gadget_innermost": text_kind(lambda batch, field: innermost_functions(batch)),
     "bool": single(
         "bool",

@@ -17,7 +17,7 @@ import pydemumble
 from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import Field
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.texts import CodedTexts, TextLists
+from kubectl_gadget.rows.texts import CodedTexts, TextLists, Texts
 from kubectl_gadget.rows.vectors import Array
 
 if TYPE_CHECKING:
@@ -197,6 +197,11 @@ class NodeStacks:
         self._frames: list[CallFrame] = []
         self._numbers: dict[int, int] = {NONE: NONE, LOST: LOST}
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the agent has reported none."""
+        return len(self._numbers) <= LOST + 1
+
     def apply(self, names: "StackNames") -> None:
         """Takes a STACKS frame. Raises FrameError if it refers to a stack frame that was not sent."""
         if not 0 <= names.first <= len(self._frames):
@@ -236,6 +241,8 @@ def innermost(stacks: Sequence[Stack | None]) -> str:
 
 
 STACK = "gadget_stack"
+NAMED = frozenset({STACK, "gadget_content"})
+"""The types of fields that have numbers of STACKS frames."""
 _LOST = "[lost]"
 
 
@@ -252,6 +259,11 @@ def stack_lists(batch: Batch, field: Field) -> TextLists:
             spelt[stack] = [frame.text() for frame in stack]
         lists.append(spelt[stack])
     return TextLists(lists)
+
+
+def digests(batch: Batch, field: Field) -> Texts:
+    """Digests of files, which agents report like stacks of one frame; null if there is none."""
+    return Texts(lambda: [stack[0].function if stack else None for stack in stacks_of(batch, field)], len(batch))
 
 
 def show_stacks(batch: Batch, field: Field) -> list[str]:

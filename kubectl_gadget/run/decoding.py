@@ -12,7 +12,7 @@ from kubectl_gadget.errors import FrameError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import TURN, Batch, Origins, decode
 from kubectl_gadget.rows.containers import Container, ContainerFilter, Identity, owners_on
-from kubectl_gadget.rows.stacks import STACK, NodeStacks
+from kubectl_gadget.rows.stacks import NAMED, STACK, NodeStacks
 from kubectl_gadget.rows.tables import fill_in_quotients
 from kubectl_gadget.rows.views import Stage
 from kubectl_gadget.run.backlog import Content, RoundTrip
@@ -152,7 +152,7 @@ class Decoding:
             raise FrameError(f"{node.name}: events of a gadget that was not requested ({head.gadget})")
         batch = self._decode(node, self._sent[head.gadget], data)
         for place in batch.gadget.record.fields:
-            if place.type == STACK:
+            if place.type in NAMED:
                 batch.give(place.name, node.stacks[head.gadget].numbers(batch.raw(place)))
         stage = node.stages[head.gadget] if head.gadget < len(node.stages) else None
         if stage is not None:
@@ -166,11 +166,12 @@ class Decoding:
         return head, batch
 
     def can_join(self, node: NodeDecoder, gadget: int) -> bool:
-        """True if frames of this gadget on several nodes can be decoded together: it has no views or stacks, which
-        belong to one node."""
+        """True if frames of this gadget on several nodes can be decoded together: it has no views, stacks or
+        digests, which belong to one node."""
         return (
             gadget < len(self._gadgets)
             and not self._has_stacks[gadget]
+            and node.stacks[gadget].is_empty
             and (gadget >= len(node.stages) or node.stages[gadget] is None)
         )
 

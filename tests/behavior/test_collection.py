@@ -268,6 +268,14 @@ def test_a_row_is_a_fact(made: Row, text: str) -> None:
     assert said([*start, made]) == ["(runtime) runs /bin/cart", text]
 
 
+def test_a_library_of_the_system_is_known_by_its_contents() -> None:
+    path, other = "/usr/lib/x86_64-linux-gnu/libz.so.1.3.1", "/srv/libown.so.1"
+
+    found = said([*CART, opens(10, path, sha256="0a" * 32), opens(10, path), opens(10, other, sha256="0b" * 32)])
+
+    assert [text for text in found if "library" in text] == [f"uses library libz.so.1 sha256:{'0a' * 16}"]
+
+
 EXCLUSIVE = 0o1 | 0o100 | 0o200
 
 

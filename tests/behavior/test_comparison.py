@@ -242,3 +242,32 @@ def test_a_new_dependency_is_new_though_a_pattern_covers_its_files() -> None:
     new = behavior(pattern, fact("dependency", "", "python yaml"), fact("dependency", "", "python evil"))
 
     assert [change.says for change in compare(old, new)] == ["uses python evil"]
+
+
+LIBRARY = "library libssl.so.3 sha256:"
+
+
+def test_other_contents_of_a_library_are_new_and_say_what_was_there_before() -> None:
+    old = behavior(fact("dependency", "", f"{LIBRARY}0a"), fact("dependency", "", "library libc.so.6 sha256:1c"))
+    new = behavior(fact("dependency", "", f"{LIBRARY}0b"), fact("dependency", "", "library libc.so.6 sha256:1c"))
+
+    (change,) = compare(old, new)
+
+    assert change.says == "uses library libssl.so.3 sha256:0a → sha256:0b"
+    assert change.risk.name == "contents of a library"
+
+
+def test_contents_that_one_side_does_not_know_are_no_change() -> None:
+    old, new = behavior(fact("exit", "/bin/cart", "code 1")), behavior(fact("exit", "/bin/cart", "code 1"))
+    known = behavior(*old.facts, fact("dependency", "", f"{LIBRARY}0a"))
+
+    assert (compare(old, known), compare(known, new)) == ((), ())
+
+
+def test_a_library_that_a_known_program_loads_for_the_first_time_is_a_warning() -> None:
+    old = behavior(fact("program", "/bin/cart", "(runtime)"), fact("open", "/bin/cart", "read /lib/libc.so.6"))
+    new = behavior(*old.facts, fact("open", "/bin/cart", "read /lib/libnss_evil.so.2"))
+
+    (change,) = compare(old, new)
+
+    assert (change.risk.level, change.fact.value) == ("warning", "read /lib/libnss_evil.so.2")

@@ -1,7 +1,9 @@
 """trace open --resolve: the path that the kernel resolved, as the process sees it."""
 
+import hashlib
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_gadget.agent.sources.contents import Contents
 from tests.bpf import deeds
 from tests.bpf.tracer import Tracer
 
@@ -148,3 +151,51 @@ def test_the_mount_that_a_file_lies_on_is_reported(tmp_path: Path) -> None:
         (record,) = [item for item in tracer.records() if item["pid"] == pid and item["path"] == os.fsdecode(file)]
     assert code == 0
     assert (record["mount"], record["fstype"]) == (str(tmp_path), "tmpfs")
+
+
+def test_a_library_that_is_read_has_the_digest_of_its_contents(tmp_path: Path) -> None:
+    library, text, other = tmp_path / "libown.so.1.2", tmp_path / "own.sofa", tmp_path / "own.so"
+    for number, file in enumerate((library, text, other)):
+        file.write_bytes(b"contents %d" % number)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (library, text, other)]
+
+    def read_all() -> None:
+        for file in (library, text, other):
+            deeds.openat(bytes(file), os.O_RDONLY)
+        deeds.openat(bytes(other), os.O_RDWR)
+
+    with Tracer("trace_open", resolve=True, hash=True) as tracer:
+        contents = Contents(tracer.object.required_map("gadget_contents"))
+        pid, code = deeds.in_child(read_all)
+        assert code == 0
+        contents.take(time.monotonic())  # the process has ended, but not its parent
+        names = contents.take_new(0)
+        records = [item for item in tracer.records() if item["pid"] == pid and "own.so" in (item["path"] or "")]
+
+    assert names is not None
+    known = {id: names.frames[place] for id, (place,) in names.stacks.items()}
+    assert [known.get(item["sha256"]) for item in records] == [digests[0], None, digests[2], None]
+    assert [item["sha256"] != 0 for item in records] == [True, False, True, False]
+
+
+def test_contents_are_read_only_of_the_file_that_was_opened_and_within_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"lib{name}.so" for name in ("kept", "replaced", "large")]
+    for path in paths:
+        path.write_bytes(b"x" * 1000)
+    paths[2].write_bytes(b"x" * 2000)
+    monkeypatch.setattr("kubectl_gadget.agent.sources.contents._LARGEST", 1000)
+
+    with Tracer("trace_open", resolve=True, hash=True) as tracer:
+        contents = Contents(tracer.object.required_map("gadget_contents"))
+        _, code = deeds.in_child(lambda: [deeds.openat(bytes(path), os.O_RDONLY) for path in paths])
+        assert code == 0
+        (tmp_path / "new").write_bytes(b"y" * 1000)
+        (tmp_path / "new").rename(paths[1])
+        contents.take(time.monotonic())
+        names = contents.take_new(0)
+
+    assert names is not None
+    assert hashlib.sha256(b"x" * 1000).hexdigest() in names.frames
+    assert not {hashlib.sha256(text).hexdigest() for text in (b"y" * 1000, b"x" * 2000)} & set(names.frames)

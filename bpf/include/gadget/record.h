@@ -81,6 +81,8 @@ typedef __u64 gadget_bytes;
 typedef __u64 gadget_number;
 /* The id of a call stack (gadget/stacks.h). 0: there is none; 1: it was lost. */
 typedef __u64 gadget_stack;
+/* The id of a file's contents (gadget/files/content.h). 0: there is none. */
+typedef __u64 gadget_content;
 
 /* ~0: it could not be read. */
 typedef __u32 gadget_read_number;

@@ -41,6 +41,7 @@ _OTHER_HASHES = frozenset(
         "gadget_totals_b",
         "gadget_recorders",
         "gadget_stacks",
+        "gadget_contents",
     }
 )
 """Hashes that the agent uses too, so resize_hashes() leaves them as they are."""

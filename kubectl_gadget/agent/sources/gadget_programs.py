@@ -24,6 +24,7 @@ from kubectl_gadget.wire.agent_messages import Skipped, StartedPrograms
 from kubectl_gadget.wire.client_messages import GadgetSpec, ProgramChoice
 
 if TYPE_CHECKING:
+    from kubectl_gadget.agent.sources.contents import Contents
     from kubectl_gadget.agent.symbols.uprobes import Uprobes
 
 
@@ -35,6 +36,8 @@ _FREQUENCY = "gadget_frequency"
 _MOST_OFTEN = 10_000
 _UNIQUE, _SEEN = "gadget_unique", "gadget_seen"
 """The variable of --unique, and the map that programs use only with it (bpf/include/gadget/unique.h)."""
+_HASH, _CONTENTS = "gadget_hash", "gadget_contents"
+"""The variable of --hash, and the map of files whose contents are digested (bpf/include/gadget/files/content.h)."""
 _FILTERS = "gadget_filter_"
 """Prefix of the filters that all gadgets have."""
 
@@ -81,6 +84,8 @@ class GadgetVariables:
             object.resize_hashes(self._map_entries)
         if (seen := object.map(_SEEN)) and not self._parameters.get(_UNIQUE):
             seen.resize(1)
+        if (contents := object.map(_CONTENTS)) and not self._parameters.get(_HASH):
+            contents.resize(1)
         if events := object.map("gadget_events"):
             events.resize(ring_bytes(self._ring_bytes))
         if cpus := object.map("gadget_cpus"):
@@ -161,6 +166,7 @@ class GadgetPrograms:
         self.object: BpfObject
         self.output: EventsOutput
         self.stacks: Stacks | None = None
+        self.contents: Contents | None = None
         self.uprobes: Uprobes | None = None
         self._spec = spec
         self._name = spec.name
@@ -236,6 +242,10 @@ class GadgetPrograms:
                         object.iterate(program)
                 if stacks := object.map("gadget_stacks"):
                     self.stacks = Stacks(stacks, self._context.symbols, self._spec.stack_offsets)
+                if self._spec.parameters.get(_HASH) and (contents := object.map(_CONTENTS)):
+                    from kubectl_gadget.agent.sources.contents import Contents  # few sessions need it
+
+                    self.contents = Contents(contents)
             except Failure as failure:
                 program = program or refusal.failed_program(failure.log)
                 section = object.section(program) if program in object.program_names else ""

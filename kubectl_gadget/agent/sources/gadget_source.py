@@ -63,10 +63,14 @@ class GadgetSource:
     def _take_stacks(self) -> None:
         if self.programs.stacks:
             self.programs.stacks.take(time.monotonic())
+        if self.programs.contents:
+            self.programs.contents.take(time.monotonic())
 
     def _send_stacks(self, channel: Channel) -> None:
         if self.programs.stacks:
             channel.send_stacks(self.programs.stacks)
+        if self.programs.contents:
+            channel.send_stacks(self.programs.contents)
 
 
 # Base of the sources whose output is taken at intervals, in pieces, not event by event: snapshots, top and recorders.

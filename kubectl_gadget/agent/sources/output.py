@@ -9,9 +9,8 @@ from kubectl_gadget.agent.bpf.maps import BpfMap, CpuCounters
 from kubectl_gadget.agent.bpf.ring import open_ring
 from kubectl_gadget.agent.containers.ring_fairness import ContainerLosses, ContainerNumbers
 from kubectl_gadget.agent.pipe import FramePipe, WrittenRing
-from kubectl_gadget.agent.symbols.gadget_stacks import Stacks
 from kubectl_gadget.errors import AgentError
-from kubectl_gadget.wire.agent_messages import GadgetStats, encode_message
+from kubectl_gadget.wire.agent_messages import GadgetStats, StackNames, encode_message
 from kubectl_gadget.wire.frames import EventsHeader, FrameType, encode, header
 
 _MOST_RING_BYTES = 32 << 20
@@ -90,6 +89,13 @@ class SettledRing(WrittenRing, Protocol):
         """Returns the bytes between the last advance() and the settled position, in place."""
 
 
+class NamedStacks(Protocol):
+    """What records refer to by number."""
+
+    def take_new(self, gadget: int) -> StackNames | None:
+        """Return what is new since the last call, or None; `gadget` is the index in RUN."""
+
+
 class Channel:
     """Sends the frames of the source with this index into `pipe`."""
 
@@ -121,7 +127,7 @@ class Channel:
         self._pipe.put(encode(FrameType.EVENTS, head.encode() + piece.records))
         self._sequence += 1
 
-    def send_stacks(self, stacks: Stacks) -> None:
+    def send_stacks(self, stacks: NamedStacks) -> None:
         """Sends new stacks. Call it before the events that refer to them are sent."""
         if new := stacks.take_new(self._index):
             self._pipe.put(encode_message(new))
