@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.ci.fact_checks import BehaviorOrder
     from kubectl_gadget.diagnose.search import Search
     from kubectl_gadget.kube.informer import Follower
+    from kubectl_gadget.recording.places import PathOrUrl
     from kubectl_gadget.run.live_run import LiveRun
 
 _LONGEST_COMMAND = 200
@@ -258,6 +259,7 @@ class CiRun:
             command=command.words if command else (),
             command_code=self._code,
             warnings=self._warnings(),
+            recording=_place(self._options.recorded_in),
         )
 
     def _ending(self, coverage: Coverage) -> Mapping[str, object]:
@@ -301,6 +303,11 @@ def _search(order: DiagnosisOrder, options: RunOptions, progress: Progress) -> "
     from kubectl_gadget.diagnose.search import Search  # reads rules, which few runs need
 
     return Search(order.rules, options, progress)
+
+
+def _place(recorded_in: "PathOrUrl | None") -> str:
+    """Return where the recording is, also for a process with another current folder."""
+    return "" if recorded_in is None else str(recorded_in.absolute() if isinstance(recorded_in, Path) else recorded_in)
 
 
 def has_unnamed(local: bool, selection: Selection, facts: "BehaviorOrder | None" = None) -> bool:

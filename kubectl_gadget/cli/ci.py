@@ -41,8 +41,9 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.policy_flags import PolicyFlags, engine_of, labels_of, replayed_policies
+from kubectl_gadget.cli.run import page_model, recorded_for_page
 from kubectl_gadget.cli.run_flags import SilentRunFlags, recorded_options, run_options
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.output.escape import for_log
 from kubectl_gadget.reports import files as report_files
 from kubectl_gadget.reports.model import Check, RunReport
@@ -321,19 +322,42 @@ def with_record(shown: CiOutputFlags, reports: Sequence[report_files.Wanted]) ->
 
 
 def conclude(
-    report: "RunReport", wanted: Sequence[report_files.Wanted], subjects: Sequence[str], user: "User | None" = None
+    report: "RunReport",
+    wanted: Sequence[report_files.Wanted],
+    subjects: Sequence[str],
+    user: "User | None" = None,
+    recorded: Replay | None = None,
 ) -> int:
-    """Writes the reports, as this user, prints the verdict, and returns the exit code."""
+    """Writes the reports, as this user, prints the verdict, and returns the exit code. `recorded`: what a page is made
+    of; None: a page has what the report says."""
     from kubectl_gadget.ci.command import writing_as
+
+    page = ""
+    if _wants_page(wanted):
+        from kubectl_gadget.page import html
+        from kubectl_gadget.page.run import bare
+        from kubectl_gadget.recording.places import places_of
+
+        if recorded is None and report.recording:
+            recorded = Replay(tuple(places_of([report.recording])))
+        try:
+            page = html.render(page_model(recorded, None, report) if recorded else bare(report))
+        except GadgetError as error:
+            report = replace(report, failures=(*report.failures, f"the page was not made: {error}"))
+            wanted = [each for each in wanted if each.kind != report_files.HTML]
 
     for line in log_lines(report):
         sys.stderr.write(f"kubectl gadget: {for_log(line)}\n")
     with writing_as(user):
-        failures = [*report.failures, *report_files.write(report, wanted, subjects)]
+        failures = [*report.failures, *report_files.write(report, wanted, subjects, page)]
     for failure in failures:
         sys.stderr.write(f"kubectl gadget: error: {for_log(failure)}\n")
     sys.stderr.flush()
     return report.exit_code or (1 if failures else 0)
+
+
+def _wants_page(wanted: Sequence[report_files.Wanted]) -> bool:
+    return any(each.kind == report_files.HTML for each in wanted)
 
 
 # `run -- COMMAND` traces while a command runs, and judges what was seen
@@ -389,19 +413,21 @@ def run(
             stack.callback(process.abandon)
         from kubectl_gadget.ci.job_run import CiRun
 
-        baselines = list[str]()
+        baselines, recorded = list[str](), None
         for process, folder in zip(processes, folders, strict=True):
             options, order = prepared(pods, flags, process.pid, facts)
             order = replace(order, folder=folder, command=process, linger=linger or 0)
+            if _wants_page(wanted):
+                options, recorded = stack.enter_context(recorded_for_page(options, child.writing_as(user)))
             report = wait_for(CiRun(options, order, sys.stderr).main())
             baselines.append(report.baseline)
             if report.exit_code:
                 break
             if number > 1:
                 sys.stderr.write(f"kubectl gadget: run {len(baselines)} of {number} is over\n")
-    if len(baselines) > 1 and report.baseline:
-        report = replace(report, baseline=_merged(baselines, flags.checks.rules))
-    return conclude(report, wanted, subjects, user)
+        if len(baselines) > 1 and report.baseline:
+            report = replace(report, baseline=_merged(baselines, flags.checks.rules))
+        return conclude(report, wanted, subjects, user, recorded)
 
 
 def _merged(baselines: Sequence[str], rules: str | None) -> str:
@@ -545,7 +571,7 @@ def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: Onl
     report_files.check(wanted, reports.subjects or ())
     options, order, job = _prepared(recordings, flags, any(each.kind == report_files.BASELINE for each in wanted))
     report = judge_recordings(replace(options, quiet=True), order, job, sys.stderr)
-    return conclude(report, wanted, reports.subjects or ())
+    return conclude(report, wanted, reports.subjects or (), recorded=options.replay)
 
 
 def _prepared(

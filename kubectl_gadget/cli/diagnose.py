@@ -3,14 +3,16 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kubectl_gadget.cli import values
-from kubectl_gadget.cli.flags import SHOW, FlagSet, OutputFlags, Seconds, Switch, Text, TypedOnly, Verbose, flag
+from kubectl_gadget.cli.flags import SHOW, FlagSet, OutputFlags, Page, Seconds, Switch, Text, TypedOnly, Verbose, flag
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.printing import print_json
+from kubectl_gadget.cli.run import recorded_for_page, write_page
 from kubectl_gadget.cli.run_flags import SilentRunFlags, run_options
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, INCONCLUSIVE
@@ -45,6 +47,7 @@ class DiagnoseFlags(FlagSet):
         ),
         TypedOnly.END,
     ] = None
+    report: Page = None
     record: Annotated[Text, flag(SHOW, "--record FILE", "Also record the events that were looked at")] = None
     rules: Annotated[
         Text, flag(_RULES, "--rules DIR", "Also use the rules in DIR/*.yaml; one replaces ours of the same name")
@@ -77,12 +80,24 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
     from kubectl_gadget.diagnose.search import runs
     from kubectl_gadget.reports.model import Severity
 
-    output = OutputFlags(timeout=own.timeout, record=own.record, quiet=own.quiet, verbose=own.verbose)
+    output = OutputFlags(
+        timeout=own.timeout, report=own.report, record=own.record, quiet=own.quiet, verbose=own.verbose
+    )
     options = run_options(runs(known), pods, flags.with_output(output))
     until = _SECONDS if own.timeout is None and options.replay is None else None
-    run = DiagnoseRun(options, known, sys.stderr, until=until)
-    found = read_turns.run(run.main()) if options.replay is None else run.replay(sys.stdout, sys.stderr)
-    _print(found, own)
+    with (
+        recorded_for_page(options) if own.output == "html" or options.page else nullcontext((options, None)) as (
+            options,
+            recorded,
+        )
+    ):
+        run = DiagnoseRun(options, known, sys.stderr, until=until)
+        found = read_turns.run(run.main()) if options.replay is None else run.replay(sys.stdout, sys.stderr)
+        if own.output != "html":
+            _print(found, own)
+        if recorded is not None:
+            for path in filter(None, (options.page, "-" if own.output == "html" else None)):
+                write_page(recorded, path, options, found)
     if own.fail_on is None:
         return 0
     if any(finding.level.reaches(Severity(own.fail_on)) for finding in found.findings):

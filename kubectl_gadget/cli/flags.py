@@ -242,6 +242,11 @@ class TargetFlags(FlagSet):
     local: Annotated[Switch, flag(WHERE, "--local", "This machine; the default without a kubeconfig")] = None
 
 
+Page = Annotated[
+    Text, flag(ENGINE, "--report html=FILE", "Make a page of the run at its end: docs/report.md"), values.page_file
+]
+
+
 @dataclass(frozen=True)
 class OutputFlags(FlagSet):
     """Flags for what is printed, and until when."""
@@ -259,6 +264,7 @@ class OutputFlags(FlagSet):
     expect: Annotated[
         Text, flag(SHOW, "--expect EXPR", "Exit code 4 if no row has matched by the end"), TypedOnly.END
     ] = None
+    report: Page = None
     record: Annotated[
         Text,
         flag(

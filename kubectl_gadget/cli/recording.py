@@ -23,6 +23,7 @@ from kubectl_gadget.cli.flags import (
     FlagSet,
     OnlyWarnings,
     OutputFlags,
+    Page,
     Seconds,
     Switch,
     Text,
@@ -92,13 +93,6 @@ def _file_size(text: str) -> int:
     return size
 
 
-def _page_file(text: str) -> str:
-    kind, _, file = text.partition("=")
-    if kind != "html" or not file:
-        raise ValueError("must be html=FILE")
-    return file
-
-
 @dataclass(frozen=True)
 class RecordFlags(FlagSet):
     """Flags for what is recorded, and where it goes."""
@@ -125,9 +119,7 @@ class RecordFlags(FlagSet):
     files: Annotated[
         Count, flag(SHOW, "--files N", "Keep the last N files; with --keep, the first N (default: 10)")
     ] = None
-    report: Annotated[
-        Text, flag(SHOW, "--report html=FILE", "Also make a page of the recording at the end"), _page_file
-    ] = None
+    report: Page = None
     timeout: Annotated[
         Seconds, flag(SHOW, "--timeout TIME", "Stop after this time: 30m, 24h (default: at Ctrl-C)"), TypedOnly.END
     ] = None
@@ -173,7 +165,7 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     options = replace(options, record=recorder, make_sink=make_sink, doing=f"recording ({purpose})", command=command)
     code = run.run(options, sys.stdout, sys.stderr)
     if what.report is not None:
-        write_report([recording.path], what.report, (None, None))
+        run.write_page(Replay((recording.path,)), what.report, options)
     return code
 
 
@@ -569,37 +561,10 @@ def report(
     path = output or f"{Path(files[0].rpartition('/')[2] or 'report').stem}.html"
     if open_page and not path.endswith(".html"):
         raise UsageError(f"--open is for a page, and -o {path} is none", "-o FILE.html")
-    write_report(sources, path, (since, until))
+    run.write_page(Replay(tuple(sources), since, until), path)
     if open_page:
         import webbrowser
 
         if not webbrowser.open(Path(path).absolute().as_uri()):
             say(f"no browser was found; open {path} in one")
     return 0
-
-
-def write_report(sources: "Sequence[PathOrUrl]", path: str, span: tuple[Moment | None, Moment | None]) -> None:
-    """Write the page of recordings, or its model, into a file; `-` is standard output. Raises GadgetError."""
-    from kubectl_gadget.page import html, run
-    from kubectl_gadget.reports.files import written_to
-    from kubectl_gadget.rows.amounts import bytes_text
-
-    shows, shown = sys.stderr.isatty(), -1
-
-    def progress(done: float) -> None:
-        nonlocal shown
-        if shows and (percent := int(100 * done)) != shown:
-            shown = percent
-            sys.stderr.write(f"\rmaking the report: {percent} %")
-            sys.stderr.flush()
-
-    try:
-        model = run.make(sources, *span, progress)
-    finally:
-        if shown >= 0:
-            sys.stderr.write("\r\x1b[K")
-    text = json.dumps(model, ensure_ascii=False) + "\n" if path.endswith(".json") else html.render(model)
-    data = text.encode("utf-8", "replace")
-    written_to(path, data)
-    if path != "-":
-        say(f"{path}: {bytes_text(len(data))}; {model['verdict']['answer']}")

@@ -1,13 +1,21 @@
 """Runs the gadgets of a command that prints their rows: on nodes, or from recordings."""
 
 import gc
+import json
 import sys
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TextIO
 
+from kubectl_gadget.cli.printing import say
 from kubectl_gadget.output.terminal import require_writable
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import ask_early
-from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_options import Replay, RunOptions
+
+if TYPE_CHECKING:
+    from kubectl_gadget.page.run import Said
 
 # Megabytes of frames and columns are allocated and freed in two threads, each with a heap of its own in glibc, whose
 # holes are too small for the next ones. A client that could not keep up grew by 1.3 MiB/s and stood at 540 MiB after
@@ -33,6 +41,11 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
     All of the user's input is checked before any agent is asked for anything. Raises GadgetError.
     """
+    if options.page is not None:
+        with recorded_for_page(options) as (own, recorded):
+            code = run(replace(own, page=None), stdout, stderr)
+            write_page(recorded, options.page, options)
+            return code
     if options.replay is not None:
         give_back_what_is_freed()
         from kubectl_gadget.recording.replay_run import replay
@@ -57,3 +70,65 @@ async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:
     gc.freeze()  # looking for garbage in what was imported would take 10 ms, before the nodes are attached
     async with live_run.begin(options, progress, stdout) as run:
         return await run.main(sys.stdin)
+
+
+# The page of a run is made of its recording, so it says the same as `report` does of a file.
+
+
+@contextmanager
+def recorded_for_page(
+    options: RunOptions, creating: AbstractContextManager[object] | None = None
+) -> Iterator[tuple[RunOptions, Replay]]:
+    """Yield the options of a run of which a page is made, and what the page is made of: the files of a replay, the
+    recording that the user asked for, or one that goes away with the block, whose folder is made within `creating`."""
+    if options.replay is not None:
+        yield options, options.replay
+    elif options.recorded_in is not None:
+        yield options, Replay((options.recorded_in,))
+    else:
+        import tempfile
+        from functools import partial
+        from pathlib import Path
+
+        from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
+
+        with creating or nullcontext():
+            folder = tempfile.TemporaryDirectory(prefix="kubectl-gadget-")
+        with folder:
+            path = Path(folder.name) / "run.kgr"
+            yield replace(options, record=partial(Recorder, RecordingOptions(path, is_kept=False))), Replay((path,))
+
+
+def page_model(recorded: Replay, options: RunOptions | None = None, said: "Said | None" = None) -> dict[str, Any]:
+    """Return what the page of recordings shows: rows that `options` select, and what features have `said` about the
+    run. Shows its progress on a terminal. Raises GadgetError."""
+    from kubectl_gadget.page import run
+
+    shows, shown = sys.stderr.isatty() and not (options and options.quiet), -1
+
+    def progress(done: float) -> None:
+        nonlocal shown
+        if shows and (percent := int(100 * done)) != shown:
+            shown = percent
+            sys.stderr.write(f"\rmaking the report: {percent} %")
+            sys.stderr.flush()
+
+    try:
+        return run.make(recorded, progress, options, said)
+    finally:
+        if shown >= 0:
+            sys.stderr.write("\r\x1b[K")
+
+
+def write_page(recorded: Replay, path: str, options: RunOptions | None = None, said: "Said | None" = None) -> None:
+    """Write the page of recordings, or with a name *.json what it shows; `-` is standard output. Raises GadgetError."""
+    from kubectl_gadget.page import html
+    from kubectl_gadget.reports.files import written_to
+    from kubectl_gadget.rows.amounts import bytes_text
+
+    model = page_model(recorded, options, said)
+    text = json.dumps(model, ensure_ascii=False) + "\n" if path.endswith(".json") else html.render(model)
+    data = text.encode("utf-8", "replace")
+    written_to(path, data)
+    if path != "-" and not (options and options.quiet):
+        say(f"{path}: {bytes_text(len(data))}; {model['verdict']['answer']}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from kubectl_gadget.cli.flags import (
     ClusterFlags,
@@ -21,7 +22,7 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import Selection, workloads
 from kubectl_gadget.output.registry import OutputOptions
-from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions, RunRecorder
+from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -106,7 +107,8 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         local=local,
         local_by_default=by_default,
         beforehand=beforehand.get(),
-        record=_recording(output.record),
+        **_recording(output.record),
+        page=output.report,
         replay=replay,
         filter=output.filter,
         fail_on=output.fail_on,
@@ -141,13 +143,15 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
     return RunOptions((), selection=selection)
 
 
-def _recording(text: str | None) -> Callable[[RunOptions], RunRecorder] | None:
+def _recording(text: str | None) -> dict[str, Any]:
+    """Return the options that say where a run is recorded."""
     if text is None:
-        return None
+        return {}
     from kubectl_gadget.recording.places import place_of
     from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
 
-    return partial(Recorder, RecordingOptions(place_of(text)))
+    place = place_of(text)
+    return {"record": partial(Recorder, RecordingOptions(place)), "recorded_in": place}
 
 
 def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: RunFlags) -> Selection:

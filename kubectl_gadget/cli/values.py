@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.errors import UsageError
@@ -196,6 +197,17 @@ SEVERITIES = ("error", "critical", "warning", "note")
 """of findings; the first is that of a flag without a value"""
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+
+
+def page_file(text: str) -> str:
+    """The file in html=FILE."""
+    kind, _, file = text.partition("=")
+    if kind != "html" or file in ("", "-"):
+        raise ValueError("must be html=FILE")
+    folder = Path(file).absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    return file
 
 
 def some_text(text: str) -> str:

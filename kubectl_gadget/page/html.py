@@ -53,7 +53,8 @@ def embedded(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     for character, escaped in _SPECIAL.items():
         text = text.replace(character, escaped)
-    return text.encode("utf-8", "replace").decode()
+    # A page may go to the log of a job, where `##[` begins a command.
+    return text.replace("##", "#\\u0023").encode("utf-8", "replace").decode()
 
 
 def _title(model: Mapping[str, Any]) -> str:

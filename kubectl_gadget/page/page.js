@@ -61,13 +61,13 @@ function zoom(from, to) { state.from = from; state.to = to; redraw(); }
 const SIGNS = {bad: "✖", warning: "▲", ok: "✔", inconclusive: "?"};
 const LEVELS = {critical: "bad", error: "bad", warning: "warn", note: "dim"};
 function verdict() {
-  const {status, answer, pods, not_seen, rules} = model.verdict, run = model.run;
+  const {status, answer, looked, not_seen} = model.verdict, run = model.run;
   const found = section("verdict", `${SIGNS[status]} ${answer}${status === "inconclusive" ? ", but not everything was looked at" : ""}`, "");
   found.classList.add(status);
   $("parts").firstChild.textContent = "Verdict";
   const where = [run.selection.join("; "), `${model.began.slice(0, 10)} ${clock(0)} UTC, ${three(model.seconds)} s`].filter(Boolean).join(" · ");
   found.append(make("p", {}, make("code", {}, run.command.join(" ")), ` · ${where}`));
-  found.append(make("p", {}, `${model.coverage.sentence}; looked at with ${count(rules, "rule")}${pods ? `, and ${count(pods, "pod")} in the API` : ""}`));
+  found.append(make("p", {}, `${model.coverage.sentence}; ${looked}`));
   const also = [...new Set([...not_seen, ...model.coverage.lines])];
   if (also.length) {
     found.append(...also.slice(0, 3).map(text => make("p", {class: "warn"}, text)));
@@ -98,6 +98,14 @@ function findings() {
     for (const {each, item, text} of items) { item.hidden = !(has(text) && during(each.first, each.last)); shown += !item.hidden; }
     about.textContent = shown === list.length ? `${number(shown)}; each opens with its evidence` : `${number(shown)} of ${number(list.length)} match the filter`;
   });
+}
+
+// What a job was checked for.
+function checks() {
+  if (!model.checks.length) return;
+  const cells = ([status, kind, name, text]) => [make("td", {class: {passed: "good", findings: "bad"}[status] || "warn"}, status), make("td", {}, kind), make("td", {class: "name"}, name), make("td", {}, text)];
+  section("checks", "Checks", "", make("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "checks"}, make("table", {},
+    make("thead", {}, make("tr", {}, ["result", "kind", "check", ""].map(name => make("th", {scope: "col"}, name)))), make("tbody", {}, model.checks.map(row => make("tr", {}, cells(row)))))));
 }
 
 // The timeline: rows a second by kind or by pod.
@@ -399,6 +407,7 @@ function made() {
 
 verdict();
 findings();
+checks();
 timeline();
 processes();
 if (model.flows) map();

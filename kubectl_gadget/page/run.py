@@ -30,14 +30,15 @@ from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.page.model import RunModel, safe
 from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import RecordingReader
-from kubectl_gadget.recording.recorded_run import RecordedRun
-from kubectl_gadget.recording.replay_run import Replayed
-from kubectl_gadget.reports.model import Finding, Severity, explained
+from kubectl_gadget.recording.recorded_run import RecordedRun, recorded_end
+from kubectl_gadget.recording.replay_run import Replayed, gadgets_of, replayed
+from kubectl_gadget.reports.model import Finding, RunReport, Severity, Status, explained, folded
 from kubectl_gadget.rows.amounts import nanoseconds
 from kubectl_gadget.rows.batch import Batch, Mask
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run import coverage
 from kubectl_gadget.run.backlog import StepMark
+from kubectl_gadget.run.coverage import Coverage, joined
 from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay, RunOptions, with_peer_names
 from kubectl_gadget.wire.policy_events import rfc3339
 from kubectl_gadget.wording import count
@@ -51,6 +52,9 @@ _MOST_EDGES, _MOST_EVENTS, _MOST_TREES, _IN_TREE = 600, 200, 40, 20
 _MOST_FINDINGS, _EVIDENCE = 300, 3
 _MOST_LINES = 100
 _PARTY = ("name", "comm", "pid", "port")
+
+Said = Report | RunReport
+"""What a feature found in the run of the page"""
 
 
 class _Rows(WholeSink):
@@ -118,63 +122,123 @@ class _Rows(WholeSink):
 
 
 def make(
-    files: Sequence[PathOrUrl],
-    since: Moment | None = None,
-    until: Moment | None = None,
+    recorded: Replay,
     progress: Callable[[float], object] = lambda done: None,
+    asked: RunOptions | None = None,
+    said: Said | None = None,
 ) -> dict[str, Any]:
-    """Return the view model of recordings. `progress` is told which part of the time is done. Raises GadgetError."""
-    runs, span = _described(files)
-    first = runs[0]
-    options = RunOptions(
-        tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in first.gadgets),
-        replay=Replay(tuple(files), since, until),
-    )
-    model = RunModel([item.gadget for item in first.gadgets], *span)
-    rows = _Rows(model, any(item.gadget.name in CONNECTIONS for item in first.gadgets), progress)
-    follower = followed(partial(setattr, rows.book, "cluster"), 0.0, "some addresses have no names")
-    options = with_peer_names(replace(options, followers=(follower,)))
+    """Return the view model of recordings. `progress` is told which part of the time is done. `asked`: the run that the
+    page is of, whose filter and, in a replay, selection apply. `said`: what a feature found in this run; None: the
+    rules of `diagnose` look at the recordings. Raises GadgetError."""
+    runs, span = _described(recorded)
+    streams, others = _divided(recorded.files, runs)
+    gadgets = [item.gadget for item in gadgets_of(runs)]
+    model = RunModel(gadgets, *span)
+    rows = _Rows(model, any(gadget.name in CONNECTIONS for gadget in gadgets), progress)
     ends: list[dict[str, Any]] = []
+    covered: list[Coverage] = []
 
     def marked(mark: StepMark) -> None:
         model.mark(mark.wall_ns, "step", mark.name)
 
     def ended(run: Replayed) -> None:
+        covered.append(run.covered())
         for end, reader in zip(run.ends, run.readers, strict=True):
+            for node in end.coverage.nodes if end.coverage else ():
+                for gap in node.gaps:
+                    model.mark_gap(node.name, gap.since_ns, gap.until_ns, gap.cause)
             ends.append({"file": str(reader.path), "seconds": end.seconds, "began": end.began_ns})
 
-    said = io.StringIO()
-    known = rules.load(rules.own_files())
-    found = DiagnoseRun(options, known, said, Beside(rows, marked, ended)).replay(io.StringIO(), said)
-    for node in found.coverage.nodes:
-        for gap in node.gaps:
-            model.mark_gap(node.name, gap.since_ns, gap.until_ns, gap.cause)
+    output, found = io.StringIO(), said
+    for files in filter(None, (streams, *([file] for file in others))):
+        options = _options(replace(recorded, files=tuple(files)), [runs[recorded.files.index(one)] for one in files])
+        if files is streams:
+            follower = followed(partial(setattr, rows.book, "cluster"), 0.0, "some addresses have no names")
+            options = with_peer_names(replace(options, followers=(follower,)))
+        if asked is not None:
+            options = _asked(options, asked)
+        if found is None:
+            known = rules.load(rules.own_files())
+            found = DiagnoseRun(options, known, output, Beside(rows, marked, ended)).replay(output, output)
+        else:
+            with replayed(replace(options, make_sink=lambda *_: rows), output, output, marked) as run:
+                ended(run)
+    assert found is not None
+    return _document(found, joined(covered), rows, model) | {"run": _run(recorded.files, runs, model, ends)}
+
+
+def bare(report: RunReport) -> dict[str, Any]:
+    """Return the view model of a job that was not recorded: what its report says, without rows."""
+    began_ns = nanoseconds(report.began)
+    model = RunModel([], began_ns, began_ns + round(report.seconds * 1e9))
+    for step in report.steps:
+        model.mark(nanoseconds(step.time), "step", step.name)
+    document = _document(report, Coverage(), _Rows(model, False, lambda done: None), model)
+    lost = f", lost: {sum(report.lost.values()):,}" if report.lost else ""
+    seen = f"{report.where}: {count(report.events, 'event')}{lost}"
+    document["coverage"]["sentence"] = f"{seen}; the run was not recorded, so there are no rows of it (--record FILE)"
+    run = {"files": [], "command": [*report.command], "recorded_by": [report.version], "selection": [report.where]}
+    return document | {"run": run | {"filters": [], "rows": 0, "gadgets": [], "recordings": []}}
+
+
+def _document(found: Said, covered: Coverage, rows: "_Rows", model: RunModel) -> dict[str, Any]:
+    """Return all of the model but how it was made."""
     document = {
         "schema": SCHEMA,
         "made_by": f"kubectl gadget {__version__}",
         "began": rfc3339(model.began_ns),
         "seconds": round(model.step_ns * model.bins / 1e9, 3),
         "verdict": _verdict(found),
-        "findings": _findings(found, model),
-        "coverage": _coverage(found, model),
+        "findings": _findings(found.findings, model),
+        "checks": _checks(found) if isinstance(found, RunReport) else [],
+        "coverage": _coverage(covered, found.events, model),
         "flows": rows.flows(),
         **model.document(),
-        "run": _run(files, runs, model, ends),
     }
     made: dict[str, Any] = safe(document)
     return made
 
 
-def _described(files: Sequence[PathOrUrl]) -> tuple[list[RecordedRun], tuple[int, int]]:
-    """Return the runs, and the time that they are of."""
-    runs, first, last = [], [], []
-    for file in files:
+def _described(recorded: Replay) -> tuple[list[RecordedRun], tuple[int, int]]:
+    """Return the run of each file, and the time that they are of: from when something was attached."""
+    runs, firsts, lasts, attached = [], [], [], []
+    for file in recorded.files:
         with RecordingReader(file) as reader:
             runs.append(RecordedRun.from_meta(reader.meta, str(file)))
             headers = list(reader.segments())
-            first += [header.first_ns for header in headers]
-            last += [header.last_ns for header in headers]
-    return runs, (min(first), max(last))
+            firsts += [header.first_ns for header in headers]
+            lasts += [header.last_ns for header in headers]
+            covered = recorded_end(reader).coverage
+            attached += [node.attached_ns for node in covered.traced if node.attached_ns] if covered else []
+    first, last = min(firsts), max(lasts)
+    if attached and first < min(attached) < last:
+        first = min(attached)
+    began, ended = (_absolute(moment, last) for moment in (recorded.since, recorded.until))
+    return runs, (max(first, began or first), min(last, ended or last))
+
+
+def _absolute(moment: Moment | None, last_ns: int) -> int | None:
+    return None if moment is None else last_ns - moment.ago_ns if moment.absolute_ns is None else moment.absolute_ns
+
+
+def _divided(files: Sequence[PathOrUrl], runs: Sequence[RecordedRun]) -> tuple[list[PathOrUrl], list[PathOrUrl]]:
+    """Return the recordings of events, which are replayed as one, and those of tables, profiles and snapshots."""
+    streams, others = list[PathOrUrl](), list[PathOrUrl]()
+    for file, run in zip(files, runs, strict=True):
+        (streams if run.gadgets[0].gadget.kind == "stream" else others).append(file)
+    return streams, others
+
+
+def _options(recorded: Replay, runs: Sequence[RecordedRun]) -> RunOptions:
+    found = gadgets_of(runs)
+    return RunOptions(tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in found), replay=recorded)
+
+
+def _asked(options: RunOptions, asked: RunOptions) -> RunOptions:
+    """Return the options with what the run shows. The filter of a transform is for rows that the page does not have."""
+    if asked.replay is not None:
+        options = replace(options, selection=asked.selection)
+    return options if asked.transform is not None else replace(options, filter=asked.filter)
 
 
 def _of_flows(batch: Batch) -> Mask:
@@ -205,32 +269,61 @@ def _slim(event: dict[str, Any]) -> dict[str, Any]:
 # What is said about the run.
 
 
-def _verdict(found: Report) -> dict[str, Any]:
+def _verdict(found: Said) -> dict[str, Any]:
     """Return the answer to "is it bad": `bad`, `warning`, `ok`, or `inconclusive`."""
+    if isinstance(found, RunReport):
+        return _verdict_of_job(found)
     worst = found.findings[0].level if found.findings else None
     if worst is not None:
         status = "bad" if worst.reaches(Severity.ERROR) else "warning"
     else:
         status = "inconclusive" if found.is_inconclusive else "ok"
     first, *rest = diagnose_report.summary(found)
+    looked = f"looked at with {count(found.rules, 'rule')}"
     return {
         "status": status,
         "answer": first.partition("; ")[0],
-        "pods": len(found.looked_at),
-        "rules": found.rules,
+        "looked": looked + (f", and {count(len(found.looked_at), 'pod')} in the API" if found.looked_at else ""),
         "not_seen": rest,
     }
 
 
-def _findings(found: Report, model: RunModel) -> dict[str, Any]:
+def _verdict_of_job(report: RunReport) -> dict[str, Any]:
+    status = {Status.FINDINGS: "bad", Status.INCONCLUSIVE: "inconclusive", Status.PASSED: "ok"}[report.status]
+    if status == "ok" and report.command_code:
+        status = "bad"
+    elif status == "ok" and any(each.level.reaches(Severity.WARNING) for each in report.findings):
+        status = "warning"
+    ran = f"{' '.join(report.command)} ended with exit code {report.command_code}; " if report.command else ""
     return {
-        "list": [_finding(each, model) for each in found.findings[:_MOST_FINDINGS]],
-        "left_out": max(0, len(found.findings) - _MOST_FINDINGS),
+        "status": status,
+        "answer": report.verdict(),
+        "looked": f"{ran}{count(len(report.checks), 'check')}",
+        "not_seen": [*report.undecided, *report.warnings],
     }
 
 
-def _finding(finding: Finding, model: RunModel) -> dict[str, Any]:
+def _checks(report: RunReport) -> list[list[str]]:
+    """Return the result, kind, name and numbers of each check."""
+    return [
+        [str(check.status), check.kind, check.name, check.undecided or count(len(check.findings), "finding")]
+        for check in report.checks[:_MOST_LINES]
+    ]
+
+
+def _findings(found: Sequence[Finding], model: RunModel) -> dict[str, Any]:
+    """Return the list, in which similar ones are one."""
+    each = folded(found)
+    return {
+        "list": [_finding(finding, similar, model) for finding, similar in each[:_MOST_FINDINGS]],
+        "left_out": max(0, len(each) - _MOST_FINDINGS),
+    }
+
+
+def _finding(finding: Finding, similar: int, model: RunModel) -> dict[str, Any]:
     of = finding.explanation
+    alike = [("alike", f"{similar:,} more like this one")] if similar else []
+    source = [("source", str(finding.source))] if finding.source else []
     return {
         "level": str(finding.level),
         "rule": finding.rule,
@@ -240,8 +333,8 @@ def _finding(finding: Finding, model: RunModel) -> dict[str, Any]:
         "seen": diagnose_report.seen(finding),
         "count": finding.count,
         "first": _moment(finding.first_seen, model),
-        "last": _moment(finding.last_seen, model),
-        "terms": [list(pair) for pair in explained(finding)],
+        "last": _moment(finding.last_seen or finding.first_seen, model),
+        "terms": [list(pair) for pair in (*explained(finding), *alike, *source)],
         "tables": [[list(row) for row in table] for table in finding.tables],
         "evidence": [dict(row) for row in finding.evidence[:_EVIDENCE]] if not finding.tables else [],
         "step": finding.step,
@@ -252,10 +345,9 @@ def _moment(text: str, model: RunModel) -> int | None:
     return model.ms(nanoseconds(text)) if text else None
 
 
-def _coverage(found: Report, model: RunModel) -> dict[str, Any]:
-    covered = found.coverage
+def _coverage(covered: Coverage, events: int, model: RunModel) -> dict[str, Any]:
     return {
-        "sentence": coverage.first_line(covered, count(found.events, "event")),
+        "sentence": coverage.first_line(covered, count(events, "event")),
         "lines": [line.strip() for line in coverage.node_lines(covered)][:_MOST_LINES],
         "doubts": list(coverage.texts(coverage.doubts(covered)))[:_MOST_LINES],
         "nodes": [
@@ -291,7 +383,7 @@ def _run(
                 "rows": counts.get(item.gadget.event, 0),
                 "parameters": {name: str(value) for name, value in item.parameters.items()},
             }
-            for item in runs[0].gadgets
+            for item in gadgets_of(runs)
         ],
         "recordings": ends,
     }

@@ -75,6 +75,8 @@ class RecordingOptions:
     """what makes the ring be written"""
     is_all: bool = False
     """the run shows nothing, so it has failed if the recording has"""
+    is_kept: bool = True
+    """False: another part of the run reads the file at the end, and the user need not know of it"""
 
 
 class Recorder(RunRecorder):
@@ -242,6 +244,8 @@ class Recorder(RunRecorder):
             return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"
         if whole and self._recording.rotation is not None:
             return f"recorded in {self._pattern}; kubectl gadget replay {self._pattern} shows it again"
+        if whole and not self._recording.is_kept:
+            return ""
         if whole:
             return f"recorded in {self.writer.path}; kubectl gadget replay {self.writer.path} shows it again"
         self.problem = f"the recording {self.writer.path} is incomplete"

@@ -23,7 +23,7 @@ from kubectl_gadget.recording.places import PathOrUrl
 from kubectl_gadget.recording.reader import NoSegmentError, RecordingReader
 from kubectl_gadget.recording.recorded_frames import RecordedFrames, Span, from_frame
 from kubectl_gadget.recording.recorded_objects import ReplayedObjects
-from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, applied, recorded_end
+from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedGadget, RecordedRun, applied, recorded_end
 from kubectl_gadget.rows.containers import ContainerFilter
 from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.backlog import StepMark
@@ -122,7 +122,7 @@ def replayed(
         readers = open_recordings(stack, options.replay.files)
         runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
         _check_alike(runs, [reader.path for reader in readers])
-        shown, notes = applied(options, runs[0])
+        shown, notes = applied(options, replace(runs[0], gadgets=gadgets_of(runs)))
         if options.replay.step is not None:
             within = step_filter(readers, options.replay.step)
             shown = replace(shown, filter=within if shown.filter is None else f"({within}) && ({shown.filter})")
@@ -192,17 +192,24 @@ def open_recordings(stack: ExitStack, files: Sequence[PathOrUrl]) -> list[Record
 
 
 def _check_alike(runs: Sequence[RecordedRun], files: Sequence[PathOrUrl]) -> None:
-    """Checks that several recordings can be shown as one: their records must have the same layout."""
-    first = {item.gadget.name: item for item in runs[0].gadgets}
-    for run, path in zip(runs[1:], files[1:], strict=True):
+    """Checks that several recordings can be shown as one: records of one gadget must have the same layout."""
+    first: dict[str, tuple[RecordedGadget, PathOrUrl]] = {}
+    for run, path in zip(runs, files, strict=True):
         for item in run.gadgets:
-            known = first.get(item.gadget.name)
-            if known is None or known.gadget.record != item.gadget.record or known.parameters != item.parameters:
+            known, where = first.setdefault(item.gadget.name, (item, path))
+            if known.gadget.record != item.gadget.record or known.parameters != item.parameters:
                 command = " ".join(item.gadget.command)
                 raise UsageError(
-                    f"{path}: {command} was recorded with other settings than in {files[0]}",
+                    f"{path}: {command} was recorded with other settings than in {where}",
                     "replay one file at a time",
                 )
+
+
+def gadgets_of(runs: Sequence[RecordedRun]) -> tuple[RecordedGadget, ...]:
+    """Return the gadgets of runs that are shown as one."""
+    found = {item.gadget.name: item for run in reversed(runs) for item in run.gadgets}
+    order = dict.fromkeys(item.gadget.name for run in runs for item in run.gadgets)
+    return tuple(found[name] for name in order)
 
 
 def _span(options: RunOptions, readers: Sequence[RecordingReader]) -> Span:

@@ -24,12 +24,13 @@ _RENDER: Mapping[str, Callable[[RunReport], str]] = {
     "junit": machine.render_junit,
     "sarif": machine.render_sarif,
     "markdown": readable.render_markdown,
-    "html": readable.render_html,
     "json": machine.render_json,
 }
 _ATTESTATION = "attestation"
 BASELINE = "baseline"
-KINDS = (*_RENDER, BASELINE, _ATTESTATION, RECORD)
+HTML = "html"
+"""made by what knows pages"""
+KINDS = (*_RENDER, HTML, BASELINE, _ATTESTATION, RECORD)
 _QUOTED = ("json", "sarif", _ATTESTATION, BASELINE)
 _STREAMS = re.compile(r"/dev/(stdout|stderr|null|fd/\d+)|/proc/self/fd/\d+")
 """Paths that need not be regular files"""
@@ -70,13 +71,13 @@ def check(wanted: Sequence[Wanted], subjects: Sequence[str]) -> None:
             raise UsageError(f"--report {each.kind}={each.file}: its folder does not exist")
 
 
-def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] = ()) -> list[str]:
-    """Writes all reports, and returns why some could not be written."""
+def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] = (), page: str = "") -> list[str]:
+    """Writes all reports, of which `page` is made already, and returns why some could not be written."""
     failures = []
     for each in wanted:
         try:
             if each.kind != RECORD:
-                _write(rendered(report, each.kind, subjects), each)
+                _write(page if each.kind == HTML else rendered(report, each.kind, subjects), each)
         except (OSError, GadgetError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             failures.append(f"--report {each.kind}={each.file} was not written: {why}")

@@ -280,6 +280,8 @@ class RunReport:
     """what the verdict does not cover"""
     failures: tuple[str, ...] = ()
     """what could not be written during the run"""
+    recording: str = ""
+    """where its events are; empty: they were not recorded, or are gone when the run is over"""
 
     @property
     def findings(self) -> list[Finding]:

@@ -4,9 +4,8 @@ Texts may come from programs, so all of them are escaped (lines by the caller). 
 left out: a step summary has a limit of 1 MiB and is shown whole.
 """
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -245,109 +244,3 @@ def _more(number: int, noun: str) -> Iterator[str]:
     if number > 0:
         yield ""
         yield f"and {count(number, f'more {noun}')}"
-
-
-# HTML: one file without network, for an artefact of a job or a ticket. Its own policy forbids scripts, in case a text
-# gets through unescaped.
-
-_MOST_PROCESSES_HTML = 5000
-_MOST_ROWS = 1000
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1f2328;background:#fff}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-.passed{border-left:.5rem solid #1a7f37}.findings{border-left:.5rem solid #cf222e}
-.inconclusive{border-left:.5rem solid #bf8700}header{padding-left:1rem}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;
-border-bottom:1px solid #d1d9e0;overflow-wrap:anywhere}pre,code{font:13px/1.45 ui-monospace,monospace}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f6f8fa;padding:.6rem}.error,.critical{color:#cf222e}.warning{color:#9a6700}
-@media(prefers-color-scheme:dark){body{color:#f0f6fc;background:#0d1117}pre{background:#151b23}th,td{border-color:#3d444d}}
-"""
-
-
-def render_html(report: RunReport) -> str:
-    """The whole page."""
-    return "\n".join(_html(report)) + "\n"
-
-
-def _html(report: RunReport) -> Iterator[str]:
-    title = f"kubectl gadget: {for_html(report.verdict())}"
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
-    yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-    yield '<meta name="viewport" content="width=device-width">'
-    yield f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>"
-    yield f'<header class="{report.status}"><h1>{title}</h1>'
-    command = f" while <code>{for_html(' '.join(report.command))}</code> ran" if report.command else ""
-    code = "" if report.command_code is None else f"; its exit code: {report.command_code}"
-    when = f"for {report.seconds:.1f} s from {for_html(report.began)}"
-    yield f"<p>Traced {for_html(report.where)} {when}{command}{code}.</p></header>"
-    for title, texts in (("What is missing", report.undecided), ("What is not covered", report.warnings)):
-        if texts:
-            yield f"<h2>{title}</h2><ul>"
-            yield from (f"<li>{for_html(text)}</li>" for text in texts)
-            yield "</ul>"
-    if report.findings:
-        yield "<h2>Findings</h2>"
-        yield from map(_finding_html, report.findings[:_MOST_ROWS])
-        if (more := max(0, len(report.findings) - _MOST_ROWS) + report.left_out) > 0:
-            yield f"<p>and {more:,} more</p>"
-    if report.checks:
-        yield "<h2>Checks</h2>"
-        found = [(each, count(len(each.findings) + each.left_out, "finding")) for each in report.checks]
-        rows = ([each.status, each.kind, each.name, each.undecided or number] for each, number in found)
-        yield from _table_html(["Result", "Kind", "Check", ""], rows)
-    if report.steps:
-        yield "<h2>Steps</h2>"
-        yield from _table_html(["Time", "Step"], ([step.time, step.name] for step in report.steps))
-    yield from _activity_html(report.activity)
-    lost = ", ".join(f"{cause} {number:,}" for cause, number in report.lost.items()) or "0"
-    seen = f"{count(report.events, 'event')} of {for_html(', '.join(report.gadgets))}"
-    yield f"<footer><p>{seen} on {for_html(', '.join(report.nodes))}; "
-    yield f"lost: {for_html(lost)}; kubectl gadget {for_html(report.version)}</p></footer>\n</body>\n</html>"
-
-
-def _finding_html(finding: Finding) -> str:
-    step = f" in step <code>{for_html(finding.step)}</code>" if finding.step else ""
-    seen = f", first at {for_html(finding.first_seen)}" if finding.first_seen else ""
-    rows = "\n".join(for_html(json.dumps(dict(row), ensure_ascii=False)) for row in finding.evidence)
-    terms = "".join(f"<dt>{name}</dt><dd>{for_html(text)}</dd>" for name, text in explained(finding))
-    tables = "\n".join(line for titles, *of in finding.tables for line in _table_html(titles, of))
-    return (
-        f'<details{" open" if terms else ""}><summary><span class="{finding.level}">{finding.level}</span> '
-        f"<code>{for_html(str(finding.where))}</code> {for_html(finding.message)} ({finding.count:,}×)</summary>"
-        f"<p><code>{for_html(finding.rule)}</code> {for_html(str(finding.source or ''))}{step}{seen}; "
-        f"fingerprint <code>{finding.fingerprint}</code></p>{f'<dl>{terms}</dl>' if terms else ''}"
-        f"{tables or f'<pre>{rows}</pre>'}</details>"
-    )
-
-
-def _activity_html(activity: Activity) -> Iterator[str]:
-    if activity.processes:
-        yield f"<h2>Processes</h2><details><summary>{count(len(activity.processes), 'program')} started</summary><pre>"
-        for number, (depth, process) in enumerate(activity.tree()):
-            if number == _MOST_PROCESSES_HTML:
-                yield f"and {len(activity.processes) - number:,} more"
-                break
-            yield for_html(f"{'  ' * min(depth, 40)}- {process_line(process)}")
-        yield "</pre></details>"
-    peers = (
-        [peer.operation, peer.program, peer.protocol, peer.address, str(peer.port or ""), peer.name, f"{number:,}"]
-        for peer, number in activity.peers.most_common(_MOST_ROWS)
-    )
-    if activity.peers:
-        yield f"<h2>Network</h2><details><summary>{count(len(activity.peers), 'peer')}</summary>"
-        yield from _table_html(["", "Program", "Protocol", "Address", "Port", "Name", "Times"], peers)
-        yield "</details>"
-    if activity.files:
-        files = Counter({use: n for use, n in activity.files.items() if not use.is_probe})
-        uses = ([use.access, use.path, use.error, f"{n:,}"] for use, n in files.most_common(_MOST_ROWS))
-        yield f"<h2>Files</h2><details><summary>{count(len(files), 'file')}</summary>"
-        yield from _table_html(["", "Path", "Error", "Times"], uses)
-        others = count(len(activity.files) - len(files), "path")
-        yield f"<p>Not found: {others}; the JSON report has them.</p></details>"
-
-
-def _table_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"<table><tr>{''.join(f'<th>{for_html(name)}</th>' for name in head)}</tr>"
-    for row in rows:
-        yield f"<tr>{''.join(f'<td>{for_html(cell)}</td>' for cell in row)}</tr>"
-    yield "</table>"

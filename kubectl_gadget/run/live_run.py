@@ -209,8 +209,7 @@ class LiveRun:
             unattributed = 0 if isinstance(pipeline, BaseException) else pipeline.attribution.unattributed
             self.coverage = self._covered(unattributed)
             self.seconds = self.coverage.seconds
-            if recorder is not None:
-                said = await asyncio.to_thread(recorder.close, self._states, self.coverage)
+            if recorder is not None and (said := await asyncio.to_thread(recorder.close, self._states, self.coverage)):
                 self._progress.say(said)
         for result in results:
             if isinstance(result, BaseException):

@@ -135,6 +135,10 @@ class RunOptions:
     """the words that a replay of its recording starts with; empty: the gadgets' words"""
     record: "Callable[[RunOptions], RunRecorder] | None" = None
     """makes the recorder of the run; None: it is not recorded"""
+    recorded_in: "PathOrUrl | None" = None
+    """where `record` writes, if the user chose a place"""
+    page: str | None = None
+    """the file of the page that is made of the run at its end (--report html=FILE); None: there is none"""
     replay: Replay | None = None
     """show recordings instead of a run"""
     ending: "Callable[[Coverage], Mapping[str, object]] | None" = None

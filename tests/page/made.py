@@ -91,8 +91,9 @@ def shop() -> dict[str, list[dict[str, Any]]]:
     return made
 
 
-def recording(path: Path, records: dict[str, list[dict[str, Any]]] | None = None) -> Path:
-    """Write the recording of these records: one node, of which 2 s are missing, and which lost 7 events."""
+def recording(path: Path, records: dict[str, list[dict[str, Any]]] | None = None, attached: int = WALL) -> Path:
+    """Write the recording of these records: one node, of which 2 s are missing, and which lost 7 events. `attached`:
+    since when it is traced."""
     records = shop() if records is None else records
     loaded = [load_gadget(name) for name in records]
     options = RunOptions(tuple(GadgetRun(gadget) for gadget in loaded), command=("record",))
@@ -129,7 +130,7 @@ def recording(path: Path, records: dict[str, list[dict[str, Any]]] | None = None
         writer.step(BOOT + (second + 1) * SECOND, WALL + (second + 1) * SECOND, frames)
     node = NodeCoverage(
         name="node-1",
-        attached_ns=WALL,
+        attached_ns=attached,
         until_ns=WALL + SECONDS * SECOND,
         gaps=(MissingSpan(since_ns=WALL + 14 * SECOND, until_ns=WALL + 16 * SECOND),),
         lost={"ring_full": 7},

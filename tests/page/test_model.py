@@ -8,21 +8,29 @@ import numpy as np
 import pytest
 
 from kubectl_gadget.cli import main
-from kubectl_gadget.cli.recording import write_report
+from kubectl_gadget.cli.run import write_page
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.page import html, run
 from kubectl_gadget.page.model import RunModel, pruned, safe
 from kubectl_gadget.page.tables import Entry, Histogram, Table
-from kubectl_gadget.recording.places import places_of
+from kubectl_gadget.recording.places import PathOrUrl, places_of
 from kubectl_gadget.rows.rows import Rows
-from tests.page.made import HOSTILE, SECOND, SECONDS, batch, opened, process, recording
+from kubectl_gadget.run.run_options import Moment, Replay
+from tests.diagnose.test_report import ill, made
+from tests.page.made import HOSTILE, SECOND, SECONDS, WALL, batch, opened, process, recording, shop
+from tests.reports.sample import HOSTILE as HOSTILE_OF_JOBS
+from tests.reports.sample import report
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("catalogue_built")]
 
 
+def of(*files: PathOrUrl) -> Replay:
+    return Replay(files)
+
+
 @pytest.fixture(scope="module", name="model")
 def a_model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run.make([recording(tmp_path_factory.mktemp("page") / "shop.kgr")])
+    return run.make(of(recording(tmp_path_factory.mktemp("page") / "shop.kgr")))
 
 
 def test_the_timeline_has_every_row_at_its_time_and_what_is_missing(model: dict[str, Any]) -> None:
@@ -165,7 +173,7 @@ def test_latencies_of_dns_and_http_are_in_histograms() -> None:
 
 def test_a_process_without_an_identity_does_not_end_the_report(tmp_path: Path) -> None:
     records = {"trace_tcp": [], "trace_process": [process("exec", 5, 1, 1, "/bin/x", exec_id=b"")]}
-    model = run.make([recording(tmp_path / "odd.kgr", records)])
+    model = run.make(of(recording(tmp_path / "odd.kgr", records)))
     assert [one["command"] for one in model["processes"]["list"]] == ["/bin/x"]
 
 
@@ -187,7 +195,7 @@ def test_narrow_calls_are_left_out_and_counted() -> None:
 
 def test_the_command_writes_a_page_and_its_model(tmp_path: Path) -> None:
     files = places_of([str(recording(tmp_path / "shop.kgr"))])
-    write_report(files, str(tmp_path / "shop.json"), (None, None))
+    write_page(of(*files), str(tmp_path / "shop.json"))
     model = json.loads((tmp_path / "shop.json").read_text())
     assert model["schema"] == "kubectl-gadget-report/v1"
     assert model["run"]["rows"] == 52
@@ -204,3 +212,71 @@ def test_the_command_writes_a_page_with_the_recordings_name_and_says_so(
     assert "<title>" in (tmp_path / "shop.html").read_text()
     assert main.run(["report", str(tmp_path / "none.kgr")]) == 2
     assert "none.kgr" in capsys.readouterr().err
+
+
+def test_a_page_has_the_gadgets_of_all_files(tmp_path: Path) -> None:
+    records = shop()
+    one = recording(tmp_path / "one.kgr", {"trace_process": records["trace_process"]})
+    other = recording(tmp_path / "other.kgr", {name: records[name] for name in ("trace_open", "trace_tcp")})
+    model = run.make(of(one, other))
+    assert {each["kind"]: each["rows"] for each in model["run"]["gadgets"]} == {"process": 6, "open": 42, "tcp": 4}
+    assert model["flows"]["edges"]
+
+
+def test_the_timeline_begins_when_something_was_attached(tmp_path: Path) -> None:
+    model = run.make(of(recording(tmp_path / "late.kgr", attached=WALL + 4 * SECOND)))
+    assert model["began"].startswith("2026-09-21T14:13:24")
+    assert model["seconds"] == pytest.approx(SECONDS - 4, abs=0.2)
+    part = run.make(Replay((tmp_path / "late.kgr",), until=Moment(ago_ns=10 * SECOND)))
+    assert part["seconds"] == pytest.approx(SECONDS - 14, abs=0.2)
+
+
+def test_a_run_with_a_page_shows_its_rows_and_makes_the_page_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, page = recording(tmp_path / "shop.kgr"), tmp_path / "page.json"
+    words = ["replay", str(file), "trace", "open", "--filter", "errno > 0", "-o", "json", "--report", f"html={page}"]
+    assert main.run(words) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert json.loads(page.read_text())["run"]["gadgets"][0]["rows"] == 1
+
+
+def test_a_page_of_a_diagnosis_has_its_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, page = recording(tmp_path / "shop.kgr"), tmp_path / "page.html"
+    assert main.run(["replay", str(file), "diagnose", "-o", "json", "--report", f"html={page}"]) == 0
+    missing = json.loads(capsys.readouterr().out)["not_seen"]
+    text = page.read_text()
+    assert missing
+    assert all(reason in text for reason in missing)
+    assert main.run(["replay", str(file), "diagnose", "-o", "html"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_what_a_live_diagnosis_found_is_not_looked_for_again(tmp_path: Path) -> None:
+    said = made(*ill().findings)
+    model = run.make(of(recording(tmp_path / "shop.kgr")), said=said)
+    assert [each["message"] for each in model["findings"]["list"]] == [each.message for each in said.findings]
+    assert model["verdict"]["status"] == "bad"
+    assert model["run"]["rows"] == 52
+
+
+def test_a_page_of_a_job_has_its_checks_findings_and_rows(tmp_path: Path) -> None:
+    file = recording(tmp_path / "shop.kgr")
+    words = ["ci", "judge", str(file), "--fail-on", "errno == 2", "--report", f"html={tmp_path / 'page.html'}"]
+    assert main.run(words) == 4
+    text = (tmp_path / "page.html").read_text()
+    model = json.loads(text.partition('id="model">')[2].partition("</script>")[0])
+    assert (model["verdict"]["status"], model["verdict"]["answer"]) == ("bad", "1 finding")
+    assert [row[:2] for row in model["checks"]] == [["findings", "fail-on"]]
+    assert [each["level"] for each in model["findings"]["list"]] == ["error"]
+    assert model["timeline"]["series"]
+
+
+def test_a_job_without_a_recording_has_a_page_of_its_report() -> None:
+    text = html.render(run.bare(report()))
+    assert "##[" not in text
+    assert not [line for line in text.splitlines() if line.lstrip().startswith("::")]
+    model = json.loads(text.partition('id="model">')[2].partition("</script>")[0])
+    assert len(model["findings"]["list"]) == 2 * len(HOSTILE_OF_JOBS)
+    assert model["verdict"]["status"] == "bad"
+    assert text.count("</script>") == 4

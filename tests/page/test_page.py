@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.page import html, run
+from kubectl_gadget.run.run_options import Replay
 from tests.flows.browser import CHROMIUM, Page, empty_page
 from tests.page.made import HOSTILE, recording
 
@@ -42,7 +43,7 @@ _CONTRAST = """(() => {
 def a_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the shop, with findings, lookups, requests and a profile, whose texts are hostile."""
     folder = tmp_path_factory.mktemp("page")
-    model = run.make([recording(folder / "shop.kgr")])
+    model = run.make(Replay((recording(folder / "shop.kgr"),)))
     finding: dict[str, Any] = {
         "level": "error",
         "rule": "diagnose/x",
