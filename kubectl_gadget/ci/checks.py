@@ -22,8 +22,17 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.kube.inventory import Inventory
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.sink import WholeSink
-from kubectl_gadget.reports.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.reports.model import Check, JobStep, RunReport, Severity, cut
+from kubectl_gadget.reports.model import (
+    Activity,
+    Check,
+    FileUse,
+    JobStep,
+    RemoteEnd,
+    RunReport,
+    SeenProcess,
+    Severity,
+    cut,
+)
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.members import member_values

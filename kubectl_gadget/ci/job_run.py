@@ -23,8 +23,7 @@ from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.output.escape import for_log, printable
 from kubectl_gadget.recording.recorded_run import JOB, JobEnd
-from kubectl_gadget.reports.activity import SeenProcess
-from kubectl_gadget.reports.model import RunReport
+from kubectl_gadget.reports.model import RunReport, SeenProcess
 from kubectl_gadget.run.backlog import StepMark
 from kubectl_gadget.run.coverage import Coverage, Doubt, doubts, where
 from kubectl_gadget.run.live_run import begin

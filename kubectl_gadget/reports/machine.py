@@ -18,8 +18,19 @@ from urllib.parse import quote
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.typed import make
 from kubectl_gadget.output.escape import for_log, for_xml
-from kubectl_gadget.reports.activity import Activity, FileUse, RemoteEnd, SeenProcess
-from kubectl_gadget.reports.model import Check, Finding, RunReport, Severity, SourceLocation, Status, explained
+from kubectl_gadget.reports.model import (
+    Activity,
+    Check,
+    FileUse,
+    Finding,
+    RemoteEnd,
+    RunReport,
+    SeenProcess,
+    Severity,
+    SourceLocation,
+    Status,
+    explained,
+)
 from kubectl_gadget.wording import count
 
 JSON_SCHEMA = "kubectl-gadget-ci/v1"

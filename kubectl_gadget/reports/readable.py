@@ -10,8 +10,17 @@ from dataclasses import replace
 from typing import TypeVar
 
 from kubectl_gadget.output.escape import for_html, for_markdown, markdown_code, markdown_table
-from kubectl_gadget.reports.activity import Activity, RemoteEnd, SeenProcess
-from kubectl_gadget.reports.model import Finding, RunReport, Severity, Status, explained, folded
+from kubectl_gadget.reports.model import (
+    Activity,
+    Finding,
+    RemoteEnd,
+    RunReport,
+    SeenProcess,
+    Severity,
+    Status,
+    explained,
+    folded,
+)
 from kubectl_gadget.wording import count
 
 # Lines

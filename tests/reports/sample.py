@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
-from kubectl_gadget.reports.activity import Activity, FileUse, RemoteEnd, SeenProcess
 from kubectl_gadget.reports.model import (
+    Activity,
     Check,
     Explanation,
+    FileUse,
     Finding,
     JobStep,
+    RemoteEnd,
     RunReport,
+    SeenProcess,
     Severity,
     SourceLocation,
     Where,

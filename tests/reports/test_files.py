@@ -9,7 +9,7 @@ import pytest
 from kubectl_gadget.behavior.baseline import baseline_text, parse_baseline, read_baseline
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.reports import files
-from kubectl_gadget.reports.activity import Activity
+from kubectl_gadget.reports.model import Activity
 from tests.behavior.made import behavior, fact
 from tests.reports.sample import report
 

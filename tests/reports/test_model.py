@@ -2,10 +2,11 @@
 
 import pytest
 
-from kubectl_gadget.reports.activity import Activity, RemoteEnd
 from kubectl_gadget.reports.model import (
+    Activity,
     Check,
     Finding,
+    RemoteEnd,
     RunReport,
     Severity,
     Status,

@@ -15,8 +15,7 @@ from markdown_it import MarkdownIt
 from sarif_pydantic import Sarif
 
 from kubectl_gadget.reports import machine, readable
-from kubectl_gadget.reports.activity import Activity, FileUse
-from kubectl_gadget.reports.model import Status
+from kubectl_gadget.reports.model import Activity, FileUse, Status
 from tests.reports.sample import HOSTILE, report
 
 
