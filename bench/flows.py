@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.overhead import children_of, cpu_ns, until_attached
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.formats import WatchedSink, make_sink
 from kubectl_gadget.flows.joiner import FlowTable

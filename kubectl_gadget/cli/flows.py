@@ -117,7 +117,7 @@ CONDITIONS = _condition_flags()
 
 def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) -> int:
     """Runs the network gadgets and prints their rows as flows."""
-    from kubectl_gadget.flows.addresses import AddressBook
+    from kubectl_gadget.flows.ends import AddressBook
     from kubectl_gadget.flows.joiner import FlowTable
     from kubectl_gadget.flows.run import FlowTransform
     from kubectl_gadget.kube.addresses import followed, known

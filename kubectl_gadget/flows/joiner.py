@@ -10,8 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kubectl_gadget.flows.addresses import AddressBook
-from kubectl_gadget.flows.ends import AddressPort, EndReader, FlowEnd, Key
+from kubectl_gadget.flows.ends import AddressBook, AddressPort, EndReader, FlowEnd, Key
 from kubectl_gadget.flows.flow import (
     BEGINNINGS,
     DROPPED,

@@ -18,8 +18,8 @@ from kubectl_gadget.diagnose import report as diagnose_report
 from kubectl_gadget.diagnose import rules
 from kubectl_gadget.diagnose.run import Beside, DiagnoseRun
 from kubectl_gadget.diagnose.search import Report
-from kubectl_gadget.flows.addresses import AddressBook
 from kubectl_gadget.flows.ends import GADGETS as CONNECTIONS
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.page import LivePage

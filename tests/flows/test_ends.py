@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kubectl_gadget.flows.addresses import AddressBook
-from kubectl_gadget.flows.ends import GADGETS, EndReader, FlowEnd
+from kubectl_gadget.flows.ends import GADGETS, AddressBook, EndReader, FlowEnd
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.joiner import FlowTable
 from kubectl_gadget.flows.rows import events_of

@@ -9,7 +9,7 @@ import pytest
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters.filter import compile_filter
 from kubectl_gadget.flows import filter
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter, OfEnds
 from kubectl_gadget.flows.flow import FlowEvent, Party, Who
 from kubectl_gadget.flows.records import FLOW, record

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.formats import make_sink
 from kubectl_gadget.flows.hubble import compact, hubble

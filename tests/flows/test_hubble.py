@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.hubble import by_reason
 from tests.flows.rows import CLIENT, RowTable, dns, drop, http, icmp, tcp, udp
 from tests.flows.test_formats import printed

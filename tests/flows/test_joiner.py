@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, FlowEvent
 from kubectl_gadget.flows.hubble import hubble
 from kubectl_gadget.flows.records import record

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.page import LivePage
 from kubectl_gadget.wire.policy_events import ExecId
 from tests.flows.browser import CHROMIUM, Page, empty_page

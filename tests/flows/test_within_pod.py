@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.filter import FlowFilter
 from kubectl_gadget.flows.formats import make_sink
 from kubectl_gadget.flows.joiner import FlowTable

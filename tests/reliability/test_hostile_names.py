@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kubectl_gadget.flows import formats as flow_formats
-from kubectl_gadget.flows.addresses import AddressBook
+from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.flow import FlowEvent
 from kubectl_gadget.flows.map import FlowGraph, dot, mermaid, text_map
 from kubectl_gadget.flows.rows import batch_of
