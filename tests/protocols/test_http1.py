@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.protocols.http1 import Head, Messages, read_head
+from kubectl_gadget.protocols.http import Head, Messages, read_head
 
 REQUEST = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
