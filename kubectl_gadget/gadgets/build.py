@@ -13,9 +13,8 @@ from pathlib import Path
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets import contained_gadgets
 from kubectl_gadget.gadgets.btf_layout import BtfLayout
-from kubectl_gadget.gadgets.compiler import compile_object, read_types
+from kubectl_gadget.gadgets.compiler import Inputs, compile_object, read_types, write_json
 from kubectl_gadget.gadgets.gadget_yaml import other_columns, read_description, shared_parameters
-from kubectl_gadget.gadgets.inputs import Inputs, write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT, read_gadget
 from kubectl_gadget.gadgets.schema import AgentSide, Gadget, RecordLayout, check
 from kubectl_gadget.gadgets.source_lines import without_lines

@@ -17,9 +17,17 @@ from elftools.elf.elffile import ELFFile
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.btf_layout import BtfLayout, SentStruct
 from kubectl_gadget.gadgets.build import build_gadget, join, object_path, schema_path
-from kubectl_gadget.gadgets.compiler import INSTALL, bpftool, compile_object, find_clang, include_directory, read_types
+from kubectl_gadget.gadgets.compiler import (
+    INSTALL,
+    Inputs,
+    bpftool,
+    compile_object,
+    find_clang,
+    include_directory,
+    read_types,
+    write_json,
+)
 from kubectl_gadget.gadgets.gadget_yaml import describe
-from kubectl_gadget.gadgets.inputs import Inputs, write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT, read_gadget
 from kubectl_gadget.gadgets.schema import Gadget
 

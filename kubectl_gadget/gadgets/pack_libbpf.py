@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kubectl_gadget.errors import GadgetError
-from kubectl_gadget.gadgets.inputs import write_json
+from kubectl_gadget.gadgets.compiler import write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES
 
 ZIG = "0.15.2"

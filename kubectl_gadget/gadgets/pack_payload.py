@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, TypeGuard
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets import pack_libbpf
-from kubectl_gadget.gadgets.inputs import write, write_json
+from kubectl_gadget.gadgets.compiler import write, write_json
 from kubectl_gadget.gadgets.load import ARCHITECTURES, BUILT
 
 # The modules that each session of an agent imports are compiled here. On a node that would take 0.2 s of CPU time, and

@@ -12,7 +12,7 @@ from kubectl_gadget.agent.containers.identity import ContainerIdentity
 from kubectl_gadget.agent.containers.ring_fairness import ContainerNumbers
 from kubectl_gadget.agent.sources.output import EventsOutput
 from kubectl_gadget.gadgets.build import build_gadget
-from kubectl_gadget.gadgets.inputs import Inputs
+from kubectl_gadget.gadgets.compiler import Inputs
 from kubectl_gadget.wire.agent_messages import Loser
 from tests.bpf import deeds, map_shares
 from tests.bpf.answers import Answers

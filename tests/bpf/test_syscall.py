@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.gadgets.build import build_gadget
-from kubectl_gadget.gadgets.inputs import Inputs
+from kubectl_gadget.gadgets.compiler import Inputs
 from tests.bpf import deeds
 from tests.bpf.tracer import MACHINE, Tracer
 

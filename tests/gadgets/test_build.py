@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_gadget.errors import GadgetError, UsageError
-from kubectl_gadget.gadgets import build, compiler, inputs
+from kubectl_gadget.gadgets import build, compiler
 from kubectl_gadget.gadgets.load import load_gadget, load_index
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "trace_chmod"
@@ -139,8 +139,8 @@ def test_a_compiler_that_crashes_is_not_the_sources_fault(
 def test_a_missing_tool_is_reported_with_its_package(tree: Path, monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
     found = shutil.which
     monkeypatch.setattr(shutil, "which", lambda name, **more: None if name.startswith(tool) else found(name, **more))
-    inputs._of_objects.cache_clear()
-    inputs._of_schemas.cache_clear()
+    compiler._of_objects.cache_clear()
+    compiler._of_schemas.cache_clear()
     with pytest.raises(GadgetError, match=f"{tool}, which .* is not installed") as error:
         build.build(tree, tree / "built", ONE)
     assert "apt-get install" in str(error.value.remedy)
