@@ -12,8 +12,8 @@ from typing import TextIO
 
 from kubectl_gadget.advise.uses import Instead, SeenUses, UsesOf, WatchPeriod
 from kubectl_gadget.kube import kubeconfig
+from kubectl_gadget.kube.inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.kube.resources import NAMESPACES, PODS, Resource
-from kubectl_gadget.kube.seen_inventory import WITH_ADDRESSES, SeenInventory
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
 from kubectl_gadget.recording.recorded_run import RecordedRun

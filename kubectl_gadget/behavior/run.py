@@ -19,7 +19,7 @@ from kubectl_gadget.behavior.generalization import Generalizer
 from kubectl_gadget.behavior.programs import PodContainer
 from kubectl_gadget.behavior.row_facts import COLUMNS, Began
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.kube.seen_inventory import SeenInventory
+from kubectl_gadget.kube.inventory import SeenInventory
 from kubectl_gadget.kube.selectors import LabelSelector
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import Sink, TakingSink

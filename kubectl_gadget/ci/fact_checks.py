@@ -19,7 +19,7 @@ from kubectl_gadget.behavior.row_facts import COLUMNS, Began
 from kubectl_gadget.behavior.run import Gaps, Subject
 from kubectl_gadget.ci.assertions import Assertion, judged
 from kubectl_gadget.filters.filter import RowProgram
-from kubectl_gadget.kube.seen_inventory import SeenInventory
+from kubectl_gadget.kube.inventory import SeenInventory
 from kubectl_gadget.observe.decoders import NAME as POLICIES
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.reports.model import Check, Finding, Severity, SourceLocation, Where, cut, limited

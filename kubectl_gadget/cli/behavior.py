@@ -468,7 +468,7 @@ def check(words: Words, flags: RunFlags, rules: RulesFile = None) -> int:
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.new_facts import NewFacts
     from kubectl_gadget.behavior.run import MISSING, Beginning, behavior_runs
-    from kubectl_gadget.kube.seen_inventory import SeenInventory
+    from kubectl_gadget.kube.inventory import SeenInventory
 
     if not words:
         raise UsageError("no baseline was given", "kubectl gadget behavior check BASELINE.yaml")

@@ -14,10 +14,9 @@ from kubectl_gadget.kube import informer as informer_module
 from kubectl_gadget.kube.addresses import Addresses, followed, known
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.informer import Follower, Informer, Objects, Subscription, kept
-from kubectl_gadget.kube.inventory import Node, Pod, Service, container_key, full_name, mirror_hash
+from kubectl_gadget.kube.inventory import Node, Pod, SeenInventory, Service, container_key, full_name, mirror_hash
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Resource
-from kubectl_gadget.kube.seen_inventory import SeenInventory
 from kubectl_gadget.kube.watch import Change, Synced
 from kubectl_gadget.observe.messages import PodDetails
 from kubectl_gadget.policies.network.run import inventory

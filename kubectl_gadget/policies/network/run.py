@@ -9,7 +9,7 @@ from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.informer import Follower, Objects
-from kubectl_gadget.kube.inventory import Inventory, Node, Pod
+from kubectl_gadget.kube.inventory import Inventory, Node, Pod, service_of, slices_of
 from kubectl_gadget.kube.resources import (
     ENDPOINT_SLICES,
     NAMESPACES,
@@ -20,7 +20,6 @@ from kubectl_gadget.kube.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.kube.seen_inventory import service_of, slices_of
 from kubectl_gadget.policies.network.compile import Compiled, Compiler
 from kubectl_gadget.policies.network.evaluate import Policy, placed_policies
 from kubectl_gadget.policies.network.kernel_tables import HOST_ENTRY, PROTOCOLS, block, pod_entry
