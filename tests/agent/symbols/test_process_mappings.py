@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.agent.symbols import process_mappings
-from kubectl_gadget.agent.symbols.process_mappings import OpenMaps, ProcessMappings, start_of_stack
+from kubectl_gadget.agent.symbols import user_symbols
+from kubectl_gadget.agent.symbols.user_symbols import OpenMaps, ProcessMappings, start_of_stack
 
 Line = tuple[int, int, str]
 
@@ -150,7 +150,7 @@ def test_what_is_mapped_later_is_found_and_what_has_gone_is_not(opened: OpenMaps
 def test_only_some_files_are_open_at_a_time(opened: OpenMaps, monkeypatch: pytest.MonkeyPatch) -> None:
     if opened.by_text:
         pytest.skip("none stays open")
-    monkeypatch.setattr(process_mappings, "MOST_OPEN", 2)
+    monkeypatch.setattr(user_symbols, "MOST_OPEN", 2)
     start = lines(os.getpid())[0][0]
     before = len(os.listdir("/proc/self/fd"))
     kept = [of(os.getpid(), opened) for _ in range(5)]
@@ -168,8 +168,8 @@ def test_a_process_with_endless_mappings_takes_bounded_memory(
 ) -> None:
     if opened.by_text:
         pytest.skip("the text has all of them")
-    monkeypatch.setattr(process_mappings, "MOST_KNOWN", 3)
-    monkeypatch.setattr(process_mappings, "MOST_LISTED", 2)
+    monkeypatch.setattr(user_symbols, "MOST_KNOWN", 3)
+    monkeypatch.setattr(user_symbols, "MOST_LISTED", 2)
     with sleeper() as process:
         mappings = of(process.pid, opened)
         for start, _, path in lines(process.pid):

@@ -13,8 +13,7 @@ import pytest
 
 from kubectl_gadget.agent.host.foreign_files import open_link
 from kubectl_gadget.agent.symbols import user_symbols
-from kubectl_gadget.agent.symbols.process_mappings import start_of_stack
-from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, PerfMap, UserSymbols, own_vdso
+from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, PerfMap, UserSymbols, own_vdso, start_of_stack
 from tests.agent.burners import WAYS, addresses, compile_burner
 
 MakeSymbols = Callable[[], UserSymbols]
