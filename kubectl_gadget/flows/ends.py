@@ -1,7 +1,8 @@
 """Reads rows of trace tcp, trace udp and trace icmp column by column. Each row is the view of one end of a flow.
 
 There may be a hundred thousand rows per second, so a row is a plain tuple, and its owner is computed once for all rows
-of a process. An unknown number is -1 here, since comparing with None costs more."""
+of a process. An unknown number is -1 here, since comparing with None costs more.
+"""
 
 import struct
 from collections import OrderedDict
@@ -24,8 +25,8 @@ from kubectl_gadget.rows.texts import Memo, until_nul
 from kubectl_gadget.rows.vectors import exact
 from kubectl_gadget.wire.policy_events import read_exec_id
 
-# Finds the owner of an address: what the cluster knows (kube/addresses.py), traced containers, and DNS answers.
-
+# Owners of addresses: what the cluster knows (kube/addresses.py), traced containers, and DNS answers. Note: what a
+# traced container uses takes precedence over the cluster's view, which may be late.
 
 _MOST_NAMES = 65536
 _MOST_ADDRESSES = 65536
@@ -128,8 +129,7 @@ class AddressBook:
         return Who("name" if names else "world", names=names, address=address_name(ip))
 
 
-# Reads rows of trace tcp, trace udp and trace icmp column by column. Each row is the view of one end of a flow.
-
+# Rows, each from one end of a flow
 
 GADGETS = frozenset({"trace_tcp", "trace_udp", "trace_icmp"})
 

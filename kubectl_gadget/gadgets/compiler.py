@@ -136,8 +136,8 @@ def _run(command: list[str], what: str) -> str:
     return done.stdout
 
 
-# Remembers what each built file was made from, so that a build does nothing when nothing changed.
-
+# What each built file was made from, so that a build does nothing when nothing changed. Timestamps are useless here,
+# since a checkout or an archive sets them at will; so contents are compared by hash.
 
 _FILE = "inputs.json"
 _HERE = Path(__file__).parent

@@ -1,6 +1,8 @@
 """View `http`: makes one row for each request of HTTP/1 and HTTP/2, when its response starts or will not come.
 
-The start of a connection shows which version it is (http1.py, http2.py). HTTP/1 may be upgraded to HTTP/2."""
+The start of a connection shows which version it is. HTTP/1 is read here, HTTP/2 in http2.py; HTTP/1 may be upgraded to
+HTTP/2.
+"""
 
 import re
 from collections import deque
@@ -17,8 +19,11 @@ from kubectl_gadget.protocols.tcp import FIN, RST, Connections, Packet, Stream, 
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.views import Stage, asks_for_process
 
-# An HTTP/1 connection: h11 parses the heads of messages, bodies are skipped, responses are matched to requests.
-
+# HTTP/1: h11 parses the heads of messages, bodies are skipped, responses are matched to requests.
+#
+# Only the beginning of large packets is available, so a body is counted, not read. If the piece that gives the length
+# of a body is missing, the start of the next message is unknown; it is then searched at the start of each packet, where
+# nearly all messages start, and marked as `after_gap`.
 
 MOST_HEAD = 64 << 10
 _START = re.compile(rb"(?:[A-Z-]{3,16} \S|HTTP/1\.[01] \d)")
@@ -254,7 +259,7 @@ def _body(head: Head) -> int | None:
     return 0 if head.method and not head.is_chunked else None
 
 
-# View `http`: makes one row for each request of HTTP/1 and HTTP/2, when its response starts or will not come.
+# The view, for connections of both versions
 
 
 class _HttpConnection:

@@ -1,7 +1,8 @@
 """Findings of a run, its checks, and the verdict: the one list that all reports are made of.
 
 The trap: a fingerprint identifies a finding over runs, so it is made of `identity` alone, in which the names of pods,
-numbers and temporary names are replaced (`stable`). All texts come from programs and are hostile: reports escape them."""
+numbers and temporary names are replaced (`stable`). All texts come from programs and are hostile: reports escape them.
+"""
 
 import hashlib
 import ipaddress
@@ -16,8 +17,8 @@ from typing import Any, TypeVar
 from kubectl_gadget.linux.names import USUAL_DEVICES
 from kubectl_gadget.wording import count, some
 
-# The processes, peers, names and files that a run saw, for summaries and attestations.
-
+# The processes, peers, names and files that a run saw, for summaries and attestations. A program may open a million
+# different files, so each table has a limit; entries above it are only counted.
 
 _Key = TypeVar("_Key")
 _MOST = 10_000
@@ -128,8 +129,7 @@ class Activity:
             pending += [(depth + 1, child) for child in reversed(children.pop(process.id, []))]
 
 
-# Findings of a run, its checks, and the verdict: the one list that all reports are made of.
-
+# Findings, checks and the verdict
 
 FINDINGS_CODE = 4
 INCONCLUSIVE_CODE = 5

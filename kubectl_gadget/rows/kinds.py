@@ -2,7 +2,8 @@
 
 The rule for names: the member with the column's own name holds the main value; if both a number and its name are
 useful, there are two members. So `errno` is a number with the name in `error`, and `flags` is a text with the number in
-`flags_raw`. No value is invented; what could not be read is null."""
+`flags_raw`. No value is invented; what could not be read is null.
+"""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -85,8 +86,7 @@ COLUMN_SHAPES: Mapping[str, Shape] = {
 """Shapes by the type of a Member."""
 
 
-# The kinds of values: the members that a column becomes in JSON and filters, and its text in a table.
-
+# Kinds
 
 UNREAD = "-"
 """In tables: the BPF program could not read this text, or was not asked to."""

@@ -46,7 +46,7 @@ _OTHER_HASHES = frozenset(
 )
 """Hashes that the agent uses too, so resize_hashes() leaves them as they are."""
 TABLE_PREFIX = "gadget_table_"
-"""Prefix of maps that a client may fill (answers/client_tables.py). UPDATE names them without it."""
+"""Prefix of maps that a client may fill (sources/gadget_source.py). UPDATE names them without it."""
 _TRACING, _TRACE_RAW_TP = 26, 23
 BY_HAND = "raw_tp"
 """The section of programs that the agent runs itself, such as walks over a map's entries (gadget/walk.h)."""

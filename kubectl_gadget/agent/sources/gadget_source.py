@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import StoppedPrograms
@@ -22,11 +21,12 @@ from kubectl_gadget.wire.agent_messages import GadgetStats, StartedGadget
 from kubectl_gadget.wire.client_messages import GadgetSpec, PodTable, Update
 from kubectl_gadget.wire.frames import LAST, PART, REST
 
-if TYPE_CHECKING:
-    pass  # SELF-IMPORT
-
-
 # Tables of a running gadget that the client fills: UPDATE of docs/protocol.md.
+#
+# Entries are set and removed unchanged, except in the table of containers: the client sends it by pod, and the agent
+# fills it by cgroup, since a container's first packet may come before any answer of the client. The trap: new entries
+# are set before the containers that may use them, and old entries removed after them, or packets would be refused for a
+# moment.
 
 
 class ClientTables:
@@ -129,7 +129,7 @@ def _put(gadget: str, name: str, map: BpfMap, key: bytes, value: bytes) -> None:
         raise AgentError(f"gadget {gadget}: an entry of the table {name} was refused: {failure}") from None
 
 
-# Bases of the sources that run a gadget's own programs: streams, snapshots, top and recorders.
+# Base of all these sources
 
 
 class GadgetSource:
@@ -165,8 +165,6 @@ class GadgetSource:
     def update(self, update: Update) -> None:
         """Updates entries of the gadget's tables."""
         if self._tables is None:
-            pass  # SELF-IMPORT  # not needed in most sessions
-
             self._tables = ClientTables(self.name, self.programs.object, self._containers)
         self._tables.update(update)
 

@@ -3,7 +3,8 @@
 Files are opened through the process's own root, so each container uses its own. A name is given only if it is
 certain: the process must still run the program that the stack belongs to, and the file must be the one that is
 mapped. Opening a file costs most, so processes of one mount namespace share open files; and most stacks
-are new, but not their frames, so frames are kept."""
+are new, but not their frames, so frames are kept.
+"""
 
 import ctypes
 import errno
@@ -25,7 +26,11 @@ from kubectl_gadget.agent.host.foreign_files import open_inside, open_link
 from kubectl_gadget.agent.symbols.elf_functions import ElfFunctions, Function
 
 # The executable mappings of a process: to which file, and to which offset in it, an address belongs.
-
+#
+# Linux 6.11 answers for one address (PROCMAP_QUERY), in 2 µs; on older kernels, the text of /proc/PID/maps is parsed. In
+# both cases the mappings are listed once, so that they are known when the process has ended. The trap: a process may run
+# another program at any time. An open maps file belongs to the memory of one program; which one is checked after
+# opening.
 
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f:]+) ([0-9]+) *(.*)", re.MULTILINE)
 _QUERY = struct.Struct("<9Q4I2Q")
@@ -228,8 +233,7 @@ def start_of_stack(pid: int) -> int:
         return 0
 
 
-# Names of the functions at a process's addresses: from its mappings to files, from files to symbols.
-
+# Maps that processes write for the functions that they compile (perf-PID.map)
 
 _MOST_MAP_BYTES = 64 << 20
 MOST_LINES, _MOST_LINE = 400_000, 4096
@@ -299,7 +303,7 @@ class PerfMap:
         self._functions = [found[start] for start in self._starts]
 
 
-# The symbols.
+# The names of functions in processes
 
 UNKNOWN = "[unknown]"
 GONE = "process ended"
