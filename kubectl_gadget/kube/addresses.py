@@ -12,8 +12,8 @@ from datetime import datetime
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
 
-from kubectl_gadget.kube.inventory import GONE, SLICE_OF, Node, Pod, Service, Workload
-from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Object
+from kubectl_gadget.kube.inventory import SLICE_OF, Node, Pod, Service, Workload
+from kubectl_gadget.kube.resources import ENDPOINT_SLICES, GONE, NODES, PODS, SERVICES, Object
 
 if TYPE_CHECKING:
     from kubectl_gadget.kube.informer import Follower, Objects

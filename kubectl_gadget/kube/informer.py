@@ -17,9 +17,8 @@ from typing import Any
 from kubectl_gadget.background_tasks import Tasks, as_gadget_error
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError
 from kubectl_gadget.kube.connection import in_thread
-from kubectl_gadget.kube.inventory import GONE
 from kubectl_gadget.kube.requests import Api
-from kubectl_gadget.kube.resources import Object, Resource
+from kubectl_gadget.kube.resources import GONE, Object, Resource
 from kubectl_gadget.kube.watch import Change, Synced, WatchScope, follow
 
 Objects = Mapping[Resource, list[Object]]

@@ -18,8 +18,6 @@ from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NAMESPACES, NODES, PO
 
 Value = TypeVar("Value")
 
-GONE = "deletedAt"
-"""The member of a deleted object with the time of its deletion, as the client saw it (kube/informer.py)."""
 _HASH = "kubernetes.io/config.hash"
 _MIRROR = "kubernetes.io/config.mirror"
 
@@ -432,9 +430,9 @@ SLICE_OF = "kubernetes.io/service-name"
 """The label of an EndpointSlice that names its service."""
 
 
-# All objects of the cluster that existed at any time during a run or a recording, including deleted ones. A cluster may
-# have ten thousand pods and changes all the time, so of each object only what an Inventory has is kept, and only objects
-# that have changed are read again.
+# All objects of the cluster that existed at any time during a run or a recording, including deleted ones. A cluster
+# may have ten thousand pods and changes all the time, so of each object only what an Inventory has is kept, and only
+# objects that have changed are read again.
 
 
 WITH_ADDRESSES = (PODS, SERVICES, ENDPOINT_SLICES, NODES)

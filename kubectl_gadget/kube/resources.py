@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 Object = dict[str, Any]
 """One Kubernetes object, as parsed JSON."""
+GONE = "deletedAt"
+"""The member of a deleted object with the time of its deletion, as the client saw it (kube/informer.py)."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pytest
 
 from kubectl_gadget.kube.addresses import Addresses, OwnEnd, Peer, addresses, followed
 from kubectl_gadget.kube.informer import kept
-from kubectl_gadget.kube.inventory import GONE, Workload
-from kubectl_gadget.kube.resources import NODES, PODS
+from kubectl_gadget.kube.inventory import Workload
+from kubectl_gadget.kube.resources import GONE, NODES, PODS
 
 
 def pod(name: str, ip: str, **spec: Any) -> dict[str, Any]:
