@@ -211,6 +211,8 @@ class Diagnosis:
             by = dict(zip(primary.by, first.key, strict=True))
             address, port = _address(by.get(rule.peer[0])), by.get(rule.peer[1])
             values["peer"], others = self._peer(address, port if isinstance(port, int) else 0)
+            if (name := by.get(rule.peer[2])) and values["peer"]["kind"] in ("world", "unknown"):
+                values["peer"] = values["peer"] | {"name": _text(name)}
         for seen in rule.seen[1:]:
             matching = [
                 each
@@ -337,6 +339,8 @@ def _formatted(value: Any, how: str) -> str:
             case "seconds":
                 return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
             case "ns":
+                if value >= 1e11:
+                    return f"{value / 1e9:,.0f} s"
                 return f"{value / 1e9:.2g} s" if value >= 1e9 else f"{value / 1e6:.3g} ms"
             case "bytes":
                 for size, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):

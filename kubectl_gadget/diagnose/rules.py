@@ -17,7 +17,7 @@ and those of a user's rules are checked before a run. `docs/design/diagnose.md` 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property, partial
 from pathlib import Path
@@ -161,13 +161,16 @@ class Rule:
     seen: tuple[SeenSet, ...]
     """the first one decides whom a finding is about"""
     when: "RowProgram"
-    peer: tuple[str, str] | None
-    """the columns of the first set with the other end's address and port"""
+    peer: tuple[str, str, str] | None
+    """the columns of the first set with the other end's address and port, and with its name if it is no pod, service
+    or node of the cluster"""
     about: str
     """whom the finding is about: "self", or "peer\""""
     key: tuple[str, ...]
     """values, beside the workload, that make it another finding"""
     explains: tuple[tuple[str, Relation], ...]
+    explained_by: tuple[tuple[str, Relation], ...]
+    """causes, which `load` adds to what their rules explain"""
     words: Words
     description: str = ""
     provoke: str = ""
@@ -219,11 +222,16 @@ SCHEMA = SchemaField(
                 SchemaField("confidence", "word", choices=tuple(Confidence), default="proven"),
                 SchemaField("why", "text", "what the confidence rests on"),
                 SchemaField("seen", "map of object", required=True, fields=_SET),
-                SchemaField("peer", "object", fields=(SchemaField("address", "text"), SchemaField("port", "text"))),
+                SchemaField(
+                    "peer",
+                    "object",
+                    fields=(SchemaField("address", "text"), SchemaField("port", "text"), SchemaField("name", "text")),
+                ),
                 SchemaField("when", "text", "CEL over the sets, peer, container, run", default="true"),
                 SchemaField("about", "word", choices=("self", "peer"), default="self"),
                 SchemaField("key", "list of text", "values that make it another finding"),
                 SchemaField("explains", "map of text", "symptoms, and how they are related"),
+                SchemaField("explained_by", "map of text", "causes whose rules need not know this one"),
                 SchemaField("title", "text", required=True),
                 SchemaField("cause", "text"),
                 SchemaField("remedy", "text"),
@@ -251,11 +259,16 @@ def load(files: Sequence[Path]) -> tuple[Rule, ...]:
     for file in files:
         found.update((rule.name, rule) for rule in read_yaml(file, partial(_rules, str(file))))
     for rule in found.values():
-        for name, _ in rule.explains:
-            if name not in found:
-                raise UsageError(
-                    f"{rule.file}: {rule.name} explains {name!r}, which is no rule{did_you_mean(name, found)}"
-                )
+        for verb, names in (("explains", rule.explains), ("is explained by", rule.explained_by)):
+            for name, _ in names:
+                if name not in found:
+                    raise UsageError(
+                        f"{rule.file}: {rule.name} {verb} {name!r}, which is no rule{did_you_mean(name, found)}"
+                    )
+    for rule in list(found.values()):
+        for name, how in rule.explained_by:
+            cause = found[name]
+            found[name] = replace(cause, explains=(*cause.explains, (rule.name, how)))
     return tuple(found[name] for name in sorted(found))
 
 
@@ -272,11 +285,11 @@ def _rule(file: str, part: Part) -> Rule:
     first = {f"{seen[0].name}.{column}": column for column in seen[0].by}
     ends = None
     if peer is not None:
-        address, port = peer.text("address"), peer.text("port")
-        for member, text in (("address", address), ("port", port)):
+        address, port, name = peer.text("address"), peer.text("port"), peer.text("name")
+        for member, text in (("address", address), ("port", port), ("name", name)):
             if text and text not in first:
                 peer.fail(member, f"{text!r} is no column by which the first set is grouped")
-        ends = (first[address], first.get(port, ""))
+        ends = (first[address], first.get(port, ""), first.get(name, ""))
         known["peer"] = PEER_VIEW
     when = part.text("when", "true")
     words = Words(*(part.text(name) for name in ("title", "cause", "remedy", "more", "why")))
@@ -294,7 +307,10 @@ def _rule(file: str, part: Part) -> Rule:
     about = part.text("about", "self")
     if about == "peer" and ends is None:
         part.fail("about", "the rule has no `peer`")
-    explains = tuple((name, Relation(how)) for name, how in part.text_map("explains").items())
+    explains, explained_by = (
+        tuple((name, Relation(how)) for name, how in part.text_map(field).items())
+        for field in ("explains", "explained_by")
+    )
     return Rule(
         part.text("name"),
         part.text("group"),
@@ -306,6 +322,7 @@ def _rule(file: str, part: Part) -> Rule:
         about,
         key,
         explains,
+        explained_by,
         words,
         part.text("description"),
         part.text("provoke"),

@@ -58,11 +58,11 @@ def config(name: str, **files: str) -> Object:
 
 
 def connects(address: str, port: int, seconds: float = 1.0) -> str:
-    """Return a program that connects again and again, and says something else."""
+    """Return a program that connects again and again, and says something else. `address`: may be a $VARIABLE."""
     return f"""
-        import socket, time
+        import os, socket, time
         while True:
-            try: socket.create_connection(("{address}", {port}), 3).close()
+            try: socket.create_connection((os.path.expandvars("{address}"), {port}), 3).close()
             except OSError: print("database is busy, trying again")
             time.sleep({seconds})
     """
@@ -164,10 +164,10 @@ ILL = (
     ),
     Ill(
         "wrong port",
-        ("wrong-target-port", "connection-refused"),
+        ("wrong-target-port",),
         "pod/ledger",
         (pod("ledger", python(answers(200))),),
-        (pod("clerk", python(connects("{ledger}", 9090))),),
+        (pod("clerk", python(connects("$LEDGER_SERVICE_HOST", 80))),),
         (service("ledger", "ledger", 80, 9090),),
     ),
     Ill(
@@ -481,7 +481,12 @@ ILL = (
         "pod/windows",
         clients=(pod("windows", executes(writes_script("#!/bin/sh\r\necho\r\n"))),),
     ),
-    Ill("foreign", ("wrong-architecture",), "pod/foreign", clients=(pod("foreign", executes(FOREIGN)),)),
+    Ill(
+        "foreign",
+        ("wrong-architecture", "program-of-wrong-format"),
+        "pod/foreign",
+        clients=(pod("foreign", executes(FOREIGN)),),
+    ),
     Ill(
         "loader",
         ("loader-not-found", "program-cannot-be-run"),
@@ -587,7 +592,7 @@ ILL = (
     ),
     Ill(
         "server errors",
-        ("server-errors",),
+        ("serves-errors",),
         "pod/backend",
         (pod("backend", python(answers(503))),),
         (pod("shop", python(asks("{backend}", 8000))),),
