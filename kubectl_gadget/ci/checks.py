@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from kubectl_gadget import __version__
 from kubectl_gadget.behavior.baseline import baseline_text
 from kubectl_gadget.behavior.facts import WatchedRun
-from kubectl_gadget.behavior.generalization import Destinations, Generalizer, Rules
+from kubectl_gadget.behavior.generalization import Destinations, Generalizer, Rules, read_rules
+from kubectl_gadget.behavior.programs import script_of
 from kubectl_gadget.behavior.run import gaps_of
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.fact_checks import BehaviorCheck, BehaviorOrder
@@ -128,6 +129,7 @@ class Watching(WholeSink):
         self._behavior = behavior
         self._search = search
         self._aside = aside
+        self._rules = Generalizer(read_rules())
         self._of_gadget = {
             "trace_process": self._processes,
             "trace_open": self._opens,
@@ -156,9 +158,9 @@ class Watching(WholeSink):
                 see(part)
 
     def _processes(self, batch: Batch) -> None:
-        names = ("operation", "exec_id", "parent_exec_id", "exe", "args", "pid", "code", "signal")
+        names = ("operation", "exec_id", "parent_exec_id", "exe", "args", "pid", "code", "signal", "cwd")
         owners, times = batch.row_containers(), batch.wall_ns().tolist()
-        for number, (what, id, above, exe, arguments, pid, code, ended_by) in enumerate(_columns(batch, *names)):
+        for number, (what, id, above, exe, arguments, pid, code, ended_by, cwd) in enumerate(_columns(batch, *names)):
             parent = self._forked.get(above, above)
             if what == "fork" and len(self._forked) < _MOST_FORKS:
                 self._forked[id] = parent
@@ -166,7 +168,8 @@ class Watching(WholeSink):
                 began = rfc3339(times[number])
                 words, owner = tuple(map(str, arguments or ())), owners[number]
                 place = "/".join(filter(None, (owner.namespace, owner.pod, owner.container)))
-                self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, place, began))
+                script = script_of(words, cwd or "/") if self._rules.is_interpreter(exe or "") else ""
+                self.activity.add_process(SeenProcess(id, parent, exe or "?", words, pid, place, began, script=script))
             elif what == "exit" and code in _NOT_RUN and id in self._forked and id not in self.activity.processes:
                 shell = self.activity.processes.get(parent)
                 program, ended = shell.program if shell else "?", f"exit code {code}"
@@ -199,9 +202,11 @@ class Watching(WholeSink):
                         self.names[address] = min(self.names.get(address, name), name)
 
     def _listening(self, batch: Batch) -> None:
-        names = ("protocol", "address", "port", "comm", "errno")
-        for protocol, address, port, comm, errno in _columns(batch, *names):
+        names = ("protocol", "address", "port", "asked_port", "comm", "errno")
+        for protocol, address, port, asked, comm, errno in _columns(batch, *names):
             if not errno and port:
+                if asked == 0 and len(self.activity.given_ports) < _MOST_ADDRESSES:
+                    self.activity.given_ports.add((str(protocol).lower(), port))
                 self.activity.add_peer(RemoteEnd("listen", str(protocol).lower(), address or "", port, comm or ""))
 
 

@@ -60,6 +60,8 @@ class _Group:
     first_ns: int = 0
     step: str = ""
     evidence: list[Mapping[str, Any]] = field(default_factory=list)
+    is_of_several: bool = False
+    """there are rows about other objects, which differ only in numbers and the like"""
 
 
 class RowCheck:
@@ -121,6 +123,7 @@ class RowCheck:
                     continue
                 group = self._groups[key] = _Group(where, event, comm, of, 0, wall_ns, self._marks.at(wall_ns))
             group.count += 1
+            group.is_of_several |= of != group.object
             if len(group.evidence) < _EVIDENCE:
                 group.evidence.append(cut(_evidence(record)))
 
@@ -177,10 +180,11 @@ class RowCheck:
 
     def _finding(self, group: _Group, incomplete: bool) -> Finding:
         said = f"{self._asked.message}: " if self._asked.message else ""
+        more = " and more like it" if group.is_of_several else ""
         return Finding(
             f"{self._kind}/{self._asked.name}",
             self._asked.level,
-            f"{said}{group.event} by {group.comm}: {cut(group.object)}",
+            f"{said}{group.event} by {group.comm}: {cut(group.object)}{more}",
             group.where,
             (group.event, group.comm, group.object),
             tuple(group.evidence),

@@ -23,6 +23,7 @@ from kubectl_gadget.wording import count, some
 _Key = TypeVar("_Key")
 _MOST = 10_000
 _LONGEST_ARGUMENTS = 20
+_LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
 @dataclass
@@ -40,6 +41,13 @@ class SeenProcess:
     started: str = ""
     ended: str = ""
     """the exit code, when it is not 0, or the signal: `1`, `SIGSEGV`"""
+    script: str = ""
+    """what an interpreter runs: `/srv/setup.py`, `-m pip`"""
+
+    @property
+    def name(self) -> str:
+        """The program, with its script."""
+        return f"{self.program} {self.script}" if self.script else self.program
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class RemoteEnd:
     program: str
     name: str = ""
     """as it was resolved"""
+    ephemeral: bool = False
+    """the kernel has chosen the port, which therefore differs in each run"""
 
 
 @dataclass(frozen=True)
@@ -85,6 +95,8 @@ class Activity:
     names: Counter[str] = field(default_factory=Counter)
     files: Counter[FileUse] = field(default_factory=Counter)
     not_listed: Counter[str] = field(default_factory=Counter)
+    given_ports: set[tuple[str, int]] = field(default_factory=set)
+    """ports that the kernel has chosen for sockets that listen here, by protocol"""
 
     def add_process(self, process: SeenProcess) -> None:
         """Adds a program, or replaces it by what its process ran next."""
@@ -98,10 +110,14 @@ class Activity:
         self._count("peers", self.peers, peer)
 
     def name_peers(self, named: Callable[[str], str]) -> None:
-        """Gives peers the names of their addresses; `named` returns "" for an address without one."""
+        """Gives peers the names of their addresses; `named` returns "" for an address without one. Says which ports the
+        kernel has chosen, of those that listen and of connections to this machine itself."""
         peers, self.peers = self.peers, Counter()
         for peer, number in peers.items():
-            self._count("peers", self.peers, replace(peer, name=peer.name or named(peer.address)), number)
+            own = peer.operation == "listen" or peer.address.startswith(_LOOPBACK)
+            given = own and (peer.protocol, peer.port) in self.given_ports
+            name = peer.name or named(peer.address)
+            self._count("peers", self.peers, replace(peer, name=name, ephemeral=given), number)
 
     def add_name(self, name: str) -> None:
         self._count("names", self.names, name)

@@ -20,6 +20,7 @@ from kubectl_gadget.reports.model import (
     Status,
     explained,
     folded,
+    stable,
 )
 from kubectl_gadget.wording import count
 
@@ -164,7 +165,7 @@ def _checks(report: RunReport) -> Iterator[str]:
 def _seen(activity: Activity, failed_command: bool) -> Iterator[str]:
     """Yield what was done, most often first. Missing files matter only when the command failed."""
     failed = [process for process in activity.processes.values() if process.ended]
-    programs = Counter(process.program for process in activity.processes.values())
+    programs = Counter(process.name for process in activity.processes.values())
     written, refused = Counter[str](), Counter[str]()
     for use, number in activity.files.items():
         if use.error and not use.is_probe:
@@ -172,19 +173,20 @@ def _seen(activity: Activity, failed_command: bool) -> Iterator[str]:
         elif use.access == "write" and not use.error and not use.is_terminal:
             written[use.path] += number
     missing = _not_found(activity) if failed_command else Counter()
-    listening = Counter({peer: number for peer, number in activity.peers.items() if peer.operation == "listen"})
-    peers = Counter[RemoteEnd]()
+    listening, peers = Counter[RemoteEnd](), Counter[RemoteEnd]()
     for peer, number in activity.peers.items():
-        if peer.operation != "listen":  # one service has many addresses
-            peers[replace(peer, address="") if peer.name else peer] += number
+        if peer.operation == "listen":
+            listening[_alike(peer)] += number
+        else:
+            peers[_alike(peer)] += number
     parts: list[tuple[str, Sequence[tuple[str, int]], int]] = [
         ("Programs", *_most(programs, str)),
-        ("Ended with an error", *_most(Counter(f"{each.program}: {each.ended}" for each in failed), str)),
+        ("Ended with an error", *_most(Counter(f"{each.name}: {each.ended}" for each in failed), str)),
         ("Connections", *_most(peers, _peer)),
         ("Listening", *_most(listening, _peer)),
         ("Names resolved", *_most(activity.names, str)),
-        ("Files written", *_most(written, str)),
-        ("Files that could not be opened", *_most(refused, str)),
+        ("Files written", *_most(_like_each_other(written), str)),
+        ("Files that could not be opened", *_most(_like_each_other(refused), str)),
         ("Files that were not found anywhere", *_most(missing, str)),
     ]
     rows = []
@@ -195,6 +197,23 @@ def _seen(activity: Activity, failed_command: bool) -> Iterator[str]:
     if rows:
         yield from markdown_table(["Seen", ""], rows)
         yield ""
+
+
+def _alike(peer: RemoteEnd) -> RemoteEnd:
+    """The peer without what says nothing: one of the addresses of a name, and a port that the kernel has chosen."""
+    return replace(peer, address="" if peer.name else peer.address, port=0 if peer.ephemeral else peer.port)
+
+
+def _like_each_other(files: Counter[str]) -> Counter[str]:
+    """Files, with those as one that differ only in numbers and the like."""
+    groups: dict[str, list[str]] = {}
+    for text in files:
+        groups.setdefault(stable(text), []).append(text)
+    found = Counter[str]()
+    for first, *others in groups.values():
+        more = f" and {len(others):,} more like it" if others else ""
+        found[f"{first}{more}"] = sum(files[text] for text in (first, *others))
+    return found
 
 
 def _not_found(activity: Activity) -> Counter[str]:
@@ -221,7 +240,9 @@ def _most(table: Counter[_Key], text: Callable[[_Key], str]) -> tuple[list[tuple
 def _peer(peer: RemoteEnd) -> str:
     address = peer.name or (f"[{peer.address}]" if ":" in peer.address else peer.address)
     arrow = {"connect": "→ ", "accept": "← "}.get(peer.operation, "")
-    port = f":{peer.port}" if peer.port else ""  # the other end's own port says nothing
+    port = (
+        ":<ephemeral>" if peer.ephemeral else f":{peer.port}" if peer.port else ""
+    )  # a client's own port says nothing
     return f"{peer.program} {arrow}{peer.protocol} {address}{port}"
 
 

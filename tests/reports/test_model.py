@@ -5,9 +5,11 @@ import pytest
 from kubectl_gadget.reports.model import (
     Activity,
     Check,
+    FileUse,
     Finding,
     RemoteEnd,
     RunReport,
+    SeenProcess,
     Severity,
     Status,
     Where,
@@ -173,3 +175,21 @@ def test_peers_have_the_names_of_their_addresses_and_no_port_that_says_nothing()
 
     assert "`curl → tcp name registry.example:443` ×3" in text
     assert "`web ← tcp 10.0.1.1` ×3" in text
+
+
+def test_scripts_are_told_apart_and_files_and_ports_that_differ_by_chance_are_not() -> None:
+    activity = Activity(given_ports={("tcp", 40123)})
+    for number, script in enumerate(("/srv/setup.py", "-m pip", "/srv/setup.py")):
+        activity.add_process(SeenProcess(str(number), "", "/usr/bin/python3", script=script))
+    activity.add_files(FileUse(f"out-{number}.dat", "write") for number in range(5))
+    for port in (40123, 50051):
+        activity.add_peer(RemoteEnd("listen", "tcp", "127.0.0.1", port, "python3"))
+        activity.add_peer(RemoteEnd("connect", "tcp", "127.0.0.1", port, "python3"))
+    activity.add_peer(RemoteEnd("connect", "tcp", "10.0.0.1", 40123, "curl"))
+    activity.name_peers(lambda address: "")
+    text = render_markdown(RunReport("1", "here", "", 1, activity=activity))
+
+    assert "`/usr/bin/python3 /srv/setup.py` ×2, `/usr/bin/python3 -m pip`" in text
+    assert "`out-0.dat and 4 more like it` ×5" in text
+    assert "`python3 tcp 127.0.0.1:<ephemeral>`, `python3 tcp 127.0.0.1:50051`" in text
+    assert "`python3 → tcp 127.0.0.1:<ephemeral>`, `python3 → tcp 127.0.0.1:50051`, `curl → tcp 10.0.0.1:40123`" in text
