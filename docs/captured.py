@@ -1,18 +1,21 @@
 """`sudo python -m docs.captured [NAME...]`: runs gadgets on the demo's pods, for the outputs in the pages of gadgets.
 
 Each docs/gadgets/outputs/NAME.txt has the command and the beginning of what it printed. A gadget whose rows the demo's
-pods do not cause has no file; docs/reference.py then shows the command alone.
+pods do not cause has no file; docs/reference.py then shows the command alone. NAME `diagnose`: all that
+`demo diagnose` says, in README.md.
 """
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from itertools import dropwhile, groupby
 from pathlib import Path
 
 from kubectl_gadget.cli.pages import index
 from kubectl_gadget.gadgets import load_gadget
 
+README = Path(__file__).parent.parent / "README.md"
+DIAGNOSIS = "sudo kubectl gadget demo diagnose"
 OUTPUTS = Path(__file__).parent / "gadgets" / "outputs"
 _CLIENT = (sys.executable, "-m", "kubectl_gadget.cli.main", "demo")
 _SECONDS = 90
@@ -21,7 +24,10 @@ _LONGEST = 160
 
 
 def main(names: list[str]) -> None:
-    for name in names or [entry.name for entry in index()]:
+    for name in names or ["diagnose", *(entry.name for entry in index())]:
+        if name == "diagnose":
+            capture_diagnosis()
+            continue
         gadget = load_gadget(name)
         flags = ["--max-events", "5"] if gadget.kind == "stream" else []
         words = [*gadget.command, *flags, "--timeout", "4s"]
@@ -34,6 +40,24 @@ def main(names: list[str]) -> None:
             path.write_text(
                 "\n".join([f"$ sudo kubectl gadget demo {' '.join([*gadget.command, *flags])}", *shown, ""])
             )
+
+
+def capture_diagnosis() -> None:
+    """Put the output of `demo diagnose` below its command in README.md."""
+    both = subprocess.STDOUT
+    run = subprocess.run(
+        [*_CLIENT, "diagnose"], stdout=subprocess.PIPE, stderr=both, text=True, timeout=_SECONDS, check=True
+    )
+    said = run.stdout.partition("the pods are removed")[0].splitlines()
+    README.write_text(with_output(README.read_text(), DIAGNOSIS, said))
+
+
+def with_output(page: str, command: str, lines: Iterable[str]) -> str:
+    """Return a page with these lines as the output of a command in one of its blocks, which is indented."""
+    before, _, after = page.partition(f"    $ {command}\n")
+    rest = dropwhile(lambda line: not line or line.startswith("    "), after.split("\n"))
+    shown = [f"    {line}".rstrip() for line in (f"$ {command}", *lines)]
+    return before + "\n".join([*shown, "", *rest])
 
 
 def _narrow(lines: list[str]) -> Iterator[str]:

@@ -57,7 +57,7 @@ class DemoGroup(GadgetGroup):
 
     def execute(self, ctx: typer.Context) -> int:
         """Runs the command, which starts the pods, and suggests what to try next."""
-        scene = Scene()
+        scene = Scene(is_ill=ctx.args[:1] == ["diagnose"])
         ctx.args = _with_policies(ctx.args or list(_DEFAULT), str(NETWORK_POLICIES))
         with ExitStack() as stack:
             objects = stack.enter_context(_objects(scene))
@@ -115,8 +115,8 @@ def _among_pods(ctx: typer.Context, words: Sequence[str], scene: "Scene") -> Ite
         given["network_policies"] = file
         set_level(ctx, (*own_level(ctx), Given("network_policies", file, _POLICY)))
     hint = _next(words, _typed(ctx, file))
-    if words[0] == "enforce" and not ctx.params["pods"]:
-        # The demo must not deny anything to other pods of this machine.
+    if words[0] in ("enforce", "diagnose") and not ctx.params["pods"]:
+        # The demo must not deny anything to other pods of this machine, and says nothing about them.
         ctx.params["pods"] = [pod.partition("/")[2] for pod in demo.PODS]
     started: list[bool] = []
 

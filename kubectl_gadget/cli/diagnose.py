@@ -49,6 +49,12 @@ class DiagnoseFlags(FlagSet):
     ] = None
     report: Page = None
     record: Annotated[Text, flag(SHOW, "--record FILE", "Also record the events that were looked at")] = None
+    objects: Annotated[
+        Text,
+        flag(SHOW, "--objects FILE", "With --local: from kubectl get po,svc,endpointslices,no,ev,rs -A -o yaml"),
+        str,
+        TypedOnly.ACTION,
+    ] = None
     rules: Annotated[
         Text, flag(_RULES, "--rules DIR", "Also use the rules in DIR/*.yaml; one replaces ours of the same name")
     ] = None
@@ -84,6 +90,15 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
         timeout=own.timeout, report=own.report, record=own.record, quiet=own.quiet, verbose=own.verbose
     )
     options = run_options(runs(known), pods, flags.with_output(output))
+    objects = None
+    if own.objects:
+        from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL
+        from kubectl_gadget.diagnose.cluster import KINDS
+        from kubectl_gadget.policies.network.run import read_objects
+
+        if not options.local or options.replay is not None:
+            raise UsageError(OBJECTS_ARE_LOCAL)
+        objects = read_objects(own.objects, KINDS)
     until = _SECONDS if own.timeout is None and options.replay is None else None
     with (
         recorded_for_page(options) if own.output == "html" or options.page else nullcontext((options, None)) as (
@@ -91,7 +106,7 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
             recorded,
         )
     ):
-        run = DiagnoseRun(options, known, sys.stderr, until=until)
+        run = DiagnoseRun(options, known, sys.stderr, until=until, objects=objects)
         found = read_turns.run(run.main()) if options.replay is None else run.replay(sys.stdout, sys.stderr)
         if own.output != "html":
             _print(found, own)

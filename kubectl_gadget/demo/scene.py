@@ -9,6 +9,7 @@ import datetime
 import ipaddress
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any
 from kubectl_gadget.demo.pods import DemoPods, free_block
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.python_process import is_self_contained
+from kubectl_gadget.wire.policy_events import rfc3339
 
 NETWORK_POLICIES = Path(__file__).parent / "network-policies.yaml"
 """the demo's network policies; its pods also do what these deny"""
@@ -62,6 +64,18 @@ _DEATHSTAR = """while :; do
   grep -c pilot /etc/passwd; wait_a_bit
 done"""
 
+# The same pods, ill, for `diagnose`: a file that its user may not read, a name that does not exist, and a server that
+# only its own pod can reach, which is the cause of what fails in two other pods.
+_ILL_SPACESHIP = """while :; do
+  cat /etc/shadow; wait_a_bit
+  nc -w 1 deathstar.empire 80 </dev/null; wait_a_bit
+done"""
+_ILL_LASER = """while :; do
+  wget -q -T 2 -O /dev/null http://alderaan.republic/v1/; wait_a_bit
+  nc -w 1 deathstar.empire.svc.cluster.local. 80 </dev/null; wait_a_bit
+done"""
+_HEALTHY = "while :; do ls /etc; wait_a_bit; done"
+
 Object = dict[str, Any]
 
 
@@ -72,6 +86,8 @@ class Scene:
     network: ipaddress.IPv4Network = field(default_factory=free_block)
     uids: Mapping[str, str] = field(default_factory=lambda: {name: str(uuid.uuid4()) for name in PODS})
     """UIDs by pod"""
+    is_ill: bool = False
+    """three pods fail, in three ways"""
 
     @property
     def gateway(self) -> str:
@@ -102,9 +118,10 @@ class Scene:
     def start(self, pods: DemoPods) -> None:
         """Starts all pods, servers first."""
         self._start_servers(pods)
-        shell = {"spaceship": _shell(_SPACESHIP)}
-        pods.start_pod("default", "xwing", shell, **self._place("default/xwing"))
-        shell = {"engine": _shell(_ENGINE), "laser": _shell(_LASER)}
+        shell = {"spaceship": _shell(_ILL_SPACESHIP if self.is_ill else _SPACESHIP)}
+        pods.start_pod("default", "xwing", shell, uid=1000 if self.is_ill else 0, **self._place("default/xwing"))
+        shell = {"engine": _shell(_HEALTHY if self.is_ill else _ENGINE)}
+        shell["laser"] = _shell(_ILL_LASER if self.is_ill else _LASER)
         pods.start_pod("default", "tiefighter", shell, **self._place("default/tiefighter"))
 
     def _start_servers(self, pods: DemoPods) -> None:
@@ -121,11 +138,16 @@ class Scene:
             files=_program("dns_server", "".join(hosts)),
             host_folders=python_folders(),
         )
-        shell = {"reactor": _shell(_DEATHSTAR)}
+        shell = {"reactor": _shell(_HEALTHY if self.is_ill else _DEATHSTAR)}
         deathstar = pods.start_pod("empire", "deathstar", shell, uid=1000, **self._place("empire/deathstar"))
         certificate = make_certificate("deathstar.empire.svc.cluster.local")
         pods.add_container(
-            deathstar, "web", _python("web"), _IMAGE, files=_program("web", certificate), host_folders=python_folders()
+            deathstar,
+            "web",
+            [*_python("web"), *(["127.0.0.1"] if self.is_ill else [])],
+            _IMAGE,
+            files=_program("web", certificate),
+            host_folders=python_folders(),
         )
 
     def _place(self, pod: str) -> dict[str, Any]:
@@ -146,12 +168,19 @@ class Scene:
             "name": name,
             "ports": [{"name": port, "protocol": kind, "containerPort": at} for port, (kind, at) in ports.items()],
         }
-        address = self.address(pod)
+        address, now = self.address(pod), rfc3339(time.time_ns())
+        running = {"name": name, "ready": True, "restartCount": 0, "state": {"running": {"startedAt": now}}}
         return {
             "kind": "Pod",
             "metadata": {"name": name, "namespace": namespace, "uid": self.uids[pod], "labels": _LABELS[name]},
             "spec": {"nodeName": node, "containers": [container]},
-            "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}]},
+            "status": {
+                "phase": "Running",
+                "podIP": address,
+                "podIPs": [{"ip": address}],
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "containerStatuses": [running],
+            },
         }
 
 

@@ -1,7 +1,8 @@
 """The demo's web server: HTTP on port 80, and HTTPS on port 443.
 
-`python3 web.py CERTIFICATE`: a file with a key and its certificate. It runs alone in a container, so it uses only the
-standard library. The trap: http.server.HTTPServer looks up its own name in DNS, which may block.
+`python3 web.py CERTIFICATE [ADDRESS]`: a file with a key and its certificate, and the address at which it listens. It
+runs alone in a container, so it uses only the standard library. The trap: http.server.HTTPServer looks up its own name
+in DNS, which may block.
 """
 
 import socketserver
@@ -50,8 +51,8 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("", port), Handler)
+    def __init__(self, address: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__((address, port), Handler)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
@@ -64,8 +65,9 @@ def main() -> None:
     Path("/proc/self/comm").write_text("web")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(sys.argv[1])
-    threading.Thread(target=Server(443, tls).serve_forever, daemon=True).start()
-    Server(80).serve_forever()
+    address = sys.argv[2] if len(sys.argv) > 2 else ""
+    threading.Thread(target=Server(address, 443, tls).serve_forever, daemon=True).start()
+    Server(address, 80).serve_forever()
 
 
 if __name__ == "__main__":

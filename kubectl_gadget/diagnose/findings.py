@@ -19,7 +19,7 @@ from kubectl_gadget.wire.policy_events import rfc3339
 
 KIND = "diagnosis"
 """of the checks that rules are, in reports"""
-_SCOPE = re.compile(r" -n (?= |$)")
+_SCOPE = re.compile(r" -n (?= |$) *")
 """What is left of a command's scope without a namespace"""
 _LONGEST = 160
 """Characters of a value in a finding's words."""
@@ -173,7 +173,7 @@ class Diagnosis:
         if finding is None:
             words = Words(**{name: filled(text, values) for name, text in vars(rule.words).items()})
             if not owner.namespace:  # a process in no pod
-                words = replace(words, more=_SCOPE.sub("", words.more))
+                words = replace(words, more=_SCOPE.sub(" ", words.more).rstrip())
             finding = found[key] = Found(rule, whom, about[0], key[2:], words)
             finding.of = self.cluster.replicas(about)
             finding.changed = printable(self.cluster.change(about[0], self.cluster.workload(about)), _LONGEST)
@@ -334,6 +334,8 @@ def _value(values: Mapping[str, Any], path: str) -> Any:
 
 
 def _formatted(value: Any, how: str) -> str:
+    if how == "pod":
+        return f"pod/{printable(_text(value), _LONGEST)}" if value else "the node"
     if isinstance(value, int | float) and not isinstance(value, bool):
         match how:
             case "seconds":

@@ -243,8 +243,8 @@ SCHEMA = SchemaField(
         ),
     ),
 )
-FORMS = ("seconds", "ns", "bytes", "mode", "count")
-"""How a placeholder shows a number: {lost.max_idle|ns}."""
+FORMS = ("seconds", "ns", "bytes", "mode", "count", "pod")
+"""How a placeholder shows a number: {lost.max_idle|ns}; or whose a process is: {blocked.holder_pod|pod}."""
 PLACEHOLDER = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)*)(?:\|([a-z]+))?\}")
 
 

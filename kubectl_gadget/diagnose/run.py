@@ -13,7 +13,7 @@ from kubectl_gadget.diagnose.search import RECORDED, NothingRuns, Report, Search
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.addresses import KINDS
 from kubectl_gadget.kube.informer import Follower, Objects
-from kubectl_gadget.kube.resources import Object
+from kubectl_gadget.kube.resources import Object, Resource
 from kubectl_gadget.output.sink import Sink, TakingSink, WholeSink
 from kubectl_gadget.recording.recorded_run import RecordedRun
 from kubectl_gadget.recording.replay_run import Replayed, replayed
@@ -48,13 +48,17 @@ class DiagnoseRun:
         stderr: TextIO,
         beside: Beside | None = None,
         until: float | None = None,
+        objects: Mapping[Resource, Sequence[Object]] | None = None,
     ) -> None:
-        """`until`: seconds after which it ends, or later if pods that crash start then; None: as `options` say."""
+        """`until`: seconds after which it ends, or later if pods that crash start then; None: as `options` say.
+        `objects`: those of the API server, for a run without a cluster."""
         self._progress = Progress(stderr, options.quiet, options.verbose)
         self._rules = rules
         self._beside = beside
         self._search = Search(rules, options, self._progress)
         self._until = until
+        if objects is not None:
+            self._search.take_cluster(Cluster({kind.plural: found for kind, found in objects.items()}))
         is_replay = options.replay is not None
         self._options = replace(
             options,

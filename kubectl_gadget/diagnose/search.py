@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -217,6 +217,12 @@ class Search:
         with self._using:
             for kind, found in records.items():
                 self._observations.take_objects(kind, found, wall_ns)
+
+    def take_cluster(self, found: Cluster, namespace: str | None = None, own: Collection[str] = ()) -> None:
+        """Take all objects of the API at one time; the arguments are those of Cluster.selected()."""
+        self.selected = found.selected(self._options.selection, namespace, own)
+        self.cluster = found
+        self.take_objects(self._records(), time.time_ns())
 
     def ending(self, _: Coverage) -> dict[str, object]:
         """Return the records of the API, which a recording keeps for a replay."""
@@ -430,9 +436,7 @@ class Search:
         await asyncio.gather(*map(find, KINDS))
         own = self._options.agent.namespace
         cluster = await asyncio.to_thread(Cluster, dict(listed.objects), None, listed.is_wide)
-        self.selected = cluster.selected(selection, namespace, (own, second_namespace(own)))
-        self.cluster = cluster
-        await asyncio.to_thread(self.take_objects, self._records(), time.time_ns())
+        await asyncio.to_thread(self.take_cluster, cluster, namespace, (own, second_namespace(own)))
 
     def _restarts(self, name: Name) -> int:
         return sum(int(each.get("restartCount") or 0) for each in self._statuses(name))

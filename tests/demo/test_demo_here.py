@@ -117,6 +117,23 @@ def test_advice_from_the_demo_names_pods_by_their_labels() -> None:
     assert {"k8s-app": "kube-dns"} in peers
 
 
+def test_diagnose_finds_what_ails_three_pods_and_the_cause_in_a_fourth_ones_server() -> None:
+    command = [*COMMAND, "diagnose", "-o", "json", "--timeout", "6s", "--fail-on-finding"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    found = {(each["rule"], each["about"]): each for each in report["findings"] if each["severity"] != "note"}
+    loopback = ("listens-on-loopback", "empire/pod/deathstar")
+    assert set(found) == {
+        loopback,
+        ("permission-denied", "default/pod/xwing"),
+        ("name-does-not-exist", "default/pod/tiefighter"),
+    }, done.stderr
+    symptoms = {(each["rule"], each["about"]) for each in found[loopback]["explains"]}
+    assert symptoms == {("connection-refused", f"default/pod/{name}") for name in ("xwing", "tiefighter")}
+    assert len(report["looked_at"]["pods"]) == 4
+    assert done.returncode == 4
+
+
 def test_a_second_demo_says_that_there_is_one() -> None:
     with subprocess.Popen(
         [*COMMAND, "--timeout", "2m"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -8,11 +8,12 @@ from markdown_it import MarkdownIt
 from tests.gadget_run import PROJECT
 
 PAGES = ("README.md", "docs/install.md")
-_PROGRAMS = ("apt-get", "export", "kubectl", "ln", "make", "pip", "pipx", "tar", ".venv/bin/kubectl-gadget")
+_PROGRAMS = ("apt-get", "export", "kubectl", "ln", "make", "pip", "pipx", "sudo", "tar", ".venv/bin/kubectl-gadget")
 _COMMENT = re.compile(r"(?:^|\s+)# .*$")
 
 DEMO = (
     "make demo",
+    "sudo kubectl gadget demo diagnose",
     ".venv/bin/kubectl-gadget demo flows",
     ".venv/bin/kubectl-gadget demo trace http",
     ".venv/bin/kubectl-gadget demo advise networkpolicy",

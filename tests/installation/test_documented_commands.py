@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE
 
 WATCHED = "3s"
 INCONCLUSIVE = 5
-GOES_ON = ("trace", "flows", "observe", "top", "advise", "enforce")
+GOES_ON = ("diagnose", "trace", "flows", "observe", "top", "advise", "enforce")
 CONTAINERS = pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
 TABLES = (DEMO, CLUSTER, OFFLINE, ELSEWHERE, NOT_RUN)
 
@@ -33,7 +33,7 @@ def test_each_command_is_run_by_a_test_or_has_a_reason_not_to_be() -> None:
 
 def words_of(command: str) -> list[str]:
     """The command as these tests run it: from this tree, and not for ever."""
-    words = shlex.split(command)
+    words = shlex.split(command.removeprefix("sudo "))
     own = {("kubectl", "gadget"): 2, (".venv/bin/kubectl-gadget", words[1]): 1}.get((words[0], words[1]))
     if own is None:
         return words

@@ -170,9 +170,10 @@ def inventory(found: Objects) -> Inventory:
     )
 
 
-def read_objects(name: str) -> dict[Resource, list[Object]]:
-    """Reads a file with the output of `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml`."""
-    kinds = {kind.kind: kind for kind in (*_KINDS, NETWORK_POLICIES)}
+def read_objects(name: str, also: Sequence[Resource] = ()) -> dict[Resource, list[Object]]:
+    """Reads a file with the output of `kubectl get pods,namespaces,services,endpointslices,nodes -A -o yaml`. `also`:
+    other kinds that may be there."""
+    kinds = {kind.kind: kind for kind in (*_KINDS, NETWORK_POLICIES, *also)}
     found: dict[Resource, list[Object]] = {kind: [] for kind in kinds.values()}
     for place, item in read_yaml(Path(name), lambda text: list(_objects(name, text)), _LARGEST):
         kind = kinds.get(str(item.get("kind")))
