@@ -59,7 +59,7 @@ def bpftrace_problems() -> list[Problem]:
     """Returns what keeps bpftrace from running here."""
     found = []
     if (path := shutil.which("bpftrace")) is None:
-        remedy = "apt-get install bpftrace on it, or the agents' image whose tag ends in -bcc"
+        remedy = "apt-get install bpftrace on it, or --image with Python and bpftrace (docs/install.md)"
         found.append({"what": "bpftrace is not installed", "why": "it is not on the PATH", "try": remedy})
     elif (why := _crash(path)) and not _runs_without_relro():
         remedy = "another version of bpftrace and of the LLVM that it uses"

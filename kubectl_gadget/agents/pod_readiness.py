@@ -40,6 +40,11 @@ _IMAGE_REMEDY = (
     "--image-mirror with a registry that has it; or --image (or KUBECTL_GADGET_IMAGE) with any Python image that the "
     "nodes have: kubectl gadget status --images; --image-pull-secret where the registry asks for a password"
 )
+_TOOLS_REMEDY = (
+    "--image with Python and bpftrace (or bcc): FROM python:3.13-slim and RUN apt-get update && apt-get install -y "
+    "bpftrace; or on one node, not limited to pods: kubectl debug node/NODE -it --profile=sysadmin "
+    "--image=quay.io/iovisor/bpftrace -- bpftrace -e PROGRAM"
+)
 _TEXT = 400
 Answer = TypeVar("Answer")
 
@@ -79,7 +84,8 @@ def trouble(pod: Object) -> DeployError | None:
             reason, image = waiting["reason"], container.get("image", "")
             if is_without_python(str(waiting.get("message"))):
                 return DeployError(f"{where} does not start: {NO_PYTHON} ({image})", OTHER_IMAGE)
-            remedy = _IMAGE_REMEDY if "Image" in reason else None
+            for_image = _TOOLS_REMEDY if image.partition("@")[0].endswith("-bcc") else _IMAGE_REMEDY
+            remedy = for_image if "Image" in reason else None
             return DeployError(f"{where} does not start: {reason} ({image}): {_short(waiting.get('message'))}", remedy)
     if status.get("phase") in ("Failed", "Succeeded"):
         why = status.get("message") or status.get("reason") or "it printed nothing"

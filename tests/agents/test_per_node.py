@@ -11,7 +11,7 @@ import pytest
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents import per_node as agents_module
 from kubectl_gadget.agents.per_node import Agents, _kept
-from kubectl_gadget.agents.pod_readiness import is_running
+from kubectl_gadget.agents.pod_readiness import is_running, trouble
 from kubectl_gadget.agents.resident_agents import deploy
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import DeployError, ForbiddenError
@@ -218,6 +218,21 @@ async def test_a_pod_that_cannot_start_fails_with_its_reason(
     with pytest.raises(DeployError, match=rf"on node-1 does not start: {reason} .*no such thing"):
         await agents.open("node-1")
     await agents.close()
+
+
+@pytest.mark.parametrize(
+    ("image", "remedy"),
+    [
+        ("ghcr.io/kubectl-gadget/agent:1-bcc", "quay.io/iovisor/bpftrace"),
+        ("docker.io/library/python:3.13-slim", "--image-mirror"),
+    ],
+)
+def test_an_image_that_cannot_be_pulled_has_a_remedy_for_what_it_is_for(image: str, remedy: str) -> None:
+    state = {"image": image, "state": {"waiting": {"reason": "ErrImagePull", "message": "denied"}}}
+    found = trouble({"metadata": {"name": "a"}, "spec": {"nodeName": "n"}, "status": {"containerStatuses": [state]}})
+
+    assert found is not None
+    assert remedy in str(found.remedy)
 
 
 async def test_a_pod_that_crashes_fails_with_the_last_line_of_its_log(

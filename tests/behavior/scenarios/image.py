@@ -23,12 +23,12 @@ PROGRAMS = (
 )
 MORE_PROGRAMS = (
     *("apache2-bin", "haproxy", "memcached", "mariadb-server-core", "mariadb-client-core", "dnsmasq-base"),
-    *("etcd-server", "etcd-client", "exim4-daemon-light"),
+    *("etcd-server", "etcd-client", "exim4-daemon-light", "sed"),
 )
 """of the scenarios that are only run by hand"""
 LEFT_OUT = re.compile(
     r"libllvm\d+|libz3-.*|perl.*|libperl.*|lib.*-perl|locales|libc-l10n|openssl|postgresql-(client-)?common.*"
-    r"|iproute2|procps|passwd|login.*|adduser|debconf|ucf|node-corepack|readline-common|sysvinit-utils|libpam-.*|libdb5.*"
+    r"|iproute2|procps|passwd|login.*|adduser|debconf|ucf|node-corepack|readline-common|sysvinit-utils|libpam-.*"
     r"|ssl-cert|sensible-utils|libsemanage.*|libsepol.*|libgdbm.*|.*-config|.*-doc"
 )
 """for compiling queries, for maintainer scripts, and what only tools of the shell need: a third of the bytes"""
