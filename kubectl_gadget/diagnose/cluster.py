@@ -45,6 +45,7 @@ _EVENT_SECONDS = 3600.0
 """Older events say nothing about now."""
 _RECENT_SECONDS = 3600.0
 """A rollout within this time may be what changed."""
+_CONTROLLERS = ("ReplicaSet", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController")
 _NONE: Mapping[str, Any] = {}
 
 Name = tuple[str, str]
@@ -178,6 +179,60 @@ class Cluster:
             found.add(name)
         return found
 
+    def controllers(self, selection: Selection, namespace: str | None, own: Collection[str] = ()) -> set[Name]:
+        """Return the controllers with events that a run is about, also those without a pod, as selected() does."""
+        from kubectl_gadget.kube import selectors
+
+        if selection.nodes or (selection.pods and not selection.workloads):
+            return set()
+        labels = selectors.parse(selection.selector) if selection.selector else None
+        wanted = {(kind_of(spelling), name) for spelling, name in selection.workloads}
+        found = set()
+        for event in self.of(EVENTS):
+            about = event.get("involvedObject") or {}
+            kind, name = str(about.get("kind")), (about.get("namespace") or "", about.get("name") or "")
+            if kind not in _CONTROLLERS or (name[0] != namespace if namespace is not None else name[0] in own):
+                continue
+            if labels is not None and not labels.accepts(self._labels_of_sets.get(name, {})):
+                continue
+            owner = self._owner(kind, name)
+            if not wanted or (kind.lower(), name[1]) in wanted or (owner.kind.lower(), owner.name) in wanted:
+                found.add(name)
+        return found
+
+    @cached_property
+    def _labels_of_sets(self) -> dict[Name, Mapping[str, str]]:
+        """Return the labels of the pods that ReplicaSets make."""
+        return {
+            _name(each): (((each.get("spec") or {}).get("template") or {}).get("metadata") or {}).get("labels") or {}
+            for each in self.of(REPLICA_SETS)
+        }
+
+    @cached_property
+    def _owners_of_sets(self) -> dict[Name, str]:
+        """Return the names of the Deployments that ReplicaSets belong to."""
+        return {
+            _name(each): owner["name"]
+            for each in self.of(REPLICA_SETS)
+            for owner in each["metadata"].get("ownerReferences") or ()
+            if owner.get("kind") == "Deployment"
+        }
+
+    @cached_property
+    def _whole_sets(self) -> set[Name]:
+        """Return the ReplicaSets that have all their pods."""
+        return {
+            _name(each)
+            for each in self.of(REPLICA_SETS)
+            if (each.get("status") or {}).get("replicas", 0) >= (each.get("spec") or {}).get("replicas", 1)
+        }
+
+    def _owner(self, kind: str, name: Name) -> Workload:
+        """Return the workload of a controller: the Deployment of a ReplicaSet, else itself."""
+        if kind == "ReplicaSet" and (deployment := self._owners_of_sets.get(name)):
+            return Workload(name[0], "Deployment", deployment)
+        return Workload(name[0], kind, name[1])
+
     def _is_named(self, name: Name, pod: Pod, selection: Selection) -> bool:
         if name[1] in selection.pods:
             return True
@@ -195,8 +250,9 @@ class Cluster:
 
     # Records.
 
-    def records(self, kind: str, of: set[Name]) -> Iterator[dict[str, Any]]:
-        """Yield the records of one kind (rules.OBJECTS) about these pods, and about what leads to them."""
+    def records(self, kind: str, of: set[Name], controllers: Collection[Name] = ()) -> Iterator[dict[str, Any]]:
+        """Yield the records of one kind (rules.OBJECTS) about these pods, about what leads to them, and the events of
+        these controllers."""
         match kind:
             case "pod":
                 yield from (self._pod(name) for name in sorted(of) if name in self.raw_pods)
@@ -204,7 +260,7 @@ class Cluster:
                 for name in sorted(of):
                     yield from self._containers(name)
             case "event":
-                yield from self._events(of)
+                yield from self._events(of, controllers)
             case "service":
                 yield from self._services({namespace for namespace, _ in of})
             case "change":
@@ -294,15 +350,19 @@ class Cluster:
             "started": status.get("started") is not False,
         }
 
-    def _events(self, of: set[Name]) -> Iterator[dict[str, Any]]:
+    def _events(self, of: set[Name], controllers: Collection[Name]) -> Iterator[dict[str, Any]]:
         workloads = {(name[0], self.workload(name).partition("/")[2]) for name in of}
         for found in self.of(EVENTS):
             about = found.get("involvedObject") or {}
             namespace, named = about.get("namespace") or "", about.get("name") or ""
             last = found.get("lastTimestamp") or found.get("eventTime") or found["metadata"].get("creationTimestamp")
             is_pod = about.get("kind") == "Pod"
-            owner = (namespace, named.rpartition("-")[0] if about.get("kind") == "ReplicaSet" else named)
-            if (is_pod and (namespace, named) not in of) or (not is_pod and owner not in workloads):
+            if is_pod and (namespace, named) not in of:
+                continue
+            if (namespace, named) in self._whole_sets and about.get("kind") == "ReplicaSet":
+                continue  # what it was refused once it has got since
+            owner = self._owner(str(about.get("kind")), (namespace, named))
+            if not is_pod and (namespace, owner.name) not in workloads and (namespace, named) not in controllers:
                 continue
             if (age := self._since(last)) > _EVENT_SECONDS:
                 continue
@@ -314,6 +374,7 @@ class Cluster:
                 "container": _field_container(about.get("fieldPath") or ""),
                 "kind": about.get("kind") or "",
                 "name": named,
+                "workload": "" if is_pod else workload_text(owner),
                 "reason": found.get("reason") or "",
                 "message": found.get("message") or "",
                 "type": found.get("type") or "",

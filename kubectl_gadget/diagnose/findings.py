@@ -191,8 +191,6 @@ class Diagnosis:
         row = first.record
         if service := row.get("service"):
             return f"service/{service}"
-        if row.get("kind") and row.get("name"):  # an event about what has no pod
-            return f"{str(row['kind']).lower()}/{row['name']}"
         return str(row.get("workload") or "") or f"node/{first.owner.node}"
 
     def _values(self, rule: Rule, first: Observation, run: RunFacts) -> tuple[dict[str, Any] | None, set[Name]]:

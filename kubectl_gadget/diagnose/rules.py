@@ -78,7 +78,7 @@ _MEMBERS = {
         "namespace pod node phase reason message scheduled ready deleting_seconds age_seconds host_network "
         "dns_policy ndots volumes fs_group grace_seconds containers"
     ),
-    "event": "namespace pod container node kind name reason message type times age_seconds",
+    "event": "namespace pod container node kind name workload reason message type times age_seconds",
     "service": "namespace service selector port target_port protocol ready not_ready selected",
     "change": "namespace workload age_seconds images environment volumes revision ready replicas",
 }

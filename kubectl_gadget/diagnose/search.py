@@ -150,6 +150,8 @@ class Search:
         self._diagnosis = Diagnosis(rules, self._observations, self._places)
         self._sockets = MemberRows(())
         self.selected: set[Name] = set()
+        self._controllers: set[Name] = set()
+        """with events, also those without a pod"""
         self._listed = _Listed()
         self._peers: dict[Name, str] = {}
         """pods at the other end that were looked at, and why that failed; "": it did not"""
@@ -221,6 +223,7 @@ class Search:
     def take_cluster(self, found: Cluster, namespace: str | None = None, own: Collection[str] = ()) -> None:
         """Take all objects of the API at one time; the arguments are those of Cluster.selected()."""
         self.selected = found.selected(self._options.selection, namespace, own)
+        self._controllers = found.controllers(self._options.selection, namespace, own)
         self.cluster = found
         self.take_objects(self._records(), time.time_ns())
 
@@ -229,7 +232,9 @@ class Search:
         return {RECORDED: {kind: list(records) for kind, records in self._records().items()}}
 
     def _records(self) -> dict[str, Iterable[dict[str, object]]]:
-        return {kind: self.cluster.records(kind, self.selected | set(self._peers)) for kind in OBJECTS}
+        return {
+            kind: self.cluster.records(kind, self.selected | set(self._peers), self._controllers) for kind in OBJECTS
+        }
 
     def report(
         self, coverage: Coverage, also: Sequence[str] = (), without_agents: bool = False, since_ns: int = 0
@@ -299,7 +304,8 @@ class Search:
         api = surroundings.api
         if api is not None:
             await self._list(api)
-            if needs_pods and self.selected and not any(self._has_run(name) for name in self.selected):
+            is_known = bool(self.selected) or bool(self._findings(RunFacts()))
+            if needs_pods and is_known and not any(self._has_run(name) for name in self.selected):
                 raise NothingRuns("no selected pod has a running container")
         looks = set[asyncio.Task[None]]()
         watching = surroundings.tasks.start(self._watch(surroundings, looks, until), "the search for causes")

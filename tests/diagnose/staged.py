@@ -317,7 +317,7 @@ def staged(
 
 def expected_about(scenario: Scenario) -> str:
     """Return the workload that the finding is about."""
-    kind = "replicaset" if scenario.rule == "pods-not-created" else "pod"
+    kind = "rs" if scenario.rule == "pods-not-created" else "pod"
     return f"{kind}/{ILL}-{scenario.title}" + ("-server" if scenario.about == "server" else "")
 
 

@@ -104,6 +104,31 @@ async def test_without_any_agent_the_answer_is_what_the_api_knows(cluster: FakeC
     assert code == 4
 
 
+async def test_a_workload_without_any_pod_is_answered_from_its_events(cluster: FakeCluster, tmp_path: Path) -> None:
+    def refused(workload: str, replicas: int) -> None:
+        owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload, "controller": True, "uid": workload}
+        metadata = {"name": f"{workload}-5d4f8c9b7c", "ownerReferences": [owner]}
+        spec, status = {"replicas": 1}, {"replicas": replicas}
+        cluster.store.add("replicasets", "default", {"metadata": metadata, "spec": spec, "status": status})
+        about = {"kind": "ReplicaSet", "namespace": "default", "name": metadata["name"]}
+        event = {"metadata": {"name": f"{workload}.1"}, "involvedObject": about, "reason": "FailedCreate"}
+        cluster.store.add(
+            "events", "default", {**event, "message": "exceeded quota", "type": "Warning", "lastTimestamp": now()}
+        )
+
+    refused("web", 0)
+    refused("cart", 0)
+    refused("mail", 1)  # its pod was created in the end
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    for words, wanted in (((), ["cart", "web"]), (("deploy/web",), ["web"])):
+        await runner.start("diagnose", *words, "-o", "json")
+        _, out, errors = await runner.end(interrupt=False)
+        report = json.loads(out)
+        found = sorted((each["rule"], each["about"]) for each in report["findings"])
+        assert found == [("pods-not-created", f"default/deploy/{name}") for name in wanted], errors
+        assert report["looked_at"]["agents"] is False
+
+
 LEAK = """
 import socket, time
 open("/proc/self/comm", "w").write("leaks")  # other tests' sockets are not counted with these
