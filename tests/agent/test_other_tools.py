@@ -119,7 +119,7 @@ def test_without_bpftrace_the_package_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "/nonexistent")
     (problem,) = [one for one in other_tools.bpftrace_problems() if "not installed" in one["what"]]
     assert "apt-get install bpftrace" in problem["try"]
-    assert "-bcc" in problem["try"]
+    assert "--image" in problem["try"]
 
 
 def test_a_bpftrace_that_crashes_at_its_start_is_a_problem_with_its_signal(
