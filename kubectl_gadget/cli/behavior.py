@@ -76,6 +76,27 @@ class CollectFlags(FlagSet):
     quiet: OnlyWarnings = None
     verbose: Verbose = None
 
+    def validate(self) -> None:
+        """Raises UsageError if flags of a live run are given with recordings."""
+        if self.recordings is not None:
+            for name, given in self._of_live_runs():
+                if given is not None:
+                    raise UsageError(f"{name} and --from cannot be used together")
+
+    def validate_compared(self, live: bool, selector: str | None) -> None:
+        """Raises UsageError if flags contradict OLD and NEW: files, or, if `live`, label selectors."""
+        if not live:
+            for name, given in (("--from", self.recordings), *self._of_live_runs()):
+                if given is not None:
+                    what = f"{name} has no effect here: OLD and NEW are files"
+                    raise UsageError(what, "--live OLD NEW, for label selectors")
+        elif self.recordings is not None or selector is not None:
+            given = "-l" if selector is not None else "--from"
+            raise UsageError(f"{given} and --live cannot be used together", "--live OLD-LABELS NEW-LABELS")
+
+    def _of_live_runs(self) -> tuple[tuple[str, object], ...]:
+        return ("--timeout", self.timeout), ("--syscalls", self.syscalls)
+
 
 @dataclass(frozen=True)
 class BehaviorFlags(SilentRunFlags):
@@ -114,10 +135,8 @@ def collected(words: Sequence[str], flags: BehaviorFlags, before: "Behavior | No
     from kubectl_gadget.recording.places import places_of
 
     with_rules, files = generalizer(flags.collect.rules), flags.collect.recordings
+    flags.collect.validate()
     if files is not None:
-        for name, given in (("--timeout", flags.collect.timeout), ("--syscalls", flags.collect.syscalls)):
-            if given is not None:
-                raise UsageError(f"{name} and --from cannot be used together")
         options = recorded_options(pod_words(words), flags.scope, flags.target)
         found, code = merge(collect_recordings(places_of(files), options, with_rules, sys.stderr)), 0
     else:
@@ -149,27 +168,44 @@ def pod_words(words: Sequence[str]) -> tuple[str, ...]:
 
 # `save`, `update` and `merge` write baselines
 
-NoEvidence = Annotated[
-    Switch, flag(SHOW, "--no-evidence/--evidence", "Leave out times, counts and rows at the end of the file")
-]
-Force = Annotated[Switch, flag(SHOW, "--force", "Replace an existing file"), TypedOnly.FILES]
+
+@dataclass(frozen=True)
+class EvidenceFlags:
+    """What is written of the evidence."""
+
+    no_evidence: Annotated[
+        Switch, flag(SHOW, "--no-evidence/--evidence", "Leave out times, counts and rows at the end of the file")
+    ] = None
+
+
+@dataclass(frozen=True)
+class NewFileFlags(EvidenceFlags):
+    """How a file is written that may exist."""
+
+    force: Annotated[Switch, flag(SHOW, "--force", "Replace an existing file"), TypedOnly.FILES] = None
+
+    def validate(self, path: Path, remedy: str) -> None:
+        """Raises UsageError if the file exists and must not be replaced."""
+        if path.exists() and not self.force:
+            raise UsageError(f"{path} exists", f"{remedy}--force to replace it")
+
+
 To = Annotated[Text, flag(SHOW, "--to FILE", "Write it to this file (default: print it)")]
 
 
-def save(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None, force: Force = None) -> int:
+def save(words: Words, flags: BehaviorFlags, file: NewFileFlags) -> int:
     from kubectl_gadget.advise.documents import check_writable
 
     path = _baseline(words, "save")
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists", f"kubectl gadget behavior update {path}, or --force to replace it")
+    file.validate(path, f"kubectl gadget behavior update {path}, or ")
     check_writable(path)
     found, code = collected(words[1:], flags)
-    _write(path, found, not no_evidence)
+    _write(path, found, not file.no_evidence)
     _report(found, path, bool(flags.collect.quiet))
     return code
 
 
-def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -> int:
+def update(words: Words, flags: BehaviorFlags, file: EvidenceFlags) -> int:
     from kubectl_gadget.advise.documents import check_writable
     from kubectl_gadget.behavior.baseline import read_baseline
     from kubectl_gadget.behavior.comparison import ChangeKind, all_without_chance, compare
@@ -181,13 +217,13 @@ def update(words: Words, flags: BehaviorFlags, no_evidence: NoEvidence = None) -
     found, code = collected(words[1:], flags, before)
     new = [change for change in compare(before, found) if change.kind is ChangeKind.NEW]
     together = merge([before, all_without_chance(found, before.learned)])
-    _write(path, together, not no_evidence)
+    _write(path, together, not file.no_evidence)
     say(f"{len(new)} new facts")
     _report(together, path, bool(flags.collect.quiet))
     return code
 
 
-def merge(files: Files, to: To = None, no_evidence: NoEvidence = None, force: Force = None) -> int:
+def merge(files: Files, file: NewFileFlags, to: To = None) -> int:
     from kubectl_gadget.behavior.baseline import baseline_text, read_baseline
     from kubectl_gadget.behavior.comparison import all_without_chance
     from kubectl_gadget.behavior.facts import merge as merge_behaviors
@@ -198,11 +234,10 @@ def merge(files: Files, to: To = None, no_evidence: NoEvidence = None, force: Fo
     learned = [rule for behavior in each for rule in behavior.learned]
     together = merge_behaviors(all_without_chance(behavior, learned) for behavior in each)
     if to is None:
-        sys.stdout.write(baseline_text(together, not no_evidence))
+        sys.stdout.write(baseline_text(together, not file.no_evidence))
         return 0
-    if Path(to).exists() and not force:
-        raise UsageError(f"{to} exists", "--force to replace it")
-    _write(Path(to), together, not no_evidence)
+    file.validate(Path(to), "")
+    _write(Path(to), together, not file.no_evidence)
     _report(together, Path(to), False)
     return 0
 
@@ -406,6 +441,7 @@ def diff(
     if len(words) != 2:
         what = "two label selectors are needed" if live else "two baselines or recordings are needed"
         raise UsageError(what, f"kubectl gadget behavior diff {'--live OLD-LABELS NEW-LABELS' if live else 'OLD NEW'}")
+    flags.collect.validate_compared(bool(live), flags.scope.selector)
     old, new = _live(words, flags) if live else _files(words, flags)
     aligned = paired(old, new)
     if aligned is not old:
@@ -417,13 +453,6 @@ def diff(
 
 
 def _files(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
-    for name, given in (
-        ("--from", flags.collect.recordings),
-        ("--timeout", flags.collect.timeout),
-        ("--syscalls", flags.collect.syscalls),
-    ):
-        if given is not None:
-            raise UsageError(f"{name} has no effect here: OLD and NEW are files", "--live OLD NEW, for label selectors")
     with_rules, options = generalizer(flags.collect.rules), recorded_options((), flags.scope, flags.target)
     old, new = (behavior_of(word, options, with_rules) for word in words)
     return old, new
@@ -432,9 +461,6 @@ def _files(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
     from kubectl_gadget.behavior.run import collect_live
 
-    if flags.collect.recordings is not None or flags.scope.selector is not None:
-        given = "-l" if flags.scope.selector is not None else "--from"
-        raise UsageError(f"{given} and --live cannot be used together", "--live OLD-LABELS NEW-LABELS")
     selectors = [parse(word) for word in words]
     options = live_options((), flags)
     if options.local:

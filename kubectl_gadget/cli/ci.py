@@ -106,6 +106,16 @@ class CheckFlags(FlagSet):
         Texts, flag(CHECKS, "--assert FILE", "Assertions: what must be seen, how often (docs/ci)")
     ] = None
 
+    def validate(self) -> None:
+        """Raises UsageError if there is no baseline to compare with."""
+        if self.fail_on_new and not self.baseline:
+            raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which --report baseline=FILE writes")
+        if self.baseline is not None and not Path(self.baseline).exists():
+            remedy = (
+                f"--report baseline={self.baseline} instead, in a run that behaves as it should; then review the file"
+            )
+            raise UsageError(f"--baseline {self.baseline}: there is no such file", remedy)
+
 
 @dataclass(frozen=True)
 class MoreFlags(FlagSet):
@@ -133,6 +143,11 @@ class MoreFlags(FlagSet):
         TypedOnly.END,
     ] = None
 
+    def validate(self) -> None:
+        """Raises UsageError if nothing makes the findings that would be failures."""
+        if self.fail_on_finding and not self.diagnose:
+            raise UsageError("--fail-on-finding needs --diagnose", "--diagnose")
+
 
 @dataclass(frozen=True)
 class ReportFlags(FlagSet):
@@ -151,6 +166,23 @@ class ReportFlags(FlagSet):
     subjects: Annotated[Texts, flag(SHOW, "--subject FILE", "What the attestation is about; or NAME@sha256:DIGEST")] = (
         None
     )
+
+    @property
+    def wanted(self) -> tuple[report_files.Wanted, ...]:
+        return self.reports or ()
+
+    def asks_for(self, kind: str) -> bool:
+        return any(each.kind == kind for each in self.wanted)
+
+    def validate(self) -> None:
+        """Raises UsageError for reports that cannot be written. Call it before anything runs."""
+        report_files.check(self.wanted, self.subjects or ())
+
+    def validate_ended(self, what: str, remedy: str | None = None) -> None:
+        """The same where nothing can be recorded any more, which `what` says."""
+        if self.asks_for(report_files.RECORD):
+            raise UsageError(what, remedy)
+        self.validate()
 
 
 @dataclass(frozen=True)
@@ -233,9 +265,8 @@ def _diagnosed(
     found: "tuple[GadgetRun, ...]", flags: MoreFlags
 ) -> "tuple[tuple[GadgetRun, ...], DiagnosisOrder | None]":
     """Return the gadgets with those that rules need, and how causes are looked for. Raises UsageError."""
+    flags.validate()
     if not flags.diagnose:
-        if flags.fail_on_finding:
-            raise UsageError("--fail-on-finding needs --diagnose", "--diagnose")
         return found, None
     from kubectl_gadget.ci.checks import DiagnosisOrder
     from kubectl_gadget.diagnose import rules, search
@@ -254,12 +285,8 @@ def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | 
     """The assertions, and the baseline. Raises UsageError."""
     from kubectl_gadget.behavior.baseline import read_baseline
 
-    if checks.fail_on_new and not checks.baseline:
-        raise UsageError("--fail-on-new needs a baseline", "--baseline FILE, which --report baseline=FILE writes")
+    checks.validate()
     assertions, file = _assertions(checks.assertions or ()), checks.baseline
-    if file is not None and not Path(file).exists():
-        remedy = f"--report baseline={file} instead, in a run that behaves as it should; then review the file"
-        raise UsageError(f"--baseline {file}: there is no such file", remedy)
     return assertions, None if file is None else read_baseline(Path(file))
 
 
@@ -363,21 +390,32 @@ def _wants_page(wanted: Sequence[report_files.Wanted]) -> bool:
 # `run -- COMMAND` traces while a command runs, and judges what was seen
 
 Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
-RunAs = Annotated[
-    Text,
-    flag(SHOW, "--run-as USER", "Run COMMAND as this user: sudo kubectl gadget ci run --run-as $USER"),
-    TypedOnly.RIGHTS,
-]
-Linger = Annotated[
-    Seconds, flag(SHOW, "--linger TIME", "Continue tracing for this time after COMMAND: 30s"), TypedOnly.END
-]
 
 
-Runs = Annotated[
-    Count,
-    flag(SHOW, "--runs N", "Run COMMAND this many times; --report baseline=FILE is of all of them"),
-    TypedOnly.END,
-]
+@dataclass(frozen=True)
+class CommandFlags:
+    """How COMMAND runs."""
+
+    run_as: Annotated[
+        Text,
+        flag(SHOW, "--run-as USER", "Run COMMAND as this user: sudo kubectl gadget ci run --run-as $USER"),
+        TypedOnly.RIGHTS,
+    ] = None
+    linger: Annotated[
+        Seconds, flag(SHOW, "--linger TIME", "Continue tracing for this time after COMMAND: 30s"), TypedOnly.END
+    ] = None
+    runs: Annotated[
+        Count,
+        flag(SHOW, "--runs N", "Run COMMAND this many times; --report baseline=FILE is of all of them"),
+        TypedOnly.END,
+    ] = None
+
+    def validate(self, command: Sequence[str], record: str | None) -> None:
+        """Raises UsageError if there is no command, or if several runs would write one recording."""
+        if not command:
+            raise UsageError("no command was given after --", "kubectl gadget ci run [flags] -- COMMAND")
+        if (self.runs or 1) > 1 and record:
+            raise UsageError("--runs and --record cannot be used together: a recording is of one run")
 
 
 def run(
@@ -385,26 +423,21 @@ def run(
     command: Words,
     flags: CiRunFlags,
     reports: ReportFlags,
-    run_as: RunAs,
-    linger: Linger,
-    runs: Runs = None,
+    how: CommandFlags,
 ) -> int:
     """Attaches, runs COMMAND, writes the reports, and returns the exit code. A run that is not green is the last."""
     require_posix()
     from kubectl_gadget.ci import command as child
     from kubectl_gadget.ci.steps import ENVIRONMENT
 
-    if not command:
-        raise UsageError("no command was given after --", "kubectl gadget ci run [flags] -- COMMAND")
-    wanted, subjects = reports.reports or (), reports.subjects or ()
-    report_files.check(wanted, subjects)
+    wanted, subjects = reports.wanted, reports.subjects or ()
     flags = replace(flags, shown=with_record(flags.shown, wanted))
-    user = child.user(run_as) if run_as else None
+    how.validate(command, flags.shown.record)
+    reports.validate()
+    user = child.user(how.run_as) if how.run_as else None
     if user is None:  # else it may be where only that user can look
         child.require(command[0])
-    number, facts = runs or 1, any(each.kind == report_files.BASELINE for each in wanted)
-    if number > 1 and flags.shown.record:
-        raise UsageError("--runs and --record cannot be used together: a recording is of one run")
+    number, facts = how.runs or 1, reports.asks_for(report_files.BASELINE)
     with ExitStack() as stack:
         folders = [stack.enter_context(_folder()) for _ in range(number)]
         # All of them are forked now, while this process has one thread.
@@ -416,7 +449,7 @@ def run(
         baselines, recorded = list[str](), None
         for process, folder in zip(processes, folders, strict=True):
             options, order = prepared(pods, flags, process.pid, facts)
-            order = replace(order, folder=folder, command=process, linger=linger or 0)
+            order = replace(order, folder=folder, command=process, linger=how.linger or 0)
             if _wants_page(wanted):
                 options, recorded = stack.enter_context(recorded_for_page(options, child.writing_as(user)))
             report = wait_for(CiRun(options, order, sys.stderr).main())
@@ -519,15 +552,13 @@ def stop(reports: ReportFlags, state: State = None) -> int:
     from kubectl_gadget.ci import background
     from kubectl_gadget.ci.command import user
 
-    wanted, subjects = reports.reports or (), reports.subjects or ()
-    if any(each.kind == report_files.RECORD for each in wanted):
-        raise UsageError("a recording has to be requested when the run starts", "kubectl gadget ci start --record FILE")
-    report_files.check(wanted, subjects)
+    what = "a recording has to be requested when the run starts"
+    reports.validate_ended(what, "kubectl gadget ci start --record FILE")
     # Steps of the job run as the user who calls sudo, and can write where the reports are.
     caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
     # Before the run ends: its result is read once.
     writer = user(caller, "SUDO_USER") if caller else None
-    return conclude(background.stop(folder(state)), wanted, subjects, writer)
+    return conclude(background.stop(folder(state)), reports.wanted, reports.subjects or (), writer)
 
 
 def folder(state: str | None) -> Path:
@@ -563,15 +594,12 @@ def judge(recordings: Files, flags: JudgeFlags, reports: ReportFlags, quiet: Onl
     """Replays the recordings to the checks, writes the reports, and returns the exit code."""
     from kubectl_gadget.ci.judge import judge as judge_recordings
 
-    wanted = reports.reports or ()
     if not recordings:
         raise UsageError("no recording was given", "kubectl gadget ci judge FILE")
-    if any(each.kind == report_files.RECORD for each in wanted):
-        raise UsageError("--report record cannot be used here: the recording already exists")
-    report_files.check(wanted, reports.subjects or ())
-    options, order, job = _prepared(recordings, flags, any(each.kind == report_files.BASELINE for each in wanted))
+    reports.validate_ended("--report record cannot be used here: the recording already exists")
+    options, order, job = _prepared(recordings, flags, reports.asks_for(report_files.BASELINE))
     report = judge_recordings(replace(options, quiet=True), order, job, sys.stderr)
-    return conclude(report, wanted, reports.subjects or (), recorded=options.replay)
+    return conclude(report, reports.wanted, reports.subjects or (), recorded=options.replay)
 
 
 def _prepared(

@@ -101,10 +101,7 @@ def enforce(
         for group in (replace(policies, objects=None), story, replace(how, dry_run=None)):
             refuse(group, "network policies")
         return enforce_network(pods, network, policies.objects, bool(how.dry_run), flags)
-    if not policies.named:
-        raise UsageError(
-            "no policy was given", "kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE"
-        )
+    policies.validate("kubectl gadget enforce -f policy.yaml, or --policy NAME, or --network-policy FILE")
     action = how.action or _KERNEL
     how.validate(bool(flags.target.local))
     compiled = engine_of(

@@ -5,7 +5,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 
@@ -48,17 +48,42 @@ if TYPE_CHECKING:
 
 _NODES = "Which nodes"
 
-Files = Annotated[
-    Texts,
-    flag(POLICIES, "--filename, -f FILE", "A file, a folder, or - for standard input; can be repeated"),
-    TypedOnly.ACTION,
-]
-Builtin = Annotated[Names, flag(POLICIES, "--policy NAME", "A built-in policy; see policy list"), TypedOnly.ACTION]
-CheckFormat = Annotated[Text, format_flag(REPORTS)]
-Strict = Annotated[Switch, flag(SHOW, "--strict", "Fail on warnings, too")]
-Nodes = Annotated[Texts, flag(_NODES, "--node NAME", "These nodes: --node a,b"), values.node_names, TypedOnly.SELECTION]
-AllNodes = Annotated[Switch, flag(_NODES, "--all-nodes", "Every node of the cluster"), TypedOnly.ACTION]
-Local = Annotated[Switch, flag(_NODES, "--local", "This machine"), TypedOnly.SELECTION]
+
+@dataclass(frozen=True)
+class CheckFlags:
+    """Flags for which policies are checked, by which nodes, and what is printed."""
+
+    files: Annotated[
+        Texts,
+        flag(POLICIES, "--filename, -f FILE", "A file, a folder, or - for standard input; can be repeated"),
+        TypedOnly.ACTION,
+    ] = None
+    builtin: Annotated[
+        Names, flag(POLICIES, "--policy NAME", "A built-in policy; see policy list"), TypedOnly.ACTION
+    ] = None
+    output: Annotated[Text, format_flag(REPORTS)] = None
+    no_headers: NoHeaders = None
+    strict: Annotated[Switch, flag(SHOW, "--strict", "Fail on warnings, too")] = None
+    nodes: Annotated[
+        Texts, flag(_NODES, "--node NAME", "These nodes: --node a,b"), values.node_names, TypedOnly.SELECTION
+    ] = None
+    all_nodes: Annotated[Switch, flag(_NODES, "--all-nodes", "Every node of the cluster"), TypedOnly.ACTION] = None
+    local: Annotated[Switch, flag(_NODES, "--local", "This machine"), TypedOnly.SELECTION] = None
+
+    @property
+    def asks_nodes(self) -> bool:
+        return bool(self.nodes or self.all_nodes or self.local)
+
+    def validate(self, image: ImageFlags, start: StartFlags) -> None:
+        """Raises UsageError if there is no policy, or if flags of agents or nodes contradict each other."""
+        if not self.files and not self.builtin:
+            raise UsageError("no policy was given", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
+        if sum(map(bool, (self.nodes, self.all_nodes, self.local))) > 1:
+            raise UsageError("--node, --all-nodes and --local cannot be used together")
+        for given in () if self.nodes or self.all_nodes else (image, start):
+            for name in given.typed():
+                what = f"{spelling(type(given), name)} is only for agents on nodes"
+                raise UsageError(what, "--node NAME, or --all-nodes")
 
 
 def check(
@@ -66,40 +91,26 @@ def check(
     cluster: ClusterFlags,
     image: ImageFlags,
     start: StartFlags,
-    files: Files = None,
-    builtin: Builtin = None,
-    output: CheckFormat = None,
-    no_headers: NoHeaders = None,
-    strict: Strict = None,
-    nodes: Nodes = None,
-    all_nodes: AllNodes = None,
-    local: Local = None,
+    flags: CheckFlags,
 ) -> int:
     """Reads and checks policies, and asks the nodes. Hooks go to standard output, warnings to standard error. Unless
     nodes are named, no cluster is needed, so that it works in CI."""
     from kubectl_gadget.policies.read.policy_files import builtin_files, read_policies
     from kubectl_gadget.policies.report.check import check_policy, have_new, misspelt
 
-    if not files and not builtin:
-        raise UsageError("no policy was given", "kubectl gadget policy check -f policy.yaml, or --policy NAME")
-    if sum(map(bool, (nodes, all_nodes, local))) > 1:
-        raise UsageError("--node, --all-nodes and --local cannot be used together")
-    for given in () if nodes or all_nodes else (image, start):
-        for name in given.typed():
-            what = f"{spelling(type(given), name)} is only for agents on nodes"
-            raise UsageError(what, "--node NAME, or --all-nodes")
-    own = partial(own_namespace, scope, cluster, local)
-    policies = read_policies([*(files or ()), *builtin_files(builtin or ())], own)
+    flags.validate(image, start)
+    own = partial(own_namespace, scope, cluster, flags.local)
+    policies = read_policies([*(flags.files or ()), *builtin_files(flags.builtin or ())], own)
     refuse_others(policies, scope.namespace)
-    asked = bool(nodes or all_nodes or local)
+    asked = flags.asks_nodes
     agents = cluster.agents(image, start)
-    answers = _ask_hooks(cluster, agents, policies, nodes or (), bool(local)) if asked else []
+    answers = _ask_hooks(cluster, agents, policies, flags.nodes or (), bool(flags.local)) if asked else []
     has_new = have_new(answer.hooks for answer in answers if not answer.problem)
     reports = [check_policy(policy, asked, has_new) for policy in policies]
-    if output == "json":
+    if flags.output == "json":
         print_json([_report_json(report, answers) for report in reports])
     else:
-        _print_reports(reports, answers, not no_headers)
+        _print_reports(reports, answers, not flags.no_headers)
     sys.stdout.flush()
     missing = _explain_reports(reports, answers)
     if not asked:
@@ -107,7 +118,7 @@ def check(
             say(f"{hint.place} {hint.text}")
         say("not checked whether nodes have these hooks (try: --all-nodes, --node NAME, or --local)")
     warned = any(report.warnings or _unseen(report, answers) for report in reports)
-    return int(missing or bool(strict and warned))
+    return int(missing or bool(flags.strict and warned))
 
 
 def _ask_hooks(
@@ -259,47 +270,53 @@ def explain(scope: ScopeFlags, cluster: ClusterFlags, fields: Fields = (), recur
 
 _KINDS = ("empty", "all-syscalls", "ftrace-list", "uprobes", "usdts")
 Kind = Annotated[tuple[str, ...], typer.Argument(metavar="KIND")]
-Name = Annotated[
-    Text, flag(SHOW, "--name NAME", "The policy's name (default: the kind)"), values.object_name, TypedOnly.ACTION
-]
-Binary = Annotated[Text, flag(SHOW, "--binary PATH", "uprobes, usdts: the program or library"), TypedOnly.ACTION]
-MatchBinary = Annotated[
-    Names, flag(SHOW, "--match-binary PATH", "all-syscalls, ftrace-list: only of this program"), TypedOnly.ACTION
-]
-Regex = Annotated[Text, flag(SHOW, "--regex, -r REGEX", "ftrace-list: which functions"), TypedOnly.ACTION]
 
 
-def generate(
-    scope: ScopeFlags,
-    cluster: ClusterFlags,
-    kinds: Kind = (),
-    name: Name = None,
-    binary: Binary = None,
-    match_binary: MatchBinary = None,
-    regex: Regex = None,
-) -> int:
+@dataclass(frozen=True)
+class GenerateFlags:
+    """Flags for the contents of the policy."""
+
+    name: Annotated[
+        Text, flag(SHOW, "--name NAME", "The policy's name (default: the kind)"), values.object_name, TypedOnly.ACTION
+    ] = None
+    binary: Annotated[Text, flag(SHOW, "--binary PATH", "uprobes, usdts: the program or library"), TypedOnly.ACTION] = (
+        None
+    )
+    match_binary: Annotated[
+        Names, flag(SHOW, "--match-binary PATH", "all-syscalls, ftrace-list: only of this program"), TypedOnly.ACTION
+    ] = None
+    regex: Annotated[Text, flag(SHOW, "--regex, -r REGEX", "ftrace-list: which functions"), TypedOnly.ACTION] = None
+
+    def validate(self, kind: str) -> None:
+        """Raises UsageError if the kind needs a flag that was not given."""
+        needs = {
+            "ftrace-list": (self.regex, "--regex '^vfs_'"),
+            **dict.fromkeys(("uprobes", "usdts"), (self.binary, "--binary /usr/bin/app")),
+        }
+        given, example = needs.get(kind, ("", ""))
+        if given is None:
+            flag = example.partition(" ")[0]
+            raise UsageError(f"{kind} needs {flag}", f"kubectl gadget policy generate {kind} {example}")
+
+
+def generate(scope: ScopeFlags, cluster: ClusterFlags, flags: GenerateFlags, kinds: Kind = ()) -> int:
     from kubectl_gadget.policies.report import writing as make
 
     if len(kinds) != 1 or kinds[0] not in _KINDS:
         what = f"unknown kind {' '.join(kinds)!r};" if kinds else "no kind was given;"
         raise UsageError(f"{what} expected one of {', '.join(_KINDS)}", f"kubectl gadget policy generate {_KINDS[0]}")
     (kind,) = kinds
+    flags.validate(kind)
+    binary, regex, programs = flags.binary or "", flags.regex or "", flags.match_binary or ()
     makers: Mapping[str, Callable[[], dict[str, object]]] = {
         "empty": make.empty,
-        "all-syscalls": lambda: make.all_system_calls(match_binary or ()),
-        "ftrace-list": lambda: make.ftrace_list(_need(regex, kind, "--regex '^vfs_'"), match_binary or ()),
-        "uprobes": lambda: make.uprobes(_need(binary, kind, "--binary /usr/bin/app")),
-        "usdts": lambda: make.usdts(_need(binary, kind, "--binary /usr/bin/app")),
+        "all-syscalls": lambda: make.all_system_calls(programs),
+        "ftrace-list": lambda: make.ftrace_list(regex, programs),
+        "uprobes": lambda: make.uprobes(binary),
+        "usdts": lambda: make.usdts(binary),
     }
-    sys.stdout.write(make.policy_text(name or kind, makers[kind]()))
+    sys.stdout.write(make.policy_text(flags.name or kind, makers[kind]()))
     return 0
-
-
-def _need(value: str | None, kind: str, example: str) -> str:
-    if value is None:
-        flag = example.partition(" ")[0]
-        raise UsageError(f"{kind} needs {flag}", f"kubectl gadget policy generate {kind} {example}")
-    return value
 
 
 # `list`: the policies that come with this program
@@ -332,17 +349,40 @@ def list_policies(
 
 _HOW = "How"
 _WAIT_SECONDS = 120.0
-Enforce = Annotated[Switch, flag(_HOW, "--enforce", "Allow policies that deny, kill or signal"), TypedOnly.RIGHTS]
-AllowWeaker = Annotated[
-    Switch,
-    flag(_HOW, "--allow-weaker", "For all installed policies: accept nodes that can only send signals"),
-    TypedOnly.RIGHTS,
-]
-Wait = Annotated[Switch, flag(_HOW, "--wait", "Wait until all nodes are up to date (default: true)")]
-Timeout = Annotated[Seconds, flag(_HOW, "--timeout TIME", "How long to wait (default: 2m)")]
 InstalledFormat = Annotated[Text, format_flag(REPORTS)]
 PolicyNames = Annotated[tuple[str, ...], typer.Argument(metavar="NAME")]
 All = Annotated[Switch, flag(_HOW, "--all", "All installed policies"), TypedOnly.ACTION]
+
+
+@dataclass(frozen=True)
+class InstallFlags:
+    """Flags for what may be installed."""
+
+    enforce: Annotated[
+        Switch, flag(_HOW, "--enforce", "Allow policies that deny, kill or signal"), TypedOnly.RIGHTS
+    ] = None
+    allow_weaker: Annotated[
+        Switch,
+        flag(_HOW, "--allow-weaker", "For all installed policies: accept nodes that can only send signals"),
+        TypedOnly.RIGHTS,
+    ] = None
+
+
+@dataclass(frozen=True)
+class WaitFlags:
+    """Flags for how long a change waits for the nodes."""
+
+    wait: Annotated[Switch, flag(_HOW, "--wait", "Wait until all nodes are up to date (default: true)")] = None
+    timeout: Annotated[Seconds, flag(_HOW, "--timeout TIME", "How long to wait (default: 2m)")] = None
+
+    def validate(self) -> None:
+        """Raises UsageError if there is a time limit, and nothing waits."""
+        if self.wait is False and self.timeout is not None:
+            raise UsageError("--timeout and --wait=false cannot be used together")
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.wait is False else self.timeout or _WAIT_SECONDS
 
 
 class ReportedPolicy(TypedDict, total=False):
@@ -357,39 +397,37 @@ def install(
     policies: NamedPolicyFlags,
     scope: ScopeFlags,
     cluster: ClusterFlags,
-    enforce: Enforce = None,
-    allow_weaker: AllowWeaker = None,
-    wait: Wait = None,
-    timeout: Timeout = None,
+    flags: InstallFlags,
+    waiting: WaitFlags,
 ) -> int:
     """Checks and installs policies, and waits for the nodes."""
     from kubectl_gadget.policies.read.policy_files import builtin_files, sources
     from kubectl_gadget.policies.run.installation import PolicyChange, policies_to_store, refuse_enforcing
 
-    if not policies.named:
-        raise UsageError("no policy was given", "kubectl gadget policy install -f policy.yaml, or --policy NAME")
+    policies.validate("kubectl gadget policy install -f policy.yaml, or --policy NAME")
+    waiting.validate()
     names = [*(policies.files or ()), *builtin_files(policies.builtin or ())]
     api = connect(cluster)
     found = policies_to_store(sources(names), own_namespace(scope, cluster))
     refuse_others((one.policy for one in found), scope.namespace)
-    if not enforce:
+    if not flags.enforce:
         refuse_enforcing(found)
-    wanted = PolicyChange(found, allow_weaker=allow_weaker)
-    return wait_for(_change(api, cluster.agents(), wanted, f"installed {_titles(found)}", _wait_seconds(wait, timeout)))
+    wanted = PolicyChange(found, allow_weaker=flags.allow_weaker)
+    return wait_for(_change(api, cluster.agents(), wanted, f"installed {_titles(found)}", waiting.seconds))
 
 
 def uninstall(
     scope: ScopeFlags,
     cluster: ClusterFlags,
+    waiting: WaitFlags,
     names: PolicyNames = (),
     all: All = None,
-    wait: Wait = None,
-    timeout: Timeout = None,
 ) -> int:
     if bool(names) == bool(all):
         what = "--all and names cannot be used together" if names else "no policy was given"
         raise UsageError(what, "kubectl gadget policy uninstall NAME, or --all")
-    return wait_for(_uninstall(connect(cluster), cluster.agents(), names, _wait_seconds(wait, timeout)))
+    waiting.validate()
+    return wait_for(_uninstall(connect(cluster), cluster.agents(), names, waiting.seconds))
 
 
 def installed(
@@ -454,12 +492,6 @@ async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done
         return 0
     found = await wait(api, agents, there.digest, wait_seconds, say)
     return int(_explain_nodes(there, found))
-
-
-def _wait_seconds(wait: bool | None, timeout: float | None) -> float:
-    if wait is False and timeout is not None:
-        raise UsageError("--timeout and --wait=false cannot be used together")
-    return 0.0 if wait is False else timeout or _WAIT_SECONDS
 
 
 def _titles(policies: "Sequence[StoredPolicy]") -> str:

@@ -44,6 +44,11 @@ class NamedPolicyFlags:
     def named(self) -> bool:
         return bool(self.files or self.builtin)
 
+    def validate(self, remedy: str) -> None:
+        """Raises UsageError if no policy is named."""
+        if not self.named:
+            raise UsageError("no policy was given", remedy)
+
 
 @dataclass(frozen=True)
 class PolicyFlags(NamedPolicyFlags):
