@@ -113,6 +113,13 @@ _PATCHED = """#!python
 write("/tmp/start", open("/usr/bin/true", "rb").read().replace(b"OLD", b"NEW"))
 for _ in every(1.0): run("/tmp/start")
 """
+_OF_OTHER_MACHINE = """#!python
+data = bytearray(open("/usr/bin/true", "rb").read())
+data[18:20] = b"\\xb7\\0" if data[18] != 0xb7 else b"\\x3e\\0"
+write("/tmp/start", data)
+for _ in every(1.0): run("/tmp/start")
+"""
+_COPIED = '#!python\nwrite("/tmp/start", open("/usr/bin/true", "rb").read())\nfor _ in every(1.0): run("/tmp/start")'
 _CONFIG_THEN_CONNECT = """#!python
 for _ in every(1.0):
     with contextlib.suppress(OSError):
@@ -655,6 +662,16 @@ serve(handler, 80)
         _HTTP_CLIENT,
         "#!python\nserve(answers(503), 80)",
         "#!python\nserve(answers(200), 80)",
+        below=("serves-errors",),
+        says="503",
+    ),
+    Scenario(
+        "serves-errors",
+        _HTTP_CLIENT,
+        _HTTP_CLIENT,
+        "#!python\nserve(answers(503), 80)",
+        "#!python\nserve(answers(200), 80)",
+        about="server",
         says="503",
     ),
     Scenario(
@@ -834,15 +851,17 @@ for _ in every(1.0): run("/tmp/start")
     ),
     Scenario(
         "wrong-architecture",
-        """#!python
-data = bytearray(open("/usr/bin/true", "rb").read())
-data[18:20] = b"\\xb7\\0" if data[18] != 0xb7 else b"\\x3e\\0"
-write("/tmp/start", data)
-for _ in every(1.0): run("/tmp/start")
-""",
-        '#!python\nwrite("/tmp/start", open("/usr/bin/true", "rb").read())\nfor _ in every(1.0): run("/tmp/start")',
+        _OF_OTHER_MACHINE,
+        _COPIED,
         says="/tmp/start",
         needs="fexit",
+    ),
+    Scenario(
+        "program-of-wrong-format",
+        _OF_OTHER_MACHINE,
+        _COPIED,
+        says="/tmp/start",
+        needs="no fexit",
     ),
     Scenario(
         "program-not-executable",
