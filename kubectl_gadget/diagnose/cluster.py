@@ -342,6 +342,7 @@ class Cluster:
             "signal": ended.get("signal"),
             "started_seconds": self._since(now.get("startedAt")),
             "last_reason": last.get("reason") or "",
+            "last_message": last.get("message") or "",
             "last_exit_code": last.get("exitCode"),
             "last_signal": last.get("signal"),
             "last_seconds": self._since(last.get("startedAt")) - self._since(last.get("finishedAt")) if last else -1.0,

@@ -90,7 +90,11 @@ def test_the_table_of_causes_names_rules_and_leaves_none_out_but_symptoms() -> N
     assert len(rows) == 60
     assert named <= {rule.name for rule in RULES}
     symptoms = {"crash-loop", "exits-with-error", "not-ready", "no-answer", "probe-fails", "init-container-waits"}
-    assert {rule.name for rule in RULES} - named == symptoms | {"tls-version-refused"}
+    assert {rule.name for rule in RULES} - named == symptoms | {
+        "tls-version-refused",
+        "process-stopped",
+        "container-not-created",
+    }
 
 
 def test_kinds_of_records_have_no_member_twice() -> None:
