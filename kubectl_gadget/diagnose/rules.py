@@ -70,8 +70,8 @@ class Relation(StrEnum):
 _MEMBERS = {
     "container": (
         "namespace pod container node init image state reason message exit_code signal started_seconds "
-        "last_reason last_message last_exit_code last_signal last_seconds restarts ready started memory_limit cpu_limit "
-        "memory_request cpu_request liveness readiness startup user non_root read_only_root added dropped "
+        "last_reason last_message last_exit_code last_signal last_seconds restarts ready started memory_limit "
+        "cpu_limit memory_request cpu_request liveness readiness startup user non_root read_only_root added dropped "
         "seccomp environment mounts ports command age_seconds grace_seconds fs_group"
     ),
     "pod": (
