@@ -16,7 +16,7 @@ from bench.rounds import Discard, alternate, arguments, describe_machine, print_
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
-from kubectl_gadget.run.backlog import Events, Item, Step
+from kubectl_gadget.run.backlog import Events, Intake, Item
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.pipeline import PipelineEvents
 from kubectl_gadget.run.preparation import prepare
@@ -41,22 +41,22 @@ class OpensOfRun:
             Started(boot_ns=_BEGAN_NS, realtime_ns=_BEGAN_NS),
             ContainerChanges.from_json(CONTAINERS),
         )
-        self.steps = [Step([Item(_NODE, content) for content in first], _BEGAN_NS)]
+        self.steps = [Intake([Item(_NODE, content) for content in first], _BEGAN_NS)]
         self.events = 0
         while self.events < events:
             until = _BEGAN_NS + len(self.steps) * _FRAME_NS
             head = EventsHeader(0, len(self.steps), until)
             payload = head.encode() + opens.at(until - _FRAME_NS, until)
-            self.steps.append(Step([Item(_NODE, Events(payload), len(payload))], until))
+            self.steps.append(Intake([Item(_NODE, Events(payload), len(payload))], until))
             self.events += opens.count
-        self._left: Iterator[Step] = iter(())
+        self._left: Iterator[Intake] = iter(())
 
     def begin(self) -> "OpensOfRun":
         """All of them from the beginning."""
         self._left = iter(self.steps)
         return self
 
-    def take(self, due_ns: int | None) -> Step | None:
+    def take(self, due_ns: int | None) -> Intake | None:
         """See FrameSource."""
         return next(self._left, None)
 

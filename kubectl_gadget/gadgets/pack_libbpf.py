@@ -42,7 +42,7 @@ LIBCS = {"glibc": "gnu.2.28", "musl": "musl"}
 SONAME = "libbpf-gadget.so.1"
 
 
-class Source(NamedTuple):
+class SourcePackage(NamedTuple):
     """A source package."""
 
     version: str
@@ -58,7 +58,7 @@ class Source(NamedTuple):
 
 
 SOURCES = {
-    "elfutils": Source(
+    "elfutils": SourcePackage(
         "0.192",
         "elfutils_0.192.orig.tar.bz2",
         "616099beae24aba11f9b63d86ca6cc8d566d968b802391334c91df54eab416b4",
@@ -66,7 +66,7 @@ SOURCES = {
         "LGPL-3.0-or-later",
         ("COPYING-LGPLV3", "COPYING"),
     ),
-    "libbpf": Source(
+    "libbpf": SourcePackage(
         "1.5.0",
         "libbpf_1.5.0.orig.tar.gz",
         "53492aff6dd47e4da04ef5e672d753b9743848bdb38e9d90eafbe190b7983c44",
@@ -74,7 +74,7 @@ SOURCES = {
         "BSD-2-Clause",
         ("LICENSE", "LICENSE.BSD-2-Clause"),
     ),
-    "zlib": Source(
+    "zlib": SourcePackage(
         "1.3.1",
         "zlib_1.3.dfsg+really1.3.1.orig.tar.gz",
         "60dd315c07f616887caa029408308a018ace66e3d142726a97db164b3b8f69fb",

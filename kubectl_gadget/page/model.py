@@ -50,7 +50,7 @@ _ACCESS = 3
 
 
 @dataclass(frozen=True)
-class Place:
+class RowOrigin:
     """Where rows are from, in words."""
 
     pod: str
@@ -73,7 +73,7 @@ class RunModel(WholeSink):
         self._pending: list[Batch] = []
         self._pending_rows = 0
         self._latest_ns = began_ns
-        self._places: dict[tuple[Container, str], Place] = {}
+        self._places: dict[tuple[Container, str], RowOrigin] = {}
         self._series: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.int64]]] = {}
         self._failed: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
         self._gaps: list[dict[str, Any]] = []
@@ -164,7 +164,7 @@ class RunModel(WholeSink):
             self._members[name] = filter_members(batch.gadget)
         return self._members[name]
 
-    def _places_of(self, batch: Batch) -> tuple[list[Place], Integers]:
+    def _places_of(self, batch: Batch) -> tuple[list[RowOrigin], Integers]:
         """Return the places of a batch's rows, and each row's."""
         if batch.origins is None:
             nodes, of_node = [batch.node], np.zeros(len(batch), np.intp)
@@ -178,7 +178,7 @@ class RunModel(WholeSink):
         found = [self._place(containers[pair // len(nodes)], nodes[pair % len(nodes)]) for pair in pairs.tolist()]
         return found, codes
 
-    def _place(self, container: Container, node: str) -> Place:
+    def _place(self, container: Container, node: str) -> RowOrigin:
         key = (container, "" if container.pod else node)
         known = self._places.get(key)
         if known is None:
@@ -199,7 +199,7 @@ class RunModel(WholeSink):
             failed[:] = True
         return failed
 
-    def _count(self, event: str, places: Sequence[Place], codes: Integers, times: Integers, failed: Mask) -> None:
+    def _count(self, event: str, places: Sequence[RowOrigin], codes: Integers, times: Integers, failed: Mask) -> None:
         bins = np.clip((times - self.began_ns) // self.step_ns, 0, self.bins - 1).astype(np.int64)
         flat = np.bincount(codes * self.bins + bins, minlength=len(places) * self.bins)
         for number, counts in enumerate(flat.reshape(len(places), self.bins)):
@@ -213,7 +213,7 @@ class RunModel(WholeSink):
             bad += np.bincount(bins[failed], minlength=self.bins)
 
     def _processes(
-        self, batch: Batch, members: Mapping[str, Member], places: Sequence[Place], codes: Integers, times: Integers
+        self, batch: Batch, members: Mapping[str, Member], places: Sequence[RowOrigin], codes: Integers, times: Integers
     ) -> None:
         name = batch.gadget.name
         operations = _values(batch, members, "operation") if name == "trace_process" else [name[6:]] * len(batch)
@@ -253,7 +253,7 @@ class RunModel(WholeSink):
         self,
         batch: Batch,
         members: Mapping[str, Member],
-        places: Sequence[Place],
+        places: Sequence[RowOrigin],
         codes: Integers,
         times: Integers,
         failed: Mask,
@@ -325,7 +325,7 @@ class RunModel(WholeSink):
         self,
         batch: Batch,
         members: Mapping[str, Member],
-        places: Sequence[Place],
+        places: Sequence[RowOrigin],
         codes: Integers,
         times: Integers,
         failed: Mask,
@@ -344,7 +344,7 @@ class RunModel(WholeSink):
         self,
         batch: Batch,
         members: Mapping[str, Member],
-        places: Sequence[Place],
+        places: Sequence[RowOrigin],
         codes: Integers,
         times: Integers,
         failed: Mask,
@@ -363,7 +363,7 @@ class RunModel(WholeSink):
         self,
         batch: Batch,
         members: Mapping[str, Member],
-        places: Sequence[Place],
+        places: Sequence[RowOrigin],
         codes: Integers,
         times: Integers,
         failed: Mask,
@@ -575,15 +575,15 @@ def _step(span_ns: int) -> int:
         step *= 10
 
 
-def _place(container: Container, node: str) -> Place:
+def _place(container: Container, node: str) -> RowOrigin:
     if container.pod:
         pod = container.pod_name
         where = f"{pod}/{container.container}" if container.container else pod
-        return Place(pod, where, f"{container.namespace}/{workload_of(container.pod)}")
+        return RowOrigin(pod, where, f"{container.namespace}/{workload_of(container.pod)}")
     if container.container:
-        return Place(container.container, container.container, container.container)
+        return RowOrigin(container.container, container.container, container.container)
     name = f"node/{node}"
-    return Place(name, name, name)
+    return RowOrigin(name, name, name)
 
 
 def _values(batch: Batch, members: Mapping[str, Member], name: str) -> list[Any]:

@@ -32,7 +32,7 @@ _MOST_TRIES = 10_000
 """A limit for files that consist of segment marks; without it, reading them could take hours."""
 
 
-class RecordedStep(NamedTuple):
+class RecordedIntake(NamedTuple):
     """The items that the run took at one time."""
 
     now_ns: int
@@ -167,7 +167,7 @@ class RecordingReader:
         """The size of all files."""
         return sum(map(size_of, self._files))
 
-    def steps(self, since_ns: int | None = None, until_ns: int | None = None) -> Iterator[RecordedStep]:
+    def steps(self, since_ns: int | None = None, until_ns: int | None = None) -> Iterator[RecordedIntake]:
         """All steps in order. Those before `since_ns` (wall time) have no events, and are left out as far as a later
         segment repeats what they say; those after `until_ns` are left out."""
         self.damage, self.dropped, self.was_read = Damage(), 0, False
@@ -218,7 +218,7 @@ class RecordingReader:
                 found = place
         return found
 
-    def _repeated(self, control: bytes, missed: int, costs: _Costs) -> tuple[bool, Iterable[RecordedStep]]:
+    def _repeated(self, control: bytes, missed: int, costs: _Costs) -> tuple[bool, Iterable[RecordedIntake]]:
         """Return the steps of the `missed` segments before that this one repeats; and whether these are all. Raise
         DamagedError."""
         for record in layout.records(control) if missed else ():
@@ -228,11 +228,11 @@ class RecordingReader:
                 return True, self._read(record.data, b"", costs)
         return not missed, ()
 
-    def _read(self, control: bytes, events: bytes | None, costs: _Costs, size: int = 0) -> Iterator[RecordedStep]:
+    def _read(self, control: bytes, events: bytes | None, costs: _Costs, size: int = 0) -> Iterator[RecordedIntake]:
         """The steps of these records. `events`: None leaves EVENTS frames out; `size`: bytes of them all. Raises
         DamagedError."""
         nodes: dict[int, str] = {}
-        step: RecordedStep | None = None
+        step: RecordedIntake | None = None
         objects: list[bytes] = []
         at = 0
         for record in layout.records(control):
@@ -243,7 +243,7 @@ class RecordingReader:
                 case RecordKind.STEP:
                     if step is not None:
                         yield step._replace(objects=tuple(objects))
-                    step, objects = RecordedStep(*layout.step_times(record.data), [], {}), []
+                    step, objects = RecordedIntake(*layout.step_times(record.data), [], {}), []
                 case RecordKind.FRAME | RecordKind.EVENTS if step is None or record.node not in nodes:
                     raise DamagedError("a frame has no step or no node")
                 case RecordKind.FRAME if step is not None:

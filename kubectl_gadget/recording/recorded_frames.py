@@ -16,9 +16,9 @@ from typing import Any
 from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.recording.layout import DETACHED, GAP, ROUND_TRIP, SELECTED, STEP_MARK, to_json
-from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.reader import RecordedIntake, RecordingReader
 from kubectl_gadget.recording.recorded_objects import ReplayedObjects
-from kubectl_gadget.run.backlog import Content, Detached, Events, Item, RoundTrip, Selected, Step, StepMark, memory_of
+from kubectl_gadget.run.backlog import Content, Detached, Events, Intake, Item, RoundTrip, Selected, StepMark, memory_of
 from kubectl_gadget.run.coverage import Gap
 from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats, from_agent
@@ -177,7 +177,7 @@ class RecordedFrames:
         """Ends the replay after this step. May be called from any thread, and from a signal handler."""
         self._stopped.set()
 
-    def take(self, due_ns: int | None) -> Step | None:
+    def take(self, due_ns: int | None) -> Intake | None:
         """See FrameSource. A step is taken as late as in the run; `due_ns` is ignored. A step that no run can have made
         is divided, so that its frames are not decoded all at once."""
         if self._rest is None:
@@ -185,9 +185,9 @@ class RecordedFrames:
             if found is None or self._is_over(found[0]):
                 return None
             self._begin(*found)
-        return Step(self._piece(), self._clock)
+        return Intake(self._piece(), self._clock)
 
-    def _begin(self, step: RecordedStep, places: Mapping[int, int]) -> None:
+    def _begin(self, step: RecordedIntake, places: Mapping[int, int]) -> None:
         self._keep_pace(step)
         self._answers.update(step.answers)
         if len(self._answers) > _MOST_ANSWERS:
@@ -223,13 +223,15 @@ class RecordedFrames:
         """See FrameSource."""
         self.stop()
 
-    def _merged(self) -> Iterator[tuple[RecordedStep, Mapping[int, int]]]:
-        def of(reader: RecordingReader, places: Mapping[int, int]) -> Iterable[tuple[RecordedStep, Mapping[int, int]]]:
+    def _merged(self) -> Iterator[tuple[RecordedIntake, Mapping[int, int]]]:
+        def of(
+            reader: RecordingReader, places: Mapping[int, int]
+        ) -> Iterable[tuple[RecordedIntake, Mapping[int, int]]]:
             return ((step, places) for step in reader.steps(self._span.since_ns, self._span.until_ns))
 
         return iter(heapq.merge(*(of(*file) for file in self._files), key=lambda found: found[0].wall_ns))
 
-    def _is_over(self, step: RecordedStep) -> bool:
+    def _is_over(self, step: RecordedIntake) -> bool:
         most, since = self._span.most_ns, self._span.since_ns
         if most is None or (since is not None and step.wall_ns < since):
             return False
@@ -239,7 +241,7 @@ class RecordedFrames:
             self._started_ns = step.wall_ns
         return self._started_ns is not None and step.wall_ns > self._started_ns + most
 
-    def _keep_pace(self, step: RecordedStep) -> None:
+    def _keep_pace(self, step: RecordedIntake) -> None:
         """Waits until as much time has passed as had passed in the run."""
         speed, since = self._span.speed, self._span.since_ns
         if not speed or (since is not None and step.wall_ns < since):
@@ -249,7 +251,7 @@ class RecordedFrames:
         due = self._begun[1] + (step.wall_ns - self._begun[0]) / speed
         self._stopped.wait(min(max(0.0, (due - time.monotonic_ns()) / 1e9), _LONGEST_WAIT))
 
-    def _items(self, step: RecordedStep, places: Mapping[int, int]) -> Iterator[Item]:
+    def _items(self, step: RecordedIntake, places: Mapping[int, int]) -> Iterator[Item]:
         early = self._span.since_ns is not None and step.wall_ns < self._span.since_ns
         known = {node for node, hello in self._hellos.items() if step.is_state and _has(step, node, hello)}
         for node in self._hellos.keys() - known if step.is_state else ():
@@ -321,7 +323,7 @@ def _digest(payload: bytes) -> bytes:
     return blake2b(payload, digest_size=16).digest()
 
 
-def _has(step: RecordedStep, node: str, hello: bytes) -> bool:
+def _has(step: RecordedIntake, node: str, hello: bytes) -> bool:
     """True if this state has the same session of a node."""
     found = (_digest(frame.payload) for frame in step.frames if frame.node == node and frame.type == FrameType.HELLO)
     return next(found, None) == hello

@@ -18,7 +18,7 @@ from kubectl_gadget.recording.recorded_objects import ObjectsRecorder
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.selected_parts import MetObjects, SelectedFrames, of_processes, selects_all
 from kubectl_gadget.recording.writer import RecordingWriter, Ring, Rotation
-from kubectl_gadget.run.backlog import FrameSource, Selected, Step
+from kubectl_gadget.run.backlog import FrameSource, Intake, Selected
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.run_options import RunOptions, RunRecorder
@@ -101,7 +101,7 @@ class Recorder(RunRecorder):
         self._known: dict[str, bool | None] = {}
         self._written: dict[str, bool | None] = {}
         """answers in the file"""
-        self._pending: Step | None = None
+        self._pending: Intake | None = None
         self._is_over = False
         self._stop: Callable[[], object] = lambda: None
         self._taken_ns = 0
@@ -170,7 +170,7 @@ class Recorder(RunRecorder):
         self._source = source
         return self
 
-    def take(self, due_ns: int | None) -> Step | None:
+    def take(self, due_ns: int | None) -> Intake | None:
         """See FrameSource."""
         self._end_step()
         step = self._source.take(due_ns)
@@ -195,7 +195,7 @@ class Recorder(RunRecorder):
 
         return asked
 
-    def _begin_step(self, step: Step) -> None:
+    def _begin_step(self, step: Intake) -> None:
         """The pipeline starts to work on this step."""
         self._pending, self._taken_ns = step, time.time_ns()
         self._filters.update(

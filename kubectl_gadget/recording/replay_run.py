@@ -279,7 +279,7 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
     noun = summary.noun(options.gadgets[0].gadget)
     covered = run.covered()
     for line in summary.lines(
-        covered, frames.states, pipeline.verdict.shown, pipeline.skew_ns, noun, pipeline.collector.late
+        covered, frames.states, pipeline.ending.shown, pipeline.skew_ns, noun, pipeline.collector.late
     ):
         progress.say(line)
     whole = True
@@ -294,7 +294,7 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
         progress.warn(note)
     damaged = () if whole else ("the recording is damaged",)
     reasons = (*coverage.texts(coverage.doubts(covered)), *damaged, *run.without_coverage())
-    reason, code = pipeline.verdict.outcome(reasons)
+    reason, code = pipeline.ending.outcome(reasons)
     if reason:
         progress.warn(reason)
     if code == coverage.EXPECTATION_FAILED:

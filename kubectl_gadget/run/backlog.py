@@ -287,8 +287,8 @@ _MOST_NS = 500_000_000
 """The most that passes between two calls of RunningTime. Callers that call at least this often see real time."""
 
 
-class Step(NamedTuple):
-    """The items that the pipeline processes at a time."""
+class Intake(NamedTuple):
+    """The items that the pipeline takes at a time: a step of the pipeline, which recordings keep."""
 
     items: Sequence[Item]
     now_ns: int
@@ -298,7 +298,7 @@ class Step(NamedTuple):
 class FrameSource(Protocol):
     """Delivers steps to the pipeline's thread."""
 
-    def take(self, due_ns: int | None) -> Step | None:
+    def take(self, due_ns: int | None) -> Intake | None:
         """Returns the next step, at `due_ns` at the latest, even without items; None at the end."""
 
     def drain(self) -> None:
@@ -332,11 +332,11 @@ class LiveFrames:
         self._backlog = backlog
         self._clock = clock or RunningTime()
 
-    def take(self, due_ns: int | None) -> Step | None:
+    def take(self, due_ns: int | None) -> Intake | None:
         """See FrameSource."""
         wait = _IDLE_SECONDS if due_ns is None else min(_IDLE_SECONDS, max(0.0, (due_ns - self._clock()) / 1e9))
         items = self._backlog.take(wait)
-        return None if items is None else Step(list(coalesced(items)), self._clock())
+        return None if items is None else Intake(list(coalesced(items)), self._clock())
 
     def drain(self) -> None:
         """See FrameSource."""

@@ -509,19 +509,19 @@ class LiveRun:
             raise self._failure
         if covered.nodes and not is_traced and interrupted is None:
             raise summary.none_ran(covered)
-        noun, verdict = summary.noun(self._options.gadgets[0].gadget), pipeline.verdict
-        for line in summary.lines(covered, states, verdict.shown, pipeline.skew_ns, noun, pipeline.collector.late):
+        noun, ending = summary.noun(self._options.gadgets[0].gadget), pipeline.ending
+        for line in summary.lines(covered, states, ending.shown, pipeline.skew_ns, noun, pipeline.collector.late):
             self._progress.say(line)
         if self._failure is not None:
             raise self._failure
         selection = self._options.selection
-        if self._options.local and not selection.host and not self.watched and not verdict.shown.total():
+        if self._options.local and not selection.host and not self.watched and not ending.shown.total():
             self._progress.say(summary.why_nothing(selection))
         if self._options.transform is not None:
             for note in self._options.transform.notes():
                 self._progress.warn(note)
         reasons = coverage.texts(coverage.doubts(covered))
-        reason, code = verdict.outcome(reasons)
+        reason, code = ending.outcome(reasons)
         if reason:
             self._progress.warn(reason)
         if code == EXPECTATION_FAILED:

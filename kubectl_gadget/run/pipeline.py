@@ -29,10 +29,10 @@ from kubectl_gadget.run.backlog import (
     Detached,
     Events,
     FrameSource,
+    Intake,
     Item,
     Selected,
     SmallFrame,
-    Step,
     StepMark,
     together,
 )
@@ -64,8 +64,8 @@ class Conditions:
     """by name, for rows of one gadget as they arrive"""
 
 
-class Verdict:
-    """Counts rows and decides when there are enough."""
+class Ending:
+    """Counts rows, and decides when there are enough and with which exit code the run ends."""
 
     def __init__(self, conditions: Conditions) -> None:
         self.shown: Counter[str] = Counter()
@@ -172,7 +172,7 @@ class Pipeline:
         self._of_gadgets = conditions.of_gadgets
         self.collector = collector
         self._transform = transform
-        self.verdict = Verdict(conditions)
+        self.ending = Ending(conditions)
         self._sink = sink
         self._events = events
         self._over = False
@@ -228,10 +228,10 @@ class Pipeline:
 
     def _warn(self) -> None:
         """Says which filters failed on rows, each once: also on a busy stream, and on one that shows nothing."""
-        for text in self.verdict.undecided():
+        for text in self.ending.undecided():
             self._events.warn(text)
 
-    def _collect_all(self, step: Step) -> None:
+    def _collect_all(self, step: Intake) -> None:
         """Adds the rows of one step to the collector. Raises GadgetError and OSError of the output."""
         for found in together(step.items, self._can_join):
             if isinstance(found, Item):
@@ -361,8 +361,8 @@ class Pipeline:
         if self._over or not (len(rows) or rows.is_block):
             return
         write = self._sink.write_block if rows.is_block else self._sink.write
-        write(self.verdict.cut(rows))
+        write(self.ending.cut(rows))
         self._sink.flush()
-        if self.verdict.is_final:
+        if self.ending.is_final:
             self._over = True
             self._events.stop("enough")

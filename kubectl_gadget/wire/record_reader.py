@@ -233,7 +233,7 @@ def _address(address: IPv4Address | IPv6Address | None) -> str:
 # Metadata of a selector's events.
 
 
-Place = TypeVar("Place")
+Where = TypeVar("Where")
 
 
 _LONGEST_ID = 20
@@ -282,10 +282,10 @@ def read_metadata(value: dict[str, Any]) -> EventMetadata:
 
 
 @dataclass(frozen=True)
-class Match(Generic[Place]):
+class Match(Generic[Where]):
     """A policy's selector that matched a call."""
 
-    place: Place
+    place: Where
     """the selector"""
     values: tuple[Value | None, ...]
     """the values of the hook's arguments, in their order"""
@@ -303,8 +303,8 @@ Slot = int | None
 
 
 def match_of(
-    found: Found, place: Place, values: Sequence[Slot], data: Sequence[Slot], returned: Slot, called: Slot
-) -> Match[Place]:
+    found: Found, place: Where, values: Sequence[Slot], data: Sequence[Slot], returned: Slot, called: Slot
+) -> Match[Where]:
     """The match of the selector `place` in a record, with the values in these slots."""
 
     def value(slot: Slot) -> Value | None:

@@ -16,7 +16,7 @@ from kubectl_gadget.cli.complete import FILES, complete
 from kubectl_gadget.flows.run import FlowGadgets
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.recording import layout
-from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.reader import RecordedIntake, RecordingReader
 from kubectl_gadget.recording.recorded_frames import DETACHED, RecordedFrames, Span
 from kubectl_gadget.recording.recorder import meta_of
 from kubectl_gadget.recording.segments import RecordedFrame, Segment, TakenStep
@@ -131,7 +131,7 @@ def test_times_that_are_centuries_apart_can_be_waited_for(monkeypatch: pytest.Mo
     frames, waits = RecordedFrames([], Span(speed=1e-3)), list[float]()
     monkeypatch.setattr(frames._stopped, "wait", waits.append)
     for wall_ns in (0, (1 << 63) - 1):
-        frames._keep_pace(RecordedStep(0, wall_ns, [], {}))
+        frames._keep_pace(RecordedIntake(0, wall_ns, [], {}))
     assert 1e7 < max(waits) < threading.TIMEOUT_MAX
 
 

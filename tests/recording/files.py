@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from kubectl_gadget.recording.places import PathOrUrl
-from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.reader import RecordedIntake, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.run.coverage import Coverage, NodeCoverage
@@ -27,7 +27,7 @@ def frame(text: str, node: str = "n1", type: int = FrameType.EVENTS) -> Recorded
     return RecordedFrame(node, type, text.encode())
 
 
-def write(path: PathOrUrl, steps: int = 3, size: int = 100, failed: list[str] | None = None) -> list[RecordedStep]:
+def write(path: PathOrUrl, steps: int = 3, size: int = 100, failed: list[str] | None = None) -> list[RecordedIntake]:
     """A recording of so many steps, a second apart, each with a frame of containers and one of events."""
     said = [] if failed is None else failed
     writer = RecordingWriter(path, META, said.append)
@@ -37,13 +37,13 @@ def write(path: PathOrUrl, steps: int = 3, size: int = 100, failed: list[str] | 
             frame(json.dumps({"step": number}), type=FrameType.CONTAINERS),
             frame(f"{number}:" + "x" * size, "n2"),
         ]
-        step = RecordedStep(number * SECOND, (100 + number) * SECOND, frames, {"uid\nname": bool(number % 2)})
+        step = RecordedIntake(number * SECOND, (100 + number) * SECOND, frames, {"uid\nname": bool(number % 2)})
         writer.step(*step[:4])
         made.append(step)
     writer.close({"seconds": steps})
     return made
 
 
-def read(path: Path) -> list[RecordedStep]:
+def read(path: Path) -> list[RecordedIntake]:
     with RecordingReader(path) as reader:
         return list(reader.steps())

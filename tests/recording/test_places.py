@@ -17,7 +17,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.recording import layout, places, writer
 from kubectl_gadget.recording.layout import file_header
 from kubectl_gadget.recording.places import ObjectUrl, StoredObjects, create, place_of, places_of
-from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.reader import RecordedIntake, RecordingReader
 from kubectl_gadget.recording.replay_run import open_recordings
 from kubectl_gadget.recording.writer import RecordingWriter, Ring, Rotation
 from tests.gadget_run import GADGET
@@ -59,7 +59,7 @@ def objects(url: str) -> list[str]:
     return sorted(item["path"] for page in obstore.list(from_url(url)) for item in page)
 
 
-def steps(*urls: str, **part: int) -> tuple[list[RecordedStep], RecordingReader]:
+def steps(*urls: str, **part: int) -> tuple[list[RecordedIntake], RecordingReader]:
     with RecordingReader(*places_of(urls)) as reader:
         return list(reader.steps(**part)), reader
 

@@ -10,7 +10,7 @@ from kubectl_gadget.recording import layout, writer
 from kubectl_gadget.recording import segments as state_module
 from kubectl_gadget.recording.layout import HAS_STATE, SEGMENT_BYTES
 from kubectl_gadget.recording.places import PathOrUrl
-from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.reader import RecordedIntake, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame, RunState, merge_objects
 from kubectl_gadget.recording.writer import RecordingWriter
 from kubectl_gadget.wire.frames import FrameType
@@ -57,7 +57,7 @@ def spoil(path: Path, *numbers: int) -> None:
     path.write_bytes(data)
 
 
-def known(steps: list[RecordedStep]) -> tuple[set[str], set[str], set[str], int]:
+def known(steps: list[RecordedIntake]) -> tuple[set[str], set[str], set[str], int]:
     """Names of containers, uids of pods, answers, and the number of events in these steps."""
     names, answers, objects, events = set[str](), set[str](), dict[str, dict[str, Any]](), 0
     for step in steps:

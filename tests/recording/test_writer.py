@@ -9,7 +9,7 @@ import pytest
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.recording import layout, places, writer
-from kubectl_gadget.recording.reader import RecordedStep, RecordingReader
+from kubectl_gadget.recording.reader import RecordedIntake, RecordingReader
 from kubectl_gadget.recording.segments import RecordedFrame
 from kubectl_gadget.recording.writer import RecordingWriter, Ring, Rotation
 from kubectl_gadget.wire.frames import FrameType
@@ -24,20 +24,22 @@ def one_step_per_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "FULL_SEGMENT_BYTES", 1)
 
 
-def record(to: RecordingWriter, begin: int, end: int) -> list[RecordedStep]:
+def record(to: RecordingWriter, begin: int, end: int) -> list[RecordedIntake]:
     """In each of these seconds: a new container, a new pod, an answer, and an event that is not compressed well."""
     made = []
     for number in range(begin, end):
         data = b"".join(bytes([number * 7 % 256, place * 31 % 256]) for place in range(100))
         frames = [containers(number), RecordedFrame("n1", FrameType.EVENTS, f"{number:024}".encode() + data)]
         changes = {"kinds": {"pods": {"put": [pod(number)], "gone": [f"u{number - 5}"]}}}
-        step = RecordedStep(number * SECOND, number * SECOND, frames, {f"a{number}": True}, (layout.to_json(changes),))
+        step = RecordedIntake(
+            number * SECOND, number * SECOND, frames, {f"a{number}": True}, (layout.to_json(changes),)
+        )
         to.step(*step[:4], (changes,))
         made.append(step)
     return made
 
 
-def read(*paths: Path, **part: int) -> list[RecordedStep]:
+def read(*paths: Path, **part: int) -> list[RecordedIntake]:
     with RecordingReader(*paths) as reader:
         steps = list(reader.steps(**part))
         assert not reader.damage.segments

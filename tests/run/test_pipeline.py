@@ -15,7 +15,7 @@ from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.run.backlog import Backlog, Content, Detached, Events, Item, LiveFrames, RoundTrip, Selected, Step
+from kubectl_gadget.run.backlog import Backlog, Content, Detached, Events, Intake, Item, LiveFrames, RoundTrip, Selected
 from kubectl_gadget.run.coverage import Gap
 from kubectl_gadget.run.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
@@ -119,14 +119,14 @@ class Steps:
         """True if the items of the last step are in memory."""
         return self._last is not None and self._last() is not None
 
-    def take(self, due_ns: int | None) -> Step | None:
+    def take(self, due_ns: int | None) -> Intake | None:
         if self._last is not None:
             self.held.append(self.is_held)
         if len(self.held) == 2:
             return None
         items = Frames([Item("n1", Hello())])
         self._last = weakref.ref(items)
-        return Step(items, 0)
+        return Intake(items, 0)
 
     def drain(self) -> None:
         pass
@@ -159,7 +159,7 @@ async def test_rows_carry_node_namespace_pod_and_container() -> None:
     await bench.feed("n1", events(record(cgroup=11, path=b"/a")))
     (row,) = bench.finish()
     assert (row["node"], row["namespace"], row["pod"], row["container"]) == ("n1", "default", "xwing", "spaceship")
-    assert bench.pipeline.verdict.shown == {"n1": 1}
+    assert bench.pipeline.ending.shown == {"n1": 1}
 
 
 async def test_rows_of_two_nodes_come_out_in_the_order_of_their_wall_time() -> None:
@@ -233,7 +233,7 @@ async def test_filter_decides_which_rows_are_shown_and_counted() -> None:
     await bench.attach("n1")
     await bench.feed("n1", events(record(cgroup=11, path=b"/etc/x"), record(cgroup=11, path=b"/tmp")))
     assert [row["path"] for row in bench.finish()] == ["/etc/x"]
-    assert bench.pipeline.verdict.shown.total() == 1
+    assert bench.pipeline.ending.shown.total() == 1
 
 
 async def test_fail_on_prints_the_first_row_that_matches_and_nothing_after_it() -> None:
@@ -241,7 +241,7 @@ async def test_fail_on_prints_the_first_row_that_matches_and_nothing_after_it() 
     await bench.attach("n1")
     await bench.feed("n1", events(*(record(cgroup=11, comm=comm) for comm in (b"vi", b"sh", b"ls", b"sh"))))
     assert [row["comm"] for row in bench.finish()] == ["vi", "sh"]
-    assert bench.pipeline.verdict.failed_on
+    assert bench.pipeline.ending.failed_on
     assert "enough" in bench.stopped
 
 
@@ -250,12 +250,12 @@ async def test_expect_is_missed_until_a_row_matches() -> None:
     await missed.attach("n1")
     await missed.feed("n1", events(record(cgroup=11, fd=3)))
     missed.finish()
-    assert missed.pipeline.verdict.expectation_missed
+    assert missed.pipeline.ending.expectation_missed
     met = Bench(Conditions(expect=compiled("fd == 7")))
     await met.attach("n1")
     await met.feed("n1", events(record(cgroup=11, fd=7)))
     met.finish()
-    assert not met.pipeline.verdict.expectation_missed
+    assert not met.pipeline.ending.expectation_missed
 
 
 async def test_max_events_is_exact() -> None:
@@ -405,7 +405,7 @@ async def test_frames_of_many_nodes_give_the_same_rows_together_as_each_alone(mo
     assert rows == alone.finish()
     assert joined == [5]
     assert {row["node"] for row in rows} == set(NODES[:4])
-    assert together.pipeline.verdict.shown == alone.pipeline.verdict.shown
+    assert together.pipeline.ending.shown == alone.pipeline.ending.shown
     assert (together.pipeline.attribution.unattributed, alone.pipeline.attribution.unattributed) == (4, 4)
     assert not together.broke
 
@@ -463,7 +463,7 @@ async def test_a_filter_that_fails_on_every_row_is_reported_while_rows_still_com
     taken = bench.pipeline.frames.take
     steps = 0
 
-    def busy(due_ns: int | None) -> Step | None:
+    def busy(due_ns: int | None) -> Intake | None:
         """Each step has something, as on a cluster of many nodes; the third one looks what was said until then."""
         nonlocal steps
         steps += 1
