@@ -187,14 +187,16 @@ class Generalizer:
         """True if a path is below a folder of the system, where each name counts."""
         return self.rules.exact is not None and self.rules.exact.search(encodable(path)) is not None
 
-    def temporary(self, path: str, end: int) -> str:
-        """A path that has a temporary name, which ends at `end`. Its ending stays, if it is a usual one."""
-        if end == len(path) and _DIGEST.search(usual := self.path(path)):
+    def temporary(self, path: str, *ends: int) -> str:
+        """A path that has temporary names, which end there. The ending of a name stays, if it is a usual one."""
+        if ends == (len(path),) and _DIGEST.search(usual := self.path(path)):
             return usual  # rules know such names, and what is above them
-        folder = path.rfind("/", 0, end) + 1
-        ending = _ENDING.search(path[folder:end])
-        held = f"{_HELD_NAME}{ending.group() if ending else ''}"
-        return self.path(f"{path[:folder]}{held}{path[end:]}").replace(_HELD_NAME, "<tmp>", 1)
+        places = sorted(set(ends), reverse=True)
+        for end in places:
+            folder = path.rfind("/", 0, end) + 1
+            ending = _ENDING.search(path[folder:end])
+            path = f"{path[:folder]}{_HELD_NAME}{ending.group() if ending else ''}{path[end:]}"
+        return self.path(path).replace(_HELD_NAME, "<tmp>", len(places))
 
     def program_below(self, path: str, ends: Iterable[int]) -> str:
         """The path of a program below a temporary directory, the first of these that has a random name, by where it

@@ -143,6 +143,8 @@ class _PathUse(NamedTuple):
     path: str
     is_made: bool = False
     """no file had the name before"""
+    called: str = ""
+    """in a chroot, the name that the program gave it, by which later calls name it; empty: the same"""
 
 
 class _Held(NamedTuple):
@@ -154,12 +156,15 @@ class _Held(NamedTuple):
     use: _PathUse
     end: int = 0
     """where the first temporary name in the path ends, of those that are known by now; 0: there is none"""
+    renamed: int = 0
+    """where the name of a file ends that was given another one later; 0: there is none"""
 
 
 # Temporary names: a name that a program made itself (O_EXCL, mkdir, link) and that is removed or renamed during the run
 # says nothing. Of several in a path, the first is the temporary one: whoever removes a directory removes what is in it
-# before. What is done to a file before it is renamed is done to the file with its new name, too, so a new name for a
-# file does not hide its mode. In folders of the system and for files that stand alone, names stay.
+# before. A file that is renamed has a temporary name in any case. What is done to a file before it is renamed is done
+# to the file with its new name, too, so a new name for a file does not hide its mode. In folders of the system and for
+# files that stand alone, names stay.
 
 
 class _MadeNames:
@@ -275,6 +280,8 @@ class RowFacts:
         self._unjoined: set[PodContainer] = set()
         self._holds = holds
         self._made: defaultdict[PodContainer, _MadeNames] = defaultdict(_MadeNames)
+        self._called: defaultdict[PodContainer, dict[str, str]] = defaultdict(dict)
+        """paths of files that were made in a chroot, by the names that their programs gave them"""
         self._given_ports: set[tuple[tuple[str, ...], str, int]] = set()
         """ports that the kernel chose, by network and protocol"""
         self._dns_servers: set[tuple[str, ...]] = set()
@@ -348,6 +355,9 @@ class RowFacts:
         made, use = self._made[place], held.use
         if use.is_made:
             self._make(place, use.path)
+            if use.called and len(self._called[place]) < MOST_HELD:
+                self._make(place, use.called)
+                self._called[place][use.called] = use.path
         names = list(made.names(use.path)) if made else []
         if not names:
             self._emit_path(place, held)
@@ -355,7 +365,9 @@ class RowFacts:
             made.hold(names[0], held)
             self._limit(place)
         else:
-            temporary = tuple(self._temporary(held, len(name.rstrip("/"))) for name in names)
+            inner, *outer = (len(name.rstrip("/")) for name in names)
+            several = (self._temporary(held, end, inner) for end in outer)
+            temporary = (*(self._temporary(held, end) for end in (inner, *outer)), *several)
             self._emit(place, held.row, held.kind, held.program, MadePath(self._value(held, use.path), temporary))
 
     def _make(self, place: PodContainer, name: str, is_private: bool = False) -> None:
@@ -391,12 +403,12 @@ class RowFacts:
         path = self._generalizer.path(path)
         return f"{how} {self._generalizer.read_path(path) if how == READ else path}"
 
-    def _temporary(self, held: _Held, end: int) -> str:
-        """The value if the name that ends at `end` is temporary; in places where each name counts, the usual one."""
+    def _temporary(self, held: _Held, *ends: int) -> str:
+        """The value if the names that end there are temporary; in places where each name counts, the usual one."""
         path = held.use.path
         if self._generalizer.is_exact(path) or stands_alone(held.kind, f"{held.use.how} {path}"):
             return self._value(held, path)
-        return f"{held.use.how} {self._generalizer.temporary(path, end)}"
+        return f"{held.use.how} {self._generalizer.temporary(path, *ends)}"
 
     def _release_name(
         self, place: PodContainer, path: str, to: str | None = None, is_temporary: bool = False, end: int = 0
@@ -416,12 +428,22 @@ class RowFacts:
         for held in uses:
             if to is not None and held.use.how not in (READ, DENIED):
                 renamed = held.use._replace(path=to + held.use.path[length:], is_made=False)
-                self._use(place, held._replace(use=renamed, end=0))
+                self._use(place, held._replace(use=renamed, end=0, renamed=0))
             known = held._replace(end=end or length) if is_temporary else held
+            if to is not None and not end and not name.endswith("/"):
+                known = known._replace(renamed=length)
             if above is not None and above in made:
                 made.hold(above, known)
             else:
-                self._emit_path(place, known, self._temporary(known, known.end) if known.end else None)
+                ends = tuple(filter(None, (known.end, known.renamed)))
+                self._emit_path(place, known, self._temporary(known, *dict.fromkeys(ends)) if known.end else None)
+
+    def _taken_away(self, place: PodContainer, path: str, to: str | None = None) -> None:
+        """A name was removed, or is now `to`."""
+        self._release_name(place, path, to, is_temporary=True)
+        if (whole := self._called[place].pop(path, None)) is not None:
+            moved = None if to is None else f"{whole.removesuffix(path)}{to}"
+            self._release_name(place, whole, moved, is_temporary=True)
 
     def finish(self) -> None:
         """The run is over: names that are still there are no temporary ones."""
@@ -550,7 +572,9 @@ class RowFacts:
         flags = 0 if row["errno"] else row["flags_raw"] or 0
         if flags & _TEMPORARY and access == WRITE:  # the resolved path has only a number
             path = f"{path.rpartition('/')[0] if row.get('resolved') else path}/(unnamed)"
-        return _PathUse(access, path, flags & _NEW == _NEW)
+        called = normpath(row["path"] or "")
+        is_other = called.startswith("/") and called != path and path.endswith(called)
+        return _PathUse(access, path, flags & _NEW == _NEW, called if is_other else "")
 
     def _file(self, place: PodContainer, row: Row) -> None:
         """Files that are made, renamed or removed, and changes of their modes and owners."""
@@ -559,9 +583,9 @@ class RowFacts:
             return
         path, is_early = normpath(path), self._is_early(row)
         if operation in ("unlink", "rmdir"):
-            self._release_name(place, path, is_temporary=True)
+            self._taken_away(place, path)
         elif operation == "rename" and to:
-            self._release_name(place, path, normpath(to), is_temporary=True)
+            self._taken_away(place, path, normpath(to))
             self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, normpath(to)))
         elif operation == "mkdir" and not is_early:  # which fails where the name exists, as O_EXCL does
             self._make(place, f"{path}/", int(row["mode"] or "0", 8) & _MODE == _PRIVATE)

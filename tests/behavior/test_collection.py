@@ -329,6 +329,46 @@ def test_a_name_that_a_program_made_and_took_away_is_temporary(rows: list[Row], 
     assert [fact.value for fact in found.facts if fact.kind in ("open", "change")] == values
 
 
+def test_a_name_in_a_chroot_is_the_one_that_the_kernel_resolved() -> None:
+    root, name = "/srv/root", "/var/lib/.stateNbXq.tmp"
+    found = behavior(
+        [
+            *CART,
+            opens(10, name, EXCLUSIVE, resolved=f"{root}{name}"),
+            changes("chmod", name, mode="0600"),
+            changes("rename", name, to="/var/lib/state"),
+        ]
+    )
+
+    assert [fact.value for fact in found.facts if fact.kind in ("open", "change")] == [
+        "write /srv/root/var/lib/<tmp>.tmp",
+        "write /srv/root/var/lib/state",
+        "write /var/lib/state",
+        "mode 600 /var/lib/<tmp>.tmp",
+        "mode 600 /var/lib/state",
+    ]
+
+
+def test_a_name_that_is_renamed_is_temporary_in_a_directory_that_is_removed_too() -> None:
+    found = behavior(
+        [
+            *CART,
+            changes("mkdir", "/srv/wqnhj", mode="0700"),
+            opens(10, "/srv/wqnhj/RECORDckvsy.tmp", EXCLUSIVE),
+            opens(10, "/srv/wqnhj/names", EXCLUSIVE),
+            changes("rename", "/srv/wqnhj/RECORDckvsy.tmp", to="/srv/wqnhj/RECORD"),
+            *(changes("unlink", f"/srv/wqnhj/{name}") for name in ("RECORD", "names")),
+            changes("rmdir", "/srv/wqnhj"),
+        ]
+    )
+
+    assert [fact.value for fact in found.facts if fact.kind == "open"] == [
+        "write /srv/<tmp>/<tmp>.tmp",
+        "write /srv/<tmp>/RECORD",
+        "write /srv/<tmp>/names",
+    ]
+
+
 def test_a_private_directory_that_is_removed_is_temporary_and_what_is_in_it() -> None:
     made = [changes("mkdir", "/srv/wqnhj", mode="0700"), opens(10, "/srv/wqnhj/a/b.c", 0o101)]
     found = behavior([*CART, *made, changes("chmod", "/srv/wqnhj", mode="0755"), changes("rmdir", "/srv/wqnhj")])
