@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import takewhile
-from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.datastructures import Headers
@@ -52,8 +51,8 @@ class LivePage:
     def __init__(self, most_edges: int = 10_000) -> None:
         self._lock = threading.Lock()
         self.graph = FlowGraph(most_edges)
-        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_EVENTS)
-        self._new: list[dict[str, Any]] = []
+        self._last: deque[dict[str, object]] = deque(maxlen=_LAST_EVENTS)
+        self._new: list[dict[str, object]] = []
         self._changed: set[tuple[MapNode, MapNode]] = set()
         self._vanished: list[tuple[MapNode, MapNode]] = []
         self._processes = defaultdict[MapNode, OrderedDict[tuple[str, str], int]](OrderedDict)
@@ -364,9 +363,9 @@ class ProcessTree:
         connection.flows += event.kind == "new" or not connection.flows
         connection.last, connection.bad = event.summary, event.verdict != FORWARDED
 
-    def nodes(self) -> list[dict[str, Any]]:
+    def nodes(self) -> list[dict[str, object]]:
         """The tree as JSON: each process has its parent's ID, if that is in the list as well."""
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, dict[str, object]] = {}
         for exec_id, node in self._nodes.items():
             process = self._processes.find(exec_id)
             line = within_container(process) if process else []

@@ -127,7 +127,7 @@ class Forest:
         self._by_pid.setdefault((node, pid), []).append(found)
         return found
 
-    def document(self, most: int, offset_ns: int) -> dict[str, Any]:
+    def document(self, most: int, offset_ns: int) -> dict[str, object]:
         """Return the forest as JSON: those that failed or did most, and what is above them."""
         chosen: set[int] = set()
         for program in sorted(self._all, key=lambda one: (not _failed(one), -one.rows)):

@@ -269,7 +269,7 @@ def _slim(event: dict[str, Any]) -> dict[str, Any]:
 # What is said about the run.
 
 
-def _verdict(found: Said) -> dict[str, Any]:
+def _verdict(found: Said) -> dict[str, object]:
     """Return the answer to "is it bad": `bad`, `warning`, `ok`, or `inconclusive`."""
     if isinstance(found, RunReport):
         return _verdict_of_job(found)
@@ -288,7 +288,7 @@ def _verdict(found: Said) -> dict[str, Any]:
     }
 
 
-def _verdict_of_job(report: RunReport) -> dict[str, Any]:
+def _verdict_of_job(report: RunReport) -> dict[str, object]:
     status = {Status.FINDINGS: "bad", Status.INCONCLUSIVE: "inconclusive", Status.PASSED: "ok"}[report.status]
     if status == "ok" and report.command_code:
         status = "bad"
@@ -311,7 +311,7 @@ def _checks(report: RunReport) -> list[list[str]]:
     ]
 
 
-def _findings(found: Sequence[Finding], model: RunModel) -> dict[str, Any]:
+def _findings(found: Sequence[Finding], model: RunModel) -> dict[str, object]:
     """Return the list, in which similar ones are one."""
     each = folded(found)
     return {
@@ -320,7 +320,7 @@ def _findings(found: Sequence[Finding], model: RunModel) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding, similar: int, model: RunModel) -> dict[str, Any]:
+def _finding(finding: Finding, similar: int, model: RunModel) -> dict[str, object]:
     of = finding.explanation
     alike = [("alike", f"{similar:,} more like this one")] if similar else []
     source = [("source", str(finding.source))] if finding.source else []
@@ -345,7 +345,7 @@ def _moment(text: str, model: RunModel) -> int | None:
     return model.ms(nanoseconds(text)) if text else None
 
 
-def _coverage(covered: Coverage, events: int, model: RunModel) -> dict[str, Any]:
+def _coverage(covered: Coverage, events: int, model: RunModel) -> dict[str, object]:
     return {
         "sentence": coverage.first_line(covered, count(events, "event")),
         "lines": [line.strip() for line in coverage.node_lines(covered)][:_MOST_LINES],
