@@ -445,6 +445,7 @@ class Cluster:
         known: dict[str, Any] = {
             **dict.fromkeys(("name", "namespace", "pod", "workload", "service", "node"), ""),
             **{"address": address, "port": port, "kind": "world", "target_port": port, "known": bool(self._objects)},
+            "service_ports": [],
         }
         backends = self.pods_of(address, places)
         found = self.view.peer_at(address, port)
@@ -456,6 +457,7 @@ class Cluster:
                 known |= {"kind": "service", "service": service.name, "namespace": service.namespace}
                 known |= {"target_port": _number(target, backends, self.pods) or port, "ready": len(set(ready))}
                 known["name"] = f"service {service.name}"
+                known["service_ports"] = sorted({each.port for each in service.ports})
             case "node" | "kubelet" | "kube-apiserver":
                 known |= {"kind": "node", "node": found.node, "name": f"node {found.node}"}
             case _ if backends:

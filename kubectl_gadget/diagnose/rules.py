@@ -89,6 +89,7 @@ ROW_VIEW = ("count", "rate", "first", "last", "seconds", "row", "each", "before"
 PEER_VIEW = (
     *("address", "port", "kind", "name", "namespace", "pod", "workload", "service", "node", "listens", "loopback_only"),
     *("other_ports", "ready", "known", "known_sockets", "target_port", "running", "backends", "policies"),
+    "service_ports",
 )
 ENTITY = ("namespace", "pod", "container", "node", "workload", "pods", "object")
 RUN = ("seconds", "whole")

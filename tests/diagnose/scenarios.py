@@ -369,6 +369,22 @@ for _ in every(0.5):
         is_slow=True,
     ),
     Scenario(
+        "service-has-no-port",
+        """#!python
+for _ in every(0.5):
+    connect("{service}", 8080)
+""",
+        """#!python
+for _ in every(0.5):
+    connect("{service}", 80)
+""",
+        SLEEP,
+        "#!python\nserve(answers(200), 80)",
+        says="port 8080 of service ill-service-has-no-port",
+        objects=_service(80, 8080, True),
+        twin_objects=_service(80, 80, True),
+    ),
+    Scenario(
         "service-without-endpoints",
         """#!python
 for _ in every(0.5):
