@@ -369,6 +369,14 @@ for _ in every(0.5):
         is_slow=True,
     ),
     Scenario(
+        "connects-to-own-pod",
+        '#!python\nfor _ in every(0.5): connect("127.0.0.1", 6379)',
+        '#!python\nfor _ in every(0.5): connect("{server}", 6379)',
+        SLEEP,
+        "#!python\nserve(answers(200), 6379)",
+        says="127.0.0.1:6379",
+    ),
+    Scenario(
         "service-has-no-port",
         """#!python
 for _ in every(0.5):
@@ -914,6 +922,14 @@ for _ in every(0.5):
         is_slow=True,
     ),
     Scenario(
+        "process-stopped",
+        "sleep 1000 & kill -STOP $!; wait",
+        "sleep 1000 & kill -STOP $!; kill -CONT $!; wait",
+        says="is stopped",
+        early=True,
+        is_slow=True,
+    ),
+    Scenario(
         "sigterm-ignored",
         "while :; do sh -c 'kill -TERM 1'; sleep 2; done",
         "trap : TERM; while :; do sh -c 'kill -TERM 1'; sleep 2; done",
@@ -1197,6 +1213,14 @@ API: tuple[Scenario, ...] = (
         "config-missing", pod=_waiting("CreateContainerConfigError", 'configmap "settings" not found'), says="settings"
     ),
     Scenario("program-cannot-start", pod=_waiting("RunContainerError", "exec: no such file")),
+    Scenario("container-not-created", pod=_waiting("CreateContainerError", "not a directory"), says="not a directory"),
+    Scenario(
+        "command-not-found",
+        pod=_waiting(
+            "CrashLoopBackOff", restartCount=7, lastState={"terminated": {"exitCode": 127, "reason": "Error"}}
+        ),
+        says="exit code 127",
+    ),
     Scenario(
         "crash-loop",
         pod=_waiting("CrashLoopBackOff", restartCount=7, lastState={"terminated": {"exitCode": 1, "reason": "Error"}}),
