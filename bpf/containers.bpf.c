@@ -10,6 +10,9 @@
  * and an iterator over all tasks, which emits a struct process_found for each existing process; the agent runs `adopt`
  *   directly, for processes that it finds by itself
  *
+ * - marks processes of the container runtime that enter a container, until they execute a program
+ *   (gadget/processes/runtime_processes.h), by the same hooks and the tracepoint sched_process_exec
+ *
  * These records do not leave the node, so they do not begin with a struct gadget_record. One object for both tasks,
  * since libbpf reads the kernel's whole BTF for each object. The trap: cgroup_attach_task runs after the move, when the
  * old cgroup is no longer known. So the container of each thread is in its task storage (Linux 5.11), which cannot be
@@ -17,7 +20,7 @@
  */
 #include <gadget/processes/containers.h>
 #include <gadget/counters.h>
-#include <gadget/processes/runtime_processes.h>
+#include <gadget/processes/runtime.h>
 #include <gadget/task.h>
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>
@@ -191,12 +194,49 @@ static __always_inline __u64 listed(__u32 tgid)
 	return gadget_any_moved() ? gadget_origin_of(tgid) & ~GADGET_ELSEWHERE : 0;
 }
 
+static __always_inline void mark(struct task_struct *process)
+{
+	__u32 tgid = BPF_CORE_READ(process, tgid);
+	__u64 run = gadget_run_of(process);
+
+	bpf_map_update_elem(&gadget_runtimes, &tgid, &run, BPF_ANY);
+}
+
+/* Whether a process of the node has the name of a runtime. What others fork in the host's cgroups is not marked, so
+ * that the list stays short. */
+static __always_inline bool is_named_as_runtime(struct task_struct *task)
+{
+	const char names[3][4] = {"runc", "crun", "youk"};
+	__u32 name = 0;
+
+	bpf_core_read(&name, sizeof(name), &task->comm);
+	return name == *(const __u32 *)names[0] || name == *(const __u32 *)names[1] || name == *(const __u32 *)names[2];
+}
+
+/* Whether a task is of the node: it came from no container, and its cgroup is the host's. */
+static __always_inline bool is_of_node(struct task_struct *task, const __u64 *origin)
+{
+	enum gadget_verdict verdict = gadget_verdict_on(BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id));
+
+	return !origin && !listed(BPF_CORE_READ(task, tgid)) &&
+	       (verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST);
+}
+
+/* Whether a cgroup may be a container's. The runtime enters a new one before the agent knows it; then the name of the
+ * runtime, which is a process of the node, decides. */
+static __always_inline bool may_be_container(struct cgroup *cgroup, __u64 container, struct task_struct *runtime)
+{
+	return container ||
+	       (gadget_verdict_on(BPF_CORE_READ(cgroup, kn, id)) == GADGET_UNKNOWN && is_named_as_runtime(runtime));
+}
+
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_struct *task, bool threadgroup)
 {
 	__u64 container, *origin = bpf_task_storage_get(&origins, task, NULL, 0);
 	/* The cgroup's address as a number, which can be passed to functions that are not static. */
 	__u64 there = (__u64)BPF_CORE_READ(cgroup, self.cgroup);
+	struct task_struct *mover, *process;
 	__u32 tgid = task->tgid;
 	__u64 from;
 
@@ -212,6 +252,14 @@ int BPF_PROG(attached, struct cgroup *cgroup, const char *path, struct task_stru
 		forget(tgid);
 	/* The runtime moves the process into the container, or it moves to a container inside its own. */
 	container = gadget_container_of(there);
+	/* What a process of the node moves is the runtime if it is still in the node's namespaces, as its mover is: no
+	 * program of a container is. A process that moves itself is in the container by now. */
+	mover = bpf_get_current_task_btf();
+	process = gadget_read(task, group_leader);
+	if (!from && is_of_node(mover, bpf_task_storage_get(&origins, mover, NULL, 0)) &&
+	    gadget_is_beside(process, mover) &&
+	    may_be_container((struct cgroup *)there, container, gadget_read(process, real_parent)))
+		mark(process);
 	if (!origin && container)
 		origin = bpf_task_storage_get(&origins, task, &container, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (origin && container)
@@ -227,23 +275,48 @@ int BPF_PROG(forked, struct task_struct *parent, struct task_struct *child)
 	__u64 from = origin ? *origin : listed(parent->tgid), its_cgroup;
 	struct cgroup *cgroup = BPF_CORE_READ(child, cgroups, dfl_cgrp);
 	enum gadget_verdict verdict;
+	bool is_process = child->tgid != parent->tgid;
 
+	if (is_process && gadget_is_marked(parent))
+		mark(child);
 	if (!from) {
 		its_cgroup = BPF_CORE_READ(cgroup, kn, id);
 		verdict = gadget_verdict_on(its_cgroup);
-		if (verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST)
+		if (verdict == GADGET_WANTED_HOST || verdict == GADGET_UNWANTED_HOST) {
+			/* It may enter a container's namespaces, and run threads, before it is moved. */
+			if (is_process && is_named_as_runtime(parent) && is_of_node(parent, origin))
+				mark(child);
 			return 0;
+		}
 		from = gadget_container_of((__u64)cgroup);
+		/* With CLONE_INTO_CGROUP. */
+		if (is_process && is_of_node(parent, origin) && may_be_container(cgroup, from, parent))
+			mark(child);
 	}
 	if (!from)
 		return 0;
 	bpf_task_storage_get(&origins, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (child->tgid == parent->tgid)
+	if (!is_process)
 		return 0;
 	/* In a cgroup chosen with CLONE_INTO_CGROUP, or in one to which its creator has moved. */
 	if ((cgroup != BPF_CORE_READ(parent, cgroups, dfl_cgrp) || listed(parent->tgid)) &&
 	    !is_within((__u64)cgroup, from))
 		keep(child->tgid, child->start_boottime, from);
+	return 0;
+}
+
+/* The runtime may execute itself, or another program of the node, before it is in the container. Once it is there,
+ * gadget/processes/runtime.h recognizes whether it has executed itself. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(executed, struct task_struct *task, int old_pid, struct linux_binprm *program)
+{
+	if (!gadget_is_marked_run(task->tgid, gadget_run_of(task) - 1))
+		return 0;
+	if (is_of_node(task, bpf_task_storage_get(&origins, task, NULL, 0)) &&
+	    gadget_is_beside(task, gadget_read(gadget_task(), real_parent)))
+		mark(task);
+	else
+		gadget_is_of_runtime(gadget_task());
 	return 0;
 }
 

@@ -340,7 +340,7 @@ static __always_inline int failed(long result, const char *path, const char *con
 	struct gadget_writer writer;
 
 	exec = gadget_scratch(&failed_scratch);
-	if (!exec || !gadget_wanted_result(result) || !gadget_begin_outside_runtime(&exec->record))
+	if (!exec || !gadget_wanted_result(result) || !gadget_begin_failed_exec(&exec->record))
 		return 0;
 	exec->errno = -result;
 	exec->failed_on = exec->format = exec->machine = exec->unused = 0;

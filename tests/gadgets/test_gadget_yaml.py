@@ -109,7 +109,9 @@ def test_every_gadget_can_be_filtered_by_pid_comm_and_uid_and_by_error_and_addre
     assert [(item.name, item.column, item.test) for item in shared_parameters()] == [
         ("pid", "pid", "equal"),
         ("descendants", None, None),
-        *((name, name, "equal") for name in ("comm", "uid", "errno")),
+        *((name, name, "equal") for name in ("comm", "uid")),
+        ("runtime", None, None),
+        ("errno", "errno", "equal"),
         ("address", None, None),
     ]
 

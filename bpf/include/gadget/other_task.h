@@ -79,7 +79,7 @@ static __always_inline bool gadget_begin_for_task_or(struct gadget_record *recor
 
 static __always_inline bool gadget_begin_for_task(struct gadget_record *record, struct task_struct *task)
 {
-	return gadget_begin_for_task_or(record, task, false, false);
+	return gadget_begin_for_task_or(record, task, false, false) && !gadget_hides(task, record->cgroup);
 }
 
 /* The same without the filter by name. */
@@ -93,7 +93,9 @@ static __always_inline bool gadget_begin_with(struct gadget_record *record, stru
 {
 	__u64 cgroup = gadget_current_cgroup();
 	struct task_struct *task = gadget_task();
-	bool other_is_wanted = other && gadget_wanted_other_task(record, other);
+	bool other_is_wanted =
+		other && gadget_wanted_other_task(record, other) && !gadget_hides_at(other, record->cgroup);
+	bool is_of_container = other_is_wanted && gadget_verdict_on(record->cgroup) != GADGET_WANTED_HOST;
 
 	if (!gadget_wanted_cgroup(record, cgroup)) {
 		if (!other_is_wanted)
@@ -102,6 +104,9 @@ static __always_inline bool gadget_begin_with(struct gadget_record *record, stru
 		record->marks = 0;
 	}
 	if (!gadget_wanted_task(task))
+		return false;
+	/* What the runtime does to a process of a container is shown. */
+	if (!is_of_container && gadget_hides(task, cgroup))
 		return false;
 	gadget_describe(record, task, cgroup);
 	return true;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * gadget_begin(), with which programs begin: it applies all filters and, if the event is wanted, fills in the record's
- * head. The time is set when the record is sent.
+ * head. The time is set when the record is sent. What the container runtime does in a container is not wanted, unless
+ * --runtime is given.
  *
  * The trap: it describes the current task. A program that runs on behalf of another task (in a timer or softirq) must
  * not use it.
@@ -9,6 +10,7 @@
 #pragma once
 
 #include <gadget/filter.h>
+#include <gadget/processes/runtime_processes.h>
 #include <gadget/record.h>
 #include <gadget/syscalls/translated_call.h>
 #include <gadget/task.h>
@@ -45,8 +47,8 @@ static __always_inline void gadget_describe(struct gadget_record *record, struct
 	gadget_comm_of(parent, record->parent_comm);
 }
 
-/* As gadget_begin(), for programs that have the current task already. */
-static __always_inline bool gadget_begin_in(struct gadget_record *record, struct task_struct *task)
+/* As gadget_begin_in(), also for the container runtime. */
+static __always_inline bool gadget_begin_of_any(struct gadget_record *record, struct task_struct *task)
 {
 	__u64 cgroup = gadget_current_cgroup();
 
@@ -54,6 +56,12 @@ static __always_inline bool gadget_begin_in(struct gadget_record *record, struct
 		return false;
 	gadget_describe(record, task, cgroup);
 	return true;
+}
+
+/* As gadget_begin(), for programs that have the current task already. */
+static __always_inline bool gadget_begin_in(struct gadget_record *record, struct task_struct *task)
+{
+	return gadget_begin_of_any(record, task) && !gadget_hides(task, record->cgroup);
 }
 
 /* False: not wanted, and the record's contents are undefined. */

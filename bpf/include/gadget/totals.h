@@ -82,7 +82,9 @@ struct gadget_total {
 /* Whether the current task is counted. */
 static __always_inline bool gadget_counts(void)
 {
+	struct task_struct *task = gadget_task();
+	__u64 cgroup = gadget_current_cgroup();
 	struct gadget_record marks;
 
-	return gadget_wanted_cgroup(&marks, gadget_current_cgroup()) && gadget_wanted_task(gadget_task());
+	return gadget_wanted_cgroup(&marks, cgroup) && gadget_wanted_task(task) && !gadget_hides(task, cgroup);
 }

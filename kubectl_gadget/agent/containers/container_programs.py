@@ -21,7 +21,7 @@ from kubectl_gadget.errors import AgentError
 
 OF_CGROUPS = ("made", "removed")
 LOCATE = "locate"
-OF_MOVES = ("attached", "forked", "freed", "running")
+OF_MOVES = ("attached", "forked", "executed", "freed", "running")
 ADOPT = "adopt"
 """Run by the agent, as `locate` is."""
 _STORAGE = "origins"

@@ -104,7 +104,7 @@ def test_twenty_containers_that_live_a_moment_are_all_named(client: Client, open
     trace(client, opens, namespaces=["default"])
     ids = set()
     for number in range(20):
-        ids.add(pods.run_short("default", f"short-{number}", ["true"]).containers["main"].id)
+        ids.add(pods.run_short("default", f"short-{number}", ["sh", "-c", OPEN_ONCE]).containers["main"].id)
         client.read(0)
     client.stop()
     named = {id: container["pod"] for id, container in client.containers().items() if id in ids}

@@ -14,7 +14,8 @@
  *
  * With containerd and CRI-O, one runc creates a container and ends, and another one starts it. Until then, a process of
  * the runtime waits with the shim as its parent. It is recognized because it was seen before, as long as it has
- * executed nothing since. A gadget that did not see it before attributes it to the container.
+ * executed nothing since: bpf/containers.bpf.c marks it when it enters the container. Without these marks (before Linux
+ * 5.11), a gadget that did not see it before attributes it to the container.
  *
  * The traps: a process that came from a container never counts as a process of the host (gadget/processes/moved.h). In
  * case of doubt, a process does not count as the runtime, for example if the agent does not know the parent's cgroup.
@@ -30,28 +31,6 @@
 #include <kernel/cgroup.h>
 #include <kernel/credentials.h>
 #include <kernel/fs.h>
-
-/* Set by --runtime: events of the runtime are wanted. */
-const volatile bool gadget_show_runtime = false;
-
-/* Whether this process has the name of runc, which executes itself to create containers. Any process may take the name,
- * so this is only a first check. */
-static __always_inline bool gadget_is_runc(struct task_struct *task)
-{
-	const char runc[4] = "runc";
-	__u32 name = 0;
-
-	if (GADGET_TYPED)
-		name = *(__u32 *)&task->comm[0];
-	else
-		bpf_core_read(&name, sizeof(name), &task->comm);
-	return name == *(const __u32 *)runc;
-}
-
-static __always_inline bool gadget_has_executed(struct task_struct *task)
-{
-	return !(gadget_read(task, flags) & PF_FORKNOEXEC);
-}
 
 /* Whether `task` is still in its parent's namespaces: no program of a container is in the node's mount namespace, and
  * none can leave the PID namespace of its container, if that has one. */
@@ -114,13 +93,9 @@ static __always_inline bool gadget_is_of_runtime(struct task_struct *process)
 {
 	bool is_child = gadget_is_child_of_runtime(process);
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	const __u64 *before = bpf_map_lookup_elem(&gadget_runtimes, &tgid);
-	__u64 now;
+	__u64 now = gadget_run_of(process);
 
-	if (!is_child && !before)
-		return false;
-	now = BPF_CORE_READ(process, start_boottime) + BPF_CORE_READ(process, self_exec_id);
-	if (before && *before == now)
+	if (gadget_hides_run(tgid, now, gadget_cgroup_id_of(process)))
 		return true;
 	if (is_child)
 		bpf_map_update_elem(&gadget_runtimes, &tgid, &now, BPF_ANY);
@@ -140,12 +115,24 @@ static __always_inline bool gadget_is_runtime(struct task_struct *task)
 	return gadget_is_of_runtime(process);
 }
 
-/* Like gadget_begin(), but false for the runtime. */
+/* Like gadget_begin(), but false for the runtime, also if it is not marked. */
 static __always_inline bool gadget_begin_outside_runtime(struct gadget_record *record)
 {
 	struct task_struct *task = gadget_task();
 
 	return gadget_begin_in(record, task) && !gadget_is_runtime(task);
+}
+
+/* Like gadget_begin(), for an exec that failed: also true for the runtime if it has left its parent's namespaces, since
+ * what it then tries to execute is the container's program. */
+static __always_inline bool gadget_begin_failed_exec(struct gadget_record *record)
+{
+	struct task_struct *task = gadget_task();
+	struct task_struct *process = gadget_read(task, group_leader);
+
+	if (!gadget_begin_of_any(record, task))
+		return false;
+	return !gadget_is_runtime(task) || !gadget_is_beside(process, gadget_read(process, real_parent));
 }
 
 /* The same at the end of an exec: whether the runtime has just executed itself. */

@@ -308,9 +308,10 @@ forget:
 /* Whether the current task is wanted. The head of its record is filled in only when the call returns. */
 static __always_inline bool wanted_caller(struct task_struct *task)
 {
+	__u64 cgroup = gadget_current_cgroup();
 	struct gadget_record record;
 
-	return gadget_wanted_cgroup(&record, gadget_current_cgroup()) && gadget_wanted_task(task);
+	return gadget_wanted_cgroup(&record, cgroup) && gadget_wanted_task(task) && !gadget_hides(task, cgroup);
 }
 
 #ifdef UNIQUE_CALLS
