@@ -247,6 +247,11 @@ Page = Annotated[
 ]
 
 
+Browser = Annotated[
+    Text, flag(ENGINE, "--browser WHICH", "For a live page; none: only print its URL", choices=("default", "none"))
+]
+
+
 @dataclass(frozen=True)
 class OutputFlags(FlagSet):
     """Flags for what is printed, and until when."""
@@ -265,6 +270,8 @@ class OutputFlags(FlagSet):
         Text, flag(SHOW, "--expect EXPR", "Exit code 4 if no row has matched by the end"), TypedOnly.END
     ] = None
     report: Page = None
+    ui: Annotated[Switch, flag(ENGINE, "--ui", "Show the run as a live page in a browser: docs/report.md")] = None
+    browser: Browser = None
     record: Annotated[
         Text,
         flag(

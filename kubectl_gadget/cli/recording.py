@@ -19,11 +19,13 @@ from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_grou
 from kubectl_gadget.cli.flags import (
     ENGINE,
     SHOW,
+    Browser,
     Count,
     FlagSet,
     OnlyWarnings,
     OutputFlags,
     Page,
+    RecordFile,
     Seconds,
     Switch,
     Text,
@@ -167,6 +169,43 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     if what.report is not None:
         run.write_page(Replay((recording.path,)), what.report, options)
     return code
+
+
+@dataclass(frozen=True)
+class UiFlags(FlagSet):
+    """Flags for the live page."""
+
+    browser: Browser = None
+    timeout: Annotated[
+        Seconds, flag(SHOW, "--timeout TIME", "Stop after this time: 30m (default: at Ctrl-C)"), TypedOnly.END
+    ] = None
+    record: RecordFile = None
+    report: Page = None
+    quiet: OnlyWarnings = None
+    verbose: Verbose = None
+
+
+def ui(pods: Pods, flags: SilentRunFlags, what: UiFlags) -> int:
+    """Shows the gadgets of `record` as a live page."""
+
+    def make_sink(*_: object) -> "TakingSink":
+        from kubectl_gadget.output.sink import TakingSink
+
+        return TakingSink(lambda rows: None)
+
+    runs, command = _gadgets("incident")
+    output = OutputFlags(
+        ui=True,
+        browser=what.browser,
+        timeout=what.timeout,
+        record=what.record,
+        report=what.report,
+        quiet=what.quiet,
+        verbose=what.verbose,
+    )
+    options = run_options(runs, pods, flags.with_output(output))
+    options = replace(options, make_sink=make_sink, doing="showing a live page", command=command)
+    return run.run(options, sys.stdout, sys.stderr)
 
 
 def _recording(what: RecordFlags, trigger: "Trigger") -> "RecordingOptions":

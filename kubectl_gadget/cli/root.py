@@ -43,6 +43,7 @@ _COMMANDS = {
         "flows": "flows:flows:CONDITIONS",
         "diagnose": "diagnose:diagnose",
         "record": "recording:record",
+        "ui": "recording:ui",
         "bcc": "other_tools:bcc",
         "bpftrace": "other_tools:bpftrace",
         "list": "gadgets:list_gadgets",
@@ -78,7 +79,7 @@ _BELOW = {
     "recording": {name: f"recording:{name}" for name in ("info", "redact", "query", "convert")},
 }
 _SECTIONS = {"advise": "Advisors", "recording": "Recordings"}
-_WITHOUT_GADGETS = ("record", "observe", "flows", "enforce")
+_WITHOUT_GADGETS = ("record", "ui", "observe", "flows", "enforce")
 """commands that take pods and choose their gadgets themselves"""
 _WITHOUT_FLAGS = ("ci", "recording")
 """groups that take no flags before the sub-command"""

@@ -41,10 +41,12 @@ def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
 
     All of the user's input is checked before any agent is asked for anything. Raises GadgetError.
     """
-    if options.page is not None:
+    if options.page is not None or options.ui:
         with recorded_for_page(options) as (own, recorded):
-            code = run(replace(own, page=None), stdout, stderr)
-            write_page(recorded, options.page, options)
+            live = _live(own, recorded, stderr) if own.ui else own
+            code = run(replace(live, page=None, ui=False), stdout, stderr)
+            if options.page is not None:
+                write_page(recorded, options.page, options)
             return code
     if options.replay is not None:
         give_back_what_is_freed()
@@ -70,6 +72,22 @@ async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:
     gc.freeze()  # looking for garbage in what was imported would take 10 ms, before the nodes are attached
     async with live_run.begin(options, progress, stdout) as run:
         return await run.main(sys.stdin)
+
+
+def _live(options: RunOptions, recorded: Replay, stderr: TextIO) -> RunOptions:
+    """Return the options of a run that is also shown as a page while it goes on."""
+    from kubectl_gadget.flows.page import PageServer
+    from kubectl_gadget.page.live import LiveRun
+
+    def opened(text: str) -> None:
+        say(text)
+        if options.browser:
+            import webbrowser
+
+            webbrowser.open(text.removeprefix("open "))
+
+    page = LiveRun(options, recorded, Progress(stderr, True, False))
+    return replace(options, beside=page, services=(*options.services, PageServer(page, 0, opened).serve))
 
 
 # The page of a run is made of its recording, so it says the same as `report` does of a file.

@@ -50,6 +50,8 @@ class RunFlags:
         if self.scope.all_namespaces and (chosen := workloads(pods)):
             kind, name = chosen[0]
             raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
+        if output.browser is not None and not output.ui:
+            raise UsageError("--browser is only for --ui")
         if output.quiet and output.verbose:
             raise UsageError("--quiet and --verbose cannot be used together")
         if engine.no_sort and engine.sort_wait is not None:
@@ -109,6 +111,8 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         beforehand=beforehand.get(),
         **_recording(output.record),
         page=output.report,
+        ui=bool(output.ui),
+        browser=output.browser != "none",
         replay=replay,
         filter=output.filter,
         fail_on=output.fail_on,

@@ -13,11 +13,12 @@ import secrets
 import threading
 from base64 import b64decode
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import takewhile
+from typing import Protocol
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.datastructures import Headers
@@ -33,6 +34,7 @@ from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
+from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.services import Surroundings
 from kubectl_gadget.wire.policy_events import ExecId
 
@@ -61,6 +63,8 @@ class LivePage:
         self._trees = defaultdict[MapNode, ProcessTree](lambda: ProcessTree(self.processes))
         self._passed_over = 0
         self._count = 0
+        self._run: Surroundings | None = None
+        self._said = ""
 
     @property
     def places(self) -> int:
@@ -109,14 +113,30 @@ class LivePage:
         with self._lock:
             for edge, vanished in self.graph.settle():
                 self._note_change(edge, vanished)
-            if not self._new and not self._changed:
+            starting = self._starting()
+            if not self._new and not self._changed and starting == self._said:
                 return None
+            self._said = starting
             message = self._message([ends for ends in self._changed if ends in self.graph.edges], self._new)
             message["vanished"] = [
                 " ".join(map(_identity, ends)) for ends in self._vanished if ends not in self.graph.edges
             ]
             self._new, self._changed, self._vanished, self._passed_over = [], set(), [], 0
         return json.dumps(message)
+
+    def document(self, nonce: str) -> tuple[str, str]:
+        """See Content."""
+        own = f"'nonce-{nonce}'"
+        policy = f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; base-uri 'none'"
+        return files("kubectl_gadget.flows").joinpath("page.html").read_text().replace("NONCE", nonce), policy
+
+    def saved(self, path: str) -> tuple[bytes, str] | None:
+        """See Content."""
+        return None
+
+    def begin(self, run: Surroundings) -> None:
+        """See Content."""
+        self._run = run
 
     def all(self) -> str:
         """A message with everything, for a page that was just opened."""
@@ -137,9 +157,15 @@ class LivePage:
             },
             "trees": {_identity(found): tree.nodes() for found, tree in self._trees.items() if found in places},
             "events": events,
+            "starting": self._starting(),
             "passed_over": self._passed_over,
             "left_out": self.graph.left_out,
         }
+
+    def _starting(self) -> str:
+        """Return what the run waits for; empty: everything is attached, or has failed."""
+        covered = self._run.covered() if self._run else None
+        return "" if self._run is None or covered is None else starting(covered, self._run.phases())
 
     def _note_process(self, party: Party) -> None:
         comm = party.who.comm
@@ -150,6 +176,15 @@ class LivePage:
         known.move_to_end(key)
         if len(known) > _MOST_PROCESSES:
             known.popitem(last=False)
+
+
+def starting(covered: Coverage, phases: Mapping[str, str]) -> str:
+    """Return how far the start of a run is, in words; empty: it has begun."""
+    if covered.complete_ns:
+        return ""
+    known = len(covered.traced) + len(phases)
+    doing = ", ".join(sorted(set(phases.values())))
+    return f"starting agents {len(covered.traced)}/{known}{f': {doing}' if doing else ''}" if known else "finding nodes"
 
 
 def _identity(found: MapNode) -> str:
@@ -176,10 +211,29 @@ def _edge(ends: tuple[MapNode, MapNode], edge: Edge) -> dict[str, object]:
     }
 
 
+class Content(Protocol):
+    """What a server shows. All methods may be called from any thread."""
+
+    def document(self, nonce: str) -> tuple[str, str]:
+        """Return the page, and the policy (CSP) that it needs."""
+
+    def all(self) -> str:
+        """Return a message with everything, for a page that was just opened."""
+
+    def updates(self) -> str | None:
+        """Return a message with the changes since the last call; None when there are none."""
+
+    def saved(self, path: str) -> tuple[bytes, str] | None:
+        """Return a file that the page offers at a path, and its name; None: there is none."""
+
+    def begin(self, run: Surroundings) -> None:
+        """Called when the page is served: `run` tells how far the run is."""
+
+
 class PageServer:
     """A service of a run (`serve`): the page on a port of this machine. `say` is called with its URL."""
 
-    def __init__(self, page: LivePage, port: int, say: Callable[[str], object]) -> None:
+    def __init__(self, page: Content, port: int, say: Callable[[str], object]) -> None:
         """`port` 0: any free port."""
         self._page = page
         self._port = port
@@ -194,7 +248,7 @@ class PageServer:
                 lambda connection: _follow(connection, self._page),
                 "127.0.0.1",
                 self._port,
-                process_request=lambda connection, request: _answer(connection, request, token),
+                process_request=lambda _, request: _answer(self._page, request, token),
                 max_size=1 << 16,
                 ping_interval=None,
             )
@@ -204,12 +258,13 @@ class PageServer:
             ) from None
         async with server:
             port = next(iter(server.sockets)).getsockname()[1]
+            self._page.begin(run)
             self._say(f"open http://127.0.0.1:{port}/?token={token}")
             run.tasks.start(_broadcast(server, self._page), "updates of the web page")
             yield
 
 
-async def _broadcast(server: Server, page: LivePage) -> None:
+async def _broadcast(server: Server, page: Content) -> None:
     while True:
         await asyncio.sleep(_TICK_SECONDS)
         # In a thread, since this takes a while for a large map.
@@ -217,14 +272,14 @@ async def _broadcast(server: Server, page: LivePage) -> None:
             broadcast(server.connections, changes)
 
 
-async def _follow(connection: ServerConnection, page: LivePage) -> None:
+async def _follow(connection: ServerConnection, page: Content) -> None:
     """Sends everything; updates follow by broadcast until the page is closed."""
     await connection.send(await asyncio.to_thread(page.all))
     await connection.wait_closed()
 
 
-def _answer(connection: ServerConnection, request: Request, token: str) -> Response | None:
-    """The page, an error response, or None to go on with the websocket."""
+async def _answer(page: Content, request: Request, token: str) -> Response | None:
+    """The page, a file, an error response, or None to go on with the websocket."""
     path, _, query = request.path.partition("?")
     host = request.headers.get("Host", "")
     name, _, port = host.rpartition(":")
@@ -237,11 +292,13 @@ def _answer(connection: ServerConnection, request: Request, token: str) -> Respo
         is_own = origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
         return None if is_own else _refuse("the request comes from another page")
     if path != "/":
-        return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is only one page\n")
-    nonce = secrets.token_urlsafe(16)
-    text = files("kubectl_gadget.flows").joinpath("page.html").read_text().replace("NONCE", nonce)
-    own = f"'nonce-{nonce}'"
-    policy = f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; base-uri 'none'"
+        found = await asyncio.to_thread(page.saved, path)
+        if found is None:
+            return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is only one page\n")
+        answer = _respond(http.HTTPStatus.OK, "application/octet-stream", found[0])
+        answer.headers["Content-Disposition"] = f'attachment; filename="{found[1]}"'
+        return answer
+    text, policy = await asyncio.to_thread(page.document, secrets.token_urlsafe(16))
     return _respond(http.HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), policy)
 
 

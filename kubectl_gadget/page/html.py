@@ -23,29 +23,41 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 _CDATA = re.compile(r"\A<!\[CDATA\[|\]\]>\Z")
 
 
-def render(model: Mapping[str, Any]) -> str:
-    """Return the whole file."""
-    own = files("kubectl_gadget.page")
-    style = own.joinpath("uplot/uPlot.min.css").read_text() + own.joinpath("page.css").read_text()
-    chart, script = own.joinpath("uplot/uPlot.iife.min.js").read_text(), own.joinpath("page.js").read_text()
-    profile, frames = model.get("profile"), {}
-    if model.get("flows"):
-        frames["map"] = _plain(files("kubectl_gadget.flows").joinpath("page.html").read_text())
-    if profile:
-        frames["flames"] = _flames(profile)
+def render(model: Mapping[str, Any], is_live: bool = False) -> str:
+    """Return the whole file. `is_live`: the page of a run that goes on, which follows it."""
+    style, chart, script, frames = _parts(model, is_live)
+    profile = model.get("profile")
     # The graph has the calls already.
     shown = {**model, "profile": {**profile, "root": None} if profile else None}
     parts = {
         "TITLE": html.escape(_title(model)),
-        "POLICY": _policy([style], [chart, script], frames.values()),
+        "POLICY": policy(model, is_live),
+        "LIVE": " data-live" if is_live else "",
         "STYLE": style,
         "MODEL": embedded(shown),
         "FRAMES": embedded(frames),
         "CHART": chart,
         "SCRIPT": script,
     }
-    text = own.joinpath("page.html").read_text()
+    text = files("kubectl_gadget.page").joinpath("page.html").read_text()
     return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], text)
+
+
+def policy(model: Mapping[str, Any], is_live: bool = False) -> str:
+    """Return the page's policy (CSP): only its own scripts and styles, by their hashes."""
+    style, chart, script, frames = _parts(model, is_live)
+    return _policy([style], [chart, script], frames.values()) + ("; connect-src 'self'" if is_live else "")
+
+
+def _parts(model: Mapping[str, Any], is_live: bool) -> tuple[str, str, str, dict[str, str]]:
+    own, frames = files("kubectl_gadget.page"), {}
+    style = own.joinpath("uplot/uPlot.min.css").read_text() + own.joinpath("page.css").read_text()
+    chart, script = own.joinpath("uplot/uPlot.iife.min.js").read_text(), own.joinpath("page.js").read_text()
+    if model.get("flows") or is_live:
+        frames["map"] = _plain(files("kubectl_gadget.flows").joinpath("page.html").read_text())
+    if model.get("profile"):
+        frames["flames"] = _flames(model["profile"])
+    return style, chart, script, frames
 
 
 def embedded(value: object) -> str:

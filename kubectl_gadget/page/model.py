@@ -60,19 +60,32 @@ class RowOrigin:
     workload: str
 
 
-class RunModel(WholeSink):
-    """Takes all rows of a run. `document` may be called when there are no more."""
+@dataclass(frozen=True)
+class Limits:
+    """How much of a run is shown."""
 
-    def __init__(self, gadgets: Sequence[Gadget], began_ns: int, ended_ns: int) -> None:
+    series: int = _SERIES_SHOWN
+    programs: int = _MOST_PROGRAMS
+    entries: int = _TABLE_ROWS
+    rows: int = _MOST_ROWS
+    latest: bool = False
+    """the last rows, not rows of all times"""
+
+
+class RunModel(WholeSink):
+    """Takes all rows of a run. `document` may be called at any time, between two calls that take rows."""
+
+    def __init__(self, gadgets: Sequence[Gadget], began_ns: int, ended_ns: int, limits: Limits | None = None) -> None:
         """`began_ns` and `ended_ns`: the time that the timeline is of; rows outside are at its ends."""
         self._gadgets = gadgets
+        self._limits = limits = limits or Limits()
         self.began_ns = began_ns
         self.step_ns = _step(max(1, ended_ns - began_ns))
         self.bins = min(BINS, -(-max(1, ended_ns - began_ns) // self.step_ns))
         self.rows = 0
         self._pending: list[Batch] = []
         self._pending_rows = 0
-        self._latest_ns = began_ns
+        self.latest_ns = began_ns
         self._places: dict[tuple[Container, str], RowOrigin] = {}
         self._series: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.int64]]] = {}
         self._failed: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
@@ -84,7 +97,7 @@ class RunModel(WholeSink):
         self._names = Table(_MOST_OF_WORKLOAD)
         self._requests = Table(_MOST_OF_WORKLOAD, _without_target)
         self._latencies = {"dns": Histogram(), "http": Histogram()}
-        self._samples = {gadget.name: _Samples(gadget) for gadget in gadgets}
+        self._samples = {gadget.name: _Samples(gadget, limits) for gadget in gadgets}
         self._profiles = {gadget.name: FoldedSink(io.StringIO(), [gadget]) for gadget in gadgets if has_stacks(gadget)}
         self._members: dict[str, Mapping[str, Member]] = {}
 
@@ -110,6 +123,16 @@ class RunModel(WholeSink):
         if rows.parts and (profile := self._profiles.get(rows.parts[0].gadget.name)):
             profile.write_block(rows)
         super().write_block(rows.everything)
+
+    def grow(self, until_ns: int) -> None:
+        """Make room in the timeline for rows until this time: each two bins become one."""
+        while until_ns - self.began_ns > self.step_ns * self.bins:
+            self.step_ns *= 2
+            for counts in (*self._series.values(), *self._failed.values()):
+                half = counts[0::2].copy()
+                half[: len(counts) // 2] += counts[1::2]
+                counts[:] = 0
+                counts[: len(half)] = half
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         self.mark_gap(node, until_ns - round(seconds * 1e9), until_ns, "")
@@ -143,7 +166,7 @@ class RunModel(WholeSink):
         self._sample(batch, times, failed)
         if times is None or gadget.kind != "stream":
             return
-        self._latest_ns = max(self._latest_ns, int(np.max(times)))
+        self.latest_ns = max(self.latest_ns, int(np.max(times)))
         self._count(gadget.event, places, codes, times, failed)
         match name:
             case "trace_process" | "trace_exec" | "trace_exit":
@@ -389,14 +412,14 @@ class RunModel(WholeSink):
     @property
     def done(self) -> float:
         """Return which part of the time the rows so far are of, 0 to 1."""
-        return min(1.0, (self._latest_ns - self.began_ns) / max(1, self.step_ns * self.bins))
+        return min(1.0, (self.latest_ns - self.began_ns) / max(1, self.step_ns * self.bins))
 
     def document(self) -> dict[str, Any]:
         """Return the parts of the model that are made of rows."""
         self._take_pending()
         return {
             "timeline": self._timeline(),
-            "processes": self.forest.document(_MOST_PROGRAMS, self.began_ns),
+            "processes": self.forest.document(self._limits.programs, self.began_ns),
             "files": self._table(self._files, ("comm", "did", "path", "error")),
             "dns": {
                 **self._table(self._names, ("comm", "role", "name", "type", "rcode")),
@@ -416,8 +439,8 @@ class RunModel(WholeSink):
 
     def _timeline(self) -> dict[str, Any]:
         ranked = sorted(self._series.items(), key=lambda item: -int(item[1].sum()))
-        chosen = {key: counts for key, counts in ranked[:_SERIES_SHOWN]}
-        for (event, _), counts in ranked[_SERIES_SHOWN:]:
+        chosen = {key: counts for key, counts in ranked[: self._limits.series]}
+        for (event, _), counts in ranked[self._limits.series :]:
             key = (event, _OTHERS)
             chosen[key] = chosen[key] + counts if key in chosen else counts
         return {
@@ -428,14 +451,14 @@ class RunModel(WholeSink):
                 for (kind, pod), counts in chosen.items()
             ],
             "failed": {kind: counts.tolist() for kind, counts in self._failed.items()},
-            "put_together": max(0, len(ranked) - _SERIES_SHOWN),
+            "put_together": max(0, len(ranked) - self._limits.series),
             "gaps": self._gaps,
             "marks": sorted(self._marks, key=lambda mark: mark["ms"]),
             "marks_left_out": self._marks_left_out,
         }
 
     def _table(self, table: Table, columns: Sequence[str]) -> dict[str, Any]:
-        top = table.top(_TABLE_ROWS)
+        top = table.top(self._limits.entries)
         return {
             "columns": ["workload", *columns],
             "rows": [[workload, *key, *self._numbers_of(entry)] for workload, key, entry in top],
@@ -462,7 +485,7 @@ class RunModel(WholeSink):
 
     def _raw_rows(self) -> dict[str, Any]:
         having = [samples for samples in self._samples.values() if samples.seen]
-        kinds, room = {}, _MOST_ROWS
+        kinds, room = {}, self._limits.rows
         for left, samples in zip(range(len(having), 0, -1), sorted(having, key=lambda one: one.seen), strict=True):
             found = samples.document(max(_LEAST_ROWS, room // left), self.began_ns)
             kinds[samples.gadget.name] = found
@@ -493,6 +516,8 @@ class _Picked(Sequence[str]):
 @dataclass
 class _Thinned:
     most: int
+    latest: bool = False
+    """the last rows are kept"""
     every: int = 1
     seen: int = 0
     kept: list[tuple[int, int, bool, list[str]]] = field(default_factory=list)
@@ -502,6 +527,9 @@ class _Thinned:
         """Return those of the rows that are kept; all of them are counted."""
         numbers = np.arange(self.seen, self.seen + len(rows))
         self.seen += len(rows)
+        if self.latest:
+            self.kept = self.kept[-self.most :]
+            return rows[-self.most :]
         while len(self.kept) + np.count_nonzero(numbers % self.every == 0) > 2 * self.most:
             self.every *= 2
             self.kept = self.kept[::2]
@@ -512,11 +540,11 @@ class _Thinned:
 class _Samples:
     """Rows of one gadget: some of all, and some of those that failed."""
 
-    def __init__(self, gadget: Gadget) -> None:
+    def __init__(self, gadget: Gadget, limits: Limits) -> None:
         self.gadget = gadget
         names = [name for name in choose_columns([gadget], (), "default") if name != "timestamp"]
         self.columns = [column for name in names if (column := find_column(gadget, name)) is not None]
-        self._all, self._bad = _Thinned(_MOST_ROWS // 2), _Thinned(_MOST_ROWS // 2)
+        self._all, self._bad = (_Thinned(limits.rows // 2, limits.latest) for _ in range(2))
 
     @property
     def seen(self) -> int:
@@ -539,10 +567,11 @@ class _Samples:
             ]
 
     def document(self, most: int, began_ns: int) -> dict[str, Any]:
-        bad = _spread(self._bad.kept, most // 2)
+        choose = _last if self._all.latest else _spread
+        bad = choose(self._bad.kept, most // 2)
         chosen = {row[0] for row in bad}
         rest = [row for row in self._all.kept if row[0] not in chosen]
-        rows = sorted([*bad, *_spread(rest, most - len(bad))], key=lambda row: (row[1], row[0]))
+        rows = sorted([*bad, *choose(rest, most - len(bad))], key=lambda row: (row[1], row[0]))
         return {
             "kind": self.gadget.event,
             "command": " ".join(self.gadget.command),
@@ -560,6 +589,10 @@ def _spread(rows: list[Any], most: int) -> list[Any]:
     if len(rows) <= most:
         return rows
     return [rows[place * len(rows) // most] for place in range(most)]
+
+
+def _last(rows: list[Any], most: int) -> list[Any]:
+    return rows[-most:] if most > 0 else []
 
 
 # Parts.

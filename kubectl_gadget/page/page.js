@@ -4,10 +4,12 @@
 (() => {
 const model = JSON.parse(document.getElementById("model").textContent);
 const frames = JSON.parse(document.getElementById("frames").textContent);
-const MOST_ROWS = 100, MORE_ROWS = 300, ROW = 22, MOST_KINDS = 8, OPEN_TREES = 60;
+const MOST_ROWS = document.documentElement.hasAttribute("data-live") ? 50 : 100, MORE_ROWS = 300, ROW = 22, MOST_KINDS = 8, OPEN_TREES = 60;
 const COLOURS = ["#3b7dd8", "#d9822b", "#2f9e6e", "#a05fc4", "#c2a21a", "#2ba6b5", "#c75a8b", "#7b8794", "#7d6b52"];
 const $ = id => document.getElementById(id);
 const main = $("main");
+const LIVE = document.documentElement.hasAttribute("data-live");
+const ORDER = ["verdict", "findings", "checks", "timeline", "processes", "map", "files", "connections", "dns", "http", "profile", "rows", "made"];
 
 // Elements. A child that is no element is text.
 function make(tag, attributes, ...children) {
@@ -21,10 +23,21 @@ function make(tag, attributes, ...children) {
 }
 function section(id, title, about, ...children) {
   const found = make("section", {id, "aria-labelledby": `${id}-title`}, make("h2", {id: `${id}-title`}, title, about ? make("small", {}, about) : null), children);
-  main.append(found);
-  $("parts").append(make("a", {href: `#${id}`}, title));
+  const before = $(id), after = ORDER.slice(ORDER.indexOf(id) + 1).find(name => $(name));
+  if (before) before.replaceWith(found);
+  else {
+    main.insertBefore(found, after ? $(after) : null);
+    $("parts").insertBefore(make("a", {href: `#${id}`}, id === "verdict" ? "Verdict" : title), after ? $("parts").querySelector(`[href="#${after}"]`) : null);
+  }
   return found;
 }
+// What the user has set in a part, which is drawn again and again while a run goes on.
+const kept = {};
+const memory = (id, first) => kept[id] ||= first;
+const pressed = (own, name, text, act) => {
+  const found = make("button", {type: "button", "aria-pressed": String(Boolean(own[name]))}, text);
+  return on(found, "click", () => { own[name] = !own[name]; found.setAttribute("aria-pressed", String(own[name])); act(); });
+};
 const on = (element, type, act) => { element.addEventListener(type, act); return element; };
 
 // Numbers and times as in the terminal.
@@ -35,13 +48,15 @@ function duration(ns) {
   for (const [size, unit] of [[1e9, "s"], [1e6, "ms"], [1e3, "µs"]]) if (ns >= size) return three(ns / size) + unit;
   return `${ns}ns`;
 }
-const BEGAN = Date.parse(model.began.slice(0, 23) + "Z");
+let BEGAN, LENGTH;
+function measure() { BEGAN = Date.parse(model.began.slice(0, 23) + "Z"); LENGTH = model.timeline.bins * model.timeline.step_ms; }
+measure();
 const clock = (ms, digits = 0) => new Date(BEGAN + ms).toISOString().slice(11, digits ? 20 + digits : 19);
-const LENGTH = model.timeline.bins * model.timeline.step_ms;
 
 // What is filtered: words, and a part of the time.
 const state = {words: [], from: -Infinity, to: Infinity};
-const drawn = [];
+const drawn = {};
+let building = "";
 const has = text => state.words.every(word => text.includes(word));
 const during = (first, last) => first === null || first === undefined || (first <= state.to && (last ?? first) >= state.from);
 const isWhole = () => state.from === -Infinity;
@@ -49,9 +64,9 @@ function redraw() {
   state.words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   $("whole").hidden = isWhole();
   $("span").textContent = isWhole() ? "" : `${clock(Math.max(0, state.from))} to ${clock(Math.min(LENGTH, state.to))} UTC`;
-  for (const draw of drawn) draw();
+  for (const draw of Object.values(drawn).flat()) draw();
 }
-function follow(draw) { drawn.push(draw); draw(); }
+function follow(draw) { drawn[building].push(draw); draw(); }
 let waiting = 0;
 on($("filter"), "input", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 120); });
 on($("whole"), "click", () => zoom(-Infinity, Infinity));
@@ -64,7 +79,6 @@ function verdict() {
   const {status, answer, looked, not_seen} = model.verdict, run = model.run;
   const found = section("verdict", `${SIGNS[status]} ${answer}${status === "inconclusive" ? ", but not everything was looked at" : ""}`, "");
   found.classList.add(status);
-  $("parts").firstChild.textContent = "Verdict";
   const where = [run.selection.join("; "), `${model.began.slice(0, 10)} ${clock(0)} UTC, ${three(model.seconds)} s`].filter(Boolean).join(" · ");
   found.append(make("p", {}, make("code", {}, run.command.join(" ")), ` · ${where}`));
   found.append(make("p", {}, `${model.coverage.sentence}; ${looked}`));
@@ -77,7 +91,7 @@ function verdict() {
 function findings() {
   const {list, left_out} = model.findings;
   if (!list.length) return;
-  const body = make("div"), found = section("findings", "Findings", "", body), about = make("small");
+  const own = memory("findings", {open: new Set()}), body = make("div"), found = section("findings", "Findings", "", body), about = make("small");
   found.querySelector("h2").append(about);
   const items = list.map(each => {
     const terms = Object.fromEntries([...each.terms].reverse());
@@ -89,6 +103,8 @@ function findings() {
       each.tables.map(([head, ...rows]) => make("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": `evidence: ${each.message}`}, make("table", {},
         make("thead", {}, make("tr", {}, head.map(name => make("th", {scope: "col"}, name)))), make("tbody", {}, rows.map(row => make("tr", {}, row.map(cell => make("td", {class: "mono"}, cell || "-")))))))),
       each.evidence.length ? make("pre", {}, each.evidence.map(row => JSON.stringify(row)).join("\n")) : null);
+    item.open = own.open.has(each.fingerprint);
+    on(item, "toggle", () => { own.open[item.open ? "add" : "delete"](each.fingerprint); });
     return {each, item, text: JSON.stringify([each.level, each.message, each.who, each.terms, each.rule]).toLowerCase()};
   });
   body.append(...items.map(({item}) => item));
@@ -112,9 +128,11 @@ function checks() {
 function timeline() {
   const line = model.timeline, seconds = line.step_ms / 1000;
   if (!line.series.length) return;
+  const own = memory("timeline", {by: "kind", failed: false, off: new Set()}), off = own.off;
   const total = line.series.reduce((sum, each) => sum + each.rows, 0);
-  const by = on(make("select", {"aria-label": "what the colours are"}, make("option", {value: "kind"}, "by kind"), make("option", {value: "pod"}, "by pod")), "change", () => { off.clear(); chart(); });
-  const failing = on(make("button", {type: "button", "aria-pressed": "false"}, "only failed"), "click", () => { failing.setAttribute("aria-pressed", failing.getAttribute("aria-pressed") !== "true"); chart(); });
+  const by = on(make("select", {"aria-label": "what the colours are"}, make("option", {value: "kind"}, "by kind"), make("option", {value: "pod"}, "by pod")), "change", () => { own.by = by.value; off.clear(); chart(); });
+  by.value = own.by;
+  const failing = pressed(own, "failed", "only failed", () => chart());
   const [from, to] = ["from", "to"].map(name => on(make("input", {type: "number", min: 0, max: Math.ceil(LENGTH / 1000), step: "any", "aria-label": `show ${name} second`, size: 6, placeholder: `${name} s`}), "change", span));
   function span() {
     if (!from.value && !to.value) return zoom(-Infinity, Infinity);
@@ -130,12 +148,12 @@ function timeline() {
   const more = Math.max(0, line.marks.length - 30) + line.marks_left_out;
   if (more) marks.append(make("li", {}, `${number(more)} more marks`));
   if (line.put_together) marks.append(make("li", {}, `${number(line.put_together)} pods and kinds with the fewest events are drawn as "other pods"`));
-  const off = new Set(), times = Array.from({length: line.bins}, (_, bin) => BEGAN / 1000 + bin * seconds);
+  const times = Array.from({length: line.bins}, (_, bin) => BEGAN / 1000 + bin * seconds);
   let plot = null;
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   function sums() {
     const found = new Map();
-    const onlyFailed = failing.getAttribute("aria-pressed") === "true";
+    const onlyFailed = own.failed;
     const each = onlyFailed ? Object.entries(line.failed).map(([kind, counts]) => ({kind, pod: "all pods", counts})) : line.series;
     for (const {[by.value]: name, counts} of each) {
       const sum = found.get(name) || found.set(name, new Array(line.bins).fill(0)).get(name);
@@ -200,10 +218,9 @@ function timeline() {
     at.ctx.restore();
   }
   chart();
-  drawn.push(() => plot.redraw(false));
+  drawn.timeline.push(() => plot.redraw(false));
   let width = canvas.clientWidth;
   new ResizeObserver(() => { if (canvas.clientWidth && canvas.clientWidth !== width) { width = canvas.clientWidth; plot.setSize({width, height: 196}); } }).observe(canvas);
-  on(matchMedia("(prefers-color-scheme: dark)"), "change", chart);
 }
 
 // Processes, each below the one that started it.
@@ -212,7 +229,7 @@ function processes() {
   if (!list.length) return;
   const body = make("div", {class: "tree scroll", tabindex: 0, role: "region", "aria-label": "processes"}), about = make("small");
   const fold = on(make("button", {type: "button"}, "open all"), "click", () => { const open = fold.textContent === "open all"; for (const each of body.querySelectorAll("details")) each.open = open; fold.textContent = open ? "close all" : "open all"; });
-  const bad = on(make("button", {type: "button", "aria-pressed": "false"}, "only those that failed"), "click", () => { bad.setAttribute("aria-pressed", bad.getAttribute("aria-pressed") !== "true"); redraw(); });
+  const own = memory("processes", {bad: false, open: new Map()}), bad = pressed(own, "bad", "only those that failed", redraw);
   section("processes", "Processes", "", make("div", {class: "bar"}, fold, bad), body).querySelector("h2").append(about);
   const below = new Map(), groups = new Map();
   for (const one of list) {
@@ -237,7 +254,9 @@ function processes() {
         make("span", {class: "dim"}, `  pid ${one.pid}${one.rows ? ` · ${count(one.rows, "event")}` : ""}${one.failed ? ` · ${number(one.failed)} failed` : ""}${one.children > children.length ? ` · ${number(one.children - children.length)} children not shown` : ""}`)), did);
     one.element = found;
     found.append(...children.map(item));
-    found.open = list.length <= OPEN_TREES || anyBelow(one, other => other !== one && other.end !== "");
+    const key = `${one.node} ${one.pid} ${one.began}`;
+    found.open = own.open.get(key) ?? (list.length <= OPEN_TREES || anyBelow(one, other => other !== one && other.end !== ""));
+    on(found.firstChild, "click", () => { own.open.set(key, !found.open); });
     return found;
   }
   const tops = [...groups].map(([where, roots]) => {
@@ -247,7 +266,7 @@ function processes() {
   });
   body.append(...tops.map(({element}) => element));
   follow(() => {
-    const onlyBad = bad.getAttribute("aria-pressed") === "true";
+    const onlyBad = own.bad;
     const fits = one => has(one.text) && (!onlyBad || isBad(one)) && during(one.began, one.ended ?? Infinity);
     const free = !state.words.length && !onlyBad && isWhole();
     let shown = 0;
@@ -265,12 +284,14 @@ function processes() {
   });
 }
 
+let told_ = () => {};
 // The map is the page of `flows --web`, and the graph that of `profile --flame-graph`.
 function frame(id, title, name, about, height) {
+  if ($(id)) { $(id).querySelector("small").textContent = about; return; }
   const found = make("iframe", {title}), box = section(id, title, about, found);
   if (height) found.style.height = `${height}px`;
   const load = () => { if (!found.srcdoc) found.srcdoc = frames[name]; };
-  on(window, "message", event => { if (event.source === found.contentWindow && event.data === "ready" && name === "map") found.contentWindow.postMessage(model.flows, "*"); });
+  on(window, "message", event => { if (event.source === found.contentWindow && event.data === "ready" && name === "map") { found.contentWindow.postMessage({...model.flows, whole: true}, "*"); told_ = patch => found.contentWindow.postMessage(patch, "*"); } });
   const seen = new IntersectionObserver(entries => { if (entries.some(entry => entry.isIntersecting)) { seen.disconnect(); load(); } }, {rootMargin: "600px"});
   seen.observe(box);
   on(window, "beforeprint", load);
@@ -287,12 +308,13 @@ function table(id, title, columns, rows, about, extra) {
   const found = section(id, title, "", extra, make("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": title}, make("table", {}, make("thead", {}, head), body)), more);
   found.querySelector("h2").append(info);
   const all = rows.map(row => ({row, text: columns.map(column => column.words ? row[column.at] : "").join(" ").toLowerCase()}));
-  let by = columns.find(column => column.first) || columns[0], down = true, most = MOST_ROWS;
+  const own = memory(id, {by: columns.findIndex(column => column.first), down: true, most: MOST_ROWS});
+  let by = columns[Math.max(0, own.by)], {down, most} = own;
   head.append(...columns.map(column => {
-    column.head = make("th", {scope: "col", class: column.show ? "number" : null}, on(make("button", {type: "button"}, column.title), "click", () => { down = by === column ? !down : Boolean(column.show); by = column; draw(); }));
+    column.head = make("th", {scope: "col", class: column.show ? "number" : null}, on(make("button", {type: "button"}, column.title), "click", () => { down = by === column ? !down : Boolean(column.show); by = column; Object.assign(own, {by: columns.indexOf(by), down}); draw(); }));
     return column.head;
   }));
-  on(more, "click", () => { most += MORE_ROWS; draw(); });
+  on(more, "click", () => { own.most = most += MORE_ROWS; draw(); });
   const times = columns.times;
   function draw() {
     const fitting = all.filter(({row, text}) => has(text) && (!times || during(row[times[0]], row[times[1]])));
@@ -351,10 +373,12 @@ function histogram(name, latency) {
 function rows() {
   const {kinds, seen} = model.rows;
   if (!kinds.length) return;
-  const kept = kinds.reduce((sum, kind) => sum + kind.rows.length, 0);
+  const most = kinds.reduce((sum, kind) => sum + kind.rows.length, 0);
   const all = kinds.flatMap(kind => kind.rows.map(([ms, bad, ...cells]) => ({ms, bad, kind, cells, text: `${kind.kind} ${cells.join(" ")}`.toLowerCase()}))).sort((a, b) => (a.ms ?? 0) - (b.ms ?? 0));
-  const choice = on(make("select", {"aria-label": "kind of rows"}, make("option", {value: ""}, "all kinds"), kinds.map((kind, place) => make("option", {value: place}, `${kind.command}, ${number(kind.seen)}`))), "change", draw);
-  const bad = on(make("button", {type: "button", "aria-pressed": "false"}, "only failed"), "click", () => { bad.setAttribute("aria-pressed", bad.getAttribute("aria-pressed") !== "true"); draw(); });
+  const choice = on(make("select", {"aria-label": "kind of rows"}, make("option", {value: ""}, "all kinds"), kinds.map((kind, place) => make("option", {value: place}, `${kind.command}, ${number(kind.seen)}`))), "change", () => { own.kind = choice.value === "" ? "" : kinds[choice.value].command; draw(); });
+  const own = memory("rows", {kind: "", failed: false}), bad = pressed(own, "failed", "only failed", () => draw());
+  choice.value = kinds.findIndex(kind => kind.command === own.kind);
+  if (choice.selectedIndex < 0) choice.value = "";
   const copied = make("span", {class: "dim", role: "status"});
   const copy = on(make("button", {type: "button"}, "copy as JSON"), "click", async () => {
     const text = shown.map(asJson).join("\n");
@@ -369,14 +393,14 @@ function rows() {
   const parts = row => [row.ms === null ? "-" : clock(row.ms, 3), ...(one() ? row.cells : [row.kind.kind, row.kind.columns.map((name, at) => row.cells[at] === "-" ? "" : `${name.toLowerCase()}=${row.cells[at]}`).filter(Boolean).join("  ")])];
   const cell = (text, place) => { const found = make("span", {}, text); found.style.width = widths[place] ? `${widths[place]}ch` : ""; return found; };
   function draw() {
-    const only = one(), failed = bad.getAttribute("aria-pressed") === "true";
+    const only = one(), {failed} = own;
     shown = all.filter(row => (!only || row.kind === only) && (!failed || row.bad) && has(row.text) && during(row.ms));
     const titles = ["time", ...(only ? only.columns : ["kind", ""])], some = shown.slice(0, 500).map(parts);
     widths = titles.map((title, place) => !only && place === 2 ? 0 : Math.min(60, Math.max(title.length, ...some.map(row => row[place].length)) + 1));
     head.replaceChildren(...titles.map(cell));
     body.style.height = `${shown.length * ROW}px`;
     body.style.width = only ? `calc(${widths.reduce((a, b) => a + b, 0)}ch + ${14 * widths.length + 20}px)` : "";
-    info.textContent = `${shown.length === all.length ? "" : `${number(shown.length)} match the filter, of `}${number(kept)} rows${kept < seen ? `, chosen evenly from ${number(seen)}, with more of those that failed` : ""}`;
+    info.textContent = `${shown.length === all.length ? "" : `${number(shown.length)} match the filter, of `}${number(most)} rows${most < seen ? `, ${LIVE ? "the last ones of" : "chosen evenly from"} ${number(seen)}, with more of those that failed` : ""}`;
     list.scrollTop = 0;
     window_();
   }
@@ -394,30 +418,96 @@ function rows() {
 
 // How it was made.
 function made() {
-  const run = model.run, lines = [["command", make("code", {}, run.command.join(" "))], ["recorded by", `kubectl gadget ${run.recorded_by.join(", ")}`], ["page by", model.made_by], ["recordings", run.files.join(", ")], ["selection", run.selection.join("; ") || "-"]];
+  const run = model.run, lines = [["command", make("code", {}, run.command.join(" "))], ...(run.recorded_by.length ? [["recorded by", `kubectl gadget ${run.recorded_by.join(", ")}`]] : []), ["page by", model.made_by], ...(run.files.length ? [["recordings", run.files.join(", ")]] : []), ["selection", run.selection.join("; ") || "-"]];
   if (run.filters.length) lines.push(["filter", make("code", {}, run.filters.join("; "))]);
   lines.push(["coverage", model.coverage.sentence], ...model.coverage.doubts.map(text => ["not seen", make("span", {class: "warn"}, text)]));
   lines.push(["nodes", model.coverage.nodes.map(node => make("div", {}, node.attached === null ? `${node.name}: not traced: ${node.why}` : `${node.name}: from ${clock(node.attached)} to ${clock(node.until)} UTC${node.gap_seconds ? `, ${node.gap_seconds} s missing` : ""}${Object.keys(node.lost).length ? `, lost ${Object.entries(node.lost).map(([cause, n]) => `${number(n)} (${cause})`).join(", ")}` : ", lost 0"}`))]);
   lines.push(["gadgets", run.gadgets.map(gadget => make("div", {}, `${gadget.command}: ${count(gadget.rows, "row")}${Object.keys(gadget.parameters).length ? ` (${Object.entries(gadget.parameters).map(([name, value]) => `--${name} ${value}`).join(", ")})` : ""}`))]);
   const empty = [["findings", model.findings.list.length], ["processes", model.processes.list.length], ["files", model.files.rows.length], ["flows", model.flows], ["DNS", model.dns.rows.length], ["HTTP", model.http.rows.length], ["a profile", model.profile]].filter(([, has]) => !has).map(([name]) => name);
-  if (empty.length) lines.push(["without", `${empty.join(", ")}: nothing of it is in the recording`]);
+  if (empty.length) lines.push(["without", `${empty.join(", ")}: nothing of it was recorded`]);
   section("made", "How it was made", "", make("dl", {}, lines.map(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])));
-  $("foot").append(...[["/", "filter"], ["j", "next"], ["k", "before"], ["← →", "close, open"], ["Esc", "back"]].flatMap(([key, what]) => [make("kbd", {}, key), ` ${what}  `]));
+  $("foot").replaceChildren(...[["/", "filter"], ["j", "next"], ["k", "before"], ["← →", "close, open"], ["Esc", "back"]].flatMap(([key, what]) => [make("kbd", {}, key), ` ${what}  `]));
 }
 
-verdict();
-findings();
-checks();
-timeline();
-processes();
-if (model.flows) map();
-ofRows("files", "Files", model.files, {path: "path mono"});
-connections();
-ofRows("dns", "DNS", model.dns, {name: "path"}, true, histogram("DNS", model.dns.latency));
-ofRows("http", "HTTP", model.http, {target: "path"}, true, histogram("HTTP", model.http.latency));
-if (model.profile) frame("profile", "Profile", "flames", [`kubectl gadget ${model.profile.title}`, model.profile.left_out ? `${number(model.profile.left_out)} narrow calls left out` : ""].filter(Boolean).join("; "), 520);
-rows();
-made();
+// The parts, and what of the model each is made of.
+const BUILT = {
+  verdict: [verdict, "verdict", "coverage", "run"], findings: [findings, "findings"], checks: [checks, "checks"], timeline: [timeline, "timeline", "coverage", "began"],
+  processes: [processes, "processes"], map: [() => { if (model.flows && model.flows.edges.length) map(); }, "flows"], files: [() => ofRows("files", "Files", model.files, {path: "path mono"}), "files"],
+  connections: [connections, "flows"], dns: [() => ofRows("dns", "DNS", model.dns, {name: "path"}, true, histogram("DNS", model.dns.latency)), "dns"],
+  http: [() => ofRows("http", "HTTP", model.http, {target: "path"}, true, histogram("HTTP", model.http.latency)), "http"],
+  profile: [() => { if (model.profile && frames.flames) frame("profile", "Profile", "flames", [`kubectl gadget ${model.profile.title}`, model.profile.left_out ? `${number(model.profile.left_out)} narrow calls left out` : ""].filter(Boolean).join("; "), 520); }],
+  rows: [rows, "rows"], made: [made, "run", "coverage"],
+};
+function build(id) { building = id; drawn[id] = []; BUILT[id][0](); }
+ORDER.forEach(build);
+on(matchMedia("(prefers-color-scheme: dark)"), "change", () => build("timeline"));
+
+// A run that goes on: the server sends the parts that changed. A part is drawn again at most once a second, one part at a
+// time, and only where it can be seen; what the user does in it stays.
+const EACH_MS = 1000, MOST_EVENTS = 1000;
+const stale = new Map(), builtAt = {};
+let paused = false, held = null, isHolding = false, next = 0;
+function rebuild(id) {
+  const before = $(id), within = "summary, button, select, input, [tabindex]";
+  const scrolled = before ? [...before.querySelectorAll(".scroll, #list, #marks")].map(one => [one.scrollTop, one.scrollLeft]) : [];
+  const focus = before ? [...before.querySelectorAll(within)].indexOf(document.activeElement) : -1;
+  build(id);
+  const found = $(id);
+  if (!found) return;
+  [...found.querySelectorAll(".scroll, #list, #marks")].forEach((one, at) => { if (scrolled[at]) [one.scrollTop, one.scrollLeft] = scrolled[at]; });
+  if (focus >= 0) found.querySelectorAll(within)[focus]?.focus({preventScroll: true});
+}
+function isSeen(id) {
+  const box = $(id)?.getBoundingClientRect();
+  return !box || (box.bottom > -200 && box.top < innerHeight + 200);
+}
+function isUsed(id) { const chosen = getSelection(); return isHolding || (!chosen.isCollapsed && $(id)?.contains(chosen.anchorNode)); }
+function work() {
+  next = 0;
+  if (paused || document.hidden) return;
+  const now = performance.now(), ready = [...stale.keys()].filter(id => isSeen(id) && !isUsed(id)), due = ready.find(id => now - (builtAt[id] || 0) >= EACH_MS);
+  if (due) { stale.delete(due); builtAt[due] = now; rebuild(due); }
+  if (ready.length > (due ? 1 : 0)) next = setTimeout(work, due ? 40 : 250);
+}
+const soon = () => { next ||= setTimeout(work, 20); };
+function merge(patch) {
+  const flows = model.flows ||= {places: {}, edges: [], processes: {}, trees: {}, events: [], left_out: 0, rows: 0, rows_left_out: 0};
+  const known = new Map((patch.whole ? [] : flows.edges).map(edge => [`${edge.from} ${edge.to}`, edge])), gone = new Set(patch.vanished || []);
+  for (const edge of patch.edges) known.set(`${edge.from} ${edge.to}`, edge);
+  for (const key of gone) known.delete(key);
+  if (gone.size) { const ends = new Set([...known.values()].flatMap(edge => [edge.from, edge.to])); for (const part of ["places", "processes", "trees"]) for (const key of Object.keys(flows[part])) if (!ends.has(key)) delete flows[part][key]; }
+  for (const part of ["places", "processes", "trees"]) Object.assign(flows[part], patch[part]);
+  flows.edges = [...known.values()];
+  flows.events = [...(patch.whole ? [] : flows.events), ...patch.events].slice(-MOST_EVENTS);
+  flows.left_out = patch.left_out;
+}
+function take(message) {
+  const changed = new Set(Object.keys(message.model));
+  if (message.flows) { merge(message.flows); changed.add("flows"); if (!paused) told_(message.flows); }
+  const {flows, ...parts} = message.model;
+  if (paused) Object.assign(held, parts); else { Object.assign(model, parts); measure(); }
+  for (const [id, [, ...members]] of Object.entries(BUILT)) if (members.some(member => changed.has(member))) stale.set(id, true);
+  soon();
+}
+if (LIVE) {
+  const said = make("span", {id: "live", role: "status"}, "connecting"), links = [["report", "save as report"], ["recording", "save recording"]].map(([path, text]) => make("a", {class: "button", href: `/${path}${location.search}`, download: true}, text));
+  const pause = on(make("button", {id: "pause", type: "button", "aria-pressed": "false", "aria-keyshortcuts": "p"}, "pause"), "click", () => {
+    paused = !paused;
+    pause.setAttribute("aria-pressed", String(paused));
+    pause.textContent = paused ? "go on" : "pause";
+    if (paused) held = {};
+    else { Object.assign(model, held); measure(); told_({...model.flows, whole: true}); soon(); }
+  });
+  $("span").before(said, pause, ...links);
+  on(window, "pointerdown", () => { isHolding = true; });
+  for (const type of ["pointerup", "pointercancel"]) on(window, type, () => { isHolding = false; });
+  on(window, "scroll", soon);
+  on(document, "visibilitychange", soon);
+  const socket = new WebSocket(`ws${location.protocol === "https:" ? "s" : ""}://${location.host}/live${location.search}`);
+  on(socket, "open", () => { said.textContent = "live"; });
+  on(socket, "message", event => take(JSON.parse(event.data)));
+  on(socket, "close", () => { said.textContent = "the run has ended"; said.className = "bad"; for (const link of links) link.remove(); });
+}
 
 // Keys.
 const items = () => [...main.querySelectorAll("[data-item]")].filter(item => item.offsetParent !== null);
@@ -439,7 +529,7 @@ on(window, "keydown", event => {
     return;
   }
   if (active && active.matches("input, select")) return;
-  const keys = {"/": () => $("filter").focus(), j: () => step(1), k: () => step(-1)};
+  const keys = {p: () => $("pause")?.click(), "/": () => $("filter").focus(), j: () => step(1), k: () => step(-1)};
   if (isItem) Object.assign(keys, {ArrowDown: () => step(1), ArrowUp: () => step(-1)});
   if (details) Object.assign(keys, {ArrowRight: () => { details.open = true; }, ArrowLeft: () => {
     if (details.open && !details.classList.contains("leaf")) details.open = false;

@@ -57,10 +57,12 @@ Said = Report | RunReport
 """What a feature found in the run of the page"""
 
 
-class _Rows(WholeSink):
+class FlowRows(WholeSink):
     """Gives rows to the model, and those of the network to the map as well."""
 
-    def __init__(self, model: RunModel, has_flows: bool, progress: Callable[[float], object]) -> None:
+    def __init__(
+        self, model: RunModel, has_flows: bool, progress: Callable[[float], object] = lambda done: None
+    ) -> None:
         self.model = model
         self._progress = progress
         self.book = AddressBook()
@@ -134,7 +136,7 @@ def make(
     streams, others = _divided(recorded.files, runs)
     gadgets = [item.gadget for item in gadgets_of(runs)]
     model = RunModel(gadgets, *span)
-    rows = _Rows(model, any(gadget.name in CONNECTIONS for gadget in gadgets), progress)
+    rows = FlowRows(model, any(gadget.name in CONNECTIONS for gadget in gadgets), progress)
     ends: list[dict[str, Any]] = []
     covered: list[Coverage] = []
 
@@ -164,7 +166,7 @@ def make(
             with replayed(replace(options, make_sink=lambda *_: rows), output, output, marked) as run:
                 ended(run)
     assert found is not None
-    return _document(found, joined(covered), rows, model) | {"run": _run(recorded.files, runs, model, ends)}
+    return document(found, joined(covered), rows, model) | {"run": _run(recorded.files, runs, model, ends)}
 
 
 def bare(report: RunReport) -> dict[str, Any]:
@@ -173,17 +175,17 @@ def bare(report: RunReport) -> dict[str, Any]:
     model = RunModel([], began_ns, began_ns + round(report.seconds * 1e9))
     for step in report.steps:
         model.mark(nanoseconds(step.time), "step", step.name)
-    document = _document(report, Coverage(), _Rows(model, False, lambda done: None), model)
+    made = document(report, Coverage(), FlowRows(model, False), model)
     lost = f", lost: {sum(report.lost.values()):,}" if report.lost else ""
     seen = f"{report.where}: {count(report.events, 'event')}{lost}"
-    document["coverage"]["sentence"] = f"{seen}; the run was not recorded, so there are no rows of it (--record FILE)"
+    made["coverage"]["sentence"] = f"{seen}; the run was not recorded, so there are no rows of it (--record FILE)"
     run = {"files": [], "command": [*report.command], "recorded_by": [report.version], "selection": [report.where]}
-    return document | {"run": run | {"filters": [], "rows": 0, "gadgets": [], "recordings": []}}
+    return made | {"run": run | {"filters": [], "rows": 0, "gadgets": [], "recordings": []}}
 
 
-def _document(found: Said, covered: Coverage, rows: "_Rows", model: RunModel) -> dict[str, Any]:
+def document(found: Said, covered: Coverage, rows: "FlowRows", model: RunModel) -> dict[str, Any]:
     """Return all of the model but how it was made."""
-    document = {
+    parts = {
         "schema": SCHEMA,
         "made_by": f"kubectl gadget {__version__}",
         "began": rfc3339(model.began_ns),
@@ -195,7 +197,7 @@ def _document(found: Said, covered: Coverage, rows: "_Rows", model: RunModel) ->
         "flows": rows.flows(),
         **model.document(),
     }
-    made: dict[str, Any] = safe(document)
+    made: dict[str, Any] = safe(parts)
     return made
 
 

@@ -187,7 +187,14 @@ class LiveRun:
                     )
                 for service in self._options.services:
                     surroundings = Surroundings(
-                        self._tasks, self._nodes.api, self._attached, self._stop, self._mark, self._completed_at
+                        self._tasks,
+                        self._nodes.api,
+                        self._attached,
+                        self._stop,
+                        self._mark,
+                        self._completed_at,
+                        lambda: self._covered(0),
+                        lambda: {state.name: state.phase for state in self._states.values() if state.is_pending},
                     )
                     await services.enter_async_context(service(surroundings))
             except BaseException:

@@ -19,7 +19,7 @@ import numpy as np
 
 from kubectl_gadget.errors import FrameError, GadgetError, internal_error
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import Sink, WholeSink
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container, ContainerFilter
 from kubectl_gadget.rows.merge import TimeMerge
@@ -162,8 +162,10 @@ class Pipeline:
         transform: RowTransform | None = None,
         narrowed: ContainerFilter | None = None,
         addresses: "Callable[[], Addresses] | None" = None,
+        beside: WholeSink | None = None,
     ) -> None:
-        """`wants` and `narrowed` are for Attribution; `stages` creates a node's views."""
+        """`wants` and `narrowed` are for Attribution; `stages` creates a node's views. `beside` gets the rows that a
+        transform gets."""
         self.frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)
@@ -174,6 +176,7 @@ class Pipeline:
         self._transform = transform
         self.ending = Ending(conditions)
         self._sink = sink
+        self._beside = beside
         self._events = events
         self._over = False
         self._started = False
@@ -279,7 +282,8 @@ class Pipeline:
             case Gap():
                 self._emit_all(lambda: self.collector.release(now_ns))
                 if self._started and not self._over:
-                    self._sink.gap(node.name, round(content.seconds, 3), content.until_ns)
+                    for sink in (self._sink, *([self._beside] if self._beside else [])):
+                        sink.gap(node.name, round(content.seconds, 3), content.until_ns)
             case Detached():
                 for batch in self.decoding.rest(node):
                     self._collect(batch, now_ns)
@@ -354,6 +358,8 @@ class Pipeline:
             self._emit(rows)
 
     def _emit(self, rows: Rows) -> None:
+        if self._beside is not None and not self._over:
+            (self._beside.write_block if rows.is_block else self._beside.write)(rows)
         if self._transform is not None and len(rows):
             rows = self._transform.apply(rows)
             if self._filter is not None:

@@ -67,6 +67,7 @@ class Preparation:
             options.transform,
             narrowed,
             options.addresses,
+            options.beside,
         )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter
     from kubectl_gadget.kube.addresses import Addresses
     from kubectl_gadget.kube.informer import Follower
-    from kubectl_gadget.output.sink import Sink
+    from kubectl_gadget.output.sink import Sink, WholeSink
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.recording.places import PathOrUrl
@@ -135,6 +135,12 @@ class RunOptions:
     """the words that a replay of its recording starts with; empty: the gadgets' words"""
     record: "Callable[[RunOptions], RunRecorder] | None" = None
     """makes the recorder of the run; None: it is not recorded"""
+    beside: "WholeSink | None" = None
+    """also gets the rows of all gadgets, before a transform makes others of them"""
+    ui: bool = False
+    """show the run as a page while it goes on (--ui)"""
+    browser: bool = True
+    """open that page in a browser"""
     recorded_in: "PathOrUrl | None" = None
     """where `record` writes, if the user chose a place"""
     page: str | None = None

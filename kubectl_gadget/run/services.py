@@ -4,7 +4,7 @@ Rows are shown in a thread of their own, so reactions to them have to be passed 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from kubectl_gadget.background_tasks import Tasks
 if TYPE_CHECKING:
     from kubectl_gadget.kube.requests import Api
     from kubectl_gadget.run.backlog import StepMark
+    from kubectl_gadget.run.coverage import Coverage
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Surroundings:
     """puts a mark into the stream, and so into the recording"""
     complete_ns: Callable[[], int] = lambda: 0
     """returns when `attached` was set (wall time), as the run's coverage says it; 0: not yet"""
+    covered: "Callable[[], Coverage | None]" = lambda: None
+    """returns who has been traced so far; None: unknown, as in a replay"""
+    phases: Callable[[], Mapping[str, str]] = dict
+    """returns what nodes do that are neither attached nor failed"""
 
 
 Service = Callable[[Surroundings], AbstractAsyncContextManager[object]]
