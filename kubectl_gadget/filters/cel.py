@@ -12,7 +12,7 @@ from re import Match
 from typing import Any, Protocol, TypeAlias
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.rows.kinds import (
+from kubectl_gadget.rows.shapes import (
     ANY,
     BOOL,
     BYTES,

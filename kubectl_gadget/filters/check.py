@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.cel import FUNCTIONS, MACROS, METHODS, ORDERED, Overload, comparable, computed
-from kubectl_gadget.rows.kinds import (
+from kubectl_gadget.rows.shapes import (
     ANY,
     BOOL,
     BYTES,

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from kubectl_gadget.flows.flow import Denial, EventKind, FlowEvent, Party, Verdict, Who, address_name
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.row_texts import LATE
-from kubectl_gadget.rows.kinds import ANY, BOOL, INT, TEXT, TEXTS, Shape
+from kubectl_gadget.rows.shapes import ANY, BOOL, INT, TEXT, TEXTS, Shape
 from kubectl_gadget.wire.policy_events import rfc3339
 
 DENIED_BY = ("policies", "direction", "rule")

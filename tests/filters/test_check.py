@@ -18,7 +18,7 @@ from kubectl_gadget.filters.cel import FUNCTIONS
 from kubectl_gadget.filters.check import check
 from kubectl_gadget.filters.filter import cel_functions, compile_filter
 from kubectl_gadget.gadgets.load import load_gadget, load_index
-from kubectl_gadget.rows.kinds import ANY, INT, MAP, NULL, TEXT, TEXTS, Shape
+from kubectl_gadget.rows.shapes import ANY, INT, MAP, NULL, TEXT, TEXTS, Shape
 from tests.gadget_run import PROJECT
 from tests.rows.records import OPEN
 

@@ -15,7 +15,7 @@ from kubectl_gadget.flows.flow import FlowEvent, Party, Who
 from kubectl_gadget.flows.records import FLOW, record
 from kubectl_gadget.flows.rows import GADGET, batch_of
 from kubectl_gadget.kube.addresses import Addresses, PodFacts
-from kubectl_gadget.rows.kinds import ANY, Shape
+from kubectl_gadget.rows.shapes import ANY, Shape
 from tests.flows.rows import SERVER, RowTable, dns, drop, http, icmp, tcp
 
 
