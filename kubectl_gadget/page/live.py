@@ -148,6 +148,8 @@ class LiveRun(WholeSink):
                 replace(found, unseen=found.unseen if covered else ()), found.coverage, self._flows, self._model
             )
             rows, counts = self._model.rows, self._model.counts()
+        if covered:
+            made["seconds"] = round(covered.seconds, 3)
         if not is_whole:
             made["flows"] = None
         if waits:

@@ -431,7 +431,7 @@ function made() {
 
 // The parts, and what of the model each is made of.
 const BUILT = {
-  verdict: [verdict, "verdict", "coverage", "run"], findings: [findings, "findings"], checks: [checks, "checks"], timeline: [timeline, "timeline", "coverage", "began"],
+  verdict: [verdict, "verdict", "coverage", "run", "seconds"], findings: [findings, "findings"], checks: [checks, "checks"], timeline: [timeline, "timeline", "coverage", "began"],
   processes: [processes, "processes"], map: [() => { if (model.flows && model.flows.edges.length) map(); }, "flows"], files: [() => ofRows("files", "Files", model.files, {path: "path mono"}), "files"],
   connections: [connections, "flows"], dns: [() => ofRows("dns", "DNS", model.dns, {name: "path"}, true, histogram("DNS", model.dns.latency)), "dns"],
   http: [() => ofRows("http", "HTTP", model.http, {target: "path"}, true, histogram("HTTP", model.http.latency)), "http"],
