@@ -40,6 +40,7 @@ ELSEWHERE = {
     "pipx install .": "test_distributions.py, in Debian 12 and 13",
     "kubectl gadget version": "test_documented_commands.py, against a double",
     "kubectl gadget report FILE": "tests/page/test_model.py, of a made recording",
+    "kubectl gadget ui": "tests/page/test_live.py, in a browser",
     "kubectl gadget deploy --dry-run=client -o yaml | kubectl apply --server-side -f -": (
         "test_documented_commands.py up to the pipe; a kubectl is not on every machine"
     ),
