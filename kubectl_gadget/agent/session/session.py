@@ -367,7 +367,9 @@ class Session:
     def _close(self, reason: str, error: GadgetError | None) -> None:
         """Detaches, sends the remaining events and END, if the client reads them in time, and frees
         everything."""
-        for source in self.sources:
+        # The last ones first: they may use socket owners that the programs of earlier ones keep (SocketOwners), and
+        # would take those of closed sockets for the owners of new ones.
+        for source in reversed(self.sources):
             source.stats()  # detects programs that were stopped since the last STATS
             source.detach()
         deadline, stuck, useful = _Deadline(*_FAREWELL[reason]), _Deadline(_STUCK), 0

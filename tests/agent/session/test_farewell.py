@@ -61,3 +61,26 @@ def test_a_client_that_reads_nothing_gets_its_time(monkeypatch: pytest.MonkeyPat
 def test_after_a_signal_the_end_comes_before_the_pod_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     pod = yaml.safe_load((PROJECT / "manifests/daemonset.yaml").read_text())["spec"]["template"]["spec"]
     assert Bench(monkeypatch, turns=1 << 20).end("signal") < pod["terminationGracePeriodSeconds"]
+
+
+def test_sources_that_use_the_socket_owners_of_earlier_ones_are_detached_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def stats(self) -> None:
+            log.append(f"stats of {self.name}")
+
+        def detach(self) -> None:
+            log.append(f"detach {self.name}")
+
+        def close(self) -> None:
+            pass
+
+    log: list[str] = []
+    bench = Bench(monkeypatch, turns=0)
+    bench.session.sources = [Named("tcp"), Named("tls")]
+    bench.end("stop")
+    assert log == ["stats of tls", "detach tls", "stats of tcp", "detach tcp"]
