@@ -24,6 +24,8 @@ MOST_KEYS = 256
 """Observations of one set in one container. A scan of 65,536 ports is one cause."""
 MOST_OWNERS = 50_000
 """Containers with observations of one set."""
+_OLD_NS = 10_000_000_000
+"""Age at which an observation of a single process makes room."""
 EVIDENCE = 3
 _LONGEST = 400
 """Characters of a value that is kept."""
@@ -120,11 +122,16 @@ class Watch:
         for of_owner in self.found.values():
             yield from of_owner.values()
 
-    def of(self, owner: Owner, key: Key) -> Observation | None:
-        """Return the observation, a new one if there is room."""
+    def of(self, owner: Owner, key: Key, wall_ns: int = 0) -> Observation | None:
+        """Return the observation, a new one if there is room. Those of single processes make room for others when they
+        are old: what rules join with them happens soon after, or not at all."""
         of_owner = self.found.setdefault(owner, {})
         found = of_owner.get(key)
         if found is None:
+            if len(of_owner) >= MOST_KEYS and "pid" in self.seen.by and not self.is_snapshot:
+                oldest = next(iter(of_owner))
+                if of_owner[oldest].last_ns < wall_ns - _OLD_NS:
+                    del of_owner[oldest]
             if len(of_owner) >= MOST_KEYS or len(self.found) >= MOST_OWNERS:
                 self.dropped += 1
                 return None
@@ -144,7 +151,7 @@ class Watch:
         if "base" in seen.by:
             record["base"] = posixpath.basename(str(record.get("path") or ""))
         owner = Owner.receiver(owner.node, record) if seen.is_receivers else owner
-        found = self.of(owner, tuple(_kept(record.get(name)) for name in seen.by))
+        found = self.of(owner, tuple(_kept(record.get(name)) for name in seen.by), wall_ns)
         if found is not None and self.is_snapshot:
             found.turns = f"{owner.node}{look}"
             turn = self.turn(found.turns, wall_ns, number)

@@ -74,6 +74,17 @@ def test_a_scan_takes_bounded_memory_and_the_rest_is_counted(monkeypatch: pytest
     assert not all_seen.is_whole
 
 
+def test_old_observations_of_single_processes_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations, "MOST_KEYS", 3)
+    seen = replace(a_set(), by=("path", "pid"))
+    all_seen = Observations([rule_of(seen)])
+    at = [1, 2, 3, 30, 31, 32, 33]  # the last one finds only young ones
+    rows = [record(timestamp=seconds * SECOND, errno=2, path=b"/a", pid=pid) for pid, seconds in enumerate(at, 1)]
+    all_seen.take(Rows([opens(*rows)]))
+    assert [each.key for each in all_seen.of(seen)] == [("/a", 4), ("/a", 5), ("/a", 6)]
+    assert all_seen.of(seen).dropped == 1
+
+
 def test_long_texts_are_cut() -> None:
     (found,) = watched(a_set(), opens(record(errno=2, path=b"/" + b"x" * 3000)))
     assert len(found.key[0]) < 500
