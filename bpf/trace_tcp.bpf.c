@@ -512,8 +512,7 @@ int BPF_PROG(destroyed, struct sock *sk)
 
 static __always_inline void accepted(struct sock *sk, long fd)
 {
-	struct gadget_owner *waiting = gadget_owner_of(sk);
-	struct gadget_owner owner = {};
+	struct gadget_owner owner = {}, *waiting;
 	struct trace_tcp tcp;
 	__u64 now;
 
@@ -529,6 +528,7 @@ static __always_inline void accepted(struct sock *sk, long fd)
 	tcp.initial_sequence = gadget_read_at(struct tcp_sock, sk, copied_seq) - 1;
 	owner.record = tcp.record;
 	owner.exec = tcp.exec_id;
+	waiting = gadget_owner_of(sk);
 	owner.since = waiting ? waiting->since : 0;
 	now = send(&tcp, owner.since);
 	owner.reported = waiting ? now : 0;
