@@ -107,7 +107,9 @@ def test_what_a_pod_that_never_started_lacks_is_read_from_its_status() -> None:
     reasons = {
         "image-not-pulled": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}},
         "config-missing": {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "a" not found'}},
-        "program-cannot-start": {"waiting": {"reason": "RunContainerError", "message": "no such file"}},
+        "program-cannot-start": {
+            "waiting": {"reason": "RunContainerError", "message": 'exec: "/app": stat /app: no such file or directory'}
+        },
     }
     for name, state in reasons.items():
         assert Seen(pods=[pod("job", "", state=state, ready=False)]).roots == [name]

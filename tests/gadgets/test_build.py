@@ -46,7 +46,14 @@ def test_a_gadget_becomes_objects_a_schema_and_a_line_of_the_index(tree: Path) -
     assert (line.name, line.command, line.group) == ("trace_chmod", ("trace", "chmod"), "files")
     gadget = load_gadget("trace_chmod", built)
     assert gadget.record.struct == "trace_chmod"
-    assert [parameter.name for parameter in gadget.parameters] == ["failed", "pid", "descendants", "comm", "uid"]
+    assert [parameter.name for parameter in gadget.parameters] == [
+        "failed",
+        "pid",
+        "descendants",
+        "comm",
+        "uid",
+        "runtime",
+    ]
 
 
 def test_a_program_without_a_description_gives_an_object_only(tree: Path) -> None:

@@ -18,6 +18,8 @@ LOAD = (
     "server = socket.create_server(('127.0.0.1', 0))\n"
     "while True:\n"
     "    open('/etc/passwd').read(); subprocess.run(['true'])\n"
+    "    try: open('/etc/no-such-file')\n"
+    "    except OSError: pass\n"
     "    with socket.create_connection(server.getsockname()) as to, server.accept()[0] as at:\n"
     "        to.send(b'x'); at.recv(1)\n"
     "    time.sleep(0.03)\n"

@@ -314,7 +314,7 @@ def test_only_gadgets_that_check_each_event_run_in_a_session_for_one_namespace(c
     known = Catalogue(SessionCommand((), contained=True, namespace="shop"))
     for name in RUNNABLE:
         gadget = gadgets.load_gadget(name)
-        asks = "gadget_node_named_only" in gadget.agent.globals or gadget.agent.sampler == "mounts"
+        asks = "gadget_node_named_only" in gadget.agent.globals or gadget.agent.sampler in ("mounts", "resolvers")
         if gadget.whole_nodes or not asks:
             with pytest.raises(AgentError, match="shows whole nodes"):
                 known.entry(name)

@@ -170,8 +170,9 @@ def test_the_end_of_input_ends_the_session_and_leaves_no_program(
 ) -> None:
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
-    # One for calls of both kinds; what calls it, at two sides, also of traced threads; and what notes for whom.
-    assert len(programs) == 14
+    # One for calls of both kinds; what calls it, at two sides, also of traced threads; what notes for whom; and what
+    # marks the processes of the container runtime.
+    assert len(programs) == 15
     client.input.close()
     assert client.finish()["reason"] == "eof"
     wait_until_unloaded(programs)
@@ -180,8 +181,9 @@ def test_the_end_of_input_ends_the_session_and_leaves_no_program(
 def test_a_killed_agent_leaves_no_program(client: Client, opens: Compiled, opener: Opener) -> None:
     run_on(client, opens, opener)
     programs = programs_of(client.process.pid)
-    # One for calls of both kinds; what calls it, at two sides, also of traced threads; and what notes for whom.
-    assert len(programs) == 14
+    # One for calls of both kinds; what calls it, at two sides, also of traced threads; what notes for whom; and what
+    # marks the processes of the container runtime.
+    assert len(programs) == 15
     client.process.kill()
     client.process.wait()
     wait_until_unloaded(programs)
