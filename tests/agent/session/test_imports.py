@@ -10,6 +10,7 @@ SLOW = {"dataclasses", "inspect", "shutil", "platform", "hashlib", "zipfile", "t
 OF_SYMBOLS = {"lzma", "kubectl_gadget.agent.symbols.user_symbols", "kubectl_gadget.agent.symbols.uprobes"}
 
 OF_FEW_SESSIONS = {
+    "kubectl_gadget.agent.sources.client_tables",
     "kubectl_gadget.agent.kernel.hooks",
     "kubectl_gadget.agent.sources.samplers",
 }

@@ -10,7 +10,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.maps import BpfMap
 from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.containers.identity import ContainerIdentity
-from kubectl_gadget.agent.sources.gadget_source import ClientTables
+from kubectl_gadget.agent.sources.client_tables import ClientTables
 from kubectl_gadget.errors import AgentError, FrameError
 from kubectl_gadget.gadgets.load import object_bytes
 from tests.bpf.tracer import MACHINE
