@@ -50,7 +50,7 @@ def test_only_the_hooks_asked_for_are_attached() -> None:
         assert sorted(name.rsplit("_", 1)[0] for name in tracer.programs) == ["path_chmod", "task_kill"]
 
 
-def test_every_hook_loads() -> None:
+def test_all_hooks_load() -> None:
     with Tracer("trace_lsm", hook="all") as tracer:
         assert len(tracer.programs) == len(tracer.gadget.agent.programs)
 

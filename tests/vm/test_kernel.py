@@ -88,6 +88,35 @@ bpf/test_compat_calls.py profile_syscall top_file top_syscalls
 bpf/test_aio.py fileuse_sees top_file what_is_beyond
 # The verdicts on cgroups are entries of one map.
 bpf/test_filters.py a_cgroup_of_the_host an_unwanted events_of_an_unreported the_verdict
+# Filters, texts and what is new to `--unique` are the same instructions at each hook of opens, executions and calls.
+bpf/test_trace_open.py a_file_that a_link_that a_path_filter a_path_that a_program_that a_record_takes a_renamed
+bpf/test_trace_open.py an_empty comm_drops creat_has errno_drops flags_with path_drops pid_drops the_longest uid_drops
+bpf/test_trace_open.py unique_shows_every what_a_full what_is_left what_lies what_path
+bpf/test_trace_open_rewritten.py other_prefixes the_prefix_of_a_deep_path_matches[40]
+bpf/test_trace_exec.py a_byte a_failed_exec_says_what_was_missing_or_wrong[content a_huge a_long arguments_that comm_is
+bpf/test_trace_exec.py many_arguments the_user
+bpf/test_trace_file.py a_path_that attributes_removed chattr holes modes new_times only_what the_old_forms_of
+# Packets are parsed by the same instructions, whatever kind of socket sent them; one of each kind runs.
+bpf/test_packet_sockets.py datagrams_of_a_raw_socket_with_headers_of_its_own_are_a_flow[6
+bpf/test_packet_sockets.py datagrams_of_a_raw_socket_with_headers_of_its_own_are_a_flow[17]
+bpf/test_packet_sockets.py datagrams_of_a_raw_socket_with_headers_of_its_own_are_a_flow[253]
+bpf/test_packet_sockets.py each_packet_is_counted_with_its_process_and_so_is_each_answer[bypassing-v6]
+bpf/test_packet_sockets.py each_packet_is_counted_with_its_process_and_so_is_each_answer[datagrams-v6]
+bpf/test_packet_sockets.py each_packet_is_counted_with_its_process_and_so_is_each_answer[messages-v6]
+bpf/test_packet_sockets.py each_packet_is_counted_with_its_process_and_so_is_each_answer[ring-v6]
+bpf/test_packet_sockets.py packets_to_loopback_are_counted_too[datagrams] such_sockets
+bpf/test_packet_sockets.py packets_to_loopback_are_counted_too[messages]
+bpf/test_trace_dns.py a_large a_name_that asking_again bytes_that
+bpf/test_trace_dns.py over_tcp_messages_are_put_together_from_their_segments[1]
+bpf/test_trace_dns.py over_tcp_messages_are_put_together_from_their_segments[7]
+# Shares of maps are counted by the same instructions, and processors that race need more than one that is emulated.
+bpf/test_map_shares.py an_entry_that calls_of_others
+bpf/test_socket_owners.py a_container_with_many other_filters sockets_beyond the_name
+# The part `policies` loads all hooks of trace lsm.
+bpf/test_trace_lsm.py all_hooks
+# Types of one gadget with tracing programs and of one without differ by kernel.
+agent/bpf/test_kernel_types.py relocated_programs_are_the_same[policy]
+agent/bpf/test_kernel_types.py relocated_programs_are_the_same[trace_open]
 # Opens of io_uring whose results are not known yet are kept in a map of ours, and this machine's kernel, too, chooses
 # direct descriptors.
 bpf/test_trace_open_io_uring.py a_direct_descriptor_has_a_resolved_path_and_no_number[any] more_opens
