@@ -160,9 +160,11 @@ class Diagnosis:
         return _roots(list(found.values()))
 
     def _apply(self, rule: Rule, first: Observation, run: RunFacts, found: dict[tuple[str, ...], Found]) -> None:
-        values, others = self._values(rule, first, run)
+        values, others, joined = self._values(rule, first, run)
         if values is None or not rule.when.matches(values):
             return
+        for each in (first, *joined):
+            each.is_needed = True
         owner = first.owner
         name = (owner.namespace, owner.pod)
         is_peer = rule.about == "peer" and bool(others)
@@ -193,13 +195,16 @@ class Diagnosis:
             return f"service/{service}"
         return str(row.get("workload") or "") or f"node/{first.owner.node}"
 
-    def _values(self, rule: Rule, first: Observation, run: RunFacts) -> tuple[dict[str, Any] | None, set[Name]]:
-        """Return the values for `when` and words, and the pods at the other end."""
+    def _values(
+        self, rule: Rule, first: Observation, run: RunFacts
+    ) -> tuple[dict[str, Any] | None, set[Name], list[Observation]]:
+        """Return the values for `when` and words, the pods at the other end, and what was joined. Without values, the
+        rule cannot be applied."""
         primary = rule.seen[0]
         count = self._count(primary, first)
         if not count:
-            return None, set()
-        owner, others = first.owner, set[Name]()
+            return None, set(), []
+        owner, others, joined = first.owner, set[Name](), list[Observation]()
         values: dict[str, Any] = {
             "run": {"seconds": run.seconds, "whole": run.is_whole and self._seen.is_whole},
             "self": self._entity(owner),
@@ -221,8 +226,11 @@ class Diagnosis:
                     if column in seen.by
                 )
             ]
+            if not matching and seen.match and owner in self._seen.of(seen).full:
+                return None, set(), []  # it may be among what found no room
             values[seen.name] = self._view(seen, matching, run)
-        return values, others
+            joined += matching[:_MOST_EACH]
+        return values, others, joined
 
     def _in_scope(self, seen: SeenSet, owner: Owner, others: set[Name]) -> Iterator[Observation]:
         watch = self._seen.of(seen)

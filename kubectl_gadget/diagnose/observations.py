@@ -3,11 +3,16 @@
 Conditions run on whole columns; only rows that match become Python objects. Memory is bounded: so many observations of
 a set and of one container, so many values of a row. What finds no room is counted, and `run.whole` is false then.
 
+In a stream, new ones get room in a full container. A crowd, such as hundreds of processes that look for the same file,
+gives up what lies between its first ones and its newest. Old ones that no finding needs make room, but not the first
+ones of the container. So neither a flood nor time removes what a finding is made of.
+
 A snapshot's rows are another matter: those of its latest turn count, and those of its first turn are `before`.
 """
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +30,13 @@ MOST_KEYS = 256
 MOST_OWNERS = 50_000
 """Containers with observations of one set."""
 _OLD_NS = 10_000_000_000
-"""Age at which an observation of a single process makes room."""
+"""Age at which an observation that no finding needs makes room: what rules join with it happens soon, or not at all."""
+_FIRST_OF_OWNER, _FIRST_OF_CROWD = 64, 4
+"""How many of the first observations never make room."""
+_LOOK_NS = 2_000_000_000
+"""Time between two looks at which observations findings need."""
+_NO_ROOM_NS = 100_000_000
+"""Time for which a container that has no room is not asked again."""
 EVIDENCE = 3
 _LONGEST = 400
 """Characters of a value that is kept."""
@@ -86,6 +97,8 @@ class Observation:
     turn: int = 0
     turns: str = ""
     """of a snapshot: by what its turns are counted, the node and the look"""
+    is_needed: bool = False
+    """a finding is made of it"""
 
     @property
     def record(self) -> Record:
@@ -111,10 +124,16 @@ class Observation:
 class Watch:
     """One set of one or more rules, with what was seen of it."""
 
-    def __init__(self, seen: SeenSet) -> None:
+    def __init__(self, seen: SeenSet, look: Callable[[int], object] = int) -> None:
+        """`look` marks the observations that findings need; its argument is the time."""
         self.seen = seen
         self.found: dict[Owner, dict[Key, Observation]] = {}
         self.dropped = 0
+        self.full = set[Owner]()
+        """containers of which something found no room: absence proves nothing there"""
+        self._look = look
+        self._no_room: dict[Owner, int] = {}
+        """until when (wall time) a container is not asked for room again"""
         self._turns: dict[str, list[tuple[int | None, int]]] = {}
         """of a snapshot, by node: the number and the time of the first row of each turn"""
 
@@ -123,20 +142,49 @@ class Watch:
             yield from of_owner.values()
 
     def of(self, owner: Owner, key: Key, wall_ns: int = 0) -> Observation | None:
-        """Return the observation, a new one if there is room. Those of single processes make room for others when they
-        are old: what rules join with them happens soon after, or not at all."""
-        of_owner = self.found.setdefault(owner, {})
+        """Return the observation, a new one if there is room."""
+        of_owner = self.found.get(owner)
+        if of_owner is None:
+            if len(self.found) >= MOST_OWNERS:
+                self.dropped += 1
+                return None
+            of_owner = self.found[owner] = {}
         found = of_owner.get(key)
         if found is None:
-            if len(of_owner) >= MOST_KEYS and "pid" in self.seen.by and not self.is_snapshot:
-                oldest = next(iter(of_owner))
-                if of_owner[oldest].last_ns < wall_ns - _OLD_NS:
-                    del of_owner[oldest]
-            if len(of_owner) >= MOST_KEYS or len(self.found) >= MOST_OWNERS:
-                self.dropped += 1
+            if len(of_owner) >= MOST_KEYS and not self._make_room(owner, of_owner, wall_ns):
+                self._lose(owner)
                 return None
             found = of_owner[key] = Observation(owner, key)
         return found
+
+    def _lose(self, owner: Owner) -> None:
+        self.dropped += 1
+        self.full.add(owner)
+
+    def _make_room(self, owner: Owner, of_owner: dict[Key, Observation], wall_ns: int) -> bool:
+        """Remove what no finding needs from a full container; True if something was removed. Rows of a crowd of single
+        processes say the same again and again; all others count as lost."""
+        if self.is_snapshot or self.seen.gadget is None or wall_ns < self._no_room.get(owner, 0):
+            return False
+        self._look(wall_ns)
+        is_of_processes = "pid" in self.seen.by
+        crowd: Sequence[Key] = ()
+        if is_of_processes:
+            crowds = Counter(place_and_value for key in of_owner for place_and_value in enumerate(key))
+            (place, value), _ = crowds.most_common(1)[0]
+            crowd = [key for key in of_owner if key[place] == value]
+        middle = crowd[_FIRST_OF_CROWD : len(crowd) // 2]
+        old = list(of_owner.items())[min(_FIRST_OF_OWNER, MOST_KEYS // 4) :]
+        gone = [key for key in middle if not of_owner[key].is_needed] or [
+            key for key, each in old if not each.is_needed and each.last_ns < wall_ns - _OLD_NS
+        ]
+        for key in gone:
+            del of_owner[key]
+            if not is_of_processes:
+                self._lose(owner)
+        if not gone:
+            self._no_room[owner] = wall_ns + _NO_ROOM_NS
+        return bool(gone)
 
     @property
     def is_snapshot(self) -> bool:
@@ -189,7 +237,10 @@ class Watch:
 class Observations:
     """All that was seen of the sets of some rules. `take` is called from the pipeline's thread."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], look: Callable[[int], object] = int) -> None:
+        """`look`: called at times when observations may make room; sets `is_needed` of those that findings need."""
+        self._look = look
+        self._looked_ns = 0
         self._watches: dict[tuple[Any, ...], Watch] = {}
         self._by_gadget: dict[str, list[Watch]] = {}
         self._by_object: dict[str, list[Watch]] = {}
@@ -212,9 +263,14 @@ class Observations:
     def _watch(self, seen: SeenSet) -> None:
         if _identity(seen) in self._watches:
             return
-        watch = self._watches[_identity(seen)] = Watch(seen)
+        watch = self._watches[_identity(seen)] = Watch(seen, self._look_again)
         kind = self._by_object if seen.gadget is None else self._by_gadget
         kind.setdefault(seen.object if seen.gadget is None else seen.gadget.name, []).append(watch)
+
+    def _look_again(self, wall_ns: int) -> None:
+        if wall_ns >= self._looked_ns + _LOOK_NS:
+            self._looked_ns = wall_ns
+            self._look(wall_ns)
 
     def take(self, rows: Rows, look: str = "") -> None:
         """Count rows of any gadgets. `look`: they are of another look at the same nodes, whose snapshots are others."""

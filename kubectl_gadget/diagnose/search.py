@@ -69,6 +69,8 @@ _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 300.0
 _AFTER_START_SECONDS = 8.0
 """How long a container that ends soon is watched after its start."""
 _MOST_NAMED = 3
+_USUAL_NS = 30_000_000_000
+"""Length of a run whose start is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Search:
         self._rules = rules
         self._options = options
         self._progress = progress
-        self._observations = Observations(rules)
+        self._observations = Observations(rules, self._mark)
         self._places = Places()
         self._diagnosis = Diagnosis(rules, self._observations, self._places)
         self._sockets = MemberRows(())
@@ -183,6 +185,11 @@ class Search:
             for batch in rows.parts:
                 self._events[batch.gadget.event] += len(batch)
                 self._take_addresses(batch)
+
+    def _mark(self, wall_ns: int) -> None:
+        """Mark the observations that findings need; called while rows are taken."""
+        began = self.began_ns or wall_ns - _USUAL_NS  # a replay knows it at its end
+        self._diagnosis.findings(RunFacts(max(0.0, (wall_ns - began) / 1e9), began))
 
     def _take_of_peers(self, look: str, rows: Rows) -> None:
         with self._using:

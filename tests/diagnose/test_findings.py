@@ -1,5 +1,8 @@
 """Rules applied to what was seen: one finding per cause, its symptoms below it, and none where nothing is wrong."""
 
+import pytest
+
+from kubectl_gadget.diagnose import observations
 from tests.diagnose.seen import Seen, connect, endpoints, event, pod, service
 
 WEB, DB = "web-5d4f8c9b7c-x2x7k", "db-7d4b9c6f58-kk2bz"
@@ -195,3 +198,25 @@ def test_the_last_rollout_is_said_beside_the_cause() -> None:
     seen.row(WEB, "trace_file", {"error": "EROFS", "path": "/data/x", "comm": "web"})
     (found,) = seen.findings
     assert found.changed == "2 min ago, revision 2: +app=web:2, -app=web:1"
+
+
+def test_what_was_lost_in_a_flood_is_not_taken_for_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of many servers: that one of the last refused before it worked is no finding."""
+    monkeypatch.setattr(observations, "MOST_KEYS", 3)
+    seen = Seen()
+    for number in range(5):
+        seen.row(WEB, "trace_tcp", connect(f"203.0.113.{number}", 9000, ""))
+    assert seen.row(WEB, "trace_tcp", connect("203.0.113.4", 9000), 3).roots == []
+    assert not seen.observations.is_whole
+
+
+def test_what_a_finding_is_made_of_is_needed() -> None:
+    """So it stays, however many other processes fail later."""
+    seen, other = shop(), {"error": "ENOENT", "failed_on": "path", "base": "x", "path": "/bin/x", "pid": 8}
+    seen.row(WEB, "trace_exec", {**other, "base": "gunicorn", "path": "/app/gunicorn", "pid": 7})
+    seen.row(WEB, "trace_exec", other).row(WEB, "trace_exit", {"code": 127, "pid": 7, "comm": "sh"})
+    assert [each.key for each in seen.findings] == [("gunicorn",)]
+    rule = next(rule for rule in seen.rules if rule.name == "program-not-found")
+    failed, ended = ({each.key: each.is_needed for each in seen.observations.of(of)} for of in rule.seen)
+    assert failed == {("gunicorn", 7): True, ("x", 8): False}
+    assert ended == {(7, "sh"): True}

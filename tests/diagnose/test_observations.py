@@ -1,12 +1,13 @@
 """Rows become observations: counted on whole columns, bounded, and of a snapshot only the latest turn."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from kubectl_gadget.diagnose import observations
-from kubectl_gadget.diagnose.observations import Observations, Owner, Watch
+from kubectl_gadget.diagnose.observations import MOST_KEYS, Observations, Owner, Watch
 from kubectl_gadget.diagnose.rules import Rule, Scope, SeenSet, load, own_files
 from kubectl_gadget.diagnose.search import trusted
 from kubectl_gadget.filters.filter import compile_filter
@@ -74,15 +75,51 @@ def test_a_scan_takes_bounded_memory_and_the_rest_is_counted(monkeypatch: pytest
     assert not all_seen.is_whole
 
 
-def test_old_observations_of_single_processes_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observations, "MOST_KEYS", 3)
+def failed(*of: tuple[float, str, int]) -> Batch:
+    """Return failures to open a path, by process, at these seconds."""
+    return opens(*(record(timestamp=round(at * SECOND), errno=2, path=p.encode(), pid=pid) for at, p, pid in of))
+
+
+def of_processes(look: Callable[[Observations], object] = bool) -> tuple[Observations, Watch]:
     seen = replace(a_set(), by=("path", "pid"))
-    all_seen = Observations([rule_of(seen)])
-    at = [1, 2, 3, 30, 31, 32, 33]  # the last one finds only young ones
-    rows = [record(timestamp=seconds * SECOND, errno=2, path=b"/a", pid=pid) for pid, seconds in enumerate(at, 1)]
-    all_seen.take(Rows([opens(*rows)]))
-    assert [each.key for each in all_seen.of(seen)] == [("/a", 4), ("/a", 5), ("/a", 6)]
-    assert all_seen.of(seen).dropped == 1
+    found = Observations([rule_of(seen)], lambda _: look(found))
+    return found, found.of(seen)
+
+
+def test_a_flood_of_one_kind_leaves_its_first_and_newest_and_all_others() -> None:
+    found, watch = of_processes()
+    found.take(Rows([failed((1, "/decisive", 7))]))
+    found.take(Rows([failed(*((2 + number / 1000, "/a", 100 + number) for number in range(5000)))]))
+    found.take(Rows([failed(*((8 + number / 1000, f"/b{number}", 9) for number in range(5000)))]))
+    keys = [each.key for each in watch]
+    assert len(keys) <= MOST_KEYS
+    assert ("/decisive", 7) in keys
+    assert {("/a", 100), ("/a", 103), ("/a", 5099), ("/b0", 9), ("/b4999", 9)} <= set(keys)
+    assert found.is_whole
+
+
+def test_what_a_finding_needs_stays_and_old_ones_make_room() -> None:
+    def look(found: Observations) -> None:
+        for each in watch:
+            each.is_needed |= each.key[0] == "/decisive"
+
+    found, watch = of_processes(look)
+    found.take(Rows([failed((1, "/first", 1))]))
+    found.take(Rows([failed(*((2.0, f"/a{number}", 1000 + number) for number in range(150)))]))
+    found.take(Rows([failed((3, "/decisive", 7))]))
+    for turn in range(1, 20):  # each by another process, each for another file
+        rows = ((20.0 * turn, f"/{turn}-{number}", turn * 1000 + number) for number in range(200))
+        found.take(Rows([failed(*rows)]))
+    keys = [each.key for each in watch]
+    assert {("/first", 1), ("/decisive", 7), ("/19-150", 19150)} <= set(keys)
+    assert ("/9-0", 9000) not in keys
+    assert len(keys) <= MOST_KEYS
+
+
+def test_what_finds_no_room_among_young_ones_is_counted() -> None:
+    found, watch = of_processes()
+    found.take(Rows([failed(*((1.0, f"/{number}", number) for number in range(MOST_KEYS + 5)))]))
+    assert (len(list(watch)), watch.dropped, found.is_whole) == (MOST_KEYS, 5, False)
 
 
 def test_long_texts_are_cut() -> None:
