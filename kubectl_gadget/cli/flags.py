@@ -247,6 +247,20 @@ Page = Annotated[
 ]
 
 
+Exports = Annotated[
+    Texts,
+    flag(ENGINE, "--export KIND=WHERE", "Also send rows there: jsonl=, syslog=; can be repeated: docs/export.md"),
+    values.exports,
+    TypedOnly.FILES,
+]
+ExportTls = Annotated[
+    Text,
+    flag(ENGINE, "--export-tls FILES", "For an export by TLS: ca=FILE,cert=FILE,key=FILE"),
+    values.export_tls,
+    TypedOnly.FILES,
+]
+
+
 Browser = Annotated[
     Text, flag(ENGINE, "--browser WHICH", "For a live page; none: only print its URL", choices=("default", "none"))
 ]
@@ -272,6 +286,8 @@ class OutputFlags(FlagSet):
     report: Page = None
     ui: Annotated[Switch, flag(ENGINE, "--ui", "Show the run as a live page in a browser: docs/report.md")] = None
     browser: Browser = None
+    exports: Exports = None
+    export_tls: ExportTls = None
     record: Annotated[
         Text,
         flag(

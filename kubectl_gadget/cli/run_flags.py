@@ -3,11 +3,11 @@
 It rejects contradictions before anything is started.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget.cli.flags import (
     ClusterFlags,
@@ -23,6 +23,10 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import Selection, workloads
 from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
+
+if TYPE_CHECKING:
+    from kubectl_gadget.gadgets.schema import Gadget
+    from kubectl_gadget.run.run_options import RunExport
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -52,6 +56,10 @@ class RunFlags:
             raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
         if output.browser is not None and not output.ui:
             raise UsageError("--browser is only for --ui")
+        if output.export_tls and not output.exports:
+            raise UsageError("--export-tls is only for --export")
+        if output.output and any(text == "jsonl=-" for text in output.exports or ()):
+            raise UsageError("--export jsonl=- writes to standard output, so -o has no place there", "one of the two")
         if output.quiet and output.verbose:
             raise UsageError("--quiet and --verbose cannot be used together")
         if engine.no_sort and engine.sort_wait is not None:
@@ -110,6 +118,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         local_by_default=by_default,
         beforehand=beforehand.get(),
         **_recording(output.record),
+        export=_export(output),
         page=output.report,
         ui=bool(output.ui),
         browser=output.browser != "none",
@@ -145,6 +154,17 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
         nodes=target.nodes or (),
     )
     return RunOptions((), selection=selection)
+
+
+def _export(output: OutputFlags) -> "Callable[[Sequence[Gadget]], RunExport] | None":
+    """Return what makes the export of a run. Raises UsageError if what it needs is not installed."""
+    if not output.exports:
+        return None
+    from kubectl_gadget.export.run import Export
+    from kubectl_gadget.export.targets import ExportOptions, Tls, target, tls
+
+    options = ExportOptions(tuple(map(target, output.exports)), tls(output.export_tls) if output.export_tls else Tls())
+    return partial(Export, options)
 
 
 def _recording(text: str | None) -> dict[str, Any]:

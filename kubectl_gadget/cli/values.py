@@ -210,6 +210,20 @@ def page_file(text: str) -> str:
     return file
 
 
+def exports(texts: Sequence[str]) -> tuple[str, ...]:
+    """Targets of --export, each once."""
+    from kubectl_gadget.export.targets import target
+
+    return each(lambda text: text if target(text) else "", texts)
+
+
+def export_tls(text: str) -> str:
+    """The files of --export-tls."""
+    from kubectl_gadget.export.targets import tls
+
+    return text if tls(text) else ""
+
+
 def some_text(text: str) -> str:
     """Any text that is not blank."""
     if not text.strip():

@@ -121,7 +121,7 @@ class StoryRecipe:
         from kubectl_gadget.observe.story import Story
 
         output = self.output
-        needs_columns = output.is_flat or any((options.filter, options.fail_on, options.expect))
+        needs_columns = output.is_flat or any((options.filter, options.fail_on, options.expect, options.export))
         story = Story(
             self._decoders(),
             self.choice,

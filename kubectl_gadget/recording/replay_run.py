@@ -282,6 +282,7 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
         covered, frames.states, pipeline.ending.shown, pipeline.skew_ns, noun, pipeline.collector.late
     ):
         progress.say(line)
+    summary.say_exported(pipeline.export, progress)
     whole = True
     for reader in readers:
         for text in _damages(reader):
@@ -303,6 +304,7 @@ def _conclude(options: RunOptions, run: Replayed, progress: Progress, signals: S
         return 128 + signals[0]
     if code:
         return code
+    reasons = (*reasons, *(pipeline.export.losses() if pipeline.export else ()))
     if options.strict and reasons:
         progress.warn(f"--strict: the recording is not complete: {coverage.some(reasons)}")
         return 1

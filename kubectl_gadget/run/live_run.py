@@ -519,6 +519,7 @@ class LiveRun:
         noun, ending = summary.noun(self._options.gadgets[0].gadget), pipeline.ending
         for line in summary.lines(covered, states, ending.shown, pipeline.skew_ns, noun, pipeline.collector.late):
             self._progress.say(line)
+        summary.say_exported(pipeline.export, self._progress)
         if self._failure is not None:
             raise self._failure
         selection = self._options.selection
@@ -537,6 +538,7 @@ class LiveRun:
             return 128 + interrupted
         if code:
             return code
+        reasons = (*reasons, *(pipeline.export.losses() if pipeline.export else ()))
         if self._options.strict and reasons:
             self._progress.warn(f"--strict: the trace is not complete: {coverage.some(reasons)}")
             return 1

@@ -1,6 +1,6 @@
 """Turns frames into output, in this order:
 
-    frames → decode → names → filter → collector → transform → conditions → output
+    frames → decode → names → filter → collector → transform → conditions → output, export
 
     backlog.py, decoding.py, filters/filter.py, a Collector (rows/merge.py, rows/tables.py), a RowTransform
     (observe/story.py, flows/run.py), conditions (here), output/sink.py
@@ -44,6 +44,7 @@ from kubectl_gadget.wire.frames import LAST, REST
 if TYPE_CHECKING:
     from kubectl_gadget.filters.filter import Filter
     from kubectl_gadget.kube.addresses import Addresses
+    from kubectl_gadget.run.run_options import RunExport
 
 
 # The filters of a run, and its last step before output: how many rows are shown, and which decide the exit code.
@@ -163,9 +164,10 @@ class Pipeline:
         narrowed: ContainerFilter | None = None,
         addresses: "Callable[[], Addresses] | None" = None,
         beside: WholeSink | None = None,
+        export: "RunExport | None" = None,
     ) -> None:
         """`wants` and `narrowed` are for Attribution; `stages` creates a node's views. `beside` gets the rows that a
-        transform gets."""
+        transform gets, `export` those that the sink gets."""
         self.frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)
@@ -177,6 +179,7 @@ class Pipeline:
         self.ending = Ending(conditions)
         self._sink = sink
         self._beside = beside
+        self.export = export
         self._events = events
         self._over = False
         self._started = False
@@ -200,6 +203,8 @@ class Pipeline:
     def run(self) -> None:
         """Works until the frames end. Raises GadgetError when the output cannot be written."""
         try:
+            if self.export is not None:
+                self.export.begin(self._events.warn)
             self._work()
         except BrokenPipeError:
             pass  # nobody reads the output any more
@@ -209,6 +214,8 @@ class Pipeline:
             self._over = True
             self._events.stop("output ended")
             self.frames.drain()
+            if self.export is not None:
+                self.export.close()
 
     def _work(self) -> None:
         now_ns = 0
@@ -282,8 +289,9 @@ class Pipeline:
             case Gap():
                 self._emit_all(lambda: self.collector.release(now_ns))
                 if self._started and not self._over:
-                    for sink in (self._sink, *([self._beside] if self._beside else [])):
-                        sink.gap(node.name, round(content.seconds, 3), content.until_ns)
+                    for sink in (self._sink, self._beside, self.export):
+                        if sink is not None:
+                            sink.gap(node.name, round(content.seconds, 3), content.until_ns)
             case Detached():
                 for batch in self.decoding.rest(node):
                     self._collect(batch, now_ns)
@@ -366,8 +374,11 @@ class Pipeline:
                 rows = rows.matching(self._filter.possible)
         if self._over or not (len(rows) or rows.is_block):
             return
+        shown = self.ending.cut(rows)
+        if self.export is not None:
+            self.export.write(shown)
         write = self._sink.write_block if rows.is_block else self._sink.write
-        write(self.ending.cut(rows))
+        write(shown)
         self._sink.flush()
         if self.ending.is_final:
             self._over = True

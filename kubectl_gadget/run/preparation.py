@@ -16,7 +16,7 @@ from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.columns import column_names
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.registry import OutputOptions
-from kubectl_gadget.output.sink import Sink
+from kubectl_gadget.output.sink import Sink, TakingSink
 from kubectl_gadget.output.terminal import find_terminal
 from kubectl_gadget.rows.containers import ContainerFilter
 from kubectl_gadget.rows.merge import TimeMerge
@@ -26,7 +26,7 @@ from kubectl_gadget.rows.views import Stage, make_stage
 from kubectl_gadget.run.backlog import FrameSource
 from kubectl_gadget.run.pipeline import Conditions, Pipeline, PipelineEvents
 from kubectl_gadget.run.request import RunRequest, of_run
-from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.run_options import RunExport, RunOptions
 
 if TYPE_CHECKING:  # needed only for a filter, and takes 20 ms
     from kubectl_gadget.filters.filter import Filter
@@ -40,6 +40,7 @@ class Preparation:
     request: RunRequest
     conditions: Conditions
     sink: Sink
+    export: RunExport | None = None
 
     def pipeline(
         self,
@@ -68,6 +69,7 @@ class Preparation:
             narrowed,
             options.addresses,
             options.beside,
+            self.export,
         )
 
 
@@ -94,12 +96,15 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
     options = _with_names(options, shown)
     check(options.arrangement, gadgets)
     terminal = find_terminal(stdout, os.environ)
-    if options.make_sink is not None:
+    export = options.export(shown) if options.export is not None else None
+    if export is not None and export.takes_output:
+        sink: Sink = TakingSink(lambda rows: None)
+    elif options.make_sink is not None:
         sink = options.make_sink(shown, stdout, terminal)
     else:
         sink = make_sink(_output(options), shown, stdout, terminal=terminal)
     pushed = _pushed(None if options.transform else filter, gadgets)
-    return Preparation(options, of_run(options, pushed), conditions, sink)
+    return Preparation(options, of_run(options, pushed), conditions, sink, export)
 
 
 def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str, object]]:

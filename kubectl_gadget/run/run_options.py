@@ -5,7 +5,7 @@ that nothing is created in a cluster before a usage error is found.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.output.terminal import Terminal
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
     from kubectl_gadget.recording.places import PathOrUrl
-    from kubectl_gadget.rows.rows import RowTransform
+    from kubectl_gadget.rows.rows import Rows, RowTransform
     from kubectl_gadget.run.backlog import FrameSource
     from kubectl_gadget.run.coverage import Coverage
     from kubectl_gadget.run.node import NodeState
@@ -104,6 +104,35 @@ class RunRecorder(Protocol):
         """End the recording, and return a message about it."""
 
 
+class RunExport(Protocol):
+    """Sends the rows that a run shows elsewhere (export/run.py). All calls come from the pipeline's thread."""
+
+    takes_output: bool
+    """True if standard output has the exported rows and nothing else."""
+
+    def begin(self, warn: Callable[[str], object]) -> None:
+        """Start to send. `warn` is called from any thread."""
+
+    def write(self, rows: "Rows") -> None:
+        """Take rows that are shown. Does not wait for a target."""
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        """Take the record of a time for which a node's rows are missing."""
+
+    def close(self) -> None:
+        """Send what waits, for a few seconds."""
+
+    @property
+    def lost(self) -> int:
+        """Return the number of rows that some target did not get. Known after `close`."""
+
+    def summary(self) -> Iterable[str]:
+        """Return a line for each target."""
+
+    def losses(self) -> Iterable[str]:
+        """Return a line for each target that did not get all rows."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """All options of one run."""
@@ -137,6 +166,8 @@ class RunOptions:
     """makes the recorder of the run; None: it is not recorded"""
     beside: "WholeSink | None" = None
     """also gets the rows of all gadgets, before a transform makes others of them"""
+    export: "Callable[[Sequence[Gadget]], RunExport] | None" = None
+    """makes what sends the rows that are shown elsewhere (--export), given their gadgets; None: nothing does"""
     ui: bool = False
     """show the run as a page while it goes on (--ui)"""
     browser: bool = True
@@ -203,7 +234,12 @@ def with_peer_names(options: RunOptions) -> RunOptions:
 def _shows_peers(options: RunOptions) -> bool:
     chosen = {name for name in options.output.columns if name[:1] not in ("+", "-")}
     return any(
-        is_peer(field) and (not chosen or not chosen.isdisjoint((column.name, column.title, column.title.lower())))
+        is_peer(field)
+        and (
+            not chosen
+            or options.export is not None
+            or not chosen.isdisjoint((column.name, column.title, column.title.lower()))
+        )
         for run in options.gadgets
         for field in run.gadget.record.fields
         for column in run.gadget.columns

@@ -14,7 +14,8 @@ from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.run import coverage
 from kubectl_gadget.run.coverage import Cause, Coverage
 from kubectl_gadget.run.node import NodeState
-from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import RunExport, RunOptions
 from kubectl_gadget.wire.agent_messages import GadgetStats, RequestCounts
 from kubectl_gadget.wording import count
 
@@ -107,6 +108,15 @@ def lines(
         if abs(ns) >= 50_000_000:
             yield f"  {name}: its clock is {abs(ns) / 1e9:.2f} s {'ahead' if ns > 0 else 'behind'}; times are corrected"
     yield from coverage.node_lines(covered)
+
+
+def say_exported(export: RunExport | None, progress: Progress) -> None:
+    """Say what became of the rows that were exported. What is missing is said even when quiet."""
+    if export is not None:
+        for line in export.summary():
+            progress.say(line)
+        for line in export.losses():
+            progress.warn(line)
 
 
 def none_ran(covered: Coverage) -> AgentError:

@@ -1,0 +1,276 @@
+"""A target's queue, and the thread that empties it.
+
+A target that is slow, down or refuses must neither slow nor end the run, so the queue is bounded: what does not fit is
+dropped and counted. What a target did not take for now is tried again, in order; what it refuses for good is dropped.
+"""
+
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from kubectl_gadget.wording import count
+
+MOST_BYTES = 32 << 20
+"""of encoded rows that wait for one target"""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds between two attempts; each pause is twice as long as the one before."""
+LONGEST_RETRY_AFTER = 300.0
+CLOSE_SECONDS = 5.0
+"""for what still waits at the end of the run"""
+REPORT_SECONDS = 60.0
+_FULL, _AT_END, _OTHER = "the queue was full", "the run had ended", "other reasons"
+_MOST_CAUSES = 10
+"""that are counted by their words, some of which targets choose"""
+
+
+class Item(NamedTuple):
+    """Some encoded rows."""
+
+    data: Sequence[bytes]
+    rows: int
+    size: int
+
+
+class Refused(Exception):
+    """The target will not take these items, however often it is asked."""
+
+
+class TooLarge(Refused):
+    """The target may take them in smaller parts."""
+
+
+class NotNow(Exception):
+    """The target may take the items later."""
+
+    def __init__(self, why: str, after: float | None = None) -> None:
+        super().__init__(why)
+        self.after = after
+        """seconds until it is to be asked again, if it said so"""
+
+
+class Transport(Protocol):
+    """Takes items to one target. All calls but `abort` come from the thread of the delivery."""
+
+    most_items: int
+    """to be sent at once"""
+    taken: int
+    """how many items of the last call were sent, if it raised NotNow or OSError"""
+    linger: float
+    """seconds to wait for more items"""
+
+    def send(self, items: Sequence[Item]) -> int:
+        """Send the items; return how many of their rows the target refused. Raises Refused, NotNow or OSError."""
+
+    def abort(self) -> None:
+        """Close the connection."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the rows that were given to one target."""
+
+    delivered: int
+    waiting: int
+    lost: dict[str, int]
+    """by cause"""
+    problem: str
+    """why the last attempt failed; empty: it did not"""
+
+    @property
+    def total_lost(self) -> int:
+        return sum(self.lost.values())
+
+
+class Delivery:
+    """One target. `offer` never waits."""
+
+    def __init__(self, name: str, transport: Transport, most_bytes: int | None = None) -> None:
+        self.name = name
+        self._transport = transport
+        self._most_bytes = MOST_BYTES if most_bytes is None else most_bytes
+        self._items: deque[Item] = deque()
+        self._sending: list[Item] = []
+        self._bytes = self._delivered = 0
+        self._lost: Counter[str] = Counter()
+        self._problem = ""
+        self._changed = threading.Condition()
+        self._deadline: float | None = None
+        self._is_over = self._is_last = False
+        self._warn: Callable[[str], object] = lambda text: None
+        self._reported = 0
+        self._next_report = 0.0
+        self._is_failing = False
+        self._thread = threading.Thread(target=self._work, name=f"export {name}", daemon=True)
+
+    def begin(self, warn: Callable[[str], object]) -> None:
+        """Start the thread. `warn` may be called from it."""
+        self._warn = warn
+        self._next_report = time.monotonic() + REPORT_SECONDS
+        self._thread.start()
+
+    @property
+    def is_full(self) -> bool:
+        """True if nothing fits, so that nothing need be encoded."""
+        return self._bytes >= self._most_bytes
+
+    def drop(self, rows: int, why: str = _FULL) -> None:
+        """Count rows that are not sent."""
+        with self._changed:
+            self._lost[why] += rows
+
+    def offer(self, data: Sequence[bytes], rows: int) -> None:
+        """Put encoded rows into the queue, or drop and count them if it is full."""
+        size = sum(map(len, data))
+        with self._changed:
+            if self._is_over or self._bytes + size > self._most_bytes:
+                self._lost[_AT_END if self._is_over else _FULL] += rows
+                return
+            self._items.append(Item(data, rows, size))
+            self._bytes += size
+            if len(self._items) == 1 or len(self._items) == self._transport.most_items:
+                self._changed.notify()
+
+    def finish(self, seconds: float | None = None) -> None:
+        """Send what waits, for at most this time. Returns at once."""
+        with self._changed:
+            self._deadline = time.monotonic() + (CLOSE_SECONDS if seconds is None else seconds)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Wait for the end of `finish`. What is left then is counted as lost."""
+        assert self._deadline is not None
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, self._deadline - time.monotonic()))
+        with self._changed:
+            self._is_over = True
+            left = [*self._sending, *self._items]
+            self._lost[f"{_AT_END}; {self._problem}" if self._problem else _AT_END] += sum(item.rows for item in left)
+            self._lost = +self._lost
+            self._sending.clear()
+            self._items.clear()
+            self._changed.notify()
+        if not self._thread.is_alive():
+            self._transport.abort()
+
+    def counts(self) -> Counts:
+        """Return what became of the rows so far."""
+        with self._changed:
+            waiting = sum(item.rows for item in (*self._sending, *self._items))
+            return Counts(self._delivered, waiting, dict(self._lost), self._problem)
+
+    # The thread.
+
+    def _work(self) -> None:
+        while self._take() and self._deliver():
+            pass
+
+    def _take(self) -> bool:
+        """Move items from the queue to `_sending`. Return False when there is nothing more to do."""
+        with self._changed:
+            while not self._items and self._deadline is None:
+                self._changed.wait(self._report_in())
+                self._report()
+            if self._transport.linger and self._deadline is None and len(self._items) < self._transport.most_items:
+                self._changed.wait(self._transport.linger)
+            while self._items and len(self._sending) < self._transport.most_items:
+                self._sending.append(self._items.popleft())
+            return bool(self._sending)
+
+    def _deliver(self) -> bool:
+        """Send `_sending`, as often as that takes. Return False if there is no time for it any more."""
+        pause = FIRST_PAUSE
+        while self._sending:
+            items = self._sending[: self._transport.most_items]
+            try:
+                refused, why = self._transport.send(items), ""
+            except TooLarge as error:
+                if len(items) > 1:
+                    self._transport.most_items = len(items) // 2
+                    continue
+                refused, why = items[0].rows, str(error)
+            except Refused as error:
+                refused, why = sum(item.rows for item in items), str(error)
+            except (NotNow, OSError) as error:
+                self._count(items[: self._transport.taken], 0, "")
+                if not self._wait(error, pause):
+                    return False
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            self._done(items, refused, why)
+        return not self._is_over
+
+    def _count(self, items: Sequence[Item], refused: int, why: str) -> None:
+        """Count items that are no longer to be sent."""
+        with self._changed:
+            if self._is_over:
+                return
+            del self._sending[: len(items)]
+            self._bytes -= sum(item.size for item in items)
+            self._delivered += sum(item.rows for item in items) - refused
+            if refused:
+                self._lost[why if why in self._lost or len(self._lost) < _MOST_CAUSES else _OTHER] += refused
+
+    def _done(self, items: Sequence[Item], refused: int, why: str) -> None:
+        why = why or ("refused by the target" if refused else "")
+        self._count(items, refused, why)
+        with self._changed:
+            if self._is_over:
+                return
+            self._problem = ""
+            if self._is_failing and not refused:
+                self._is_failing = False
+                self._warn(f"export {self.name}: it takes rows again")
+            elif why and not self._is_failing:
+                self._is_failing = True
+                self._warn(f"export {self.name}: {count(refused, 'row')} refused: {why}")
+            self._report()
+
+    def _wait(self, error: Exception, pause: float) -> bool:
+        """Wait until the next attempt. Return False if there is none any more."""
+        asked = error.after if isinstance(error, NotNow) else None
+        seconds = pause * random.uniform(0.8, 1.2) if asked is None else min(max(asked, 0.05), LONGEST_RETRY_AFTER)
+        until = time.monotonic() + seconds
+        with self._changed:
+            self._problem = _words(error)
+            if not self._is_failing and not self._is_over:
+                self._is_failing = True
+                self._warn(f"export {self.name}: {self._problem}; rows wait, and it is tried again")
+            while not self._is_over and (left := until - time.monotonic()) > 0:
+                if self._deadline is not None and until > self._deadline:
+                    is_last, self._is_last = self._is_last, True
+                    return not is_last  # `close` counts what is left then
+                self._changed.wait(min(left, self._report_in()))
+                self._report()
+            return not self._is_over
+
+    def _report_in(self) -> float:
+        return max(0.01, self._next_report - time.monotonic())
+
+    def _report(self) -> None:
+        """Say each minute what was lost since the last time."""
+        if time.monotonic() < self._next_report or self._is_over:
+            return
+        self._next_report = time.monotonic() + REPORT_SECONDS
+        lost = sum(self._lost.values())
+        if lost > self._reported or self._problem:
+            self._reported = lost
+            waiting = sum(item.rows for item in (*self._sending, *self._items))
+            self._warn(lost_line(self.name, Counts(self._delivered, waiting, dict(self._lost), self._problem)))
+
+
+def lost_line(name: str, counts: Counts) -> str:
+    """Return what was not delivered, and why, in one line."""
+    causes = ", ".join(f"{number:,}: {cause}" for cause, number in sorted(counts.lost.items(), key=lambda one: -one[1]))
+    waits = f"; {counts.waiting:,} wait" if counts.waiting else ""
+    problem = f"; {counts.problem}" if counts.problem and counts.problem not in causes else ""
+    lost = f"{count(counts.total_lost, 'row')} not delivered" + (f" ({causes})" if causes else "")
+    return f"export {name}: {lost}{waits}{problem}"
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -1,0 +1,131 @@
+"""Where rows are exported to, as `--export KIND=WHERE` says it. Help and completion read this, so it imports little."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+STREAMS = ("tcp", "unix")
+SYSLOG = ("udp", "tcp", "tls")
+SYSLOG_PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
+"""As registered by IANA for RFC 5426, 6587 and 5425."""
+STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One place that gets the rows."""
+
+    kind: str
+    where: str
+    """as the user wrote it"""
+    scheme: str = ""
+    """empty: a file"""
+    host: str = ""
+    port: int = 0
+
+    @property
+    def name(self) -> str:
+        """The target as in the flag."""
+        return f"{self.kind}={self.where}"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The files of `--export-tls`."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the flags of a run say about its export."""
+
+    targets: tuple[Target, ...]
+    tls: Tls = Tls()
+
+    @property
+    def takes_output(self) -> bool:
+        """True if standard output has the exported rows, and nothing else."""
+        return any(target.where == STANDARD_OUTPUT for target in self.targets)
+
+
+def target(text: str) -> Target:
+    """Read one value of --export. Raises ValueError."""
+    kind, equals, where = text.partition("=")
+    if kind not in KINDS:
+        raise ValueError(f"must be KIND=WHERE, with a KIND of {', '.join(KINDS)}")
+    if not equals or not where:
+        raise ValueError(f"where to is missing: {kind}={KINDS[kind].example}")
+    return KINDS[kind].read(where)
+
+
+def tls(text: str) -> Tls:
+    """Read the value of --export-tls. Raises ValueError."""
+    found = {}
+    for part in text.split(","):
+        name, _, file = part.partition("=")
+        if name not in ("ca", "cert", "key") or not file:
+            raise ValueError("must be ca=FILE, cert=FILE and key=FILE, separated by commas")
+        if not Path(file).is_file():
+            raise ValueError(f"there is no file {file}")
+        found[name] = file
+    if ("cert" in found) != ("key" in found):
+        raise ValueError("cert=FILE and key=FILE need each other")
+    return Tls(**found)
+
+
+def _jsonl(where: str) -> Target:
+    if "://" in where:
+        return _socket("jsonl", where, STREAMS, {})
+    if where != STANDARD_OUTPUT and not Path(where).absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {Path(where).absolute().parent}")
+    return Target("jsonl", where)
+
+
+def _syslog(where: str) -> Target:
+    return _socket("syslog", where, SYSLOG, SYSLOG_PORTS)
+
+
+def _socket(kind: str, where: str, schemes: tuple[str, ...], ports: Mapping[str, int]) -> Target:
+    found = split(where, schemes)
+    if found.scheme == "unix":
+        path = found.netloc + found.path
+        if not path:
+            raise ValueError("the path of the socket is missing: unix:///run/collector.sock")
+        return Target(kind, where, "unix", path)
+    if found.path not in ("", "/") or found.query or found.fragment:
+        raise ValueError(f"must be {found.scheme}://HOST:PORT, with nothing behind it")
+    port = found.port or ports.get(found.scheme)
+    if not port:
+        raise ValueError(f"the port is missing: {found.scheme}://{found.netloc}:PORT")
+    return Target(kind, where, found.scheme, str(found.hostname), port)
+
+
+def split(where: str, schemes: tuple[str, ...]) -> SplitResult:
+    """Return the parts of a URL with a host. Raises ValueError."""
+    found = urlsplit(where)
+    if found.scheme not in schemes:
+        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    if found.scheme != "unix" and not found.hostname:
+        raise ValueError("the host is missing")
+    if "@" in found.netloc and found.scheme != "unix":
+        raise ValueError("a URL must not have a password, which other users of this machine would see")
+    _ = found.port  # raises ValueError if it is none
+    return found
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of target."""
+
+    read: Callable[[str], Target]
+    example: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "jsonl": Kind(_jsonl, "FILE|-|tcp://HOST:PORT|unix:///PATH"),
+    "syslog": Kind(_syslog, "udp://HOST[:PORT]|tcp://HOST[:PORT]|tls://HOST[:PORT]"),
+}
