@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_gadget.agent.policies.outside_requests import MOST_IN_A_SECOND, MOST_QUEUED, SECONDS
+from kubectl_gadget.agent.policies.policy_source import MOST_IN_A_SECOND, MOST_QUEUED, SECONDS
 from kubectl_gadget.policies.model import Action, ActionKind, Policy, PolicyOptions, Selector
 from tests.bpf.policy_engine import Enforcer
 from tests.bpf.test_policy import argument, openat

@@ -2,16 +2,21 @@
 
 import os
 import signal
+import socket
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from kubectl_gadget.agent.host import procfs
+from kubectl_gadget.agent.policies import policy_source
 from kubectl_gadget.agent.policies.log import FreshRecords
-from kubectl_gadget.agent.policies.policy_source import ProcessKiller
+from kubectl_gadget.agent.policies.policy_source import OutsideRequests, ProcessKiller
+from kubectl_gadget.wire.agent_messages import GadgetStats
 from kubectl_gadget.wire.policy_record import HEAD, RECORD
+from tests.waiting import wait_until
 
 TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 HOOK = 3
@@ -100,3 +105,39 @@ def test_no_event_is_examined_twice_while_it_waits_to_be_sent() -> None:
     ring.put(1 << 30, 0, 0b10)
     ring.advance(size)
     assert react(ring, fresh).gone == 1
+
+
+# GetUrl and DnsLookup: what the other side does costs the agent little.
+
+
+@pytest.fixture(name="stuck")
+def look_ups_that_never_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    asked, over = list[str](), threading.Event()
+
+    def look_up(name: str, *_: object, **__: object) -> None:
+        asked.append(name)
+        over.wait(60)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(policy_source, "MOST_SECONDS", 0.05)
+    monkeypatch.setattr(policy_source, "MOST_IN_A_SECOND", 10_000)
+    yield asked
+    over.set()
+
+
+def counted(requests: OutsideRequests) -> tuple[int, int]:
+    found = requests.add_to(GadgetStats()).requests
+    assert found is not None
+    return found.failed, found.left_out
+
+
+def test_a_look_up_that_never_ends_is_given_up_and_so_many_are_not_repeated(stuck: list[str]) -> None:
+    said: list[str] = []
+    requests = OutsideRequests({}, said.append)
+    for number in range(40):
+        requests._queue.put(("name", f"n{number}.test"))
+        wait_until(lambda expected=number + 1: sum(counted(requests)) == expected)  # type: ignore[misc]
+    assert counted(requests) == (16, 24)
+    assert len(stuck) == 16
+    assert said[0] == "n0.test could not be looked up: no answer within 0.05 s"
+    requests.finish()
