@@ -26,8 +26,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from kubectl_gadget.agent.policies.hook import _WRITTEN_ONCE
-from kubectl_gadget.agent.policies.slots import fields
+from kubectl_gadget.agent.policies.hook import _WRITTEN_ONCE, fields
 from kubectl_gadget.errors import AgentError
 from kubectl_gadget.policies.model import (
     NAMESPACES,
