@@ -39,8 +39,7 @@ from kubectl_gadget.output.registry import POLICY_LIST, REPORTS
 if TYPE_CHECKING:
     from kubectl_gadget.kube.requests import Api
     from kubectl_gadget.policies.model import Policy
-    from kubectl_gadget.policies.report.check import HookReport, Judgement, Report
-    from kubectl_gadget.policies.run.hook_lookup import NodeHooks
+    from kubectl_gadget.policies.report.check import HookReport, Judgement, NodeHooks, Report
     from kubectl_gadget.policies.run.installation import Installed, NodePolicies, PolicyChange, StoredPolicy
 
 
@@ -124,8 +123,7 @@ def check(
 def _ask_hooks(
     cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
-    from kubectl_gadget.policies.report.check import question
-    from kubectl_gadget.policies.run.hook_lookup import ask_cluster, ask_local
+    from kubectl_gadget.policies.report.check import ask_cluster, ask_local, question
 
     asked = question(policies)
     if local:

@@ -9,8 +9,8 @@ import pytest
 from kubectl_gadget.cli import main
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.run import hook_lookup
-from kubectl_gadget.policies.run.hook_lookup import NodeHooks
+from kubectl_gadget.policies.report import check
+from kubectl_gadget.policies.report.check import NodeHooks
 from tests.cli.conftest import Runs
 from tests.messages import hello, hooks
 
@@ -113,7 +113,7 @@ def test_a_node_without_the_hook_fails_and_one_that_is_not_selected_does_not(
         zones = {"node-1": "a", "node-2": "b"}
         return [NodeHooks(name, hello({}), missing, {"zone": zones[name]}) for name in names or zones]
 
-    monkeypatch.setattr(hook_lookup, "ask_cluster", answer)
+    monkeypatch.setattr(check, "ask_cluster", answer)
     cluster = ["--kubeconfig", str(config), "--image", "mine"]
     never = ["--image-pull-policy", "Never"]
     assert main.run(["policy", "check", "-f", policy, "--all-nodes", *cluster, *never]) == 1

@@ -4,13 +4,21 @@ whether a node supports its hooks, what it costs, and how reliable it is.
 This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it.
 """
 
+import asyncio
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from kubectl_gadget.errors import UsageError
+from kubectl_gadget.agents.per_node import Agents
+from kubectl_gadget.background_tasks import Tasks
+from kubectl_gadget.errors import AgentError, GadgetError, UsageError
+from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.kube.failure import Access
+from kubectl_gadget.kube.requests import Api
+from kubectl_gadget.kube.resources import NODES
 from kubectl_gadget.linux import tables
 from kubectl_gadget.policies.compiler.attach import ways, with_mirrors
 from kubectl_gadget.policies.compiler.policies import CompiledPolicies, target_name
@@ -18,16 +26,18 @@ from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.language import lsm_function, lsm_hook, system_calls
 from kubectl_gadget.policies.model import Hook, HookFilter, Note, Policy, Selector, Test
 from kubectl_gadget.policies.read.hooks import without_notices
-from kubectl_gadget.wire.agent_messages import Hello, Hooks, TriedWays
+from kubectl_gadget.run.local_node import open_local
+from kubectl_gadget.run.node import NodeStream, Open
+from kubectl_gadget.wire.agent_messages import End, Hello, Hooks, TriedWays, WarningText, from_agent
 from kubectl_gadget.wire.client_messages import LookUp
+from kubectl_gadget.wire.frames import FrameDecoder, FrameType, encode
 from kubectl_gadget.wire.policy_messages import Way
 from kubectl_gadget.wording import did_you_mean, meant
 from kubectl_gadget.yaml_files import own_data
 
 # What a policy that denies fails to cover, and what would: reported by `policy check`, and when a policy is enforced.
 #
-# This is knowledge about Linux; tests/bpf/test_policy_proof.py and test_policy_evasions.py verify it. It
-# looks at one policy at a time, so whatever another policy covers is still called a gap.
+# This looks at one policy at a time, so whatever another policy covers is still called a gap.
 
 _ENFORCING = ("Override", "Sigkill", "NotifyEnforcer")
 _EARLIER = "start its pods after the policy"
@@ -314,8 +324,8 @@ def _denies(hook: Hook) -> bool:
 # What a policy costs and how reliable it is: where its hooks are, whether a thread can deceive them, how often they
 # run.
 #
-# This is knowledge about Linux, not about one node; `policies.report.node_support` judges what a node supports. The
-# trap: a filter on a system call's argument reads memory that the program can still change, whatever the filter is.
+# This is knowledge about Linux, not about one node. The trap: a filter on a system call's argument reads memory that
+# the program can still change, whatever the filter is.
 
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]
@@ -532,3 +542,92 @@ def _dead_selectors(hook: Hook) -> Iterable[Note]:
                 "is never reached: the selector before it has no filters, so it matches every call",
             )
             return
+
+
+# Asks nodes which hooks they have: HELLO, LOOK_UP, HOOKS, and the end of the session.
+#
+# A node that does not answer must not hide the others' answers, so each has its own time limit and error.
+
+_SECONDS = 30.0
+"""Time limit for an answer, once the agent runs."""
+_PARALLEL = 16
+
+
+@dataclass(frozen=True)
+class NodeHooks:
+    """The answer of one node."""
+
+    node: str
+    hello: Hello = field(default_factory=Hello)
+    hooks: Hooks = field(default_factory=Hooks)
+    labels: Mapping[str, str] | None = None
+    """None: this machine, which has no labels of a cluster"""
+    problem: str = ""
+    """why there is no answer"""
+
+
+async def ask_local(asked: LookUp) -> list[NodeHooks]:
+    """Returns this machine's answer. Raises AgentError when there is none."""
+    hello, hooks = await _ask(open_local, asked)
+    return [NodeHooks(hello.node, hello, hooks)]
+
+
+async def ask_cluster(
+    api: Api, asked: LookUp, names: Sequence[str], tell: Callable[[str, str], None], options: AgentOptions
+) -> list[NodeHooks]:
+    """Returns the answers of the nodes `names`, or of all. Agents are started where none is resident, then removed.
+
+    `tell` is called with a node, "" for all, and a text about its agent.
+    """
+    async with Tasks(lambda error: tell("", f"agents may stop before the run ends: {error}")) as tasks:
+        agents = Agents(api, options, tasks, tell, note=partial(tell, ""))
+        try:
+            return await _ask_nodes(api, agents, asked, names, options.start_timeout + _SECONDS)
+        finally:
+            for remaining in await agents.close():
+                tell("", f"could not be removed: {remaining}")
+
+
+async def _ask_nodes(api: Api, agents: Agents, asked: LookUp, names: Sequence[str], seconds: float) -> list[NodeHooks]:
+    await agents.require([Access("list", NODES.plural)])
+    nodes = (await api.find(NODES)).items
+    labels = {node["metadata"]["name"]: node["metadata"].get("labels") or {} for node in nodes}
+    for name in names:
+        if name not in labels:
+            raise UsageError(f"there is no node {name!r}", f"one of {', '.join(sorted(labels))}")
+    slots = asyncio.Semaphore(_PARALLEL)
+
+    async def one(node: str) -> NodeHooks:
+        async with slots:
+            try:
+                async with asyncio.timeout(seconds):
+                    hello, hooks = await _ask(lambda: agents.open(node), asked)
+            except TimeoutError:
+                return NodeHooks(node, labels=labels[node], problem=f"no answer within {seconds:.0f} s")
+            except GadgetError as error:
+                return NodeHooks(node, labels=labels[node], problem=str(error))
+            return NodeHooks(node, hello, hooks, labels[node])
+
+    return list(await asyncio.gather(*map(one, sorted(names or labels))))
+
+
+async def _ask(open_stream: Open, asked: LookUp) -> tuple[Hello, Hooks]:
+    stream: NodeStream = await open_stream()
+    hello = Hello()
+    try:
+        decoder = FrameDecoder()
+        await stream.send(encode(FrameType.LOOK_UP, asked.to_bytes()))
+        while data := await stream.receive():
+            for frame in decoder.feed(data):
+                match from_agent(frame):
+                    case Hello() as hello:
+                        pass
+                    case Hooks() as hooks:
+                        return hello, hooks
+                    case WarningText(message=text) if "unknown type" in text:
+                        raise AgentError("its agent is too old to answer", "kubectl gadget deploy, for the newest")
+                    case End(error=error) if error is not None:
+                        raise AgentError(f"{error.what}: {error.why}", error.try_ or None)
+        raise AgentError(f"its agent ended: {stream.stderr_tail or 'it printed nothing'}")
+    finally:
+        await stream.close()
