@@ -13,9 +13,9 @@ from kubectl_gadget.diagnose.rules import own_files
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget, Show, owner_source
 from kubectl_gadget.observe import row
+from kubectl_gadget.policies.check import Often
 from kubectl_gadget.policies.language import Group
 from kubectl_gadget.policies.model import Test as PolicyTest
-from kubectl_gadget.policies.report.check import Often
 from kubectl_gadget.rows.members import KINDS
 from kubectl_gadget.yaml_files import Kind, SchemaField, own_data, read_yaml
 from kubectl_gadget.yaml_reader import Part, read_mapping
@@ -80,7 +80,7 @@ SCHEMAS = {
         kind="map of object",
     ),
     "policies/operators.yaml": SchemaField("", "map of text", choices=get_args(PolicyTest), required=True),
-    "policies/report/hook_facts.yaml": mapping(
+    "policies/hook_facts.yaml": mapping(
         mapping(*(SchemaField(often, "list of text") for often in get_args(Often)), name="often"),
         SchemaField("safe", "map of list of text", required=True),
     ),
@@ -113,7 +113,7 @@ def test_a_file_fits_its_schema(path: str) -> None:
         ("observe/row.yaml", "{width: 20,", "{widht: 20,", "widht is not known; did you mean width?"),
         ("policies/argument_types.yaml", "int: {group: number", "int: {group: nubmer", "did you mean number?"),
         ("policies/operators.yaml", "Equal: equal", "Equal: equals", "'equals' is not known"),
-        ("policies/report/hook_facts.yaml", "seldom:", "sedlom:", "often.sedlom is not known; did you mean seldom?"),
+        ("policies/hook_facts.yaml", "seldom:", "sedlom:", "often.sedlom is not known; did you mean seldom?"),
     ],
 )
 def test_a_mistake_in_a_file_is_found(path: str, old: str, new: str, message: str) -> None:
@@ -140,7 +140,7 @@ def test_number_types_have_bits_and_others_none() -> None:
 
 def test_a_name_stands_once_in_files_whose_values_become_keys() -> None:
     drops = own_data(PACKAGE / "flows/hubble.yaml").values()
-    facts = own_data(PACKAGE / "policies/report/hook_facts.yaml")
+    facts = own_data(PACKAGE / "policies/hook_facts.yaml")
     for keys in (
         [reason for drop in drops for reason in drop["reasons"].split()],
         [drop["sub_type"] for drop in drops],

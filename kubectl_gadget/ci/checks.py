@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.diagnose.rules import Rule
     from kubectl_gadget.diagnose.search import Search
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
-    from kubectl_gadget.policies.run.labels import PolicyLabels
+    from kubectl_gadget.policies.labels import PolicyLabels
 
 _MOST_FORKS = 100_000
 _MOST_ADDRESSES = 10_000

@@ -38,7 +38,7 @@ from kubectl_gadget.wire.policy_events import PolicyEvent, rfc3339
 
 if TYPE_CHECKING:
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
-    from kubectl_gadget.policies.run.labels import PolicyLabels
+    from kubectl_gadget.policies.labels import PolicyLabels
 
 
 _EVIDENCE = 3

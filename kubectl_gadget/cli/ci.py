@@ -250,7 +250,7 @@ def prepared(
         options = replace(options, gadgets=of_process_tree(options.gadgets, pid))
     labels = labels_of(compiled, options, flags.policies.objects) if compiled is not None else None
     if labels is not None:
-        from kubectl_gadget.policies.run.labels import followed
+        from kubectl_gadget.policies.labels import followed
 
         followers = () if flags.policies.objects else (followed(labels),)
         options = replace(options, gadgets=labels.attached_to(options.gadgets), followers=followers)
@@ -625,7 +625,7 @@ def _prepared(
 
     options = replace(options, gadgets=(*options.gadgets, GadgetRun(GADGET, policies=policies)))
     if labels is not None and not flags.policies.objects:
-        from kubectl_gadget.policies.run.labels import followed
+        from kubectl_gadget.policies.labels import followed
 
         options = replace(options, followers=(followed(labels),))
     return options, replace(order, policies=policies, labels=labels), job

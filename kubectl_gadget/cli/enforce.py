@@ -119,7 +119,7 @@ def enforce(
         return 1  # not 0, which would say to a script that it was enforced
     if action in _OF_PODS and flags.engine.sort_wait is None:
         flags = replace(flags, engine=replace(flags.engine, sort_wait=_SORT_WAIT_OF_PODS))
-    from kubectl_gadget.policies.run.reactions import deleting_pods, isolating_pods
+    from kubectl_gadget.policies.reactions import deleting_pods, isolating_pods
 
     reaction, objects = None, policies.objects
     if action == _DELETE_POD:

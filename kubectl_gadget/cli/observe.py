@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.messages import PodDetails
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
-    from kubectl_gadget.policies.run.reactions import Reaction
+    from kubectl_gadget.policies.reactions import Reaction
 
 CHOICE = "What is shown"
 _COMPACT, _JSON, _STRICT = "compact", "json", "jsonpb"

@@ -38,9 +38,9 @@ from kubectl_gadget.output.registry import POLICY_LIST, REPORTS
 
 if TYPE_CHECKING:
     from kubectl_gadget.kube.requests import Api
+    from kubectl_gadget.policies.check import HookReport, Judgement, NodeHooks, Report
+    from kubectl_gadget.policies.installation import Installed, NodePolicies, PolicyChange, StoredPolicy
     from kubectl_gadget.policies.model import Policy
-    from kubectl_gadget.policies.report.check import HookReport, Judgement, NodeHooks, Report
-    from kubectl_gadget.policies.run.installation import Installed, NodePolicies, PolicyChange, StoredPolicy
 
 
 # `check`: errors in policies, their hooks, and whether the nodes support these
@@ -94,8 +94,8 @@ def check(
 ) -> int:
     """Reads and checks policies, and asks the nodes. Hooks go to standard output, warnings to standard error. Unless
     nodes are named, no cluster is needed, so that it works in CI."""
+    from kubectl_gadget.policies.check import check_policy, have_new, misspelt
     from kubectl_gadget.policies.read.policy_files import builtin_files, read_policies
-    from kubectl_gadget.policies.report.check import check_policy, have_new, misspelt
 
     flags.validate(image, start)
     own = partial(own_namespace, scope, cluster, flags.local)
@@ -123,7 +123,7 @@ def check(
 def _ask_hooks(
     cluster: ClusterFlags, agents: AgentOptions, policies: "Sequence[Policy]", nodes: Sequence[str], local: bool
 ) -> "list[NodeHooks]":
-    from kubectl_gadget.policies.report.check import ask_cluster, ask_local, question
+    from kubectl_gadget.policies.check import ask_cluster, ask_local, question
 
     asked = question(policies)
     if local:
@@ -149,7 +149,7 @@ def _print_reports(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]", 
 
 
 def _name(report: "HookReport") -> str:
-    from kubectl_gadget.policies.report.check import hook_name
+    from kubectl_gadget.policies.check import hook_name
 
     return hook_name(report.hook)
 
@@ -164,7 +164,7 @@ def _cell(report: "Report", hook: "HookReport", answer: "NodeHooks") -> str:
 
 
 def _judge(hook: "HookReport", answer: "NodeHooks") -> "Judgement":
-    from kubectl_gadget.policies.report.check import judge
+    from kubectl_gadget.policies.check import judge
 
     return judge(hook.hook, answer.hello, answer.hooks)
 
@@ -210,7 +210,7 @@ def _explain_reports(reports: "Sequence[Report]", answers: "Sequence[NodeHooks]"
 
 def _unseen(report: "Report", answers: "Sequence[NodeHooks]") -> "list[tuple[str, str, str]]":
     """Node, function and reason for each second hook that a node cannot attach."""
-    from kubectl_gadget.policies.report.check import unseen_variants
+    from kubectl_gadget.policies.check import unseen_variants
 
     asked = [answer for answer in answers if not answer.problem and _is_for(report, answer)]
     return [(answer.node, *found) for answer in asked for found in unseen_variants(report.policy, answer.hooks)]
@@ -255,7 +255,7 @@ _WIDEST = 110
 
 
 def explain(scope: ScopeFlags, cluster: ClusterFlags, fields: Fields = (), recursive: Recursive = None) -> int:
-    from kubectl_gadget.policies.report.writing import explain_field
+    from kubectl_gadget.policies.writing import explain_field
 
     if len(fields) > 1:
         raise UsageError(f"one field at a time, not {' '.join(fields)}", f"one with dots: {'.'.join(fields)}")
@@ -298,7 +298,7 @@ class GenerateFlags:
 
 
 def generate(scope: ScopeFlags, cluster: ClusterFlags, flags: GenerateFlags, kinds: Kind = ()) -> int:
-    from kubectl_gadget.policies.report import writing as make
+    from kubectl_gadget.policies import writing as make
 
     if len(kinds) != 1 or kinds[0] not in _KINDS:
         what = f"unknown kind {' '.join(kinds)!r};" if kinds else "no kind was given;"
@@ -325,8 +325,8 @@ ListFormat = Annotated[Text, format_flag(POLICY_LIST)]
 def list_policies(
     scope: ScopeFlags, cluster: ClusterFlags, output: ListFormat = None, no_headers: NoHeaders = None
 ) -> int:
+    from kubectl_gadget.policies.check import hook_name
     from kubectl_gadget.policies.read.policy_files import read_builtin_policies
-    from kubectl_gadget.policies.report.check import hook_name
 
     found = read_builtin_policies()
     rows = [(each.name, ", ".join(map(hook_name, each.policy.hooks)), each.summary) for each in found]
@@ -399,8 +399,8 @@ def install(
     waiting: WaitFlags,
 ) -> int:
     """Checks and installs policies, and waits for the nodes."""
+    from kubectl_gadget.policies.installation import PolicyChange, policies_to_store, refuse_enforcing
     from kubectl_gadget.policies.read.policy_files import builtin_files, sources
-    from kubectl_gadget.policies.run.installation import PolicyChange, policies_to_store, refuse_enforcing
 
     policies.validate("kubectl gadget policy install -f policy.yaml, or --policy NAME")
     waiting.validate()
@@ -447,14 +447,14 @@ def installed(
 
 
 async def _ask_installed(api: "Api", agents: AgentOptions) -> "tuple[Installed, list[NodePolicies], list[str]]":
-    from kubectl_gadget.policies.run.installation import nodes, read, reports_of_others
+    from kubectl_gadget.policies.installation import nodes, read, reports_of_others
 
     found = await nodes(api, agents)
     return await read(api, agents), found, await reports_of_others(api, agents, found)
 
 
 async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], wait_seconds: float) -> int:
-    from kubectl_gadget.policies.run.installation import PolicyChange, read
+    from kubectl_gadget.policies.installation import PolicyChange, read
 
     there = (await read(api, agents)).policies
     by_title = {one.title: one for one in there}
@@ -473,7 +473,7 @@ async def _uninstall(api: "Api", agents: AgentOptions, names: Sequence[str], wai
 
 
 async def _change(api: "Api", agents: AgentOptions, wanted: "PolicyChange", done: str, wait_seconds: float) -> int:
-    from kubectl_gadget.policies.run.installation import change, lacks_priority, nudge, wait
+    from kubectl_gadget.policies.installation import change, lacks_priority, nudge, wait
 
     there = await change(api, agents, wanted)
     say(done)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typer.models import OptionInfo
 
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
-    from kubectl_gadget.policies.run.labels import PolicyLabels
+    from kubectl_gadget.policies.labels import PolicyLabels
     from kubectl_gadget.recording.places import PathOrUrl
 
 POLICIES = "Policies"
@@ -71,7 +71,7 @@ def engine_of(
 
     texts: list[tuple[str, str]] = []
     policies = read_policies([*(flags.files or ()), *builtin_files(flags.builtin or ())], namespace, texts=texts)
-    from kubectl_gadget.policies.report.check import gaps
+    from kubectl_gadget.policies.check import gaps
 
     for policy in policies:
         for note in (*policy.notes, *(gaps(policy) if enforce else ())):
@@ -148,7 +148,7 @@ def labels_of(compiled: "CompiledPolicies", options: RunOptions, objects: str | 
 
             read_objects(objects)  # reports errors in the file nevertheless
         return None
-    from kubectl_gadget.policies.run.labels import PolicyLabels
+    from kubectl_gadget.policies.labels import PolicyLabels
 
     follows = not options.local or (options.replay is not None and not objects)
     labels = PolicyLabels(compiled.scopes, one_node=not follows)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.observe.messages import PodDetails
     from kubectl_gadget.observe.story import Choice
     from kubectl_gadget.policies.compiler.policies import CompiledPolicies
-    from kubectl_gadget.policies.run.labels import PolicyLabels
-    from kubectl_gadget.policies.run.reactions import Reaction
+    from kubectl_gadget.policies.labels import PolicyLabels
+    from kubectl_gadget.policies.reactions import Reaction
 
 EVENT_TYPES = (
     "exec",
@@ -141,7 +141,7 @@ class StoryRecipe:
 
     def _followers(self) -> "Iterator[Follower]":
         from kubectl_gadget.observe import messages
-        from kubectl_gadget.policies.run import labels
+        from kubectl_gadget.policies import labels
 
         if self.labels is not None:
             yield labels.followed(self.labels)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget import gadgets
-from kubectl_gadget.policies.run.installation import installed_file, policies_to_store
+from kubectl_gadget.policies.installation import installed_file, policies_to_store
 from tests.waiting import PATIENCE, wait_until
 
 

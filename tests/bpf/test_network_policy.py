@@ -15,7 +15,7 @@ from kubectl_gadget.kube.inventory import Pod as KnownPod
 from kubectl_gadget.policies.network.compile import Compiler
 from kubectl_gadget.policies.network.evaluate import Endpoint, Evaluation, Peers, read_policies
 from kubectl_gadget.policies.network.run import check, contents
-from kubectl_gadget.policies.run.reactions import PodIsolation
+from kubectl_gadget.policies.reactions import PodIsolation
 from kubectl_gadget.run.live_tables import Contents, updates
 from tests.bpf import network_pods
 from tests.bpf.network import address

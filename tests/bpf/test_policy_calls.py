@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from kubectl_gadget.agent.kernel.hooks import look_up
 from kubectl_gadget.observe.decoders import event
 from kubectl_gadget.observe.lines import shape
+from kubectl_gadget.policies.check import question, unseen_variants
 from kubectl_gadget.policies.language import COMPAT_CALL, number_on
 from kubectl_gadget.policies.model import Argument, Hook, HookFilter, Policy, Subject, SystemCall
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.report.check import question, unseen_variants
 from tests.bpf import compat, deeds
 from tests.bpf.policy_engine import Enforcer, in_force
 from tests.policies.compiler import random_policies as some

@@ -8,9 +8,9 @@ import pytest
 
 from kubectl_gadget.cli import main
 from kubectl_gadget.kube.cluster_options import AgentOptions
+from kubectl_gadget.policies import check
+from kubectl_gadget.policies.check import NodeHooks
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.report import check
-from kubectl_gadget.policies.report.check import NodeHooks
 from tests.cli.conftest import Runs
 from tests.messages import hello, hooks
 
@@ -29,7 +29,7 @@ spec:
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that can do everything: what it cannot do changes, and is no matter of these tests."""
-    monkeypatch.setattr("kubectl_gadget.policies.report.check.CompiledPolicies", lambda policies, options: None)
+    monkeypatch.setattr("kubectl_gadget.policies.check.CompiledPolicies", lambda policies, options: None)
 
 
 @pytest.fixture

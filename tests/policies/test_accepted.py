@@ -4,12 +4,12 @@ its API that do not hold here are told."""
 import pytest
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies.check import check_policy
 from kubectl_gadget.policies.compiler.policies import CompiledPolicies
 from kubectl_gadget.policies.compiler.selectors import CompilerOptions
 from kubectl_gadget.policies.model import Policy, Range
 from kubectl_gadget.policies.read.hooks import without_notices
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.report.check import check_policy
 
 HEAD = "apiVersion: cilium.io/v1alpha1\nkind: TracingPolicy\nmetadata: {name: NAME}\nspec:\n"
 

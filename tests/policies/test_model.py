@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_gadget.kube.selectors import LabelOperator, Requirement
 from kubectl_gadget.policies.model import ENFORCING, NAMESPACE_LABEL, Action, ActionKind, Labels, Scope
-from kubectl_gadget.policies.report.writing import find_field
+from kubectl_gadget.policies.writing import find_field
 from tests.policies.oracle import ScopedWorkload, belongs
 
 WEB: Labels = (Requirement("app", "In", ("web",)),)

@@ -9,7 +9,7 @@ import pytest
 from kubectl_gadget.demo.pods import DemoPods
 from tests.conftest import why_no_containers
 from tests.gadget_run import GADGET, until_under_way
-from tests.policies.run.test_reactions_here import POLICY
+from tests.policies.test_reactions_here import POLICY
 from tests.waiting import PATIENCE
 
 pytestmark = [

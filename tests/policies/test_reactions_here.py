@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.demo.pods import DemoPod, DemoPods
-from kubectl_gadget.policies.run.reactions import PodIsolation
+from kubectl_gadget.policies.reactions import PodIsolation
 from tests.fake_cluster import FakeCluster
 from tests.gadget_run import GADGET
 from tests.waiting import PATIENCE, until

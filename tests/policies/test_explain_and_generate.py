@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import GadgetError, UsageError
+from kubectl_gadget.policies import writing
 from kubectl_gadget.policies.language import POLICY
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import parse_policies
-from kubectl_gadget.policies.report import writing
-from kubectl_gadget.policies.report.writing import explain_field, find_field
+from kubectl_gadget.policies.writing import explain_field, find_field
 from kubectl_gadget.yaml_files import SchemaField
 
 

@@ -21,8 +21,8 @@ from kubectl_gadget.errors import DeployError, ForbiddenError, UsageError
 from kubectl_gadget.kube.cluster_options import AgentOptions, KubeOptions
 from kubectl_gadget.kube.kubeconfig import load
 from kubectl_gadget.kube.requests import Api
-from kubectl_gadget.policies.run import installation
-from kubectl_gadget.policies.run.installation import PolicyChange, change, installed_file, policies_to_store, read
+from kubectl_gadget.policies import installation
+from kubectl_gadget.policies.installation import PolicyChange, change, installed_file, policies_to_store, read
 from kubectl_gadget.wire.record_reader import EventMetadata, read_metadata
 from tests.agent.guards import RunningGuard, bpf_file_system, guard
 from tests.fake_cluster import FakeCluster

@@ -10,8 +10,8 @@ from kubectl_gadget.agent.policies.hook import Applicable
 from kubectl_gadget.agent.policies.scopes import Scopes
 from kubectl_gadget.kube.resources import NODES, PODS
 from kubectl_gadget.kube.selectors import LabelOperator, Requirement
+from kubectl_gadget.policies.labels import PolicyLabels
 from kubectl_gadget.policies.model import NAMESPACE_LABEL, Labels, Scope, scope_spec
-from kubectl_gadget.policies.run.labels import PolicyLabels
 from kubectl_gadget.run.live_tables import Contents, updates
 from kubectl_gadget.wire.policy_messages import LabelScopes
 from tests.policies.oracle import ScopedWorkload, belongs

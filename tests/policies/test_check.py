@@ -6,18 +6,10 @@ import pytest
 import yaml
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.policies import check
+from kubectl_gadget.policies.check import check_policy, gaps, have_new, hook_name, judge, question, unseen_variants
 from kubectl_gadget.policies.model import Policy
 from kubectl_gadget.policies.read.policy_files import builtin_files, parse_policies, read_builtin_policies
-from kubectl_gadget.policies.report import check
-from kubectl_gadget.policies.report.check import (
-    check_policy,
-    gaps,
-    have_new,
-    hook_name,
-    judge,
-    question,
-    unseen_variants,
-)
 from tests.messages import hello, hooks
 from tests.policies.shapes import SHAPES
 

@@ -8,8 +8,8 @@ import pytest
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ForbiddenError, GadgetError
 from kubectl_gadget.kube.failure import UnreachableError
-from kubectl_gadget.policies.run import reactions
-from kubectl_gadget.policies.run.reactions import PodDeleter
+from kubectl_gadget.policies import reactions
+from kubectl_gadget.policies.reactions import PodDeleter
 from kubectl_gadget.run.services import Surroundings
 from tests.waiting import until
 
