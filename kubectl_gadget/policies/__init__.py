@@ -1,1 +1,1 @@
-"""Policies: reads TracingPolicy YAML, checks it, resolves it and compiles it. No BPF and no cluster access here."""
+"""Policies: reads, checks and compiles TracingPolicy YAML, installs policies, and reacts to their events."""
