@@ -148,7 +148,7 @@ def _advise_page() -> str:
 
 
 def _observe_page() -> str:
-    from kubectl_gadget.observe.row import GADGET
+    from kubectl_gadget.observe.story import GADGET
 
     by_title = make_command(observe.observe, "observe", Page).text.panels()
     by_title[POLICIES] += [flag for flag in by_title[ENGINE] if "--objects" in flag.spellings]

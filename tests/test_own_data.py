@@ -12,7 +12,7 @@ from kubectl_gadget.cli.pages import PANELS
 from kubectl_gadget.diagnose.rules import own_files
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import Gadget, Show, owner_source
-from kubectl_gadget.observe import row
+from kubectl_gadget.observe import story
 from kubectl_gadget.policies.check import Often
 from kubectl_gadget.policies.language import Group
 from kubectl_gadget.policies.model import Test as PolicyTest
@@ -73,7 +73,7 @@ SCHEMAS = {
     "flows/hubble.yaml": mapping(
         SchemaField("sub_type", "integer", required=True), text("reasons", True), kind="map of object"
     ),
-    "observe/row.yaml": ROWS,
+    "observe/story.yaml": ROWS,
     "policies/argument_types.yaml": mapping(
         *(text("group", True, get_args(Group)), text("description")),
         *(SchemaField("bits", "integer"), SchemaField("signed", "flag")),
@@ -110,7 +110,7 @@ def test_a_file_fits_its_schema(path: str) -> None:
         ("cli/equivalents.yaml", "strace: trace syscalls", "strace:", "commands.strace is empty"),
         ("cli/pages.yaml", "silent: [where]", "silent: [were]", "'were' is not known"),
         ("flows/hubble.yaml", "sub_type: 181", "sub_type: x", "must be a whole number, not x"),
-        ("observe/row.yaml", "{width: 20,", "{widht: 20,", "widht is not known; did you mean width?"),
+        ("observe/story.yaml", "{width: 20,", "{widht: 20,", "widht is not known; did you mean width?"),
         ("policies/argument_types.yaml", "int: {group: number", "int: {group: nubmer", "did you mean number?"),
         ("policies/operators.yaml", "Equal: equal", "Equal: equals", "'equals' is not known"),
         ("policies/hook_facts.yaml", "seldom:", "sedlom:", "often.sedlom is not known; did you mean seldom?"),
@@ -124,7 +124,7 @@ def test_a_mistake_in_a_file_is_found(path: str, old: str, new: str, message: st
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("gadget", [row.GADGET, new_facts.GADGET], ids=lambda gadget: gadget.name)
+@pytest.mark.parametrize("gadget", [story.GADGET, new_facts.GADGET], ids=lambda gadget: gadget.name)
 def test_each_column_of_rows_made_in_the_client_is_a_field_or_of_the_container(gadget: Gadget) -> None:
     fields = {field.name for field in gadget.record.fields}
     assert [column.name for column in gadget.columns if not owner_source(column.field)] == [

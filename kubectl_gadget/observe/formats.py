@@ -14,9 +14,8 @@ from kubectl_gadget.observe.happening import ProcessEvent
 from kubectl_gadget.observe.lines import action, command_text, line
 from kubectl_gadget.observe.messages import Details, gap_message, message
 from kubectl_gadget.observe.processes import Process
-from kubectl_gadget.observe.row import entries_of
 from kubectl_gadget.observe.run import LineOptions
-from kubectl_gadget.observe.story import StoryEvent
+from kubectl_gadget.observe.story import StoryEvent, entries_of
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.sink import Sink, StreamSink
 from kubectl_gadget.output.tables import cut

@@ -1,4 +1,4 @@
-"""The events that a story can contain, as decoded from records; lines.py, messages.py and row.py turn them into text.
+"""The events that a story can contain, as decoded from records; lines.py, messages.py and story.py turn them into text.
 
 To add events of another kind, write a `Decoder`: it maps a batch of a gadget's records to one event or several per row,
 each with its process as an `ExecId`. The story (story.py) finds the process. Later readers have no batch, so

@@ -14,9 +14,8 @@ from kubectl_gadget.linux.names import capability_name, namespace_names
 from kubectl_gadget.linux.syscalls import syscall_name
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, ProcessEvent
 from kubectl_gadget.observe.processes import Process
-from kubectl_gadget.observe.row import ending
 from kubectl_gadget.observe.run import SHOWN, LineOptions
-from kubectl_gadget.observe.story import StoryEvent
+from kubectl_gadget.observe.story import StoryEvent, ending
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.tables import text_width
 from kubectl_gadget.output.terminal import RED, paint, pod_color

@@ -12,8 +12,7 @@ import pytest
 
 from kubectl_gadget.gadgets.load import load_gadget
 from kubectl_gadget.observe.happening import ConnectionEvent, FileEvent, Happening
-from kubectl_gadget.observe.row import GADGET, entries_of
-from kubectl_gadget.observe.story import Choice, Story
+from kubectl_gadget.observe.story import GADGET, Choice, Story, entries_of
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.rows.batch import Batch, decode
