@@ -17,10 +17,9 @@ import dns.rcode
 import dns.rdatatype
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.protocols.pending import PendingItems
 from kubectl_gadget.protocols.tcp import UDP, Connections, Packet, Stream, ends_of, packets
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.views import RowWriter, Stage, Value, asks_for_process, has_process
+from kubectl_gadget.rows.views import PendingItems, RowWriter, Stage, Value, asks_for_process, has_process
 
 # Reads DNS messages with dnspython, and catches every error that hostile bytes may cause.
 

@@ -11,11 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.protocols.pending import PendingItems
 from kubectl_gadget.protocols.tcp import FIN, RST, Connections, Packet, Stream, packets
 from kubectl_gadget.protocols.tls import BrokenHello, ClientHello, Reader, from_handshake
 from kubectl_gadget.rows.batch import Batch
-from kubectl_gadget.rows.views import RowWriter, Stage, Value, asks_for_process, has_process
+from kubectl_gadget.rows.views import PendingItems, RowWriter, Stage, Value, asks_for_process, has_process
 
 _CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _APPLICATION_DATA, _HEARTBEAT = range(20, 25)
 _CLIENT_HELLO, _SERVER_HELLO, _CERTIFICATE = 1, 2, 11

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kubectl_gadget.gadgets.schema import Gadget
-from kubectl_gadget.protocols.pending import PendingItems
 from kubectl_gadget.protocols.tcp import Packet
-from kubectl_gadget.rows.views import RowWriter, Value, has_process
+from kubectl_gadget.rows.views import PendingItems, RowWriter, Value, has_process
 
 _UNKNOWN = (1 << 64) - 1
 _UNKNOWN_STATUS = (1 << 32) - 1

@@ -1,6 +1,6 @@
 """What waits comes out in time, once."""
 
-from kubectl_gadget.protocols.pending import PendingItems
+from kubectl_gadget.rows.views import PendingItems
 
 
 def test_what_has_waited_long_enough_comes_out_oldest_first() -> None:
