@@ -245,6 +245,8 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
         before, now = old.coverage.get(fact.unit), new.coverage.get(fact.unit)
         if before is None or now is None or not before.complete_runs or now.has_gaps or fact.kind not in now.kinds:
             continue  # that it was not seen proves nothing
+        if fact.runs < before.runs:
+            continue  # not each run of the old side has it
         if not (after.has(fact) or after.ran_before(fact) or (is_pattern(fact) and after.names_below(fact))):
             other = not set(now.images) <= set(before.images)
             found.append(Change(ChangeKind.GONE, fact, risk_of(fact, ran_before), other))

@@ -10,8 +10,9 @@ program does, and none of that is a fact. And rows from before the run began are
 nothing about the run itself.
 """
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from posixpath import join, normpath
 from types import MappingProxyType
@@ -71,8 +72,8 @@ _MOST_DOMAINS = 6
 _DNS = 53
 _ACCESS, _CHANGES = 3, 0x40 | 0x200 | 0x400000
 _ENOENT, _REFUSED = 2, (1, 13, 30)
-_NEW, _TEMPORARY = 0x40 | 0x80, 0x400000
-"""of open(2): O_CREAT with O_EXCL, so that no other process had the name; and O_TMPFILE"""
+_CREATE, _NEW, _TEMPORARY = 0x40, 0x40 | 0x80, 0x400000
+"""of open(2): O_CREAT; with O_EXCL, so that no other process had the name; and O_TMPFILE"""
 _MODE, _PRIVATE, _SPECIAL = 0o7777, 0o700, 0o6000
 """all bits of a mode; the mode of mkdtemp(3); the bits that give a file's user or group to those who execute it"""
 _FILE_CAPABILITIES = "security.capability"
@@ -82,6 +83,10 @@ _SHOWN_DIGITS = 32
 """of a digest: 128 bits, which nobody can make a second file for"""
 MOST_HELD = 20_000
 """names that the programs of one container made, and uses of them, that are held"""
+_SEVERAL = 3
+"""names that are alike and removed in one folder, from which on such names are temporary ones"""
+_WORD = re.compile(r"[A-Za-z0-9]+")
+_LAST_WORD = re.compile(r"\.[a-z]{1,5}$|[^A-Za-z0-9.][a-z]{1,3}$")
 FOLDED = (f"{READ} ", f"{WRITE} ", "mode ", "owner ")
 """how the values begin whose paths may become DIR/*"""
 
@@ -143,6 +148,8 @@ class _PathUse(NamedTuple):
     path: str
     is_made: bool = False
     """no file had the name before"""
+    may_be_made: bool = False
+    """as far as the call says: O_CREAT without O_EXCL"""
     called: str = ""
     """in a chroot, the name that the program gave it, by which later calls name it; empty: the same"""
 
@@ -165,6 +172,10 @@ class _Held(NamedTuple):
 # before. A file that is renamed has a temporary name in any case. What is done to a file before it is renamed is done
 # to the file with its new name, too, so a new name for a file does not hide its mode. In folders of the system and for
 # files that stand alone, names stay.
+#
+# A name that may have existed before (O_CREAT without O_EXCL, the new name of a file) is unsure: it is a temporary one
+# if several that are alike are removed in its folder. One alone is as likely that of a PID file, which stays where a
+# run ends before its programs.
 
 
 class _MadeNames:
@@ -174,6 +185,10 @@ class _MadeNames:
         self._held: dict[str, list[_Held]] = {}
         """with a `/` at the end: of directories"""
         self._private: set[str] = set()
+        self._unsure: set[str] = set()
+        self._removed: dict[str, dict[str, dict[str, list[_Held]] | None]] = {}
+        """by the made directory above and by what is alike, the unsure names that were removed; None: they were
+        several"""
         self._directories = 0
         self.size = 0
         """of names and uses"""
@@ -184,14 +199,45 @@ class _MadeNames:
     def __contains__(self, name: str) -> bool:
         return name in self._held
 
-    def add(self, path: str, is_private: bool = False) -> None:
-        """A program made this file or, with a `/` at its end, this directory. `is_private`: only for its own user."""
+    def add(self, path: str, is_private: bool = False, is_unsure: bool = False) -> None:
+        """A program made this file or, with a `/` at its end, this directory. `is_private`: only for its own user.
+        `is_unsure`: it may have existed before."""
         if path not in self._held:
             self._held[path] = []
             self._directories += path.endswith("/")
             self.size += 1
+            if is_unsure:
+                self._unsure.add(path)
         if is_private:
             self._private.add(path)
+
+    def is_unsure(self, path: str) -> bool:
+        return path in self._unsure
+
+    def removed(self, path: str) -> tuple[Mapping[str, Sequence[_Held]], bool]:
+        """An unsure name was removed. Return the names that are released by that, with what was done to them, and
+        whether they are temporary."""
+        name, uses = self.pop(path) or (path, [])
+        families = self._removed.setdefault(next(self.names(name), ""), {})
+        end = name.rfind("/") + 1
+        alike = f"{name[:end]}{_alike(name[end:])}"
+        several = families.setdefault(alike, {})
+        if several is None:
+            return {name: uses}, True
+        self.size += len(uses) + (name not in several)
+        several.setdefault(name, []).extend(uses)
+        if len(several) < _SEVERAL:
+            return {}, False
+        families[alike] = None
+        self.size += 1 - _size(several)
+        return several, True
+
+    def left(self, *folders: str) -> list[tuple[str, list[_Held]]]:
+        """The removed names that were too few, which are forgotten: below made directories, or all."""
+        folders = folders or tuple(self._removed)
+        families = [family for each in folders for family in self._removed.pop(each, {}).values()]
+        self.size -= sum(1 if several is None else _size(several) for several in families)
+        return [item for several in families if several is not None for item in several.items()]
 
     def below(self, directory: str) -> list[str]:
         """The names below a directory, which ends with a `/`."""
@@ -222,12 +268,23 @@ class _MadeNames:
             if (found := self._held.pop(name, None)) is not None:
                 self._directories -= name.endswith("/")
                 self._private.discard(name)
+                self._unsure.discard(name)
                 self.size -= 1 + len(found)
                 return name, found
         return None
 
     def oldest(self) -> str:
         return next(iter(self._held))
+
+
+def _size(names: Mapping[str, Sequence[_Held]]) -> int:
+    return len(names) + sum(map(len, names.values()))
+
+
+def _alike(name: str) -> str:
+    """What names have in common that differ in their words only; the last word stays if it says what the file is."""
+    last = _LAST_WORD.search(name)
+    return f"{_WORD.sub('x', name[: last.start()] if last else name)}{last.group() if last else ''}"
 
 
 Emit = Callable[[PodContainer, Row, FactKind, str, object], object]
@@ -353,11 +410,16 @@ class RowFacts:
     def _use(self, place: PodContainer, held: _Held) -> None:
         """Emit a use of a path, or hold it while it is not known whether its name is a temporary one."""
         made, use = self._made[place], held.use
-        if use.is_made:
-            self._make(place, use.path)
-            if use.called and len(self._called[place]) < MOST_HELD:
-                self._make(place, use.called)
-                self._called[place][use.called] = use.path
+        if use.is_made or use.may_be_made:
+            self._make(place, use.path, is_unsure=not use.is_made)
+            if use.called:
+                self._call(place, use.called, use.path, is_unsure=not use.is_made)
+        elif use.called and made:  # a directory was made in a chroot, by the name that it has there
+            root = use.path.removesuffix(use.called)
+            for name in made.names(use.called):
+                if name.endswith("/") and name[:-1] not in self._called[place]:
+                    self._make(place, f"{root}{name}")
+                    self._call(place, name[:-1], f"{root}{name[:-1]}")
         names = list(made.names(use.path)) if made else []
         if not names:
             self._emit_path(place, held)
@@ -370,15 +432,29 @@ class RowFacts:
             temporary = (*(self._temporary(held, end) for end in (inner, *outer)), *several)
             self._emit(place, held.row, held.kind, held.program, MadePath(self._value(held, use.path), temporary))
 
-    def _make(self, place: PodContainer, name: str, is_private: bool = False) -> None:
+    def _make(self, place: PodContainer, name: str, is_private: bool = False, is_unsure: bool = False) -> None:
         """A program made a file or a directory."""
-        self._made[place].add(name, is_private)
+        self._made[place].add(name, is_private, is_unsure)
         self._limit(place)
+
+    def _call(self, place: PodContainer, called: str, path: str, is_unsure: bool = False) -> None:
+        """Programs in a chroot call what was made by another name."""
+        if len(self._called[place]) < MOST_HELD:
+            if f"{called}/" not in self._made[place]:
+                self._make(place, called, is_unsure=is_unsure)
+            self._called[place][called] = path
 
     def _limit(self, place: PodContainer) -> None:
         made = self._made[place]
+        if made.size > MOST_HELD:
+            self._release_removed(place)
         while made.size > MOST_HELD:
             self._release_name(place, made.oldest())
+
+    def _release_removed(self, place: PodContainer, *folders: str) -> None:
+        """Emit what was done to unsure names that were too few, or hold it for the name above."""
+        for name, uses in self._made[place].left(*folders):
+            self._release_uses(place, name, uses)
 
     def _temporary_folders(self, place: PodContainer, path: str) -> Iterable[int]:
         """The lengths of the directories above a path that the container made for temporary files (mkdtemp)."""
@@ -416,6 +492,7 @@ class RowFacts:
         """Emit what was done to a name that a program made, or hold it for the name above. `to`: its new name. `end`:
         where the temporary name ends, if it is one of those above."""
         made = self._made[place]
+        self._release_removed(place, f"{path.removesuffix('/')}/")
         found = made.pop(path)
         if found is None:
             return
@@ -424,7 +501,20 @@ class RowFacts:
         if to is not None and name.endswith("/"):
             for below in made.below(name):
                 self._release_name(place, below, to + below[length:].rstrip("/"), is_temporary=True, end=length)
-        above = next(made.names(name), None) if is_temporary else None
+        self._release_uses(place, name, uses, to, is_temporary, end)
+
+    def _release_uses(
+        self,
+        place: PodContainer,
+        name: str,
+        uses: Iterable[_Held],
+        to: str | None = None,
+        is_temporary: bool = False,
+        end: int = 0,
+    ) -> None:
+        """Emit what was done to a name that is no longer held."""
+        made, length = self._made[place], len(name.rstrip("/"))
+        above = next(made.names(name), None)
         for held in uses:
             if to is not None and held.use.how not in (READ, DENIED):
                 renamed = held.use._replace(path=to + held.use.path[length:], is_made=False)
@@ -440,14 +530,24 @@ class RowFacts:
 
     def _taken_away(self, place: PodContainer, path: str, to: str | None = None) -> None:
         """A name was removed, or is now `to`."""
-        self._release_name(place, path, to, is_temporary=True)
+        made = self._made[place]
+        if not made.is_unsure(path):
+            self._release_name(place, path, to, is_temporary=True)
+        elif to is not None:
+            self._release_name(place, path)
+        else:
+            released, is_temporary = made.removed(path)
+            for name, uses in released.items():
+                self._release_uses(place, name, uses, is_temporary=is_temporary)
+            self._limit(place)
         if (whole := self._called[place].pop(path, None)) is not None:
             moved = None if to is None else f"{whole.removesuffix(path)}{to}"
-            self._release_name(place, whole, moved, is_temporary=True)
+            self._taken_away(place, whole, moved)
 
     def finish(self) -> None:
         """The run is over: names that are still there are no temporary ones."""
         for place, made in self._made.items():
+            self._release_removed(place)
             while made:
                 self._release_name(place, made.oldest())
 
@@ -574,7 +674,8 @@ class RowFacts:
             path = f"{path.rpartition('/')[0] if row.get('resolved') else path}/(unnamed)"
         called = normpath(row["path"] or "")
         is_other = called.startswith("/") and called != path and path.endswith(called)
-        return _PathUse(access, path, flags & _NEW == _NEW, called if is_other else "")
+        is_made, may_be_made = flags & _NEW == _NEW, bool(flags & _CREATE)
+        return _PathUse(access, path, is_made, may_be_made, called if is_other else "")
 
     def _file(self, place: PodContainer, row: Row) -> None:
         """Files that are made, renamed or removed, and changes of their modes and owners."""
@@ -585,8 +686,9 @@ class RowFacts:
         if operation in ("unlink", "rmdir"):
             self._taken_away(place, path)
         elif operation == "rename" and to:
+            is_made = path in self._made[place]  # else it is unknown where it comes from
             self._taken_away(place, path, normpath(to))
-            self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, normpath(to)))
+            self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, normpath(to), may_be_made=is_made))
         elif operation == "mkdir" and not is_early:  # which fails where the name exists, as O_EXCL does
             self._make(place, f"{path}/", int(row["mode"] or "0", 8) & _MODE == _PRIVATE)
         elif operation in ("link", "symlink", "mknod"):

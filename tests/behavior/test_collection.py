@@ -15,7 +15,7 @@ from kubectl_gadget.behavior.collection import Collection, OpenedPaths, RunEnd, 
 from kubectl_gadget.behavior.comparison import compare
 from kubectl_gadget.behavior.facts import Behavior, FactKind, WatchedRun
 from kubectl_gadget.behavior.generalization import Generalizer, read_rules
-from kubectl_gadget.behavior.row_facts import KINDS
+from kubectl_gadget.behavior.row_facts import KINDS, RowFacts
 from kubectl_gadget.kube.inventory import Inventory, Pod, Service
 from tests.behavior.rows import Row, connects, execs, forks, opens, row
 
@@ -349,6 +349,68 @@ def test_a_name_in_a_chroot_is_the_one_that_the_kernel_resolved() -> None:
     ]
 
 
+def test_what_is_done_in_a_directory_that_was_made_in_a_chroot_has_its_temporary_name() -> None:
+    root, name = "/srv/root", "/tmp/dpkg-kqz"
+    made = [changes("mkdir", name, mode="0700"), opens(10, f"{name}/a.deb", EXCLUSIVE, resolved=f"{root}{name}/a.deb")]
+    found = behavior([*CART, *made, opens(10, name, 0, resolved=f"{root}{name}"), changes("rmdir", name)])
+
+    assert "read /srv/root/tmp/<tmp>" in [fact.value for fact in found.facts]
+
+
+def _with_names(*names: str, left: int = 0) -> list[str]:
+    """The values of files that were made with O_CREAT only, and removed but for the last ones."""
+    rows = [opens(10, name, 0o101) for name in names]
+    found = behavior([*CART, *rows, *(changes("unlink", name) for name in names[: len(names) - left])])
+    return [fact.value for fact in found.facts if fact.kind == "open"]
+
+
+def test_names_that_may_have_existed_are_temporary_if_several_alike_are_removed() -> None:
+    tables = [f"/srv/#sql-{name}-x.MAI" for name in ("kq", "wz", "pj", "vx")]
+
+    assert _with_names(*tables) == ["write /srv/<tmp>"]
+    assert _with_names(*tables[:2]) == [f"write {name}" for name in sorted(tables[:2])]
+    assert _with_names(*tables, left=1) == [f"write {tables[3]}", "write /srv/<tmp>"]
+
+
+def test_names_of_several_kinds_that_may_have_existed_stay() -> None:
+    names = [f"/srv/{name}" for name in ("cart.db-shm", "cart.db-wal", "cart.pid", "cart.sock.lock", "start")]
+
+    assert _with_names(*names) == [f"write {name}" for name in names]
+
+
+def test_the_new_names_of_several_files_are_temporary_if_these_are_removed() -> None:
+    rows = list[Row]()
+    for name in ("Qzk-1", "Wxj-2", "Pvf-3"):
+        rows += [opens(10, f"/srv/hdr.{name}", EXCLUSIVE), changes("chmod", f"/srv/hdr.{name}", mode="0640")]
+        rows += [changes("rename", f"/srv/hdr.{name}", to=f"/srv/{name}"), changes("unlink", f"/srv/{name}")]
+    found = behavior([*CART, *rows])
+
+    assert [fact.value for fact in found.facts[1:]] == ["write /srv/<tmp>", "mode 640 /srv/<tmp>"]
+
+
+def test_unsure_names_in_a_directory_that_is_removed_have_its_temporary_name() -> None:
+    rows = [changes("mkdir", "/srv/wqnhj"), *(opens(10, f"/srv/wqnhj/{name}", 0o101) for name in ("a", "b.c"))]
+    gone = [*(changes("unlink", f"/srv/wqnhj/{name}") for name in ("a", "b.c")), changes("rmdir", "/srv/wqnhj")]
+
+    assert [fact.value for fact in behavior([*CART, *rows, *gone]).facts[1:]] == [
+        "write /srv/<tmp>/a",
+        "write /srv/<tmp>/b.c",
+    ]
+
+
+def test_unsure_names_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_facts, "MOST_HELD", 40)
+    rows = list[Row]()
+    for number in range(200):
+        name = f"/srv/f{number % 50}/x"
+        rows += [opens(10, name, 0o101), changes("unlink", name), opens(10, f"{name}{number}", 0o101)]
+    facts = RowFacts(RULES, lambda *_: None)
+    facts.add([*CART, *rows])
+    made = facts._made[("shop", "cart-1", "main")]
+
+    assert made.size <= 40
+
+
 def test_a_name_that_is_renamed_is_temporary_in_a_directory_that_is_removed_too() -> None:
     found = behavior(
         [
@@ -371,7 +433,8 @@ def test_a_name_that_is_renamed_is_temporary_in_a_directory_that_is_removed_too(
 
 def test_a_private_directory_that_is_removed_is_temporary_and_what_is_in_it() -> None:
     made = [changes("mkdir", "/srv/wqnhj", mode="0700"), opens(10, "/srv/wqnhj/a/b.c", 0o101)]
-    found = behavior([*CART, *made, changes("chmod", "/srv/wqnhj", mode="0755"), changes("rmdir", "/srv/wqnhj")])
+    gone = [changes("unlink", "/srv/wqnhj/a/b.c"), changes("rmdir", "/srv/wqnhj")]
+    found = behavior([*CART, *made, changes("chmod", "/srv/wqnhj", mode="0755"), *gone])
 
     assert [fact.value for fact in found.facts[1:]] == ["write /srv/<tmp>/a/b.c", "mode 755 /srv/<tmp>"]
 
@@ -380,6 +443,7 @@ def test_a_directory_of_any_mode_is_temporary_and_of_several_the_first_that_is_r
     kept, outer, inner = "/srv/target", "/srv/target/rmetaqzx", "/srv/target/rmetaqzx/deps"
     rows = [changes("mkdir", name, mode="0777") for name in (kept, outer, inner)]
     rows += [opens(10, f"{inner}/full.rmeta", 0o101), opens(10, f"{kept}/lib.a", 0o101)]
+    rows += [changes("unlink", f"{inner}/full.rmeta")]
     found = behavior([*CART, *rows, *(changes("rmdir", name) for name in (inner, outer))])
 
     assert [fact.value for fact in found.facts[1:]] == [

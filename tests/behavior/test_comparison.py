@@ -1,5 +1,7 @@
 """What is new in one behavior compared with another."""
 
+from dataclasses import replace
+
 import pytest
 
 from kubectl_gadget.behavior.comparison import ChangeKind, compare, doubts, paired
@@ -131,6 +133,14 @@ def test_gone_is_said_only_where_both_sides_are_complete() -> None:
     assert compare(behavior(SHELL, **lossy), behavior()) == ()
     assert compare(behavior(SHELL), behavior(**lossy)) == ()
     assert doubts(behavior(SHELL), behavior(**lossy)) == ("shop/deployment/cart/main: 3 events were lost",)
+
+
+def test_what_only_some_runs_of_the_old_side_have_is_never_gone() -> None:
+    sometimes, of_each = fact("open", "/bin/sh", "read /etc/motd"), replace(SHELL, runs=2)
+    two_runs = behavior(of_each, sometimes, runs=2, complete_runs=2)
+
+    assert [change.fact for change in compare(two_runs, behavior())] == [SHELL]
+    assert compare(two_runs, behavior(SHELL)) == ()
 
 
 def test_what_an_incomplete_old_side_lacks_is_new_with_a_doubt() -> None:

@@ -32,6 +32,8 @@ from tests.behavior.scenarios.servers import SERVERS
 
 _NAMESPACE = "shop"
 _BASELINE_RUNS = 2
+_SERVED = 65
+"""seconds that servers run: nginx lists the directories of its cache one minute after its start"""
 _HEAD = """# Noise: what `behavior diff` says of programs that did not change
 
 `python -m tests.behavior.scenarios --output docs/behavior-noise.md` wrote this page (Linux {kernel}, {cores} cores),
@@ -79,7 +81,7 @@ def main() -> int:
         every += found
     if "servers" in arguments.parts:
         root = image(more=True)
-        record = partial(record_workloads, workloads=SERVERS, root=root)
+        record = partial(record_workloads, workloads=SERVERS, root=root, seconds=_SERVED)
         runs = [_recorded(folder / f"run-{number}", record) for number in range(arguments.times)]
         found = list(_noise(runs, versions(root)))
         text += _NOISE + "".join(line for line, _ in found)

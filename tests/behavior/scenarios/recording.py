@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 
 from kubectl_gadget.behavior.baseline import read_baseline
 from kubectl_gadget.behavior.comparison import doubts
@@ -39,13 +40,19 @@ def recording(folder: Path, namespace: str, *flags: str) -> Iterator[GadgetRun]:
 
 
 def record_workloads(
-    folder: Path, namespace: str, workloads: Sequence[Workload] = WORKLOADS, root: Path | None = None
+    folder: Path,
+    namespace: str,
+    workloads: Sequence[Workload] = WORKLOADS,
+    root: Path | None = None,
+    seconds: float = 0,
 ) -> Path:
-    """Starts, loads and stops all workloads once. Returns the recording."""
+    """Starts, loads and stops all workloads once. Returns the recording. `seconds`: how long they run at least."""
     with stage(folder, namespace, workloads, root) as pods, recording(folder, namespace):
         for workload in workloads:
             pods.start(workload)
+        end = monotonic() + seconds
         pods.load(workloads)
+        sleep(max(0, end - monotonic()))
         pods.stop()
     return folder / "run.kgr"
 

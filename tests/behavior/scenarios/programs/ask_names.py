@@ -11,7 +11,7 @@ def query(name: str) -> bytes:
 at = socket.gethostbyname("names")
 with socket.socket(type=socket.SOCK_DGRAM) as asks:
     asks.settimeout(10)
-    for number in range(random.randint(10, 50)):
+    for number in random.sample(range(30), 30) + random.choices(range(30), k=random.randint(0, 20)):
         asks.sendto(query(f"a{number}.shop.example"), (at, 53))
         asks.recv(512)
 with socket.create_connection((at, 53)) as asks:
