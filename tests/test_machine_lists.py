@@ -29,7 +29,9 @@ def exists(word: str) -> bool:
     if not found or not name:
         return bool(found)
     text = found[0].read_text()
-    return re.search(rf"^(?:async )?def {name}", text, re.MULTILINE) is not None and (not case or f'"{case}"' in text)
+    words = [part for part in case.split("-") if part]
+    known = all(re.search(rf"\b{re.escape(part)}\b", text) for part in words)
+    return known and re.search(rf"^(?:async )?def {name}", text, re.MULTILINE) is not None
 
 
 @pytest.mark.parametrize(("consoles", "boots"), [(["", BOOTED], 2), ([f"{BOOTED}\nKernel panic"], 1), ([""] * 3, 3)])

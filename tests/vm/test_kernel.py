@@ -97,7 +97,7 @@ bpf/test_trace_exec.py a_byte a_failed_exec_says_what_was_missing_or_wrong[conte
 bpf/test_trace_exec.py many_arguments the_user
 bpf/test_trace_file.py a_path_that attributes_removed chattr holes modes new_times only_what the_old_forms_of
 # Packets are parsed by the same instructions, whatever kind of socket sent them; one of each kind runs.
-bpf/test_packet_sockets.py datagrams_of_a_raw_socket_with_headers_of_its_own_are_a_flow[6
+bpf/test_packet_sockets.py datagrams_of_a_raw_socket_with_headers_of_its_own_are_a_flow[6]
 bpf/test_packet_sockets.py datagrams_of_a_raw_socket_with_headers_of_its_own_are_a_flow[17]
 bpf/test_packet_sockets.py datagrams_of_a_raw_socket_with_headers_of_its_own_are_a_flow[253]
 bpf/test_packet_sockets.py each_packet_is_counted_with_its_process_and_so_is_each_answer[bypassing-v6]
