@@ -136,7 +136,7 @@ endef
 
 # Newer versions of all, for Python 3.11 and later on every platform.
 lock:
-	uv pip compile pyproject.toml --extra dev --extra query --extra stores --universal --python-version 3.11 --generate-hashes --upgrade \
+	uv pip compile pyproject.toml --extra dev --extra export --extra query --extra stores --universal --python-version 3.11 --generate-hashes --upgrade \
 	  --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet -o requirements-dev.txt
 	uv pip compile pyproject.toml --constraints requirements-dev.txt --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet -o requirements.txt

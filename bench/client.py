@@ -85,7 +85,18 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
         sink.close()
         return total / (time.process_time() - begun)
 
-    runs: dict[str, Callable[[], float]] = {"decode, name, filter, count": count}
+    def export() -> float:
+        from kubectl_gadget.export.otlp import LogRecords  # needs packages that are not everywhere
+        from kubectl_gadget.export.run import ROWS_AT_ONCE
+
+        encoder, total, begun = LogRecords([gadget], {}), 0, time.process_time()
+        for batch in batches():
+            for rows in Rows([batch]).chunks(ROWS_AT_ONCE):
+                encoder.encode(rows)
+            total += len(batch)
+        return total / (time.process_time() - begun)
+
+    runs: dict[str, Callable[[], float]] = {"decode, name, filter, count": count, "--export otlp, encoding": export}
     return alternate(runs | {f"-o {format}": partial(write, format) for format in SINKS}, rounds)
 
 

@@ -249,8 +249,14 @@ Page = Annotated[
 
 Exports = Annotated[
     Texts,
-    flag(ENGINE, "--export KIND=WHERE", "Also send rows there: jsonl=, syslog=; can be repeated: docs/export.md"),
+    flag(ENGINE, "--export KIND=WHERE", "Also send rows there: otlp=, jsonl=, syslog=; repeatable: docs/export.md"),
     values.exports,
+    TypedOnly.FILES,
+]
+ExportHeaders = Annotated[
+    Texts,
+    flag(ENGINE, "--export-header NAME=VALUE", "Header of requests to an OTLP collector; @FILE: those in a file"),
+    values.export_headers,
     TypedOnly.FILES,
 ]
 ExportTls = Annotated[
@@ -287,6 +293,7 @@ class OutputFlags(FlagSet):
     ui: Annotated[Switch, flag(ENGINE, "--ui", "Show the run as a live page in a browser: docs/report.md")] = None
     browser: Browser = None
     exports: Exports = None
+    export_headers: ExportHeaders = None
     export_tls: ExportTls = None
     record: Annotated[
         Text,

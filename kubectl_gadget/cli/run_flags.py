@@ -56,8 +56,9 @@ class RunFlags:
             raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
         if output.browser is not None and not output.ui:
             raise UsageError("--browser is only for --ui")
-        if output.export_tls and not output.exports:
-            raise UsageError("--export-tls is only for --export")
+        for flag, value in (("--export-tls", output.export_tls), ("--export-header", output.export_headers)):
+            if value and not output.exports:
+                raise UsageError(f"{flag} is only for --export")
         if output.output and any(text == "jsonl=-" for text in output.exports or ()):
             raise UsageError("--export jsonl=- writes to standard output, so -o has no place there", "one of the two")
         if output.quiet and output.verbose:
@@ -161,10 +162,16 @@ def _export(output: OutputFlags) -> "Callable[[Sequence[Gadget]], RunExport] | N
     if not output.exports:
         return None
     from kubectl_gadget.export.run import Export
-    from kubectl_gadget.export.targets import ExportOptions, Tls, target, tls
+    from kubectl_gadget.export.targets import ExportOptions, Tls, headers, target, tls
 
-    options = ExportOptions(tuple(map(target, output.exports)), tls(output.export_tls) if output.export_tls else Tls())
-    return partial(Export, options)
+    return partial(
+        Export,
+        ExportOptions(
+            tuple(map(target, output.exports)),
+            tls(output.export_tls) if output.export_tls else Tls(),
+            tuple(pair for text in output.export_headers or () for pair in headers(text)),
+        ),
+    )
 
 
 def _recording(text: str | None) -> dict[str, Any]:

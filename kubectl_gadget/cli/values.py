@@ -217,6 +217,15 @@ def exports(texts: Sequence[str]) -> tuple[str, ...]:
     return each(lambda text: text if target(text) else "", texts)
 
 
+def export_headers(texts: Sequence[str]) -> tuple[str, ...]:
+    """Headers, or files of them; an error does not show the value."""
+    from kubectl_gadget.export.targets import headers
+
+    for text in texts:
+        headers(text)
+    return tuple(texts)
+
+
 def export_tls(text: str) -> str:
     """The files of --export-tls."""
     from kubectl_gadget.export.targets import tls

@@ -1,1 +1,1 @@
-"""Sends the rows that a run shows to where others keep their data: JSON lines, syslog."""
+"""Sends the rows that a run shows to where others keep their data: JSON lines, syslog, OTLP."""

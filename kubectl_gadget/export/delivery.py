@@ -16,6 +16,8 @@ from kubectl_gadget.wording import count
 
 MOST_BYTES = 32 << 20
 """of encoded rows that wait for one target"""
+MOST_AT_ONCE = 4 << 20
+"""Bytes that are sent at once; an item alone may have more."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two attempts; each pause is twice as long as the one before."""
 LONGEST_RETRY_AFTER = 300.0
@@ -23,6 +25,7 @@ CLOSE_SECONDS = 5.0
 """for what still waits at the end of the run"""
 REPORT_SECONDS = 60.0
 _FULL, _AT_END, _OTHER = "the queue was full", "the run had ended", "other reasons"
+_LONGEST_CAUSE = 200
 _MOST_CAUSES = 10
 """that are counted by their words, some of which targets choose"""
 
@@ -56,17 +59,19 @@ class Transport(Protocol):
     """Takes items to one target. All calls but `abort` come from the thread of the delivery."""
 
     most_items: int
-    """to be sent at once"""
+    """to be sent at once, unless they have more than MOST_AT_ONCE bytes"""
     taken: int
     """how many items of the last call were sent, if it raised NotNow or OSError"""
     linger: float
     """seconds to wait for more items"""
+    why: str
+    """why rows of the last call were refused; empty: the target did not say"""
 
     def send(self, items: Sequence[Item]) -> int:
         """Send the items; return how many of their rows the target refused. Raises Refused, NotNow or OSError."""
 
-    def abort(self) -> None:
-        """Close the connection."""
+    def end(self) -> None:
+        """Close the connection after all of its data, within a second."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ class Delivery:
                 return
             self._items.append(Item(data, rows, size))
             self._bytes += size
-            if len(self._items) == 1 or len(self._items) == self._transport.most_items:
+            if len(self._items) == 1 or self._is_enough():
                 self._changed.notify()
 
     def finish(self, seconds: float | None = None) -> None:
@@ -153,8 +158,6 @@ class Delivery:
             self._sending.clear()
             self._items.clear()
             self._changed.notify()
-        if not self._thread.is_alive():
-            self._transport.abort()
 
     def counts(self) -> Counts:
         """Return what became of the rows so far."""
@@ -165,8 +168,11 @@ class Delivery:
     # The thread.
 
     def _work(self) -> None:
-        while self._take() and self._deliver():
-            pass
+        try:
+            while self._take() and self._deliver():
+                pass
+        finally:
+            self._transport.end()
 
     def _take(self) -> bool:
         """Move items from the queue to `_sending`. Return False when there is nothing more to do."""
@@ -174,11 +180,20 @@ class Delivery:
             while not self._items and self._deadline is None:
                 self._changed.wait(self._report_in())
                 self._report()
-            if self._transport.linger and self._deadline is None and len(self._items) < self._transport.most_items:
-                self._changed.wait(self._transport.linger)
+            if self._transport.linger:
+                self._changed.wait_for(self._is_enough, self._transport.linger)
+            size = 0
             while self._items and len(self._sending) < self._transport.most_items:
+                size += self._items[0].size
+                if self._sending and size > MOST_AT_ONCE:
+                    break
                 self._sending.append(self._items.popleft())
             return bool(self._sending)
+
+    def _is_enough(self) -> bool:
+        """Return True if waiting for more items has no use."""
+        is_large = self._bytes >= MOST_AT_ONCE or len(self._items) >= self._transport.most_items
+        return is_large or self._deadline is not None
 
     def _deliver(self) -> bool:
         """Send `_sending`, as often as that takes. Return False if there is no time for it any more."""
@@ -186,7 +201,8 @@ class Delivery:
         while self._sending:
             items = self._sending[: self._transport.most_items]
             try:
-                refused, why = self._transport.send(items), ""
+                refused = self._transport.send(items)
+                why = self._transport.why[:_LONGEST_CAUSE] if refused else ""
             except TooLarge as error:
                 if len(items) > 1:
                     self._transport.most_items = len(items) // 2

@@ -7,7 +7,9 @@ are escaped. Messages over TCP and TLS are counted (RFC 6587, RFC 5425), so a re
 import os
 import socket
 import ssl
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from kubectl_gadget.rows.members import filter_members, owner_texts
 from kubectl_gadget.rows.rows import Rows
 
 _CONNECT_SECONDS = 10.0
+_END_SECONDS = 1.0
 _FACILITY = 16
 """local0"""
 _NOTICE = 5
@@ -127,6 +130,7 @@ class FileTransport:
 
     most_items = 64
     linger = 0.0
+    why = ""
 
     def __init__(self, path: str) -> None:
         """Create the file. Raises UsageError."""
@@ -157,7 +161,7 @@ class FileTransport:
             self.taken += 1
         return 0
 
-    def abort(self) -> None:
+    def end(self) -> None:
         """See Transport."""
         if self._file is not None and self._path != STANDARD_OUTPUT:
             os.close(self._file)
@@ -173,6 +177,7 @@ class SocketTransport:
 
     most_items = 64
     linger = 0.0
+    why = ""
 
     def __init__(self, target: Target, tls: Tls) -> None:
         self.taken = 0
@@ -193,7 +198,7 @@ class SocketTransport:
                     self._write(piece)
                 self.taken += 1
         except (OSError, ValueError) as error:
-            self.abort()
+            self._close()
             raise error if isinstance(error, OSError) else OSError(str(error)) from None
         return 0
 
@@ -211,8 +216,22 @@ class SocketTransport:
         made = socket.create_connection((target.host, target.port), _CONNECT_SECONDS)
         return made if target.scheme == "tcp" else context(self._tls).wrap_socket(made, server_hostname=target.host)
 
-    def abort(self) -> None:
-        """See Transport."""
+    def end(self) -> None:
+        """See Transport. What the other end has sent must be read: with unread data, the kernel resets the connection,
+        and the other end loses what it had not read. TLS always sends something."""
+        if self._socket is None:
+            return
+        with suppress(OSError, ValueError):
+            self._socket.settimeout(_END_SECONDS)
+            if isinstance(self._socket, ssl.SSLSocket):
+                self._socket = self._socket.unwrap()
+            self._socket.shutdown(socket.SHUT_WR)
+            until = time.monotonic() + _END_SECONDS
+            while time.monotonic() < until and self._socket.recv(4096):
+                pass
+        self._close()
+
+    def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None

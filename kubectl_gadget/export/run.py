@@ -7,6 +7,7 @@ each target. So the targets get the rows that are shown, in their order; of seve
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from kubectl_gadget.errors import require
 from kubectl_gadget.export import lines
 from kubectl_gadget.export.delivery import Delivery, Transport, lost_line
 from kubectl_gadget.export.targets import ExportOptions, Target
@@ -14,7 +15,7 @@ from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wording import count
 
-_ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 2048
 """in an item, which is sent or refused as a whole"""
 
 
@@ -48,7 +49,7 @@ class Export:
         """Take rows that are shown."""
         if not len(rows):
             return
-        for chunk in rows.chunks(_ROWS_AT_ONCE):
+        for chunk in rows.chunks(ROWS_AT_ONCE):
             for encoder, delivery in self._targets:
                 if delivery.is_full:
                     delivery.drop(len(chunk))
@@ -85,8 +86,18 @@ class Export:
                 yield lost_line(delivery.name, counts)
 
 
+def _otlp(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> tuple[Encoder, Transport]:
+    require("opentelemetry.proto.logs.v1.logs_pb2", "--export otlp", "export")
+    from kubectl_gadget.export import http, otlp  # not everybody has what they need
+
+    to = http.endpoint(target.where, dict(options.headers), options.tls)
+    return otlp.LogRecords(gadgets, http.given_resource()), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs)
+
+
 def _parts(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> tuple[Encoder, Transport]:
     encoder: Encoder
+    if target.kind == "otlp":
+        return _otlp(target, options, gadgets)
     if target.kind == "syslog":
         encoder = lines.SyslogMessages(gadgets, is_counted=target.scheme != "udp")
     else:

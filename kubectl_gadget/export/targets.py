@@ -1,5 +1,6 @@
 """Where rows are exported to, as `--export KIND=WHERE` says it. Help and completion read this, so it imports little."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Target:
     @property
     def name(self) -> str:
         """The target as in the flag."""
-        return f"{self.kind}={self.where}"
+        return f"{self.kind}={self.where}" if self.where else self.kind
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ExportOptions:
 
     targets: tuple[Target, ...]
     tls: Tls = Tls()
+    headers: tuple[tuple[str, str], ...] = ()
+    """of requests to collectors; later ones win"""
 
     @property
     def takes_output(self) -> bool:
@@ -55,6 +58,8 @@ class ExportOptions:
 def target(text: str) -> Target:
     """Read one value of --export. Raises ValueError."""
     kind, equals, where = text.partition("=")
+    if text == "otlp":
+        return Target(kind, "")
     if kind not in KINDS:
         raise ValueError(f"must be KIND=WHERE, with a KIND of {', '.join(KINDS)}")
     if not equals or not where:
@@ -75,6 +80,41 @@ def tls(text: str) -> Tls:
     if ("cert" in found) != ("key" in found):
         raise ValueError("cert=FILE and key=FILE need each other")
     return Tls(**found)
+
+
+def headers(text: str) -> tuple[tuple[str, str], ...]:
+    """Read one value of --export-header: a header, or @FILE with one in each line. Raises ValueError, whose text has no
+    value of a header."""
+    if not text.startswith("@"):
+        return (header(text),)
+    try:
+        lines = Path(text[1:]).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{text} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return tuple(header(line, ":=") for line in lines if line.strip() and not line.startswith("#"))
+
+
+def header(text: str, between: str = "=") -> tuple[str, str]:
+    """Return the name and the value of `NAME=VALUE`. Raises ValueError."""
+    place = next((place for place, one in enumerate(text) if one in between), len(text))
+    name, value = text[:place].strip(), text[place + 1 :].strip()
+    if not _TOKEN.fullmatch(name) or place == len(text):
+        raise ValueError("a header must be NAME=VALUE, or @FILE with one in each line")
+    if not value.isprintable() or not value.isascii():
+        raise ValueError(f"the header {name} has a character that no header may have")
+    return name, value
+
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _otlp(where: str) -> Target:
+    if where.startswith("grpc"):
+        raise ValueError(f"gRPC is not spoken here, and collectors take HTTP at port 4318: {KINDS['otlp'].example}")
+    found = split(where, ("http", "https"))
+    if found.query or found.fragment:
+        raise ValueError("a URL of a collector has no query and no fragment")
+    return Target("otlp", where, found.scheme, str(found.hostname), found.port or 0)
 
 
 def _jsonl(where: str) -> Target:
@@ -126,6 +166,7 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
+    "otlp": Kind(_otlp, "http://HOST:4318"),
     "jsonl": Kind(_jsonl, "FILE|-|tcp://HOST:PORT|unix:///PATH"),
     "syslog": Kind(_syslog, "udp://HOST[:PORT]|tcp://HOST[:PORT]|tls://HOST[:PORT]"),
 }

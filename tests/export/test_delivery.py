@@ -13,6 +13,7 @@ class Scripted:
     """A transport that fails as told."""
 
     linger = 0.0
+    why = ""
 
     def __init__(self, *answers: Exception | int, most_items: int = 8) -> None:
         self.most_items = most_items
@@ -20,7 +21,7 @@ class Scripted:
         self.got: list[list[bytes]] = []
         self.took: list[bytes] = []
         self.answers = list(answers)
-        self.aborted = False
+        self.ended = False
 
     def send(self, items: Sequence[Item]) -> int:
         self.taken = 0
@@ -31,8 +32,8 @@ class Scripted:
         self.took += self.got[-1]
         return answer
 
-    def abort(self) -> None:
-        self.aborted = True
+    def end(self) -> None:
+        self.ended = True
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_items_go_in_order_and_each_is_counted() -> None:
     assert transport.took == [b"0", b"1", b"2", b"3", b"4"]
     assert max(map(len, transport.got)) == 2
     assert (made.counts().delivered, made.counts().lost) == (15, {})
-    assert transport.aborted
+    assert transport.ended
 
 
 def test_what_failed_for_now_is_sent_again_before_the_rest() -> None:

@@ -143,10 +143,15 @@ def test_nothing_goes_to_a_server_with_a_wrong_certificate(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubectl_gadget.export.delivery.CLOSE_SECONDS", 0.1)
+    said: list[str] = []
     with receiver(context=certificates.context()) as tls:
-        made = exported(f"syslog=tls://127.0.0.1:{tls.port}", opens())
+        made = Export(ExportOptions((target(f"syslog=tls://127.0.0.1:{tls.port}"),)), [load_gadget("trace_open")])
+        made.begin(said.append)
+        made.write(opens())
+        wait_until(lambda: said)
+        made.close()
     assert made.lost == 3
-    assert "certificate" in " ".join(made.losses())
+    assert "certificate" in said[0]
     assert tls.data == b""
 
 

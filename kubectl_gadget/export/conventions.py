@@ -1,0 +1,177 @@
+"""Members of rows in the names of OpenTelemetry's semantic conventions; all others are `gadget.MEMBER`.
+
+The conventions are those of SCHEMA_URL. A member keeps our name where the conventions mean something else by theirs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+
+RESOURCE = {
+    "namespace": "k8s.namespace.name",
+    "pod": "k8s.pod.name",
+    "pod_uid": "k8s.pod.uid",
+    "container": "k8s.container.name",
+    "container_id": "container.id",
+    "image": "container.image.name",
+    "runtime": "container.runtime.name",
+}
+"""Members of a row's container, which are attributes of its resource."""
+LEFT_OUT = frozenset({"timestamp", "node", "cgroup", *RESOURCE})
+"""Members that are no attributes of a record: the resource, and the record itself, have them."""
+
+Attributes = Callable[[Any], Iterator[tuple[str, Any]]]
+"""Makes attributes of a member's value, which is not null."""
+
+_COMMON: Mapping[str, str] = {
+    "pid": "process.pid",
+    "ppid": "process.parent_pid",
+    "container_pid": "process.vpid",
+    "exe": "process.executable.path",
+    "args": "process.command_args",
+    "cwd": "process.working_directory",
+    "euid": "process.user.id",
+    "uid": "process.real_user.id",
+    "suid": "process.saved_user.id",
+    "comm": "thread.name",
+    "tid": "thread.id",
+    "error": "error.type",
+    "local": "network.local.address",
+    "local_port": "network.local.port",
+    "remote": "network.peer.address",
+    "remote_port": "network.peer.port",
+    "remote_service": "service.peer.name",
+    "server": "server.address",
+    "server_port": "server.port",
+    "client": "client.address",
+    "client_port": "client.port",
+}
+_FILE = {"path": "file.path", "mode": "file.mode", "to": "gadget.to"}
+_TLS = {
+    "name": "tls.client.server_name",
+    "cipher": "tls.cipher",
+    "subject": "tls.server.subject",
+    "issuer": "tls.server.issuer",
+    "not_after": "tls.server.not_after",
+    "not_before": "tls.server.not_before",
+    "ciphers": "tls.client.supported_ciphers",
+}
+_OF_GADGETS: Mapping[str, Mapping[str, str]] = {
+    "trace_open": _FILE,
+    "trace_file": _FILE,
+    "trace_fileuse": _FILE,
+    "trace_fsslower": _FILE,
+    "snapshot_file": _FILE,
+    "top_file": _FILE,
+    "trace_exit": {"code": "process.exit.code"},
+    "trace_process": {"code": "process.exit.code"},
+    "trace_dns": {"name": "dns.question.name", "addresses": "dns.answers"},
+    "trace_http": {
+        "method": "http.request.method",
+        "status": "http.response.status_code",
+        "request_bytes": "http.request.body.size",
+        "response_bytes": "http.response.body.size",
+        "agent": "user_agent.original",
+        "grpc_status": "rpc.response.status_code",
+    },
+    "trace_sni": _TLS,
+    "trace_tls": _TLS,
+    # Sums of several connections: their other members have the common names.
+    "flows": {
+        "error": "gadget.error",
+        "source.ip": "source.address",
+        "source.port": "source.port",
+        "destination.ip": "destination.address",
+        "destination.port": "destination.port",
+    },
+}
+
+
+def _transport(value: str) -> Iterator[tuple[str, str]]:
+    yield "network.transport", value.lower()
+
+
+def _family(value: str) -> Iterator[tuple[str, str]]:
+    known = {"AF_INET": "ipv4", "AF_INET6": "ipv6"}.get(value)
+    yield ("network.type", known) if known else ("gadget.family", value)
+
+
+def _http_protocol(value: str) -> Iterator[tuple[str, str]]:
+    name, _, version = value.partition("/")
+    if name.lower() == "grpc":
+        yield "rpc.system.name", "grpc"
+        name, version = "http", "2"
+    yield "network.protocol.name", name.lower()
+    if version:
+        yield "network.protocol.version", version
+
+
+def _target(value: str) -> Iterator[tuple[str, str]]:
+    path, question, query = value.partition("?")
+    yield "url.path", path
+    if question:
+        yield "url.query", query
+
+
+def _host(value: str) -> Iterator[tuple[str, object]]:
+    name, colon, port = value.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and len(port) < 6 and not name.endswith(":"):
+        yield "server.address", name.strip("[]")
+        yield "server.port", int(port)
+    else:
+        yield "server.address", value.strip("[]")
+
+
+def _tls_version(value: str) -> Iterator[tuple[str, str]]:
+    yield "tls.protocol.name", "ssl" if value.startswith("SSL") else "tls"
+    yield "tls.protocol.version", value.lstrip("TLSv ")
+
+
+_MADE: Mapping[tuple[str, str], Attributes] = {
+    ("trace_http", "protocol"): _http_protocol,
+    ("trace_http", "target"): _target,
+    ("trace_http", "host"): _host,
+    ("trace_tls", "version"): _tls_version,
+    ("trace_sni", "version"): _tls_version,
+    ("", "protocol"): _transport,
+    ("", "family"): _family,
+}
+"""By gadget, or for all, and member."""
+
+
+def attribute_name(gadget: str, member: str) -> str:
+    """Return the attribute that a member becomes, if its value stays as it is."""
+    return _OF_GADGETS.get(gadget, {}).get(member) or _COMMON.get(member) or f"gadget.{member}"
+
+
+def is_plain(gadget: str, member: str) -> bool:
+    """Return True if a value becomes one attribute as it is."""
+    return (gadget, member) not in _MADE and ("", member) not in _MADE
+
+
+def attributes_of(gadget: str, member: str) -> Attributes:
+    """Return what makes attributes of a member's values."""
+    if not is_plain(gadget, member):
+        return _MADE.get((gadget, member)) or _MADE["", member]
+    name = attribute_name(gadget, member)
+
+    def plain(value: Any) -> Iterator[tuple[str, Any]]:
+        yield name, value
+
+    return plain
+
+
+def resource_attributes(node: str, container: Mapping[str, str]) -> dict[str, str]:
+    """Return the resource of a container on a node, or of the node itself. `container` has members of RESOURCE.
+
+    The name of the service is that of the container: of the names that the conventions try in turn it is the one that
+    a row has and that all replicas of a workload share."""
+    found = {RESOURCE[name]: value for name, value in container.items() if value}
+    found["host.name"] = node
+    if container.get("pod"):
+        found["k8s.node.name"] = node
+        found["service.namespace"] = container.get("namespace", "")
+        found["service.instance.id"] = ".".join(container.get(name, "") for name in ("namespace", "pod", "container"))
+    found["service.name"] = container.get("container") or "kubectl-gadget"
+    return {name: value for name, value in found.items() if value}

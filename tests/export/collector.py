@@ -1,0 +1,119 @@
+"""An OTLP collector for tests: decodes requests with the protobuf library, and answers as told."""
+
+import gzip
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+
+
+class Answer:
+    """An answer other than 200."""
+
+    def __init__(self, status: int, text: str = "", **headers: str) -> None:
+        self.status = status
+        self.text = text
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class Collector(ThreadingHTTPServer):
+    """Keeps what it took."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, port: int, answers: list[Answer | int]) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.answers = answers
+        """for the first requests; a number: taken, but for so many records"""
+        self.requests: list[Any] = []
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.go = threading.Event()
+        """cleared: requests wait for their answer"""
+        self.go.set()
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients that do not trust the certificate hang up."""
+
+    def logs(self) -> list[tuple[dict[str, Any], Any, dict[str, Any]]]:
+        """Return resource, record and the record's attributes of all records taken."""
+        return [
+            (values(group.resource.attributes), record, values(record.attributes))
+            for request in self.requests
+            for group in request.resource_logs
+            for scope in group.scope_logs
+            for record in scope.log_records
+        ]
+
+
+def value(any: Any) -> Any:
+    kind = any.WhichOneof("value")
+    if kind == "array_value":
+        return [value(each) for each in any.array_value.values]
+    if kind == "kvlist_value":
+        return values(any.kvlist_value.values)
+    return getattr(any, kind) if kind else None
+
+
+def values(attributes: Any) -> dict[str, Any]:
+    found = {each.key: value(each.value) for each in attributes}
+    assert len(found) == len(attributes), "an attribute is there twice"
+    return found
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Collector
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, dict(self.headers)))
+        self.server.go.wait(30)
+        answer = self.server.answers.pop(0) if self.server.answers else 0
+        if isinstance(answer, Answer):
+            self._send(answer.status, answer.text.encode(), {"Content-Type": "text/plain"} | answer.headers)
+            return
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        assert self.path == "/v1/logs"
+        self.server.requests.append(ExportLogsServiceRequest.FromString(body))
+        said = ExportLogsServiceResponse()
+        if answer:
+            said.partial_success.rejected_log_records = answer
+            said.partial_success.error_message = "no room"
+        self._send(200, said.SerializeToString(), {"Content-Type": "application/x-protobuf"})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name, text)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def collector(*answers: Answer | int, port: int = 0, context: ssl.SSLContext | None = None) -> Iterator[Collector]:
+    server = Collector(port, list(answers))
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.go.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
