@@ -1,9 +1,9 @@
 """Adds the output of `kubectl_gadget.gadgets.build` to the wheel: BPF objects for both architectures, the gadgets,
 the texts of all commands, and the agent that is sent to nodes.
 
-The trap: an editable install must not compile (the Makefile does), and a machine without clang can still install from a
-source distribution, since that contains the build's output. Another one: pip shows a build's messages only if it fails,
-so a wheel without the agent, with which no cluster can be traced, is made only if the user asks for it.
+An editable install must not compile (the Makefile does), and a machine without clang can still install from a source
+distribution, since that contains the build's output. Another one: pip shows a build's messages only if it fails, so a
+wheel without the agent, with which no cluster can be traced, is made only if the user asks for it.
 """
 
 import os

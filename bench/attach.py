@@ -2,9 +2,9 @@
 
     .venv/bin/python -m bench.attach [--nodes 1000,5000] [--rate 20000] [--reference FOLDER] [--rounds 3] [--json FILE]
 
-FOLDER has the `kubectl_gadget` of another version, with its built files; it runs in turns with this one. The traps: the
-double shares the CPUs with the client, so its CPU time is shown apart; and other work on the machine changes the times
-far more than the CPU times.
+FOLDER has the `kubectl_gadget` of another version, with its built files; it runs in turns with this one. The double
+shares the CPUs with the client, so its CPU time is shown apart; and other work on the machine changes the times far
+more than the CPU times.
 """
 
 import compileall

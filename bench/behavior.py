@@ -6,9 +6,9 @@ A container opens 40 files of its baseline in turn, at this rate and not at all.
 client, of the agent, and of the BPF programs, in percent of one core, which programs these are, and how much more CPU
 time the container takes than after the end of the check, without the kernel's counting.
 
-The traps: the programs of this run are not the only ones of the machine, so only those that its agent has open are
-counted. Counting takes more time than most programs: what it adds to a program that does nothing is taken off. And the
-container of which the baseline is made has to end before, or twice as many files are opened.
+The programs of this run are not the only ones of the machine, so only those that its agent has open are counted.
+Counting takes more time than most programs: what it adds to a program that does nothing is taken off. And the container
+of which the baseline is made has to end before, or twice as many files are opened.
 """
 
 import os

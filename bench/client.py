@@ -3,8 +3,8 @@
     .venv/bin/python -m bench.client [--rounds 3] [--events 200000] [--nodes 1,10,100,1000] [--seconds 5] [--json FILE]
     .venv/bin/python -m bench.client --reference FOLDER     only the sinks, and those of another version, in turns
 
-As root it also measures the latency of real events of this machine. The trap: the double takes CPU time as well, so
-on a machine with few cores, look at the CPU time per event, not at the throughput.
+As root it also measures the latency of real events of this machine. The double takes CPU time as well, so on a machine
+with few cores, look at the CPU time per event, not at the throughput.
 """
 
 import json

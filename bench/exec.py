@@ -3,8 +3,8 @@
     sudo .venv/bin/python -m bench.exec [--rounds 5] [--count 5000] [--only TEXT] [--vm] [--json FILE]
 
 The loop executes a program without libraries, whose start takes three times as long as the rest and has most of the
-noise. The trap: starting a program still takes ten times as long as what is added; read `added` together with the
-spread, and see bench.programs for the kernel's own count.
+noise. Starting a program still takes ten times as long as what is added; read `added` together with the spread, and see
+bench.programs for the kernel's own count.
 """
 
 from bench.overhead import Load, main, our_tracer, peer

@@ -5,8 +5,8 @@
     sudo .venv/bin/python bench/flows.py --open 100000                     memory with that many open flows
     sudo .venv/bin/python bench/flows.py --http2 [--megabytes 1000]        a large body over HTTP/2 in the clear
 
-What it costs a connection and a stream: bench/tcp.py. The trap: Python makes the rows, which takes longer than what is
-measured; so only the client's own CPU time counts.
+What it costs a connection and a stream: bench/tcp.py. Python makes the rows, which takes longer than what is measured;
+so only the client's own CPU time counts.
 """
 
 import argparse

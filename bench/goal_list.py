@@ -1,8 +1,8 @@
 """The goals, as data: what is measured together, what may be asked of it, and what nothing is asked of but to be no
 worse than the reference.
 
-The names of the groups are those of `bench.goals --only` and of bench/goal_runs.py, which measures them. The trap: what
-is measured is found by `what`, so a group's measurement and its goals need the same words.
+The names of the groups are those of `bench.goals --only` and of bench/goal_runs.py, which measures them. What is
+measured is found by `what`, so a group's measurement and its goals need the same words.
 """
 
 from dataclasses import dataclass

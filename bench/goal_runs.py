@@ -1,7 +1,7 @@
 """Measures what bench/goal_list.py has goals for: each group of goals by the benchmark that it belongs to.
 
-The trap: what a tracer adds to a loop is the difference to the same loop right before and after it, so a difference of
-a per cent of the loop's own time is noise. What the kernel itself counts of the programs is not, but has less in it.
+What a tracer adds to a loop is the difference to the same loop right before and after it, so a difference of a per cent
+of the loop's own time is noise. What the kernel itself counts of the programs is not, but has less in it.
 """
 
 import json

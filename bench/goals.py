@@ -5,9 +5,9 @@
 
 FLAGS are for the cluster in $KUBECONFIG, whose agents are resident after `kubectl gadget deploy`. Groups, goals and
 units are in bench/goal_list.py; some 20 minutes with three rounds on a machine that does nothing else. A cluster on the
-same machine disturbs all other groups, so measure `--only real-cluster --json FILE` first, and --add it. The trap: on a
-busy machine times say little. So the load, and what others have attached in the kernel, stand beside each row, and only
-what was measured in turns, the ratio, is then meaningful.
+same machine disturbs all other groups, so measure `--only real-cluster --json FILE` first, and --add it. On a busy
+machine times say little. So the load, and what others have attached in the kernel, stand beside each row, and only what
+was measured in turns, the ratio, is then meaningful.
 """
 
 import json

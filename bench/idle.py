@@ -3,7 +3,7 @@
     sudo .venv/bin/python -m bench.idle [--seconds 60] [--containers 1,500] [--starts 20] [--rounds 3] [--json FILE]
 
 A container is a process in a cgroup with a name as from a runtime, which is what an agent follows; starts are those of
-runc. The trap: the trace's own opens are not idle, so only containers are traced, without --host.
+runc. The trace's own opens are not idle, so only containers are traced, without --host.
 """
 
 import os

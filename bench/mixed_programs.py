@@ -1,7 +1,7 @@
 """Programs of different kinds that start and end all the time, as on a build machine: compilers, interpreters, shells.
 
-Each kind has a shell that runs its command again and again. The trap: they do what they can in the CPU time that other
-work leaves them, so a measurement beside them needs its own count of what they did: `rounds`.
+Each kind has a shell that runs its command again and again. They do what they can in the CPU time that other work
+leaves them, so a measurement beside them needs its own count of what they did: `rounds`.
 """
 
 import os

@@ -2,7 +2,7 @@
 
     sudo .venv/bin/python -m bench.open [--rounds 5] [--count 1000000] [--only TEXT] [--vm] [--json FILE]
 
-The trap: without --vm, bcc's tool is included only if the kernel's headers are installed.
+Without --vm, bcc's tool is included only if the kernel's headers are installed.
 """
 
 from bench.overhead import Load, main, our_tracer, peer

@@ -2,9 +2,9 @@
 
 The loop runs on the last CPU, tracers on the others. What a tracer adds is the difference to the same loop right before
 and after it, since the machine's speed changes from minute to minute. Long units are timed one by one, with real-time
-priority, so that other work does not get between, and their median counts. The traps: other tools print in the process
-that reads, so their CPU time includes printing; ours is that of the agent alone, since the client runs on the user's
-machine. And a tool does not report when it has attached, so its BPF links are watched.
+priority, so that other work does not get between, and their median counts. Other tools print in the process that reads,
+so their CPU time includes printing; ours is that of the agent alone, since the client runs on the user's machine. And a
+tool does not report when it has attached, so its BPF links are watched.
 """
 
 import os

@@ -6,8 +6,8 @@ record; and what it takes on a busy machine.
 
 The program only calculates, so that nothing but samples interrupts it. With --busy, programs of fifteen kinds start and
 end meanwhile (mixed_programs.py), and the CPU time of each profiler is shown, its end included. FOLDER has another
-version of this project, built; it runs in turns. The traps: the cost of a sample is far below the noise of one run; the
-others resolve symbols at their end, or in another program (perf); and a profiler that names less takes less.
+version of this project, built; it runs in turns. The cost of a sample is far below the noise of one run; the others
+resolve symbols at their end, or in another program (perf); and a profiler that names less takes less.
 """
 
 import json

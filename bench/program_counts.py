@@ -1,6 +1,6 @@
 """What the kernel counts of BPF programs: their run time and runs, while a benchmark asks for it.
 
-The traps: kernel.bpf_stats_enabled stays on when a benchmark is killed, so counting hangs on a file descriptor, which
+The setting kernel.bpf_stats_enabled stays on when a benchmark is killed, so counting hangs on a file descriptor, which
 ends with the process (Linux 5.8). And counting itself takes time, which the kernel counts with each run.
 """
 

@@ -3,9 +3,9 @@ process with programs.
 
     sudo .venv/bin/python -m bench.programs [--rounds 3] [--count 2000] [--json FILE]
 
-The time of one run hardly depends on what else the machine does, unlike the time that a loop takes. The traps: the
-kernel's clock readings are part of it, some 50 ns for each run; and runs for other processes count, too, so that `ns`
-and `runs` are only meaningful on an idle machine.
+The time of one run hardly depends on what else the machine does, unlike the time that a loop takes. The kernel's clock
+readings are part of it, some 50 ns for each run; and runs for other processes count, too, so that `ns` and `runs` are
+only meaningful on an idle machine.
 """
 
 import os

@@ -5,8 +5,8 @@ Run it as root: `sudo .venv/bin/python bench/reaction.py [--rounds N]`. A proces
 and then writes 64 bytes at a time. The delay is measured by what it has written and when it is gone; for the client, by
 when its request to delete the pod arrives at the API server, a double; and for an isolated pod, by when its first call
 fails, through the same double. In that pod nothing else happens. All use the system call's tracepoint, which every
-kernel has. The trap: the kernel's way kills before the first write, so its time is that of the process's end alone,
-which the agent's contains as well.
+kernel has. The kernel's way kills before the first write, so its time is that of the process's end alone, which the
+agent's contains as well.
 """
 
 import asyncio

@@ -4,9 +4,9 @@
 
 A loop opens a file, or sends datagrams of 1,000 bytes to itself over loopback, at full speed on the last CPU; the
 recorders run on the others. Reported are the CPU time of the loop, the CPU time of the recorder with its children while
-the loop runs and until its file has stopped growing, the size of the file, and what it has of the loop. The traps:
-tcpdump and perf know no container, process (tcpdump), path or result (perf record of one tracepoint), so their events
-say less; and the file of perf holds what everything else on the machine opened, too.
+the loop runs and until its file has stopped growing, the size of the file, and what it has of the loop. tcpdump and
+perf know no container, process (tcpdump), path or result (perf record of one tracepoint), so their events say less; and
+the file of perf holds what everything else on the machine opened, too.
 """
 
 import os

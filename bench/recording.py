@@ -3,7 +3,7 @@
     .venv/bin/python -m bench.recording [--rounds 3] [--events 1000000] [--json FILE]
 
 Opens in 60 containers arrive at 100,000 events/s, as frames of a tenth of a second, and are printed as JSON; CPU time
-is that of all threads. The trap: the writer's thread works beside the run, so what it dropped is part of the result.
+is that of all threads. The writer's thread works beside the run, so what it dropped is part of the result.
 """
 
 import tempfile

@@ -4,7 +4,7 @@
 
 CPU time is that of all threads of this process. The large file repeats the segments of a smaller one at later times,
 and all but a few of its events are holes, which a reader that jumps does not read. The many rows are the same Parquet
-files under several names. The trap: both are in the page cache, so what a disk costs is not measured.
+files under several names. Both are in the page cache, so what a disk costs is not measured.
 """
 
 import os

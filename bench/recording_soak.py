@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.recording_soak [--seconds 1800] [--rate 10000] [--nodes 5] [--json FILE]
 
-Opens come from a double of the API server (bench/replay.py), are printed as JSON, and recorded to a file. The trap:
-memory grows in steps at the beginning, until buffers have the size that they need; so each fifth of the time counts.
+Opens come from a double of the API server (bench/replay.py), are printed as JSON, and recorded to a file. Memory grows
+in steps at the beginning, until buffers have the size that they need; so each fifth of the time counts.
 """
 
 import argparse

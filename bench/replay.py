@@ -2,8 +2,8 @@
 
     .venv/bin/python -m bench.replay KUBECONFIG --nodes 1000 --rate 20000
 
-It prints `sent N` when it is interrupted. The trap: it must cost less than the client that is measured, so all nodes
-send the same records, made once a turn; and a thousand nodes turn less often than one.
+It prints `sent N` when it is interrupted. It must cost less than the client that is measured, so all nodes send the
+same records, made once a turn; and a thousand nodes turn less often than one.
 """
 
 import argparse

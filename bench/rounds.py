@@ -1,7 +1,7 @@
 """Runs variants alternately in rounds; prints medians and spread as a table, and writes all of it as JSON.
 
-The trap: a variant that always runs after the same other one inherits its state (caches, clock frequency), so every
-second round runs in reverse order.
+A variant that always runs after the same other one inherits its state (caches, clock frequency), so every second round
+runs in reverse order.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     sudo .venv/bin/python -m bench.size [--image build/agent-image.tar] [--compress] [--json FILE]
 
 --compress takes real events of this machine (of a compiler's run, and of TCP connections) and compresses them frame by
-frame, as permessage-deflate would, and as one stream. The trap: what compresses well in one frame of many events does
-not in the small frames of a quiet node.
+frame, as permessage-deflate would, and as one stream. What compresses well in one frame of many events does not in the
+small frames of a quiet node.
 """
 
 import asyncio

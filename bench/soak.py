@@ -7,10 +7,9 @@ resident memory and the open descriptors of both are read. It prints how memory 
 exits with 1 when that is more than GROWTH, or a descriptor is left. `--leak` makes both leak that many KiB a second, to
 verify that it is detected.
 
-The traps: the agent keeps the names of the last 2,048 containers, which would take hours to come, so more than those
-come and go first; and memory grows in steps, since the client takes more after it was delayed. So what counts is the
-median of its growth in a fifth of the time: a single step is in few of these, a leak in most, even if it grows in
-steps.
+The agent keeps the names of the last 2,048 containers, which would take hours to come, so more than those come and go
+first; and memory grows in steps, since the client takes more after it was delayed. So what counts is the median of its
+growth in a fifth of the time: a single step is in few of these, a leak in most, even if it grows in steps.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     sudo .venv/bin/python -m bench.start [--rounds 5] [--nodes 3] [--json FILE] [-- FLAGS OF trace open]
 
 On this machine (--local), on a double of a cluster with resident agents and without, and on the cluster in $KUBECONFIG,
-whose agents are resident after `kubectl gadget deploy`. The traps: stages of several nodes overlap, so each is measured
-when its last node has done it; and all nodes of the double are this machine, so agents compete for CPU time.
+whose agents are resident after `kubectl gadget deploy`. Stages of several nodes overlap, so each is measured when its
+last node has done it; and all nodes of the double are this machine, so agents compete for CPU time.
 """
 
 import compileall

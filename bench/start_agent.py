@@ -1,6 +1,6 @@
 """The stages of an agent's start for trace open, as JSON; run by bench/start.py.
 
-The trap: the agent imports before it does anything, so its modules are imported here after the first timestamp.
+The agent imports before it does anything, so its modules are imported here after the first timestamp.
 """
 
 import time

@@ -2,8 +2,8 @@
 
     python -m bench.start_stages FILE trace open …
 
-The trap: a stage's function is wrapped where it is looked up, and only once its module has been imported, so that
-nothing is imported earlier than usual.
+A stage's function is wrapped where it is looked up, and only once its module has been imported, so that nothing is
+imported earlier than usual.
 """
 
 import time

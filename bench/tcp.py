@@ -2,8 +2,8 @@
 
     sudo .venv/bin/python -m bench.tcp [--rounds 5] [--count N] [--only TEXT] [--vm] [--json FILE]
 
-Both ends are in one process on loopback, so one connection is two sockets. The traps: tcplife has one row where ours
-has several; tcpconnect and tcptracer of libbpf-tools need kprobes, which not every kernel has (--vm has them).
+Both ends are in one process on loopback, so one connection is two sockets. tcplife has one row where ours has several;
+tcpconnect and tcptracer of libbpf-tools need kprobes, which not every kernel has (--vm has them).
 """
 
 from bench.overhead import Load, main, our_tracer, peer

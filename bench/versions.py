@@ -1,7 +1,7 @@
 """This version and an earlier one, each installed from its wheel as users have it, to be measured in turns.
 
-The trap: a version's own bench modules need its source tree, and packages that a wheel does not bring. So they run in
-that tree with the Python of this benchmark (`module`), and only the command line runs from the wheel (`command`).
+A version's own bench modules need its source tree, and packages that a wheel does not bring. So they run in that tree
+with the Python of this benchmark (`module`), and only the command line runs from the wheel (`command`).
 """
 
 import os

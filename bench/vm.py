@@ -1,7 +1,7 @@
 """Runs a benchmark in a virtual machine with Debian's kernel and headers, where bcc's tools and kprobes work.
 
-The traps: without KVM every instruction is emulated, so only ratios are meaningful; and the kernel's headers are in two
-packages, but bcc takes one folder.
+Without KVM every instruction is emulated, so only ratios are meaningful; and the kernel's headers are in two packages,
+but bcc takes one folder.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Writes one container image as one tar file that docker, podman, containerd and skopeo can all read.
 
 The tar is an OCI image layout (`oci-layout`, `index.json`, `blobs/`) that also contains docker's older `manifest.json`;
-both name the same blobs. The trap: containerd takes the image's name from the annotation `io.containerd.image.name`,
-docker from `RepoTags`, so both are written.
+both name the same blobs. containerd takes the image's name from the annotation `io.containerd.image.name`, docker from
+`RepoTags`, so both are written.
 
 Formats: github.com/opencontainers/image-spec (image-layout.md, manifest.md, config.md).
 """

@@ -3,7 +3,7 @@
 
 Two layers: Debian's Python (root.py), and our agent with its libbpf. Equal sources and packages give equal bytes. Needs
 mmdebstrap and, of this project, the compiled objects (`make setup`). Gadgets are not in it: they travel with each
-run. The Dockerfile makes the same image for those who have Docker, with --unpack; the trap: it repeats `config`.
+run. The Dockerfile makes the same image for those who have Docker, with --unpack; it repeats `config`.
 """
 
 import argparse

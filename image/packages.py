@@ -1,8 +1,8 @@
 """Writes what image scanners look for: Debian's packages, as dpkg's status and as an SBOM (SPDX 2.3).
 
 Nothing is installed when the image is built, so dpkg writes nothing. A hook of mmdebstrap keeps each package's control
-file and list of files; the status is made from them. The trap: of some packages only the licence is kept
-(left-out.txt), and a scanner that took them for installed would report vulnerabilities that do not apply.
+file and list of files; the status is made from them. Of some packages only the licence is kept (left-out.txt), and a
+scanner that took them for installed would report vulnerabilities that do not apply.
 """
 
 import hashlib

@@ -2,9 +2,9 @@
 anything.
 
 mmdebstrap's variant `extract` unpacks packages and runs none of their scripts, so this works for a foreign architecture
-too and takes seconds. What the agent cannot use is left out. The trap: the agent's root is read-only, so Python could
-never keep compiled modules; every module is compiled here, and by the same Python version as the image's. Another trap:
-if mmdebstrap cannot write its archive to the end, it sends SIGHUP to its whole process group, which may be that of make
+too and takes seconds. What the agent cannot use is left out. The agent's root is read-only, so Python could never keep
+compiled modules; every module is compiled here, and by the same Python version as the image's. Another trap: if
+mmdebstrap cannot write its archive to the end, it sends SIGHUP to its whole process group, which may be that of make
 and all tests.
 """
 

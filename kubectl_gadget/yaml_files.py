@@ -1,7 +1,7 @@
 """Loads YAML; reports parse errors in one line, with the place and a reason in the author's terms. And the fields of
 objects that users write as YAML.
 
-The trap: the parser stops where it cannot continue, which is often the line after the mistake.
+The parser stops where it cannot continue, which is often the line after the mistake.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -2,8 +2,8 @@
 
 Wheel, source distribution, the archive for krew and its manifest, self-contained binaries (binary_archive.py),
 the agents' images of both architectures with the index that names them by digest, SBOMs, provenance and checksums.
-Equal commits and packages give equal bytes. The trap: the version stands in kubectl_gadget/__init__.py alone; a tag or
-a changelog that says another one ends the build.
+Equal commits and packages give equal bytes. The version stands in kubectl_gadget/__init__.py alone; a tag or a
+changelog that says another one ends the build.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The start of the self-contained binary, which needs no Python on the machine.
 
 It runs the command line, completion when it is called by that name, or, for a process of its own, one module of the
-package: see kubectl_gadget/python_process.py. The trap: PyInstaller's loader points LD_LIBRARY_PATH to our libraries,
-and programs that we start, such as credential plugins and the command of `ci run`, must not load these.
+package: see kubectl_gadget/python_process.py. PyInstaller's loader points LD_LIBRARY_PATH to our libraries, and
+programs that we start, such as credential plugins and the command of `ci run`, must not load these.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The self-contained program as an archive: `python3 release/binary_archive.py WHEEL [--output FOLDER]`.
 
 It is made for the platform that runs this: Linux, macOS or Windows, with Python 3.11 or newer. On Linux, the program
-needs the C library of the system that built it or a newer one, so `make release` builds it in Debian 12. The traps:
-Debian 12's Python runs this, so it imports the standard library only; and krew refuses archives with symbolic links.
+needs the C library of the system that built it or a newer one, so `make release` builds it in Debian 12. Debian 12's
+Python runs this, so it imports the standard library only; and krew refuses archives with symbolic links.
 """
 
 import argparse

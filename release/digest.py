@@ -1,7 +1,7 @@
 """Pins the agents' default image before a release is tagged, for `make digest`: writes its digest into payload.py.
 
 It asks the image's registry, by skopeo. A commit names the digest, so it can be reviewed, and equal commits still give
-equal releases; release/artifacts.py refuses a tag without one. The trap: the digest must be that of the index of all
+equal releases; release/artifacts.py refuses a tag without one. The digest must be that of the index of all
 architectures. That of one architecture's image would fail on the other nodes.
 """
 

@@ -1,8 +1,8 @@
 """Shared fixtures: the compiled catalogue, tracefs, pods without a cluster; and the reasons to skip tests.
 
 A test's marks say what it needs (tests/needs.py), and this file skips it with a reason if the machine lacks it: `bpf`
-is root on Linux with BTF, `cluster` is the option --cluster and a cluster in $KUBECONFIG. The trap: nothing that CI
-must run may be skipped silently, so every reason names what is missing.
+is root on Linux with BTF, `cluster` is the option --cluster and a cluster in $KUBECONFIG. Nothing that CI must run may
+be skipped silently, so every reason names what is missing.
 """
 
 import gc

@@ -1,7 +1,6 @@
 """A run of the command line in the background, for tests that act in the meantime, or disturb it.
 
-The trap: it writes to files, so it continues without a reader; a test that is about a reader passes its own standard
-output.
+It writes to files, so it continues without a reader; a test that is about a reader passes its own standard output.
 """
 
 import json

@@ -1,8 +1,8 @@
 """What a killed run of these tests left mounted, which the start of the next run unmounts.
 
 A bpf file system keeps programs attached that were pinned in it, and one at all system calls makes each of them, and
-every benchmark, slower without a word. The trap: other runs may be under way, so only the folders of runs whose process
-has ended are touched: pytest writes its number into `.lock`, and removes the file at an orderly end.
+every benchmark, slower without a word. Other runs may be under way, so only the folders of runs whose process has ended
+are touched: pytest writes its number into `.lock`, and removes the file at an orderly end.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The tests that virtual machines are to run exist: an unknown name would run no test, without an error.
 
-The trap: names in the lists may be prefixes of test names, as --deselect allows.
+Names in the lists may be prefixes of test names, as --deselect allows.
 """
 
 import re

@@ -2,9 +2,9 @@
 // tcp_loop connect N [CPU]: N connections over loopback, one after the other: connect, accept, one byte, close both
 // ends. tcp_loop stream N [CPU]: N pieces of 64 KiB through one connection. tcp_loop hold N: opens N connections,
 // prints `open`, and closes them when its input ends. Prints nanoseconds and CPU nanoseconds per connection or piece.
-// The traps: a closed connection keeps its port for a minute (TIME_WAIT), so the search for a free port takes longer,
-// up to half a millisecond; connect and stream use their own network namespace without that. And the number of
-// descriptors is limited, so `hold` forks for each 8,000 connections.
+// A closed connection keeps its port for a minute (TIME_WAIT), so the search for a free port takes longer, up to half a
+// millisecond; connect and stream use their own network namespace without that. And the number of descriptors is
+// limited, so `hold` forks for each 8,000 connections.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>

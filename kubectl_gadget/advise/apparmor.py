@@ -1,7 +1,7 @@
 """AppArmor profiles from facts: the programs that a container may execute, its files, capabilities and networks.
 
-What facts do not cover (Unix sockets, signals, ptrace among its own processes) is allowed. The trap: a profile applies
-from the container's first program on, so usual files that facts leave out (/dev/null, /proc/self) must be in it.
+What facts do not cover (Unix sockets, signals, ptrace among its own processes) is allowed. A profile applies from the
+container's first program on, so usual files that facts leave out (/dev/null, /proc/self) must be in it.
 """
 
 import re

@@ -1,9 +1,9 @@
 """`advise capabilities`: the smallest securityContext.capabilities of each container, and what it was denied.
 
-A capability counts as used when a check of it succeeded and the result mattered. The trap: the kernel also checks where
-a denial would change nothing. For each piece of memory it checks SYS_ADMIN, to decide whether the last reserve may be
-used (cap_vm_enough_memory() of security/commoncap.c); and some checks are made by functions whose name says that they
-are not audited (…_noaudit). When the stack includes these, the container does not need the capability.
+A capability counts as used when a check of it succeeded and the result mattered. The kernel also checks where a denial
+would change nothing. For each piece of memory it checks SYS_ADMIN, to decide whether the last reserve may be used
+(cap_vm_enough_memory() of security/commoncap.c); and some checks are made by functions whose name says that they are
+not audited (…_noaudit). When the stack includes these, the container does not need the capability.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """The output of advisors: YAML documents with comments above them, or JSON; and the files of advisors.
 
-The trap: a comment may contain text that a container chose, so line ends and control characters in it are escaped.
+A comment may contain text that a container chose, so line ends and control characters in it are escaped.
 """
 
 import json

@@ -2,8 +2,8 @@
 
 A write is an open for writing, or a call that creates, removes, renames or changes a file. For an open, the kernel
 reports the mount. For other calls, it is the longest mount above the path that is known from opens or from the pod's
-description. The trap: an emptyDir hides what the image has at its path, so no volume can go on folders that hold
-programs and settings; whatever was written there has to move first.
+description. An emptyDir hides what the image has at its path, so no volume can go on folders that hold programs and
+settings; whatever was written there has to move first.
 """
 
 import posixpath

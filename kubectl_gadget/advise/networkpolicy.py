@@ -1,9 +1,9 @@
 """`advise networkpolicy`: for each workload, a policy that allows exactly what was seen.
 
 NetworkPolicy: https://kubernetes.io/docs/concepts/services-networking/network-policies/. Replies need no rules: a
-policy lets in the packets of a connection that it let out. The trap: pods without any flow get no policy here, so the
-advice of a quiet hour isolates no pod by mistake; and policies are additive, so a policy whose labels also select other
-pods allows them the same.
+policy lets in the packets of a connection that it let out. Pods without any flow get no policy here, so the advice of a
+quiet hour isolates no pod by mistake; and policies are additive, so a policy whose labels also select other pods allows
+them the same.
 """
 
 from collections import Counter

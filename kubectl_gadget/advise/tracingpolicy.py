@@ -1,7 +1,7 @@
 """TracingPolicies from facts: which programs a container may execute, and which files it may open to write.
 
-They only report, unless they are asked to deny. The trap: values are whole paths and prefixes, so a placeholder within
-a path allows everything with the same beginning; and a script needs its interpreter, too, since the kernel checks both.
+They only report, unless they are asked to deny. Values are whole paths and prefixes, so a placeholder within a path
+allows everything with the same beginning; and a script needs its interpreter, too, since the kernel checks both.
 """
 
 from collections.abc import Collection, Iterable, Mapping

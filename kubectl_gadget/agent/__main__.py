@@ -1,6 +1,6 @@
 """`python -I -m kubectl_gadget.agent …`: a session, the pod's main process, and the other commands in _USAGE.
 
-The trap: `idle` stays in memory on every node, so it must not import what other commands need.
+`idle` stays in memory on every node, so it must not import what other commands need.
 """
 
 import os

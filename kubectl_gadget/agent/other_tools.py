@@ -41,8 +41,8 @@ Problem = dict[str, str]
 # bpftrace on this node: whether it works here, and the map that limits its probes to chosen pods.
 #
 # The client adds a test of a map to each probe (other_tools/bpftrace_program.py); the agent finds the map in the
-# running process and fills it from outside, as pods come and go. The trap: maps of other processes may have the same
-# name, so it is looked up among the process's own file descriptors.
+# running process and fills it from outside, as pods come and go. Maps of other processes may have the same name, so it
+# is looked up among the process's own file descriptors.
 
 _PROGRAM_HEADERS, _HEADER_SIZES = 32, 54
 """Offsets in a 64-bit ELF header: of e_phoff, and of e_phentsize and e_phnum."""

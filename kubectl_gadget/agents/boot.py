@@ -1,8 +1,8 @@
 """Starts an agent in a pod, after sending it there if the pod does not have it (docs/protocol.md, BOOT).
 
-The trap: when Python or the agent cannot start, the reason comes from the process's standard error or from the
-container runtime, not from the API server, and the stream ends before the session begins. The last line is then the
-reason, and the text after "try:" in it is the remedy.
+When Python or the agent cannot start, the reason comes from the process's standard error or from the container runtime,
+not from the API server, and the stream ends before the session begins. The last line is then the reason, and the text
+after "try:" in it is the remedy.
 """
 
 import asyncio

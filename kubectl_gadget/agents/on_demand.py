@@ -3,8 +3,8 @@ them.
 
 They all belong to the run's anchor job (manifests.anchor_job), so one deletion removes them. If the client is killed,
 the process of reaper.py does that; if the client's machine fails, too, the cluster does it soon after. The namespace is
-shared by all runs (shared_namespace.py). The trap: it may be terminating, for at least 5 s, and nothing can be created
-in it until it is gone. The run then uses a second namespace, and waits only if it cannot.
+shared by all runs (shared_namespace.py). It may be terminating, for at least 5 s, and nothing can be created in it
+until it is gone. The run then uses a second namespace, and waits only if it cannot.
 """
 
 import asyncio

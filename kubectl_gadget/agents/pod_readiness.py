@@ -1,7 +1,7 @@
 """Tells whether an agent's pod runs, is still starting, or can never run, and why.
 
-The trap: a pod whose image cannot be pulled stays "Pending" for ever; only the waiting reason of its container shows
-it. A pod that cannot be scheduled, or whose volumes cannot be mounted, has no reason there; then its events have it.
+A pod whose image cannot be pulled stays "Pending" for ever; only the waiting reason of its container shows it. A pod
+that cannot be scheduled, or whose volumes cannot be mounted, has no reason there; then its events have it.
 """
 
 import asyncio

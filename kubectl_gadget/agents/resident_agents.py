@@ -1,8 +1,8 @@
 """The resident agents: deploys them on every node, and removes everything again.
 
-The trap: the API server accepts a DaemonSet whose pods Pod Security then refuses one by one, which only events show. A
-namespace that existed before is not ours, so it is neither labelled nor deleted. Observers' right to exec may exist
-only while the policy that confines it is in force, so it is created last and deleted first.
+The API server accepts a DaemonSet whose pods Pod Security then refuses one by one, which only events show. A namespace
+that existed before is not ours, so it is neither labelled nor deleted. Observers' right to exec may exist only while
+the policy that confines it is in force, so it is created last and deleted first.
 """
 
 import asyncio

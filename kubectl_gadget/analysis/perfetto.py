@@ -1,10 +1,9 @@
 """Writes events as a trace that ui.perfetto.dev opens: the JSON of trace events.
 
 Each process is a track. An event with a duration is a slice that ends at the event's time, other events are marks, and
-an arrow leads from a connection's connect to its accept. The traps: times are numbers of µs as floats, which cannot
-hold nanoseconds since 1970, and none may be negative; so they count from a month before the first event, and
-`otherData` has that moment. And an arrow's id has to be a hexadecimal number of 64 bits that no other arrow has, or
-Perfetto drops it.
+an arrow leads from a connection's connect to its accept. Times are numbers of µs as floats, which cannot hold
+nanoseconds since 1970, and none may be negative; so they count from a month before the first event, and `otherData` has
+that moment. And an arrow's id has to be a hexadecimal number of 64 bits that no other arrow has, or Perfetto drops it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -308,9 +308,9 @@ def redact(source: PathOrUrl, destination: BinaryIO, redactor: Redactor) -> Reda
         return found
 
 
-# The records of EVENTS frames: each is built again from its fields, so bytes that belong to no field are gone. The
-# trap: a text stands in several columns of a record (as written, resolved, relative), so a part of a path that was
-# taken out of one goes from the others as well. Values repeat, so each different one is rewritten once per batch.
+# The records of EVENTS frames: each is built again from its fields, so bytes that belong to no field are gone. A text
+# stands in several columns of a record (as written, resolved, relative), so a part of a path that was taken out of one
+# goes from the others as well. Values repeat, so each different one is rewritten once per batch.
 
 _HEADER, _TEXT = 8, np.dtype([("offset", "<u2"), ("length", "<u2")])
 _CUT, _LENGTH, _LAST_OFFSET = 0x8000, 0x7FFF, 0xFFFF

@@ -1,8 +1,8 @@
 """Baseline files: a behavior as YAML for a review, sorted, with one fact on a line (docs/behavior.md has the schema).
 
 Values that change with every run (times, counts, rows) are at the end, under `evidence`, so that the lines above it
-change only when the behavior does. The trap: a fact may hold any text that a container chose, so values are quoted
-unless they are plain in every reader of YAML.
+change only when the behavior does. A fact may hold any text that a container chose, so values are quoted unless they
+are plain in every reader of YAML.
 """
 
 import json

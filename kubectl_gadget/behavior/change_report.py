@@ -1,7 +1,7 @@
 """Changes as text, JSON, Markdown and HTML: the worst first, and what a new program does folded below it.
 
-The trap: every text here may have been chosen by a container, and Markdown and HTML are read by programs with rights of
-their own; so each format escapes everything that it would interpret.
+Every text here may have been chosen by a container, and Markdown and HTML are read by programs with rights of their
+own; so each format escapes everything that it would interpret.
 """
 
 import json

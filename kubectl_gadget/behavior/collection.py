@@ -1,8 +1,8 @@
 """Turns rows of gadgets into the facts of one run.
 
 Rows are dictionaries as in JSON output, in order of time, with their gadget as `event`. Names of workloads and of other
-ends come at the end of the run, when everything is known, so that they do not depend on when the cluster answered. The
-trap: a container may do millions of different things; above a limit they are only counted, and it is incomplete.
+ends come at the end of the run, when everything is known, so that they do not depend on when the cluster answered. A
+container may do millions of different things; above a limit they are only counted, and it is incomplete.
 """
 
 from collections import defaultdict

@@ -1,8 +1,8 @@
 """Compares two behaviors: finds facts that are new, gone or more frequent, the most serious first.
 
-The trap: absent facts prove nothing where something was not watched. So "gone" is said only where both sides were
-watched completely, and "new" has a doubt where the old side was not; `doubts` says what makes a whole comparison
-inconclusive, which callers must not take for "nothing changed".
+Absent facts prove nothing where something was not watched. So "gone" is said only where both sides were watched
+completely, and "new" has a doubt where the old side was not; `doubts` says what makes a whole comparison inconclusive,
+which callers must not take for "nothing changed".
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence, Set

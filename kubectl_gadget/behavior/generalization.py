@@ -1,8 +1,8 @@
 """Rules that replace what differs between two runs of the same workload: pids, hashes, versions, random names.
 
-They are data (generalization_rules.yaml), which users can show and extend. The trap: each rule is both a remedy against
-false alarms and a place to hide, so programs keep their whole path except for pids and versions, and sensitive files
-are never part of a pattern.
+They are data (generalization_rules.yaml), which users can show and extend. Each rule is both a remedy against false
+alarms and a place to hide, so programs keep their whole path except for pids and versions, and sensitive files are
+never part of a pattern.
 """
 
 import ipaddress

@@ -2,8 +2,8 @@
 `behavior rules --learn A B` proposes rules.
 
 A fact of one run and one of the other that differ in some part of a path, or of a name of DNS, are taken for the same
-fact. The trap: a rule hides what it covers, so none is proposed for a place where each name counts, nor for the path
-of a program; and a rule names the folder, and what stays of the name.
+fact. A rule hides what it covers, so none is proposed for a place where each name counts, nor for the path of a
+program; and a rule names the folder, and what stays of the name.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Finds facts that are not in a baseline while they happen: the transform of `behavior check`, and its rows.
 
 Repeated rows are dropped as early as possible: an open that the same process did before, with the same path and the
-same result, never becomes a dictionary. The trap: what a process does belongs to its program, so its known opens are
-forgotten when it executes another one, or when its number belongs to another process.
+same result, never becomes a dictionary. What a process does belongs to its program, so its known opens are forgotten
+when it executes another one, or when its number belongs to another process.
 
 The rows belong to a gadget whose record exists only here (new_facts.yaml), so filters, conditions and all formats work
 on them. Their times are wall times already, so the clock's offset is 0.

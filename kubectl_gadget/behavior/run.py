@@ -1,7 +1,7 @@
 """Facts of a live run, and facts of recordings; and the gadgets that give them.
 
-The trap: whatever is missing in a run makes every container of it incomplete, because a lost event does not say whose
-it was. This is kept with the facts, so that no comparison takes a missed event for one that did not happen.
+Whatever is missing in a run makes every container of it incomplete, because a lost event does not say whose it was.
+This is kept with the facts, so that no comparison takes a missed event for one that did not happen.
 """
 
 import io

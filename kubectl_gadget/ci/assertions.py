@@ -6,8 +6,8 @@
         condition: program.endsWith("/sh")
         count: == 0
 
-The trap: `what` decides what a condition may name: the columns of a gadget, or the members of a fact, and `open` is the
-name of both; so conditions are compiled here, and each error has its place in the file.
+`what` decides what a condition may name: the columns of a gadget, or the members of a fact, and `open` is the name of
+both; so conditions are compiled here, and each error has its place in the file.
 """
 
 import operator

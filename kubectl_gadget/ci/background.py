@@ -1,8 +1,8 @@
 """A CI run in a process of its own, between `ci start` and `ci stop`, for pipelines whose steps are separate processes.
 
 The folder of the state has the socket, the log, the lock that the process holds while it lives, and the result. The
-trap: the process may be killed at any time, so the result is written at the start already, as inconclusive; whoever
-finds the lock free reads it.
+process may be killed at any time, so the result is written at the start already, as inconclusive; whoever finds the
+lock free reads it.
 """
 
 import fcntl

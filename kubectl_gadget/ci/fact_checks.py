@@ -1,7 +1,7 @@
 """Facts of a CI run: compared with a baseline, counted by assertions, and written as a baseline.
 
-The trap: containers that ran before the job are compared, too, and do not make the run incomplete because their start
-was not seen. But a container of the baseline that did not run at all does: it is unknown what it would have done.
+Containers that ran before the job are compared, too, and do not make the run incomplete because their start was not
+seen. But a container of the baseline that did not run at all does: it is unknown what it would have done.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """One CI run: attaches, starts COMMAND, marks steps, ends after COMMAND, and makes the report.
 
-The trap: gaps, failed nodes, and nodes that were attached after COMMAND began have to reach `incomplete`, in the
-recording as well, or a run that saw nothing would be green.
+Gaps, failed nodes, and nodes that were attached after COMMAND began have to reach `incomplete`, in the recording as
+well, or a run that saw nothing would be green.
 """
 
 import asyncio

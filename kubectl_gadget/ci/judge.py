@@ -1,7 +1,7 @@
 """Judges recordings with checks that their runs did not have.
 
-The trap: only the run itself knows which of its events were not counted as lost, such as those of a node that came
-late. A CI run writes that at the end of its recording (JobEnd); of another run, it is what a replay can say.
+Only the run itself knows which of its events were not counted as lost, such as those of a node that came late. A CI run
+writes that at the end of its recording (JobEnd); of another run, it is what a replay can say.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Checks of rows while they arrive: --fail-on, --expect, assertions about a gadget, and what policies of `-f` matched.
 
-Conditions run on whole columns; only rows that match become Python objects. The trap: when events were lost, it is
-undecided whether something is absent, and certain that what was seen was there.
+Conditions run on whole columns; only rows that match become Python objects. When events were lost, it is undecided
+whether something is absent, and certain that what was seen was there.
 """
 
 from collections import Counter

@@ -1,8 +1,8 @@
 """The socket through which `ci step` and `ci stop` reach a run, and the marks that steps leave in the stream.
 
 A mark has the time at which it was received, in the clock that the rows' times are corrected to. `ci step` returns only
-after that, so what runs before it is older than the mark and what runs after it is younger, whatever clocks say. The
-trap: any process of the job may connect and send anything, or nothing, so requests are small and have a limit of time.
+after that, so what runs before it is older than the mark and what runs after it is younger, whatever clocks say. Any
+process of the job may connect and send anything, or nothing, so requests are small and have a limit of time.
 """
 
 import asyncio

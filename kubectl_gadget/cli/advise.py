@@ -172,7 +172,7 @@ def _observe(
 
 def watch_facts(pods: tuple[str, ...], flags: AdviseFlags) -> "tuple[Behavior, tuple[str, ...], int]":
     """Return the facts of a run or of baselines, the paths of programs that are many commands in one file, and the exit
-    code. Raises GadgetError. The trap: only a run that saw a container start has the facts of its start."""
+    code. Raises GadgetError. Only a run that saw a container start has the facts of its start."""
     from kubectl_gadget.behavior.facts import merge
     from kubectl_gadget.behavior.generalization import Generalizer, read_rules
     from kubectl_gadget.behavior.run import behavior_runs, collect_live, collect_recordings

@@ -269,8 +269,8 @@ def cgroup2_mount(mountinfo: Path = Path("/proc/self/mountinfo")) -> Path:
 
 
 # Removal: processes, cgroups and the state folder, in this order; only the folder and the cgroup that contain
-# everything have to be known. The trap: a killed process leaves its cgroup a moment later, and until then the kernel
-# refuses to remove the cgroup.
+# everything have to be known. A killed process leaves its cgroup a moment later, and until then the kernel refuses to
+# remove the cgroup.
 
 DEADLINE = 10.0
 """Maximum seconds for killed processes to leave their cgroups."""

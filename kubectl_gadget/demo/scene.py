@@ -1,8 +1,8 @@
 """The four pods of `kubectl gadget demo`, and what they do: a few opens, execs and calls per second, some of which
 fail.
 
-The trap: a shell's `sleep` is one more program to execute, and would be every second row of `trace exec`. The scripts
-wait in a built-in instead, on a pipe that nothing writes to.
+A shell's `sleep` is one more program to execute, and would be every second row of `trace exec`. The scripts wait in a
+built-in instead, on a pipe that nothing writes to.
 """
 
 import datetime

@@ -1,7 +1,7 @@
 """The demo's web server: HTTP on port 80, and HTTPS on port 443.
 
 `python3 web.py CERTIFICATE [ADDRESS]`: a file with a key and its certificate, and the address at which it listens. It
-runs alone in a container, so it uses only the standard library. The trap: http.server.HTTPServer looks up its own name
+runs alone in a container, so it uses only the standard library. Note that http.server.HTTPServer looks up its own name
 in DNS, which may block.
 """
 

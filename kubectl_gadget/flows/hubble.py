@@ -1,7 +1,7 @@
 """A flow event as `hubble observe` prints it: its Flow message as JSON, and its formats compact and dict.
 
 Source: Hubble's flow.proto, as printed by `hubble observe -o jsonpb`. Data for which Hubble has no field (process,
-container, bytes) is in `extensions` there. The trap: Hubble's readers reject a line with an unknown field or value.
+container, bytes) is in `extensions` there. Hubble's readers reject a line with an unknown field or value.
 """
 
 import hashlib

@@ -274,7 +274,7 @@ def _unpack(archives: dict[str, Path], work: Path) -> None:
 
 
 def _compile(work: Path, machine: str, libc: str, target: Path, cache: Path) -> None:
-    """The trap: paths are relative to the sources, since libbpf's and libelf's assertions have them."""
+    """Paths are relative to the sources, since libbpf's and libelf's assertions have them."""
     files = sorted(path.relative_to(work).as_posix() for pattern in _FILES for path in work.glob(pattern))
     command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-{LIBCS[libc]}", *_OPTIONS]
     environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": str(cache), "ZIG_LOCAL_CACHE_DIR": str(cache)}

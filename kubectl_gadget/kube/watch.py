@@ -1,7 +1,7 @@
 """Follows objects as they are created, changed and deleted: one list, then a watch from there, without end.
 
-The watch runs over a websocket, which the API server offers for every watch, so that cancelling it needs no thread. The
-trap: after "410 Gone" the history is lost, so everything is listed again, and objects may have been deleted unseen; the
+The watch runs over a websocket, which the API server offers for every watch, so that cancelling it needs no thread.
+After "410 Gone" the history is lost, so everything is listed again, and objects may have been deleted unseen; the
 consumer gets a new Synced and must compare.
 """
 

@@ -1,8 +1,8 @@
 """The names of Linux's system calls by number.
 
-Numbers are from bpf/include/kernel/syscalls.h, names from the manual pages: stat, not newstat. The trap: numbers up to
-423 differ by architecture; from there on they are the same. Calls of 32-bit programs have the names of the kernel's
-tables, where a variant with larger numbers is a separate call (getuid32, stat64).
+Numbers are from bpf/include/kernel/syscalls.h, names from the manual pages: stat, not newstat. Numbers up to 423 differ
+by architecture; from there on they are the same. Calls of 32-bit programs have the names of the kernel's tables, where
+a variant with larger numbers is a separate call (getuid32, stat64).
 """
 
 import socket

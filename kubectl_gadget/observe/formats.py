@@ -1,8 +1,8 @@
 """The formats of registry.STORY that only stories have, and the tree.
 
-All other formats print the story's flat columns, like any gadget's rows (output/output_formats.py). The traps: the
-strict schema has no event for a gap, so with it only the summary and standard error report gaps; and emojis are one or
-two cells wide, depending on the terminal, so nothing here relies on either.
+All other formats print the story's flat columns, like any gadget's rows (output/output_formats.py). The strict schema
+has no event for a gap, so with it only the summary and standard error report gaps; and emojis are one or two cells
+wide, depending on the terminal, so nothing here relies on either.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

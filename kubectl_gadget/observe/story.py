@@ -111,8 +111,8 @@ class StoryEvent:
 
 # The flat columns of a story, for tables, CSV, templates and filters: one row for each event.
 #
-# They are rows of a gadget whose record exists only here, so that everything that processes rows can process them. The
-# trap: their times are wall times already, so the clock's offset is 0.
+# They are rows of a gadget whose record exists only here, so that everything that processes rows can process them.
+# Their times are wall times already, so the clock's offset is 0.
 
 ENTRY = Field("entry", 0, 0, "entry")
 """Not in the record: holds the StoryEvent of each row."""

@@ -4,8 +4,8 @@
     tracepoint:syscalls:sys_enter_openat /@pods_1a2b3c[cgroup] && (pid > 9)/ { … }
 
 The agents keep the map up to date (agent/other_tools.py). Lines stay where they are, so that the positions in
-bpftrace's errors match the user's program. The trap: a probe without a meaningful current task must be refused;
-otherwise it would report whichever task was interrupted.
+bpftrace's errors match the user's program. A probe without a meaningful current task must be refused; otherwise it
+would report whichever task was interrupted.
 """
 
 import re

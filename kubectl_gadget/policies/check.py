@@ -121,9 +121,9 @@ def _enforces(selector: Selector) -> bool:
 # Reports hooks whose names are in no known Linux version, or similar to a name of this machine's kernel: most likely
 # misspelt.
 #
-# The trap: names differ between kernels, and a newer one may have names that are unknown here. So this is reported
-# only where no node was asked, and nothing is rejected; most kernel functions and tracepoints are checked only by
-# similarity, since a function that is merely absent on this machine is not a mistake.
+# Names differ between kernels, and a newer one may have names that are unknown here. So this is reported only where no
+# node was asked, and nothing is rejected; most kernel functions and tracepoints are checked only by similarity, since a
+# function that is merely absent on this machine is not a mistake.
 
 
 _LATEST = "6.18"
@@ -172,8 +172,8 @@ def _own_symbols() -> set[str]:
 
 # Whether a node supports a policy's hooks, and by which way.
 #
-# The agent is asked with LOOK_UP of docs/protocol.md, tries the ways to each hook, and answers with HOOKS. The trap:
-# None means "could not tell", never "no".
+# The agent is asked with LOOK_UP of docs/protocol.md, tries the ways to each hook, and answers with HOOKS. None means
+# "could not tell", never "no".
 
 
 _MANY, _MANY_SINCE = "kprobe.multi", (5, 18)
@@ -324,8 +324,8 @@ def _denies(hook: Hook) -> bool:
 # What a policy costs and how reliable it is: where its hooks are, whether a thread can deceive them, how often they
 # run.
 #
-# This is knowledge about Linux, not about one node. The trap: a filter on a system call's argument reads memory that
-# the program can still change, whatever the filter is.
+# This is knowledge about Linux, not about one node. A filter on a system call's argument reads memory that the program
+# can still change, whatever the filter is.
 
 
 Often = Literal["all the time", "often", "now and then", "seldom", "unknown"]

@@ -36,8 +36,8 @@ from kubectl_gadget.yaml_reader import documents, items_of, peek
 # Installed policies: how a ConfigMap stores them, and the file that agents enforce without a client.
 #
 # Each policy is stored as YAML, and all of them together as the file that agents read (policies.zip;
-# docs/protocol.md, "Installed policies"), since policies at the same hook share its program. The trap: each change
-# therefore recompiles all policies, including those that an older client installed.
+# docs/protocol.md, "Installed policies"), since policies at the same hook share its program. Each change therefore
+# recompiles all policies, including those that an older client installed.
 
 _WHOLE_CLUSTER = "_cluster"
 """Stands for the namespace in the keys of cluster-wide policies; no namespace can have this name."""

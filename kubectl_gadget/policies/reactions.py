@@ -72,8 +72,8 @@ def _react(act: "Callable[[Container, str], None]", entry: "StoryEvent") -> None
 
 # Deletes pods during a run: the client's own reaction to events of policies, and the slowest one.
 #
-# The trap: a controller replaces its pod by one with another name, which does the same again. Each pod is deleted
-# once, by its uid, so that another pod of the same name is never deleted.
+# A controller replaces its pod by one with another name, which does the same again. Each pod is deleted once, by its
+# uid, so that another pod of the same name is never deleted.
 
 
 _END_SECONDS = 30.0
@@ -180,8 +180,8 @@ class PodDeleter:
 #
 # The node's kernel drops everything that the pod's sockets send and receive, by the programs of network policies.
 # They know only the tables of this run, so no other pod is affected. A pod is identified by its UID, so a later pod
-# of the same name, such as the next one of a StatefulSet, has its network. The trap: a runtime without CRI reports no
-# UID; only then the name has to do.
+# of the same name, such as the next one of a StatefulSet, has its network. A runtime without CRI reports no UID; only
+# then the name has to do.
 
 
 class PodIsolation:

@@ -2,7 +2,7 @@
 
 Up to TLS 1.2, all but the last message of each end is in clear, with the server's certificate and the alerts. From
 TLS 1.3's ServerHello on, only the length of records tells something: an alert has 2 bytes, and every other message of a
-handshake is longer. The trap: every length comes from an untrusted sender and may be false.
+handshake is longer. Every length comes from an untrusted sender and may be false.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,8 +1,7 @@
 """Decrypts the Initial packets of a QUIC client (RFC 9000, 9001, 9369), and extracts the TLS ClientHello.
 
-Their keys are derived from the packet itself, so anyone can decrypt them. The trap: a server's first packets look the
-same, but their keys depend on the client's packets; decrypting them fails, as for anything else that is not what it
-seems.
+Their keys are derived from the packet itself, so anyone can decrypt them. A server's first packets look the same, but
+their keys depend on the client's packets; decrypting them fails, as for anything else that is not what it seems.
 """
 
 from collections.abc import Iterator

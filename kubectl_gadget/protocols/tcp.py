@@ -1,7 +1,7 @@
 """Reads packets from the records of BPF programs (bpf/include/gadget/network/packet.h), one by one.
 
-The trap: a packet's payload may come in several records, each a Packet here with the matching sequence number, and its
-end may not have been sent at all: `missing` is the number of bytes that were not sent.
+A packet's payload may come in several records, each a Packet here with the matching sequence number, and its end may
+not have been sent at all: `missing` is the number of bytes that were not sent.
 """
 
 from collections import OrderedDict

@@ -1,7 +1,7 @@
 """View `sni`: one row for each TLS ClientHello (RFC 8446, 4.1.2), from the TCP segments or QUIC packets that carry it.
 
-The trap: every length comes from an untrusted sender and may be false. A read beyond the end raises BrokenHello: the
-bytes are not a ClientHello. None means that the rest has not arrived yet.
+Every length comes from an untrusted sender and may be false. A read beyond the end raises BrokenHello: the bytes are
+not a ClientHello. None means that the rest has not arrived yet.
 """
 
 from collections.abc import Mapping

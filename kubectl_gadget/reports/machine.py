@@ -1,7 +1,7 @@
 """Reports for programs: JSON, JUnit, SARIF, and an in-toto attestation.
 
-JSON is also what `ci start` keeps for `ci stop`. The trap: readers of JSON refuse lone surrogates, and XML 1.0 cannot
-hold most control characters, not even escaped; so texts are made valid first.
+JSON is also what `ci start` keeps for `ci stop`. Readers of JSON refuse lone surrogates, and XML 1.0 cannot hold most
+control characters, not even escaped; so texts are made valid first.
 """
 
 import hashlib

@@ -294,7 +294,7 @@ class AnnouncedOwners:
         return place < len(self._cgroups) and self._cgroups[place] == cgroup
 
     def __getitem__(self, cgroup: int) -> Announced | None:
-        """The owner of a cgroup that it contains. The trap: a new object at each call while it is packed."""
+        """The owner of a cgroup that it contains. A new object at each call while it is packed."""
         return self._at(bisect_left(self._cgroups, cgroup)) if self._unpacked is None else self._unpacked[cgroup]
 
     def values(self) -> Iterator[Announced | None]:

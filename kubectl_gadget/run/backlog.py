@@ -1,8 +1,8 @@
 """Frames that were received and not yet decoded, between the event loop and the pipeline's thread.
 
-The loop reads at full speed, so that a burst that the terminal cannot keep up with is delayed, not lost. The trap: the
-limit counts bytes, not frames. When it is reached the reader waits, the stream fills up, and the node's ring buffer
-drops events and counts them.
+The loop reads at full speed, so that a burst that the terminal cannot keep up with is delayed, not lost. The limit
+counts bytes, not frames. When it is reached the reader waits, the stream fills up, and the node's ring buffer drops
+events and counts them.
 """
 
 import asyncio

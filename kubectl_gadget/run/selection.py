@@ -1,8 +1,8 @@
 """Turns the user's selection into nodes and their agents' filters, as pods and nodes come and go.
 
-Combines watches of pods and nodes, and for some workloads of Jobs or services. The trap: an agent knows neither labels
-nor owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to be decided is traced,
-and `wants` decides later.
+Combines watches of pods and nodes, and for some workloads of Jobs or services. An agent knows neither labels nor
+owners. For `-l` and for workloads it gets the pods not to trace, so a pod that is too new to be decided is traced, and
+`wants` decides later.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A client for tests: starts the real agent as a child process and speaks the protocol with it, frame by frame.
 
-The trap: it reads only when asked, so a test decides how slow the reader is.
+It reads only when asked, so a test decides how slow the reader is.
 """
 
 import os

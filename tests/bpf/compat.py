@@ -2,7 +2,7 @@
 
     call("openat", AT_FDCWD, b"/etc/passwd", 0)     # numbers are i386's, texts are placed below 4 GiB
 
-The trap: a kernel without CONFIG_IA32_EMULATION kills whoever tries, so `needs` tries in a child first.
+A kernel without CONFIG_IA32_EMULATION kills whoever tries, so `needs` tries in a child first.
 """
 
 import ctypes

@@ -5,7 +5,7 @@
         server.wait()              # until the kernel asks for what is held
         server.release()           # the answer to it, and to all later ones
 
-The trap: a process that waits for an answer cannot be killed, so everything is answered in the end, and the mount goes.
+A process that waits for an answer cannot be killed, so everything is answered in the end, and the mount goes.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """Sockets over loopback, in a network namespace that the tests make themselves, and addresses as records have them.
 
-The trap: a thread's network namespace is its own, so whoever enters one here runs in a process of its own.
+A thread's network namespace is its own, so whoever enters one here runs in a process of its own.
 """
 
 import ctypes
@@ -66,8 +66,8 @@ def in_namespace(deed: Callable[[], Any]) -> tuple[int, Any]:
 def alone_on_cpu() -> Iterator[None]:
     """Inside, nothing but this process and a child of it runs on its CPU, even while it sleeps.
 
-    A socket's timers fire there, whoever the CPU is at. The trap: there are machines (seen with 6.18) whose kernel runs
-    no BPF program while a thread of their init is the current one, so that whatever a timer does then is not seen.
+    A socket's timers fire there, whoever the CPU is at. There are machines (seen with 6.18) whose kernel runs no BPF
+    program while a thread of their init is the current one, so that whatever a timer does then is not seen.
     """
     before = os.sched_getaffinity(0)
     cpu = min(before)

@@ -1,7 +1,7 @@
 """Pods as policies know them: processes, each in a cgroup and a network namespace of its own, on one bridge.
 
-The bridge is the node's, in a namespace of its own, too, so nothing of this machine's network is touched. The trap:
-what a pod is to do is pickled, so it has to be a function of a module.
+The bridge is the node's, in a namespace of its own, too, so nothing of this machine's network is touched. What a pod is
+to do is pickled, so it has to be a function of a module.
 """
 
 import ctypes

@@ -4,8 +4,7 @@
         child.rewrite(ORIG_RAX, GETPPID)
     child.pid                                    # it was let go, and has ended
 
-The traps: PTRACE_O_TRACECLONE is about children whose end another signal than SIGCHLD reports, and such a child is
-stopped, too.
+PTRACE_O_TRACECLONE is about children whose end another signal than SIGCHLD reports, and such a child is stopped, too.
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 ordinary workload triggers none.
 
 The container is made of what makes one: a cgroup that the agent knows as a pod's, namespaces, and mounts of its own.
-The trap: a policy that is loaded beside others may match what they are tested with, so only its own message counts.
+A policy that is loaded beside others may match what they are tested with, so only its own message counts.
 """
 
 import ctypes

@@ -1,8 +1,8 @@
 """Calls of 32-bit programs on arm64, by a program of a few instructions that this test writes: no compiler makes them
 here.
 
-The trap: arm32 has calls that arm64 does not have, and they are shown as their successors, with a directory put before
-the path. Kernels and processors may run no 32-bit programs at all.
+The calls of arm32 include some that arm64 does not have, and they are shown as their successors, with a directory put
+before the path. Kernels and processors may run no 32-bit programs at all.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Calls of 32-bit programs, which a 64-bit one can make by int 0x80: every gadget that follows system calls sees them.
 
-The trap: arguments and structs are i386's there, and socketcall() is many calls.
+Arguments and structs are i386's there, and socketcall() is many calls.
 """
 
 import array

@@ -1,7 +1,7 @@
 """The engine of policies in this kernel: each way to a hook in turn, what matches, and that what is denied is not done.
 
-The trap: most ways need trampolines or kprobes, which not every kernel has; tests that need one are skipped there, and
-run in the virtual machine.
+Most ways need trampolines or kprobes, which not every kernel has; tests that need one are skipped there, and run in the
+virtual machine.
 """
 
 import ctypes

@@ -1,8 +1,8 @@
 """Other ways to a file, to a program: which of them a policy still holds up, by path and by the file itself.
 
 Each is tried by a process against a file, a program and a script, of which one set is guarded by path and another one
-by device and inode. docs/policies.md has the same table, and a test compares them. The trap: a way that fails for
-another reason would look held, so each is tried on a file that nobody guards first.
+by device and inode. docs/policies.md has the same table, and a test compares them. A way that fails for another reason
+would look held, so each is tried on a file that nobody guards first.
 """
 
 import ctypes

@@ -1,8 +1,7 @@
 """imaHash: the hash that the kernel has of a file, in the event of a security hook.
 
-The trap: where the kernel has not measured the file it does so there and then, by reading it, and a file that is just
-being opened cannot be read yet. So file_open has the hash of what IMA's own policy has measured before, and of nothing
-else.
+Where the kernel has not measured the file it does so there and then, by reading it, and a file that is just being
+opened cannot be read yet. So file_open has the hash of what IMA's own policy has measured before, and of nothing else.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Policies on functions and static probes of programs: calls of every process that runs the file, in its own root.
 
-The trap: probes go to files and not to processes, so each test has a program of its own.
+Probes go to files and not to processes, so each test has a program of its own.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """A file that a policy protects stays as it is, byte for byte, and so does its peer, by whatever way somebody tries.
 
-The trap: descriptors from before the policy are what an attacker would have, so each way is tried with one that was
-open already. What no hook can hold up (a mapping that can be written to already) has a test that says so.
+Descriptors from before the policy are what an attacker would have, so each way is tried with one that was open already.
+What no hook can hold up (a mapping that can be written to already) has a test that says so.
 """
 
 import ctypes

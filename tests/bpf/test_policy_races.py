@@ -1,8 +1,8 @@
 """A thread exchanges what a call's argument points to, between the check and the use of it. Who reads it at the
 beginning of the call is lied to; what security hooks are given is what is done.
 
-The trap: how two processors run is chance, so the kernel is made to wait before it reads the argument (racer.c).
-Where only another tracer can do that, it has to give up some time, so calls are made until enough were lied about.
+How two processors run is chance, so the kernel is made to wait before it reads the argument (racer.c). Where only
+another tracer can do that, it has to give up some time, so calls are made until enough were lied about.
 """
 
 import os

@@ -1,6 +1,6 @@
 """top blockio: prime numbers of requests to a loop device, each of which is one request to a device.
 
-The trap: a loop device's own worker reads and writes the file below, which are requests to another disk.
+A loop device's own worker reads and writes the file below, which are requests to another disk.
 """
 
 import mmap

@@ -1,6 +1,6 @@
 """Just enough of io_uring to submit opens, writes, and what sockets do: one ring, filled, submitted, reaped as a whole.
 
-The layout is that of io_uring_setup(2). The trap: what is passed by address must live until the kernel is done.
+The layout is that of io_uring_setup(2). What is passed by address must live until the kernel is done.
 """
 
 import ctypes

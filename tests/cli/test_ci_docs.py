@@ -1,6 +1,6 @@
 """docs/ci and the composite action: valid for their platforms, with command lines that this program accepts.
 
-The trap: a line that only looks like a command of ours teaches users a flag that does not exist.
+A line that only looks like a command of ours teaches users a flag that does not exist.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The client starts where Python has not got what only Linux, or only POSIX, has.
 
 A child process is made to look like macOS or Windows: without the names of Linux or of POSIX, without modules that are
-not everywhere, and without signals in the event loop. The trap: the standard library looks at sys.platform, too, so
-this shows what is imported and used, and not that all works there.
+not everywhere, and without signals in the event loop. The standard library looks at sys.platform, too, so this shows
+what is imported and used, and not that all works there.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The fake cluster as a whole: start it, add nodes and pods, and get a kubeconfig for it.
 
-The trap: it runs in the event loop of the test, so a test must not block while it talks to it; run a command line
-against it as a child process, or in a thread.
+It runs in the event loop of the test, so a test must not block while it talks to it; run a command line against it as a
+child process, or in a thread.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """The exec websocket: the real agent as a child process, with the subprotocols and failures of a real server.
 
-The trap: end of input comes in two ways, as v5's close message or as the end of the connection, and both must reach the
-child, or an agent would outlive its client.
+End of input comes in two ways, as v5's close message or as the end of the connection, and both must reach the child, or
+an agent would outlive its client.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """Controllers and kubelets: pods start or fail, a DaemonSet gets its pods, deleted objects are removed.
 
-The trap: everything happens some iterations of the event loop later, as in a real cluster, so that clients must wait
-for it.
+Everything happens some iterations of the event loop later, as in a real cluster, so that clients must wait for it.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The API server's HTTP side: paths, verbs, RBAC, watches.
 
-The trap: a watch is requested over HTTP (by kubectl) or over a websocket (by us), and both must give the same.
+A watch is requested over HTTP (by kubectl) or over a websocket (by us), and both must give the same.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The objects of the fake cluster: versions, selectors, watches, owners.
 
-The trap: a watch must lose nothing between its version and now, so every change is kept as long as the cluster exists.
+A watch must lose nothing between its version and now, so every change is kept as long as the cluster exists.
 """
 
 import asyncio

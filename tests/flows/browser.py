@@ -1,7 +1,6 @@
 """A page in headless Chromium, driven through its debugging protocol: keys, screenshots, and what a script says.
 
-The trap: the page hears from its websocket when it does, so whoever asks it something waits until the answer is the
-expected one.
+The page hears from its websocket when it does, so whoever asks it something waits until the answer is the expected one.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """Pods of two nodes, each with a cable to its node's bridge, and a router between the bridges.
 
-Deeds run as processes of a pod: in its cgroup and in its network namespace. The trap: both belong to a process from its
-first socket on, so each deed is a process of its own, and talks to the test through a pipe.
+Deeds run as processes of a pod: in its cgroup and in its network namespace. Both belong to a process from its first
+socket on, so each deed is a process of its own, and talks to the test through a pipe.
 """
 
 import ctypes

@@ -3,7 +3,7 @@ which of its instructions Linux 5.10 does not know.
 
 Each frame counts as a multiple of 32 bytes, and one without memory as 32 (check_max_stack_depth() in
 kernel/bpf/verifier.c); a function that is passed to a helper, such as bpf_loop(), counts as if it were called. The
-trap: the kernel does not count memory that only removed branches use, so it may find less than this, never more.
+kernel does not count memory that only removed branches use, so it may find less than this, never more.
 """
 
 import io

@@ -1,6 +1,6 @@
 """Types of the kernel are declared once, in bpf/include/kernel/.
 
-The trap: two declarations of one struct compile as long as no program includes both, and then differ in their members.
+Two declarations of one struct compile as long as no program includes both, and then differ in their members.
 """
 
 import re

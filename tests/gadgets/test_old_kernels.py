@@ -1,7 +1,7 @@
 """Gadgets that are loaded on Linux 5.10, by docs/kernels.json, have programs of which it knows all instructions, once
 the agent has replaced those that it can.
 
-The trap: the kernel refuses such an instruction also in a branch that would be removed, such as one for newer kernels.
+The kernel refuses such an instruction also in a branch that would be removed, such as one for newer kernels.
 """
 
 import json

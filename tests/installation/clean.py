@@ -1,7 +1,7 @@
 """Distributions that are built from a clean tree, and Debian roots in which they are installed.
 
-Whatever takes long is kept in build/installation, by content, so a second run of the tests takes seconds. The trap:
-several processes run tests at once, so everything here is made under one lock.
+Whatever takes long is kept in build/installation, by content, so a second run of the tests takes seconds. Several
+processes run tests at once, so everything here is made under one lock.
 """
 
 import fcntl

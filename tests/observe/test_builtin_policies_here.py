@@ -1,6 +1,6 @@
 """`kubectl gadget observe --policy` with all that come with the program, while the runtime makes containers.
 
-The trap: they take hooks that not every kernel has; the virtual machine's has.
+They take hooks that not every kernel has; the virtual machine's has.
 """
 
 import os

@@ -1,8 +1,8 @@
 """`kubectl gadget enforce -f` as a user runs it, on this machine's own processes: what it denies, what it says, and
 that nothing stays when it ends, however it does.
 
-The trap: denying takes BPF among the security modules, or fmod_ret, which not every kernel has; such tests are skipped
-there. The virtual machine has the first of them: emulated, each takes half a minute, so they wait for what has to come.
+Denying takes BPF among the security modules, or fmod_ret, which not every kernel has; such tests are skipped there. The
+virtual machine has the first of them: emulated, each takes half a minute, so they wait for what has to come.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The table of evasions in docs/policies.md by `kubectl gadget enforce -f`, as a user runs it: each way to a secret and
 to a program is tried while the command runs, and what is refused is on a line of it.
 
-The trap: a way that does not work at all would look held, so each is tried first where nothing is in force.
+A way that does not work at all would look held, so each is tried first where nothing is in force.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """`kubectl gadget policy install`, `installed`, `uninstall`, `observe --installed` and `undeploy` against a double of a
 cluster, whose nodes' agents are real; the test itself is the kubelet that brings the ConfigMap's file to them.
 
-The trap: both nodes are this machine, so both say what the one guard here has in force.
+Both nodes are this machine, so both say what the one guard here has in force.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The cluster in $KUBECONFIG, for tests that are marked `cluster`: pods in it, runs on it, and what is left there.
 
 $KUBECTL_GADGET_TEST_IMAGE is the agent's image (default: the released one), $KUBECTL_GADGET_TEST_BUSYBOX one with a
-shell and the applets of busybox. The trap: the cluster may be used by others at the same time, so only what a test made
-itself is counted.
+shell and the applets of busybox. The cluster may be used by others at the same time, so only what a test made itself is
+counted.
 """
 
 import json

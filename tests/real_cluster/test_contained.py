@@ -1,7 +1,7 @@
 """Observers on a real cluster (pytest --cluster): they trace, and nothing works for them that the users' right can do.
 
-What each attack is for stands in SECURITY.md. The trap: an attack that fails for another reason than the policy would
-show nothing, so each is first seen to work with agents that are not contained.
+What each attack is for stands in SECURITY.md. An attack that fails for another reason than the policy would show
+nothing, so each is first seen to work with agents that are not contained.
 """
 
 import json

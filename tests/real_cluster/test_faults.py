@@ -1,7 +1,7 @@
 """What breaks on a real cluster while a run goes on: what is said, what goes on, and that nothing remains.
 
-Here is what kubectl alone can break; docs/reliability.md tells what was done to nodes by hand. The trap: other work on
-the nodes loads BPF, too, so what an agent held is known by its ids, and only where the nodes are this machine.
+Here is what kubectl alone can break; docs/reliability.md tells what was done to nodes by hand. Other work on the nodes
+loads BPF, too, so what an agent held is known by its ids, and only where the nodes are this machine.
 """
 
 import json

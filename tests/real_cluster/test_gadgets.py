@@ -1,8 +1,8 @@
 """Every gadget on a real cluster, in agents as `deploy` makes them: with a pod's capabilities, and the default seccomp
 profile of the runtime.
 
-The trap: what a gadget needs may be missing in the nodes' kernel, too. Only `trace lsm` needs something that common
-kernels lack, and its error then names the kernel.
+What a gadget needs may be missing in the nodes' kernel, too. Only `trace lsm` needs something that common kernels lack,
+and its error then names the kernel.
 """
 
 from collections.abc import Iterator

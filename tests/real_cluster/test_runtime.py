@@ -1,7 +1,7 @@
 """Short pods on a real cluster: what the container runtime does to start them is in no row, unless --runtime is given.
 
-The trap: runc has several names on the way (runc, runc:[2:INIT], memfd:runc_clon…, the number of a descriptor), so rows
-may have the names of the pods' own programs only.
+Runc has several names on the way (runc, runc:[2:INIT], memfd:runc_clon…, the number of a descriptor), so rows may have
+the names of the pods' own programs only.
 """
 
 from collections import Counter

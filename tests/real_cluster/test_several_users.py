@@ -1,8 +1,8 @@
 """Five users at once, who begin and end runs on demand at random on a real cluster: none fails, none waits for another.
 
 $SOAK_SECONDS is how long they do that (default: 60, with --long 600). Their agents are in a namespace of
-their own, so that others may use the cluster. The trap: most of the time that a run needs until it is attached is what
-the machine needs to start pods, so a run's own part is counted: until it has created its pods.
+their own, so that others may use the cluster. Most of the time that a run needs until it is attached is what the
+machine needs to start pods, so a run's own part is counted: until it has created its pods.
 """
 
 import os

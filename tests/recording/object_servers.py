@@ -1,7 +1,7 @@
 """Servers of object stores, for tests: moto for S3, Azurite for Azure, each in build/object-servers.
 
-The trap: moto needs an older python-dateutil than the program's packages, so it has a virtual environment of its own.
-Google's XML API is that of S3 with other headers, so moto serves it behind a filter that renames them.
+The server, moto, needs an older python-dateutil than the program's packages, so it has a virtual environment of its
+own. Google's XML API is that of S3 with other headers, so moto serves it behind a filter that renames them.
 """
 
 import base64

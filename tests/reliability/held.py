@@ -1,7 +1,7 @@
 """BPF programs, maps and links that a process holds, and waiting until the kernel has freed them.
 
-The trap: other work on the machine loads BPF, too, so the lists of before and after prove nothing. What a process held
-is known by its ids, and the kernel gives no id twice.
+Other work on the machine loads BPF, too, so the lists of before and after prove nothing. What a process held is known
+by its ids, and the kernel gives no id twice.
 """
 
 import ctypes
@@ -27,8 +27,8 @@ def held_by(pid: int) -> Held:
 
 
 def existing() -> Held:
-    """All that the kernel has, by its ids alone. The trap: `bpftool map show` opens each map. While an array of
-    programs loses its last holder, the kernel can then take a reference too many, and keep the array for ever."""
+    """All that the kernel has, by its ids alone. `bpftool map show` opens each map. While an array of programs loses
+    its last holder, the kernel can then take a reference too many, and keep the array for ever."""
     libbpf = ctypes.CDLL("libbpf.so.1")
     found = set[tuple[str, int]]()
     for kind in ("prog", "map", "link"):

@@ -1,7 +1,7 @@
 """What gadgets are made into, spoilt: types of an object, the schema made of them, the object itself.
 
-Each is taken, or refused in words. The trap: libbpf and the kernel read an object, and what goes wrong in there may end
-the whole process; so each one is tried in a process of its own.
+Each is taken, or refused in words. The kernel and libbpf read an object, and what goes wrong in there may end the whole
+process; so each one is tried in a process of its own.
 """
 
 import io

@@ -1,7 +1,7 @@
 """Containers that live a moment, many at a time: every event is there, with the right pod and container.
 
-Each opens known files and executes known programs, and is gone after 50 ms. The trap: names must be read from a bundle
-that the runtime removes in a moment, while eight runtimes work at once.
+Each opens known files and executes known programs, and is gone after 50 ms. Names must be read from a bundle that the
+runtime removes in a moment, while eight runtimes work at once.
 """
 
 import json

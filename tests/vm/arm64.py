@@ -3,8 +3,8 @@
     CACHE/arm64/root         packages, and this project's dependencies for Debian's Python
     CACHE/arm64/initramfs    mounts them as the root, and the project at the path that it has here
 
-Nothing foreign runs before it boots: packages are extracted, not installed. The trap: so no package has run its
-scripts, and what they would have made is missing (users, alternatives), or made below.
+Nothing foreign runs before it boots: packages are extracted, not installed. So no package has run its scripts, and what
+they would have made is missing (users, alternatives), or made below.
 """
 
 import shutil

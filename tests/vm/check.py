@@ -3,8 +3,8 @@ then runs the tests of a whole agent.
 
 Prints a JSON object: the kernel's release; for each gadget its hooks, the optional parts that are missing, how many
 instructions the verifier processed in each program, and whether the first of its tests in tests/bpf passed, which does
-something a prime number of times and counts the rows; and the outcome of each of the other tests. The trap: gadgets are
-loaded by the agent's own code, since that chooses among hooks.
+something a prime number of times and counts the rows; and the outcome of each of the other tests. Gadgets are loaded by
+the agent's own code, since that chooses among hooks.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Other kernels for the virtual machine: Debian's cloud kernels from its other suites, oldest first.
 
-They are downloaded like that of this machine's own suite (machine.py), with separate package lists. The trap: older
-ones have virtiofs as a module, so they boot an initramfs that loads it and then switches to the root.
+They are downloaded like that of this machine's own suite (machine.py), with separate package lists. Older ones have
+virtiofs as a module, so they boot an initramfs that loads it and then switches to the root.
 """
 
 import lzma

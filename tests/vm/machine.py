@@ -3,8 +3,8 @@ there.
 
 Nothing is installed in it and no image is made: the root is shared through virtiofs, which Debian's cloud kernel has
 built in, so it boots in seconds without KVM, which a machine may advertise and yet not have. A machine of another
-architecture has a root of its own (arm64.py). The trap: files written in there are lost at the end, so results come out
-through the second serial port.
+architecture has a root of its own (arm64.py). Files written in there are lost at the end, so results come out through
+the second serial port.
 """
 
 import compileall

@@ -2,7 +2,7 @@
 
 If all programs of a gadget are of kinds that also load here (tracepoints, cgroups, iterators, often uprobes), all its
 tests have run on this kernel. In the other one its first test shows that it counts there, and test_verifier.py that its
-programs load. The trap: if this machine runs no BPF tests, the virtual machine is the only place, and runs all of them.
+programs load. If this machine runs no BPF tests, the virtual machine is the only place, and runs all of them.
 """
 
 import re

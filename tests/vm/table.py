@@ -2,8 +2,8 @@
 or some of it (check.py), on this machine's kernel and on Debian's, and writes docs/kernels.json, from which the table
 in docs/gadgets/README.md is made.
 
-A kernel is `here`, one of Debian's suites (kernels.py) or `arm64`; without arguments, all are checked. The trap: a
-kernel that is not available or fails keeps its earlier results in the file, with their date.
+A kernel is `here`, one of Debian's suites (kernels.py) or `arm64`; without arguments, all are checked. A kernel that is
+not available or fails keeps its earlier results in the file, with their date.
 """
 
 import json

@@ -1,6 +1,6 @@
 """bcc on Debian's kernel 6.12 with its headers: a stock tool that counts, and the user's own script and C file.
 
-The trap: bcc compiles on an emulated processor there, so each of them takes a minute.
+There, bcc compiles on an emulated processor there, so each of them takes a minute.
 """
 
 import importlib.util

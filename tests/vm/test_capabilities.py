@@ -1,6 +1,6 @@
 """A pod's capabilities on Debian's kernel, which denies perf_event_open() without CAP_SYS_ADMIN.
 
-The trap: this depends on a sysctl that only Debian has; with another value of it nothing would be tested.
+This depends on a sysctl that only Debian has; with another value of it nothing would be tested.
 """
 
 import sys

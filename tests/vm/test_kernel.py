@@ -1,8 +1,8 @@
 """Debian's kernel 6.12, whatever kernel this machine runs: repeats the tests whose outcome depends on the kernel; and
 Debian 12's kernel 6.1: tests whether its verifier accepts every program.
 
-The trap: a test takes seconds there, most of them in the verifier, so tests of sessions and containers, and tests that
-are the same on any kernel (repeated.py), are left out.
+A test takes seconds there, most of them in the verifier, so tests of sessions and containers, and tests that are the
+same on any kernel (repeated.py), are left out.
 """
 
 import os

@@ -1,6 +1,6 @@
 """A kernel that was booted without system calls of 32-bit programs: their copies of programs are left out.
 
-The trap: the kernel ignores parameters that it does not know, so the program for 64-bit calls is tried as well.
+The kernel ignores parameters that it does not know, so the program for 64-bit calls is tried as well.
 """
 
 import sys

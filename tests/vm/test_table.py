@@ -1,4 +1,4 @@
-"""What `make kernels` wrote to docs/kernels.json. The trap: it is as old as its date, so a gadget may be missing."""
+"""What `make kernels` wrote to docs/kernels.json. It is as old as its date, so a gadget may be missing."""
 
 import json
 

@@ -1,7 +1,7 @@
 """`python -m tests.wire.protocol_tables`: writes the tables of docs/protocol.md from the classes of messages.
 
-With --check nothing is written, and stale tables are an error; a test does that. The trap: docstrings of members exist
-in the source only, so it is read again, and an installed package has no docs/.
+With --check nothing is written, and stale tables are an error; a test does that. Docstrings of members exist in the
+source only, so it is read again, and an installed package has no docs/.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """BTF types, looked up through libbpf: the kernel's functions and structs, and an object's variables.
 
-The trap: BTF lists functions that cannot be hooked, and a kernel may have several types with the same name.
+BTF lists functions that cannot be hooked, and a kernel may have several types with the same name.
 """
 
 import ctypes

@@ -234,8 +234,8 @@ def _written(kernel: BtfRecords, kept: set[int], whole: set[int], outside: set[i
 
 # The kept subsets.
 #
-# The trap: a file decides where programs read in the kernel's memory, so it is used only if no other user can have
-# written it; and modules that are loaded later may have a type that the kernel lacks.
+# A file decides where programs read in the kernel's memory, so it is used only if no other user can have written it;
+# and modules that are loaded later may have a type that the kernel lacks.
 
 _HERE = "/run/kubectl-gadget"
 """Outside of pods. Our pods name their own folder, which may be missing."""

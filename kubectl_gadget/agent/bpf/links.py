@@ -127,7 +127,7 @@ def _is_perf(fd: int) -> bool:
 #
 # With the node's CAP_SYS_ADMIN or CAP_BPF, a process can detach or replace the program of a cgroup's link by the
 # link's id, and remove programs from program arrays. With write access to /proc/sys, it can turn off everything that
-# uses ftrace. The trap: the kernel reports none of this, and a program that no longer runs counts no losses.
+# uses ftrace. The kernel reports none of this, and a program that no longer runs counts no losses.
 
 _CGROUP = 3
 """BPF_LINK_TYPE_CGROUP."""
@@ -211,7 +211,7 @@ class StoppedPrograms:
 # Perf events on each CPU: those that run a program at a fixed frequency, by a kernel timer and not a hardware
 # counter; and those that make the kernel report mappings.
 #
-# The trap: CPUs that come online later have none.
+# CPUs that come online later have none.
 
 _NUMBER = {"x86_64": 298, "aarch64": 241}
 """System call number of perf_event_open()."""

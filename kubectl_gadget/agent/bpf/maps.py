@@ -1,7 +1,7 @@
 """BPF maps: of an open object (BpfMap), of a descriptor from elsewhere (OpenMap), and maps that the agent makes
 (HashMap); and the counters in one of them (CpuCounters).
 
-The trap: sizes can be set only before the object is loaded.
+Sizes can be set only before the object is loaded.
 """
 
 import ctypes
@@ -198,8 +198,8 @@ class Batches:
     """Removes all entries from a hash, many at a time and as often as needed. `room`: entries per system call at first.
     Needs Linux 5.6.
 
-    The trap: when a batch is too small for one of the hash's buckets, the kernel refuses it with ENOSPC; it is retried
-    with more room.
+    When a batch is too small for one of the hash's buckets, the kernel refuses it with ENOSPC; it is retried with more
+    room.
     """
 
     def __init__(self, map: BpfMap, room: int) -> None:

@@ -13,8 +13,8 @@ Most packets belong to TCP streams, in which most gadgets have nothing to read, 
 what it then does. A gadget's object says for which packets its programs are called
 (GADGET_PACKETS_OF in bpf/include/gadget/network/packet_calls.h).
 
-The trap: all of this only saves time. The kernel runs an object's programs itself, and they see the same packets, when
-it refuses the program that calls them, and when the object does not say which packets it wants.
+All of this only saves time. The kernel runs an object's programs itself, and they see the same packets, when it refuses
+the program that calls them, and when the object does not say which packets it wants.
 """
 
 import ctypes

@@ -303,8 +303,8 @@ def _compat_calls(caller: BpfObject) -> list[int]:
 # Whether this node can run 32-bit programs.
 #
 # Kernels without CONFIG_IA32_EMULATION or CONFIG_COMPAT, x86 kernels with ia32_emulation=off, and arm64 processors
-# without AArch32 cannot. The trap: a wrong "no" would let a container hide, so hints are not enough: the kernel must
-# have refused to execute a 32-bit program because of its format.
+# without AArch32 cannot. A wrong "no" would let a container hide, so hints are not enough: the kernel must have refused
+# to execute a 32-bit program because of its format.
 
 _MACHINES = {
     # Each exits with 0. i386: mov $1, %eax; xor %ebx, %ebx; int $0x80.

@@ -6,8 +6,8 @@ containers. The agent's pod does not mount a runtime's folder, since that would 
 reads the files through the root of the node's first process, or of the runtime that started the agent.
 
 A name that is read here decides about filters and policies, so no container may have a say in it. A process is believed
-only if it is one of the node's own (_Node). The trap: a container's process can have any command line and working
-directory, and can be the parent of processes in any cgroup below its container's.
+only if it is one of the node's own (_Node). A container's process can have any command line and working directory, and
+can be the parent of processes in any cgroup below its container's.
 """
 
 import json

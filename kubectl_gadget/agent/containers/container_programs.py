@@ -71,8 +71,8 @@ class ContainerPrograms:
 
 # Which cgroups are made and removed, and the depth of the agent's PID namespace.
 #
-# The trap: a container's name has to be known before its first event, so no change may be missed or delayed; the ring
-# is read like those of gadgets.
+# A container's name has to be known before its first event, so no change may be missed or delayed; the ring is read
+# like those of gadgets.
 
 _RECORD = struct.Struct("<IIQQII256s")  # ring buffer head, struct cgroup_change
 

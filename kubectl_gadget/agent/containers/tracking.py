@@ -27,9 +27,9 @@ from kubectl_gadget.wire.client_messages import FilterSpec, PodNames
 
 # FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
 #
-# The numbers are those of bpf/include/gadget/filter.h. The trap: a container whose names are not known gets no verdict;
-# its events are sent, and the client decides. Only in a session that may see a single namespace, events without a
-# verdict are not sent (gadget_node_named_only).
+# The numbers are those of bpf/include/gadget/filter.h. A container whose names are not known gets no verdict; its
+# events are sent, and the client decides. Only in a session that may see a single namespace, events without a verdict
+# are not sent (gadget_node_named_only).
 
 _CLOCK_MONOTONIC_COARSE = 6
 """Of linux/time.h; Python does not name it. It advances with each tick."""

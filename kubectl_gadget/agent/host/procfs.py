@@ -1,7 +1,7 @@
 """Reads /proc, mostly about other processes, which may end at any time: all functions return a value for these, too.
 
-The trap: cwd and root of another user's process need CAP_SYS_PTRACE, and PIDs are those of the PID namespace in which
-/proc was mounted.
+The cwd and root of another user's process need CAP_SYS_PTRACE, and PIDs are those of the PID namespace in which /proc
+was mounted.
 """
 
 import os

@@ -92,8 +92,8 @@ def read_installed(folder: str) -> tuple[InstalledFile, bytes]:
         raise AgentError(f"the installed policies cannot be decoded: {error}", remedy) from None
 
 
-# Sends events to sessions in the same pod, in packets of feed.py. The trap: a slow session must not delay the log, so
-# events that its socket does not take are dropped and counted, and the count is sent to it.
+# Sends events to sessions in the same pod, in packets of feed.py. A slow session must not delay the log, so events that
+# its socket does not take are dropped and counted, and the count is sent to it.
 
 _SOCKET_BYTES = 4 << 20
 

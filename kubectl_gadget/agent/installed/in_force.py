@@ -1,8 +1,7 @@
 """One set of installed policies in force on this node: loaded here, or taken over from an agent that has ended.
 
-Its programs and maps are pinned (pins.py), so they outlive this process. The trap: while one set replaces another,
-both are in force, and only one of them reports a call that both see: the old one before the time `until`, the new
-one from then on.
+Its programs and maps are pinned (pins.py), so they outlive this process. While one set replaces another, both are in
+force, and only one of them reports a call that both see: the old one before the time `until`, the new one from then on.
 """
 
 import os
@@ -83,7 +82,7 @@ class PinnedPolicies(Message):
 
 # Hooks, profiles and ring of one set of installed policies: loaded here, or taken over from an agent that has ended.
 #
-# The trap: a hook that was taken over has no object, only the pinned maps and its link or entry in a program array.
+# A hook that was taken over has no object, only the pinned maps and its link or entry in a program array.
 
 
 class TakenOverHook(PolicyHook):

@@ -269,8 +269,8 @@ def _is_held(folder: str) -> bool:
 # The commands that list the policies pinned on this node, and take them out of force; both print JSON.
 #
 # `release own` is for the agent's own deployment: its agent puts nothing in force again until the pod is recreated.
-# Other words are owners, NAMESPACE/UID. The trap: only the client can find out whether an owner still exists, so sets
-# that a running agent holds are never removed as another owner's.
+# Other words are owners, NAMESPACE/UID. Only the client can find out whether an owner still exists, so sets that a
+# running agent holds are never removed as another owner's.
 
 OWN = "own"
 _SECONDS = 20.0

@@ -267,8 +267,8 @@ def matching(pattern: str, names: Iterable[str]) -> Iterator[str]:
 
 def hookable_functions(pattern: str) -> dict[int, str]:
     """Returns, by number, the functions that a regular expression matches, for a hook on all of them; an empty one
-    matches the system calls. The trap: several functions may share one name, and the kernel then attaches to none of
-    them. Raises AgentError when there are none, too many, or when the kernel does not list them."""
+    matches the system calls. Several functions may share one name, and the kernel then attaches to none of them. Raises
+    AgentError when there are none, too many, or when the kernel does not list them."""
     if not pattern:
         object = BpfObject(own_elf("syscalls"), "syscalls", [])
         try:

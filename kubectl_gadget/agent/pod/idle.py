@@ -2,9 +2,9 @@
 sessions; and the liveness probe that asks it.
 
 If policies are installed, it starts the process that keeps them in force (agent/installed/guard.py), and restarts it
-when it ends. It uses no thread, no frequent timer and no library. The traps: unless the pod has hostPID, it is process
-1 of its PID namespace, and then only an explicit handler makes SIGTERM end it. And both stay small: the one is in
-memory on every node, and the kubelet runs the other periodically there.
+when it ends. It uses no thread, no frequent timer and no library. Unless the pod has hostPID, it is process 1 of its
+PID namespace, and then only an explicit handler makes SIGTERM end it. And both stay small: the one is in memory on
+every node, and the kubelet runs the other periodically there.
 """
 
 import fcntl

@@ -33,9 +33,8 @@ def payload() -> str | None:
 # Finds libbpf with libelf and zlib: one object for each C library (gadgets/pack_libbpf.py), beside the modules or in
 # the payload. A machine's own libbpf is used where there is none: in a source tree that was not built.
 #
-# The payload's object is put into a memory file and loaded from there. The trap: where memory files may not be mapped
-# as code (mandatory access control, vm.memfd_noexec), the pod's own folder, an emptyDir, is tried; /dev/shm is mounted
-# noexec.
+# The payload's object is put into a memory file and loaded from there. Where memory files may not be mapped as code
+# (mandatory access control, vm.memfd_noexec), the pod's own folder, an emptyDir, is tried; /dev/shm is mounted noexec.
 
 _SYSTEMS = "libbpf.so.1"
 _OTHER = "--image docker.io/library/python:3.13-slim"
@@ -133,8 +132,8 @@ def _explained(why: list[str]) -> tuple[str, str]:
 # A copy of the pod's payload with its modules compiled for this version of Python. The pod's main process makes it;
 # otherwise each session would compile the modules that were not sent compiled for its Python.
 #
-# The trap: it does not have the payload's hash. So it is used only if no other user can have written it
-# (unpacking.py), and it is made from the file that this process itself was imported from, whose hash was checked.
+# It does not have the payload's hash. So it is used only if no other user can have written it (unpacking.py), and it is
+# made from the file that this process itself was imported from, whose hash was checked.
 
 _HEAD = MAGIC_NUMBER + bytes(12)
 """The header of a compiled module without source: no flags, time or size."""

@@ -3,8 +3,8 @@
 bootstrap.py runs its text with `payload`, the whole unpacked payload; `kept`, the file from which later processes read
 it; and `place`, which is `kept` if it was read from there, or "". The payload is written to `kept` if the pod allows
 it, otherwise to a memory file. If the pod's main process has made a copy with compiled modules (own_files.py), that is
-used. The trap: modules are read from the file as they are imported, so it must stay available; /proc/self/fd refers to
-it even after it was replaced.
+used. Modules are read from the file as they are imported, so it must stay available; /proc/self/fd refers to it even
+after it was replaced.
 """
 
 import os

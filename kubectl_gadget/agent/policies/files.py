@@ -24,7 +24,7 @@ from kubectl_gadget.wire.policy_messages import ProbePlace, SameFile, Spot
 
 # The real file behind a path: on overlayfs, containers of one image share the file that uprobes attach to.
 #
-# bpf/mapped_file.bpf.c reports it for a file that is mapped here. The trap: stat() returns different numbers in each
+# bpf/mapped_file.bpf.c reports it for a file that is mapped here. There, stat() returns different numbers in each
 # container, so a probe set in each of their files would fire several times for one call.
 
 _ENTRY = struct.Struct("<QQQ")
@@ -135,8 +135,8 @@ def _key(test: int, identity: Identity) -> bytes:
 #
 # The path is looked up in the file system of each container, and of the node, whether or not a process runs the file
 # yet, so that later processes are probed from their first instruction. If another function may run in place of the
-# probed one (`instead`), the program gets its distance in each file before the probe is set. The trap: containers of
-# one image share a file below their file systems; RealFiles finds it, and the probe is attached there.
+# probed one (`instead`), the program gets its distance in each file before the probe is set. Containers of one image
+# share a file below their file systems; RealFiles finds it, and the probe is attached there.
 
 PATIENCE = 2.0
 """Seconds until a missing file is reported."""

@@ -441,8 +441,8 @@ def _decide(slots: bytearray, at: int, value: ValueType, entry: Resolve, way: Wa
 
 # Offsets of the fields of a tracepoint's record on this kernel, as tracefs lists them, for slots of policies.
 #
-# Policies number fields in the order of `format`, from 0, including the common ones. The trap: an array is in the
-# record itself, and a `__data_loc` field has the offset of text after the fields; only other texts are pointers.
+# Policies number fields in the order of `format`, from 0, including the common ones. An array is in the record itself,
+# and a `__data_loc` field has the offset of text after the fields; only other texts are pointers.
 
 _CONTEXT, _CONTEXT_ADDRESS = 3, 7
 """enum policy_source."""

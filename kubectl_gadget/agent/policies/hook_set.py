@@ -1,8 +1,8 @@
 """The hooks of a set of policies, attached by this process or by an earlier one, and what they need: followed files,
 remembered processes.
 
-Programs of hooks in files (uprobes, USDT) are attached whenever such files are found in containers' file systems. The
-trap: maps belong to the hook that was loaded first, so hooks are closed together, the first one last.
+Programs of hooks in files (uprobes, USDT) are attached whenever such files are found in containers' file systems. Maps
+belong to the hook that was loaded first, so hooks are closed together, the first one last.
 """
 
 import os
@@ -97,8 +97,7 @@ class FollowedFiles:
 
 # What policies record about processes at exec, kept by BPF programs and inherited by forked children.
 #
-# The trap: iterators find the processes that already run, after the programs for new ones are attached, so that none
-# is missed.
+# Iterators find the processes that already run, after the programs for new ones are attached, so that none is missed.
 
 _REMEMBERING = ("on_exec", "on_fork")
 _AT_START = ("on_running", "on_descendant")
@@ -246,8 +245,8 @@ class FileSearch:
             each.turn(found)
 
 
-# Loads and attaches them. The trap: a hook is attached immediately, since only that shows whether the kernel allows it.
-# It applies no policy until profiles are set (scopes.py), so no policy is partly in force.
+# Loads and attaches them. A hook is attached immediately, since only that shows whether the kernel allows it. It
+# applies no policy until profiles are set (scopes.py), so no policy is partly in force.
 
 _SOCKETS = 16384
 """Sockets whose owner is remembered."""

@@ -54,8 +54,8 @@ class LoggedEvent:
 
 
 class FreshRecords:
-    """The settled records of a ring that no reaction has processed yet. The trap: they are read long before they are
-    sent, so the ring does not advance here."""
+    """The settled records of a ring that no reaction has processed yet. They are read long before they are sent, so the
+    ring does not advance here."""
 
     def __init__(self) -> None:
         self._seen = 0

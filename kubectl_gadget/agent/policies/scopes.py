@@ -1,8 +1,8 @@
 """The policies that apply to a container, by its names: SCOPE of docs/protocol.md.
 
-The agent decides this itself, since a container's first instruction may come before any answer of the client. The trap:
-only the client knows labels of pods and nodes. Until it has sent them, the agent does not know whether a policy that
-selects by labels applies, and the selectors define what happens then (PolicyHook.bits).
+The agent decides this itself, since a container's first instruction may come before any answer of the client. Only the
+client knows labels of pods and nodes. Until it has sent them, the agent does not know whether a policy that selects by
+labels applies, and the selectors define what happens then (PolicyHook.bits).
 """
 
 import struct

@@ -151,8 +151,8 @@ def _make_room_for_descriptors() -> None:
 # The memory of this process: whether its cgroup, such as its pod's container, is near its limit, so that no more bytes
 # may wait for the client; and what glibc keeps.
 #
-# The kernel kills one process of the cgroup, or all of them, when the limit is reached. The trap: cached files count
-# as used, but are dropped first. The limit is unknown with cgroup version 1, and when only a parent cgroup has one.
+# The kernel kills one process of the cgroup, or all of them, when the limit is reached. Cached files count as used, but
+# are dropped first. The limit is unknown with cgroup version 1, and when only a parent cgroup has one.
 
 _MOUNT = "/sys/fs/cgroup"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

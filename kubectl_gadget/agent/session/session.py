@@ -1,8 +1,8 @@
 """One trace session: docs/protocol.md, from HELLO to END.
 
 One thread and one epoll; another thread writes PONG while programs are loaded (heard() of client_streams.py). Standard
-output carries frames and nothing else, so anything else that prints is redirected to standard error first. The trap:
-after STOP the programs are detached immediately, but what they wrote before still has to be sent.
+output carries frames and nothing else, so anything else that prints is redirected to standard error first. After STOP
+the programs are detached immediately, but what they wrote before still has to be sent.
 """
 
 import gc

@@ -2,8 +2,8 @@
 sent in STACKS frames, as stacks with one frame, before the records that refer to them.
 
 The agent reads a file through a process that sees it, and only if device and inode are those that the kernel opened.
-The traps: a container chooses which files these are, so bytes and time for them are limited, and nothing but digests
-leaves the node. And a file may be changed later, so one that is opened again is looked at again after some seconds.
+A container chooses which files these are, so bytes and time for them are limited, and nothing but digests leaves the
+node. And a file may be changed later, so one that is opened again is looked at again after some seconds.
 """
 
 import os

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from kubectl_gadget.agent.symbols.uprobes import Uprobes
 
 
-# What is set in a gadget's object before it is loaded: RUN's `parameters`, the node's variables, and sizes of maps. The
-# trap: `globals`, the offsets of variables, come from the client, so an offset outside of .rodata is refused.
+# What is set in a gadget's object before it is loaded: RUN's `parameters`, the node's variables, and sizes of maps.
+# `globals`, the offsets of variables, come from the client, so an offset outside of .rodata is refused.
 
 _FREQUENCY = "gadget_frequency"
 """The variable with the sampling frequency of perf event programs."""
@@ -106,8 +106,8 @@ class GadgetVariables:
 # Makes objects loadable before Linux 5.12, whose BPF has no atomic instruction except addition.
 #
 # Gadgets that load there use compare-and-swap only where losing a race is harmless: for the maximum of a histogram,
-# which another CPU may then lower, and for the time of a report, which two CPUs may then send. The trap: that
-# verifier refuses the instruction even where it is never reached.
+# which another CPU may then lower, and for the time of a report, which two CPUs may then send. That verifier refuses
+# the instruction even where it is never reached.
 
 _EXECUTABLE = 4
 """From a section's flags."""

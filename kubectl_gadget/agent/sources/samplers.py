@@ -2,8 +2,8 @@
 
 A gadget's YAML names such a sampler under `sampler:`, and RUN gives the offset of each field in the record, so that its
 rows become records like those of BPF programs. A sampler yields rows as dicts by field; missing numbers are 0, and
-missing texts are absent. The trap: a text's offset has 16 bits and its length 15, so longer texts are truncated and
-marked as truncated.
+missing texts are absent. A text's offset has 16 bits and its length 15, so longer texts are truncated and marked as
+truncated.
 """
 
 import ctypes
@@ -88,8 +88,8 @@ class RowPacker:
 # The mounts in each mount namespace of the wanted containers, from /proc/PID/mountinfo.
 #
 # One process represents each namespace; of a namespace that host and container share, it is a process of the
-# container. The trap: the file shows what that process can see, so a mount outside of its root is missing, and a
-# removed one is `//deleted`.
+# container. The file shows what that process can see, so a mount outside of its root is missing, and a removed one is
+# `//deleted`.
 
 
 class Mounts(Sampler):
@@ -166,8 +166,8 @@ def _rows_of_mounts(cgroup: int, pid: int, namespace: str, data: bytes) -> Itera
 
 # The resolver configuration in each mount namespace of the wanted containers: /etc/resolv.conf, resolv.conf(5).
 #
-# The trap: a container may have anything at this path. The file is opened like all files of containers
-# (host/foreign_files.py), never waited for, and read up to a limit.
+# A container may have anything at this path. The file is opened like all files of containers (host/foreign_files.py),
+# never waited for, and read up to a limit.
 
 _RESOLV_CONF = "/etc/resolv.conf"
 _MOST_CONFIGURATION = 64 << 10
@@ -231,9 +231,8 @@ def read_resolv_conf(data: bytes) -> dict[str, int | bytes]:
 
 # Resource usage of containers, from the files of their cgroups (version 2): cpu.stat, memory.current, io.stat, …
 #
-# The trap: a file exists only where its controller is enabled, or the kernel has PSI; without it the value is
-# unknown, and not 0. Counts start when the cgroup is made, so cgroups that existed at the start are counted from the
-# first reading.
+# A file exists only where its controller is enabled, or the kernel has PSI; without it the value is unknown, and not 0.
+# Counts start when the cgroup is made, so cgroups that existed at the start are counted from the first reading.
 
 
 class ContainerUsage(NamedTuple):
@@ -373,9 +372,8 @@ def _known(number: int | None) -> int:
 # Run counts and run times of the node's BPF programs, and which processes hold them: from bpf(2) and
 # /proc/PID/fdinfo.
 #
-# The kernel counts while the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). The trap: its counts start when
-# the program was loaded or counting was first enabled, so programs that existed at the start are counted from the
-# first reading.
+# The kernel counts while the file descriptor of BPF_ENABLE_STATS is open (Linux 5.8). Counts of a program start when it
+# was loaded or counting was first enabled, so programs that existed at the start are counted from the first reading.
 
 _RUN_TIME = 0
 """BPF_STATS_RUN_TIME."""

@@ -1,7 +1,7 @@
 """Maps that the sources of a session share: some exist from the start, others are made when a source first needs them.
 
-The trap: a set of descendants has to be filled before the programs that read it are attached, so it is made before the
-source's object is loaded.
+A set of descendants has to be filled before the programs that read it are attached, so it is made before the source's
+object is loaded.
 """
 
 import ctypes
@@ -74,8 +74,8 @@ class Descendants:
 #
 # Each such agent has a map of what it refused. An iterator finds the map's id, /proc shows which process holds it,
 # and pidfd_getfd(2), which needs only CAP_SYS_PTRACE, duplicates its descriptor. So nothing is pinned: when either
-# agent ends, the kernel closes its maps. The trap: a map exists as long as this agent holds it, so this agent watches
-# the other process and releases the map at its end.
+# agent ends, the kernel closes its maps. A map exists as long as this agent holds it, so this agent watches the other
+# process and releases the map at its end.
 
 REFUSALS = "gadget_refusals"
 _PROGRAM = "find_refused"

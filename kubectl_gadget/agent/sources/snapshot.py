@@ -1,8 +1,8 @@
 """Kind `snapshot`: the state at one moment, from BPF iterators: each is run, and its output
 consists of records.
 
-An iterator over sockets sees only the network namespace in which it was created, so one is created in each. The trap:
-this thread is in another namespace until then, and must return from it whatever happens.
+An iterator over sockets sees only the network namespace in which it was created, so one is created in each. This thread
+is in another namespace until then, and must return from it whatever happens.
 """
 
 import ctypes

@@ -171,8 +171,8 @@ class Source(Protocol):
 
 # RUN: makes the sources that a client requests, in the order of its `gadgets`.
 #
-# The traps: the kernel's verifier may take long, and nothing else of the session runs in that time. And a kind's
-# modules are imported only when RUN requests it, to save memory.
+# The kernel's verifier may take long, and nothing else of the session runs in that time. And a kind's modules are
+# imported only when RUN requests it, to save memory.
 
 _CLASSES = {
     "stream": ("sources.stream", "StreamSource"),

@@ -20,9 +20,9 @@ from kubectl_gadget.agent.elf import MOST_NAME_BYTES, ElfFile, ElfSource, FileSo
 
 # The function at an address: in .symtab, else in .dynsym and .gnu_debugdata.
 #
-# Go programs are usually stripped; for them, it uses the table of their own stack traces (below). The trap: the nearest
-# symbol below an address is not its function when that symbol ends before it, so a symbol with a size counts only that
-# far, and one without a size only where all symbols are known.
+# Go programs are usually stripped; for them, it uses the table of their own stack traces (below). The nearest symbol
+# below an address is not its function when that symbol ends before it, so a symbol with a size counts only that far,
+# and one without a size only where all symbols are known.
 
 _SYMBOL_BYTES = 24
 _HEAD = struct.Struct("<IB")

@@ -30,8 +30,8 @@ from kubectl_gadget.agent.symbols.elf_functions import (
 )
 from kubectl_gadget.wire.client_messages import Library
 
-# Attaches uprobe programs to offsets in a file: to all together if the kernel can, else one by one. The trap: the
-# program's attach type has to be set before its object is loaded.
+# Attaches uprobe programs to offsets in a file: to all together if the kernel can, else one by one. The program's
+# attach type has to be set before its object is loaded.
 
 _SECTIONS = ("uprobe", "uretprobe")
 _UPROBE_MULTI = 48
@@ -103,8 +103,8 @@ def attach_uprobes(
 
 # Which files the node's processes have mapped as executable, among the files that a gadget's uprobes attach to.
 #
-# /proc is polled, since no event says when a process maps a library: new processes often, old ones rarely. The trap:
-# a path in /proc/PID/maps is relative to the process's own root, and another file may take its place at any time.
+# /proc is polled, since no event says when a process maps a library: new processes often, old ones rarely. A path in
+# /proc/PID/maps is relative to the process's own root, and another file may take its place at any time.
 
 _MOST_NAMES = 1000
 _MAPPING = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ ..x. [0-9a-f]+ [0-9a-f:]+ ([0-9]+) +(/.*)\n", re.MULTILINE)

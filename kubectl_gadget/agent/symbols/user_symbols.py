@@ -28,8 +28,8 @@ from kubectl_gadget.agent.symbols.elf_functions import ElfFunctions, Function
 # The executable mappings of a process: to which file, and to which offset in it, an address belongs.
 #
 # Linux 6.11 answers for one address (PROCMAP_QUERY), in 2 µs; on older kernels, the text of /proc/PID/maps is parsed.
-# In both cases the mappings are listed once, so that they are known when the process has ended. The trap: a process may
-# run another program at any time. An open maps file belongs to the memory of one program; which one is checked after
+# In both cases the mappings are listed once, so that they are known when the process has ended. A process may run
+# another program at any time. An open maps file belongs to the memory of one program; which one is checked after
 # opening.
 
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) ([0-9a-f:]+) ([0-9]+) *(.*)", re.MULTILINE)
@@ -234,10 +234,9 @@ def start_of_stack(pid: int) -> int:
 
 
 # /tmp/perf-PID.map: the functions that a just-in-time compiler (Node.js, Java, .NET, Python, …) reports.
-# One line per function: start and length in hexadecimal digits, and the name. The trap: the path is inside the
-# container, which may be hostile: with links that lead out of it, pipes, file systems that never answer, or any number
-# of functions. So it is opened by host/foreign_files.py, which opens only regular files, and only the first lines are
-# read.
+# One line per function: start and length in hexadecimal digits, and the name. The path is inside the container, which
+# may be hostile: with links that lead out of it, pipes, file systems that never answer, or any number of functions. So
+# it is opened by host/foreign_files.py, which opens only regular files, and only the first lines are read.
 
 _MOST_MAP_BYTES = 64 << 20
 MOST_LINES, _MOST_LINE = 400_000, 4096

@@ -81,8 +81,8 @@ def is_first(hook: Hook) -> bool:
 #
 # A call can be denied only by a program whose result replaces the call's own: one of the BPF LSM (lsm), one that
 # modifies the return value (fmod_ret, on security_… functions and those for error injection), or a kprobe with an
-# override. All others observe the call and can send a signal. The trap: fmod_ret on system calls and overriding
-# kprobes need a kernel with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's lacks.
+# override. All others observe the call and can send a signal. Both fmod_ret on system calls and overriding kprobes need
+# a kernel with CONFIG_FUNCTION_ERROR_INJECTION and CONFIG_BPF_KPROBE_OVERRIDE, which Debian's lacks.
 
 
 _FIRST_FIELD = 16

@@ -359,7 +359,7 @@ def _one(one: Assignment) -> bytes:
 
 # A compiled hook as an entry of RUN's `hooks` (docs/protocol.md, "Policies"): tables, variables, ways.
 #
-# The trap: `tables` holds bytes that are written to the kernel's maps unchanged, keys and values alternating.
+# `tables` holds bytes that are written to the kernel's maps unchanged, keys and values alternating.
 
 
 _ANY_LSM_HOOK, _ANY_FUNCTION = Hook("lsm", "file_open"), Hook("kprobe", "vfs_read")
@@ -425,7 +425,7 @@ def _variables(hook: CompiledHook) -> dict[str, Value]:
 
 def _remedies(hook: CompiledHook) -> tuple[Remedy, ...]:
     """Suggestions for nodes that support none of the ways. Only a node knows which helps there: it tries the ways of
-    each. The trap: a hook that does not exist can neither deny nor send signals."""
+    each. A hook that does not exist can neither deny nor send signals."""
     if hook.hook.generated and not hook.hook.syscall:
         what = "a list with `values`, the functions' names, which have a program each"
         return (_remedy(what, ways(_ANY_FUNCTION, False, False)),)

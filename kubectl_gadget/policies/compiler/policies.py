@@ -194,8 +194,8 @@ def _selector(hook: CompiledHook, place: SelectorAtHook, numbers: dict[int, int]
 
 # Decodes the engine's records, `struct policy_event` of bpf/include/policy/event.h, into matches.
 #
-# One record covers all policies whose selectors matched, and yields one `Match` for each. The trap: a record contains
-# the values that any policy at the hook reads; a match contains the arguments of its own policy's hook only.
+# One record covers all policies whose selectors matched, and yields one `Match` for each. A record contains the values
+# that any policy at the hook reads; a match contains the arguments of its own policy's hook only.
 
 
 Match = record_reader.Match[SelectorAtHook]

@@ -118,8 +118,7 @@ def followed_only(policy: Policy, hook: Hook) -> list[int]:
 
 # Rejects valid policies that this engine cannot carry out; errors give the place in the policy.
 #
-# Each function raises UsageError. The trap: some things are rejected only in installed policies; they work while a
-# client runs.
+# Each function raises UsageError. Some things are rejected only in installed policies; they work while a client runs.
 
 
 IN_PROGRAMS = ("uprobe", "usdt")
@@ -212,8 +211,8 @@ def check_program(hook: Hook) -> None:
 
 # The selectors of one hook, from all policies: each is one bit in what the kernel compares.
 #
-# The trap: a hook with `returns` is compiled twice: once for the call, which can still be denied, and once for the
-# return, where only events are sent.
+# A hook with `returns` is compiled twice: once for the call, which can still be denied, and once for the return, where
+# only events are sent.
 
 
 _EPERM = 1

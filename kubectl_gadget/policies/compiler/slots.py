@@ -168,8 +168,8 @@ def argument_slot(
 
 # The slots that a policy's hook reads: its arguments, its `data`, and the function's return value.
 #
-# The trap: pointers passed to a system call point into the caller's memory, and the call's registers are the
-# caller's, not those with which the kernel's own function was called.
+# Pointers passed to a system call point into the caller's memory, and the call's registers are the caller's, not those
+# with which the kernel's own function was called.
 
 
 _OF_TWO = (Type.BUFFER, Type.IOVEC, Type.CAPABILITIES_GAINED)

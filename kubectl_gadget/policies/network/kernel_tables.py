@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 # Blocks of addresses and ranges of ports as prefixes, for lookups in the kernel's tries.
 #
-# IPv4 is stored in IPv6 as ::ffff:1.2.3.4. The trap: ::/0 stands for IPv6 only, though it contains these numbers.
+# IPv4 is stored in IPv6 as ::ffff:1.2.3.4. ::/0 stands for IPv6 only, though it contains these numbers.
 
 ADDRESS_BITS, PORT_BITS = 128, 16
 _MAPPED = 0xFFFF << 32

@@ -108,8 +108,7 @@ def _check_peer(peer: Mapping[str, Any], place: str) -> None:
 
 # Network policy tables, kept up to date with the cluster or built from a file of objects.
 #
-# The trap: a policy by labels means nothing when pods or namespaces may not be listed; in that case nothing is
-# started.
+# A policy by labels means nothing when pods or namespaces may not be listed; in that case nothing is started.
 
 
 _KINDS = (PODS, NAMESPACES, SERVICES, ENDPOINT_SLICES, NODES)

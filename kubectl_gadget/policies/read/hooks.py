@@ -305,9 +305,9 @@ def _member(type: str, *path: str | int) -> Argument:
 #
 # The other engine that implements this field decides at `raw_syscalls/sys_enter` and leaves a note for a second
 # program, which denies. Ours has one program per hook that decides and denies. Each call therefore gets the selectors
-# that concern it, with Override and the signal; nothing has to be cleaned up. The trap: the result is the same only
-# where the selectors look at the process and at the call's number and first argument, as such policies do, or where
-# the hook is at the call itself; other policies are rejected.
+# that concern it, with Override and the signal; nothing has to be cleaned up. The result is the same only where the
+# selectors look at the process and at the call's number and first argument, as such policies do, or where the hook is
+# at the call itself; other policies are rejected.
 
 
 ENTRY, EXIT = "raw_syscalls/sys_enter", "raw_syscalls/sys_exit"

@@ -1,7 +1,7 @@
 """Reads the values of a policy: lists, the values of filters, expressions, and assignments to registers.
 
-All raise WrongYaml at the place of what is wrong. The trap: a list's `type` determines whether it holds system calls,
-not the hook that uses it.
+All raise WrongYaml at the place of what is wrong. A list's `type` determines whether it holds system calls, not the
+hook that uses it.
 """
 
 import re

@@ -3,7 +3,7 @@
  * spin. The order is irregular, so that a periodic sampler cannot be in step with it. With an argument N, sleeps N
  * times instead, in waits → nap, after it has read a byte.
  *
- * The trap: the compiler gives a leaf function no stack frame, whatever the options.
+ * The compiler gives a leaf function no stack frame, whatever the options.
  */
 #include <stdlib.h>
 #include <sys/syscall.h>

@@ -1,7 +1,7 @@
 """Changes of the workloads that a reviewer must hear of, and what is to be found of each.
 
 Each is made to one workload, as an attack, a careless release or a changed dependency would make it, and does its harm
-when the program starts. The trap: what prepares it is seen, too, so it must not be more serious than the harm itself.
+when the program starts. What prepares it is seen, too, so it must not be more serious than the harm itself.
 """
 
 import platform

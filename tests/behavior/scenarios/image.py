@@ -1,8 +1,8 @@
 """The root file system of the programs in these scenarios: Debian's packages, unpacked once below build/.
 
 apt resolves what the programs depend on, as if nothing were installed, so the result does not depend on this machine's
-packages. Nothing is configured: no maintainer script runs, so it takes seconds and cannot touch the machine. The trap:
-a package that is left out is missing at run time only, so LEFT_OUT has what the programs here were seen to do without.
+packages. Nothing is configured: no maintainer script runs, so it takes seconds and cannot touch the machine. A package
+that is left out is missing at run time only, so LEFT_OUT has what the programs here were seen to do without.
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """Starts the workloads as pods under runc, loads and stops them, with other names, addresses and PIDs in each run.
 
-The trap: whether a program is ready is asked from outside, of the kernel's list of sockets, since a probe that
-connects would be something that its pod is seen to do.
+Whether a program is ready is asked from outside, of the kernel's list of sockets, since a probe that connects would be
+something that its pod is seen to do.
 """
 
 import os

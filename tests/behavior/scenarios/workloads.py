@@ -1,8 +1,8 @@
 """The five programs: how each is started, what is asked of it, and how it is stopped, as in images of a registry.
 
 `front` (nginx, two replicas) forwards to `api` (gunicorn with Flask) and `orders` (Node); both use `cache` (redis);
-`db` is PostgreSQL. What loads a program is a pod of its own, which is compared as well. The trap: loads are random in
-number, order and contents; whatever happens only sometimes is made to happen in each run by asking often enough.
+`db` is PostgreSQL. What loads a program is a pod of its own, which is compared as well. Loads are random in number,
+order and contents; whatever happens only sometimes is made to happen in each run by asking often enough.
 """
 
 import signal

@@ -2,8 +2,8 @@
 /*
  * For a test: another tracer at the entry of system calls, which reads an argument or delays the call.
  *
- * It acts for one thread at a time, which requests it in shared memory (racer.c, struct race). The trap: while a
- * program waits here, the kernel does nothing else on this CPU, so it gives up after a tenth of a second.
+ * It acts for one thread at a time, which requests it in shared memory (racer.c, struct race). While a program waits
+ * here, the kernel does nothing else on this CPU, so it gives up after a tenth of a second.
  */
 #include <linux/types.h>
 
