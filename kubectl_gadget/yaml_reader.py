@@ -140,7 +140,7 @@ class Part:
         return _plain(self._entries[key][1]) if key in self else None
 
     def values(self, *keys: str) -> dict[str, Any]:
-        """The values of these fields, or of all, as far as they are set, in Python's types."""
+        """Return the values of these fields, or of all, that are set, in Python's types."""
         return {key: self.value(key) for key in keys or self.names() if key in self}
 
     def scalar(self, key: str) -> Scalar:

@@ -43,7 +43,7 @@ class AdviceOrder:
     recording: SeenUses
     uses_of: UsesOf
     whole_cluster: bool = False
-    """whether it refers to other pods than those watched, and to services and nodes"""
+    """True if it refers to other pods than those watched, and to services and nodes"""
     instead: Instead | None = None
     """for recordings without its gadgets"""
 

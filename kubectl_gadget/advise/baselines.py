@@ -66,7 +66,7 @@ class Target:
     text: str
     """the path, or the prefix of its paths"""
     is_whole: bool
-    """whether it is one path"""
+    """True if it is one path"""
 
 
 def _pieces(path: str) -> Iterator[tuple[str, bool]]:

@@ -71,7 +71,7 @@ class FlowsOfRows:
         }
 
     def _tcp(self, row: Mapping[str, Any]) -> tuple[str, int, int, int] | None:
-        """Return direction, connections, and packets as far as they tell whether it was answered."""
+        """Return direction, connections, and the packets that tell whether it was answered."""
         operation, error = row["operation"], row.get("error")
         if operation == "connect" and error:
             return None if error in _NOT_SENT else ("egress", 1, 1, int(error == "ECONNREFUSED"))

@@ -144,7 +144,7 @@ class Candidate:
     """number of nodes that have it"""
     bytes: int
     ours: bool
-    """whether it is an image of ours, which contains an agent"""
+    """True if it is an image of ours, which contains an agent"""
 
 
 async def candidates(api: Api) -> tuple[list[Candidate], int]:

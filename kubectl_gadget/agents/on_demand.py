@@ -122,7 +122,7 @@ class OnDemandAgents:
                 if is_second:
                     self._second = ""  # a policy may allow agents in the first one only
                 if self._anchor is anchor:
-                    self._anchor = None  # an earlier run deleted its namespace meanwhile
+                    self._anchor = None  # an earlier run has deleted its namespace
         name = pod["metadata"]["name"]
         self._say(node, f"starting agent pod {namespace}/{name}")
         seconds, states = self._options.start_timeout, starting.states(name)

@@ -66,7 +66,7 @@ class Agents:
         self._lock = asyncio.Lock()
         self._handshakes = asyncio.Semaphore(_HANDSHAKES)
         self._reached = False
-        """whether any handshake of this run succeeded"""
+        """True if any handshake of this run succeeded"""
 
     async def open(self, node: str) -> ExecStream:
         """Opens a session with the agent on `node`, which is started if there is none. Also used to reconnect.

@@ -238,7 +238,7 @@ class StartingPods:
                 async for change in changes:
                     if isinstance(change, Synced):
                         pods = {pod["metadata"]["name"]: pod for pod in change.items}
-                        # A pod that is not listed yet may have been created meanwhile.
+                        # A pod that is not listed yet may have been created since.
                         for name in self._present - pods.keys():
                             self._put(name, None)
                         for name, pod in pods.items():

@@ -106,7 +106,7 @@ class SharedNamespace:
         address = await self._api.get(IP_ADDRESSES, service["spec"]["clusterIP"])
         if address is None:
             return
-        # Only as it was found: `deploy` may have made it permanent meanwhile.
+        # Only as it was found: `deploy` may have made it permanent since.
         metadata = {
             "ownerReferences": [manifests.owner_reference(IP_ADDRESSES, address)],
             "resourceVersion": namespace["metadata"]["resourceVersion"],

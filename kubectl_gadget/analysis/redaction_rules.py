@@ -91,7 +91,7 @@ class Redactor:
         return self._taking.get(kind)
 
     def count(self, rule: str, where: str, times: int = 1) -> None:
-        """Counts a value, which occurs so many times."""
+        """Count a value that occurs `times` times."""
         self.counts[rule, where] += times
 
     def word(self, value: str, action: str = "hash") -> str:

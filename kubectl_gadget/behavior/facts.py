@@ -58,13 +58,13 @@ _OPENS = {READ: "reads", WRITE: "writes", DENIED: "is refused", MISSING: "looks 
 
 
 CONTENT = "sha256:"
-"""How the version of a library begins that is known by its contents."""
+"""The first characters of a library's version that is known by its contents."""
 PATHS = (FactKind.OPEN, FactKind.CHANGE)
 """Kinds whose values end with a path."""
 
 
 def path_parts(kind: FactKind, value: str) -> tuple[str, str]:
-    """What is done to a path, and the path: `mode 4755` and `/bin/su`. `kind` is one of PATHS."""
+    """The change of a path, and the path: `mode 4755` and `/bin/su`. `kind` is one of PATHS."""
     end = value.find(" /") if kind is FactKind.CHANGE else value.find(" ")
     return (value[:end], value[end + 1 :]) if end >= 0 else (value, "")
 

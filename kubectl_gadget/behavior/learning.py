@@ -73,7 +73,7 @@ class Learned:
 
 
 def learned(one: Behavior, other: Behavior, generalizer: Generalizer) -> Learned:
-    """The rules with which two runs would be equal, as far as there are some."""
+    """Return the rules with which two runs would be equal, if there are any."""
     sides = [
         [change.fact for change in compare(*pair) if change.kind is ChangeKind.NEW]
         for pair in ((other, one), (one, other))
@@ -119,7 +119,7 @@ def _round(before: set[_Text], after: set[_Text], stays: Sequence[_Text]) -> Ite
 
 
 def _text(fact: Fact, generalizer: Generalizer) -> _Text:
-    """What of a fact may differ by chance; without parts: nothing."""
+    """Return the parts of a fact that may differ by chance."""
     if fact.kind is FactKind.RESOLVE:
         return _Text((fact.unit, fact.kind, fact.program), tuple(fact.value.split(".")), ".")
     nothing = _Text((fact,), (), "")
@@ -184,7 +184,7 @@ def _random(one: str, other: str, is_whole: bool) -> list[tuple[str, bool]]:
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many tokens are equal at the beginning."""
+    """The number of tokens that are equal at the beginning."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
@@ -197,7 +197,7 @@ def _expression(tokens: Iterable[str]) -> str:
 
 
 def _left(fact: Fact, text: _Text, rules: Iterable[LearnedRule]) -> _Text:
-    """What is left of a fact to compare when the rules are applied."""
+    """The part of a fact that is compared when the rules are applied."""
     whole = text.separator.join(text.parts)
     for rule in rules:
         if rule.separator == text.separator:

@@ -211,8 +211,8 @@ def _applet(args: Any, generalizer: Generalizer) -> str:
 
 
 def script_of(args: Sequence[str], cwd: str) -> str:
-    """What an interpreter runs: a script's path, `-m MODULE`, `-jar FILE`, or `-c` for code in an argument; empty:
-    unknown, such as standard input."""
+    """The code that an interpreter runs: a script's path, `-m MODULE`, `-jar FILE`, or `-c` for code in an argument;
+    empty: unknown, such as standard input."""
     words = iter(args[1:])
     for word in words:
         if not word.startswith("-"):

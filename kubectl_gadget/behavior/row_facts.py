@@ -720,7 +720,7 @@ class RowFacts:
 
 
 def _change(row: Row) -> str:
-    """What is changed of a file; empty: nothing that gives rights."""
+    """The changed attribute of a file; empty: none that gives rights."""
     operation = row["operation"]
     if operation == "chmod" and row["mode"]:
         return f"mode {int(row['mode'], 8) & _MODE:o}"  # without the type of the file, which the kernel ignores

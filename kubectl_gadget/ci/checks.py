@@ -56,7 +56,7 @@ _WRITES = ("O_WRONLY", "O_RDWR")
 
 @dataclass(frozen=True)
 class DiagnosisOrder:
-    """How causes are looked for."""
+    """Settings of the search for causes."""
 
     rules: "tuple[Rule, ...]"
     gadgets: frozenset[str]

@@ -319,7 +319,7 @@ _SYMBOL_TABLE, _GLOBAL_FUNCTION = 2, 0x12
 
 
 class Cost(NamedTuple):
-    """What does not work on a node without a feature."""
+    """The gadgets and flags that a node without a feature lacks."""
 
     feature: str
     what: str

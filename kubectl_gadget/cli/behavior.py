@@ -171,7 +171,7 @@ def pod_words(words: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class EvidenceFlags:
-    """What is written of the evidence."""
+    """Options for writing the evidence."""
 
     no_evidence: Annotated[
         Switch, flag(SHOW, "--no-evidence/--evidence", "Leave out times, counts and rows at the end of the file")
@@ -180,7 +180,7 @@ class EvidenceFlags:
 
 @dataclass(frozen=True)
 class NewFileFlags(EvidenceFlags):
-    """How a file is written that may exist."""
+    """Options for writing a file that may exist."""
 
     force: Annotated[Switch, flag(SHOW, "--force", "Replace an existing file"), TypedOnly.FILES] = None
 

@@ -394,7 +394,7 @@ Words = Annotated[tuple[str, ...], typer.Argument(metavar="COMMAND")]
 
 @dataclass(frozen=True)
 class CommandFlags:
-    """How COMMAND runs."""
+    """Options for running COMMAND."""
 
     run_as: Annotated[
         Text,

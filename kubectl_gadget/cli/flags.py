@@ -107,7 +107,7 @@ class Flag(NamedTuple):
     hint: object
     """its Annotated type"""
     in_set: bool = False
-    """whether it is a field of a FlagSet"""
+    """True if it is a field of a FlagSet"""
 
     @property
     def option(self) -> "OptionInfo":

@@ -135,7 +135,7 @@ def parameter_key(parameter: Parameter) -> str:
 
 
 def parameter_values(given: dict[str, object]) -> dict[str, object]:
-    """Those of the given values that belong to parameters, by Parameter.name."""
+    """The given values that belong to parameters, by Parameter.name."""
     return {
         name.removeprefix(_PARAMETER_PREFIX).replace("_", "-"): value
         for name, value in given.items()

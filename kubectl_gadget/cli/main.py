@@ -118,7 +118,7 @@ def _unraisable(caught: "sys.UnraisableHookArgs") -> None:
 
         returns = threading.Event()
         threading.Thread(target=_interrupt_again, args=[returns]).start()
-        returns.set()  # not earlier: on a busy machine start() takes long, and a signal meanwhile would be lost, too
+        returns.set()  # not earlier: on a busy machine start() takes long, and a signal in that time would be lost, too
     else:
         sys.__unraisablehook__(caught)
 

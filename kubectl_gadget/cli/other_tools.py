@@ -56,7 +56,7 @@ _MOST_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class ToolOutputFlags(FlagSet):
-    """Those of OutputFlags that make sense for the tool's own lines."""
+    """The OutputFlags that make sense for the tool's own lines."""
 
     timeout: Annotated[
         Seconds, flag(SHOW, "--timeout TIME", "Stop the tool, as Ctrl-C does, after this time: 30s, 5m")

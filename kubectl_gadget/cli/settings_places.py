@@ -1,4 +1,4 @@
-"""Where settings are: variables of the environment, and a file. This runs at every `--help`."""
+"""Places of settings: variables of the environment, and a file. This runs at every `--help`."""
 
 import os
 

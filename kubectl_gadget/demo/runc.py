@@ -29,7 +29,7 @@ _CAPABILITIES = [
     *("CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID"),
     "CAP_SYS_CHROOT",
 ]
-"""What containerd gives a container that does not ask for others (pkg/oci/spec.go)."""
+"""The capabilities that containerd gives a container by default (pkg/oci/spec.go)."""
 _EVERY_CAPABILITY = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
     "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
@@ -67,9 +67,9 @@ class BundleSpec:
     cgroups_path: str
     sandbox_pid: int | None
     privileged: bool = False
-    """whether it has every capability, and the node's whole cgroup tree"""
+    """True if it has every capability, and the node's whole cgroup tree"""
     shares_processes: bool = False
-    """whether it sees the sandbox's processes, as with shareProcessNamespace"""
+    """True if it sees the sandbox's processes, as with shareProcessNamespace"""
     files: Mapping[str, str] = field(default_factory=dict)
     """files added to the image, or replacing its files: path below the root → text"""
     host_folders: tuple[Path, ...] = ()

@@ -38,7 +38,8 @@ KINDS: tuple[Resource, ...] = (
     DEPLOYMENTS,
     NETWORK_POLICIES,
 )
-"""What is read. A user needs only the first; what they may not list is said, and left out."""
+"""Resources that are read. A user needs the right to list only the first; the report names the others that are
+missing."""
 _SIZES = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _REVISION = "deployment.kubernetes.io/revision"
 _EVENT_SECONDS = 3600.0
@@ -67,7 +68,7 @@ class Listener:
 
 @dataclass
 class Places:
-    """What rows tell about addresses and sockets, with or without a cluster."""
+    """Owners of addresses and sockets by rows, with or without a cluster."""
 
     owners: dict[str, Name] = field(default_factory=dict)
     """the pod that used an address as its own"""

@@ -20,7 +20,7 @@ from kubectl_gadget.wire.policy_events import rfc3339
 KIND = "diagnosis"
 """of the checks that rules are, in reports"""
 _SCOPE = re.compile(r" -n (?= |$) *")
-"""What is left of a command's scope without a namespace"""
+"""A command's scope without a namespace"""
 _LONGEST = 160
 """Characters of a value in a finding's words."""
 _MOST_LISTED = 5
@@ -30,7 +30,7 @@ _MOST_EACH = 50
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What rules may know about the run."""
+    """Facts about the run that rules can use."""
 
     seconds: float = 0.0
     """traced so far"""

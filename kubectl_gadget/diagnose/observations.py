@@ -32,7 +32,7 @@ MOST_OWNERS = 50_000
 _OLD_NS = 10_000_000_000
 """Age at which an observation that no finding needs makes room: what rules join with it happens soon, or not at all."""
 _FIRST_OF_OWNER, _FIRST_OF_CROWD = 64, 4
-"""How many of the first observations never make room."""
+"""The number of first observations that never make room."""
 _LOOK_NS = 2_000_000_000
 """Time between two looks at which observations findings need."""
 _NO_ROOM_NS = 100_000_000
@@ -80,7 +80,7 @@ class Evidence:
 
 @dataclass
 class Observation:
-    """What was seen of one set in one container, for one value of the set's columns."""
+    """Rows of one set in one container, with one value of the set's columns."""
 
     owner: Owner
     key: Key

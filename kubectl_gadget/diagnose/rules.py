@@ -36,7 +36,7 @@ from kubectl_gadget.yaml_reader import Part, read_mapping
 
 
 class Confidence(StrEnum):
-    """How sure a finding is: its evidence proves it, or it is the usual cause, or one of several."""
+    """The certainty of a finding: its evidence proves it, or it is the usual cause, or one of several."""
 
     PROVEN = "proven"
     LIKELY = "likely"
@@ -55,7 +55,7 @@ class Scope(StrEnum):
 
 
 class Relation(StrEnum):
-    """How a finding and its symptom are related."""
+    """The relation of a finding to its symptom."""
 
     CONTAINER = "container"
     POD = "pod"
@@ -85,7 +85,7 @@ _MEMBERS = {
 OBJECTS: Mapping[str, tuple[str, ...]] = {kind: tuple(words.split()) for kind, words in _MEMBERS.items()}
 """The kinds of API records that rules look at, with their members (cluster.py)."""
 ROW_VIEW = ("count", "rate", "first", "last", "seconds", "row", "each", "before")
-"""What `when` and words can say about a set, beside its `by` columns and `measure`."""
+"""Names that `when` and words can use for a set, beside its `by` columns and `measure`."""
 PEER_VIEW = (
     *("address", "port", "kind", "name", "namespace", "pod", "workload", "service", "node", "listens", "loopback_only"),
     *("other_ports", "ready", "known", "known_sockets", "target_port", "running", "backends", "policies"),
@@ -125,7 +125,7 @@ class SeenSet:
 
 @dataclass(frozen=True)
 class Words:
-    """What a finding says, with {placeholders}."""
+    """The words of a finding, with {placeholders}."""
 
     title: str
     cause: str = ""
@@ -138,7 +138,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Example:
-    """What may be seen, and whether that is a finding (examples.py)."""
+    """An example of rows and records, and its expected finding (examples.py)."""
 
     what: str
     """in words, such as "one refusal among connections that work\""""
@@ -245,7 +245,7 @@ SCHEMA = SchemaField(
     ),
 )
 FORMS = ("seconds", "ns", "bytes", "mode", "count", "pod")
-"""How a placeholder shows a number: {lost.max_idle|ns}; or whose a process is: {blocked.holder_pod|pod}."""
+"""Formats of placeholders: a number, {lost.max_idle|ns}; or whose a process is: {blocked.holder_pod|pod}."""
 PLACEHOLDER = re.compile(r"\{([a-z_]+(?:\.[a-z_]+)*)(?:\|([a-z]+))?\}")
 
 

@@ -29,7 +29,7 @@ from kubectl_gadget.wording import count
 
 @dataclass(frozen=True)
 class Beside:
-    """What else looks at a replay, so that recordings are read only once."""
+    """Other readers of a replay, so that recordings are read only once."""
 
     sink: WholeSink
     """gets all rows"""

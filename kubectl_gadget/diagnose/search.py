@@ -46,7 +46,7 @@ SOCKETS = "snapshot_socket"
 RECORDED = "diagnose"
 """The member of a recording's END with the records of the API."""
 _OF_PEERS = (SOCKETS, "snapshot_process")
-"""What is asked of pods at the other end, which were not selected."""
+"""Gadgets for pods at the other end, which were not selected."""
 _WIDE = (PODS, SERVICES, ENDPOINT_SLICES)
 """Listed in all namespaces once an address is not known."""
 _MOST_PEERS = 50
@@ -67,7 +67,7 @@ _BACK_OFF = re.compile(r"back-off (?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?")
 _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 300.0
 """Seconds that the kubelet waits before it starts a container again: twice as long each time."""
 _AFTER_START_SECONDS = 8.0
-"""How long a container that ends soon is watched after its start."""
+"""Seconds for which a container that ends soon is watched after its start."""
 _MOST_NAMED = 3
 _USUAL_NS = 30_000_000_000
 """Length of a run whose start is not known yet."""
@@ -423,7 +423,7 @@ class Search:
 
     async def _list(self, api: Api, wide: bool = False) -> None:
         """Read the objects of the API that rules need. Kinds that the user may not list are left out. `wide`: pods and
-        services of all namespaces from now on, since an address is of none of the known ones."""
+        services of all namespaces, since an address is of none of the known ones."""
         selection, listed = self._options.selection, self._listed
         namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
         of_peers = sorted({name[0] for name in self._peers} - {namespace})

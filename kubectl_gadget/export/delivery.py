@@ -76,7 +76,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the rows that were given to one target."""
+    """Counts of the rows that one target was given, by their fate."""
 
     delivered: int
     waiting: int

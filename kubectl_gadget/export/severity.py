@@ -1,4 +1,4 @@
-"""How bad a row is, in the words of OpenTelemetry and the numbers of syslog."""
+"""The severity of a row, in the words of OpenTelemetry and the numbers of syslog."""
 
 from typing import NamedTuple
 

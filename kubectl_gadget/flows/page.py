@@ -212,7 +212,7 @@ def _edge(ends: tuple[MapNode, MapNode], edge: Edge) -> dict[str, object]:
 
 
 class Content(Protocol):
-    """What a server shows. All methods may be called from any thread."""
+    """The content of a server. All methods may be called from any thread."""
 
     def document(self, nonce: str) -> tuple[str, str]:
         """Return the page, and the policy (CSP) that it needs."""

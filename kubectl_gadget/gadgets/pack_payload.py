@@ -44,7 +44,7 @@ _IMPORTED = (
     "kubectl_gadget.agent.session.session",
     "kubectl_gadget.agent.sources.stream",
 )
-"""What sessions import while they run, and all that these import."""
+"""Modules that sessions import while they run, and all that these import."""
 _PYC_HEAD = MAGIC_NUMBER + bytes([1, *bytes(11)])
 """Of a module that is used without being compared with its source: the payload's hash covers both."""
 _PROGRAM = """

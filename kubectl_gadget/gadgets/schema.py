@@ -173,7 +173,7 @@ class Global:
     offset: int
     size: int
     signed: bool = False
-    """whether it is a signed integer"""
+    """True if it is a signed integer"""
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class About:
 
 @dataclass(frozen=True)
 class AgentSide:
-    """What the agent loads and runs for a gadget."""
+    """The objects and settings with which the agent runs a gadget."""
 
     programs: tuple[ProgramChoice, ...] = ()
     globals: dict[str, Global] = field(default_factory=dict)

@@ -276,7 +276,7 @@ def followed(take: Callable[[Addresses], object], wait_seconds: float, missing: 
 
 
 class _ReadPods(dict[int, tuple[Object, Pod, PodFacts, Tenure]]):
-    """What was read of pods, so that a change of one does not cost reading all: a cluster may have 100,000."""
+    """Values read from pods. When one changes, only it is read again: a cluster may have 100,000."""
 
     def all(self, items: Sequence[Object]) -> Iterable[tuple[Pod, PodFacts, Tenure]]:
         found = {}

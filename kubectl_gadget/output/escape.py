@@ -71,7 +71,7 @@ _ENTITIES = {
     ord(character): f"&#{ord(character)};" for character in string.punctuation if character not in "/-,;=.()+%\"'"
 }
 _NEEDS_ENTITIES = ("|", "`", "##", "::")
-"""What a code span cannot hold in a table, or must not show to a runner"""
+"""Characters that a code span in a table cannot hold, or that a runner must not see"""
 
 
 def printable(text: str, most: int = 0) -> str:

@@ -58,7 +58,7 @@ class TableWithBars(Sink):
 
 
 def key_columns(gadget: Gadget, columns: Sequence[str]) -> list[str]:
-    """Those of the columns that identify a histogram."""
+    """The columns that identify a histogram."""
 
     def is_key(column: Column | None) -> bool:
         return column is not None and column.field not in (*gadget.totals.added_up, "timestamp", "interval")

@@ -220,7 +220,7 @@ class LiveTable(StreamSink):
         room = max(1, self._terminal.height() - _LINES_AROUND - len(status))
         rows = rows.head(min(room, self._max_rows or room))
         self.look(rows)
-        # Histograms have bars below the table, as far as they fit.
+        # Histograms have bars below the table if they fit.
         self._put([*table_text(self._make_table, rows).splitlines()[: room + 1], *status])
 
     def _put(self, lines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The standard streams and the terminal: its properties, the colors of output, keys that are pressed meanwhile.
+"""The standard streams and the terminal: its properties, the colors of output, and pressed keys.
 
 The size is queried at each write instead of on SIGWINCH, so that it is right on every system and needs no signal
 handler; a pipe is not a terminal, even if `--color=always` sends colors into it.

@@ -42,7 +42,7 @@ class LiveRun(WholeSink):
     """Takes the rows of a run, and is the content of its page (flows/page.py)."""
 
     def __init__(self, options: RunOptions, recorded: Replay, progress: Progress) -> None:
-        """`recorded`: where the run is recorded meanwhile."""
+        """`recorded`: the file to which the run is recorded."""
         gadgets = [run.gadget for run in options.gadgets]
         now = time.time_ns()
         self._options = options

@@ -51,7 +51,7 @@ _ACCESS = 3
 
 @dataclass(frozen=True)
 class RowOrigin:
-    """Where rows are from, in words."""
+    """The source of rows, in words."""
 
     pod: str
     """NAMESPACE/POD, or node/NAME"""
@@ -62,7 +62,7 @@ class RowOrigin:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of a run is shown."""
+    """Limits of the rows and texts that are shown."""
 
     series: int = _SERIES_SHOWN
     programs: int = _MOST_PROGRAMS
@@ -585,7 +585,7 @@ class _Samples:
 
 
 def _spread(rows: list[Any], most: int) -> list[Any]:
-    """Return at most so many of the rows, evenly."""
+    """Return at most `most` of the rows, evenly spread."""
     if len(rows) <= most:
         return rows
     return [rows[place * len(rows) // most] for place in range(most)]
@@ -652,7 +652,7 @@ def _without_target(key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def pruned(root: Node, most: int) -> tuple[Node, int]:
-    """Return the tree of calls with at most so many of them, the widest, and how many are left out."""
+    """Return the tree of the widest calls, and the number of those left out."""
     weights, waiting = [], [root]
     while waiting:
         node = waiting.pop()

@@ -54,7 +54,7 @@ _MOST_LINES = 100
 _PARTY = ("name", "comm", "pid", "port")
 
 Said = Report | RunReport
-"""What a feature found in the run of the page"""
+"""A feature's finding in the run of the page"""
 
 
 class FlowRows(WholeSink):

@@ -27,7 +27,7 @@ def grouped(keys: Sequence[Hashable]) -> tuple[list[Any], Integers]:
 
 @dataclass(slots=True)
 class Entry:
-    """What one key did."""
+    """The totals of one key."""
 
     count: int = 0
     failed: int = 0
@@ -53,7 +53,7 @@ class Entry:
 def entries(
     codes: Integers, number: int, times: Integers, failed: Mask | None = None, amounts: Integers | None = None
 ) -> list[Entry]:
-    """Return an entry for each of so many groups of rows. An amount below 0 is none."""
+    """Return an entry for each group of rows. An amount below 0 is none."""
     counts = np.bincount(codes, minlength=number)
     first, last = np.full(number, np.iinfo(np.int64).max), np.zeros(number, np.int64)
     np.minimum.at(first, codes, times)

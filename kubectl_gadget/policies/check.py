@@ -60,7 +60,7 @@ _NEVER: Mapping[str, str] = {
     "mmap_file": f"stores to an earlier mapping ({_EARLIER})",
     "socket_connect": f"earlier connections ({_EARLIER})",
 }
-"""What no hook can deny, and what helps instead."""
+"""Accesses that no hook can deny, and what helps instead."""
 _OTHER_NAMES = "the same file by another name, such as a hard link or a bind mount (compare by SameFile)"
 _OTHER_NAMES_BELOW = (
     "the same files by other names, such as hard links or bind mounts (single files: compare by SameFile)"

@@ -1,4 +1,4 @@
-"""What helps to write policies: the schema as text, like `kubectl explain`, and policies to start from."""
+"""Helps to write policies: the schema as text, like `kubectl explain`, and policies to start from."""
 
 import re
 import textwrap

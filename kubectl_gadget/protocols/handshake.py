@@ -127,7 +127,7 @@ class _Broken(ValueError):
 
 
 class _End:
-    """What one end has sent: its records, and the handshake messages in them."""
+    """The records that one end has sent, and the handshake messages in them."""
 
     def __init__(self) -> None:
         self._stream = Stream()
@@ -195,7 +195,7 @@ class _Certificate:
 
 
 def read_certificate(data: bytes) -> _Certificate | None:
-    """What is shown of a certificate in DER; None if it cannot be read."""
+    """Return the shown parts of a certificate in DER; None if it cannot be read."""
     from cryptography import x509
 
     try:
@@ -233,7 +233,7 @@ class _Handshake:
         self.is_over = False
         self.began = self.last = packet
         self.client = bool(packet.outgoing)
-        """whether the client sends what this socket sends"""
+        """True if the client sends what this socket sends"""
         self._ends = {True: _End(), False: _End()}
         self.hello: ClientHello | None = None
         self.version = 0

@@ -262,7 +262,7 @@ class Http2:
         self._frames = (Frames(), Frames())
         self._streams: OrderedDict[int, _Stream] = OrderedDict()
         self._is_client: bool | None = None
-        """whether this end is the client; None: not known yet"""
+        """True if this end is the client; None: not known yet"""
 
     def continue_after_upgrade(self, exchange: Exchange) -> None:
         """Continues after an upgrade: stream 1 is this request, which was made in HTTP/1."""

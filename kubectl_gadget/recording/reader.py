@@ -123,7 +123,7 @@ class RecordingReader:
         self.end: dict[str, object] | None = None
         """how the run ended; set once everything was read, and None when the client was killed"""
         self.was_read = False
-        """whether everything was read"""
+        """True if everything was read"""
         self._files: list[StoredBytes] = []
         self._names: set[str] = set()
         """of nodes"""

@@ -65,7 +65,7 @@ class Trigger:
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """What becomes of the run's recording."""
+    """The recording that a run writes."""
 
     path: PathOrUrl
     rotation: Rotation | None = None

@@ -23,7 +23,7 @@ class Output(ABC):
     """Takes whole segments. All methods are called from the writer's thread, and raise OSError and UsageError."""
 
     begins = False
-    """whether the next segment is the first one of a file"""
+    """True if the next segment is the first one of a file"""
 
     def start(self) -> None:  # noqa: B027
         """Called once, before the other methods."""

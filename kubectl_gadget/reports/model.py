@@ -177,7 +177,7 @@ _BACK = {kept: digit for digit, kept in _KEPT.items()}
 
 
 class Severity(StrEnum):
-    """How bad a finding is, the worst first."""
+    """The severity of a finding, the worst first."""
 
     CRITICAL = "critical"
     ERROR = "error"
@@ -239,7 +239,7 @@ EvidenceTable = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why it happened and what to do, of a finding that knows it."""
+    """The cause of a finding, if known, and the remedy."""
 
     confidence: str
     """proven, likely or possible"""
@@ -290,7 +290,7 @@ class Finding:
     """in which it was first seen"""
     source: SourceLocation | None = None
     lost: bool = False
-    """whether events were lost, so that it may have happened more often"""
+    """True if events were lost, so that it may have happened more often"""
     last_seen: str = ""
     id: str = ""
     """chosen by what found it, equal in each run; empty: its fingerprint is made of `rule`, `where` and `identity`"""

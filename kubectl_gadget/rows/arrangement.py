@@ -18,7 +18,7 @@ class Arrangement:
     """columns to aggregate by: rows that are equal in all of them become one"""
     tree: bool = False
     lines: bool = True
-    """whether a tree has lines, which only tables can use"""
+    """True if a tree has lines, which only tables can use"""
     interval: float = 1.0
     """seconds per table; with `at_end`, the seconds after which agents send what they have"""
     bars: int = 3

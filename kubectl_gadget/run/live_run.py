@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.run.preparation import Preparation
 
 _STOP_SECONDS = 4.0
-"""When the run stops, it abandons nodes after this time, whatever they send. It waits, since they may still hold events
+"""A run that stops abandons nodes after this time, whatever they send. It waits, since they may still hold events
 that they could not send before; each session ends a moment earlier (node.END_SECONDS)."""
 _LAST_WORK_SECONDS = 4.0
 """CPU time for events that are received but not shown when the run stops, beside the wait for nodes."""
@@ -148,7 +148,7 @@ class LiveRun:
         self._backlog: Backlog | None = None
         self._once = options.gadgets[0].gadget.kind == "snapshot"
         self._captures = options.gadgets[0].gadget.kind == "recorder"
-        """whether the gadget sends what came before a trigger or on request"""
+        """True if the gadget sends what came before a trigger or on request"""
         self._has_keys = self._captures or bool(recorder and recorder.has_ring)
         self._in_force = summary.enforces(options)
         self._answered: set[str] = set()

@@ -24,7 +24,7 @@ class LocalAgent:
     does not block. Raises OSError."""
 
     is_asked = False
-    """whether it was given a request"""
+    """True if it was given a request"""
     unsent = b""
     """what is left of it: the pipe was full"""
 

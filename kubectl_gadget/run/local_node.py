@@ -28,7 +28,7 @@ class LocalStream:
         self._input = input
         self._output = agent.output
         self.is_asked = agent.is_asked
-        """whether the agent was already sent the request"""
+        """the agent was already sent the request"""
         self._most = _LEAST
         if agent.unsent:
             input.write(agent.unsent)

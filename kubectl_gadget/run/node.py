@@ -95,7 +95,7 @@ class NodeState:
     error: GadgetError | None = None
     """why it is not running now; None while it runs, or before it started"""
     given_up: bool = False
-    """whether it will not be retried"""
+    """True if it will not be retried"""
     gaps: int = 0
     gap_seconds: float = 0.0
     hello: Hello | None = None

@@ -37,9 +37,9 @@ class Nodes(Protocol):
     """The nodes of a run."""
 
     reconnect: bool
-    """whether a broken stream is reopened"""
+    """True if a broken stream is reopened"""
     is_asked: bool
-    """whether streams were already sent the request"""
+    """True if streams were already sent the request"""
 
     @property
     def api(self) -> "Api | None":

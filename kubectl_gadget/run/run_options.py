@@ -83,7 +83,7 @@ class RunRecorder(Protocol):
     has_failed: bool
     """True if the run shows nothing and its recording is not whole. Known after `close`."""
     problem: str
-    """What is wrong with the file. Known after `close`."""
+    """The error in the file. Known after `close`."""
 
     def create(self, failed: Callable[[str], object]) -> None:
         """Create the file, if it is written at once. Raises UsageError."""

@@ -259,12 +259,12 @@ class Targets:
             or selection.every_node
             or (selection.all_namespaces and not narrowed)
         )
-        """whether nodes are chosen directly, not for the pods on them"""
+        """True if nodes are chosen directly, not for the pods on them"""
         self._chosen = PodNames(selection.pods)
         self._decides = self._workloads is not None or self._chosen.has_patterns
-        """whether names and workloads are judged here: agents know no workloads, and older ones no patterns"""
+        """True if names and workloads are judged here: agents know no workloads, and older ones no patterns"""
         self._excludes = self._labels is not None or self._decides
-        """whether agents get the pods to leave out"""
+        """True if agents get the pods to leave out"""
         self._by_pod = not self._by_node or self._excludes
         self._pods: dict[str, dict[str, _Pod]] = {}
         """by node, then by uid"""
@@ -282,9 +282,9 @@ class Targets:
         self._named: set[str] = set()
         """the selected pods that have existed"""
         self._is_known = False
-        """whether the first pods and nodes were listed"""
+        """True if the first pods and nodes were listed"""
         self._has_run = False
-        """whether any selected pod has run so far"""
+        """True if any selected pod has run so far"""
         self._complained: set[str] = set()
         self._current: dict[str, FilterSpec] = {}
         self._refusal: GadgetError | None = None

@@ -44,7 +44,7 @@ class PolicyState(_FromAgent):
     namespace: Line | None = None
     """null: a cluster-wide policy"""
     enforces: bool = False
-    """whether it does more than observe"""
+    """True if it does more than observe"""
     state: Line = ""
     """`enabled` or `load_error`"""
     error: Lines = ""
@@ -61,9 +61,9 @@ class PoliciesState(_FromAgent):
     digest: str = ""
     """of the installed set; empty: nothing is installed"""
     running: bool = False
-    """whether the process that keeps them in force runs"""
+    """True if the process that keeps them in force runs"""
     pinned: bool = False
-    """whether they stay in force without that process"""
+    """True if they stay in force without that process"""
     not_pinned: Line = ""
     """why not"""
     problem: Line = ""
@@ -86,7 +86,7 @@ class OwnedPins(_FromAgent):
     sets: int = 0
     """number of sets"""
     held: bool = False
-    """whether an agent that runs has them"""
+    """True if an agent that runs has them"""
     policies: tuple[Line, ...] = ()
     """NAME or NAMESPACE/NAME of each; empty: the agent cannot read them"""
 
@@ -106,7 +106,7 @@ class RunningSession(_FromAgent):
     gadgets: tuple[str, ...] = ()
     """as its command declares them; contained agents do not say"""
     enforces: bool = False
-    """whether its command declares that it may enforce"""
+    """True if its command declares that it may enforce"""
     seconds: int = 0
     """since it started"""
 
@@ -145,7 +145,7 @@ class Hello(_FromAgent):
     pins: tuple[OwnedPins, ...] = ()
     """pinned policies, without those that this agent's deployment has in force; contained agents list none"""
     contained: bool = False
-    """whether it runs contained sessions only"""
+    """True if it runs contained sessions only"""
     sessions: tuple[RunningSession, ...] = ()
     """other sessions that run in this pod, without those that only ask for this"""
 
@@ -214,7 +214,7 @@ class ContainerNames(_FromAgent):
     kind: Name = "container"
     """`container` or `sandbox`"""
     earlier: bool = False
-    """whether it existed when the session began"""
+    """True if it existed when the session began"""
 
 
 class ContainerChanges(_FromAgent):
@@ -239,7 +239,7 @@ class Loser(_FromAgent):
     container: Line = ""
     """the container's name"""
     host: bool = False
-    """whether it is the host"""
+    """True if it is the host"""
     lost: int
     """events, since the start"""
 
@@ -347,7 +347,7 @@ class FoundFunction(_FromAgent):
     """A requested kernel function."""
 
     exists: bool = False
-    """whether the kernel has it"""
+    """True if the kernel has it"""
 
 
 class FoundFunctions(_FromAgent):
@@ -367,7 +367,7 @@ class TriedWays(_FromAgent):
     refused: Mapping[Line, Lines] = NONE
     """those before it, and why"""
     needless: bool = False
-    """whether there is none because no program on the node can make such calls"""
+    """True if there is none because no program on the node can make such calls"""
 
 
 class Hooks(_FromAgent):
@@ -376,7 +376,7 @@ class Hooks(_FromAgent):
     functions: Mapping[str, FoundFunction] = NONE
     """by requested name"""
     tracepoints: Mapping[str, bool | None] = NONE
-    """whether the kernel has them; null: unknown"""
+    """True if the kernel has them; null: unknown"""
     traceable_problem: Lines = ""
     """why the kernel's traceable functions, which patterns match, cannot be listed"""
     generated: Mapping[str, FoundFunctions | None] = NONE

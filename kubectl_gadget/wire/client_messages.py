@@ -44,9 +44,9 @@ class FilterSpec(Message):
     exclude_pods: tuple[str, ...] = ()
     """UIDs, or NAMESPACE/NAME, of pods that are left out"""
     host: bool = False
-    """whether processes of the host are traced"""
+    """True if processes of the host are traced"""
     own_processes: bool = False
-    """whether the agents' own processes are traced, too"""
+    """True if the agents' own processes are traced, too"""
 
 
 class ProgramChoice(Message):
@@ -55,11 +55,11 @@ class ProgramChoice(Message):
     any_of: tuple[tuple[str, ...], ...]
     """sets of programs, by their names in the object"""
     optional: bool = False
-    """whether it is only a warning when none loads"""
+    """True if it is only a warning when none loads"""
     purpose: str = ""
     """what is not seen without it"""
     aside: bool = False
-    """whether a missing one is named in STARTED alone, and not in a WARNING"""
+    """True if a missing one is named in STARTED alone, and not in a WARNING"""
 
 
 class Variable(Message):
@@ -79,9 +79,9 @@ class RecorderSpec(Message):
     bytes: int
     """memory that all of them may take on the node"""
     exit: bool
-    """whether they are shown when a container ends"""
+    """True if they are shown when a container ends"""
     end: bool
-    """whether they are shown when the run ends"""
+    """True if they are shown when the run ends"""
     offset: int
     """where in a record the agent writes why it is shown (struct gadget_recording)"""
 
@@ -116,7 +116,7 @@ class GadgetSpec(Message):
     kind: str = "stream"
     """`stream`, `snapshot`, `top` or `recorder`"""
     own: bool = False
-    """whether a user wrote it"""
+    """True if a user wrote it"""
     object: int
     """number of its OBJECT frame"""
     programs: tuple[ProgramChoice, ...] = ()
@@ -136,7 +136,7 @@ class GadgetSpec(Message):
     recorder: RecorderSpec | None = None
     """of `recorder`"""
     stack_offsets: bool = True
-    """whether stacks are distinguished by address, not by function alone"""
+    """True if stacks are distinguished by address, not by function alone"""
     sampler: str = ""
     """rows that the agent reads itself: `mounts`, `bpf_programs`, `cgroups`, …"""
     layout: Layout | None = None
@@ -144,7 +144,7 @@ class GadgetSpec(Message):
     libraries: tuple[Library, ...] = ()
     """where uprobes go"""
     named: bool = False
-    """whether a user named the `libraries`"""
+    """True if a user named the `libraries`"""
 
 
 AnyGadget = GadgetSpec | PolicySpec | InstalledSpec

@@ -125,8 +125,8 @@ class _Hooked:
 
 @dataclass(frozen=True)
 class _Occurrence(_Hooked):
-    """What only a single event has. The bases are in this order, since Python 3.9 has no keyword-only members, and the
-    required ones have to come first."""
+    """Members that only a single event has. The bases are in this order, since Python 3.9 has no keyword-only members,
+    and the required ones have to come first."""
 
     process: ExecId
     tid: int = 0

@@ -36,7 +36,7 @@ class ProbePlace(Spot):
     digests: tuple[str, ...] = ()
     """`sha256:…` of the files; empty: any"""
     ignore_digests: bool = False
-    """whether other files get the probe as well"""
+    """True if other files get the probe as well"""
     instead: tuple[Spot, ...] = ()
     """functions that run in the place of this one"""
 
@@ -57,9 +57,9 @@ class Way(Message):
     same: tuple[str, str] | None = None
     """functions that must have the same prototype"""
     syscall: bool = False
-    """whether the target is a system call's name"""
+    """True if the target is a system call's name"""
     record: bool = False
-    """whether slots name fields of a tracepoint, by their number in its `format`"""
+    """True if slots name fields of a tracepoint, by their number in its `format`"""
     machine: str = ""
     """architecture of the nodes that it is for; empty: all"""
     called: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Resolve(Message):
     path: tuple[PathStep, ...] = ()
     """members, and places in arrays, that lead to the value"""
     auto: bool = False
-    """whether the agent sets the slot's type"""
+    """True if the agent sets the slot's type"""
     compared: str | None = None
     """`number` or `text`: what the value is compared with"""
     module: str = ""
@@ -137,7 +137,7 @@ class PolicyHookSpec(Message):
     limited: int = 0
     """entries of the map that limits how often events are posted"""
     optional: bool = False
-    """whether it is left out where it has no way"""
+    """True if it is left out where it has no way"""
     remedies: tuple[Remedy, ...] = ()
     """remedies if it has no way"""
     resolve: tuple[Resolve, ...] = ()
@@ -145,9 +145,9 @@ class PolicyHookSpec(Message):
     files: tuple[SameFile, ...] = ()
     """files that the hook compares with"""
     whole: bool = False
-    """whether events may have buffers of up to 327,360 bytes"""
+    """True if events may have buffers of up to 327,360 bytes"""
     mappings: bool = False
-    """whether the agent opens perf events, so that the kernel reports mappings"""
+    """True if the agent opens perf events, so that the kernel reports mappings"""
     functions: str | None = None
     """pattern of the functions that the program is attached to; empty: system calls; null: it has a target"""
     mirrors: str = ""
@@ -180,17 +180,17 @@ class ScopeSpec(Message):
     """The scope of a policy (SCOPE)."""
 
     pods: bool
-    """whether it is for pods"""
+    """True if it is for pods"""
     host: bool
-    """whether it is for the node's own processes"""
+    """True if it is for the node's own processes"""
     namespaces: tuple[str, ...] | None = None
     """of the pods; null: all"""
     containers: tuple[ContainerCondition, ...] = ()
     """conditions that must all hold"""
     by_labels: bool = False
-    """whether labels of pods count, which the client sends"""
+    """True if labels of pods count, which the client sends"""
     by_node: bool = False
-    """whether labels of the node count, which the client sends"""
+    """True if labels of the node count, which the client sends"""
 
 
 class LabelScopes(Message):
@@ -227,11 +227,11 @@ class PolicySpec(Message):
     hooks: tuple[PolicyHookSpec, ...]
     """in the order in which they are attached"""
     follows: bool = False
-    """whether files are followed to their last close"""
+    """True if files are followed to their last close"""
     stacks: bool = False
-    """whether STACKS are sent"""
+    """True if STACKS are sent"""
     tracks: bool = False
-    """whether sockets have owners"""
+    """True if sockets have owners"""
     labels: LabelScopes | None = None
     """as in UPDATE; null: not known yet"""
     processes: ProcessesSpec | None = None
@@ -263,7 +263,7 @@ class InstalledPolicy(Message):
     namespace: str | None = None
     """null: a cluster-wide policy"""
     enforces: bool = False
-    """whether it does more than observe"""
+    """True if it does more than observe"""
 
     @property
     def title(self) -> str:

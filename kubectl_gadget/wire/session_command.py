@@ -32,9 +32,9 @@ class SessionCommand(NamedTuple):
     gadgets: tuple[str, ...] | None = None
     """names as in RUN, with the prefix OWN for those of users; None: not declared"""
     enforces: bool = False
-    """whether it may refuse calls, change them, or signal processes"""
+    """True if it may refuse calls, change them, or signal processes"""
     contained: bool = False
-    """whether it may run only gadgets of the agent's own catalogue, with checked values. It declares at least one,
+    """True if it may run only gadgets of the agent's own catalogue, with checked values. It declares at least one,
     since the user's right is checked by their names, and a session names containers"""
     namespace: str | None = None
     """the only namespace whose containers it may see"""

@@ -234,7 +234,7 @@ _OWNERS = "gadget_owners"
 _SHARES = "gadget_owner_shares"
 _OWNER_MAPS = (_OWNERS, _SHARES, "gadget_executed", ".bss.execs")
 _ALL, _CONNECTIONS = "all", "connections"
-"""What `gadget_owners_kept` says in a gadget that keeps all owners, and in trace tcp."""
+"""Values of `gadget_owners_kept` in a gadget that keeps all owners, and in trace tcp."""
 _BY_NAME = "gadget_filter_comm"
 _KEPT_ELSEWHERE = "gadget_connections_kept"
 _DONE_BY_TRACE_TCP = frozenset({"connection_gone"})

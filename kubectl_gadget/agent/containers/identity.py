@@ -45,7 +45,7 @@ class ContainerIdentity(NamedTuple):
     runtime: str
     kind: str
     earlier: bool = False
-    """whether it existed when the session began"""
+    """True if it existed when the session began"""
 
 
 class RuntimeCommand(NamedTuple):

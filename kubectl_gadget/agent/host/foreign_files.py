@@ -39,7 +39,7 @@ _HOW = struct.Struct("<QQQ")
 _NO_XDEV, _NO_MAGICLINKS, _BENEATH, _IN_ROOT = 0x01, 0x02, 0x08, 0x10
 """RESOLVE_…"""
 _RETRIES = 8
-"""When something above was renamed during the walk, the kernel answers EAGAIN."""
+"""The kernel answers EAGAIN when something above was renamed during the walk."""
 
 
 def open_inside(pid: int | str, path: str) -> int:

@@ -174,7 +174,7 @@ class Guard:
         self._stopped: dict[str, str] = {}
         """why hooks in force no longer run, by hook"""
         self._reloads = False
-        """whether the newest set is loaded again, although the file has not changed"""
+        """True if the newest set is loaded again, although the file has not changed"""
         self._not_reloaded = ""
         """why that failed"""
         self._failures = 0

@@ -212,7 +212,7 @@ class PoliciesInForce:
         self.counts = [0] * len(chosen.policies)
         """number of events returned by take(), by policy"""
         self.has_more = False
-        """whether take() has left events before the settled position"""
+        """True if take() has left events before the settled position"""
         self._loaded = loaded
         self._spec = chosen.spec
         self._before: set[Key] = set()

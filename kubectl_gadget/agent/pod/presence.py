@@ -1,4 +1,4 @@
-"""How the pod's main process detects sessions: each holds a shared lock on one file, released at its end.
+"""Detects sessions, for the pod's main process: each holds a shared lock on one file, released at its end.
 
 Only `idle` creates the file, so a session outside of such a pod leaves no trace. The pod's root is read-only; /dev/shm
 is writable in every container and shared by all processes in it.

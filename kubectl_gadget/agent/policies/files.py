@@ -184,7 +184,7 @@ class UprobeTargets:
         """the file in each root that has it"""
         self._files: dict[FileId, _File] = {}
         self._seen = False
-        """whether any root has had the file"""
+        """True if any root has had the file"""
         self._report_at: float | None = time.monotonic() + PATIENCE
         """when to warn that no root has the file"""
 

@@ -90,7 +90,7 @@ class SettledRing(WrittenRing, Protocol):
 
 
 class NamedStacks(Protocol):
-    """What records refer to by number."""
+    """Stacks and texts that records refer to by number."""
 
     def take_new(self, gadget: int) -> StackNames | None:
         """Return what is new since the last call, or None; `gadget` is the index in RUN."""

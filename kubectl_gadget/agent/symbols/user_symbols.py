@@ -64,7 +64,7 @@ class OpenMaps:
 
     def __init__(self, by_text: bool = False) -> None:
         self.by_text = by_text
-        """whether this kernel only has the text"""
+        """True if this kernel only has the text"""
         self._opened: deque[ProcessMappings] = deque()
         self._name = ctypes.create_string_buffer(_MOST_NAME)
 
