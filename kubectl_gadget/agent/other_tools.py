@@ -36,6 +36,8 @@ from kubectl_gadget.wire.client_messages import FilterSpec
 
 Problem = dict[str, str]
 """`what`, `why` and `try`, as in HELLO."""
+Request = dict[str, Any]
+"""The client's request for a tool, as JSON."""
 
 
 # bpftrace on this node: whether it works here, and the map that limits its probes to chosen pods.
@@ -138,7 +140,7 @@ def without_relro(elf: bytes) -> bytes:
     return bytes(data)
 
 
-def bpftrace_command(request: dict[str, Any], folder: str) -> list[str]:
+def bpftrace_command(request: Request, folder: str) -> list[str]:
     """Returns the command line. Writes the program to a file in the working directory `folder`; errors name it."""
     with open(f"{folder}/{_FILE}", "w", encoding="utf-8") as file:
         file.write(str(request["bpftrace"]))
@@ -282,7 +284,7 @@ def headers(root: str = "") -> str:
     return found or (archive if os.path.exists(archive) else "")
 
 
-def problems(request: dict[str, Any], known: list[str], found_headers: str) -> list[Problem]:
+def problems(request: Request, known: list[str], found_headers: str) -> list[Problem]:
     """Returns what keeps this node from running the request."""
     found = []
     release = os.uname().release
@@ -305,7 +307,7 @@ def _problem(what: str, why: str, remedy: str) -> Problem:
     return {"what": what, "why": why, "try": remedy}
 
 
-def command(request: dict[str, Any], folder: str) -> list[str]:
+def command(request: Request, folder: str) -> list[str]:
     """Returns the command line. A user's script is written into `folder`."""
     arguments = [str(item) for item in request.get("arguments") or []]
     if (tool := request.get("tool")) and _NAME.fullmatch(tool):

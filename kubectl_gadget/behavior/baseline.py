@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from kubectl_gadget.behavior.facts import (
     USUAL_KINDS,
@@ -316,7 +315,7 @@ def fact_line(fact: Fact, of: Coverage) -> str:
 
 
 def _evidence(fact: Fact, of: Coverage | None) -> str:
-    known: dict[str, Any] = {"first": fact.first_seen, "count": fact.count}
+    known: dict[str, object] = {"first": fact.first_seen, "count": fact.count}
     if of is not None and fact.images != of.images:
         known["images"] = list(fact.images)
     if fact.evidence:

@@ -337,7 +337,7 @@ def _sighting(row: Row) -> Sighting:
     return Sighting(row["timestamp"], kept, frozenset({pod}), frozenset({row["image"]} - {"", None}))
 
 
-def _short(value: Any) -> Any:
+def _short(value: object) -> object:
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}…"
     return [_short(each) for each in value[:20]] if isinstance(value, list | tuple) else value

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import Any
 
 from kubectl_gadget.filters.cel import compile_pattern
 from kubectl_gadget.kube.inventory import Workload
@@ -98,7 +97,7 @@ class Fact:
     """how often; a lower bound where the kernel drops repeated events"""
     first_seen: str = field(default="", compare=False)
     """RFC 3339"""
-    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    evidence: Mapping[str, object] = field(default_factory=dict, compare=False)
     """one row that it was seen in"""
     images: tuple[str, ...] = field(default=(), compare=False)
 
@@ -193,8 +192,7 @@ class LearnedName:
     """expression of RE2 for the whole text; the first two groups stay, and the third is what follows"""
 
     def applied(self, text: str) -> str:
-        expression: Any = _compiled(self.match)
-        return str(expression.sub(r"\1<random>\2\3", text))
+        return _compiled(self.match).sub(r"\1<random>\2\3", text)
 
 
 _compiled = lru_cache(compile_pattern)

@@ -17,6 +17,7 @@ from typing import Any
 from kubectl_gadget.behavior.comparison import literal
 from kubectl_gadget.behavior.facts import READ, WRITE, FactKind
 from kubectl_gadget.behavior.risk import encodable, re2_expression
+from kubectl_gadget.filters.cel import Pattern
 from kubectl_gadget.kube.inventory import Inventory, Workload
 from kubectl_gadget.policies.network.evaluate import normal
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
@@ -62,7 +63,7 @@ class GeneralizationRule:
     """One replacement."""
 
     name: str
-    match: Any
+    match: Pattern
     to: str
     under: tuple[str, ...] = ()
     programs: bool = False
@@ -88,14 +89,14 @@ class Rules:
     never: frozenset[str] = frozenset()
     dependencies: tuple[GeneralizationRule, ...] = ()
     libraries: tuple[GeneralizationRule, ...] = ()
-    sensitive: Any = None
-    interpreters: Any = None
-    exact: Any = None
-    kept: Any = None
+    sensitive: Pattern | None = None
+    interpreters: Pattern | None = None
+    exact: Pattern | None = None
+    kept: Pattern | None = None
     multicall: frozenset[str] = frozenset()
-    runtimes: Any = None
+    runtimes: Pattern | None = None
     ephemeral_port: int = 0
-    ignored: tuple[tuple[FactKind, Any], ...] = ()
+    ignored: tuple[tuple[FactKind, Pattern], ...] = ()
 
 
 def read_rules(path: Path | None = None) -> Rules:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from kubectl_gadget.behavior.facts import Fact, FactKind, Unit
-from kubectl_gadget.filters.cel import compile_pattern
+from kubectl_gadget.filters.cel import Pattern, compile_pattern
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
 
@@ -38,7 +38,7 @@ def encodable(text: str) -> str:
     return _NOT_UTF8.sub(lambda found: f"\\x{ord(found.group()) & 0xFF:02x}", text)
 
 
-def re2_expression(part: Part, key: str, text: str) -> Any:
+def re2_expression(part: Part, key: str, text: str) -> Pattern:
     """An expression that a field of a file has, compiled. Raises UsageError with the field's place."""
     try:
         return compile_pattern(text)
@@ -60,8 +60,8 @@ class Risk:
     known: bool | None
     alone: bool
     """files that it fits are never part of a pattern"""
-    program: Any
-    value: Any
+    program: Pattern | None
+    value: Pattern | None
 
     def fits(self, fact: Fact, is_known_program: bool) -> bool:
         """True if the rule is about this fact. `is_known_program`: the container ran its program before."""

@@ -47,7 +47,7 @@ _EVENT_SECONDS = 3600.0
 _RECENT_SECONDS = 3600.0
 """A rollout within this time may be what changed."""
 _CONTROLLERS = ("ReplicaSet", "Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController")
-_NONE: Mapping[str, Any] = {}
+_NONE: Object = {}
 
 Name = tuple[str, str]
 """Namespace and name."""
@@ -251,7 +251,7 @@ class Cluster:
 
     # Records.
 
-    def records(self, kind: str, of: set[Name], controllers: Collection[Name] = ()) -> Iterator[dict[str, Any]]:
+    def records(self, kind: str, of: set[Name], controllers: Collection[Name] = ()) -> Iterator[Object]:
         """Yield the records of one kind (rules.OBJECTS) about these pods, about what leads to them, and the events of
         these controllers."""
         match kind:
@@ -267,7 +267,7 @@ class Cluster:
             case "change":
                 yield from self._changes({(name[0], self.workload(name)) for name in of})
 
-    def _pod(self, name: Name) -> dict[str, Any]:
+    def _pod(self, name: Name) -> Object:
         found = self.raw_pods[name]
         spec, status = found.get("spec") or {}, found.get("status") or {}
         conditions = {each.get("type"): each for each in status.get("conditions") or ()}
@@ -300,7 +300,7 @@ class Cluster:
             "containers": [each["name"] for each in spec.get("containers") or ()],
         }
 
-    def _containers(self, name: Name) -> Iterator[dict[str, Any]]:
+    def _containers(self, name: Name) -> Iterator[Object]:
         found = self.raw_pods.get(name)
         if found is None:
             return
@@ -331,7 +331,7 @@ class Cluster:
                     "command": [*(each.get("command") or ()), *(each.get("args") or ())],
                 }
 
-    def _state(self, status: Mapping[str, Any]) -> dict[str, Any]:
+    def _state(self, status: Object) -> Object:
         kind, now = _first(status.get("state"), "waiting")
         _, last = _first(status.get("lastState"))
         ended = now if kind == "terminated" else _NONE
@@ -352,7 +352,7 @@ class Cluster:
             "started": status.get("started") is not False,
         }
 
-    def _events(self, of: set[Name], controllers: Collection[Name]) -> Iterator[dict[str, Any]]:
+    def _events(self, of: set[Name], controllers: Collection[Name]) -> Iterator[Object]:
         workloads = {(name[0], self.workload(name).partition("/")[2]) for name in of}
         for found in self.of(EVENTS):
             about = found.get("involvedObject") or {}
@@ -385,7 +385,7 @@ class Cluster:
                 "first_ns": round((self._now - age) * 1e9),
             }
 
-    def _services(self, namespaces: set[str]) -> Iterator[dict[str, Any]]:
+    def _services(self, namespaces: set[str]) -> Iterator[Object]:
         for (namespace, name), service in self.services.items():
             if namespace not in namespaces or not service.selector:
                 continue
@@ -408,7 +408,7 @@ class Cluster:
                     "selected": len(chosen),
                 }
 
-    def _changes(self, workloads: set[Name]) -> Iterator[dict[str, Any]]:
+    def _changes(self, workloads: set[Name]) -> Iterator[Object]:
         """Yield the last change of each Deployment: what differs between its last two ReplicaSets."""
         sets: dict[Name, list[Object]] = {}
         for found in self.of(REPLICA_SETS):
@@ -441,9 +441,9 @@ class Cluster:
 
     # Whose an address is.
 
-    def peer(self, address: str, port: int, places: Places) -> dict[str, Any]:
+    def peer(self, address: str, port: int, places: Places) -> Object:
         """Return what rules call `peer`: the other end of a connection."""
-        known: dict[str, Any] = {
+        known: dict[str, object] = {
             **dict.fromkeys(("name", "namespace", "pod", "workload", "service", "node"), ""),
             **{"address": address, "port": port, "kind": "world", "target_port": port, "known": bool(self._objects)},
             "service_ports": [],
@@ -494,12 +494,12 @@ class Cluster:
         pod = places.owners.get(address)
         return [pod] if pod and not is_shared(address) and found.kind != "ended pod" else []
 
-    def _backends(self, backends: list[Name], known: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    def _backends(self, backends: list[Name], known: Object, places: Places) -> Object:
         port = known["target_port"]
         read = [name for name in backends if name in places.listeners]
         sockets = {socket for name in read for socket in places.listeners[name]}
         reachable = {socket.port for socket in sockets if not socket.is_loopback}
-        found: dict[str, Any] = {
+        found: dict[str, object] = {
             "backends": len(backends),
             "known_sockets": bool(read),
             "listens": port in reachable,
@@ -544,7 +544,7 @@ def workload_text(workload: Workload) -> str:
     return f"{_SHORT.get(workload.kind, workload.kind.lower())}/{workload.name}"
 
 
-def _first(states: Mapping[str, Any] | None, default: str = "") -> tuple[str, Mapping[str, Any]]:
+def _first(states: Object | None, default: str = "") -> tuple[str, Object]:
     return next(iter((states or {}).items()), (default, _NONE))
 
 
@@ -559,7 +559,7 @@ def _number(target: int | str, backends: Sequence[Name], pods: Mapping[Name, Pod
     return next((port.port for name in backends for port in pods[name].ports if port.name == target), 0)
 
 
-def _volume(found: Mapping[str, Any]) -> dict[str, Any]:
+def _volume(found: Object) -> Object:
     kind = next((name for name in found if name != "name"), "")
     of = found.get(kind) or {}
     source = of.get("name") or of.get("secretName") or of.get("claimName") or of.get("path") or ""
@@ -573,13 +573,13 @@ def _volume(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mount(found: Mapping[str, Any], volumes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _mount(found: Object, volumes: Mapping[str, Object]) -> Object:
     volume = volumes.get(found.get("name") or "", {})
     kept = {name: volume.get(name) for name in ("kind", "source", "mode", "size_limit")}
     return {"path": found.get("mountPath") or "", "read_only": bool(found.get("readOnly")), **kept}
 
 
-def _limits(resources: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(resources: Object) -> Object:
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     return {
         "memory_limit": _size(limits.get("memory")),
@@ -589,7 +589,7 @@ def _limits(resources: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
+def _security(pod: Object, container: Object) -> Object:
     both = {**pod, **container}
     capabilities = container.get("capabilities") or {}
     return {
@@ -602,7 +602,7 @@ def _security(pod: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _probe(found: Mapping[str, Any] | None, container: Mapping[str, Any]) -> dict[str, Any] | None:
+def _probe(found: Object | None, container: Object) -> Object | None:
     if not found:
         return None
     kind = next((name for name in ("httpGet", "tcpSocket", "grpc", "exec") if name in found), "")

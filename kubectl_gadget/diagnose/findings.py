@@ -145,7 +145,7 @@ class Diagnosis:
         self._seen = observations
         self._places = places
         self.cluster = Cluster({})
-        self._peers: dict[tuple[str, int], tuple[dict[str, Any], set[Name]]] = {}
+        self._peers: dict[tuple[str, int], tuple[dict[str, object], set[Name]]] = {}
         self.unknown: set[str] = set()
         """addresses at the other end that may belong to pods that were not listed"""
 
@@ -272,7 +272,7 @@ class Diagnosis:
         def since(wall_ns: int) -> float:
             return (wall_ns - run.began_ns) / 1e9 if wall_ns else 0.0
 
-        view: dict[str, Any] = dict(rows[0]) if rows and seen.object else {}
+        view: dict[str, object] = dict(rows[0]) if rows and seen.object else {}
         view |= {
             "count": count,
             "rate": count * 60 / max(run.seconds, 1.0),
@@ -333,7 +333,7 @@ def _address(value: object) -> str:
 
 
 def _value(values: Mapping[str, Any], path: str) -> Any:
-    found: Any = values
+    found: object = values
     for name in path.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found

@@ -191,7 +191,7 @@ class Watch:
         return self.seen.gadget is not None and self.seen.gadget.kind == "snapshot"
 
     def found_by(
-        self, owner: Owner, record: dict[str, Any], wall_ns: int, look: str = "", number: int | None = None
+        self, owner: Owner, record: dict[str, object], wall_ns: int, look: str = "", number: int | None = None
     ) -> Observation | None:
         """Return the observation that a row belongs to, at its turn of a snapshot; None if there is no room. `number`:
         that of the turn, if it is known."""
@@ -241,7 +241,7 @@ class Observations:
         """`look`: called at times when observations may make room; sets `is_needed` of those that findings need."""
         self._look = look
         self._looked_ns = 0
-        self._watches: dict[tuple[Any, ...], Watch] = {}
+        self._watches: dict[tuple[object, ...], Watch] = {}
         self._by_gadget: dict[str, list[Watch]] = {}
         self._by_object: dict[str, list[Watch]] = {}
         self.rows = 0

@@ -3,7 +3,6 @@
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tabulate import tabulate
 
@@ -122,7 +121,7 @@ def evidence(table: EvidenceTable, width: int) -> Iterator[str]:
         yield cut
 
 
-def document(report: Report) -> dict[str, Any]:
+def document(report: Report) -> dict[str, object]:
     """Return the report as JSON (docs/diagnose.md)."""
     return {
         "version": SCHEMA_VERSION,
@@ -143,7 +142,7 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
-def _json(finding: Finding) -> dict[str, Any]:
+def _json(finding: Finding) -> dict[str, object]:
     of = _explanation(finding)
     return {
         "id": finding.id,

@@ -264,6 +264,15 @@ class Pattern(Protocol):
         """Return all matches, like `re.Pattern`."""
         ...
 
+    def sub(self, to: str, text: str) -> str:
+        """Return the text with all matches replaced, like `re.Pattern`."""
+        ...
+
+    @property
+    def groups(self) -> int:
+        """The number of groups."""
+        ...
+
 
 def compile_pattern(pattern: str) -> Pattern:
     """Compiles an RE2 pattern, as CEL requires: it runs in linear time. Raises ValueError with the reason if it is

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from json.encoder import encode_basestring as _quoted
-from typing import Any, get_args
+from typing import get_args
 
 from kubectl_gadget.flows.flow import Denial, EventKind, FlowEvent, Party, Verdict, Who, address_name
 from kubectl_gadget.output.escape import json_line
@@ -15,7 +15,7 @@ DENIED_BY = ("policies", "direction", "rule")
 """The members of `denied_by`."""
 
 
-def record(event: FlowEvent) -> dict[str, Any]:
+def record(event: FlowEvent) -> dict[str, object]:
     """Return an event in the form of -o json. Numbers are totals since the flow began, known at that time."""
     flow = event.flow
     found = {

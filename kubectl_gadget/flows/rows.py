@@ -110,10 +110,10 @@ class _Ends(Objects):
     def __len__(self) -> int:
         return len(self._parties)
 
-    def values(self) -> list[Any]:
+    def values(self) -> list[object]:
         return [party and end_members(party) for party in self._parties]
 
-    def json(self) -> tuple[str, tuple[list[Any], ...]]:
+    def json(self) -> tuple[str, tuple[list[object], ...]]:
         return "%s", (["null" if party is None else end_text(party) for party in self._parties],)
 
 

@@ -6,7 +6,6 @@ reports, or a long flow would be seen only at its beginning and its end.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -55,7 +54,7 @@ class FlowGadgets:
         """The gadgets, in the order in which agents are asked to run them. trace tcpdrop keeps the owners of sockets
         for those that come after it."""
         interval = round(self.report_seconds * 1000)
-        chosen: tuple[tuple[str, bool, dict[str, Any]], ...] = (
+        chosen: tuple[tuple[str, bool, dict[str, object]], ...] = (
             ("trace_tcp", True, {"reports": True, "report-interval": interval}),
             ("trace_tcpdrop", self.drops, {"udp": True, "netfilter-stack": True}),
             ("trace_udp", True, {"interval": interval, "sctp": True}),

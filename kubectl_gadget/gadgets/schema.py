@@ -349,7 +349,7 @@ class Gadget:
         """The gadget with the record that its programs send."""
         return self if self.view is None else replace(self, record=self.view.sent)
 
-    def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def values(self, given: Mapping[str, object]) -> dict[str, Any]:
         """The values of all parameters by name, with the defaults of those that are not given."""
         return {parameter.name: parameter.default for parameter in self.parameters} | dict(given)
 

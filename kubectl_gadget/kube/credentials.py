@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kubectl_gadget.errors import ClusterError
+from kubectl_gadget.kube.resources import Object
 from kubectl_gadget.yaml_files import safe_loader
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _TOKEN = "BearerToken"
 """The library's key for the value of the Authorization header, of any type."""
 
 
-def configure(config: dict[str, Any], save: Callable[[], None]) -> "Configuration":
+def configure(config: Object, save: Callable[[], None]) -> "Configuration":
     """Returns how to reach the cluster of `config`, a kubeconfig with one context, one cluster and one user.
 
     `save` is called after an OIDC token was renewed and stored in `config`. Blocks. Raises ClusterError.
@@ -74,7 +75,7 @@ def authorization(configuration: "Configuration") -> str | None:
     return str(value).strip() if value else None
 
 
-def _plugin_failure(spec: dict[str, Any], errors: list[str]) -> ClusterError:
+def _plugin_failure(spec: Object, errors: list[str]) -> ClusterError:
     why = "; ".join(error.removeprefix("exec: ") for error in errors) or "it returned no credentials"
     if "NoneType" in why:
         why = "it failed, see its output above"  # the library fails on output that went to the terminal

@@ -8,7 +8,6 @@ later, on the error channel and on stderr, so both are kept until the end of the
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 
@@ -16,7 +15,7 @@ from kubectl_gadget.errors import ClusterError
 from kubectl_gadget.kube.failure import Access
 from kubectl_gadget.kube.read_turns import wait_for_turn
 from kubectl_gadget.kube.requests import Api
-from kubectl_gadget.kube.resources import PODS
+from kubectl_gadget.kube.resources import PODS, Object
 from kubectl_gadget.kube.websocket import MessageConnection, close_quietly, open_websocket
 
 SUBPROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -34,7 +33,7 @@ class ExecStream:
         self.websocket = websocket
         self._where = where
         self._stderr = bytearray()
-        self._status: dict[str, Any] | None = None
+        self._status: Object | None = None
         self._closing = False
         self._unread: list[bytes] = []
         self._unread_bytes = 0

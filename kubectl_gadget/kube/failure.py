@@ -9,9 +9,9 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Any
 
 from kubectl_gadget.errors import ClusterError, ForbiddenError
+from kubectl_gadget.kube.resources import Object
 
 
 class StatusError(ClusterError):
@@ -85,7 +85,7 @@ def is_denied_by_policy(message: str) -> bool:
     return re.search(r"\bdenied (?:the )?request\b", message) is not None
 
 
-def _is_about_roles(status: dict[str, Any], message: str) -> bool:
+def _is_about_roles(status: Object, message: str) -> bool:
     if status.get("kind") != "Status":
         return True
     details = status.get("details") or {}
@@ -94,7 +94,7 @@ def _is_about_roles(status: dict[str, Any], message: str) -> bool:
     return not details.get("causes") and (" cannot " in message or "RBAC" in message)
 
 
-def _status(body: bytes) -> dict[str, Any]:
+def _status(body: bytes) -> Object:
     try:
         value = json.loads(body)
     except ValueError:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from kubectl_gadget.background_tasks import Tasks, as_gadget_error
 from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, InternalError
@@ -463,5 +462,5 @@ _KEEP: Mapping[str, Callable[[Object], Object]] = {
 }
 
 
-def _some(found: Mapping[str, Any], names: Sequence[str]) -> Object:
+def _some(found: Object, names: Sequence[str]) -> Object:
     return {name: found[name] for name in names if found.get(name)}

@@ -9,9 +9,10 @@ value` and `key notin (…)` also match objects that do not have the label at al
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.kube.resources import Object
 from kubectl_gadget.yaml_files import SchemaField
 
 _KEY = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -79,7 +80,7 @@ def parse(text: str) -> LabelSelector:
     return LabelSelector(tuple(requirements))
 
 
-def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
     """True if a validated LabelSelector of the API selects an object; an empty one selects all."""
     selector = selector or {}
     wanted = selector.get("matchLabels") or {}

@@ -29,7 +29,7 @@ class JoinedColumns:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._parts: list[tuple[str, Sequence[Sequence[Any]]]] = []
+        self._parts: list[tuple[str, Sequence[Sequence[object]]]] = []
         """%-templates, and a list for each placeholder"""
         self._run = _Run(count)
         self._has_texts = False
@@ -43,7 +43,7 @@ class JoinedColumns:
             self._end_run()
             self._run.add(codes, words)
 
-    def each(self, template: str, lists: Sequence[Sequence[Any]]) -> None:
+    def each(self, template: str, lists: Sequence[Sequence[object]]) -> None:
         """Adds a column by its %-template, and a list for each of its placeholders: %s for texts, %d for whole
         numbers."""
         self._end_run()

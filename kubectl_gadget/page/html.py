@@ -43,7 +43,7 @@ def render(model: Mapping[str, Any], is_live: bool = False) -> str:
     return re.sub(r"@([A-Z]+)@", lambda found: parts[found[1]], text)
 
 
-def policy(model: Mapping[str, Any], is_live: bool = False) -> str:
+def policy(model: Mapping[str, object], is_live: bool = False) -> str:
     """Return the page's policy (CSP): only its own scripts and styles, by their hashes."""
     style, chart, script, frames = _parts(model, is_live)
     return _policy([style], [chart, script], frames.values()) + ("; connect-src 'self'" if is_live else "")

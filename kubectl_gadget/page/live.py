@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -111,7 +110,7 @@ class LiveRun(WholeSink):
         """See Content."""
         with self._lock:
             flows = self._flows.page.updates()
-        changed: dict[str, Any] = {}
+        changed: dict[str, object] = {}
         if time.monotonic() - self._looked >= _SECONDS:
             for name, part in self._document().items():
                 text = json.dumps(part, ensure_ascii=False)
@@ -133,7 +132,7 @@ class LiveRun(WholeSink):
                 return opened.read(_LARGEST_RECORDING), "run.kgr"
         return None
 
-    def _document(self, is_whole: bool = False) -> dict[str, Any]:
+    def _document(self, is_whole: bool = False) -> dict[str, object]:
         """Return the view model. The page gets flows in messages of their own; a file has them within."""
         covered = self._run.covered() if self._run else None
         waits = starting(covered, self._run.phases()) if self._run and covered else ""

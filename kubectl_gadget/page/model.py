@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.columns import choose_columns
@@ -87,8 +88,8 @@ class RunModel(WholeSink):
         self._pending_rows = 0
         self.latest_ns = began_ns
         self._places: dict[tuple[Container, str], RowOrigin] = {}
-        self._series: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.int64]]] = {}
-        self._failed: dict[str, np.ndarray[Any, np.dtype[np.int64]]] = {}
+        self._series: dict[tuple[str, str], npt.NDArray[np.int64]] = {}
+        self._failed: dict[str, npt.NDArray[np.int64]] = {}
         self._gaps: list[dict[str, Any]] = []
         self._marks: list[dict[str, Any]] = []
         self._marks_left_out = 0

@@ -172,7 +172,7 @@ def command_of(args: Sequence[str] | None, path: str | None, comm: str | None) -
     return path or f"({comm or '-'})"
 
 
-def _most(names: Counter[str]) -> list[list[Any]]:
+def _most(names: Counter[str]) -> list[list[object]]:
     """Return the most frequent names; "…" stands for the rest."""
     found = names.most_common(_NAMES_SHOWN + 1)
     return [[name, number] for name, number in found if name != "…"][:_NAMES_SHOWN]

@@ -8,7 +8,7 @@ once.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
@@ -79,7 +79,7 @@ class _Process:
 class Deadlock(Stage):
     """The view's stage (stage.py)."""
 
-    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, object]) -> None:
         self._writer = RowWriter(gadget.record)
         self._head_bytes = gadget.record.field("circle").offset
         self._processes: OrderedDict[tuple[int, int], _Process] = OrderedDict()

@@ -6,7 +6,6 @@ not a ClientHello. None means that the rest has not arrived yet.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.protocols.tcp import UDP, Connections, Packet, Stream, packets
@@ -200,7 +199,7 @@ class _Quic:
 class Sni(Stage):
     """The view's stage (stage.py)."""
 
-    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, object]) -> None:
         self._writer = RowWriter(gadget.record, asks_for_process(parameters))
         self._tls = Connections(_Tls)
         self._quic = Connections(_Quic)

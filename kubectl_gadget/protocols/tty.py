@@ -5,7 +5,6 @@ second by the node's clock is also written as a row.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
@@ -32,7 +31,7 @@ class _Line:
 class Tty(Stage):
     """The view's stage (stage.py). With the parameter `calls`: one row per call, not joined to lines."""
 
-    def __init__(self, gadget: Gadget, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, gadget: Gadget, parameters: Mapping[str, object]) -> None:
         assert gadget.sent is not None
         self._record = gadget.sent
         self._head_bytes = self._record.field("bytes").offset

@@ -5,7 +5,6 @@ It reads the whole file, one segment at a time, because damage is found in no ot
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from kubectl_gadget.errors import FrameError, GadgetError
 from kubectl_gadget.recording.layout import STEP_MARK
@@ -61,7 +60,7 @@ class RecordingInfo:
             return (f"it is unknown who was traced when: {self.end.why_none}",)
         return texts(doubts(self.end.coverage, self.end.began_ns))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Returns it for JSON output."""
         return {
             "command": list(self.run.command),

@@ -105,7 +105,7 @@ class Recorder(RunRecorder):
         self._is_over = False
         self._stop: Callable[[], object] = lambda: None
         self._taken_ns = 0
-        self._changes: Sequence[Mapping[str, Any]] = ()
+        self._changes: Sequence[Mapping[str, object]] = ()
         self._selected: SelectedFrames | None = None
         """what is left of frames and answers; None: all of it, as are objects"""
         self._met = MetObjects(self._is_selected)

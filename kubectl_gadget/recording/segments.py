@@ -43,7 +43,7 @@ class RunState:
     def __init__(self) -> None:
         self._nodes: dict[str, _NodeState] = {}
         self._answers: dict[str, object] = {}
-        self._objects: dict[str, dict[str, Any]] = {}
+        self._objects: dict[str, dict[str, object]] = {}
         self._mark: bytes | None = None
         """the step of a CI job that has begun last"""
         self._times = b""

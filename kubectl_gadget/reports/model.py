@@ -281,7 +281,7 @@ class Finding:
     where: Where = Where()
     identity: tuple[str, ...] = ()
     """with `rule` and `where`, identifies the same finding in the next run"""
-    evidence: tuple[Mapping[str, Any], ...] = ()
+    evidence: tuple[Mapping[str, object], ...] = ()
     """a few rows, as in JSON output"""
     count: int = 1
     first_seen: str = ""

@@ -24,13 +24,15 @@ from kubectl_gadget.wire.session_command import DRY_RUN, SessionCommand, acts, d
 # recorded.
 
 _INSTALLED, _POLICY = "installed", "policy"
+Entry = dict[str, Any]
+"""One gadget's requests in the catalogue (gadgets/contained_gadgets.py)."""
 
 
-def known_objects() -> dict[str, dict[str, Any]]:
+def known_objects() -> dict[str, Entry]:
     """Returns the objects that belong to this agent's version, by gadget and hash (gadgets/contained_gadgets.py).
     Raises AgentError when the file is missing."""
     try:
-        found: dict[str, dict[str, object]] = json.loads(own_files.read("built/contained.json"))
+        found: dict[str, Entry] = json.loads(own_files.read("built/contained.json"))
     except (OSError, ValueError) as error:
         raise AgentError(f"the agent's catalogue cannot be read: {error}", "build it (make setup)") from None
     return found
@@ -53,7 +55,7 @@ def check_declared(command: SessionCommand, specs: Sequence[AnyGadget], objects:
         raise AgentError(f"{', '.join(acting)} would enforce, but the command does not declare --enforces")
 
 
-def _acts(spec: AnyGadget, objects: Sequence[bytes], known: Mapping[str, dict[str, Any]]) -> bool:
+def _acts(spec: AnyGadget, objects: Sequence[bytes], known: Mapping[str, Entry]) -> bool:
     """True if the gadget could do more than observe. Raises AgentError when its name belongs to another object."""
     if not 0 <= spec.object < len(objects):
         raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
@@ -139,7 +141,7 @@ class Catalogue:
         self._command = command
         self._machine = os.uname().machine
 
-    def entry(self, name: object) -> dict[str, Any]:
+    def entry(self, name: object) -> Entry:
         """Returns the entry of one gadget. Raises AgentError."""
         found = self._entries.get(name) if isinstance(name, str) else None
         if found is None or "left_out" in found:
@@ -202,7 +204,7 @@ class Catalogue:
         return digests.get(self._machine)
 
 
-def _keeps_to_containers(entry: Mapping[str, Any]) -> bool:
+def _keeps_to_containers(entry: Entry) -> bool:
     """True if the gadget's programs, or the agent, check for each row that its container is known and wanted."""
     fixed = entry["fixed"]
     return not entry["whole_nodes"] and (
@@ -229,7 +231,7 @@ def _recorder(name: str, value: RecorderSpec | None, offset: int) -> RecorderSpe
     return value
 
 
-def _programs(name: str, wanted: ProgramChoice, known: list[dict[str, Any]]) -> ProgramChoice:
+def _programs(name: str, wanted: ProgramChoice, known: list[Entry]) -> ProgramChoice:
     """Checks one entry of `programs`. Returns the catalogue's, with the `optional` of the request."""
     choices = (ProgramChoice.from_json(choice, "the agent's catalogue") for choice in known)
     found = next((choice for choice in choices if choice.any_of == wanted.any_of), None)

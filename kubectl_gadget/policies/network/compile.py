@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
+from kubectl_gadget.kube.resources import Object
 from kubectl_gadget.policies.network.evaluate import Endpoint, Evaluation, Peers, Policy, normal
 from kubectl_gadget.policies.network.kernel_tables import (
     ALL,
@@ -148,7 +149,7 @@ class _Term:
 
     text: str
     namespace: str
-    peer: Mapping[str, Any]
+    peer: Object
     blocks: tuple[AddressBlock, tuple[AddressBlock, ...]] | None = None
 
     def leaves_out(self, found: AddressBlock) -> bool:
@@ -223,7 +224,7 @@ class Compiled:
             terms = frozenset(self._term(peer, metadata["namespace"]) for peer in peers) if peers else None
             yield _Rule(f"{metadata.get('name', '')} {word}[{number}]", terms, ports)
 
-    def _term(self, peer: Mapping[str, Any], namespace: str) -> int:
+    def _term(self, peer: Object, namespace: str) -> int:
         found = peer.get("ipBlock")
         key = json.dumps([peer, None if found or "namespaceSelector" in peer else namespace], sort_keys=True)
         if key not in self._terms:

@@ -13,6 +13,7 @@ import yaml
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.inventory import Inventory, Node, Pod, Port, Service
+from kubectl_gadget.kube.resources import Object
 from kubectl_gadget.kube.selectors import labels_field, metadata_field, selects
 from kubectl_gadget.policies.language import POLICY_KINDS
 from kubectl_gadget.yaml_files import Place, SchemaField, parse_yaml
@@ -398,7 +399,7 @@ class Evaluation:
                 return True
         return False
 
-    def is_peer(self, peer: Mapping[str, Any], end: Endpoint, namespace: str) -> bool:
+    def is_peer(self, peer: Object, end: Endpoint, namespace: str) -> bool:
         """Return True if one entry of `from` or `to`, in a policy of `namespace`, matches this end."""
         if "ipBlock" in peer:
             block, address = peer["ipBlock"], ipaddress.ip_address(end.address)

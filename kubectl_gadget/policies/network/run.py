@@ -5,7 +5,6 @@ kernel that are kept up to date with the cluster.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.informer import Follower, Objects
@@ -89,7 +88,7 @@ def _check_port(port: Mapping[str, object], place: str) -> None:
         raise UsageError(f"{place}: endPort {last!r} needs a numeric port that is not greater")
 
 
-def _check_peer(peer: Mapping[str, Any], place: str) -> None:
+def _check_peer(peer: Object, place: str) -> None:
     _refuse_others(peer, {"ipBlock", "podSelector", "namespaceSelector"}, f"{place}: a peer")
     if "ipBlock" not in peer:
         if not peer:
