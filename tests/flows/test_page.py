@@ -163,13 +163,15 @@ def test_a_browser_shows_boxes_edges_and_hostile_names_as_text(page: LivePage, u
 
 
 def crowd(page: LivePage, count: int) -> None:
-    """That many pods with long names: each but the first is asked by one that was there before."""
+    """That many pods with long names: each but the first is asked by one that was there before, and some by one that
+    is far away."""
     table = RowTable(AddressBook())
     names = [f"service-{number}-{'with-a-long-name' * (number % 5)}" for number in range(count)]
-    for number in range(1, count):
-        client, server = ((f"10.{one >> 8}.{one & 255}.1", 40000 + number) for one in (number // 3, number))
-        asking = XWING_ROW | {"pod": names[number // 3], "namespace": f"team-{number // 3 % 10}"}
-        asked = DEATHSTAR | {"pod": names[number], "namespace": f"team-{number % 10}"}
+    far = [(number * 7 % count, number) for number in range(3, count, 5)]
+    for number, (one, other) in enumerate([*((number // 3, number) for number in range(1, count)), *far]):
+        client, server = ((f"10.{end >> 8}.{end & 255}.1", 40000 + number) for end in (one, other))
+        asking = XWING_ROW | {"pod": names[one], "namespace": f"team-{one % 10}"}
+        asked = DEATHSTAR | {"pod": names[other], "namespace": f"team-{other % 10}"}
         server = server[0], 80
         ended = tcp("close", 2, asking, client, server, initiator="this end", end="fin")
         for row in (tcp("syn", 1, asking, client, server), tcp("accept", 1.1, asked, server, client), ended):
@@ -185,9 +187,18 @@ _FAULTS = """(() => {
   const cards = places.map(place => box(place.querySelector(".card")));
   const labels = [...document.querySelectorAll(".rate:not(.off)")];
   const check = (good, text) => { if (!good) found.add(text); };
+  const inside = (x, y, own) => x > own.left + 2 && x < own.right - 2 && y > own.top + 2 && y < own.bottom - 2;
+  for (const edge of document.querySelectorAll(".edge")) {
+    const length = edge.getTotalLength(), matrix = edge.getScreenCTM();
+    for (let step = 1; step < 50; step++) {
+      const {x, y} = edge.getPointAtLength(length * step / 50).matrixTransform(matrix);
+      check(!cards.some(own => inside(x, y, own)), "an edge runs below a box");
+    }
+  }
+  labels.forEach((label, number) => check(labels.slice(0, number).every(other => apart(box(label), box(other))), "labels overlap"));
   cards.forEach((own, number) => {
-    check(own.left >= map.left && own.right <= map.right, "outside");
-    check(own.top >= map.top && own.bottom <= map.bottom, "outside");
+    if (innerWidth > 600) check(own.left >= map.left && own.right <= map.right, "outside");
+    if (innerWidth > 600) check(own.top >= map.top && own.bottom <= map.bottom, "outside");
     check(cards.slice(0, number).every(other => apart(own, other)), "boxes overlap");
     for (const text of places[number].querySelectorAll("text")) {
       check(box(text).right <= own.right + 1, `text leaves its box: ${text.textContent}`);
@@ -200,7 +211,7 @@ _FAULTS = """(() => {
 
 
 @in_browser
-@pytest.mark.parametrize(("count", "dark"), [(2, False), (12, True), (300, False)])
+@pytest.mark.parametrize(("count", "dark"), [(2, False), (12, True), (40, False), (300, False)])
 def test_names_can_be_read_and_nothing_lies_on_a_box_with_few_and_with_hundreds_of_places(
     tab: Page, count: int, dark: bool
 ) -> None:
@@ -211,6 +222,25 @@ def test_names_can_be_read_and_nothing_lies_on_a_box_with_few_and_with_hundreds_
         tab.wait(f"document.getElementById('state')?.textContent.startsWith('{count} places')")
         assert tab.script("document.querySelectorAll('.place').length") == count
         assert tab.script(_FAULTS) == ""
+
+
+@in_browser
+def test_the_map_can_be_read_on_a_telephone(tab: Page) -> None:
+    page = LivePage()
+    crowd(page, 16)
+    tab.ask("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+    try:
+        with served(page) as url:
+            tab.open(url)
+            tab.wait("document.getElementById('state')?.textContent.startsWith('16 places')")
+            assert tab.script(_FAULTS) == ""
+            tab.script("document.querySelector('.place').dispatchEvent(new MouseEvent('click'))")
+            tab.wait("document.querySelector('.rate:not(.off)') && document.querySelector('#side h2')")
+            assert tab.script(_FAULTS) == ""
+            assert tab.script("document.documentElement.scrollWidth") == 360
+            assert tab.script("document.getElementById('map').clientHeight") >= 250
+    finally:
+        tab.ask("Emulation.clearDeviceMetricsOverride")
 
 
 @in_browser
