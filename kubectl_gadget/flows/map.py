@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from kubectl_gadget.flows.flow import DROPPED, ERROR, FORWARDED, Flow, FlowEvent, Party, Who
+from kubectl_gadget.flows.flow import DROPPED, FORWARDED, Flow, FlowEvent, Party, Who
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.rows.amounts import bytes_text
 from kubectl_gadget.wording import count
@@ -88,6 +88,11 @@ class MapNode(NamedTuple):
     kind: str
 
 
+_SERVER_ERROR = 500
+_GRPC_ERRORS = frozenset({2, 4, 12, 13, 14, 15})
+"""as OpenTelemetry counts errors of servers: unknown, deadline exceeded, unimplemented, internal, unavailable, data
+loss"""
+_MOST_MISSING = 500
 _Ends: TypeAlias = tuple[MapNode, MapNode]
 _WORLD = "World"
 """The kind of anything that is not known to be in a cluster."""
@@ -119,6 +124,9 @@ class FlowGraph:
         self._most = most
         self._nameless: OrderedDict[int, Flow] = OrderedDict()
         """flows with an end known only by its address, which the other node may still name"""
+        self._missing: OrderedDict[tuple[_Ends, str], tuple[_Shown, bool]] = OrderedDict()
+        """names that do not exist, by who asked, until it is known that they are no attempts of a resolver; and whether
+        an earlier settle() has seen them"""
 
     def add(self, event: FlowEvent) -> tuple[_Ends, _Ends | None]:
         """Counts an event: new flows, and the bytes since the flow's previous event.
@@ -144,10 +152,14 @@ class FlowGraph:
             edge.sent += flow.sent - shown.sent
             edge.received += flow.received - shown.received
             shown.sent, shown.received = flow.sent, flow.received
-        if event.verdict != FORWARDED:
-            for counts in (edge, shown.port):
-                counts.dropped += event.verdict == DROPPED
-                counts.failed += event.verdict == ERROR
+        found = outcome(event)
+        if found == "dropped":
+            edge.dropped += 1
+            shown.port.dropped += 1
+        elif found == "failed":
+            _fails(shown)
+        elif event.l7 is not None and event.l7.get("rcode"):
+            self._answered(shown, str(event.l7["name"]).rstrip("."), found == "missing")
         edge.requests += event.l7 is not None
         return shown.ends, vanished
 
@@ -155,10 +167,29 @@ class FlowGraph:
         for event in events:
             self.add(event)
 
-    def settle(self) -> list[tuple[_Ends, _Ends | None]]:
-        """Moves flows to the edges to which they belong by now: a row that made no event may have named an end. Returns
-        their edges and those that were removed, like add()."""
-        moved = []
+    def _answered(self, shown: _Shown, name: str, is_missing: bool) -> None:
+        """DNS answered about a name. What was missing before and begins with it were attempts with the domains of a
+        search list (resolv.conf(5)), which say nothing."""
+        attempts = [key for key in self._missing if key[0] == shown.ends and key[1].startswith(f"{name}.")]
+        for key in attempts:
+            del self._missing[key]
+        if is_missing:
+            self._missing[shown.ends, name] = shown, False
+            if len(self._missing) > _MOST_MISSING:
+                _fails(self._missing.popitem(last=False)[1][0])
+
+    def settle(self, is_over: bool = True) -> list[tuple[_Ends, _Ends | None]]:
+        """Moves flows to the edges to which they belong by now: a row that made no event may have named an end; and
+        counts names that do not exist. `is_over`: there is nothing to wait for. Returns the edges that have changed and
+        those that were removed, like add()."""
+        moved: list[tuple[_Ends, _Ends | None]] = []
+        for key, (one, is_old) in list(self._missing.items()):
+            if is_over or is_old:
+                del self._missing[key]
+                _fails(one)
+                moved.append((one.ends, None))
+            else:
+                self._missing[key] = one, True
         for number, flow in list(self._nameless.items()):
             shown: _Shown | None = flow.on_map
             ends = place(flow.client), place(flow.backend or flow.server)
@@ -212,6 +243,24 @@ class FlowGraph:
         del self.edges[shown.ends]
         self.edges.setdefault(ends, Edge()).take(old)
         return shown.ends
+
+
+def outcome(event: FlowEvent) -> str:
+    """`dropped`, `failed`, `missing` for a name that DNS does not know, or empty: all is well."""
+    if event.verdict != FORWARDED:
+        return "dropped" if event.verdict == DROPPED else "failed"
+    said = event.l7 or {}
+    rcode, status = said.get("rcode"), said.get("status")
+    if rcode == "NXDOMAIN":
+        return "missing"
+    is_server_error = isinstance(status, int) and status >= _SERVER_ERROR
+    failed = (rcode or "NOERROR") != "NOERROR" or is_server_error or said.get("grpc_status_raw") in _GRPC_ERRORS
+    return "failed" if failed else ""
+
+
+def _fails(shown: "_Shown") -> None:
+    shown.edge.failed += 1
+    shown.port.failed += 1
 
 
 def _leave_port(shown: "_Shown") -> None:

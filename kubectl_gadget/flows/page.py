@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.flow import FORWARDED, FlowEvent, Party
-from kubectl_gadget.flows.map import Edge, FlowGraph, MapNode, place
+from kubectl_gadget.flows.map import Edge, FlowGraph, MapNode, outcome, place
 from kubectl_gadget.flows.records import record
 from kubectl_gadget.observe.decoders import process_events
 from kubectl_gadget.observe.happening import ProcessEvent
@@ -103,7 +103,7 @@ class LivePage:
 
     def _show(self, event: FlowEvent) -> None:
         flow = event.flow
-        row = record(event) | {"id": self._count}
+        row = record(event) | {"id": self._count, "outcome": outcome(event)}
         row["from"], row["to"] = (_identity(place(party)) for party in (flow.client, flow.backend or flow.server))
         self._last.append(row)
         self._new.append(row)
@@ -111,7 +111,7 @@ class LivePage:
     def updates(self) -> str | None:
         """A message with the changes since the last call; None when there are none."""
         with self._lock:
-            for edge, vanished in self.graph.settle():
+            for edge, vanished in self.graph.settle(is_over=False):
                 self._note_change(edge, vanished)
             starting = self._starting()
             if not self._new and not self._changed and starting == self._said:
@@ -138,9 +138,10 @@ class LivePage:
         """See Content."""
         self._run = run
 
-    def all(self) -> str:
-        """A message with everything, for a page that was just opened."""
+    def all(self, is_over: bool = False) -> str:
+        """A message with everything, for a page that was just opened. `is_over`: nothing more will come."""
         with self._lock:
+            self.graph.settle(is_over)
             return json.dumps({"whole": True} | self._message(self.graph.edges.keys(), list(self._last)))
 
     def _message(

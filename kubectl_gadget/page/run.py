@@ -100,7 +100,7 @@ class FlowRows(WholeSink):
 
     def flows(self) -> dict[str, Any] | None:
         """Return the map as JSON; None: nothing talked."""
-        found: dict[str, Any] = json.loads(self.page.all())
+        found: dict[str, Any] = json.loads(self.page.all(is_over=True))
         if not found["edges"]:
             return None
         ranked = sorted(

@@ -183,6 +183,34 @@ def test_an_edge_is_red_only_when_each_of_its_ports_had_trouble() -> None:
     assert "\x1b[33m" in text_map(found, color=True)
 
 
+def test_answers_of_servers_that_fail_and_names_that_do_not_exist_are_trouble() -> None:
+    def failed(*rows: dict[str, Any]) -> list[int]:
+        table, found = RowTable(AddressBook()), FlowGraph()
+        for row in rows:
+            found.add_all(table.add(row))
+        found.settle()
+        return [edge.failed for edge in found.edges.values()]
+
+    assert failed(http(1, "/", 503)) == [1]
+    assert failed(http(1, "/", 404)) == [0]
+    assert failed(http(1, "/x.Y/Z", 200, protocol="gRPC", grpc_status="UNAVAILABLE", grpc_status_raw=14)) == [1]
+    assert failed(dns(1, "redis.shop.", [], "NXDOMAIN")) == [1]
+    assert failed(dns(1, "redis.shop.", [], "SERVFAIL")) == [1]
+    attempts = [f"redis.shop.{domain}" for domain in ("default.svc.cluster.local.", "example.internal.")]
+    tried = [dns(1, name, [], "NXDOMAIN") for name in attempts]
+    assert failed(*tried, dns(2, "redis.shop.", ["10.2.0.3"])) == [0]
+    assert failed(*tried, dns(2, "redis.shop.", [], "NXDOMAIN")) == [1]
+
+
+def test_a_live_map_waits_for_the_end_of_a_search_for_a_name() -> None:
+    table, found = RowTable(AddressBook()), FlowGraph()
+    found.add_all(table.add(dns(1, "redis.svc.cluster.local.", [], "NXDOMAIN")))
+    (edge,) = found.edges.values()
+
+    assert [found.settle(is_over=False), edge.failed] == [[], 0]
+    assert [len(found.settle(is_over=False)), edge.failed] == [1, 1]
+
+
 def test_dot_and_mermaid_quote_what_they_are_given() -> None:
     (event,) = RowTable(AddressBook()).add(tcp("syn", 1, pod='x"]; evil', namespace="n<b>|"))
     found = of([event])
