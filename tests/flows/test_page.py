@@ -195,7 +195,8 @@ _FAULTS = """(() => {
       check(!cards.some(own => inside(x, y, own)), "an edge runs below a box");
     }
   }
-  labels.forEach((label, number) => check(labels.slice(0, number).every(other => apart(box(label), box(other))), "labels overlap"));
+  const alone = (label, number) => labels.slice(0, number).every(other => apart(box(label), box(other)));
+  check(labels.every(alone), "labels overlap");
   cards.forEach((own, number) => {
     if (innerWidth > 600) check(own.left >= map.left && own.right <= map.right, "outside");
     if (innerWidth > 600) check(own.top >= map.top && own.bottom <= map.bottom, "outside");
