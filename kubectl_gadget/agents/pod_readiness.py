@@ -14,9 +14,9 @@ from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents.boot import NO_PYTHON, OTHER_IMAGE, is_without_python
 from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import ClusterError, DeployError
+from kubectl_gadget.kube.informer import Synced, WatchScope, follow
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import EVENTS, NODES, PODS, Object
-from kubectl_gadget.kube.watch import Synced, WatchScope, follow
 
 _HOPELESS = frozenset(
     {

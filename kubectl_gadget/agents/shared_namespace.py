@@ -18,9 +18,9 @@ from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError
 from kubectl_gadget.kube import kubeconfig
 from kubectl_gadget.kube.cluster_options import KubeOptions
 from kubectl_gadget.kube.failure import StatusError
+from kubectl_gadget.kube.informer import Synced, WatchScope, follow
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import IP_ADDRESSES, JOBS, NAMESPACES, PODS, SERVICES, Object, Resource
-from kubectl_gadget.kube.watch import Synced, WatchScope, follow
 
 KEPT_SECONDS = 180
 """The namespace is deleted this long after the last sign of a run."""

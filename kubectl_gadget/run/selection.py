@@ -19,7 +19,7 @@ from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError
 from kubectl_gadget.kube import selectors
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.failure import Access
-from kubectl_gadget.kube.informer import Informer, Subscription
+from kubectl_gadget.kube.informer import Change, Changed, Informer, Subscription, Synced
 from kubectl_gadget.kube.inventory import PodValues, container_key
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import (
@@ -37,7 +37,6 @@ from kubectl_gadget.kube.resources import (
     Object,
     Resource,
 )
-from kubectl_gadget.kube.watch import Change, Changed, Synced
 from kubectl_gadget.wire.client_messages import FilterSpec, PodNames
 
 # Workloads and services: the pods of `deploy/web`, `cronjob/backup` or `svc/web`, as they change. A pod belongs

@@ -13,11 +13,10 @@ from kubectl_gadget.errors import ClusterError, ForbiddenError, GadgetError, Int
 from kubectl_gadget.kube import informer as informer_module
 from kubectl_gadget.kube.addresses import Addresses, followed, known
 from kubectl_gadget.kube.cluster_options import Selection
-from kubectl_gadget.kube.informer import Follower, Informer, Objects, Subscription, kept
+from kubectl_gadget.kube.informer import Change, Follower, Informer, Objects, Subscription, Synced, kept
 from kubectl_gadget.kube.inventory import Node, Pod, SeenInventory, Service, container_key, full_name, mirror_hash
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, Resource
-from kubectl_gadget.kube.watch import Change, Synced
 from kubectl_gadget.observe.messages import PodDetails
 from kubectl_gadget.policies.network.run import inventory
 from kubectl_gadget.rows.containers import Container

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.errors import ForbiddenError
-from kubectl_gadget.kube import watch as watch_module
+from kubectl_gadget.kube import informer as watch_module
 from kubectl_gadget.kube.failure import StatusError
+from kubectl_gadget.kube.informer import Changed, Synced, WatchScope, follow
 from kubectl_gadget.kube.requests import Api, Listing
 from kubectl_gadget.kube.resources import NODES, PODS
-from kubectl_gadget.kube.watch import Changed, Synced, WatchScope, follow
 from tests.fake_cluster import FakeCluster
 
 SCOPE = WatchScope(PODS, "default")
