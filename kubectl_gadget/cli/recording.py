@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from kubectl_gadget.analysis.redact import Redaction
     from kubectl_gadget.analysis.redaction_rules import Redactor
     from kubectl_gadget.output.sink import TakingSink
-    from kubectl_gadget.recording.info import RecordingInfo
     from kubectl_gadget.recording.places import PathOrUrl
     from kubectl_gadget.recording.recorder import RecordingOptions, Trigger
+    from kubectl_gadget.recording.replay_run import RecordingInfo
     from kubectl_gadget.rows.rows import Rows
 
 
@@ -390,8 +390,8 @@ Files = Annotated[tuple[str, ...], typer.Argument(metavar="FILE")]
 
 
 def info(files: Files, output: InfoFormat = None) -> int:
-    from kubectl_gadget.recording.info import read_info
     from kubectl_gadget.recording.places import places_of
+    from kubectl_gadget.recording.replay_run import read_info
 
     if not files:
         raise UsageError("no recording was given", "kubectl gadget recording info FILE")
