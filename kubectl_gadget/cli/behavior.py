@@ -470,16 +470,16 @@ def _live(words: Words, flags: BehaviorFlags) -> "tuple[Behavior, Behavior]":
 
 
 def _print_changes(changes: "tuple[Change, ...]", reasons: tuple[str, ...], output: str) -> None:
-    from kubectl_gadget.behavior import change_report
+    from kubectl_gadget.behavior import comparison
 
     if output == "json":
-        sys.stdout.write(change_report.json_report(changes, reasons))
+        sys.stdout.write(comparison.json_report(changes, reasons))
     elif output == "markdown":
-        sys.stdout.writelines(line + "\n" for line in change_report.markdown_report(changes, reasons))
+        sys.stdout.writelines(line + "\n" for line in comparison.markdown_report(changes, reasons))
     elif output == "html":
-        sys.stdout.writelines(line + "\n" for line in change_report.html_report(changes, reasons))
+        sys.stdout.writelines(line + "\n" for line in comparison.html_report(changes, reasons))
     else:
-        sys.stdout.writelines(for_log(line) + "\n" for line in change_report.text_report(changes, reasons))
+        sys.stdout.writelines(for_log(line) + "\n" for line in comparison.text_report(changes, reasons))
 
 
 # `check`: what workloads do that is not in their baseline, while it happens

@@ -6,8 +6,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kubectl_gadget.behavior.change_report import html_report, json_report, markdown_report, text_report, verdict
-from kubectl_gadget.behavior.comparison import Change, compare
+from kubectl_gadget.behavior.comparison import (
+    Change,
+    compare,
+    html_report,
+    json_report,
+    markdown_report,
+    text_report,
+    verdict,
+)
 from tests.behavior.made import behavior, fact
 
 OLD = behavior(fact("program", "/bin/cart", ""), images=("cart:1",))
