@@ -6,22 +6,81 @@ client's own system. The trap: four open flags have swapped values on arm64 (arc
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 
 from kubectl_gadget.gadgets.schema import UNKNOWN
-from kubectl_gadget.linux import tables
-from kubectl_gadget.linux.tables import Namer, constants, flag_names
 from kubectl_gadget.wire.kernel_enums import BPF_COMMANDS, BPF_MAP_TYPES, BPF_PROGRAM_TYPES, CAPABILITIES, TCP_STATES
+
+# Tables of names, in text files of tables/, in which `#` begins a comment. And names of numbers by them.
+
+Constants = Sequence[tuple[int, str]]
+"""Numbers and their names."""
+
+
+def table_lines(name: str) -> list[list[str]]:
+    """The words of each line of a table."""
+    text = (Path(__file__).parent / "tables" / f"{name}.txt").read_text("utf-8")
+    return [line.split() for line in text.splitlines() if not line.startswith("#")]
+
+
+def table_words(name: str) -> list[str]:
+    return [word for line in table_lines(name) for word in line]
+
+
+def constants(group: str) -> Constants:
+    """The constants in a group of constants.txt; none if there is no such group."""
+    return _groups().get(group, ())
+
+
+@cache
+def _groups() -> Mapping[str, Constants]:
+    found: dict[str, list[tuple[int, str]]] = {}
+    for number, name in table_lines("constants"):
+        if number == "group":
+            group = found[name] = []
+        else:
+            group.append((int(number, 0), name))
+    return found
+
+
+class Namer:
+    """The function from a number to its name: empty for `none`, and the number itself if it has no name."""
+
+    def __init__(self, names: Mapping[int, str] | Sequence[str], none: int | None = None) -> None:
+        self._names = names if isinstance(names, Mapping) else dict(enumerate(names))
+        self._none = none
+
+    def __call__(self, number: int) -> str:
+        return "" if number == self._none else self._names.get(number) or str(number)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names.values())
+
+
+def flag_names(flags: int, names: Constants) -> str:
+    """The names of the bits that are set; bits without a name come last, in hex. Empty for 0."""
+    found = []
+    for bits, name in names:
+        if flags & bits == bits:
+            found.append(name)
+            flags &= ~bits
+    return "|".join([*found, hex(flags)] if flags else found)
+
+
+# The names.
 
 # Files: errno values and flags of open.
 
 
-ERRNO_NAMES: dict[int, str] = {int(number): name for number, name in tables.lines("errno")}
+ERRNO_NAMES: dict[int, str] = {int(number): name for number, name in table_lines("errno")}
 """asm-generic/errno.h, the same on x86 and arm64, and the kernel's internal errors, which tracepoints can see."""
 
-errno_name = tables.Namer(ERRNO_NAMES)
+errno_name = Namer(ERRNO_NAMES)
 """`ENOENT` for 2, `0` for 0"""
 _ACCESS = ("O_RDONLY", "O_WRONLY", "O_RDWR", "3")
-_FLAGS = tables.constants("open")
+_FLAGS = constants("open")
 _PLACES = {
     "x86_64": {"O_DIRECT": 0o40000, "O_LARGEFILE": 0o100000, "O_DIRECTORY": 0o200000, "O_NOFOLLOW": 0o400000},
     "aarch64": {"O_DIRECTORY": 0o40000, "O_NOFOLLOW": 0o100000, "O_DIRECT": 0o200000, "O_LARGEFILE": 0o400000},

@@ -13,9 +13,16 @@ from typing import NamedTuple
 
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import ARCHITECTURES
-from kubectl_gadget.linux import tables
-from kubectl_gadget.linux.names import namespace_names, open_flag_names, signal_name
-from kubectl_gadget.linux.tables import Namer, constants, flag_names
+from kubectl_gadget.linux.names import (
+    Namer,
+    constants,
+    flag_names,
+    namespace_names,
+    open_flag_names,
+    signal_name,
+    table_lines,
+    table_words,
+)
 
 _FIRST_COMMON = 424
 
@@ -44,9 +51,9 @@ _AS_64_BIT: Mapping[str, str] = {
 @cache
 def syscall_names(architecture: str) -> Mapping[int, str]:
     """The calls of an architecture, as in uname, by number; `i386` and `arm32` are those of 32-bit programs."""
-    own = tables.words(f"syscalls_{_TABLES.get(architecture, 'x86_64')}")
+    own = table_words(f"syscalls_{_TABLES.get(architecture, 'x86_64')}")
     found = {number: name for number, name in enumerate(own) if name != "-"}
-    return found | dict(enumerate(tables.words("syscalls_common"), _FIRST_COMMON))
+    return found | dict(enumerate(table_words("syscalls_common"), _FIRST_COMMON))
 
 
 def name_in_64_bits(name: str) -> str:
@@ -106,7 +113,7 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
 @cache
 def arguments() -> Mapping[str, tuple[str, ...]]:
     """The argument kinds of each known call, by name."""
-    return {name: tuple(kinds) for name, *kinds in tables.lines("syscall_arguments")}
+    return {name: tuple(kinds) for name, *kinds in table_lines("syscall_arguments")}
 
 
 def select(text: str) -> frozenset[str]:

@@ -19,7 +19,7 @@ from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.failure import Access
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import NODES
-from kubectl_gadget.linux import tables
+from kubectl_gadget.linux.names import table_words
 from kubectl_gadget.policies.compiler.attach import ways, with_mirrors
 from kubectl_gadget.policies.compiler.policies import CompiledPolicies, target_name
 from kubectl_gadget.policies.compiler.selectors import CompilerOptions
@@ -127,7 +127,7 @@ def _enforces(selector: Selector) -> bool:
 
 
 _LATEST = "6.18"
-_LSM_HOOKS = frozenset(tables.words("lsm_hooks"))
+_LSM_HOOKS = frozenset(table_words("lsm_hooks"))
 _SYMBOLS = Path("/proc/kallsyms")
 _ALIKE = 0.85
 """Ratio of difflib: about one letter in seven differs."""

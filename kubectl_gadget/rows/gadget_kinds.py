@@ -12,6 +12,7 @@ import numpy as np
 
 from kubectl_gadget.gadgets.schema import UNKNOWN, Field
 from kubectl_gadget.linux.names import (
+    Namer,
     bpf_command_name,
     bpf_map_type_name,
     bpf_program_type_name,
@@ -30,7 +31,6 @@ from kubectl_gadget.linux.names import (
     task_state_name,
 )
 from kubectl_gadget.linux.syscalls import ARGUMENTS, KILLED, Data, argument_texts, result_text, syscall_name
-from kubectl_gadget.linux.tables import Namer
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.kinds import (
     NUMBER,

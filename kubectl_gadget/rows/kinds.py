@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kubectl_gadget.gadgets.schema import Field
-from kubectl_gadget.linux.names import address_text
-from kubectl_gadget.linux.tables import Namer, flag_names
+from kubectl_gadget.linux.names import Namer, address_text, flag_names
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.shapes import Shape
 from kubectl_gadget.rows.texts import (
