@@ -146,7 +146,7 @@ class PodNames(StreamSink):
 
 
 HEADINGS: Sequence[Heading] = (
-    Heading("time", "TIME", 12),
+    Heading("time", "TIME", 13),  # with the mark of a late row
     Heading("source", "SOURCE", 30, whole=True),
     Heading("destination", "DESTINATION", 33, whole=True),
     Heading("protocol", "PROTO", 5),
@@ -166,6 +166,16 @@ WIDE_HEADINGS: Sequence[Heading] = (
     *HEADINGS[5:],
 )
 
+_NARROW_HEADINGS: Sequence[Heading] = (
+    Heading("second", "TIME", 9),
+    Heading("client", "SOURCE", 18, whole=True),
+    Heading("server", "DESTINATION", 24, whole=True),
+    Heading("result", "RESULT", 20, stretch=True),
+)
+"""of a terminal that is too narrow: without processes, and with the verdict only where it says something"""
+_NARROW = 119
+"""cells that HEADINGS take with names of pods and processes that are not long"""
+
 COLORS: dict[str, str] = {FORWARDED: "", DROPPED: RED, ERROR: RED}
 """colors of verdicts"""
 
@@ -181,7 +191,8 @@ class FlowTableSink(TableSink):
         columns = names_of(options.columns, [(heading.title, heading.name) for heading in known.values()])
         if unknown := [column for column in columns if column not in known]:
             raise _unknown_column(unknown[0], list(known))
-        headings = [known[column] for column in columns] or list(shown)
+        is_narrow = shown is HEADINGS and request.terminal is not None and request.terminal.width() < _NARROW
+        headings = [known[column] for column in columns] or list(_NARROW_HEADINGS if is_narrow else shown)
         super().__init__(
             request.stream,
             headings,
@@ -207,6 +218,10 @@ class FlowTableSink(TableSink):
             number: [COLORS[cell] for cell in columns[number]]
             for number, heading in enumerate(self._headings)
             if heading.name == "verdict"
+        } | {
+            number: [RED if cell.startswith((DROPPED, ERROR)) else "" for cell in columns[number]]
+            for number, heading in enumerate(self._headings)
+            if heading.name == "result"
         }
 
 
@@ -231,6 +246,15 @@ def _destination(event: FlowEvent) -> str:
     return f"{text} ({server.who.process})" if server.who.process else text
 
 
+def _server(event: FlowEvent) -> str:
+    return f"{arrow(event)} {(event.flow.backend or event.flow.server).place}"
+
+
+def _result(event: FlowEvent) -> str:
+    first = event.verdict if event.verdict != FORWARDED else event.flow.protocol if event.l7 is None else ""
+    return f"{first} {event.summary}".lstrip()
+
+
 def _workload_of(who: Who) -> str:
     found = who.pod.workload if who.pod else None
     return f"{found.kind}/{found.name}" if found else "-"
@@ -253,6 +277,10 @@ _CELLS: dict[str, Callable[[FlowEvent], str]] = {
     "retransmits": lambda event: str(event.flow.retransmits),
     "rtt": lambda event: _duration(event.flow.rtt_ns),
     "summary": lambda event: event.summary,
+    "second": lambda event: event.timestamp[11:19] + late_mark(event),
+    "client": lambda event: event.flow.client.name,
+    "server": _server,
+    "result": _result,
 }
 
 

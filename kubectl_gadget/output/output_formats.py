@@ -21,7 +21,7 @@ from kubectl_gadget.output.profiles import FoldedSink, PprofSink, SpeedscopeSink
 from kubectl_gadget.output.registry import ROWS, OutputOptions
 from kubectl_gadget.output.row_texts import MemberRows, cells, detail_cells, object_names
 from kubectl_gadget.output.sink import Sink, StreamSink
-from kubectl_gadget.output.tables import BlockTable, TableSink
+from kubectl_gadget.output.tables import BlockTable, TableSink, without
 from kubectl_gadget.output.terminal import Terminal, wants_color
 from kubectl_gadget.rows.members import filter_members
 from kubectl_gadget.rows.rows import Rows
@@ -86,6 +86,10 @@ def make_sink(
     return FlameGraphSink(arrangement.flame_graph, gadgets, sink, arrangement.diff, options.selection)
 
 
+_SAYS_LEAST = ("node", "container", "namespace")
+"""columns that tables of streams omit on a narrow terminal, in this order, if the gadget says nothing about it"""
+
+
 def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink:
     """A table: line by line for streams, in blocks for other gadgets, and redrawn in place on a terminal."""
     options, gadgets, stream, terminal = request.options, request.gadgets, request.stream, request.terminal
@@ -103,9 +107,13 @@ def _columns(request: SinkRequest, shown_by: Literal["default", "wide"]) -> Sink
     live_columns: LiveColumns | None = None
 
     def fit_titles() -> list[Heading]:
-        """The columns that fit. Streams keep all columns and shorten cells instead, since the last columns matter
-        most."""
-        if live_table is None or live_columns is None or terminal is None or options.columns:
+        """The columns that fit. Streams leave out only those that say least, and shorten cells, since the last columns
+        matter most."""
+        if terminal is None or options.columns:
+            return titles
+        if kind == "stream" and shown_by == "default":
+            return without(titles, terminal.width(), gadgets[0].table.narrow or _SAYS_LEAST)
+        if live_table is None or live_columns is None:
             return titles
         return live_columns.fitting(terminal.width(), live_table.sorted_by)
 

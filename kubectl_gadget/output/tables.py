@@ -1,6 +1,6 @@
 """Tables as text: of streams, whose rows are printed as they come, and blocks, one per interval or snapshot."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from io import StringIO
 from itertools import repeat
 from typing import NamedTuple, TextIO
@@ -123,6 +123,16 @@ def fitting(
         if sum(map(_least, found)) + len(GAP) * (len(found) - 1) <= available or len(found) == 1:
             break
         found = [heading for heading in found if heading.name != name or name == keep]
+    return found
+
+
+def without(headings: Sequence[Heading], available: int, narrow: Iterable[str]) -> list[Heading]:
+    """The columns for a terminal of `available` columns, without as many of `narrow` as it takes, in this order."""
+    found = list(headings)
+    for name in narrow:
+        if sum(map(_least, found)) + len(GAP) * (len(found) - 1) <= available:
+            break
+        found = [heading for heading in found if heading.name != name]
     return found
 
 

@@ -20,6 +20,7 @@ from kubectl_gadget.kube.addresses import Addresses, PodFacts
 from kubectl_gadget.kube.inventory import Workload
 from kubectl_gadget.output.escape import json_line
 from kubectl_gadget.output.registry import FLOWS, TEMPLATES, OutputOptions
+from kubectl_gadget.output.terminal import Terminal
 from kubectl_gadget.rows.rows import Rows
 from tests.flows.rows import SERVER, RowTable, accepted, dns, drop, http, tcp
 
@@ -230,6 +231,17 @@ def test_the_map_knows_a_server_that_its_own_node_names_after_the_last_event() -
     assert [(server.group, server.name) for _, server in found.edges] == [("empire", "deathstar")]
     assert [edge.flows for edge in found.edges.values()] == [1]
     assert found.settle() == []
+
+
+def test_a_narrow_terminal_has_a_table_without_processes_and_with_the_verdicts_that_say_something() -> None:
+    stream = io.StringIO()
+    sink = make_sink(OutputOptions(color="never"), stream, Terminal(lambda: 80))
+    sink.write(Rows([batch_of(made())]))
+    header, first, *_ = lines = stream.getvalue().splitlines()
+    assert header.split() == ["TIME", "SOURCE", "DESTINATION", "RESULT"]
+    assert first.split() == ["00:00:01", "default/xwing", "->", "empire/deathstar:8080", "TCP", "SYN"]
+    assert any("  DROPPED NETFILTER_" in line for line in lines)
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_csv_has_a_column_for_each_member_of_each_end() -> None:

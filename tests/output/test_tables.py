@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.columns import Heading
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.registry import OutputOptions
@@ -150,6 +151,23 @@ def test_every_line_fits_the_terminal() -> None:
         for line in table(long, width=width, color="never").splitlines():
             assert len(line) <= width
     assert "…" in table(long, width=80)
+
+
+def test_a_stream_leaves_out_what_says_least_on_a_narrow_terminal_unless_asked_for_it() -> None:
+    def titles(width: int, gadget: str = "trace_tcp", **options: object) -> list[str]:
+        stream, terminal = io.StringIO(), Terminal(lambda: width)
+        sink = make_sink(OutputOptions(**options), [load_gadget(gadget)], stream, terminal=terminal)  # type: ignore[arg-type]
+        sink.close()
+        (line,) = stream.getvalue().splitlines()
+        assert width < 200 or len(line) <= width
+        return line.split()
+
+    asked = ("node", "container", "local", "remote", "sent", "received", "namespace", "comm", "duration")
+    assert titles(80) == ["POD", "PID", "COMM", "OP", "ERR", "REMOTE", "PORT", "DURATION"]
+    assert {"NODE", "CONTAINER", "LOCAL", "SENT"} <= set(titles(200))
+    assert {"NODE", "CONTAINER", "LOCAL", "SENT"} <= set(titles(80, format="wide"))
+    assert len(titles(80, columns=asked)) == len(asked)
+    assert "NODE" not in titles(80, "trace_open")
 
 
 def test_lines_wrap_where_a_number_or_a_name_would_be_cut_to_nothing() -> None:
