@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.python_process import given_environment
-from kubectl_gadget.run.interrupts import heeded
+from kubectl_gadget.run.services import heeded
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 """Exit codes as in a shell."""

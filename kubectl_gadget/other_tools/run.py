@@ -16,13 +16,13 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import AgentError, GadgetError
 from kubectl_gadget.other_tools.bpftrace_program import limited
 from kubectl_gadget.output.escape import escape
-from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end, release
 from kubectl_gadget.run.local_node import open_local
 from kubectl_gadget.run.node import NodeStream, Open
 from kubectl_gadget.run.participants import NodeChange, local_node
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import RunOptions
+from kubectl_gadget.run.services import Interrupts, catch, how_to_end, release
 from kubectl_gadget.wire.client_messages import FilterSpec
 from kubectl_gadget.wording import count
 

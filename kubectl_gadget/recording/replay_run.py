@@ -30,14 +30,13 @@ from kubectl_gadget.rows.containers import ContainerFilter
 from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.backlog import Events, StepMark
 from kubectl_gadget.run.coverage import Cause, Coverage, Gap, MissingSpan, NodeCoverage, doubts, joined, texts
-from kubectl_gadget.run.interrupts import heeded, how_to_end
 from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.pipeline import Pipeline, PipelineEvents
 from kubectl_gadget.run.preparation import prepare
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
 from kubectl_gadget.run.run_options import RunOptions
-from kubectl_gadget.run.services import Service, Surroundings
+from kubectl_gadget.run.services import Service, Surroundings, heeded, how_to_end
 from kubectl_gadget.wire.agent_messages import ContainerChanges
 from kubectl_gadget.wire.frames import Frame, split_events
 from kubectl_gadget.wire.policy_events import rfc3339

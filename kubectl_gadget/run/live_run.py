@@ -21,13 +21,12 @@ from kubectl_gadget.output.terminal import reader_is_gone, reading_keys
 from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.backlog import Backlog, FrameSource, Item, LiveFrames, Selected, StepMark
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, Cause, Coverage, NodeCoverage, awake_or_not_ns
-from kubectl_gadget.run.interrupts import Interrupts, catch, how_to_end
 from kubectl_gadget.run.node import NodeSession, NodeState
 from kubectl_gadget.run.participants import NodeChange, Nodes, choose_nodes
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import RunRequest, early_request
 from kubectl_gadget.run.run_options import RunOptions, RunRecorder
-from kubectl_gadget.run.services import Surroundings
+from kubectl_gadget.run.services import Interrupts, Surroundings, catch, how_to_end
 
 if TYPE_CHECKING:  # modules that need numpy
     from kubectl_gadget.rows.containers import Container

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_gadget.run.interrupts import ONE_REQUEST_SECONDS, Interrupts, catch, how_to_end, release
+from kubectl_gadget.run.services import ONE_REQUEST_SECONDS, Interrupts, catch, how_to_end, release
 
 
 class Clock:
