@@ -249,7 +249,7 @@ Page = Annotated[
 
 Exports = Annotated[
     Texts,
-    flag(ENGINE, "--export KIND=WHERE", "Also send rows there: otlp=, jsonl=, syslog=; repeatable: docs/export.md"),
+    flag(ENGINE, "--export KIND=WHERE", "Also send rows there: otlp=, prometheus=, jsonl=, syslog=: docs/export.md"),
     values.exports,
     TypedOnly.FILES,
 ]

@@ -140,7 +140,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
 
         page = LivePage()
         transform = FlowTransform(table, conditions, page.add_rows)
-        options = replace(options, services=(PageServer(page, flow.web_port or 0, say).serve,))
+        options = replace(options, services=(*options.services, PageServer(page, flow.web_port or 0, say).serve))
 
     def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
         from kubectl_gadget.flows.formats import WatchedSink, make_sink

@@ -3,11 +3,11 @@
 It rejects contradictions before anything is started.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kubectl_gadget.cli.flags import (
     ClusterFlags,
@@ -23,10 +23,6 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import Selection, workloads
 from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
-
-if TYPE_CHECKING:
-    from kubectl_gadget.gadgets.schema import Gadget
-    from kubectl_gadget.run.run_options import RunExport
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -119,7 +115,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         local_by_default=by_default,
         beforehand=beforehand.get(),
         **_recording(output.record),
-        export=_export(output),
+        **_export(output),
         page=output.report,
         ui=bool(output.ui),
         browser=output.browser != "none",
@@ -157,21 +153,23 @@ def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFla
     return RunOptions((), selection=selection)
 
 
-def _export(output: OutputFlags) -> "Callable[[Sequence[Gadget]], RunExport] | None":
-    """Return what makes the export of a run. Raises UsageError if what it needs is not installed."""
+def _export(output: OutputFlags) -> dict[str, Any]:
+    """Return the options that make the export of a run."""
     if not output.exports:
-        return None
+        return {}
     from kubectl_gadget.export.run import Export
+    from kubectl_gadget.export.serving import Serving
     from kubectl_gadget.export.targets import ExportOptions, Tls, headers, target, tls
 
-    return partial(
-        Export,
-        ExportOptions(
-            tuple(map(target, output.exports)),
-            tls(output.export_tls) if output.export_tls else Tls(),
-            tuple(pair for text in output.export_headers or () for pair in headers(text)),
-        ),
+    options = ExportOptions(
+        tuple(map(target, output.exports)),
+        tls(output.export_tls) if output.export_tls else Tls(),
+        tuple(pair for text in output.export_headers or () for pair in headers(text)),
     )
+    if not options.serves:
+        return {"export": partial(Export, options)}
+    serving = Serving()
+    return {"export": partial(Export, options, serving=serving), "services": (serving.serve,)}
 
 
 def _recording(text: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Protocol
 from kubectl_gadget.errors import require
 from kubectl_gadget.export import lines
 from kubectl_gadget.export.delivery import Delivery, Transport, lost_line
+from kubectl_gadget.export.serving import Serving
 from kubectl_gadget.export.targets import ExportOptions, Target
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.rows import Rows
@@ -29,69 +30,129 @@ class Encoder(Protocol):
         """Return the record of a time for which a node's rows are missing."""
 
 
-class Export:
-    """All targets of one run."""
-
-    def __init__(self, options: ExportOptions, gadgets: Sequence[Gadget]) -> None:
-        """`gadgets`: those whose rows are shown. Raises UsageError."""
-        self.takes_output = options.takes_output
-        self._targets: list[tuple[Encoder, Delivery]] = []
-        for target in options.targets:
-            encoder, transport = _parts(target, options, gadgets)
-            self._targets.append((encoder, Delivery(target.name, transport)))
+class Sending(Protocol):
+    """One target. All calls come from the pipeline's thread."""
 
     def begin(self, warn: Callable[[str], object]) -> None:
-        """Start to send. `warn` is called from any thread."""
-        for _, delivery in self._targets:
-            delivery.begin(warn)
+        """Start. `warn` is called from any thread."""
 
-    def write(self, rows: Rows) -> None:
-        """Take rows that are shown."""
-        if not len(rows):
-            return
-        for chunk in rows.chunks(ROWS_AT_ONCE):
-            for encoder, delivery in self._targets:
-                if delivery.is_full:
-                    delivery.drop(len(chunk))
-                else:
-                    delivery.offer(encoder.encode(chunk), len(chunk))
+    def write(self, shown: Rows, everything: Rows) -> None:
+        """Take rows that are shown, and with them those of a table that --max-rows leaves out."""
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         """Take the record of a time for which a node's rows are missing."""
-        for encoder, delivery in self._targets:
-            delivery.offer(encoder.gap(node, seconds, until_ns), 0)
+
+    def finish(self) -> None:
+        """Send what waits, for a few seconds. Returns at once."""
+
+    def close(self) -> None:
+        """Wait for the end of `finish`."""
+
+    @property
+    def lost(self) -> int:
+        """The number of rows that it did not get. Known after `close`."""
+
+    def summary(self) -> Iterator[str]:
+        """Yield a line."""
+
+    def losses(self) -> Iterator[str]:
+        """Yield a line if it did not get all rows."""
+
+
+class Sent:
+    """A target that gets rows as they come."""
+
+    def __init__(self, target: Target, encoder: Encoder, transport: Transport) -> None:
+        self._encoder = encoder
+        self.delivery = Delivery(target.name, transport)
+        self.begin, self.finish, self.close = self.delivery.begin, self.delivery.finish, self.delivery.close
+
+    def write(self, shown: Rows, everything: Rows) -> None:
+        """See Sending."""
+        for chunk in shown.chunks(ROWS_AT_ONCE):
+            if self.delivery.is_full:
+                self.delivery.drop(len(chunk))
+            else:
+                self.delivery.offer(self._encoder.encode(chunk), len(chunk))
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        """See Sending."""
+        self.delivery.offer(self._encoder.gap(node, seconds, until_ns), 0)
+
+    @property
+    def lost(self) -> int:
+        """See Sending."""
+        return self.delivery.counts().total_lost
+
+    def summary(self) -> Iterator[str]:
+        """See Sending."""
+        yield f"export {self.delivery.name}: {count(self.delivery.counts().delivered, 'row')} delivered"
+
+    def losses(self) -> Iterator[str]:
+        """See Sending."""
+        if (counts := self.delivery.counts()).lost:
+            yield lost_line(self.delivery.name, counts)
+
+
+class Export:
+    """All targets of one run."""
+
+    def __init__(
+        self,
+        options: ExportOptions,
+        gadgets: Sequence[Gadget],
+        serving: Serving | None = None,
+    ) -> None:
+        """`gadgets`: those whose rows are shown. Raises UsageError."""
+        self.takes_output = options.takes_output
+        self.targets = [_sending(target, options, gadgets, serving or Serving()) for target in options.targets]
+
+    def begin(self, warn: Callable[[str], object]) -> None:
+        """Start to send. `warn` is called from any thread."""
+        for target in self.targets:
+            target.begin(warn)
+
+    def write(self, shown: Rows, everything: Rows | None = None) -> None:
+        """Take rows that are shown; `everything`: also those of a table that --max-rows leaves out."""
+        if len(shown):
+            for target in self.targets:
+                target.write(shown, shown if everything is None else everything)
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> None:
+        """Take the record of a time for which a node's rows are missing."""
+        for target in self.targets:
+            target.gap(node, seconds, until_ns)
 
     def close(self) -> None:
         """Send what waits, for a few seconds."""
-        for _, delivery in self._targets:
-            delivery.finish()
-        for _, delivery in self._targets:
-            delivery.close()
+        for target in self.targets:
+            target.finish()
+        for target in self.targets:
+            target.close()
 
     @property
     def lost(self) -> int:
         """The number of rows that some target did not get. Known after `close`."""
-        return sum(delivery.counts().total_lost for _, delivery in self._targets)
+        return sum(target.lost for target in self.targets)
 
     def summary(self) -> Iterator[str]:
         """Yield a line for each target."""
-        for _, delivery in self._targets:
-            counts = delivery.counts()
-            yield f"export {delivery.name}: {count(counts.delivered, 'row')} delivered"
+        for target in self.targets:
+            yield from target.summary()
 
     def losses(self) -> Iterator[str]:
         """Yield a line for each target that did not get all rows."""
-        for _, delivery in self._targets:
-            if (counts := delivery.counts()).lost:
-                yield lost_line(delivery.name, counts)
+        for target in self.targets:
+            yield from target.losses()
 
 
-def _otlp(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> tuple[Encoder, Transport]:
-    require("opentelemetry.proto.logs.v1.logs_pb2", "--export otlp", "export")
-    from kubectl_gadget.export import http, otlp  # not everybody has what they need
+def _sending(target: Target, options: ExportOptions, gadgets: Sequence[Gadget], serving: Serving) -> Sending:
+    if target.kind == "prometheus":
+        require("prometheus_client", "--export prometheus", "export")
+        from kubectl_gadget.export.prometheus import Prometheus  # not everybody has what it needs
 
-    to = http.endpoint(target.where, dict(options.headers), options.tls)
-    return otlp.LogRecords(gadgets, http.given_resource()), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs)
+        return Prometheus(target, serving)
+    return Sent(target, *_parts(target, options, gadgets))
 
 
 def _parts(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> tuple[Encoder, Transport]:
@@ -106,3 +167,11 @@ def _parts(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) ->
         return encoder, lines.FileTransport(target.where)
     transport = lines.DatagramTransport if target.scheme == "udp" else lines.SocketTransport
     return encoder, transport(target, options.tls)
+
+
+def _otlp(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> tuple[Encoder, Transport]:
+    require("opentelemetry.proto.logs.v1.logs_pb2", "--export otlp", "export")
+    from kubectl_gadget.export import http, otlp  # not everybody has what they need
+
+    to = http.endpoint(target.where, dict(options.headers), options.tls)
+    return otlp.LogRecords(gadgets, http.given_resource()), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs)

@@ -1,5 +1,6 @@
 """Where rows are exported to, as `--export KIND=WHERE` says it. Help and completion read this, so it imports little."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class ExportOptions:
     tls: Tls = Tls()
     headers: tuple[tuple[str, str], ...] = ()
     """of requests to collectors; later ones win"""
+
+    @property
+    def serves(self) -> bool:
+        """True if others ask for what is exported, also after the last row."""
+        return any(target.kind == "prometheus" for target in self.targets)
 
     @property
     def takes_output(self) -> bool:
@@ -117,6 +123,18 @@ def _otlp(where: str) -> Target:
     return Target("otlp", where, found.scheme, str(found.hostname), found.port or 0)
 
 
+def _prometheus(where: str) -> Target:
+    host, _, port = where.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"must be prometheus={KINDS['prometheus'].example}")
+    address = host.strip("[]") or "127.0.0.1"
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError(f"{address!r} is no address of this machine: 0.0.0.0 is all") from None
+    return Target("prometheus", where, "http", address, int(port))
+
+
 def _jsonl(where: str) -> Target:
     if "://" in where:
         return _socket("jsonl", where, STREAMS, {})
@@ -166,6 +184,7 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
+    "prometheus": Kind(_prometheus, "[ADDRESS:]PORT"),
     "otlp": Kind(_otlp, "http://HOST:4318"),
     "jsonl": Kind(_jsonl, "FILE|-|tcp://HOST:PORT|unix:///PATH"),
     "syslog": Kind(_syslog, "udp://HOST[:PORT]|tcp://HOST[:PORT]|tls://HOST[:PORT]"),

@@ -131,7 +131,7 @@ class StoryRecipe:
         return replace(
             options,
             gadgets=self.labels.attached_to(options.gadgets) if self.labels else options.gadgets,
-            services=self.reaction.services if self.reaction else (),
+            services=(*options.services, *(self.reaction.services if self.reaction else ())),
             followers=(*options.followers, *self._followers()) if follows else (),
             transform=story,
             doing="tracing processes",

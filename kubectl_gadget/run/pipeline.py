@@ -376,7 +376,7 @@ class Pipeline:
             return
         shown = self.ending.cut(rows)
         if self.export is not None:
-            self.export.write(shown)
+            self.export.write(shown, rows.everything if rows.is_block else shown)
         write = self._sink.write_block if rows.is_block else self._sink.write
         write(shown)
         self._sink.flush()

@@ -113,8 +113,8 @@ class RunExport(Protocol):
     def begin(self, warn: Callable[[str], object]) -> None:
         """Start to send. `warn` is called from any thread."""
 
-    def write(self, rows: "Rows") -> None:
-        """Take rows that are shown. Does not wait for a target."""
+    def write(self, shown: "Rows", everything: "Rows") -> None:
+        """Take rows that are shown, and with them those of a table that --max-rows leaves out. Does not wait."""
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         """Take the record of a time for which a node's rows are missing."""

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_gadget.export.delivery import Delivery
 from kubectl_gadget.export.lines import JsonLines, SyslogMessages
-from kubectl_gadget.export.run import Export
+from kubectl_gadget.export.run import Export, Sent
 from kubectl_gadget.export.targets import ExportOptions, Tls, target
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.rows.rows import Rows
@@ -183,8 +182,9 @@ def test_a_receiver_that_reads_nothing_neither_holds_up_nor_fills_memory(monkeyp
         rows = opens(1000)
         for _ in range(20):
             made.write(rows)
-        (_, delivery), *_ = made._targets
-        assert isinstance(delivery, Delivery)
+        (sent,) = made.targets
+        assert isinstance(sent, Sent)
+        delivery = sent.delivery
         assert delivery._bytes <= 1 << 20
         made.close()
         counts = delivery.counts()

@@ -17,7 +17,7 @@ from tests.page.made import recording
     ("text", "words"),
     [
         ("jsonl", "where to is missing: jsonl=FILE"),
-        ("kafka=x", "a KIND of otlp, jsonl"),
+        ("kafka=x", "a KIND of prometheus, otlp, jsonl"),
         ("jsonl=http://x:1", "must begin with tcp:// or unix://"),
         ("jsonl=tcp://x", "the port is missing"),
         ("jsonl=/no/such/folder/x", "there is no folder /no/such/folder"),
