@@ -3,8 +3,8 @@
  * Programs that do nothing, one for each way to attach a program, with the names of those in policy.bpf.c: if the
  * kernel accepts one of them, it accepts the program of that name too. Emits nothing.
  *
- * Hooks: those that the agent probes, for a moment. The trap: at some hooks, the return value decides the call's
- * result, so it must be 0.
+ * Hooks: those that the agent probes, for a moment. At some hooks, the return value decides the call's result, so it
+ * must be 0.
  */
 #include <linux/bpf.h>
 

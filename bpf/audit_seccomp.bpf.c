@@ -8,8 +8,8 @@
  * Kills come from signal_generate and sched_process_exit; calls that are only logged, from audit_seccomp(), where the
  * kernel has fentry or kprobes.
  *
- * The trap: the first event of a thread may be the exit of a call whose entry was not seen (the fork, in the child; the
- * call that installed the filter), so it is ignored.
+ * The first event of a thread may be the exit of a call whose entry was not seen (the fork, in the child; the call that
+ * installed the filter), so it is ignored.
  */
 #include <gadget/output.h>
 #include <gadget/process.h>

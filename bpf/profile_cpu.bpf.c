@@ -4,8 +4,8 @@
  *
  * Hooks: a perf event on each CPU, with the kernel's software clock (a timer), since virtual machines may not have a
  * hardware counter. Where perf_event_open() is refused, the scheduler's tick is used instead, through the tracepoint
- * hrtimer_expire_entry; it runs at most CONFIG_HZ times per second, and not at all on CPUs with nohz_full. The trap:
- * then the kernel stack begins with the frames of the interrupt, which the agent removes.
+ * hrtimer_expire_entry; it runs at most CONFIG_HZ times per second, and not at all on CPUs with nohz_full. Then the
+ * kernel stack begins with the frames of the interrupt, which the agent removes.
  */
 /* Before Linux 6.1, programs for perf events require preallocated maps. */
 #define GADGET_TOTALS_FLAGS 0

@@ -3,8 +3,8 @@
  * profile offcpu: adds up how long threads were off the CPU, by the stack that they had when they left it.
  *
  * Hook: the tracepoint sched_switch, where the thread that leaves the CPU is still the current one. So its stacks are
- * taken then, and its time is added when it runs again. The trap: stacks are taken for every thread that leaves, since
- * it is not known yet for how long.
+ * taken then, and its time is added when it runs again. Stacks are taken for every thread that leaves, since it is not
+ * known yet for how long.
  *
  * An iterator over all tasks, which the agent runs once at the start, adds the threads that already wait. At the end of
  * each interval, a walk counts the waits that have not ended, each up to now; what follows counts in the next interval.

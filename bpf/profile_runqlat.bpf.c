@@ -3,8 +3,7 @@
  * profile runqlat: a histogram of how long runnable threads waited for a CPU, by container and command.
  *
  * Hooks: the tracepoints sched_wakeup and sched_wakeup_new, where a wait begins, and sched_switch, where it ends, and
- * where the wait of a preempted thread begins. The trap: at sched_switch, the current task is the one that leaves the
- * CPU.
+ * where the wait of a preempted thread begins. At sched_switch, the current task is the one that leaves the CPU.
  */
 #include <gadget/histogram.h>
 #include <gadget/other_task.h>

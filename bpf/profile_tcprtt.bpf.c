@@ -3,9 +3,8 @@
  * profile tcprtt: histograms of the round trip time of TCP connections, by container.
  *
  * Hook: the tracepoint tcp_probe, which runs for each segment that an established connection receives. It runs in
- * interrupts, so the owner of the socket is recorded earlier (gadget/network/packet_owner.h). The trap: the kernel
- * measures the time only for segments that acknowledge data; for other segments, the same smoothed time is counted
- * again.
+ * interrupts, so the owner of the socket is recorded earlier (gadget/network/packet_owner.h). The kernel measures the
+ * time only for segments that acknowledge data; for other segments, the same smoothed time is counted again.
  */
 #include <gadget/histogram.h>
 #include <gadget/network/address.h>

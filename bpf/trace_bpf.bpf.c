@@ -3,9 +3,9 @@
  * trace bpf: emits one `struct trace_bpf` for each call of bpf(2) that loads programs, creates maps, attaches or pins
  * them, or opens existing ones by id; on request, for all calls.
  *
- * Hook: the exit of bpf. The trap: the attributes are in memory that the program may have rewritten or unmapped by
- * then, so an object that a call has created is described by the kernel's data. Not seen: programs attached by
- * perf_event_open(2) and ioctl, or by netlink (the loading is).
+ * Hook: the exit of bpf. The attributes are in memory that the program may have rewritten or unmapped by then, so an
+ * object that a call has created is described by the kernel's data. Not seen: programs attached by perf_event_open(2)
+ * and ioctl, or by netlink (the loading is).
  */
 #include <gadget/files/path_at.h>
 #include <gadget/output.h>

@@ -4,8 +4,8 @@
  * locks `to`. The client's view finds cycles of these, and makes one `struct trace_deadlock` for each step of a cycle.
  *
  * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML). An order is
- * reported before the thread waits, once for each thread and set of held mutexes. The trap: the address of a mutex is
- * reused for another mutex, so a mutex is identified by a number, which is dropped when the mutex is destroyed.
+ * reported before the thread waits, once for each thread and set of held mutexes. The address of a mutex is reused for
+ * another mutex, so a mutex is identified by a number, which is dropped when the mutex is destroyed.
  */
 #include <gadget/lifetime.h>
 #include <gadget/process.h>

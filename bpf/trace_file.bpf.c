@@ -5,8 +5,8 @@
  * failed to create or change one. Other opens: trace open.
  *
  * Hooks: the exits of the system calls below, and for io_uring the submission and completion of requests
- * (gadget/syscalls/uring.h). The trap: the paths of system calls are in memory that the program may have rewritten; the
- * kernel has copied those of io_uring requests.
+ * (gadget/syscalls/uring.h). The paths of system calls are in memory that the program may have rewritten; the kernel
+ * has copied those of io_uring requests.
  */
 #include <linux/errno.h>
 

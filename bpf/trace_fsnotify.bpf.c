@@ -6,8 +6,8 @@
  *
  * Hooks: the exits of the system calls that create instances, add and remove watches, and read events; and, where the
  * kernel has fentry, inotify_handle_inode_event(), which runs in the process that causes an event, so both processes
- * are known. The trap: the owner of a group of watches is stored by the group's address, which a later group may reuse,
- * so the owner is updated at each use.
+ * are known. The owner of a group of watches is stored by the group's address, which a later group may reuse, so the
+ * owner is updated at each use.
  */
 #include <gadget/files/open_file.h>
 #include <gadget/files/path_at.h>

@@ -4,8 +4,8 @@
  *
  * Hooks: entry and exit of the kernel's functions for all file systems (vfs_read, …), where the kernel has fexit; else
  * entry and exit of the system calls. In both cases also io_submit (Linux AIO), and the tracepoints where io_uring
- * requests are submitted and completed. The traps: stacked file systems call these functions recursively; only the
- * outermost call counts. And io_uring uses these functions to open and sync, but not to read and write.
+ * requests are submitted and completed. Stacked file systems call these functions recursively; only the outermost call
+ * counts. And io_uring uses these functions to open and sync, but not to read and write.
  */
 #include <gadget/files/aio.h>
 #include <gadget/files/path_at.h>

@@ -6,8 +6,8 @@
  * Hooks: those of trace udp. Not seen: requests that the kernel itself answers, since they have no socket; and messages
  * about other packets, such as "port unreachable", which the kernel reports to the sockets of those packets as errors.
  *
- * The trap: a raw socket also receives the replies to other pings, and requests, so only sent requests begin a flow,
- * and only replies count as received.
+ * A raw socket also receives the replies to other pings, and requests, so only sent requests begin a flow, and only
+ * replies count as received.
  */
 #include <linux/in.h>
 #include <linux/in6.h>

@@ -4,8 +4,8 @@
  * arguments and the verdict.
  *
  * Hooks: fexit of security_NAME, where the verdict of all modules is known; else a BPF LSM program, which is called
- * only if all modules before it have allowed the call. The YAML's `when` chooses the hooks that are attached. The trap:
- * these programs can preempt each other, so each takes a memory slot and releases it.
+ * only if all modules before it have allowed the call. The YAML's `when` chooses the hooks that are attached. These
+ * programs can preempt each other, so each takes a memory slot and releases it.
  */
 #include <gadget/helpers.h>
 #include <gadget/network/address.h>

@@ -4,8 +4,7 @@
  *
  * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML), and the
  * tracepoints where a process's whole memory is released. The sums are computed on request, by a walk over all
- * outstanding allocations. The trap: PIDs are reused, so an allocation also has the time when its process was first
- * seen.
+ * outstanding allocations. PIDs are reused, so an allocation also has the time when its process was first seen.
  */
 #include <gadget/allocations.h>
 #include <gadget/lifetime.h>

@@ -2,8 +2,8 @@
 /*
  * trace malloc-calls: emits one `struct trace_malloc_calls` for each call that allocates or frees memory.
  *
- * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML). The trap:
- * uprobe programs may be preempted, so a record is built in a slot.
+ * Hooks: uprobes on libc's functions, in all files in which the agent finds them (`libraries` in the YAML). Uprobe
+ * programs may be preempted, so a record is built in a slot.
  */
 #include <gadget/allocations.h>
 #include <gadget/process.h>

@@ -4,8 +4,8 @@
  * and each time the kernel itself requests a module on behalf of a process.
  *
  * Hooks: the exits of init_module, finit_module and delete_module, and the tracepoints module_load, which has the
- * module's own name, and module_request. The trap: a module that the kernel requests is loaded by modprobe on the host;
- * only module_request has the process that caused it.
+ * module's own name, and module_request. A module that the kernel requests is loaded by modprobe on the host; only
+ * module_request has the process that caused it.
  */
 #include <gadget/files/path_at.h>
 #include <gadget/operation.h>

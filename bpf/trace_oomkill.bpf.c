@@ -4,8 +4,8 @@
  * process whose allocation caused it.
  *
  * Hooks: the tracepoint mark_victim, which has the victim since 6.9; else the function oom_kill_process, by fentry,
- * which does not see the other processes of a group that is killed as a whole. The trap: the record describes the
- * victim, but the current task is the process that caused the kill.
+ * which does not see the other processes of a group that is killed as a whole. The record describes the victim, but the
+ * current task is the process that caused the kill.
  */
 #include <gadget/other_task.h>
 #include <gadget/output.h>

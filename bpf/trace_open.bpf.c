@@ -3,8 +3,8 @@
  * trace open: emits one `struct trace_open` for each attempt to open a file, with its result.
  *
  * Hooks: the exits of open, openat, openat2, creat and open_by_handle_at, and for io_uring the submission and the
- * completion of an open (gadget/syscalls/uring.h). The trap: the path and the flags of openat2 are in memory that the
- * program may have rewritten by then, so with --resolve, filters also check the open file.
+ * completion of an open (gadget/syscalls/uring.h). The path and the flags of openat2 are in memory that the program may
+ * have rewritten by then, so with --resolve, filters also check the open file.
  */
 #include <linux/errno.h>
 

@@ -6,7 +6,7 @@
  * sends packets that pass by IP.
  *
  * Hooks: entry and exit of the system calls below, and the tracepoints task_newtask, sched_process_exec and
- * cgroup_attach_task. The trap: most calls of clone and prctl are not of interest and must cost almost nothing.
+ * cgroup_attach_task. Most calls of clone and prctl are not of interest and must cost almost nothing.
  */
 #include <gadget/network/socket_file.h>
 #include <gadget/operation.h>

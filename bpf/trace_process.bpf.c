@@ -4,9 +4,9 @@
  * executes, for each process that ends and, once at start, for each existing process.
  *
  * Hooks: the tracepoints sched_process_fork, sched_process_exec and sched_process_exit, and an iterator over all tasks,
- * which runs after the other programs are attached, so that no process is missed. The trap: a process that is forked or
- * executes a program while the iterator runs is reported twice, with the same identity. The arguments of existing
- * processes are in their own memory, which only a sleepable program can read (Linux 5.18); before, they are missing.
+ * which runs after the other programs are attached, so that no process is missed. A process that is forked or executes
+ * a program while the iterator runs is reported twice, with the same identity. The arguments of existing processes are
+ * in their own memory, which only a sleepable program can read (Linux 5.18); before, they are missing.
  */
 #include <gadget/credentials.h>
 #include <gadget/operation.h>

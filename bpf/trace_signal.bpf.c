@@ -4,7 +4,7 @@
  * receiver, and for each call that failed to send one.
  *
  * Hooks: the tracepoint signal_generate, and the exits of kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo and
- * pidfd_send_signal, for failed calls. The trap: a timer's signal may be generated while any task is current.
+ * pidfd_send_signal, for failed calls. A timer's signal may be generated while any task is current.
  */
 #include <gadget/other_task.h>
 #include <gadget/output.h>

@@ -109,8 +109,8 @@ struct user {
 };
 
 /* By the address of a struct net. The kernel reuses addresses, so entries of namespaces that are gone need not be
- * removed. The trap: in an LRU map, a container that makes many namespaces would evict those of others, whose drops
- * would be attributed to the node without a loss being counted. */
+ * removed. In an LRU map, a container that makes many namespaces would evict those of others, whose drops would be
+ * attributed to the node without a loss being counted. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -4,9 +4,9 @@
  * each read. The client joins them to lines (kubectl_gadget/protocols/tty.py).
  *
  * Hooks: the exits of the system calls that write and read; for io_uring, the tracepoint where requests complete, and
- * the one where they are submitted for requests that may complete silently or in parts. The trap: a pseudo-terminal has
- * two ends, and the program at the master end (the container's shim, sshd) reads and writes the same bytes, so the
- * master end is ignored.
+ * the one where they are submitted for requests that may complete silently or in parts. A pseudo-terminal has two ends,
+ * and the program at the master end (the container's shim, sshd) reads and writes the same bytes, so the master end is
+ * ignored.
  */
 #include <gadget/files/open_file.h>
 #include <gadget/files/uring_file.h>

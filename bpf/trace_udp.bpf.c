@@ -7,7 +7,7 @@
  * it; cgroup/sock_release for the end; for packets that a packet socket or AF_XDP sends, where a device takes them
  * (gadget/network/packet_socket.h). Not seen: packets that are dropped before they reach the socket.
  *
- * The trap: for SCTP, packets belong to the listening socket until a connection is accepted.
+ * For SCTP, packets belong to the listening socket until a connection is accepted.
  */
 #include <linux/in.h>
 

@@ -3,8 +3,8 @@
  * traceloop: stores a `struct traceloop` for each of the latest system calls of each cgroup, and for each process that
  * a signal ends. After a crash, the recording is shown.
  *
- * Hooks: the raw tracepoints of all system calls (gadget/syscalls/every_syscall.h), and sched_process_exit. The trap:
- * records have a fixed size, so texts are cut earlier than in trace syscalls.
+ * Hooks: the raw tracepoints of all system calls (gadget/syscalls/every_syscall.h), and sched_process_exit. Records
+ * have a fixed size, so texts are cut earlier than in trace syscalls.
  */
 #include <gadget/processes/process_exit.h>
 #include <gadget/record.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The filter --address: one end of a connection must have it. The trap: if --port is given too, it may be that of the
- * other end, so that a user can select a server's port together with a client's address.
+ * The filter --address: one end of a connection must have it. If --port is given too, it may be that of the other end,
+ * so that a user can select a server's port together with a client's address.
  */
 #pragma once
 

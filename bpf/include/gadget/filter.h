@@ -4,8 +4,8 @@
  *
  * The agent fills `gadget_containers` with a verdict for each container of its node and each cgroup of the host. What
  * happens in a cgroup below a container is the container's. A new cgroup in no known container has no entry yet; then
- * the event is sent with a mark and the client decides, so that no filter can lose a race. The trap: a verdict on a
- * cgroup of the host is not inherited (gadget/processes/containers.h).
+ * the event is sent with a mark and the client decides, so that no filter can lose a race. A verdict on a cgroup of the
+ * host is not inherited (gadget/processes/containers.h).
  */
 #pragma once
 

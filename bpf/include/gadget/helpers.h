@@ -2,8 +2,8 @@
 /*
  * Whether the kernel has a BPF helper: libbpf looks it up by name in the kernel's own enum.
  *
- * The trap: an object contains the whole enum that it uses, and the one in <linux/bpf.h> has 213 names. So this enum
- * has only the names that programs use. libbpf ignores what follows three underscores.
+ * An object contains the whole enum that it uses, and the one in <linux/bpf.h> has 213 names. So this enum has only the
+ * names that programs use. libbpf ignores what follows three underscores.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  * Histograms of durations, as values of GADGET_TOTALS: gadget_observe(&value->histogram, nanoseconds).
  *
  * Each power of two is divided into 8 buckets of equal width, so the error of a value is less than one eighth; below 64
- * ns, buckets are 8 ns wide. kubectl_gadget/rows/histogram.py has the same bounds. The trap: a histogram has
- * 2 KiB, so a key for each process or connection of a busy node would take too much memory.
+ * ns, buckets are 8 ns wide. kubectl_gadget/rows/histogram.py has the same bounds. A histogram has 2 KiB, so a key for
+ * each process or connection of a busy node would take too much memory.
  */
 #pragma once
 

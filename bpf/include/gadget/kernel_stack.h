@@ -3,7 +3,7 @@
  * The kernel stack of an event, as names of functions. The node's kernel resolves the names, since the client may run
  * on another kernel.
  *
- * The trap: before 5.13, there is no bpf_snprintf(), and so no stack.
+ * Before 5.13, there is no bpf_snprintf(), and so no stack.
  */
 #pragma once
 

@@ -4,7 +4,7 @@
  * with the same PID, and successive programs of one process. The YAML of a gadget that includes this file lists the
  * programs `exits` and `executes`; the gadget defines gadget_thread_ends(), which is called for each thread.
  *
- * The trap: old data is not removed automatically; store the result of gadget_first_seen() in it, and compare.
+ * Old data is not removed automatically; store the result of gadget_first_seen() in it, and compare.
  */
 #pragma once
 

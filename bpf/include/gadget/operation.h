@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The operation of an event, as text: gadget_operation. The trap: a word has at most 15 characters. */
+/* The operation of an event, as text: gadget_operation. A word has at most 15 characters. */
 #pragma once
 
 #include <gadget/record.h>

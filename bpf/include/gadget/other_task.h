@@ -3,7 +3,7 @@
  * Tasks and cgroups other than the current ones, such as the receiver of a signal or the owner of a socket.
  *
  * An event with two processes is wanted if either of them is (gadget_begin_with()); its record has a second
- * gadget_cgroup. The trap: filters by pid, uid and comm apply to the record's own task, never to the other one.
+ * gadget_cgroup. Filters by pid, uid and comm apply to the record's own task, never to the other one.
  */
 #pragma once
 

@@ -2,8 +2,8 @@
 /*
  * The path of a file as its process sees it: from the file up to the process's root, across mounts.
  *
- * Names are written leaf first, in the order in which they are found; the client reverses them. The trap: nothing is
- * locked, so a concurrent rename may result in a path that never existed.
+ * Names are written leaf first, in the order in which they are found; the client reverses them. Nothing is locked, so a
+ * concurrent rename may result in a path that never existed.
  */
 #pragma once
 
@@ -173,8 +173,8 @@ static __always_inline void gadget_append_path(struct gadget_writer *writer, str
 }
 
 /*
- * The same, from the root of the process's mount namespace: chroot() does not change these paths. The trap: if the
- * container runtime uses chroot instead of pivot_root, they are paths of the node.
+ * The same, from the root of the process's mount namespace: chroot() does not change these paths. If the container
+ * runtime uses chroot instead of pivot_root, they are paths of the node.
  */
 static __always_inline void gadget_append_whole_path(struct gadget_writer *writer, struct gadget_text *text,
 						     const struct path *where)

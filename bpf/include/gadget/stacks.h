@@ -7,8 +7,8 @@
  * The id is a hash of a secret, the process, the program and the addresses. So equal stacks have the same id, even
  * after the agent has removed one, and no program can forge the id of another container's stack.
  *
- * The traps: the kernel unwinds user stacks by frame pointers, so it sees little of programs that are built without
- * them. And the programs of an object share the slots, so get the stack before you take a slot for the record.
+ * The kernel unwinds user stacks by frame pointers, so it sees little of programs that are built without them. And the
+ * programs of an object share the slots, so get the stack before you take a slot for the record.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  * Walks over the entries of the map `gadget_walked`. GADGET_WALK(name) begins a function that is called with each
  * entry's key and value, and defines the program `name`, which is attached to nothing: the agent runs it.
  *
- * An iterator (SEC("iter/bpf_map_elem")) would do the same, but some kernels refuse to load it. Needs Linux 5.13. The
- * trap: if entries are added or removed during the walk, it may miss these or others, until the next walk.
+ * An iterator (SEC("iter/bpf_map_elem")) would do the same, but some kernels refuse to load it. Needs Linux 5.13. If
+ * entries are added or removed during the walk, it may miss these or others, until the next walk.
  */
 #pragma once
 

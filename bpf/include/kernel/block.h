@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Requests to block devices, as far as gadgets read them. The trap: a request without a bio is a flush or the driver's
- * own request. It is attributed to the task that happens to issue it.
+ * Requests to block devices, as far as gadgets read them. A request without a bio is a flush or the driver's own
+ * request. It is attributed to the task that happens to issue it.
  */
 #pragma once
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Programs and maps in the kernel, as far as gadgets read them. The trap: only the file operations of a bpf(2) file
- * show whether it is a program or a map, so what a descriptor refers to is known only after a call with it
- * succeeded. */
+/* Programs and maps in the kernel, as far as gadgets read them. Only the file operations of a bpf(2) file show whether
+ * it is a program or a map, so what a descriptor refers to is known only after a call with it succeeded. */
 #pragma once
 
 #include <linux/bpf.h>

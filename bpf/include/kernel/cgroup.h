@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A cgroup and its ancestors. The trap: on hosts with both versions, a task is in one cgroup of each hierarchy. Gadgets
- * always use the cgroup of the default hierarchy, which is cgroup v2.
+ * A cgroup and its ancestors. On hosts with both versions, a task is in one cgroup of each hierarchy. Gadgets always
+ * use the cgroup of the default hierarchy, which is cgroup v2.
  */
 #pragma once
 

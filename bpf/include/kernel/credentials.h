@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Credentials and namespaces of a task, as far as gadgets read them. The trap: the PID namespace of a task is not in
- * `struct nsproxy`, which has only the PID namespace for its children. */
+/* Credentials and namespaces of a task, as far as gadgets read them. The PID namespace of a task is not in `struct
+ * nsproxy`, which has only the PID namespace for its children. */
 #pragma once
 
 #include <linux/types.h>

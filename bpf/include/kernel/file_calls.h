@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Numbers of the system calls that open files and move their data, for programs that follow all system calls. The trap:
- * calls of 32-bit programs have other numbers.
+ * Numbers of the system calls that open files and move their data, for programs that follow all system calls. Calls of
+ * 32-bit programs have other numbers.
  */
 #pragma once
 

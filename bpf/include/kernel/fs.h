@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Files, inodes, dentries and mounts, as far as gadgets read them. The traps: `struct vfsmount` is a member of `struct
- * mount`; and the path of an open file may now name another file, since the open one may have been removed or replaced.
+ * Files, inodes, dentries and mounts, as far as gadgets read them. `struct vfsmount` is a member of `struct mount`; and
+ * the path of an open file may now name another file, since the open one may have been removed or replaced.
  */
 #pragma once
 

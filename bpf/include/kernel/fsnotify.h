@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* File watches: inotify and fanotify. The trap: both store a group in the file's `private_data`, so it does not tell
- * which of them it is. */
+/* File watches: inotify and fanotify. Both store a group in the file's `private_data`, so it does not tell which of
+ * them it is. */
 #pragma once
 
 #define IN_Q_OVERFLOW 0x4000

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The memory that the kernel reads from or writes to. The trap: the values of `enum iter_type` differ between kernels.
+/* The memory that the kernel reads from or writes to. The values of `enum iter_type` differ between kernels.
  */
 #pragma once
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The context of an iterator. The trap: after the last object, the program runs once more, and the pointers to objects
- * are NULL. */
+/* The context of an iterator. After the last object, the program runs once more, with NULL for the objects. */
 #pragma once
 
 #include <kernel/bpf.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Kernel modules. The trap: a kernel without CONFIG_MODULES has neither the system calls nor the tracepoints. */
+/* Kernel modules. A kernel without CONFIG_MODULES has neither the system calls nor the tracepoints. */
 #pragma once
 
 #include <stdbool.h>

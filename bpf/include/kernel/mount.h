@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The kernel's data of mounts, as far as gadgets read it, and the kinds of flags of the calls. The trap: each call has
- * its own flags, so the upper half of a gadget_mount_flags says which call they belong to. The client's names are in
+ * The kernel's data of mounts, as far as gadgets read it, and the kinds of flags of the calls. Each call has its own
+ * flags, so the upper half of a gadget_mount_flags says which call they belong to. The client's names are in
  * linux/names.py.
  */
 #pragma once

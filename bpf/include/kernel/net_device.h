@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Network devices, and the hash table of a network namespace that has them. The trap: a device index is valid only in
- * its own network namespace. */
+/* Network devices, and the hash table of a network namespace that has them. A device index is valid only in its own
+ * network namespace. */
 #pragma once
 
 #include <linux/types.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Events of perf_event_open(2). The trap: the meaning of `config` depends on `type`, and drivers add types. */
+/* Events of perf_event_open(2). The meaning of `config` depends on `type`, and drivers add types. */
 #pragma once
 
 #include <linux/types.h>

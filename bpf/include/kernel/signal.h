@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Signals, and seccomp filters, which can send one. The trap: a `struct kernel_siginfo *` may be one of two small
- * numbers instead of a pointer. */
+/* Signals, and seccomp filters, which can send one. A `struct kernel_siginfo *` may be one of two small numbers instead
+ * of a pointer. */
 #pragma once
 
 #include <linux/types.h>

@@ -4,8 +4,8 @@
  * They are listed here because the headers of the build machine cover one architecture, and may be older than the
  * node's kernel.
  *
- * The trap: some tracepoints have the name of the kernel's function, not of the call: umount is the call umount2,
- * newstat is stat. Calls that were removed from the kernel are not listed.
+ * Some tracepoints have the name of the kernel's function, not of the call: umount is the call umount2, newstat is
+ * stat. Calls that were removed from the kernel are not listed.
  */
 #pragma once
 

@@ -2,8 +2,8 @@
 /*
  * The state of a task, since when it does not run, its memory and its priority.
  *
- * The trap: the kernel counts a process's pages per CPU and adds them up only from time to time, so the sum read here
- * may be off by a few pages.
+ * The kernel counts a process's pages per CPU and adds them up only from time to time, so the sum read here may be off
+ * by a few pages.
  */
 #pragma once
 

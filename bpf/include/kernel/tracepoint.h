@@ -2,8 +2,8 @@
 /*
  * The context of a program on the exit of a system call, SEC("tracepoint/syscalls/sys_exit_…").
  *
- * The trap: the agent runs the program at the raw tracepoint of all calls, whose context is different
- * (gadget/syscall.h), so only gadget_result() may read it.
+ * The agent runs the program at the raw tracepoint of all calls, whose context is different (gadget/syscall.h), so only
+ * gadget_result() may read it.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Terminals. The trap: only the device number shows that a file is a terminal, and the number of /dev/tty is not that
- * of the terminal that it stands for. */
+/* Terminals. Only the device number shows that a file is a terminal, and the number of /dev/tty is not that of the
+ * terminal that it stands for. */
 #pragma once
 
 #include <linux/types.h>

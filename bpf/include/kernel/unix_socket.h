@@ -2,8 +2,8 @@
 /*
  * Unix sockets, their control messages, and the process at the other end.
  *
- * The trap: a socket's peer credentials name the process that connected, listened or created a socket pair; by now,
- * another process may have the socket.
+ * A socket's peer credentials name the process that connected, listened or created a socket pair; by now, another
+ * process may have the socket.
  */
 #pragma once
 

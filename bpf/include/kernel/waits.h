@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What threads wait for: locks of files, epoll, and when a thread last left its CPU. The trap: the members of a lock
- * have moved into `struct file_lock_core` (6.9, 587a67b6830b "filelock: drop the IS_* macros").
+ * What threads wait for: locks of files, epoll, and when a thread last left its CPU. The members of a lock have moved
+ * into `struct file_lock_core` (6.9, 587a67b6830b "filelock: drop the IS_* macros").
  */
 #pragma once
 

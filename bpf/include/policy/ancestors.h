@@ -2,8 +2,8 @@
 /*
  * Tests of a process's ancestors: their PIDs, and the programs that they have run.
  *
- * The trap: a process whose parent ends gets another parent, and only current ancestors are examined. The programs that
- * former ancestors have run are remembered (policy/processes.h).
+ * A process whose parent ends gets another parent, and only current ancestors are examined. The programs that former
+ * ancestors have run are remembered (policy/processes.h).
  */
 #pragma once
 

@@ -3,7 +3,7 @@
  * Tests of a value: each looks up the set of selectors whose filter matches, and removes from `alive` the other
  * selectors that have this filter. So a thousand selectors cost as much as one, except for the words of their sets.
  *
- * The trap: a filter, negated or not, never matches a value that could not be read.
+ * A filter, negated or not, never matches a value that could not be read.
  */
 #pragma once
 

@@ -2,8 +2,8 @@
 /*
  * The action Set: writes to an argument of a static probe, in the program's memory.
  *
- * The trap: only an argument in memory can be changed. For an argument in a register or a constant, the program would
- * not see the new value.
+ * Only an argument in memory can be changed. For an argument in a register or a constant, the program would not see the
+ * new value.
  */
 #pragma once
 

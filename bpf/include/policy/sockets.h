@@ -3,8 +3,8 @@
  * The action TrackSock: stores the owner of a socket for later events, which may happen while another process is
  * current, for example in a softirq.
  *
- * The owner is stored as the head of an event, with the data at the time when tracking began. The trap: the map drops
- * the least recently used entries; then an event has the current process, as without tracking.
+ * The owner is stored as the head of an event, with the data at the time when tracking began. The map drops the least
+ * recently used entries; then an event has the current process, as without tracking.
  */
 #pragma once
 

@@ -3,7 +3,7 @@
  * Texts in the form that tests need: they end at POLICY_TEXT_END, with a NUL before and after. Paths are written
  * backwards from there, leaf first, as in the kernel's d_path().
  *
- * The trap: the verifier does not know where a text begins, so every use masks the offset.
+ * The verifier does not know where a text begins, so every use masks the offset.
  */
 #pragma once
 

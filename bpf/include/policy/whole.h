@@ -4,7 +4,7 @@
  * policy_large_event`) from a pool that all CPUs share, since per-CPU memory is limited to 32 KiB. The rest of a buffer
  * follows the event in pieces: values of the same slot, without numbers.
  *
- * The trap: the pieces are read after the tests, which have seen only the first 4,095 bytes.
+ * The pieces are read after the tests, which have seen only the first 4,095 bytes.
  */
 #pragma once
 

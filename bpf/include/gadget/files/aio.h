@@ -3,7 +3,7 @@
  * Linux AIO (io_submit): the requests of a call, read from the program's memory when the call returns. The results are
  * not known: the program may read them from shared memory without a system call.
  *
- * The trap: another thread may have rewritten the requests before they are read.
+ * Another thread may have rewritten the requests before they are read.
  */
 #pragma once
 

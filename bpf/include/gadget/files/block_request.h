@@ -5,8 +5,8 @@
  *
  * Hooks: the tracepoints block_io_start (Linux 6.5), where the task that wants the I/O is current, or block_rq_insert;
  * block_rq_issue, when the device gets the request. The owner is the cgroup of the bio, since a kernel thread writes a
- * container's dirty pages later. The trap: this needs the I/O controller of cgroup v2 for the container's cgroup. If
- * the bio names an ancestor, or a cgroup of version 1, the owner is the current task's cgroup.
+ * container's dirty pages later. This needs the I/O controller of cgroup v2 for the container's cgroup. If the bio
+ * names an ancestor, or a cgroup of version 1, the owner is the current task's cgroup.
  */
 #pragma once
 

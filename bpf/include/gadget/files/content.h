@@ -3,9 +3,9 @@
  * Contents of shared libraries: gadget_content_of() stores which file it is and returns its id, which goes into a
  * record as a `gadget_content`. The agent reads the file, and sends the SHA-256 of its contents before the record.
  *
- * The id is a hash of a secret and the file, so no program can forge it. The trap: the agent reads the file after the
- * program has opened it. It checks that it is the same file, but another program may have changed its contents by then,
- * which is a write that trace open shows.
+ * The id is a hash of a secret and the file, so no program can forge it. The agent reads the file after the program has
+ * opened it. It checks that it is the same file, but another program may have changed its contents by then, which is a
+ * write that trace open shows.
  */
 #pragma once
 

@@ -2,7 +2,7 @@
 /*
  * Finds the open file of a file descriptor of the current task.
  *
- * The trap: another thread may close the descriptor at any time, so data that is read here may belong to another file.
+ * Another thread may close the descriptor at any time, so data that is read here may belong to another file.
  */
 #pragma once
 

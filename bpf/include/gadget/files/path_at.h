@@ -4,7 +4,7 @@
  * client joins them.
  *
  * The field of type gadget_path_at is followed by a gadget_path of the same name with `_base`, which is set when the
- * path is relative or empty. The trap: if the call failed, the file descriptor may be any number.
+ * path is relative or empty. If the call failed, the file descriptor may be any number.
  */
 #pragma once
 

@@ -2,8 +2,8 @@
 /*
  * Whether a gadget_path begins with a text.
  *
- * The trap: its names are stored leaf first, so the comparison goes through the names from the last to the first, but
- * forwards within each name. The state is in memory for the reason given in string.h.
+ * Its names are stored leaf first, so the comparison goes through the names from the last to the first, but forwards
+ * within each name. The state is in memory for the reason given in string.h.
  */
 #pragma once
 

@@ -6,8 +6,8 @@
  * A gadget keeps a struct gadget_refused in its state of the thread (GADGET_REFUSED), and its YAML lists the programs
  * permission_refused and thread_ends. Refusals by other means (LSMs, mount options, immutable files) are not noted.
  *
- * The trap: a thread may make other calls that are refused, such as access(). So a note counts only for the call in
- * which it was made, which is recognized by its number and arguments.
+ * A thread may make other calls that are refused, such as access(). So a note counts only for the call in which it was
+ * made, which is recognized by its number and arguments.
  */
 #pragma once
 

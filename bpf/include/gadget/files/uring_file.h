@@ -3,8 +3,8 @@
  * The file of an io_uring request: a file of one of the process's descriptors, or one registered with the ring (a
  * direct descriptor), which is in no process's table.
  *
- * The trap: a request has no file until it is issued. Before that, its descriptor is looked up here as the kernel will
- * do later, but the program may replace the file in between.
+ * A request has no file until it is issued. Before that, its descriptor is looked up here as the kernel will do later,
+ * but the program may replace the file in between.
  */
 #pragma once
 

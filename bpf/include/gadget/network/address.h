@@ -3,7 +3,7 @@
  * Addresses and ports: their types for the client, and functions that read them from a socket or from the arguments of
  * a system call.
  *
- * The trap: fields of a socket are in network byte order; fields of a record never are.
+ * Fields of a socket are in network byte order; fields of a record never are.
  */
 #pragma once
 

@@ -3,10 +3,10 @@
  * Adds up the traffic of each connection, for gadgets whose programs for packets call gadget_count_packet() with a
  * protocol (bpf/top_tcp.bpf.c).
  *
- * The traps: packets of a handshake belong to the listening socket, and so to the listening process, but another
- * process may accept the connection. They have no payload and are not counted. Data received before a process accepts
- * the connection is added when accept() returns, from the socket's own counters; segments that were retransmitted
- * before that count once.
+ * Packets of a handshake belong to the listening socket, and so to the listening process, but another process may
+ * accept the connection. They have no payload and are not counted. Data received before a process accepts the
+ * connection is added when accept() returns, from the socket's own counters; segments that were retransmitted before
+ * that count once.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  * Parses the frames of HTTP/2 (RFC 9113, section 4.1) in one direction of a connection, so that bodies need not leave
  * the node: only header blocks and the 9-byte heads of all frames are sent.
  *
- * The traps: a frame's head may be split between two packets. And packets may be lost or reordered; then the position
- * of the next head is unknown until a packet begins like a frame.
+ * A frame's head may be split between two packets. And packets may be lost or reordered; then the position of the next
+ * head is unknown until a packet begins like a frame.
  */
 #pragma once
 

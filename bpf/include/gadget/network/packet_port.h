@@ -2,7 +2,7 @@
 /*
  * What programs of type cgroup_skb can read from a packet's first bytes, without a helper call.
  *
- * The trap: such a program decides about the packet, so it must always return GADGET_PASS.
+ * Such a program decides about the packet, so it must always return GADGET_PASS.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  * Sockets that are quiet: until some time, there is nothing to report about their packets. trace tcp, which reports,
  * fills the table, and bpf/packets.bpf.c does not call it for packets of these sockets, which are nearly all.
  *
- * The trap: two sockets that share an entry replace each other, and CPUs that write an entry at the same time may mix
- * up its members. At worst, a report is delayed until the socket is no longer quiet.
+ * Two sockets that share an entry replace each other, and CPUs that write an entry at the same time may mix up its
+ * members. At worst, a report is delayed until the socket is no longer quiet.
  */
 #pragma once
 

@@ -5,8 +5,8 @@
  * Each agent that enforces network policies has a map `gadget_refused`. An agent that reports reasons has a map of
  * maps, `gadget_refusals`, which it fills with the maps of all enforcing agents
  * (kubectl_gadget/agent/sources/shared_maps.py). A refusal is recorded before it takes effect, so it is there when
- * its effect is seen. The trap: a later packet with the same key may be dropped for another reason, so only a recent
- * entry counts.
+ * its effect is seen. A later packet with the same key may be dropped for another reason, so only a recent entry
+ * counts.
  */
 #pragma once
 

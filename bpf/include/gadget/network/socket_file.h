@@ -2,8 +2,7 @@
 /*
  * Finds the socket of a file or a file descriptor.
  *
- * The trap: `private_data` is a socket only if the inode's mode says so; other kinds of files store something else
- * there.
+ * `private_data` is a socket only if the inode's mode says so; other kinds of files store something else there.
  */
 #pragma once
 

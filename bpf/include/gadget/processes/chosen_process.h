@@ -4,8 +4,8 @@
  * init adopted. Excludes the agent and its client.
  *
  * bpf/descendants.bpf.c maintains the set, once for all gadgets of a session. An unused filter costs nothing: the
- * verifier removes it. The trap: the key is the TGID in the initial PID namespace, the only number that a reaped
- * process still has when its entry is removed.
+ * verifier removes it. The key is the TGID in the initial PID namespace, the only number that a reaped process still
+ * has when its entry is removed.
  */
 #pragma once
 

@@ -2,7 +2,7 @@
 /*
  * The end of a process, for programs on the tracepoint sched_process_exit, which runs for each thread.
  *
- * The trap: before Linux 6.16, the tracepoint did not say whether the thread is the last one.
+ * Before Linux 6.16, the tracepoint did not say whether the thread is the last one.
  */
 #pragma once
 

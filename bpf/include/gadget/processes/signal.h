@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Signals: their codes and results. The trap: `info` may be one of two small numbers instead of a pointer. */
+/* Signals: their codes and results. `info` may be one of two small numbers instead of a pointer. */
 #pragma once
 
 #include <gadget/record.h>

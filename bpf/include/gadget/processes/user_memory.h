@@ -2,8 +2,7 @@
 /*
  * Reads the command-line arguments of any task from that task's memory.
  *
- * The trap: the memory may have to be paged in, so only a sleepable program can read it (SEC("iter.s/task"), Linux
- * 5.18).
+ * The memory may have to be paged in, so only a sleepable program can read it (SEC("iter.s/task"), Linux 5.18).
  */
 #pragma once
 

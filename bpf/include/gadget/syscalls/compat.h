@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Whether a system call is a 32-bit call. The raw tracepoints of all calls also see these, with other numbers and
- * structs. The trap: a 64-bit program can also make them (int 0x80), so the call is checked, not the program.
+ * structs. A 64-bit program can also make them (int 0x80), so the call is checked, not the program.
  */
 #pragma once
 

@@ -3,8 +3,8 @@
  * Converts system calls of 32-bit programs, int 0x80 calls of 64-bit programs, and calls of x32 to equivalent 64-bit
  * calls: gadget_translate() computes the number and the arguments that a 64-bit program would have passed.
  *
- * The trap: the arguments of socketcall() and the oldest mmap() are in the program's memory, where another thread may
- * change them before they are read here. The same is true for everything that arguments point to.
+ * The arguments of socketcall() and the oldest mmap() are in the program's memory, where another thread may change them
+ * before they are read here. The same is true for everything that arguments point to.
  */
 #pragma once
 

@@ -3,10 +3,10 @@
  * The duration of io_uring requests that read, write, open or sync a file: from submission to completion, including the
  * wait for requests that they are linked to.
  *
- * The trap: the end is not seen for requests that complete silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or
- * into a full queue. The tracepoint for a full queue has only the user_data of the request, which several may share. So
- * the entry of one of them is removed, and counted as not examined: otherwise it would take room of its container's
- * share until the kernel reuses the request's memory.
+ * The end is not seen for requests that complete silently (IOSQE_CQE_SKIP_SUCCESS), in parts (multishot) or into a full
+ * queue. The tracepoint for a full queue has only the user_data of the request, which several may share. So the entry
+ * of one of them is removed, and counted as not examined: otherwise it would take room of its container's share until
+ * the kernel reuses the request's memory.
  */
 #pragma once
 

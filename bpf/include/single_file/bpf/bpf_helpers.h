@@ -4,7 +4,7 @@
  * sends through its own ring buffer or perf buffer, goes to the client instead, with process and container. It never
  * goes to the trace pipe, which is global.
  *
- * The trap: vmlinux.h may have been included before, so only built-in types of C are used.
+ * A file may have included vmlinux.h before, so only built-in types of C are used.
  */
 #pragma once
 
