@@ -239,7 +239,7 @@ def write(stream: TextIO, root: Node, title: str, subtitle: str, unit: str, svg:
     data = data.encode("utf-8", "replace").decode()
     wide, high = WIDTH, height(root)
     graph = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" id="graph" width="{wide}" height="{high}" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" id="graph" width="{wide}" height="{high}" role="group"'
         ' font-family="monospace" font-size="12">'
         f"<title>{html.escape(title)}</title>"
         f"<style>{_part('flame_graph.css')}</style>"
@@ -256,7 +256,8 @@ def write(stream: TextIO, root: Node, title: str, subtitle: str, unit: str, svg:
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
     )
     stream.write(
-        f'<meta name="color-scheme" content="light dark"></head>\n<body style="margin:0">\n{graph}</body>\n</html>\n'
+        '<meta name="color-scheme" content="light dark"></head>\n<body style="margin:0"><main>\n'
+        f"{graph}</main></body>\n</html>\n"
     )
 
 
