@@ -270,6 +270,14 @@ ExportTls = Annotated[
 Browser = Annotated[
     Text, flag(ENGINE, "--browser WHICH", "For a live page; none: only print its URL", choices=("default", "none"))
 ]
+WebPort = Annotated[
+    int | None, flag(ENGINE, "--web-port PORT", "Port of the live page (default: any free one)"), values.port
+]
+AllowHost = Annotated[
+    Names,
+    flag(ENGINE, "--allow-host HOST", "Serve the live page also to a proxy that is asked for it as HOST or HOST:PORT"),
+    values.hosts,
+]
 
 
 @dataclass(frozen=True)
@@ -292,6 +300,8 @@ class OutputFlags(FlagSet):
     report: Page = None
     ui: Annotated[Switch, flag(ENGINE, "--ui", "Show the run as a live page in a browser: docs/report.md")] = None
     browser: Browser = None
+    web_port: WebPort = None
+    allow_host: AllowHost = None
     exports: Exports = None
     export_headers: ExportHeaders = None
     export_tls: ExportTls = None

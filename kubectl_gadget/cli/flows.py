@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, TextIO
 
-from kubectl_gadget.cli import run, values
+from kubectl_gadget.cli import run
 from kubectl_gadget.cli.flags import SHOW, Names, OutputFlags, Seconds, Switch, Text, TypedOnly, flag, format_flag
 from kubectl_gadget.cli.gadgets import Pods
 from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL, objects_flag
@@ -56,10 +56,7 @@ class FlowFlags:
     with_map: Annotated[Switch, flag(SHOW, "--map", "Draw a map of the flows at the end")] = None
     map_every: Annotated[Seconds, flag(SHOW, "--map-interval TIME", "Draw the map at this interval: 10s")] = None
     web: Annotated[
-        Switch, flag(SHOW, "--web", "Serve the map as a live web page; prints its address"), TypedOnly.ACTION
-    ] = None
-    web_port: Annotated[
-        int | None, flag(SHOW, "--web-port PORT", "Port of the web page (default: any free one)"), values.port
+        Switch, flag(SHOW, "--web", "Serve the live page (--ui) with its map first; prints its URL"), TypedOnly.ACTION
     ] = None
     drops: Annotated[Switch, flag(SHOW, "--drops", "Packets that the kernel drops (default)")] = None
     dns: Annotated[Switch, flag(SHOW, "--dns-rows", "DNS questions and answers (default)")] = None
@@ -124,8 +121,12 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
 
     conditions = _conditions(extras, bool(flow.loopback))
     flow.validate(flags.output)
-    gadgets = _gadgets(flow, extras)
+    if flow.web:
+        flags = replace(flags, output=replace(flags.output, ui=True, browser=flags.output.browser or "none"))
+    gadgets = _gadgets(flow, extras, has_page=bool(flags.output.ui))
     options = run_options(gadgets.runs(), pods, flags)
+    if options.ui and flow.web:
+        options = replace(options, ui=replace(options.ui, first="map"))
     book = AddressBook()
     if flow.objects:
         if not options.local:
@@ -135,12 +136,12 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
         book.cluster = known(read_objects(flow.objects), has_all_pods=True)
     table, page = FlowTable(book, flow.dns is not False), None
     transform = FlowTransform(table, conditions)
-    if flow.web:
-        from kubectl_gadget.flows.page import LivePage, PageServer
+    if options.ui:
+        from kubectl_gadget.flows.page import LivePage
+        from kubectl_gadget.page.live import MOST_EDGES
 
-        page = LivePage()
+        page = LivePage(MOST_EDGES)
         transform = FlowTransform(table, conditions, page.add_rows)
-        options = replace(options, services=(*options.services, PageServer(page, flow.web_port or 0, say).serve))
 
     def make_sink(_: Sequence[Gadget], stream: TextIO, terminal: "Terminal | None") -> "Sink":
         from kubectl_gadget.flows.formats import WatchedSink, make_sink
@@ -153,7 +154,7 @@ def flows(pods: Pods, flags: FlowRunFlags, flow: FlowFlags, extras: Conditions) 
         follower = followed(partial(setattr, book, "cluster"), _FIRST_SECONDS, "some addresses have no names")
         options = replace(options, followers=(follower,))
     options = replace(options, transform=transform, make_sink=make_sink, command=gadgets.command())
-    code = run.run(options, sys.stdout, sys.stderr)
+    code = run.run(options, sys.stdout, sys.stderr, page)
     if conditions.hidden and not options.quiet:
         say(f"not shown: {conditions.hidden:,} events of flows within one pod or host. try: --loopback")
     return code
@@ -180,7 +181,7 @@ def _conditions(extras: Conditions, loopback: bool) -> "FlowFilter":
     return filter.FlowFilter(tests, internal=loopback)
 
 
-def _gadgets(flow: FlowFlags, extras: Conditions) -> "FlowGadgets":
+def _gadgets(flow: FlowFlags, extras: Conditions, has_page: bool) -> "FlowGadgets":
     from kubectl_gadget.flows.run import FlowGadgets
 
     asks_for_http = flow.http
@@ -192,6 +193,6 @@ def _gadgets(flow: FlowFlags, extras: Conditions) -> "FlowGadgets":
         dns=flow.dns is not False,
         http=asks_for_http,
         packets=bool(flow.packets),
-        processes=bool(flow.web),
+        processes=has_page,
         report_seconds=flow.report_every or 1,
     )

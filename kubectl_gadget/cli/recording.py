@@ -19,6 +19,7 @@ from kubectl_gadget.cli.command import Entry, GadgetGroup, GroupParts, make_grou
 from kubectl_gadget.cli.flags import (
     ENGINE,
     SHOW,
+    AllowHost,
     Browser,
     Count,
     FlagSet,
@@ -31,6 +32,7 @@ from kubectl_gadget.cli.flags import (
     Text,
     TypedOnly,
     Verbose,
+    WebPort,
     flag,
     format_flag,
 )
@@ -42,7 +44,7 @@ from kubectl_gadget.errors import GadgetError, UsageError
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.escape import escape
 from kubectl_gadget.output.registry import CONVERSIONS, QUERIES, REPORTS
-from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay
+from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay, with_peer_names
 from kubectl_gadget.wording import count
 
 if TYPE_CHECKING:
@@ -176,6 +178,8 @@ class UiFlags(FlagSet):
     """Flags for the live page."""
 
     browser: Browser = None
+    web_port: WebPort = None
+    allow_host: AllowHost = None
     timeout: Annotated[
         Seconds, flag(SHOW, "--timeout TIME", "Stop after this time: 30m (default: at Ctrl-C)"), TypedOnly.END
     ] = None
@@ -197,13 +201,15 @@ def ui(pods: Pods, flags: SilentRunFlags, what: UiFlags) -> int:
     output = OutputFlags(
         ui=True,
         browser=what.browser,
+        web_port=what.web_port,
+        allow_host=what.allow_host,
         timeout=what.timeout,
         record=what.record,
         report=what.report,
         quiet=what.quiet,
         verbose=what.verbose,
     )
-    options = run_options(runs, pods, flags.with_output(output))
+    options = with_peer_names(run_options(runs, pods, flags.with_output(output)))
     options = replace(options, make_sink=make_sink, doing="showing a live page", command=command)
     return run.run(options, sys.stdout, sys.stderr)
 
@@ -601,9 +607,6 @@ def report(
     if open_page and not path.endswith(".html"):
         raise UsageError(f"--open is for a page, and -o {path} is none", "-o FILE.html")
     run.write_page(Replay(tuple(sources), since, until), path)
-    if open_page:
-        import webbrowser
-
-        if not webbrowser.open(Path(path).absolute().as_uri()):
-            say(f"no browser was found; open {path} in one")
+    if open_page and not run.open_in_browser(Path(path).absolute().as_uri()):
+        say(f"no browser was found; open {path} in one")
     return 0

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -12,9 +14,10 @@ from kubectl_gadget.cli.printing import say
 from kubectl_gadget.output.terminal import require_writable
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import ask_early
-from kubectl_gadget.run.run_options import Replay, RunOptions
+from kubectl_gadget.run.run_options import LiveView, Replay, RunOptions
 
 if TYPE_CHECKING:
+    from kubectl_gadget.flows.page import LivePage
     from kubectl_gadget.page.run import Said
 
 # Megabytes of frames and columns are allocated and freed in two threads, each with a heap of its own in glibc, whose
@@ -36,15 +39,16 @@ def give_back_what_is_freed() -> None:
         mallopt(_M_TRIM_THRESHOLD, 16 << 20)
 
 
-def run(options: RunOptions, stdout: TextIO, stderr: TextIO) -> int:
-    """Runs gadgets until they are stopped, and returns the exit code.
+def run(options: RunOptions, stdout: TextIO, stderr: TextIO, flows: "LivePage | None" = None) -> int:
+    """Runs gadgets until they are stopped, and returns the exit code. `flows`: the map of a live page, if the run makes
+    flows of its rows.
 
     All of the user's input is checked before any agent is asked for anything. Raises GadgetError.
     """
     if options.page is not None or options.ui:
         with recorded_for_page(options) as (own, recorded):
-            live = _live(own, recorded, stderr) if own.ui else own
-            code = run(replace(live, page=None, ui=False), stdout, stderr)
+            live = _live(own, own.ui, recorded, stderr, flows) if own.ui else own
+            code = run(replace(live, page=None, ui=None), stdout, stderr)
             if options.page is not None:
                 write_page(recorded, options.page, options)
             return code
@@ -74,20 +78,32 @@ async def _run(options: RunOptions, stdout: TextIO, progress: Progress) -> int:
         return await run.main(sys.stdin)
 
 
-def _live(options: RunOptions, recorded: Replay, stderr: TextIO) -> RunOptions:
+def _live(
+    options: RunOptions, view: LiveView, recorded: Replay, stderr: TextIO, flows: "LivePage | None"
+) -> RunOptions:
     """Return the options of a run that is also shown as a page while it goes on."""
-    from kubectl_gadget.flows.page import PageServer
     from kubectl_gadget.page.live import LiveRun
+    from kubectl_gadget.page.server import PageServer
 
-    def opened(text: str) -> None:
-        say(text)
-        if options.browser:
-            import webbrowser
+    def opened(url: str) -> None:
+        say(f"open {url}")
+        if view.browser:
+            threading.Thread(target=open_in_browser, args=(url,), daemon=True).start()
 
-            webbrowser.open(text.removeprefix("open "))
+    page = LiveRun(options, recorded, Progress(stderr, True, False), flows)
+    server = PageServer(page, opened, view.port, view.hosts)
+    if view.names and page.follower is not None:
+        options = replace(options, followers=(*options.followers, page.follower))
+    return replace(options, beside=page, services=(*options.services, server.serve))
 
-    page = LiveRun(options, recorded, Progress(stderr, True, False))
-    return replace(options, beside=page, services=(*options.services, PageServer(page, 0, opened).serve))
+
+def open_in_browser(url: str) -> bool:
+    """Open a page, and return whether there was a browser. Browsers of the terminal are left alone: it is in use."""
+    import webbrowser
+
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    has_screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, names))
+    return has_screen and webbrowser.open(url)
 
 
 # The page of a run is made of its recording, so it says the same as `report` does of a file.
@@ -110,11 +126,19 @@ def recorded_for_page(
 
         from kubectl_gadget.recording.recorder import Recorder, RecordingOptions
 
+        rotation = None
+        if options.ui and options.page is None:  # a page at the end is of the whole run
+            from kubectl_gadget.page.live import RECORDED
+
+            rotation = RECORDED
         with creating or nullcontext():
             folder = tempfile.TemporaryDirectory(prefix="kubectl-gadget-")
         with folder:
             path = Path(folder.name) / "run.kgr"
-            yield replace(options, record=partial(Recorder, RecordingOptions(path, is_kept=False))), Replay((path,))
+            yield (
+                replace(options, record=partial(Recorder, RecordingOptions(path, rotation, is_kept=False))),
+                Replay((path,)),
+            )
 
 
 def page_model(recorded: Replay, options: RunOptions | None = None, said: "Said | None" = None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from kubectl_gadget.cli.flags import (
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.cluster_options import Selection, workloads
 from kubectl_gadget.output.registry import OutputOptions
-from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
+from kubectl_gadget.run.run_options import GadgetRun, LiveView, Replay, RunOptions
 
 replaying: ContextVar[Replay | None] = ContextVar("replaying", default=None)
 """RunOptions.replay for runs of `replay`, which wraps other commands"""
@@ -50,8 +50,8 @@ class RunFlags:
         if self.scope.all_namespaces and (chosen := workloads(pods)):
             kind, name = chosen[0]
             raise UsageError(f"{kind}/{name} is in one namespace, but -A selects all", f"{kind}/{name} -n NAMESPACE")
-        if output.browser is not None and not output.ui:
-            raise UsageError("--browser is only for --ui")
+        if not output.ui and (given := output.typed().keys() & _OF_PAGES):
+            raise UsageError(f"{spelling(OutputFlags, min(given))} is for a live page", "--ui")
         for flag, value in (("--export-tls", output.export_tls), ("--export-header", output.export_headers)):
             if value and not output.exports:
                 raise UsageError(f"{flag} is only for --export")
@@ -117,8 +117,7 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         **_recording(output.record),
         **_export(output),
         page=output.report,
-        ui=bool(output.ui),
-        browser=output.browser != "none",
+        ui=_view(output) if output.ui else None,
         replay=replay,
         filter=output.filter,
         fail_on=output.fail_on,
@@ -134,6 +133,13 @@ def run_options(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Ru
         verbose=bool(output.verbose),
         quiet=bool(output.quiet),
     )
+
+
+def _view(output: OutputFlags) -> LiveView:
+    return LiveView(output.browser != "none", output.web_port or 0, output.allow_host or (), not output.no_names)
+
+
+_OF_PAGES = frozenset({"browser", "web_port", "allow_host"})
 
 
 def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFlags) -> RunOptions:

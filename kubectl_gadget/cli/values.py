@@ -199,6 +199,14 @@ COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
+def hosts(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of hosts, with or without a port. No patterns: any name may be made to lead to this machine."""
+    for name in names:
+        if not re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", name):
+            raise ValueError(f"{name!r} is not HOST or HOST:PORT")
+    return names
+
+
 def page_file(text: str) -> str:
     """The file in html=FILE."""
     kind, _, file = text.partition("=")

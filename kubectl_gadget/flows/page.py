@@ -1,30 +1,15 @@
-"""`kubectl gadget flows --web`: the map as a live page, served on this machine's loopback interface.
-
-Opening it requires the random token in its URL. The page and its data come from one websocket server and nothing comes
-from elsewhere. Any page in the user's browser can connect to loopback, so besides the token, the Host and
-Origin headers have to be ours; and names from containers are text in the page, never markup.
+"""The map of flows as JSON, for the page that draws it (page.html): what changed since it was last asked, and the
+processes at both ends of an edge.
 """
 
-import asyncio
-import hmac
-import http
-import json
-import secrets
 import threading
 from base64 import b64decode
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import takewhile
-from typing import Protocol
+from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
-from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
-
-from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.flows.flow import FORWARDED, FlowEvent, Party
 from kubectl_gadget.flows.map import Edge, FlowGraph, MapNode, outcome, place
 from kubectl_gadget.flows.records import record
@@ -34,11 +19,8 @@ from kubectl_gadget.observe.processes import Process, ProcessTable
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.run.coverage import Coverage
-from kubectl_gadget.run.services import Surroundings
 from kubectl_gadget.wire.policy_events import ExecId
 
-_TICK_SECONDS = 0.25
 _LAST_EVENTS = 1000
 """how many events a page gets when it is opened"""
 _EVENTS_A_TICK = 500
@@ -63,8 +45,6 @@ class LivePage:
         self._trees = defaultdict[MapNode, ProcessTree](lambda: ProcessTree(self.processes))
         self._passed_over = 0
         self._count = 0
-        self._run: Surroundings | None = None
-        self._said = ""
 
     @property
     def places(self) -> int:
@@ -95,6 +75,10 @@ class LivePage:
                 else:
                     self._passed_over += 1
 
+    def _settle(self, is_over: bool) -> None:
+        for edge, vanished in self.graph.settle(is_over):
+            self._note_change(edge, vanished)
+
     def _note_change(self, edge: tuple[MapNode, MapNode], vanished: tuple[MapNode, MapNode] | None) -> None:
         if edge in self.graph.edges:
             self._changed.add(edge)
@@ -108,45 +92,27 @@ class LivePage:
         self._last.append(row)
         self._new.append(row)
 
-    def updates(self) -> str | None:
-        """A message with the changes since the last call; None when there are none."""
+    def updates(self) -> dict[str, Any] | None:
+        """Return a message with the changes since the last call, as JSON; None when there are none."""
         with self._lock:
-            for edge, vanished in self.graph.settle(is_over=False):
-                self._note_change(edge, vanished)
-            starting = self._starting()
-            if not self._new and not self._changed and starting == self._said:
+            self._settle(is_over=False)
+            if not self._new and not self._changed:
                 return None
-            self._said = starting
             message = self._message([ends for ends in self._changed if ends in self.graph.edges], self._new)
             message["vanished"] = [
                 " ".join(map(_identity, ends)) for ends in self._vanished if ends not in self.graph.edges
             ]
             self._new, self._changed, self._vanished, self._passed_over = [], set(), [], 0
-        return json.dumps(message)
+        return message
 
-    def document(self, nonce: str) -> tuple[str, str]:
-        """See Content."""
-        own = f"'nonce-{nonce}'"
-        policy = f"default-src 'none'; script-src {own}; style-src {own}; connect-src 'self'; base-uri 'none'"
-        return files("kubectl_gadget.flows").joinpath("page.html").read_text().replace("NONCE", nonce), policy
-
-    def saved(self, path: str) -> tuple[bytes, str] | None:
-        """See Content."""
-        return None
-
-    def begin(self, run: Surroundings) -> None:
-        """See Content."""
-        self._run = run
-
-    def all(self, is_over: bool = False) -> str:
-        """A message with everything, for a page that was just opened. `is_over`: nothing more will come."""
+    def all(self, is_over: bool = False) -> dict[str, Any]:
+        """Return a message with everything, as JSON, for a page that was just opened. `is_over`: nothing more will
+        come."""
         with self._lock:
-            self.graph.settle(is_over)
-            return json.dumps({"whole": True} | self._message(self.graph.edges.keys(), list(self._last)))
+            self._settle(is_over)
+            return {"whole": True} | self._message(self.graph.edges.keys(), list(self._last))
 
-    def _message(
-        self, edges: Collection[tuple[MapNode, MapNode]], events: list[dict[str, object]]
-    ) -> dict[str, object]:
+    def _message(self, edges: Collection[tuple[MapNode, MapNode]], events: list[dict[str, object]]) -> dict[str, Any]:
         places = dict.fromkeys(end for ends in edges for end in ends)
         return {
             "places": {_identity(found): found._asdict() for found in places},
@@ -158,15 +124,9 @@ class LivePage:
             },
             "trees": {_identity(found): tree.nodes() for found, tree in self._trees.items() if found in places},
             "events": events,
-            "starting": self._starting(),
             "passed_over": self._passed_over,
             "left_out": self.graph.left_out,
         }
-
-    def _starting(self) -> str:
-        """Return what the run waits for; empty: everything is attached, or has failed."""
-        covered = self._run.covered() if self._run else None
-        return "" if self._run is None or covered is None else starting(covered, self._run.phases())
 
     def _note_process(self, party: Party) -> None:
         comm = party.who.comm
@@ -177,15 +137,6 @@ class LivePage:
         known.move_to_end(key)
         if len(known) > _MOST_PROCESSES:
             known.popitem(last=False)
-
-
-def starting(covered: Coverage, phases: Mapping[str, str]) -> str:
-    """Return how far the start of a run is, in words; empty: it has begun."""
-    if covered.complete_ns:
-        return ""
-    known = len(covered.traced) + len(phases)
-    doing = ", ".join(sorted(set(phases.values())))
-    return f"starting agents {len(covered.traced)}/{known}{f': {doing}' if doing else ''}" if known else "finding nodes"
 
 
 def _identity(found: MapNode) -> str:
@@ -210,116 +161,6 @@ def _edge(ends: tuple[MapNode, MapNode], edge: Edge) -> dict[str, object]:
         "more_ports": max(0, len(edge.ports) - _MOST_PORTS),
         "processes": sorted(edge.processes)[:20],
     }
-
-
-class Content(Protocol):
-    """The content of a server. All methods may be called from any thread."""
-
-    def document(self, nonce: str) -> tuple[str, str]:
-        """Return the page, and the policy (CSP) that it needs."""
-
-    def all(self) -> str:
-        """Return a message with everything, for a page that was just opened."""
-
-    def updates(self) -> str | None:
-        """Return a message with the changes since the last call; None when there are none."""
-
-    def saved(self, path: str) -> tuple[bytes, str] | None:
-        """Return a file that the page offers at a path, and its name; None: there is none."""
-
-    def begin(self, run: Surroundings) -> None:
-        """Called when the page is served: `run` tells how far the run is."""
-
-
-class PageServer:
-    """A service of a run (`serve`): the page on a port of this machine. `say` is called with its URL."""
-
-    def __init__(self, page: Content, port: int, say: Callable[[str], object]) -> None:
-        """`port` 0: any free port."""
-        self._page = page
-        self._port = port
-        self._say = say
-
-    @asynccontextmanager
-    async def serve(self, run: Surroundings) -> AsyncIterator[None]:
-        """Raises GadgetError when the port is taken."""
-        token = secrets.token_urlsafe(24)
-        try:
-            server = await serve(
-                lambda connection: _follow(connection, self._page),
-                "127.0.0.1",
-                self._port,
-                process_request=lambda _, request: _answer(self._page, request, token),
-                max_size=1 << 16,
-                ping_interval=None,
-            )
-        except OSError as error:
-            raise GadgetError(
-                f"the page cannot be served on port {self._port}: {error.strerror}", "another --web-port"
-            ) from None
-        async with server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            self._page.begin(run)
-            self._say(f"open http://127.0.0.1:{port}/?token={token}")
-            run.tasks.start(_broadcast(server, self._page), "updates of the web page")
-            yield
-
-
-async def _broadcast(server: Server, page: Content) -> None:
-    while True:
-        await asyncio.sleep(_TICK_SECONDS)
-        # In a thread, since this takes a while for a large map.
-        if changes := await asyncio.to_thread(page.updates):
-            broadcast(server.connections, changes)
-
-
-async def _follow(connection: ServerConnection, page: Content) -> None:
-    """Sends everything; updates follow by broadcast until the page is closed."""
-    await connection.send(await asyncio.to_thread(page.all))
-    await connection.wait_closed()
-
-
-async def _answer(page: Content, request: Request, token: str) -> Response | None:
-    """The page, a file, an error response, or None to go on with the websocket."""
-    path, _, query = request.path.partition("?")
-    host = request.headers.get("Host", "")
-    name, _, port = host.rpartition(":")
-    if name not in ("127.0.0.1", "localhost"):
-        return _refuse("this page is for this machine only")
-    if not hmac.compare_digest(query.encode(), f"token={token}".encode()):
-        return _refuse("the token is missing or wrong: open the whole URL that kubectl gadget printed")
-    if path == "/live":
-        origin = request.headers.get("Origin")
-        is_own = origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
-        return None if is_own else _refuse("the request comes from another page")
-    if path != "/":
-        found = await asyncio.to_thread(page.saved, path)
-        if found is None:
-            return _respond(http.HTTPStatus.NOT_FOUND, "text/plain", b"there is only one page\n")
-        answer = _respond(http.HTTPStatus.OK, "application/octet-stream", found[0])
-        answer.headers["Content-Disposition"] = f'attachment; filename="{found[1]}"'
-        return answer
-    text, policy = await asyncio.to_thread(page.document, secrets.token_urlsafe(16))
-    return _respond(http.HTTPStatus.OK, "text/html; charset=utf-8", text.encode(), policy)
-
-
-def _refuse(why: str) -> Response:
-    return _respond(http.HTTPStatus.FORBIDDEN, "text/plain; charset=utf-8", f"{why}\n".encode())
-
-
-def _respond(status: http.HTTPStatus, kind: str, body: bytes, policy: str = "default-src 'none'") -> Response:
-    headers = Headers(
-        {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": policy,
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-store",
-            "Connection": "close",
-        }
-    )
-    return Response(status.value, status.phrase, headers, body)
 
 
 # The processes that flows belong to, and their ancestors, from rows of trace process. The row of a process that was

@@ -23,8 +23,9 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 _CDATA = re.compile(r"\A<!\[CDATA\[|\]\]>\Z")
 
 
-def render(model: Mapping[str, Any], is_live: bool = False) -> str:
-    """Return the whole file. `is_live`: the page of a run that goes on, which follows it."""
+def render(model: Mapping[str, Any], is_live: bool = False, first: str = "") -> str:
+    """Return the whole file. `is_live`: the page of a run that goes on, which follows it. `first`: the part that comes
+    first, in full height."""
     style, chart, script, frames = _parts(model, is_live)
     profile = model.get("profile")
     # The graph has the calls already.
@@ -32,7 +33,7 @@ def render(model: Mapping[str, Any], is_live: bool = False) -> str:
     parts = {
         "TITLE": html.escape(_title(model)),
         "POLICY": policy(model, is_live),
-        "LIVE": " data-live" if is_live else "",
+        "LIVE": " data-live" * is_live + (f' data-first="{html.escape(first)}"' if first else ""),
         "STYLE": style,
         "MODEL": embedded(shown),
         "FRAMES": embedded(frames),
@@ -54,7 +55,7 @@ def _parts(model: Mapping[str, Any], is_live: bool) -> tuple[str, str, str, dict
     style = own.joinpath("uplot/uPlot.min.css").read_text() + own.joinpath("page.css").read_text()
     chart, script = own.joinpath("uplot/uPlot.iife.min.js").read_text(), own.joinpath("page.js").read_text()
     if model.get("flows") or is_live:
-        frames["map"] = _plain(files("kubectl_gadget.flows").joinpath("page.html").read_text())
+        frames["map"] = files("kubectl_gadget.flows").joinpath("page.html").read_text()
     if model.get("profile"):
         frames["flames"] = _flames(model["profile"])
     return style, chart, script, frames
@@ -71,11 +72,6 @@ def embedded(value: object) -> str:
 
 def _title(model: Mapping[str, Any]) -> str:
     return f"{model['verdict']['answer']} · kubectl gadget"
-
-
-def _plain(page: str) -> str:
-    """Return the page of the map without nonces: it is under the policy of the page that it is a part of."""
-    return page.replace(' nonce="NONCE"', "")
 
 
 def _flames(profile: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The page of a run that goes on (`kubectl gadget ui`, --ui): its view model, and what changes in it.
+"""The page of a run that goes on (`kubectl gadget ui`, --ui, `flows --web`): its view model, and what changes in it.
 
 The pipeline's thread hands rows over, and everything is summed up here; a browser gets the parts that changed, once a
 second. In a flood, rows above a limit are only counted, so that the run itself does not wait for its page.
@@ -7,25 +7,37 @@ second. In a flood, rows above a limit are only counted, so that the run itself 
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kubectl_gadget.diagnose import rules
 from kubectl_gadget.diagnose.search import Search
 from kubectl_gadget.flows.ends import GADGETS as CONNECTIONS
-from kubectl_gadget.flows.page import starting
+from kubectl_gadget.flows.ends import AddressBook
+from kubectl_gadget.flows.page import LivePage
+from kubectl_gadget.flows.rows import events_of
+from kubectl_gadget.kube.addresses import followed
 from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.page import html
-from kubectl_gadget.page.model import Limits, RunModel
-from kubectl_gadget.page.run import FlowRows, document
+from kubectl_gadget.page.model import Limits, RunModel, safe
+from kubectl_gadget.page.run import document, flow_transform, map_of, of_flows
+from kubectl_gadget.recording.reader import begin_ns
+from kubectl_gadget.recording.writer import Rotation, is_first, one_file
+from kubectl_gadget.rows.amounts import bytes_text
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import Replay, RunOptions
 from kubectl_gadget.run.services import Surroundings
+from kubectl_gadget.wire.policy_events import rfc3339
+
+if TYPE_CHECKING:
+    from kubectl_gadget.kube.informer import Follower
 
 _FIRST_SECONDS = 60.0
 """of the timeline; it grows"""
@@ -34,14 +46,24 @@ _ROWS_A_SECOND = 20_000
 _SECONDS = 1.0
 """between two looks at the model"""
 _LIMITS = Limits(series=60, programs=120, entries=200, rows=400, latest=True)
-_LARGEST_RECORDING = 1 << 30
+_LARGEST_SAVED = 512 << 20
+"""of a recording that the page offers; a larger one is where --record put it"""
+MOST_RECORDED = 256 << 20
+"""bytes of the recording that goes away with the run: the page can save the last events, in full"""
+_FILES = 8
+RECORDED = Rotation(MOST_RECORDED // _FILES, None, _FILES)
+MOST_EDGES = 2000
+"""of the map: more cannot be drawn in time"""
 
 
 class LiveRun(WholeSink):
-    """Takes the rows of a run, and is the content of its page (flows/page.py)."""
+    """Takes the rows of a run, and is the content of its page (server.py)."""
 
-    def __init__(self, options: RunOptions, recorded: Replay, progress: Progress) -> None:
-        """`recorded`: the file to which the run is recorded."""
+    def __init__(
+        self, options: RunOptions, recorded: Replay, progress: Progress, flows: LivePage | None = None
+    ) -> None:
+        """`recorded`: where the run is recorded meanwhile. `flows`: the map, if the run itself makes flows of its rows
+        and gives them to it; None: they are made here."""
         gadgets = [run.gadget for run in options.gadgets]
         now = time.time_ns()
         self._options = options
@@ -49,28 +71,42 @@ class LiveRun(WholeSink):
         self._lock = threading.Lock()
         self._model = RunModel(gadgets, now, now + round(_FIRST_SECONDS * 1e9), _LIMITS)
         self._has_begun = options.replay is None
-        self._flows = FlowRows(self._model, any(gadget.name in CONNECTIONS for gadget in gadgets))
+        self._book = AddressBook()
+        self._flows = flows or LivePage(MOST_EDGES)
+        makes_flows = flows is None and any(gadget.name in CONNECTIONS for gadget in gadgets)
+        self._transform = flow_transform(self._book, self._flows) if makes_flows else None
         self._search = Search(rules.load(rules.own_files()), options, progress)
         self._run: Surroundings | None = None
         self._second, self._in_second, self._thinned = 0, 0, 0
         self._looked = 0.0
         self._sent: dict[str, str] = {}
+        self._oldest: tuple[Path | None, int | None] = None, None
+        """the first file of the recording that is left, and when it begins"""
+
+    @property
+    def follower(self) -> "Follower | None":
+        """Return what tells the map the names of addresses; None: it needs none."""
+        if self._transform is None:
+            return None
+        return followed(partial(setattr, self._book, "cluster"), 0.0, "some addresses on the page have no names")
 
     # Rows, from the pipeline's thread.
 
     def write(self, rows: Rows) -> None:
         with self._lock:
             if (wanted := self._wanted(rows)) is not None:
-                self._flows.write(wanted)
+                self._model.write(wanted)
                 self._search.take(wanted)
+                if self._transform is not None and len(own := wanted.matching(of_flows)):
+                    self._flows.add_all(self._transform.apply(own).collect(events_of))
 
     def write_block(self, rows: Rows) -> None:
         with self._lock:
-            self._flows.write_block(rows)
+            self._model.write_block(rows)
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         with self._lock:
-            self._flows.gap(node, seconds, until_ns)
+            self._model.gap(node, seconds, until_ns)
 
     def _wanted(self, rows: Rows) -> Rows | None:
         """Return the rows that are looked at."""
@@ -95,21 +131,18 @@ class LiveRun(WholeSink):
         """See Content."""
         self._run = run
 
-    def document(self, nonce: str) -> tuple[str, str]:
-        """See Content. Each script and style has its hash, so the nonce is not needed."""
-        model = self._document()
-        return html.render(model, is_live=True), html.policy(model, is_live=True)
+    def document(self) -> tuple[str, str]:
+        """See Content. Each script and style has its hash in the policy."""
+        model, first = self._document(), self._options.ui.first if self._options.ui else ""
+        return html.render(model, is_live=True, first=first), html.policy(model, is_live=True)
 
     def all(self) -> str:
         """See Content."""
-        with self._lock:
-            flows = json.loads(self._flows.page.all())
-        return json.dumps({"model": self._document(), "flows": flows, "whole": True}, ensure_ascii=False)
+        return json.dumps({"model": self._document(), "flows": safe(self._flows.all())}, ensure_ascii=False)
 
     def updates(self) -> str | None:
         """See Content."""
-        with self._lock:
-            flows = self._flows.page.updates()
+        flows = self._flows.updates()
         changed: dict[str, object] = {}
         if time.monotonic() - self._looked >= _SECONDS:
             for name, part in self._document().items():
@@ -120,22 +153,29 @@ class LiveRun(WholeSink):
             self._looked = time.monotonic()  # so that a large model is looked at less often
         if not changed and flows is None:
             return None
-        return json.dumps({"model": changed, "flows": flows and json.loads(flows)}, ensure_ascii=False)
+        return json.dumps({"model": changed, "flows": safe(flows)}, ensure_ascii=False)
 
-    def saved(self, path: str) -> tuple[bytes, str] | None:
+    def saved(self, name: str) -> tuple[bytes, str] | None:
         """See Content."""
-        if path == "/report":
+        if name == "report":
             return html.render(self._document(is_whole=True)).encode("utf-8", "replace"), "report.html"
-        (file, *_) = self._recorded.files
-        if path == "/recording" and isinstance(file, Path) and file.is_file():
-            with file.open("rb") as opened:
-                return opened.read(_LARGEST_RECORDING), "run.kgr"
+        if name == "recording" and (files := self._files()):
+            return one_file(files), "run.kgr"
         return None
 
-    def _document(self, is_whole: bool = False) -> dict[str, object]:
+    def _files(self) -> list[Path]:
+        """Return what was recorded so far; none if it is elsewhere, or too large to be sent."""
+        (file, *_) = self._recorded.files
+        if self._options.replay is not None or not isinstance(file, Path):
+            return []
+        found = [file] if file.is_file() else sorted(file.parent.glob(f"{file.stem}-*{file.suffix}"))
+        return found if sum(map(_size, found)) <= _LARGEST_SAVED else []
+
+    def _document(self, is_whole: bool = False) -> dict[str, Any]:
         """Return the view model. The page gets flows in messages of their own; a file has them within."""
         covered = self._run.covered() if self._run else None
         waits = starting(covered, self._run.phases()) if self._run and covered else ""
+        files = self._files()
         with self._lock:
             now = time.time_ns()
             if self._options.replay is None:
@@ -143,21 +183,17 @@ class LiveRun(WholeSink):
             else:
                 self._model.grow(self._model.latest_ns)
             found = self._search.report(covered or Coverage(complete_ns=1))
-            made = document(
-                replace(found, unseen=found.unseen if covered else ()), found.coverage, self._flows, self._model
-            )
+            said = replace(found, unseen=found.unseen if covered else ())
+            made = document(said, found.coverage, map_of(self._flows) if is_whole else None, self._model)
             rows, counts = self._model.rows, self._model.counts()
         if covered:
             made["seconds"] = round(covered.seconds, 3)
-        if not is_whole:
-            made["flows"] = None
         if waits:
             made["verdict"] |= {"status": "inconclusive", "answer": waits}
-        if self._thinned:
-            text = f"{self._thinned:,} rows of floods were only counted here; the recording has them"
-            made["verdict"]["not_seen"] = [text, *made["verdict"]["not_seen"]]
+        made["verdict"]["not_seen"] = [*self._missing(files), *made["verdict"]["not_seen"]]
+        made["starting"], made["has_recording"] = waits, bool(files)
         made["run"] = {
-            "files": [],
+            "files": [] if self._options.recorded_in is None else [str(self._options.recorded_in)],
             "command": ["kubectl", "gadget", *self._words()],
             "recorded_by": [],
             "selection": [self._options.selection.described(self._options.local)],
@@ -176,6 +212,35 @@ class LiveRun(WholeSink):
         }
         return made
 
+    def _missing(self, files: Sequence[Path]) -> Iterator[str]:
+        """Yield what the page, or what it saves, does not have."""
+        if self._thinned:
+            yield f"{self._thinned:,} rows of floods were only counted here; the recording has them"
+        if files and (first := files[0]) not in self._recorded.files and not is_first(first):
+            if first != self._oldest[0]:
+                self._oldest = first, begin_ns(first)
+            if since := self._oldest[1]:
+                yield (
+                    f"the recording begins at {rfc3339(since)[11:19]} UTC, since it keeps the last "
+                    f"{bytes_text(MOST_RECORDED)}: what was before is in the sums of this page only (--record FILE)"
+                )
+
     def _words(self) -> Sequence[str]:
         commands = [run.gadget.command for run in self._options.gadgets]
         return self._options.command or (*commands[0][:-1], "+".join(command[-1] for command in commands))
+
+
+def starting(covered: Coverage, phases: Mapping[str, str]) -> str:
+    """Return how far the start of a run is, in words; empty: it has begun."""
+    if covered.complete_ns:
+        return ""
+    known = len(covered.traced) + len(phases)
+    doing = ", ".join(sorted(set(phases.values())))
+    return f"starting agents {len(covered.traced)}/{known}{f': {doing}' if doing else ''}" if known else "finding nodes"
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # another one has just replaced it
+        return 0

@@ -9,7 +9,8 @@ const COLOURS = ["#3b7dd8", "#d9822b", "#2f9e6e", "#a05fc4", "#c2a21a", "#2ba6b5
 const $ = id => document.getElementById(id);
 const main = $("main");
 const LIVE = document.documentElement.hasAttribute("data-live");
-const ORDER = ["verdict", "findings", "checks", "timeline", "processes", "map", "files", "connections", "dns", "http", "profile", "rows", "made"];
+const FIRST = document.documentElement.dataset.first || "";
+const ORDER = ["verdict", "findings", "checks", "timeline", "processes", "map", "files", "connections", "dns", "http", "profile", "rows", "made"].sort((a, b) => (b === FIRST) - (a === FIRST));
 
 // Elements. A child that is no element is text.
 function make(tag, attributes, ...children) {
@@ -285,20 +286,32 @@ function processes() {
 }
 
 let told_ = () => {};
-// The map is the page of `flows --web`, and the graph that of `profile --flame-graph`.
+// The map is a page of its own (flows/page.html), and so is the graph, that of `profile --flame-graph`. The box that is
+// chosen in the map is the page's fragment, so a link leads to it.
+function heard(frame, data) {
+  if (data === "pause") $("pause")?.click();
+  else if (data.chosen !== undefined) history.replaceState(null, "", `#${encodeURIComponent(data.chosen || "map")}`);
+  else if (data === "ready") {
+    const tell = patch => frame.postMessage(patch, "*"), chosen = decodeURIComponent(location.hash.slice(1));
+    tell({...NO_FLOWS, ...model.flows, whole: true, live: LIVE, chosen: chosen.includes("/") ? chosen : null});
+    told_ = tell;
+  }
+}
 function frame(id, title, name, about, height) {
   if ($(id)) { $(id).querySelector("small").textContent = about; return; }
   const found = make("iframe", {title}), box = section(id, title, about, found);
   if (height) found.style.height = `${height}px`;
   const load = () => { if (!found.srcdoc) found.srcdoc = frames[name]; };
-  on(window, "message", event => { if (event.source === found.contentWindow && event.data === "ready" && name === "map") { found.contentWindow.postMessage({...model.flows, whole: true}, "*"); told_ = patch => found.contentWindow.postMessage(patch, "*"); } });
+  if (name === "map") on(window, "message", event => { if (event.source === found.contentWindow) heard(event.source, event.data); });
   const seen = new IntersectionObserver(entries => { if (entries.some(entry => entry.isIntersecting)) { seen.disconnect(); load(); } }, {rootMargin: "600px"});
   seen.observe(box);
   on(window, "beforeprint", load);
 }
+const NO_FLOWS = {places: {}, edges: [], processes: {}, trees: {}, events: [], left_out: 0, rows: 0, rows_left_out: 0};
 function map() {
-  const {edges, places, left_out, rows_left_out} = model.flows;
-  const missing = [left_out && `${count(left_out, "connection")} between further places left out`, rows_left_out && `made of the first ${count(model.flows.rows, "event")}; ${number(rows_left_out)} later ones are not in it`].filter(Boolean);
+  if (FIRST !== "map" && !model.flows?.edges.length) return;
+  const {edges, places, left_out, rows, rows_left_out} = model.flows || NO_FLOWS;
+  const missing = [left_out && `${count(left_out, "connection")} between further places left out`, rows_left_out && `made of the first ${count(rows, "event")}; ${number(rows_left_out)} later ones are not in it`].filter(Boolean);
   frame("map", "Map", "map", [`${count(Object.keys(places).length, "place")}, ${count(edges.length, "connection")} between them`, ...missing].join("; "));
 }
 
@@ -432,7 +445,7 @@ function made() {
 // The parts, and what of the model each is made of.
 const BUILT = {
   verdict: [verdict, "verdict", "coverage", "run", "seconds"], findings: [findings, "findings"], checks: [checks, "checks"], timeline: [timeline, "timeline", "coverage", "began"],
-  processes: [processes, "processes"], map: [() => { if (model.flows && model.flows.edges.length) map(); }, "flows"], files: [() => ofRows("files", "Files", model.files, {path: "path mono"}), "files"],
+  processes: [processes, "processes"], map: [map, "flows"], files: [() => ofRows("files", "Files", model.files, {path: "path mono"}), "files"],
   connections: [connections, "flows"], dns: [() => ofRows("dns", "DNS", model.dns, {name: "path"}, true, histogram("DNS", model.dns.latency)), "dns"],
   http: [() => ofRows("http", "HTTP", model.http, {target: "path"}, true, histogram("HTTP", model.http.latency)), "http"],
   profile: [() => { if (model.profile && frames.flames) frame("profile", "Profile", "flames", [`kubectl gadget ${model.profile.title}`, model.profile.left_out ? `${number(model.profile.left_out)} narrow calls left out` : ""].filter(Boolean).join("; "), 520); }],
@@ -471,7 +484,7 @@ function work() {
 }
 const soon = () => { next ||= setTimeout(work, 20); };
 function merge(patch) {
-  const flows = model.flows ||= {places: {}, edges: [], processes: {}, trees: {}, events: [], left_out: 0, rows: 0, rows_left_out: 0};
+  const flows = model.flows ||= structuredClone(NO_FLOWS);
   const known = new Map((patch.whole ? [] : flows.edges).map(edge => [`${edge.from} ${edge.to}`, edge])), gone = new Set(patch.vanished || []);
   for (const edge of patch.edges) known.set(`${edge.from} ${edge.to}`, edge);
   for (const key of gone) known.delete(key);
@@ -490,7 +503,7 @@ function take(message) {
   soon();
 }
 if (LIVE) {
-  const said = make("span", {id: "live", role: "status"}, "connecting"), links = [["report", "save as report"], ["recording", "save recording"]].map(([path, text]) => make("a", {class: "button", href: `/${path}${location.search}`, download: true}, text));
+  const said = make("span", {id: "live", role: "status"}, "connecting"), links = [["report", "save as report"], ["recording", "save recording"]].map(([path, text]) => make("a", {id: `save-${path}`, class: "button", href: path + location.search, download: true}, text));
   const pause = on(make("button", {id: "pause", type: "button", "aria-pressed": "false", "aria-keyshortcuts": "p"}, "pause"), "click", () => {
     paused = !paused;
     pause.setAttribute("aria-pressed", String(paused));
@@ -503,9 +516,13 @@ if (LIVE) {
   for (const type of ["pointerup", "pointercancel"]) on(window, type, () => { isHolding = false; });
   on(window, "scroll", soon);
   on(document, "visibilitychange", soon);
-  const socket = new WebSocket(`ws${location.protocol === "https:" ? "s" : ""}://${location.host}/live${location.search}`);
-  on(socket, "open", () => { said.textContent = "live"; });
-  on(socket, "message", event => take(JSON.parse(event.data)));
+  // All addresses are beside the page's own, which may be below a path of a proxy.
+  const socket = new WebSocket(new URL(`live${location.search}`, location.href.replace(/^http/, "ws")));
+  on(socket, "message", event => {
+    take(JSON.parse(event.data));
+    said.textContent = model.starting || "live";
+    $("save-recording").hidden = !model.has_recording;
+  });
   on(socket, "close", () => { said.textContent = "the run has ended"; said.className = "bad"; for (const link of links) link.remove(); });
 }
 

@@ -5,8 +5,7 @@ rules, and the same sentences.
 """
 
 import io
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -70,8 +69,7 @@ class FlowRows(WholeSink):
         self.flow_rows = 0
         self.flow_rows_left_out = 0
         self.has_flows = has_flows
-        table = FlowTable(self.book, True)
-        self._transform = FlowTransform(table, FlowFilter([], internal=False), self.page.add_rows)
+        self._transform = flow_transform(self.book, self.page)
 
     def write(self, rows: Rows) -> None:
         self.model.write(rows)
@@ -86,7 +84,7 @@ class FlowRows(WholeSink):
         self.model.gap(node, seconds, until_ns)
 
     def _take_flows(self, rows: Rows) -> None:
-        own = rows.matching(_of_flows)
+        own = rows.matching(of_flows)
         if not len(own):
             return
         room = _MOST_FLOW_ROWS - self.flow_rows
@@ -100,27 +98,38 @@ class FlowRows(WholeSink):
 
     def flows(self) -> dict[str, Any] | None:
         """Return the map as JSON; None: nothing talked."""
-        found: dict[str, Any] = json.loads(self.page.all(is_over=True))
-        if not found["edges"]:
-            return None
-        ranked = sorted(
-            found["edges"], key=lambda edge: (not edge["dropped"] + edge["failed"], -edge["flows"], edge["from"])
-        )
-        edges = ranked[:_MOST_EDGES]
-        ends = dict.fromkeys(end for edge in edges for end in (edge["from"], edge["to"]))
-        trees = {key: _small(found["trees"][key]) for key in ends if key in found["trees"]}
-        events = [event for event in found["events"] if event["from"] in ends and event["to"] in ends][-_MOST_EVENTS:]
-        return {
-            "whole": True,
-            "places": {key: found["places"][key] for key in ends},
-            "edges": edges,
-            "processes": {key: found["processes"][key][-_IN_TREE:] for key in ends if key in found["processes"]},
-            "trees": dict(list(trees.items())[:_MOST_TREES]),
-            "events": [_slim(event) for event in events],
-            "left_out": found["left_out"] + len(ranked) - len(edges),
-            "rows": self.flow_rows,
-            "rows_left_out": self.flow_rows_left_out,
-        }
+        return map_of(self.page, self.flow_rows, self.flow_rows_left_out)
+
+
+def flow_transform(book: AddressBook, page: LivePage) -> FlowTransform:
+    """Return what makes events of flows, for the map, of rows."""
+    return FlowTransform(FlowTable(book, True), FlowFilter([], internal=False), page.add_rows)
+
+
+def map_of(page: LivePage, rows: int = 0, left_out: int = 0) -> dict[str, Any] | None:
+    """Return the map as JSON: the connections that failed or had most flows, and what is at their ends. `rows` of the
+    network are in it, and `left_out` later ones are not. None: nothing talked."""
+    found = page.all(is_over=True)
+    if not found["edges"]:
+        return None
+    ranked = sorted(
+        found["edges"], key=lambda edge: (not edge["dropped"] + edge["failed"], -edge["flows"], edge["from"])
+    )
+    edges = ranked[:_MOST_EDGES]
+    ends = dict.fromkeys(end for edge in edges for end in (edge["from"], edge["to"]))
+    trees = {key: _small(found["trees"][key]) for key in ends if key in found["trees"]}
+    events = [event for event in found["events"] if event["from"] in ends and event["to"] in ends][-_MOST_EVENTS:]
+    return {
+        "whole": True,
+        "places": {key: found["places"][key] for key in ends},
+        "edges": edges,
+        "processes": {key: found["processes"][key][-_IN_TREE:] for key in ends if key in found["processes"]},
+        "trees": dict(list(trees.items())[:_MOST_TREES]),
+        "events": [_slim(event) for event in events],
+        "left_out": found["left_out"] + len(ranked) - len(edges),
+        "rows": rows,
+        "rows_left_out": left_out,
+    }
 
 
 def make(
@@ -166,7 +175,7 @@ def make(
             with replayed(replace(options, make_sink=lambda *_: rows), output, output, marked) as run:
                 ended(run)
     assert found is not None
-    return document(found, joined(covered), rows, model) | {"run": _run(recorded.files, runs, model, ends)}
+    return document(found, joined(covered), rows.flows(), model) | {"run": _run(recorded.files, runs, model, ends)}
 
 
 def bare(report: RunReport) -> dict[str, Any]:
@@ -175,7 +184,7 @@ def bare(report: RunReport) -> dict[str, Any]:
     model = RunModel([], began_ns, began_ns + round(report.seconds * 1e9))
     for step in report.steps:
         model.mark(nanoseconds(step.time), "step", step.name)
-    made = document(report, Coverage(), FlowRows(model, False), model)
+    made = document(report, Coverage(), None, model)
     lost = f", lost: {sum(report.lost.values()):,}" if report.lost else ""
     seen = f"{report.where}: {count(report.events, 'event')}{lost}"
     made["coverage"]["sentence"] = f"{seen}; the run was not recorded, so there are no rows of it (--record FILE)"
@@ -183,7 +192,7 @@ def bare(report: RunReport) -> dict[str, Any]:
     return made | {"run": run | {"filters": [], "rows": 0, "gadgets": [], "recordings": []}}
 
 
-def document(found: Said, covered: Coverage, rows: "FlowRows", model: RunModel) -> dict[str, Any]:
+def document(found: Said, covered: Coverage, flows: Mapping[str, Any] | None, model: RunModel) -> dict[str, Any]:
     """Return all of the model but how it was made."""
     parts = {
         "schema": SCHEMA,
@@ -194,7 +203,7 @@ def document(found: Said, covered: Coverage, rows: "FlowRows", model: RunModel) 
         "findings": _findings(found.findings, model),
         "checks": _checks(found) if isinstance(found, RunReport) else [],
         "coverage": _coverage(covered, found.events, model),
-        "flows": rows.flows(),
+        "flows": flows,
         **model.document(),
     }
     made: dict[str, Any] = safe(parts)
@@ -243,7 +252,7 @@ def _asked(options: RunOptions, asked: RunOptions) -> RunOptions:
     return options if asked.transform is not None else replace(options, filter=asked.filter)
 
 
-def _of_flows(batch: Batch) -> Mask:
+def of_flows(batch: Batch) -> Mask:
     """Return which rows the map is made of. A damaged file may have processes without an identity."""
     if batch.gadget.name == "trace_process":
         known: Mask = batch.raw("exec_id") != b""

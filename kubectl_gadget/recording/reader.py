@@ -370,6 +370,15 @@ class RecordingReader:
         raise DamagedError("the file is cut short or damaged: no segment is complete", "another copy of the file")
 
 
+def begin_ns(path: PathOrUrl) -> int | None:
+    """Return when the first step of a file was taken, wall time; None: it cannot be read, or has none yet."""
+    try:
+        with RecordingReader(path) as reader:
+            return next((header.first_ns for header in reader.segments()), None)
+    except UsageError:
+        return None
+
+
 def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 

@@ -242,10 +242,10 @@ class Recorder(RunRecorder):
         self.has_failed = self._recording.is_all and not whole
         if self._recording.ring is not None:
             return f"files written: {self.writer.files}{f' ({self._pattern})' if self.writer.files else ''}"
-        if whole and self._recording.rotation is not None:
-            return f"recorded in {self._pattern}; kubectl gadget replay {self._pattern} shows it again"
         if whole and not self._recording.is_kept:
             return ""
+        if whole and self._recording.rotation is not None:
+            return f"recorded in {self._pattern}; kubectl gadget replay {self._pattern} shows it again"
         if whole:
             return f"recorded in {self.writer.path}; kubectl gadget replay {self.writer.path} shows it again"
         self.problem = f"the recording {self.writer.path} is incomplete"

@@ -10,6 +10,8 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from kubectl_gadget.errors import GadgetError, UsageError, internal_error
@@ -215,6 +217,20 @@ class RingOutput(Output):
 def numbered(path: PathOrUrl, number: int) -> PathOrUrl:
     """night.kgr: night-000001.kgr."""
     return path.with_name(f"{path.stem}-{number:06}{path.suffix or '.kgr'}")
+
+
+def is_first(path: PathOrUrl) -> bool:
+    """True if this is the first of numbered files."""
+    return path.stem.endswith("-000001")
+
+
+def one_file(parts: Iterable[Path]) -> bytes:
+    """Return numbered files of one recording as one file. Parts that another thread removes meanwhile are left out."""
+    found = [layout.file_header()]
+    for part in parts:
+        with suppress(FileNotFoundError):
+            found.append(part.read_bytes()[layout.FILE_BYTES :])
+    return b"".join(found)
 
 
 def _unused(path: PathOrUrl) -> PathOrUrl:

@@ -134,6 +134,22 @@ class RunExport(Protocol):
 
 
 @dataclass(frozen=True)
+class LiveView:
+    """How the page of a run that goes on is shown."""
+
+    browser: bool = True
+    """in a browser that is opened here"""
+    port: int = 0
+    """of this machine; 0: any free one"""
+    hosts: tuple[str, ...] = ()
+    """HOST or HOST:PORT by which a proxy is asked for it"""
+    names: bool = True
+    """ask the API server for those of addresses"""
+    first: str = ""
+    """the part that comes first"""
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """All options of one run."""
 
@@ -168,10 +184,8 @@ class RunOptions:
     """also gets the rows of all gadgets, before a transform makes others of them"""
     export: "Callable[[Sequence[Gadget]], RunExport] | None" = None
     """makes what sends the rows that are shown elsewhere (--export), given their gadgets; None: nothing does"""
-    ui: bool = False
+    ui: LiveView | None = None
     """show the run as a page while it goes on (--ui)"""
-    browser: bool = True
-    """open that page in a browser"""
     recorded_in: "PathOrUrl | None" = None
     """where `record` writes, if the user chose a place"""
     page: str | None = None

@@ -10,8 +10,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +37,12 @@ class Page:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._numbers = itertools.count(1)
+        self._listening: dict[str, Callable[[dict[str, Any]], object]] = {}
+        self._context: dict[str, int] = {}
+
+    def on(self, event: str, act: Callable[[dict[str, Any]], object]) -> None:
+        """Calls `act` with each event of this name that comes before the answer to a command."""
+        self._listening[event] = act
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the protocol, and its result."""
@@ -43,6 +50,8 @@ class Page:
         self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             found = json.loads(self._connection.recv(timeout=PATIENCE))
+            if act := self._listening.get(found.get("method", "")):
+                act(found["params"])
             if found.get("id") == number:
                 if "error" in found:
                     raise CommandError(found["error"]["message"])
@@ -51,9 +60,26 @@ class Page:
 
     def script(self, text: str) -> Any:
         """What an expression is in the page."""
-        found = self.ask("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        found = self.ask("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True, **self._context)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    @contextmanager
+    def inside(self, element: str) -> Iterator[None]:
+        """While the block runs, scripts are those of the document in the element that this expression is, an iframe."""
+        node = self.ask("Runtime.evaluate", expression=element)["result"]["objectId"]
+        frame, known = self.ask("DOM.describeNode", objectId=node)["node"]["frameId"], dict[str, int]()
+        self.on(
+            "Runtime.executionContextCreated",
+            lambda found: known.update({found["context"]["auxData"]["frameId"]: found["context"]["id"]}),
+        )
+        self.ask("Runtime.enable")
+        self.ask("Runtime.disable")
+        self._context = {"contextId": known[frame]}
+        try:
+            yield
+        finally:
+            self._context = {}
 
     def wait(self, condition: str) -> None:
         """Until the expression is true."""
@@ -116,3 +142,16 @@ def empty_page(size: tuple[int, int] = (1400, 900)) -> Iterator[Page]:
             finally:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+_AXE = """axe.run(document, {iframes: false, rules: RULES}).then(found => found.violations.flatMap(one =>
+  one.nodes.map(node => `${one.id}: ${node.html.slice(0, 120)}: ${node.failureSummary}`)))"""
+
+
+def barriers(page: Page, *without: str) -> list[str]:
+    """What axe-core finds in the document that hinders people: roles, names, order, contrast (WCAG A and AA), and its
+    best practices, `without` some of its rules. Frames are documents of their own."""
+    if not page.script("typeof axe === 'object'"):
+        page.script(f"{files('axe_core_python').joinpath('axe.min.js').read_text()};0")
+    found: list[str] = page.script(_AXE.replace("RULES", json.dumps({name: {"enabled": False} for name in without})))
+    return found

@@ -2,22 +2,36 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
 
 from kubectl_gadget.background_tasks import Tasks
-from kubectl_gadget.flows.page import LivePage, PageServer
+from kubectl_gadget.flows.page import LivePage
+from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.page.live import LiveRun
+from kubectl_gadget.page.server import PageServer
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import GadgetRun, LiveView, Replay, RunOptions
 from kubectl_gadget.run.services import Surroundings
 
 
+def run_of_flows(page: LivePage) -> LiveRun:
+    """A run of `flows --web`, which gives flows to this map."""
+    options = RunOptions((GadgetRun(load_gadget("trace_tcp")),), local=True, ui=LiveView(first="map"))
+    return LiveRun(options, Replay((Path("none"),)), Progress(StringIO()), page)
+
+
 @contextmanager
-def served(page: LivePage, port: int = 0) -> Iterator[str]:
+def served(page: LiveRun | LivePage, port: int = 0, hosts: Collection[str] = ()) -> Iterator[str]:
     """The page's URL, while the block runs. Raises what the service raises."""
     url, stop = Future[str](), Future[None]()
+    content = run_of_flows(page) if isinstance(page, LivePage) else page
 
     async def main() -> None:
-        server = PageServer(page, port, lambda text: url.set_result(text.removeprefix("open ")))
+        server = PageServer(content, url.set_result, port, hosts)
         async with Tasks(print) as tasks, server.serve(Surroundings(tasks, None)):
             await asyncio.wrap_future(stop)
 

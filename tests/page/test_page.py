@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_gadget.page import html, run
 from kubectl_gadget.run.run_options import Replay
-from tests.flows.browser import CHROMIUM, Page, empty_page
+from tests.flows.browser import CHROMIUM, Page, barriers, empty_page
 from tests.page.made import HOSTILE, recording
 
 pytestmark = [
@@ -201,6 +201,21 @@ def test_keys_walk_through_the_page(tab: Page) -> None:
     assert tab.script("document.activeElement.innerText") != first
     tab.press("k")
     assert tab.script("document.activeElement.innerText") == first
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_hinders_people_who_cannot_see_or_point(tab: Page, scheme: str) -> None:
+    tab.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    tab.script("for (const one of document.querySelectorAll('main details')) one.open = true")
+    assert barriers(tab) == []
+    for part, without in (("map", ()), ("profile", ("page-has-heading-one",))):  # the page has the graph's heading
+        frame = f"document.querySelector('#{part} iframe')"
+        tab.script(f"{frame}.scrollIntoView()")
+        tab.wait(
+            f"{frame}.contentDocument?.readyState === 'complete' && {frame}.contentDocument.body.childElementCount"
+        )
+        with tab.inside(frame):
+            assert barriers(tab, *without) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
