@@ -212,6 +212,9 @@ class LiveRun:
         finally:
             backlog.close()
             pipeline, _ = results = await asyncio.gather(showing, self._nodes.close(), return_exceptions=True)
+            for name, size in backlog.left_out.items():
+                what = f"{size / 1e6:,.1f} MB from it were not read: they arrived faster than they could be shown"
+                self._states[name].error = self._states[name].error or AgentError(what, "--filter, or fewer pods")
             unattributed = 0 if isinstance(pipeline, BaseException) else pipeline.attribution.unattributed
             self.coverage = self._covered(unattributed)
             self.seconds = self.coverage.seconds
@@ -220,9 +223,6 @@ class LiveRun:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        for name, size in backlog.left_out.items():
-            what = f"{size / 1e6:,.1f} MB from it were not read: they arrived faster than they could be shown"
-            self._states[name].error = self._states[name].error or AgentError(what, "--filter, or fewer pods")
         return showing.result()
 
     def _completed_at(self) -> int:

@@ -15,6 +15,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.run import live_run
+from kubectl_gadget.run.backlog import Backlog
 from kubectl_gadget.run.node import NodeState
 from kubectl_gadget.run.participants import LocalNodes, NodeChange
 from kubectl_gadget.run.preparation import Preparation, prepare
@@ -105,6 +106,22 @@ async def test_a_run_whose_rows_cannot_be_shown_ends(nodes: ScriptedNodes, monke
         with pytest.raises(GadgetError, match="no terminal"):
             await run.main()
     assert nodes.stream.closed
+
+
+async def test_what_was_discarded_at_the_end_is_missing_in_the_coverage(
+    nodes: ScriptedNodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no feature says that nothing was lost."""
+
+    class Discarding(Backlog):
+        def close(self) -> None:
+            self.left_out["n1"] = 5_000_000
+            super().close()
+
+    monkeypatch.setattr(live_run, "Backlog", Discarding)
+    async with live_run.begin(replace(OPENS, timeout=0.01), Said(), io.StringIO()) as run:
+        assert await run.main() == 1
+    assert "5.0 MB from it were not read" in run.coverage.nodes[0].why
 
 
 async def test_what_the_user_gave_is_checked_before_an_agent_is_asked(nodes: ScriptedNodes) -> None:
