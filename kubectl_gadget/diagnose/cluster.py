@@ -98,6 +98,7 @@ class Cluster:
         self.raw_pods: dict[Name, Object] = {_name(found): found for found in self.of(PODS)}
         self.pods: dict[Name, Pod] = {name: Pod.from_object(found) for name, found in self.raw_pods.items()}
         pods, services, slices, nodes = map(self.of, (PODS, SERVICES, ENDPOINT_SLICES, NODES))
+        self._policies: dict[tuple[Name, str], list[str]] = {}
         self.view = addresses(pods, services, slices, nodes, has_all_pods)
 
     def of(self, resource: Resource) -> Sequence[Object]:
@@ -134,15 +135,21 @@ class Cluster:
     def _replicas(self) -> Counter[Name]:
         return Counter((name[0], workload) for name, workload in self._workloads.items())
 
-    def policies_of(self, name: Name) -> Iterator[str]:
-        """Yield the network policies that select a pod for what comes in."""
+    def policies_of(self, name: Name, direction: str) -> list[str]:
+        """Return the network policies that select a pod for what comes in (Ingress) or goes out (Egress)."""
+        if (name, direction) not in self._policies:
+            self._policies[name, direction] = list(self._find_policies(name, direction))
+        return self._policies[name, direction]
+
+    def _find_policies(self, name: Name, direction: str) -> Iterator[str]:
         from kubectl_gadget.kube import selectors
 
         if (pod := self.pods.get(name)) is None:
             return
         for found in self.of(NETWORK_POLICIES):
             spec, metadata = found.get("spec") or {}, found["metadata"]
-            if metadata["namespace"] != name[0] or "Ingress" not in (spec.get("policyTypes") or ("Ingress",)):
+            types = spec.get("policyTypes") or ("Ingress", *(("Egress",) if spec.get("egress") else ()))
+            if metadata["namespace"] != name[0] or direction not in types:
                 continue
             if selectors.selects(spec.get("podSelector"), pod.labels):
                 yield metadata["name"]
@@ -329,6 +336,7 @@ class Cluster:
                     "mounts": [_mount(item, volumes) for item in each.get("volumeMounts") or ()],
                     "ports": [item.get("containerPort") for item in each.get("ports") or ()],
                     "command": [*(each.get("command") or ()), *(each.get("args") or ())],
+                    "pre_stop": next(iter((each.get("lifecycle") or {}).get("preStop") or ()), ""),
                 }
 
     def _state(self, status: Object) -> Object:
@@ -506,7 +514,7 @@ class Cluster:
             "loopback_only": port not in reachable and any(socket.port == port for socket in sockets),
             "other_ports": sorted(reachable - {port}),
             "running": any(self._runs(name) for name in backends),
-            "policies": sorted({policy for name in backends for policy in self.policies_of(name)}),
+            "policies": sorted({policy for name in backends for policy in self.policies_of(name, "Ingress")}),
             "ready": known.get("ready", 0),
         }
         if backends:
@@ -614,6 +622,7 @@ def _probe(found: Object | None, container: Object) -> Object | None:
         "kind": kind,
         "port": int(port or 0),
         "path": of.get("path") or "",
+        "command": list(of.get("command") or ()),
         "timeout": int(found.get("timeoutSeconds") or 1),
         "period": int(found.get("periodSeconds") or 10),
         "failures": int(found.get("failureThreshold") or 3),

@@ -144,7 +144,7 @@ def _objects(example: Example, places: Places) -> dict[str, list[Object]]:
             ends = (each.rpartition(":") for each in place["listens"])
             places.saw_sockets((NAMESPACE, name), [Listener(host.strip("[]"), int(port)) for host, _, port in ends])
         for policy in place.get("policies", ()):
-            spec = {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress"]}
+            spec = {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": ["Ingress", "Egress"]}
             found[NETWORK_POLICIES.plural].append({"metadata": _metadata(policy), "spec": spec})
     for place in example.places:
         if "service" in place:

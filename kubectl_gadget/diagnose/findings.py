@@ -198,11 +198,9 @@ class Diagnosis:
     def _values(
         self, rule: Rule, first: Observation, run: RunFacts
     ) -> tuple[dict[str, Any] | None, set[Name], list[Observation]]:
-        """Return the values for `when` and words, the pods at the other end, and what was joined. Without values, the
-        rule cannot be applied."""
+        """Return the values for `when` and words (None: unknown), the pods at the other end, what was joined."""
         primary = rule.seen[0]
-        count = self._count(primary, first)
-        if not count:
+        if not self._count(primary, first):
             return None, set(), []
         owner, others, joined = first.owner, set[Name](), list[Observation]()
         values: dict[str, Any] = {
@@ -306,6 +304,7 @@ class Diagnosis:
             "workload": self.cluster.workload(name) if owner.pod else f"node/{owner.node}",
             "object": self.cluster.workload(name) if owner.pod else f"node/{owner.node}",
             "pods": self.cluster.replicas(name),
+            "policies": self.cluster.policies_of(name, "Egress"),
         }
 
     def _peer(self, address: str, port: int) -> tuple[dict[str, Any], set[Name]]:
@@ -406,6 +405,9 @@ def _explains(cause: Found, symptom: Found) -> bool:
 def _related(how: Relation, cause: Found, symptom: Found) -> bool:
     match how:
         case Relation.CONTAINER:
+            are_alike = cause.rule.peer and symptom.rule.peer and cause.rule.group == symptom.rule.group
+            if are_alike and cause.others and symptom.others and not cause.others & symptom.others:
+                return False  # of two connections to different servers
             return any(
                 (one.namespace, one.pod) == (other.namespace, other.pod)
                 and (one.container == other.container or not one.container or not other.container)

@@ -3,9 +3,7 @@
 Conditions run on whole columns; only rows that match become Python objects. Memory is bounded: so many observations of
 a set and of one container, so many values of a row. What finds no room is counted, and `run.whole` is false then.
 
-In a stream, new ones get room in a full container. A crowd, such as hundreds of processes that look for the same file,
-gives up what lies between its first ones and its newest. Old ones that no finding needs make room, but not the first
-ones of the container. So neither a flood nor time removes what a finding is made of.
+In a full container, new ones get room: neither a flood nor time removes what a finding is made of (docs/design).
 
 A snapshot's rows are another matter: those of its latest turn count, and those of its first turn are `before`.
 """
@@ -23,6 +21,7 @@ from kubectl_gadget.filters.filter import Filter, RowProgram
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.rows.batch import TURN, Batch
 from kubectl_gadget.rows.containers import Container
+from kubectl_gadget.rows.members import filter_members
 from kubectl_gadget.rows.rows import Rows
 
 MOST_KEYS = 256
@@ -33,10 +32,8 @@ _OLD_NS = 10_000_000_000
 """Age at which an observation that no finding needs makes room: what rules join with it happens soon, or not at all."""
 _FIRST_OF_OWNER, _FIRST_OF_CROWD = 64, 4
 """The number of first observations that never make room."""
-_LOOK_NS = 2_000_000_000
-"""Time between two looks at which observations findings need."""
-_NO_ROOM_NS = 100_000_000
-"""Time for which a container that has no room is not asked again."""
+_LOOK_NS, _NO_ROOM_NS = 2_000_000_000, 100_000_000
+"""Time between two looks at which observations findings need, and before a full container is asked for room again."""
 EVIDENCE = 3
 _LONGEST = 400
 """Characters of a value that is kept."""
@@ -105,16 +102,14 @@ class Observation:
         """Return the first row, without what it does not have."""
         return self.rows[0].record if self.rows else {}
 
-    def add(
-        self, record: Record, wall_ns: int, measure: Iterable[str], times: int = 1, row: Rows | None = None
-    ) -> None:
-        """Count a row or a record. `times`: how often it happened. `row`: to show it."""
+    def add(self, record: Record, wall_ns: int, measure: Iterable[str], times: int = 1) -> None:
+        """Count a row or a record. `times`: how often it happened."""
         if not self.count or wall_ns < self.first_ns:
             self.first_ns = wall_ns
         self.count += times
         self.last_ns = max(self.last_ns, wall_ns)
         if len(self.rows) < EVIDENCE:
-            self.rows.append(Evidence(record, row))
+            self.rows.append(Evidence(record))
         for name in measure:
             if isinstance(value := record.get(name), int | float):
                 self.sums[name] = self.sums.get(name, 0) + value
@@ -133,7 +128,6 @@ class Watch:
         """containers of which something found no room: absence proves nothing there"""
         self._look = look
         self._no_room: dict[Owner, int] = {}
-        """until when (wall time) a container is not asked for room again"""
         self._turns: dict[str, list[tuple[int | None, int]]] = {}
         """of a snapshot, by node: the number and the time of the first row of each turn"""
 
@@ -152,18 +146,14 @@ class Watch:
         found = of_owner.get(key)
         if found is None:
             if len(of_owner) >= MOST_KEYS and not self._make_room(owner, of_owner, wall_ns):
-                self._lose(owner)
+                self.dropped += 1
+                self.full.add(owner)
                 return None
             found = of_owner[key] = Observation(owner, key)
         return found
 
-    def _lose(self, owner: Owner) -> None:
-        self.dropped += 1
-        self.full.add(owner)
-
     def _make_room(self, owner: Owner, of_owner: dict[Key, Observation], wall_ns: int) -> bool:
-        """Remove what no finding needs from a full container; True if something was removed. Rows of a crowd of single
-        processes say the same again and again; all others count as lost."""
+        """Remove what no finding needs; True if it did. Of sets by process, that does not count as lost."""
         if self.is_snapshot or self.seen.gadget is None or wall_ns < self._no_room.get(owner, 0):
             return False
         self._look(wall_ns)
@@ -180,10 +170,11 @@ class Watch:
         ]
         for key in gone:
             del of_owner[key]
-            if not is_of_processes:
-                self._lose(owner)
         if not gone:
             self._no_room[owner] = wall_ns + _NO_ROOM_NS
+        elif not is_of_processes:
+            self.dropped += len(gone)
+            self.full.add(owner)
         return bool(gone)
 
     @property
@@ -238,11 +229,10 @@ class Observations:
     """All that was seen of the sets of some rules. `take` is called from the pipeline's thread."""
 
     def __init__(self, rules: Sequence[Rule], look: Callable[[int], object] = int) -> None:
-        """`look`: called at times when observations may make room; sets `is_needed` of those that findings need."""
         self._look = look
         self._looked_ns = 0
         self._watches: dict[tuple[object, ...], Watch] = {}
-        self._by_gadget: dict[str, list[Watch]] = {}
+        self._by_gadget: dict[str, list[tuple[Watch, SeenSet]]] = {}
         self._by_object: dict[str, list[Watch]] = {}
         self.rows = 0
         """how many rows were looked at"""
@@ -250,6 +240,7 @@ class Observations:
             for seen in rule.seen:
                 self._watch(seen)
         self._members = MemberRows(event=True)
+        self._columns: dict[str, list[str]] = {}
 
     @property
     def is_whole(self) -> bool:
@@ -264,8 +255,11 @@ class Observations:
         if _identity(seen) in self._watches:
             return
         watch = self._watches[_identity(seen)] = Watch(seen, self._look_again)
-        kind = self._by_object if seen.gadget is None else self._by_gadget
-        kind.setdefault(seen.object if seen.gadget is None else seen.gadget.name, []).append(watch)
+        if seen.gadget is None:
+            self._by_object.setdefault(seen.object, []).append(watch)
+        for part in (seen, seen.also):
+            if part is not None and part.gadget is not None:
+                self._by_gadget.setdefault(part.gadget.name, []).append((watch, part))
 
     def _look_again(self, wall_ns: int) -> None:
         if wall_ns >= self._looked_ns + _LOOK_NS:
@@ -276,35 +270,68 @@ class Observations:
         """Count rows of any gadgets. `look`: they are of another look at the same nodes, whose snapshots are others."""
         self.rows += len(rows)
         for batch in rows.parts:
-            for watch in self._by_gadget.get(batch.gadget.name, ()):
-                self._take(watch, batch, look)
+            self._take(batch, look)
 
-    def _take(self, watch: Watch, batch: Batch, look: str) -> None:
-        seen = watch.seen
-        if watch.is_snapshot:  # also a turn in which nothing matches is a turn
-            each_row = zip(batch.wall_ns().tolist(), batch.nodes(), batch.raw(TURN).tolist(), strict=True)
-            for wall_ns, node, number in sorted(set(each_row)):
-                watch.turned(f"{node}{look}", wall_ns, number)
-        if isinstance(seen.condition, Filter):
-            mask = seen.condition.mask(batch)
-            if not mask.any():
-                return
-            batch = batch.select(mask)
-        numbers = batch.raw(TURN).tolist() if watch.is_snapshot else [None] * len(batch)
-        columns = batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), numbers
-        records = self._members.records_of(batch)
-        for place, (container, node, wall_ns, number, record) in enumerate(zip(*columns, records, strict=True)):
-            found = watch.found_by(Owner.of(node, container), record, wall_ns, look, number)
-            if found is not None:
-                row = Rows([batch.select(np.array([place])).compacted()]) if len(found.rows) < EVIDENCE else None
-                found.add(_slim(record) if row else record, wall_ns, seen.measure, row=row)
+    def _take(self, batch: Batch, look: str) -> None:
+        """Count the rows of one batch. Rows that no set has stay columns; of the others, only what sets are grouped by
+        and measure becomes objects, and evidence all of it."""
+        watched = self._by_gadget.get(batch.gadget.name, ())
+        is_snapshot = any(watch.is_snapshot for watch, _ in watched)
+        if is_snapshot:  # also a turn in which nothing matches is a turn
+            turns = set(zip(batch.wall_ns().tolist(), batch.nodes(), batch.raw(TURN).tolist(), strict=True))
+            for wall_ns, node, number in sorted(turns):
+                for watch, _ in watched:
+                    watch.turned(f"{node}{look}", wall_ns, number)
+        conditions, all_rows = {seen.where: seen.condition for _, seen in watched}, np.ones(len(batch), bool)
+        masks = {
+            where: condition.mask(batch) if isinstance(condition, Filter) else all_rows
+            for where, condition in conditions.items()
+        }
+        wanted = np.any([~all_rows, *masks.values()], axis=0)
+        if not wanted.any():
+            return
+        batch = batch.select(wanted)
+        numbers: list[Any] = batch.raw(TURN).tolist() if is_snapshot else [None] * len(batch)
+        records = self._needed(batch, watched)
+        rows = list(zip(batch.row_containers(), batch.nodes(), batch.wall_ns().tolist(), numbers, records, strict=True))
+        evidence: dict[int, list[tuple[Observation, Evidence]]] = {}
+        for watch, seen in watched:
+            for place in np.flatnonzero(masks[seen.where][wanted]).tolist():
+                container, node, wall_ns, number, record = rows[place]
+                found = watch.found_by(Owner.of(node, container), record, wall_ns, look, number)
+                if found is not None:
+                    is_evidence = len(found.rows) < EVIDENCE
+                    found.add(record, wall_ns, watch.seen.measure)
+                    if is_evidence:
+                        evidence.setdefault(place, []).append((found, found.rows[-1]))
+        self._show(batch, evidence)
+
+    def _needed(self, batch: Batch, watched: Iterable[tuple[Watch, SeenSet]]) -> list[dict[str, Any]]:
+        """Return what the sets of a gadget are grouped by and measure, of each row."""
+        known, name = filter_members(batch.gadget), batch.gadget.name
+        if name not in self._columns:
+            wanted = {column for watch, _ in watched for column in (*watch.seen.by, *watch.seen.measure)}
+            wanted |= {f"receiver_{part}" for part in ("namespace", "pod", "container")} & set(known)
+            self._columns[name] = sorted({"path" if column == "base" else column for column in wanted})
+        names = self._columns[name]
+        columns = [batch.vector(column, known[column].read).values() for column in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{} for _ in batch.nodes()]
+
+    def _show(self, batch: Batch, evidence: Mapping[int, Iterable[tuple[Observation, Evidence]]]) -> None:
+        """Give observations the whole rows that are their evidence."""
+        places = np.array(sorted(evidence), np.intp)
+        records = self._members.records_of(batch.select(places)) if evidence else []
+        for place, record in zip(places.tolist(), records, strict=True):
+            whole = Evidence(_slim(record), Rows([batch.select(np.array([place])).compacted()]))
+            for found, shown in evidence[place]:
+                found.rows = [whole if each is shown else each for each in found.rows]
 
     def take_records(self, gadget: str, records: Iterable[tuple[Owner, Record, int]]) -> None:
         """Count rows that are given as in JSON, with their times: examples of a rule. For a snapshot, the rows of all
         its turns are given together."""
         rows = list(records)
-        for watch in self._by_gadget.get(gadget, ()):
-            condition = watch.seen.row_condition
+        for watch, seen in self._by_gadget.get(gadget, ()):
+            condition = seen.row_condition
             for owner, _, wall_ns in rows if watch.is_snapshot else ():
                 watch.turned(owner.node, wall_ns)
             for owner, record, wall_ns in rows:
@@ -329,10 +356,11 @@ class Observations:
                         found.add(record, int(first), watch.seen.measure, int(record.get("times") or 1))
 
 
-def _identity(seen: SeenSet) -> tuple[Any, ...]:
+def _identity(seen: SeenSet) -> tuple[object, ...]:
     equal = tuple(sorted((name, values) for name, values in seen.equal.items()))
     name = seen.gadget.name if seen.gadget else ""
-    return name, seen.object, seen.where, equal, seen.by, seen.measure, seen.is_receivers
+    also = _identity(seen.also) if seen.also else ()
+    return name, seen.object, seen.where, equal, seen.by, seen.measure, seen.is_receivers, also
 
 
 def _matches(seen: SeenSet, record: Record) -> bool:

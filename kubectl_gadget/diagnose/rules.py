@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ _MEMBERS = {
         "namespace pod container node init image state reason message exit_code signal started_seconds "
         "last_reason last_message last_exit_code last_signal last_seconds restarts ready started memory_limit "
         "cpu_limit memory_request cpu_request liveness readiness startup user non_root read_only_root added dropped "
-        "seccomp environment mounts ports command age_seconds grace_seconds fs_group"
+        "seccomp environment mounts ports command age_seconds grace_seconds fs_group pre_stop"
     ),
     "pod": (
         "namespace pod node phase reason message scheduled ready deleting_seconds age_seconds host_network "
@@ -91,7 +91,7 @@ PEER_VIEW = (
     *("other_ports", "ready", "known", "known_sockets", "target_port", "running", "backends", "policies"),
     "service_ports",
 )
-ENTITY = ("namespace", "pod", "container", "node", "workload", "pods", "object")
+ENTITY = ("namespace", "pod", "container", "node", "workload", "pods", "object", "policies")
 RUN = ("seconds", "whole")
 
 
@@ -116,6 +116,8 @@ class SeenSet:
     where: str = ""
     is_receivers: bool = False
     """it counts for the receiver of a signal, not for its sender"""
+    also: "SeenSet | None" = None
+    """rows of another stream that count like its own"""
 
     @cached_property
     def row_condition(self) -> RowProgram | None:
@@ -181,7 +183,8 @@ class Rule:
     @cached_property
     def gadgets(self) -> frozenset[str]:
         """Return the names of the gadgets whose rows it needs."""
-        return frozenset(each.gadget.name for each in self.seen if each.gadget)
+        sets = [part for each in self.seen for part in (each, each.also) if part]
+        return frozenset(part.gadget.name for part in sets if part.gadget)
 
     @cached_property
     def objects(self) -> frozenset[str]:
@@ -189,16 +192,19 @@ class Rule:
         return frozenset(each.object for each in self.seen if each.object)
 
 
+_GADGET = SchemaField("gadget", "text", "whose rows: trace_tcp")
+_WHERE = SchemaField("where", "text", "CEL over the columns")
 _SET = (
-    SchemaField("gadget", "text", "whose rows: trace_tcp"),
+    _GADGET,
     SchemaField("object", "text", "or records of the API", choices=tuple(OBJECTS)),
-    SchemaField("where", "text", "CEL over the columns"),
+    _WHERE,
     SchemaField("equal", "map of list of text", "members that must have one of these values"),
     SchemaField("by", "list of text", "columns that make it another observation"),
     SchemaField("measure", "list of text", "numbers to sum up"),
     SchemaField("of", "word", "whose, for all but the first set", choices=tuple(Scope), default="container"),
     SchemaField("match", "map of text", "columns that must be equal to columns of the first set"),
     SchemaField("whose", "word", "of a signal", choices=("sender", "receiver"), default="sender"),
+    SchemaField("also", "object", "rows of another stream that count, too", fields=(_GADGET, _WHERE)),
 )
 _EXAMPLE = (
     SchemaField("what", "text", "what it shows", required=True),
@@ -343,11 +349,13 @@ def _example(part: Part) -> Example:
     return Example(part.text("what"), part.flag("finds"), *lists, part.text("says"))
 
 
-def _seen_set(name: str, part: Part) -> SeenSet:
+def _seen_set(name: str, part: Part, of: Part | None = None) -> SeenSet:
+    """Read a set. `of`: the set that this one is `also` of, which says what it is grouped by."""
+    of = of or part
     gadget, kind, where = part.text("gadget"), part.text("object"), part.text("where")
     if bool(gadget) == bool(kind):
         part.fail("gadget", "a set has either a gadget or an object")
-    described = gadgets.load_gadget(gadget) if gadget else None
+    described = _gadget(gadget) if gadget else None
     condition: Filter | RowProgram | None = None
     if where and described is not None:
         try:
@@ -362,7 +370,7 @@ def _seen_set(name: str, part: Part) -> SeenSet:
         condition = RowProgram(tree)
     equal = {name: tuple(texts) for name, texts in _lists(part, "equal").items()}
     members = {*filter_members(described), "base"} if described else set(OBJECTS[kind])
-    used = {"equal": equal, "by": part.texts("by"), "measure": part.texts("measure"), "match": part.text_map("match")}
+    used = {"equal": equal, "by": of.texts("by"), "measure": part.texts("measure"), "match": part.text_map("match")}
     for field, columns in used.items():
         for column in columns:
             if column not in members:
@@ -373,13 +381,17 @@ def _seen_set(name: str, part: Part) -> SeenSet:
         kind,
         condition,
         equal,
-        part.texts("by"),
+        of.texts("by"),
         part.texts("measure"),
         Scope(part.text("of", "container")),
         part.text_map("match"),
         where,
         part.text("whose") == "receiver",
+        _seen_set(name, also, part) if (also := part.part("also")) else None,
     )
+
+
+_gadget = cache(gadgets.load_gadget)
 
 
 def _lists(part: Part, name: str) -> Mapping[str, Sequence[str]]:

@@ -69,8 +69,6 @@ _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 300.0
 _AFTER_START_SECONDS = 8.0
 """Seconds for which a container that ends soon is watched after its start."""
 _MOST_NAMED = 3
-_USUAL_NS = 30_000_000_000
-"""Length of a run whose start is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ class Search:
 
     def _mark(self, wall_ns: int) -> None:
         """Mark the observations that findings need; called while rows are taken."""
-        began = self.began_ns or wall_ns - _USUAL_NS  # a replay knows it at its end
+        began = self.began_ns or wall_ns - 30_000_000_000  # a replay knows it at its end
         self._diagnosis.findings(RunFacts(max(0.0, (wall_ns - began) / 1e9), began))
 
     def _take_of_peers(self, look: str, rows: Rows) -> None:
@@ -330,11 +328,12 @@ class Search:
         await surroundings.attached.wait()
         self.began_ns = began = surroundings.complete_ns() or time.time_ns()
         end = self._end(until)
-        next_news, seconds = _NEWS_SECONDS, 0.0
+        next_news, seconds, wait = _NEWS_SECONDS, 0.0, _LOOK_SECONDS
         while True:
-            await asyncio.sleep(_LOOK_SECONDS if end is None else max(0.0, min(_LOOK_SECONDS, end - seconds)))
-            seconds = (time.time_ns() - began) / 1e9
+            await asyncio.sleep(wait if end is None else max(0.0, min(wait, end - seconds)))
+            seconds, before = (time.time_ns() - began) / 1e9, time.monotonic()
             found = await asyncio.to_thread(self._findings, RunFacts(seconds, began))
+            wait = max(_LOOK_SECONDS, (time.monotonic() - before) * 10)  # rows wait while it looks
             self._say_certain(found)
             if surroundings.api is not None:
                 if self._diagnosis.unknown and not self._listed.is_wide and not self._listed.why_not_wide:

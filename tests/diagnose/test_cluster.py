@@ -62,7 +62,8 @@ def test_a_containers_status_limits_and_probes(cluster: Cluster) -> None:
     assert (found["last_reason"], found["last_exit_code"], found["restarts"]) == ("OOMKilled", 137, 3)
     assert (found["memory_limit"], found["cpu_limit"]) == (128 << 20, 0.25)
     assert found["readiness"] == {
-        **{"kind": "httpGet", "port": 8000, "path": "/ready", "timeout": 3, "period": 10, "failures": 3, "delay": 0}
+        **{"kind": "httpGet", "port": 8000, "path": "/ready", "timeout": 3, "period": 10, "failures": 3, "delay": 0},
+        "command": [],
     }
     assert found["mounts"][0]["source"] == "shop-conf"
 
