@@ -93,8 +93,9 @@ class Counts:
 class Delivery:
     """One target. `offer` never waits."""
 
-    def __init__(self, name: str, transport: Transport, most_bytes: int | None = None) -> None:
+    def __init__(self, name: str, transport: Transport, most_bytes: int | None = None, noun: str = "row") -> None:
         self.name = name
+        self._noun = noun
         self._transport = transport
         self._most_bytes = MOST_BYTES if most_bytes is None else most_bytes
         self._items: deque[Item] = deque()
@@ -240,10 +241,10 @@ class Delivery:
             self._problem = ""
             if self._is_failing and not refused:
                 self._is_failing = False
-                self._warn(f"export {self.name}: it takes rows again")
+                self._warn(f"export {self.name}: it takes {self._noun}s again")
             elif why and not self._is_failing:
                 self._is_failing = True
-                self._warn(f"export {self.name}: {count(refused, 'row')} refused: {why}")
+                self._warn(f"export {self.name}: {count(refused, self._noun)} refused: {why}")
             self._report()
 
     def _wait(self, error: Exception, pause: float) -> bool:
@@ -255,7 +256,7 @@ class Delivery:
             self._problem = _words(error)
             if not self._is_failing and not self._is_over:
                 self._is_failing = True
-                self._warn(f"export {self.name}: {self._problem}; rows wait, and it is tried again")
+                self._warn(f"export {self.name}: {self._problem}; {self._noun}s wait, and it is tried again")
             while not self._is_over and (left := until - time.monotonic()) > 0:
                 if self._deadline is not None and until > self._deadline:
                     is_last, self._is_last = self._is_last, True
@@ -276,15 +277,16 @@ class Delivery:
         if lost > self._reported or self._problem:
             self._reported = lost
             waiting = sum(item.rows for item in (*self._sending, *self._items))
-            self._warn(lost_line(self.name, Counts(self._delivered, waiting, dict(self._lost), self._problem)))
+            counts = Counts(self._delivered, waiting, dict(self._lost), self._problem)
+            self._warn(lost_line(self.name, counts, self._noun))
 
 
-def lost_line(name: str, counts: Counts) -> str:
+def lost_line(name: str, counts: Counts, noun: str = "row") -> str:
     """Return what was not delivered, and why, in one line."""
     causes = ", ".join(f"{number:,}: {cause}" for cause, number in sorted(counts.lost.items(), key=lambda one: -one[1]))
     waits = f"; {counts.waiting:,} wait" if counts.waiting else ""
     problem = f"; {counts.problem}" if counts.problem and counts.problem not in causes else ""
-    lost = f"{count(counts.total_lost, 'row')} not delivered" + (f" ({causes})" if causes else "")
+    lost = f"{count(counts.total_lost, noun)} not delivered" + (f" ({causes})" if causes else "")
     return f"export {name}: {lost}{waits}{problem}"
 
 

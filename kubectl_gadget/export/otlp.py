@@ -39,7 +39,7 @@ from kubectl_gadget.rows.vectors import pick
 
 LOGS = "v1/logs"
 """The end of the URL that takes log records."""
-_NAME = "kubectl-gadget"
+SCOPE = "kubectl-gadget"
 _MOST_KNOWN = 4096
 """Values of a column whose bytes are kept"""
 _LONGEST_KNOWN = 256
@@ -215,7 +215,7 @@ class LogRecords:
         """`resource`: more attributes of all resources."""
         self._gadgets = {gadget.name: _GadgetRecords(gadget) for gadget in gadgets}
         self._resource = dict(resource)
-        scope = InstrumentationScope(name=_NAME, version=__version__)
+        scope = InstrumentationScope(name=SCOPE, version=__version__)
         self._scope: bytes = ScopeLogs(scope=scope, schema_url=SCHEMA_URL).SerializeToString()
         self._resources: dict[tuple[str, Container], bytes] = {}
 

@@ -152,13 +152,13 @@ def _sending(target: Target, options: ExportOptions, gadgets: Sequence[Gadget], 
         from kubectl_gadget.export.prometheus import Prometheus  # not everybody has what it needs
 
         return Prometheus(target, serving)
+    if target.kind == "otlp":
+        return _otlp(target, options, gadgets)
     return Sent(target, *_parts(target, options, gadgets))
 
 
 def _parts(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> tuple[Encoder, Transport]:
     encoder: Encoder
-    if target.kind == "otlp":
-        return _otlp(target, options, gadgets)
     if target.kind == "syslog":
         encoder = lines.SyslogMessages(gadgets, is_counted=target.scheme != "udp")
     else:
@@ -169,9 +169,13 @@ def _parts(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) ->
     return encoder, transport(target, options.tls)
 
 
-def _otlp(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> tuple[Encoder, Transport]:
+def _otlp(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> Sending:
     require("opentelemetry.proto.logs.v1.logs_pb2", "--export otlp", "export")
-    from kubectl_gadget.export import http, otlp  # not everybody has what they need
+    from kubectl_gadget.export import http, otlp, otlp_metrics  # not everybody has what they need
 
     to = http.endpoint(target.where, dict(options.headers), options.tls)
-    return otlp.LogRecords(gadgets, http.given_resource()), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs)
+    resource = http.given_resource()
+    if otlp_metrics.are_totals(gadgets):
+        transport = http.HttpTransport(to, otlp_metrics.METRICS, otlp_metrics.rejected_points)
+        return otlp_metrics.MetricsSent(target, resource, transport)
+    return Sent(target, otlp.LogRecords(gadgets, resource), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs))

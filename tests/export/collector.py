@@ -9,6 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+
+_SIGNALS: dict[str, tuple[Any, Any, str]] = {
+    "/v1/logs": (ExportLogsServiceRequest, ExportLogsServiceResponse, "rejected_log_records"),
+    "/v1/metrics": (ExportMetricsServiceRequest, ExportMetricsServiceResponse, "rejected_data_points"),
+}
 
 
 class Answer:
@@ -54,6 +63,17 @@ class Collector(ThreadingHTTPServer):
         ]
 
 
+def points(request: Any) -> list[tuple[dict[str, Any], Any, Any, dict[str, Any]]]:
+    """Return resource, metric, data point and the point's attributes of a request with metrics."""
+    return [
+        (values(group.resource.attributes), metric, point, values(point.attributes))
+        for group in request.resource_metrics
+        for scope in group.scope_metrics
+        for metric in scope.metrics
+        for point in getattr(metric, metric.WhichOneof("data")).data_points
+    ]
+
+
 def value(any: Any) -> Any:
     kind = any.WhichOneof("value")
     if kind == "array_value":
@@ -83,11 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
-        assert self.path == "/v1/logs"
-        self.server.requests.append(ExportLogsServiceRequest.FromString(body))
-        said = ExportLogsServiceResponse()
+        request, response, rejected = _SIGNALS[self.path]
+        self.server.requests.append(request.FromString(body))
+        said = response()
         if answer:
-            said.partial_success.rejected_log_records = answer
+            setattr(said.partial_success, rejected, answer)
             said.partial_success.error_message = "no room"
         self._send(200, said.SerializeToString(), {"Content-Type": "application/x-protobuf"})
 
