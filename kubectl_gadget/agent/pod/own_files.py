@@ -9,7 +9,7 @@ import marshal
 import os
 import sys
 from contextlib import suppress
-from importlib._bootstrap_external import MAGIC_NUMBER
+from importlib.util import MAGIC_NUMBER
 from typing import Any, NoReturn
 
 from kubectl_gadget.agent.pod import presence

@@ -9,7 +9,7 @@ after it was replaced.
 
 import os
 import sys
-from importlib._bootstrap_external import MAGIC_NUMBER
+from importlib.util import MAGIC_NUMBER
 
 OTHER = "try: --image docker.io/library/python:3.13-slim"
 payload: bytes = globals()["payload"]
