@@ -23,7 +23,7 @@ from typing import Any
 from kubectl_gadget import gadgets
 from kubectl_gadget.diagnose.cluster import Cluster, Listener, Places
 from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
-from kubectl_gadget.diagnose.observations import Observations, Owner
+from kubectl_gadget.diagnose.observations import Observations, Owner, Record
 from kubectl_gadget.diagnose.rules import OBJECTS, Example, Rule
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, NETWORK_POLICIES, NODES, PODS, SERVICES, Object
@@ -36,7 +36,7 @@ SECONDS = 30.0
 _BEGAN_NS = 1_790_000_000_000_000_000
 _OF_ROWS = ("gadget", "times", "pod", "container", "node", "at", "before")
 _OF_PLACES = ("pod", "service", "node", "address", "listens", "port", "target", "pods", "ready", "policies")
-_EMPTY: Mapping[str, Any] = {"int": 0, "bool": False, "text": "", "texts": []}
+_EMPTY: Record = {"int": 0, "bool": False, "text": "", "texts": []}
 _TYPES: Mapping[str, tuple[type, ...]] = {"int": (int,), "bool": (bool,), "text": (str,), "texts": (list, tuple)}
 
 
@@ -76,8 +76,8 @@ def found_in(rules: Iterable[Rule], example: Example) -> list[Found]:
     return diagnosis.findings(RunFacts(SECONDS, _BEGAN_NS))
 
 
-def _rows(written: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Owner, Mapping[str, Any], int]]]:
-    found: dict[str, list[tuple[Owner, Mapping[str, Any], int]]] = {}
+def _rows(written: Iterable[Record]) -> dict[str, list[tuple[Owner, Record, int]]]:
+    found: dict[str, list[tuple[Owner, Record, int]]] = {}
     for row in written:
         rows = found.setdefault(str(row.get("gadget")), [])
         record = _whole(str(row.get("gadget")), row)
@@ -95,7 +95,7 @@ def _members(gadget: str) -> Mapping[str, Member]:
     return filter_members(gadgets.load_gadget(gadget))
 
 
-def _whole(gadget: str, row: Mapping[str, Any]) -> dict[str, Any]:
+def _whole(gadget: str, row: Record) -> dict[str, Any]:
     """Return a row with all members of its gadget. Raises UsageError if a value does not fit its column."""
     members = _members(gadget)
     record: dict[str, Any] = {name: _EMPTY.get(member.type) for name, member in members.items()}
@@ -115,7 +115,7 @@ def _whole(gadget: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _record(kind: str, written: Mapping[str, Any], cluster: Cluster) -> dict[str, Any]:
+def _record(kind: str, written: Record, cluster: Cluster) -> dict[str, Any]:
     """Return a record of the API. Members that are not given are those of a healthy pod."""
     name = (NAMESPACE, written.get("pod", POD))
     known = next(cluster.records(kind, {name}), None) if kind in ("pod", "container") else None
@@ -131,7 +131,7 @@ def _objects(example: Example, places: Places) -> dict[str, list[Object]]:
     """Return the objects of the API server that an example needs: its pods and services, and pod web."""
     found: dict[str, list[Object]] = {kind.plural: [] for kind in (PODS, SERVICES, ENDPOINT_SLICES, NODES)}
     found[NETWORK_POLICIES.plural] = []
-    pods: dict[str, Mapping[str, Any]] = {POD: {"pod": POD, "address": "10.1.0.1"}}
+    pods: dict[str, Record] = {POD: {"pod": POD, "address": "10.1.0.1"}}
     for place in example.places:
         for name in place:
             if name not in _OF_PLACES:
@@ -168,7 +168,7 @@ def _metadata(name: str, labels: Mapping[str, str] | None = None) -> dict[str, A
     return {"name": name, "namespace": NAMESPACE, "uid": name, "labels": labels or {"app": name}}
 
 
-def _pod(name: str, place: Mapping[str, Any]) -> Object:
+def _pod(name: str, place: Record) -> Object:
     address, ready = place.get("address", ""), place.get("ready", True)
     metadata = {**_metadata(name), "creationTimestamp": "2026-09-21T12:00:00Z"}
     status = {"name": CONTAINER, "state": {"running": {"startedAt": "2026-09-21T12:00:01Z"}}, "ready": ready}

@@ -14,14 +14,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from kubectl_gadget import gadgets
 from kubectl_gadget.agents.manifests import second_namespace
 from kubectl_gadget.background_tasks import cancel
 from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
 from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
-from kubectl_gadget.diagnose.observations import Observations
+from kubectl_gadget.diagnose.observations import Observations, Record
 from kubectl_gadget.diagnose.rules import OBJECTS, Confidence, Rule
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.addresses import wall_ns
@@ -453,7 +452,7 @@ class Search:
     def _restarts(self, name: Name) -> int:
         return sum(int(each.get("restartCount") or 0) for each in self._statuses(name))
 
-    def _statuses(self, name: Name) -> Iterator[Mapping[str, Any]]:
+    def _statuses(self, name: Name) -> Iterator[Record]:
         status = (self.cluster.raw_pods.get(name) or {}).get("status") or {}
         for kind in ("initContainerStatuses", "containerStatuses"):
             yield from status.get(kind) or ()
@@ -465,7 +464,7 @@ class Search:
         return any("running" in (each.get("state") or ()) for each in self._statuses(name))
 
 
-def next_start(statuses: Iterable[Mapping[str, Any]]) -> float | None:
+def next_start(statuses: Iterable[Record]) -> float | None:
     """Return when (seconds, wall time) the kubelet starts a container again that ended too often; None: none waits.
 
     The kubelet waits 10 s after the end of a container, and twice as long after each further one, up to 5 minutes.

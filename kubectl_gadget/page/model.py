@@ -438,7 +438,7 @@ class RunModel(WholeSink):
         """Return the number of rows of each kind, by event, including those without a time."""
         return {samples.gadget.event: samples.seen for samples in self._samples.values()}
 
-    def _timeline(self) -> dict[str, Any]:
+    def _timeline(self) -> dict[str, object]:
         ranked = sorted(self._series.items(), key=lambda item: -int(item[1].sum()))
         chosen = {key: counts for key, counts in ranked[: self._limits.series]}
         for (event, _), counts in ranked[self._limits.series :]:
@@ -458,7 +458,7 @@ class RunModel(WholeSink):
             "marks_left_out": self._marks_left_out,
         }
 
-    def _table(self, table: Table, columns: Sequence[str]) -> dict[str, Any]:
+    def _table(self, table: Table, columns: Sequence[str]) -> dict[str, object]:
         top = table.top(self._limits.entries)
         return {
             "columns": ["workload", *columns],
@@ -473,7 +473,7 @@ class RunModel(WholeSink):
         first, last = self.ms(entry.first_ns), self.ms(entry.last_ns)
         return [entry.count, entry.failed, first, last, mean, entry.most if entry.amounts else None]
 
-    def _profile(self) -> dict[str, Any] | None:
+    def _profile(self) -> dict[str, object] | None:
         for gadget in self._gadgets:
             profile = self._profiles.get(gadget.name)
             if profile is not None and (paths := profile.paths):
@@ -484,7 +484,7 @@ class RunModel(WholeSink):
                 return {"title": title, "unit": unit, "root": shown, "left_out": left_out}
         return None
 
-    def _raw_rows(self) -> dict[str, Any]:
+    def _raw_rows(self) -> dict[str, object]:
         having = [samples for samples in self._samples.values() if samples.seen]
         kinds, room = {}, self._limits.rows
         for left, samples in zip(range(len(having), 0, -1), sorted(having, key=lambda one: one.seen), strict=True):
