@@ -1,6 +1,7 @@
 """Makes dataclasses from JSON by their annotations, so that wrong types are found when JSON is read.
 
-It supports str, int, float, bool, None, Literal, texts of an enum, tuples, dicts by name, unions, dataclasses, and Any.
+It supports str, int, float, bool, None, Literal, texts of an enum, tuples, dicts by name, unions, dataclasses, Any and
+object.
 bool is an int in Python, but here neither is accepted for the other.
 """
 
@@ -36,7 +37,7 @@ def _make(kind: Any, value: Any, where: str) -> Any:
         if isinstance(value, dict):
             _, inner = get_args(kind)
             return {str(key): _make(inner, item, f"{where}.{key}") for key, item in value.items()}
-    elif kind is Any or type(value) is kind or (kind is float and type(value) is int):
+    elif kind in (Any, object) or type(value) is kind or (kind is float and type(value) is int):
         return value
     elif isinstance(kind, type) and issubclass(kind, StrEnum) and value in tuple(kind):
         return kind(value)

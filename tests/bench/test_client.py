@@ -8,7 +8,8 @@ from bench import client, flows
 def test_each_sink_has_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PER_BATCH", 200)
     found = client.sinks(200, rounds=1)
-    assert list(found) == ["decode, name, filter, count", *(f"-o {format}" for format in client.SINKS)]
+    formats = [f"-o {format}" for format in client.SINKS]
+    assert list(found) == ["decode, name, filter, count", "--export otlp, encoding", *formats]
     assert all(rate > 0 for rates in found.values() for rate in rates)
 
 

@@ -40,7 +40,7 @@ class Runs(list[RunOptions]):
 
     outcome: int | BaseException = 0
 
-    def run(self, options: RunOptions, stdout: object, stderr: object) -> int:
+    def run(self, options: RunOptions, stdout: object, stderr: object, page: object = None) -> int:
         self.append(options)
         if options.beforehand is not None:
             options.beforehand()
