@@ -126,6 +126,10 @@ GOALS: dict[str, tuple[Goal, ...]] = {
         Goal("`flows`, client on one core: rows/s, three per connection", least=150_000, digits=0, then=77_399),
         Goal("`flows`, client on one core: memory", "MB", digits=0),
     ),
+    "diagnose": (
+        Goal("`diagnose -A` for 30 s, 1,000 pods on 100 nodes: the client's CPU", "s", most=10, digits=1),
+        Goal("`diagnose -A` for 30 s, 1,000 pods on 100 nodes: the client's memory", "MB", digits=0),
+    ),
     "formats": (
         Goal("client on one core: decode, name, filter, count, rows/s", least=1_000_000, digits=0, then=2_870_100),
         Goal("client on one core: JSON, rows/s", least=150_000, digits=0, then=191_165),

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from bench import diagnose, profile, tcp
 from bench import exec as programs
 from bench import open as opens
-from bench import profile, tcp
 from bench.attach import attach
 from bench.client import sinks_of
 from bench.flows import client_of
@@ -238,6 +238,15 @@ def _flows_client(setting: Setting) -> Found:
     return _alternate(setting, run)
 
 
+def _diagnose(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        found = diagnose.measure(nodes=100, pods=10, client=version.tree)
+        begins = "`diagnose -A` for 30 s, 1,000 pods on 100 nodes"
+        return {f"{begins}: the client's CPU": found["cpu_s"], f"{begins}: the client's memory": found["memory_mb"]}
+
+    return _alternate(setting, run)
+
+
 def _formats(setting: Setting) -> Found:
     wanted = {
         "decode, name, filter, count": "decode, name, filter, count",
@@ -287,6 +296,7 @@ GROUPS: dict[str, Callable[[Setting], Found]] = {
     "cluster": _cluster,
     "real-cluster": _real_cluster,
     "flows-client": _flows_client,
+    "diagnose": _diagnose,
     "formats": _formats,
     "profile": partial(_profile, compilers=0),
     "busy-profile": partial(_profile, compilers=2),

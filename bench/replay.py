@@ -13,7 +13,9 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from aiohttp import WSMsgType, web
@@ -49,7 +51,7 @@ CONTAINERS = {
     ],
     "cgroups": {str(100 + number): f"{number:064x}" for number in range(60)},
 }
-_STDOUT, _ERROR = b"\1", b"\3"
+STDOUT, _ERROR = b"\1", b"\3"
 
 
 class Opens:
@@ -99,8 +101,14 @@ class Replay:
         websocket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",), max_msg_size=0, compress=False)
         await websocket.prepare(request)
         hello = {"protocol": 1, "agent": __version__, "node": node, "architecture": "x86_64", "kernel": "6.12.0"}
-        hello |= {"kinds": ["stream"], "can": {}, "problems": [], "cgroup_root": "/sys/fs/cgroup", **clocks()}
-        await websocket.send_bytes(_STDOUT + encode(FrameType.BOOT, b"have") + encode_json(FrameType.HELLO, hello))
+        hello |= {
+            "kinds": ["stream", "snapshot", "top"],
+            "can": {},
+            "problems": [],
+            "cgroup_root": "/sys/fs/cgroup",
+            **clocks(),
+        }
+        await websocket.send_bytes(STDOUT + encode(FrameType.BOOT, b"have") + encode_json(FrameType.HELLO, hello))
         decoder, task, counter = FrameDecoder(), None, [0]
         try:
             async for message in websocket:
@@ -108,10 +116,11 @@ class Replay:
                     continue
                 for frame in decoder.feed(message.data[1:]):
                     if frame.type == FrameType.RUN:
-                        started = {"gadgets": [{"name": "trace_open", "programs": []}], **clocks()}
-                        first = encode_json(FrameType.STARTED, started) + encode_json(FrameType.CONTAINERS, CONTAINERS)
-                        await websocket.send_bytes(_STDOUT + first)
-                        task = asyncio.create_task(self._send(websocket, counter), name=f"opens of {node}")
+                        names = [gadget["name"] for gadget in json.loads(bytes(frame.payload))["gadgets"]]
+                        started = {"gadgets": [{"name": name, "programs": []} for name in names], **clocks()}
+                        containers = encode_json(FrameType.CONTAINERS, self.containers(node))
+                        await websocket.send_bytes(STDOUT + encode_json(FrameType.STARTED, started) + containers)
+                        task = asyncio.create_task(self.send(websocket, counter, names), name=f"rows of {node}")
                     elif frame.type == FrameType.STOP:
                         if task:
                             task.cancel()
@@ -123,7 +132,12 @@ class Replay:
                 await asyncio.gather(task, return_exceptions=True)
         return websocket
 
-    async def _send(self, websocket: web.WebSocketResponse, counter: list[int]) -> None:
+    def containers(self, node: str) -> dict[str, Any]:
+        """Return the content of CONTAINERS."""
+        return CONTAINERS
+
+    async def send(self, websocket: web.WebSocketResponse, counter: list[int], names: Sequence[str]) -> None:
+        """Sends rows of one node until it is cancelled. `names`: the gadgets of its run."""
         for sequence in range(1 << 62):
             wait = self.turn - time.monotonic() % self.turn
             await asyncio.sleep(wait)
@@ -131,7 +145,7 @@ class Replay:
             frame = encode(FrameType.EVENTS, EventsHeader(0, sequence, until).encode() + payload)
             counter[0] += self._opens.count
             self.sent += self._opens.count
-            await websocket.send_bytes(_STDOUT + frame)
+            await websocket.send_bytes(STDOUT + frame)
 
     def _turn(self) -> tuple[bytes, int]:
         number = int(time.monotonic() / self.turn)
@@ -144,7 +158,7 @@ class Replay:
     async def _end(self, websocket: web.WebSocketResponse, sent: int) -> None:
         stats = {"gadgets": [{"events": sent, "bytes": 0, "lost": {}}], "agent": {}, **clocks()}
         end = encode_json(FrameType.END, {"reason": "stop", "stats": stats})
-        await websocket.send_bytes(_STDOUT + end)
+        await websocket.send_bytes(STDOUT + end)
         await websocket.send_bytes(_ERROR + json.dumps({"metadata": {}, "status": "Success"}).encode())
         await websocket.close()
 
