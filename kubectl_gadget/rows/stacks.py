@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 NONE, LOST = 0, 1
 """Numbers for no stack and for a lost stack, as in bpf/include/gadget/stacks.h."""
 UNKNOWN = "[unknown]"
+_FEW_CUT_OFF, _FILES_NAMED = 0.05, 3
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}$")
 _MANGLED = ("_Z", "_R", "__Z", "$s", "_$s", "$S")
 _MOST_STACKS = _MOST_FRAMES = 1 << 18
@@ -234,6 +235,41 @@ def innermost(stacks: Sequence[Stack | None]) -> str:
         if stack:
             return stack[0].title
     return ""
+
+
+class CutOff:
+    """How much of a profile is in stacks of programs that end where the kernel could not follow them."""
+
+    def __init__(self) -> None:
+        self._all = 0.0
+        self._places: dict[str, float] = {}
+        """the amount by the file of the last known frame"""
+
+    def add(self, batch: Batch) -> None:
+        """Count the rows of a gadget that has profiles."""
+        totals = batch.gadget.totals
+        fields = (field for field in batch.gadget.record.fields if field.type == STACK)
+        field = next((field for field in fields if not field.name.startswith("kernel")), None)
+        if not totals.weight or field is None:
+            return
+        numbers, places = np.unique(batch.raw(field), return_inverse=True)
+        amounts = np.bincount(places, batch.raw(totals.weight).astype(np.float64), len(numbers))
+        for number, amount in zip(numbers.tolist(), amounts.tolist(), strict=True):
+            if stack := stack_of(number):
+                self._all += amount
+                if stack[-1].function == UNKNOWN and not stack[-1].module:
+                    place = stack[-2].file if len(stack) > 1 else ""
+                    self._places[place] = self._places.get(place, 0.0) + amount
+
+    def hint(self) -> str:
+        """Return a sentence for the user; "" if nearly all stacks are whole."""
+        share = sum(self._places.values()) / self._all if self._all else 0.0
+        if share <= _FEW_CUT_OFF:
+            return ""
+        most = sorted(filter(None, self._places), key=self._places.__getitem__, reverse=True)
+        files = ", ".join(most[:_FILES_NAMED])
+        where = f", mostly in {files}" if files else ""
+        return f"at least {share:.0%} of this profile lacks callers: code without frame pointers{where}"
 
 
 # Columns of call stacks: lists in JSON, one line in tables. Many rows share few stacks, so each is formatted

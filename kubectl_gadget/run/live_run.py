@@ -519,6 +519,8 @@ class LiveRun:
         for line in summary.lines(covered, states, ending.shown, pipeline.skew_ns, noun, pipeline.collector.late):
             self._progress.say(line)
         summary.say_exported(pipeline.export, self._progress)
+        if hint := ending.cut_off.hint():
+            self._progress.say(f"  {hint}")
         if self._failure is not None:
             raise self._failure
         selection = self._options.selection

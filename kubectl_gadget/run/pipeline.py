@@ -24,6 +24,7 @@ from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container, ContainerFilter
 from kubectl_gadget.rows.merge import TimeMerge
 from kubectl_gadget.rows.rows import NO_ROWS, Collector, Rows, RowTransform
+from kubectl_gadget.rows.stacks import CutOff
 from kubectl_gadget.rows.views import Stage
 from kubectl_gadget.run.backlog import (
     Detached,
@@ -71,6 +72,7 @@ class Ending:
     def __init__(self, conditions: Conditions) -> None:
         self.shown: Counter[str] = Counter()
         """rows by node"""
+        self.cut_off = CutOff()
         self.failed_on = False
         self.expectation_missed = conditions.expect is not None
         self._conditions = conditions
@@ -116,6 +118,8 @@ class Ending:
             self.expectation_missed = not rows.mask(conditions.expect.mask).any()
         for part in rows.parts:
             self.shown.update({part.node: len(part)} if part.origins is None else Counter(part.nodes()))
+        for part in (rows.everything if rows.is_block else rows).parts:
+            self.cut_off.add(part)
         return rows
 
     def undecided(self) -> Iterator[str]:

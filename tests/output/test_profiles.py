@@ -12,7 +12,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.output.output_formats import make_sink
 from kubectl_gadget.output.profiles import PathStep, read_folded, samples, unit_of
 from kubectl_gadget.output.registry import OutputOptions
-from kubectl_gadget.rows.stacks import LOST, CallFrame, number_of
+from kubectl_gadget.rows.stacks import LOST, UNKNOWN, CallFrame, CutOff, number_of
 from tests.output.sampled import PROFILE, batch, profile, stack, written
 from tests.rows.test_tables import TOP
 
@@ -39,6 +39,15 @@ def test_folded_lines_have_all_rows_whatever_a_table_leaves_out() -> None:
         "n1;default/web/main;work;heavy;spin 30000000",
         "n2;host;sh;light;spin 20000000",
     ]
+
+
+def test_a_profile_with_many_stacks_that_are_cut_off_says_so() -> None:
+    cut_off = number_of((CallFrame("spin", "/bin/work", ""), CallFrame(UNKNOWN, "", "")))
+    found = CutOff()
+    found.add(batch("n1", "web", ("work", stack("spin", "heavy"), KERNEL, 95), ("work", cut_off, 0, 5)))
+    assert found.hint() == ""
+    found.add(batch("n1", "web", ("work", cut_off, 0, 1), ("idle", 0, KERNEL, 900), ("lost", LOST, 0, 900)))
+    assert found.hint() == "at least 6% of this profile lacks callers: code without frame pointers, mostly in work"
 
 
 def test_folded_lines_are_read_back() -> None:
