@@ -1,4 +1,4 @@
-"""What reading a recording costs: replays, a jump in a large file, Parquet, SQL over many rows, memory while recording.
+"""What reading a recording costs: replays, a jump in a large file, Parquet, redaction, SQL, memory while recording.
 
     .venv/bin/python -m bench.recording_reading [--rounds 3] [--events 1000000] [--gigabytes 10] [--rows 100000000]
 
@@ -21,6 +21,8 @@ from pathlib import Path
 from bench.recording import OpensOfRun
 from bench.rounds import Discard, alternate, arguments, describe_machine, print_machine, print_table, spread, write_json
 from kubectl_gadget.analysis.conversion import to_parquet
+from kubectl_gadget.analysis.redact import redact
+from kubectl_gadget.analysis.redaction_rules import Redactor, read_rules
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.output.registry import OutputOptions
 from kubectl_gadget.output.sink import Sink
@@ -105,6 +107,12 @@ def _to_parquet(path: Path) -> float:
         return _cpu(lambda: to_parquet([path], Path(folder) / "lake", Discard(), quiet=True))
 
 
+def _redacted(path: Path) -> float:
+    redactor = Redactor(read_rules("default"), b"0123456789abcdef")
+    with tempfile.TemporaryFile() as copy:
+        return _cpu(lambda: redact(path, copy, redactor))
+
+
 def speeds(path: Path, source: OpensOfRun, rounds: int) -> dict[str, list[float]]:
     """Seconds of CPU time for all events."""
     results = alternate(
@@ -113,6 +121,7 @@ def speeds(path: Path, source: OpensOfRun, rounds: int) -> dict[str, list[float]
             "replay -o json": lambda: _replayed(path, None),
             "replay, rows are counted": lambda: _replayed(path, Count()),
             "recording convert -o parquet": lambda: _to_parquet(path),
+            "recording redact": lambda: _redacted(path),
         },
         rounds,
     )

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise, repeat
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -310,10 +310,12 @@ def redact(source: PathOrUrl, destination: BinaryIO, redactor: Redactor) -> Reda
 
 # The records of EVENTS frames: each is built again from its fields, so bytes that belong to no field are gone. A text
 # stands in several columns of a record (as written, resolved, relative), so a part of a path that was taken out of one
-# goes from the others as well. Values repeat, so each different one is rewritten once per batch.
+# goes from the others as well. Records that differ only in numbers are alike for all rules, so one of them is rewritten
+# for all.
 
 _HEADER, _TEXT = 8, np.dtype([("offset", "<u2"), ("length", "<u2")])
 _CUT, _LENGTH, _LAST_OFFSET = 0x8000, 0x7FFF, 0xFFFF
+_RECORD_LENGTH = (1 << 30) - 1
 _ARGUMENTS = ("args", "arguments", "parameters")
 _CONTENTS = ("payload", "data", "packet", "text", "arguments")
 _DATA_OF_CALLS = (("trace_mount", "options"),)
@@ -326,6 +328,7 @@ _FIRST_OF_CALL = 48
 _FIXED_TYPES = ("gadget_comm", "gadget_device")
 
 _ABSENT, _WAS_CUT = 0, 2
+_Value = TypeVar("_Value")
 Text = tuple[bytes, bool]
 """a text of a record, and True if it was cut"""
 Key = tuple[Text | None, Text | None]
@@ -358,9 +361,10 @@ class _Slot:
 def redacted(gadget: Gadget, data: bytes | memoryview, redactor: Redactor, bounds: Sequence[int] = (0,)) -> list[bytes]:
     """The records of frames, which begin at `bounds`, without what the rules take. Raises FrameError."""
     batch = decode(gadget.as_sent(), "", data, bounds=np.array(bounds, np.int64))
-    pieces, of_row = _Records(gadget, batch, redactor).rewritten()
+    heads, tails = _Records(gadget, batch, redactor).rewritten()
     rows = [*np.searchsorted(batch.starts, bounds).tolist(), len(batch)]
-    return [b"".join(pieces[first * of_row : end * of_row]) for first, end in pairwise(rows)]
+    pieces = list(chain.from_iterable(zip(heads, tails, strict=True)))
+    return [b"".join(pieces[first * 2 : end * 2]) for first, end in pairwise(rows)]
 
 
 class _Records:
@@ -368,7 +372,7 @@ class _Records:
 
     def __init__(self, gadget: Gadget, batch: Batch, redactor: Redactor) -> None:
         self._gadget = gadget
-        self._batch = batch
+        self._all = batch
         self._redactor = redactor
         self._table = "_".join(gadget.command)
         self._fields = batch.gadget.record.fields
@@ -384,11 +388,77 @@ class _Records:
             if field.type in STRING_TYPES:
                 base = f"{field.name}_base" if field.type == "gadget_path_at" else ""
                 self._slots.append(_Slot(field, field.offset, first + names.index(base) if base in names else None))
+        self._batch, self._of_row, self._times = self._different()
 
-    def rewritten(self) -> tuple[list[bytes], int]:
-        """The bytes of all records in pieces, and the number of pieces of each record."""
+    def rewritten(self) -> tuple[list[bytes], list[bytes]]:
+        """The bytes of all records: the part of a fixed size, with the ring buffer's header, and the rest."""
+        size = self._all.gadget.record.size
+        ends, tails = self._tails(fixed := self._fixed())
+        whole = np.zeros((len(self._all), _HEADER + size), np.uint8)
+        whole[:, :4] = ends[self._of_row].astype("<u4").view(np.uint8).reshape(-1, 4)
+        whole[:, _HEADER:] = self._rows(self._all)
+        whole[:, _HEADER:][:, ~self._in_fields()] = 0
+        changed = np.flatnonzero(self._not_numbers())
+        whole[:, _HEADER + changed] = fixed[:, changed][self._of_row]
+        heads, width = whole.tobytes(), _HEADER + size
+        of_row = self._of_row.tolist()
+        return [heads[at : at + width] for at in range(0, len(heads), width)], list(map(tails.__getitem__, of_row))
+
+    def _different(self) -> tuple[Batch, npt.NDArray[np.intp], list[int]]:
+        """One record of those that differ only in numbers; which of them each record is like; how many are alike."""
+        batch, size = self._all, self._all.gadget.record.size
+        compared = np.flatnonzero(self._not_numbers())
+        keys = np.ascontiguousarray(self._rows(batch)[:, compared]).tobytes()
+        lengths = batch.buffer.integers(4, signed=False)[batch.starts // 4 - 2].astype(np.int64) & _RECORD_LENGTH
+        width, data = len(compared), bytes(batch.buffer.bytes.data)
+        places: dict[bytes, int] = {}
+        of_row = [
+            places.setdefault(keys[at : at + width] + data[start:end], len(places))
+            for at, start, end in zip(
+                range(0, width * len(batch), width) if width else repeat(0),
+                (batch.starts + size).tolist(),
+                (batch.starts + lengths).tolist(),
+                strict=bool(width),
+            )
+        ]
+        like = np.array(of_row, np.intp)
+        _, first, times = np.unique(like, return_index=True, return_counts=True)
+        return batch.select(first), like, times.tolist()
+
+    def _rows(self, batch: Batch) -> npt.NDArray[np.uint8]:
+        """The fixed parts of records, one in each row."""
+        size, count = batch.gadget.record.size, len(batch)
+        every = batch.buffer.windows(size)[batch.starts] if count else np.empty(0, f"S{size}")
+        return every.view(np.uint8).reshape(count, size)
+
+    def _in_fields(self) -> npt.NDArray[np.bool_]:
+        """Which bytes of the fixed part belong to fields."""
+        return self._bytes_of((field.offset, field.size) for field in self._fields)
+
+    def _not_numbers(self) -> npt.NDArray[np.bool_]:
+        """Which bytes of the fixed part rules may change, or say where texts are."""
+        return self._bytes_of(
+            chain(
+                ((slot.place, 4) for slot in self._slots),
+                ((field.offset, field.size) for field in self._fields if self._is_text(field)),
+            )
+        )
+
+    def _bytes_of(self, places: Iterable[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+        found = np.zeros(self._all.gadget.record.size, np.bool_)
+        for offset, size in places:
+            found[offset : offset + size] = True
+        return found
+
+    def _is_text(self, field: Field) -> bool:
+        """Whether rules may change the field in the fixed part."""
+        is_text = field.type == "gadget_ip" or field.type in _FIXED_TYPES or field.type.startswith("char[")
+        return is_text or (field.type == _CALLS and self._rule(field) is not None)
+
+    def _tails(self, fixed: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], list[bytes]]:
+        """The length of each different record, and its texts with what is added up to a multiple of 8. Writes where
+        the texts are into the fixed parts."""
         count, size = len(self._batch), self._batch.gadget.record.size
-        fixed = self._fixed()
         texts = self._texts()
         ends, columns = np.full(count, size, np.int64), []
         for slot, new in zip(self._slots, texts, strict=True):
@@ -403,41 +473,37 @@ class _Records:
             place["length"] = np.where(states == _ABSENT, absent, lengths | np.where(states == _WAS_CUT, _CUT, 0))
             fixed[:, slot.place : slot.place + 4] = place.view(np.uint8).reshape(count, 4)
             ends += lengths
-        heads = np.zeros((count, _HEADER), np.uint8)
-        heads[:, :4] = ends.astype("<u4").view(np.uint8).reshape(count, 4)
-        whole = np.concatenate([heads, fixed], axis=1).tobytes()
-        width = _HEADER + size
-        first = [whole[place : place + width] for place in range(0, len(whole), width)]
         padding = [bytes(number) for number in range(8)]
         last = [padding[number] for number in (-ends % 8).tolist()]
-        return list(chain.from_iterable(zip(first, *columns, last, strict=True))), 2 + len(columns)
+        return ends, list(map(b"".join, zip(*columns, last, strict=True)))
 
     # Fields of a fixed size
 
     def _fixed(self) -> npt.NDArray[np.uint8]:
-        """The fixed parts, one in each row, with the bytes of no field set to 0."""
-        batch, record = self._batch, self._batch.gadget.record
-        count = len(batch)
-        every = batch.buffer.windows(record.size)[batch.starts] if count else np.empty(0, f"S{record.size}")
-        found = every.view(np.uint8).reshape(count, record.size)
-        keep = np.zeros(record.size, np.bool_)
+        """The fixed parts of the different records."""
+        found = self._rows(self._batch)
         for field in self._fields:
-            keep[field.offset : field.offset + field.size] = True
-        found[:, ~keep] = 0
-        for field in self._fields:
-            if field.type == "gadget_ip":
-                self._replace(found, field, self._address)
-            elif field.type in _FIXED_TYPES or field.type.startswith("char["):
-                self._replace(found, field, self._fixed_text)
-            elif field.type == _CALLS and (rule := self._rule(field)):
-                self._redactor.count(rule.name, self._where(field), count)
+            if field.type == _CALLS and (rule := self._rule(field)):
+                self._redactor.count(rule.name, self._where(field), sum(self._times))
                 found[:, field.offset : field.offset + field.size] = 0
+            elif self._is_text(field):
+                self._replace(found, field, self._address if field.type == "gadget_ip" else self._fixed_text)
+        return found
+
+    def _counted(self, values: Iterable[_Value]) -> dict[_Value, int]:
+        """How many records have each value."""
+        if max(self._times, default=1) == 1:
+            return Counter(values)
+        found: dict[_Value, int] = {}
+        for value, times in zip(values, self._times, strict=True):
+            found[value] = found.get(value, 0) + times
         return found
 
     def _replace(self, rows: npt.NDArray[np.uint8], field: Field, make: Callable[[bytes, Field, int], bytes]) -> None:
         place = slice(field.offset, field.offset + field.size)
         values = np.ascontiguousarray(rows[:, place]).view(f"S{field.size}").ravel().tolist()
-        made = {value: make(value.ljust(field.size, b"\0"), field, number) for value, number in Counter(values).items()}
+        counted = self._counted(values)
+        made = {value: make(value.ljust(field.size, b"\0"), field, number) for value, number in counted.items()}
         changed = np.array([made[value] for value in values], f"S{field.size}")
         rows[:, place] = changed.view(np.uint8).reshape(len(values), field.size)
 
@@ -454,14 +520,14 @@ class _Records:
     def _texts(self) -> list[list[Text | None]]:
         """The new texts of each slot, one per row."""
         read = [self._read(slot) for slot in self._slots]
-        made, keys = list[list[_Made]](), list[list[Key]]()
+        made, lacking = list[list[_Made]](), list[bool]()
         for slot, values in zip(self._slots, read, strict=True):
             bases: Iterable[Text | None] = repeat(None) if slot.base is None else read[slot.base]
-            keys.append(list(zip(values, bases, strict=False)))
-            different = {key: self._rewritten(slot, *key, number) for key, number in Counter(keys[-1]).items()}
-            made.append(list(map(different.__getitem__, keys[-1])))
+            keys: list[Key] = list(zip(values, bases, strict=False)) if any(values) else [(None, None)] * len(values)
+            different = {key: self._rewritten(slot, *key, number) for key, number in self._counted(keys).items()}
+            made.append(list(map(different.__getitem__, keys)))
+            lacking.append(any(each.gone for each in different.values()))
         found = [[each.text for each in column] for column in made]
-        lacking = [any(each.gone for each in column) for column in made]
         if any(lacking):
             rows = list(zip(*(column for column, lacks in zip(made, lacking, strict=True) if lacks), strict=True))
             self._take_parts(found, made, [tuple(each.gone for each in row if each.gone) for row in rows])
@@ -470,16 +536,16 @@ class _Records:
     def _take_parts(self, found: list[list[Text | None]], made: list[list[_Made]], gone: list[tuple[str, ...]]) -> None:
         """Take out each relative path that is the end of one that was taken out of the same record."""
         for number, slot in enumerate(self._slots):
-            if slot.is_argument or slot.field.type in ("gadget_data", "gadget_strings"):
-                continue
             column = found[number]
+            if slot.is_argument or slot.field.type in ("gadget_data", "gadget_strings") or not any(column):
+                continue
             asked = [
                 (each.text, paths) if paths and each.same and each.text is not None else None
                 for each, paths in zip(made[number], gone, strict=True)
             ]
             new = {
                 key: self._without_part(slot.field, *key, times) if key else None
-                for key, times in Counter(asked).items()
+                for key, times in self._counted(asked).items()
             }
             found[number] = [new[key] if key else text for key, text in zip(asked, column, strict=True)]
 
@@ -494,6 +560,8 @@ class _Records:
 
     def _read(self, slot: _Slot) -> list[Text | None]:
         spans = self._batch.spans(Field(slot.field.name, slot.place, 4, "gadget_string"))
+        if not spans.readable.any():
+            return [None] * len(self._batch)
         data = self._batch.buffer.bytes.data
         ends = (spans.starts + spans.lengths).tolist()
         rows = zip(spans.starts.tolist(), ends, spans.readable.tolist(), spans.cut.tolist(), strict=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from kubectl_gadget.filters.cel import Pattern, compile_pattern
 from kubectl_gadget.yaml_files import SchemaField, read_yaml
@@ -70,6 +71,19 @@ def _rule(part: Part) -> RedactionRule:
     return RedactionRule(part.text("name") or take or match, part.text("action"), take, match)
 
 
+class _Part(NamedTuple):
+    """What lies between two slashes of a text, without names and addresses."""
+
+    text: str
+    names: bool
+    """it had names"""
+    addresses: bool
+
+
+_SAME = _Part("", False, False)
+"""it had neither"""
+
+
 @dataclass
 class Redactor:
     """Applies rules to values, and counts what they took out."""
@@ -85,6 +99,7 @@ class Redactor:
         self._taking: Mapping[str, RedactionRule] = {rule.take: rule for rule in self.rules if rule.take}
         self._matching = [(rule, compile_pattern(rule.match)) for rule in self.rules if rule.match]
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._known_parts: dict[str, _Part] = {}
 
     def takes(self, kind: str) -> RedactionRule | None:
         """The rule that takes this kind of values."""
@@ -156,25 +171,61 @@ class Redactor:
             if after is not None:
                 text = after
                 rules.append(rule.name)
-        if (names := self.takes("names")) is not None and self.names:
-            after = self._without_names(text, names)
-            if after != text:
-                text = after
-                rules.append(names.name)
-        if (addresses := self.takes("addresses")) is not None and (":" in text or "." in text):
-            after = _ADDRESS.sub(lambda found: self._address_text(found.group(), addresses), text)
-            if after != text:
-                text = after
-                rules.append(addresses.name)
-        return text, tuple(rules)
+        names, addresses = self.takes("names"), self.takes("addresses")
+        if names is not None and text in self.names:
+            return self.word(text, names.action), (*rules, names.name)
+        made = self._parts_changed(text)
+        if made is _SAME:
+            return text, tuple(rules)
+        rules += [rule.name for rule, had in ((names, made.names), (addresses, made.addresses)) if rule and had]
+        return made.text, tuple(rules)
+
+    def _parts_changed(self, text: str) -> "_Part":
+        """The text without names and addresses. Neither reaches beyond a slash, and the folders of paths repeat."""
+        folder, slash, last = text.rpartition("/")
+        found = self._part_changed(last)
+        if not slash:
+            return found
+        above = self._known_parts.get(folder) or self._folder_changed(folder)
+        if found is _SAME and above is _SAME:
+            return _SAME
+        return _Part(
+            f"{folder if above is _SAME else above.text}/{last if found is _SAME else found.text}",
+            above.names or found.names,
+            above.addresses or found.addresses,
+        )
+
+    def _folder_changed(self, folder: str) -> "_Part":
+        """The same for what is before the last slash."""
+        parts = [
+            self._known_parts.get(part) or self._keep(part, self._part_changed(part)) for part in folder.split("/")
+        ]
+        changed = [part for part in parts if part is not _SAME]
+        if not changed:
+            return self._keep(folder, _SAME)
+        texts = [part if made is _SAME else made.text for part, made in zip(folder.split("/"), parts, strict=True)]
+        names, addresses = any(part.names for part in changed), any(part.addresses for part in changed)
+        return self._keep(folder, _Part("/".join(texts), names, addresses))
+
+    def _keep(self, part: str, made: "_Part") -> "_Part":
+        if len(self._known_parts) >= _MOST_KNOWN:
+            self._known_parts.clear()
+        self._known_parts[part] = made
+        return made
+
+    def _part_changed(self, part: str) -> "_Part":
+        names, addresses = self.takes("names"), self.takes("addresses")
+        without = part if names is None or not self.names else self._without_names(part, names)
+        text = without
+        if addresses is not None and (":" in text or "." in text):
+            text = _ADDRESS.sub(lambda found: self._address_text(found.group(), addresses), text)
+        return _SAME if text == part == without else _Part(text, without != part, text != without)
 
     def _without_names(self, text: str, rule: RedactionRule) -> str:
         def replace(found: "re.Match[str]") -> str:
             word = found.group()
             return self.word(word, rule.action) if len(word) >= _LEAST_WORD and word in self.names else word
 
-        if text in self.names:
-            return self.word(text, rule.action)
         for expression in (_WORD, _PART, _ID):
             if not self.names.isdisjoint(expression.findall(text)):  # far faster than a call for each word
                 text = expression.sub(replace, text)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kubectl_gadget.analysis.conversion import to_files
 from kubectl_gadget.analysis.redact import redact
+from kubectl_gadget.analysis.redact import redacted as redacted_records
 from kubectl_gadget.analysis.redaction_rules import RedactionRule, Redactor, read_rules
 from kubectl_gadget.cli.pages import index
 from kubectl_gadget.errors import UsageError
@@ -165,6 +166,34 @@ def test_nothing_is_left_of_what_was_taken_out(name: str, tmp_path: Path) -> Non
     errors = io.StringIO()
     assert to_files([tmp_path / "b.kgr"], "jsonl", tmp_path / "rows", errors) == 0
     assert "cannot be read" not in errors.getvalue()
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in index()])
+def test_records_together_are_rewritten_as_each_alone(name: str) -> None:
+    gadget = load_gadget(name)
+    record, alone, data = gadget.as_sent().record, [], b""
+    texts = (b"/home/alice/hidden", b"/home/bob/x", b"hidden", b"lib/a.so", b"", b"a\0home\0", b"203.0.113.77:80")
+    places = [field for field in record.fields if field.type in STRING_TYPES]
+    numbers = [field.name for field in record.fields if field.type in ("gadget_timestamp", "gadget_pid")]
+    fixed = [field.name for field in record.fields if field.type in ("gadget_comm", "gadget_device")]
+    addresses = [field.name for field in record.fields if field.type == "gadget_ip"]
+    for row in range(60):  # some are alike but for their numbers
+        values: dict[str, Value] = dict.fromkeys(numbers, row)
+        values |= dict.fromkeys(fixed, (b"teller-pod-0", b"sh")[row % 3 % 2])
+        values |= dict.fromkeys(addresses, RAW if row % 4 else bytes(16))
+        for place, field in enumerate(places):
+            if (row + place) % 5:
+                values[field.name] = texts[row * (place + 1) % 10 % len(texts)]
+        rows = RowWriter(record)
+        rows.add(b"", BOOT_NS + row, values)
+        alone.append(rows.take())
+        data += alone[-1]
+    one, other = (Redactor(read_rules("default"), b"0123456789abcdef", names={"teller-pod-0"}) for _ in range(2))
+    bounds = [sum(map(len, alone[:first])) for first in (0, 7, 40)]
+    found = redacted_records(gadget, data, one, bounds)
+    each = [redacted_records(gadget, record, other)[0] for record in alone]
+    assert found == [b"".join(each[:7]), b"".join(each[7:40]), b"".join(each[40:])]
+    assert one.counts == other.counts
 
 
 def test_states_and_what_is_repeated_after_a_segment_have_nothing_left(
