@@ -6,6 +6,9 @@
  * Hooks: the agent attaches one of the programs to the policy's hook. The trap: a program that may deny calls (lsm,
  * fmod_ret) must return 0 on every path on which no policy denies the call.
  */
+/* Programs have no room on the stack for one more call. */
+#define GADGET_LEVEL_FUNCTION static __always_inline
+
 #include <policy/decide.h>
 #include <policy/match.h>
 #include <policy/registers.h>

@@ -267,17 +267,25 @@ enum argument {
 	ARGUMENT_CUT,
 };
 
-static __noinline enum argument append_argument(struct argument_list *list, void *record, const char *const *from,
-						__u32 index, __u32 pointer_bytes)
+/* Neither inlined nor static, so that the verifier checks one argument, and not all. `from`: the address of the list.
+ */
+__noinline int append_argument(__u64 from, __u32 index, __u32 pointer_bytes)
 {
+	void *record = gadget_scratch(&failed_scratch);
+	struct argument_list *list;
 	const char *argument = NULL;
-	__u64 end = list->end;
+	__u64 end;
 	long read;
 
-	if (gadget_read_user_pointer(&argument, from, index, pointer_bytes))
+	/* The verifier does not know that it is one or the other. */
+	if (pointer_bytes != sizeof(__u32))
+		pointer_bytes = sizeof(__u64);
+	if (!record || gadget_read_user_pointer(&argument, (const char *const *)from, index, pointer_bytes))
 		return ARGUMENT_CUT;
 	if (!argument)
 		return ARGUMENT_WAS_LAST;
+	list = record + EXEC_BYTES + GADGET_WALK_OFFSET;
+	end = list->end;
 	if (index == ARGUMENTS || end - list->start > ARGUMENT_BYTES - ARGUMENT_LENGTH - 1 ||
 	    end > EXEC_BYTES - ARGUMENT_LENGTH - 1)
 		return ARGUMENT_CUT;
@@ -293,15 +301,15 @@ static __noinline enum argument append_argument(struct argument_list *list, void
 static __always_inline void append_arguments(struct gadget_writer *writer, struct gadget_text *text,
 					     const char *const *arguments)
 {
-	struct argument_list *list = writer->record + writer->room + GADGET_WALK_OFFSET;
+	struct argument_list *list = writer->record + EXEC_BYTES + GADGET_WALK_OFFSET;
 	__u32 pointer_bytes = gadget_pointer_bytes();
-	enum argument last = ARGUMENT_CUT;
+	int last = ARGUMENT_CUT;
 
 	gadget_unread(text);
 	list->start = list->end = writer->progress->length;
 	/* The last turn only finds out whether there are more. */
 	for (int i = 0; i <= ARGUMENTS; i++) {
-		last = append_argument(list, writer->record, arguments, i, pointer_bytes);
+		last = append_argument((__u64)arguments, i, pointer_bytes);
 		if (last != ARGUMENT_READ)
 			break;
 	}

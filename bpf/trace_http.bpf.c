@@ -253,8 +253,9 @@ static __always_inline void pass_piece(struct __sk_buff *skb, struct http_socket
 		gadget_advance(payload, 0, payload->left);
 }
 
-/* Determines the next piece of a packet. Not inlined and not static, so that the verifier checks it once. */
-__noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
+/* Sends the next piece of a packet. False: it was the last one. Not inlined and not static, so that the verifier checks
+ * it once. */
+__noinline bool send_next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
 {
 	struct sending *sending = gadget_slot(&slots, slot);
 	struct http_socket *http;
@@ -269,18 +270,15 @@ __noinline bool next_piece(struct __sk_buff *skb, __u32 slot, __u32 outgoing)
 	sending->packet.payload_bytes = sending->payload.piece;
 	/* Only the last piece has the FIN. */
 	sending->packet.flags = sending->payload.left ? sending->flags & ~GADGET_TCP_FIN : sending->flags;
-	return true;
+	gadget_send_piece(skb, &sending->packet, sending->payload.offset - sending->payload.piece,
+			  sending->payload.sent);
+	return sending->payload.left;
 }
 
 static __always_inline void send_pieces(struct __sk_buff *skb, struct sending *sending, bool outgoing)
 {
-	struct gadget_payload *payload = &sending->payload;
-
 	for (int i = 0; i < MOST_PIECES; i++) {
-		if (!next_piece(skb, gadget_slot_number(sending), outgoing))
-			return;
-		gadget_send_piece(skb, &sending->packet, payload->offset - payload->piece, payload->sent);
-		if (!payload->left)
+		if (!send_next_piece(skb, gadget_slot_number(sending), outgoing))
 			return;
 	}
 }

@@ -11,6 +11,9 @@
  */
 #include <linux/errno.h>
 
+/* Programs have no room on the stack for one more call. */
+#define GADGET_LEVEL_FUNCTION static __always_inline
+
 #include <gadget/network/address.h>
 #include <gadget/ends.h>
 #include <gadget/output.h>

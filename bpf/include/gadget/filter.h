@@ -40,6 +40,17 @@ static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
 /* A result of gadget_verdict_above() that is not a verdict. */
 #define GADGET_OF_OTHER_NODE 5
 
+/* The verdict on the cgroup at this level above another, and a bit if it is the root of this node's cgroups. */
+#define GADGET_ON_THIS_NODE 0x100
+
+GADGET_LEVEL_FUNCTION __u32 gadget_verdict_at(__u64 address, __u32 level)
+{
+	__u64 id = gadget_cgroup_at((struct cgroup *)address, level);
+	__u32 verdict = gadget_verdict_on(id);
+
+	return verdict | gadget_is_same(id, gadget_node_cgroup) * GADGET_ON_THIS_NODE;
+}
+
 /*
  * The verdict on the container that a cgroup is in. GADGET_UNKNOWN: there is none, or it has no names yet;
  * GADGET_OF_OTHER_NODE: neither a container nor the node's root cgroup is above it. Reads ancestors itself, since
@@ -47,19 +58,18 @@ static __always_inline __u64 gadget_is_same(__u64 one, __u64 other)
  */
 __noinline __u32 gadget_verdict_above(__u64 address)
 {
-	struct cgroup *cgroup = (struct cgroup *)address;
-	__u64 on_this_node = !gadget_node_cgroup;
-	int own = BPF_CORE_READ(cgroup, level);
+	__u32 on_this_node = gadget_node_cgroup ? 0 : GADGET_ON_THIS_NODE;
+	int own = BPF_CORE_READ((struct cgroup *)address, level);
 
 	for (int level = 0; level < GADGET_CGROUP_LEVELS && level <= own; level++) {
-		__u64 id = gadget_cgroup_at(cgroup, level);
-		enum gadget_verdict verdict = gadget_verdict_on(id);
+		__u32 found = gadget_verdict_at(address, level);
+		__u32 verdict = found & GADGET_VERDICT_MASK;
 
-		on_this_node |= gadget_is_same(id, gadget_node_cgroup);
+		on_this_node |= found;
 		if (verdict == GADGET_UNWANTED || verdict == GADGET_WANTED)
 			return verdict;
 	}
-	return on_this_node ? GADGET_UNKNOWN : GADGET_OF_OTHER_NODE;
+	return on_this_node & GADGET_ON_THIS_NODE ? GADGET_UNKNOWN : GADGET_OF_OTHER_NODE;
 }
 
 /* Whether events of a cgroup that the agent has not reported are sent. Sets the record's marks. */

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <gadget/output.h>
+#include <gadget/slots.h>
 #include <gadget/string.h>
 #include <gadget/task.h>
 #include <kernel/fs.h>
@@ -16,103 +17,98 @@
 #define GADGET_PATH_STEPS 96
 #define GADGET_NAME_BYTES 255
 
-/* The state of the walk. It is in memory, after the record, for the reason given in string.h. */
+/*
+ * A walk to the root, with the names so far. It has memory of its own, not the record's, so that the walk is a function
+ * that the verifier checks once: kernels before 5.12 pass such functions numbers only, no pointers to a record.
+ */
 struct gadget_walk {
-	struct dentry *dentry;
-	struct mount *mount;
-	struct dentry *mount_root;
-	struct dentry *root;
-	struct mount *root_mount;
-	__u64 start;
-	__u64 end;
+	__u64 dentry;
+	__u64 mount;
+	__u64 mount_root;
+	__u64 root;
+	__u64 root_mount;
+	__u64 length;
+	char names[GADGET_PATH_BYTES + 1];
 };
 
-static __always_inline struct mount *gadget_mount_of(struct vfsmount *vfsmount)
-{
-	return (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-}
+GADGET_SLOTS(gadget_walks, sizeof(struct gadget_walk));
 
 static __always_inline void gadget_enter_mount(struct gadget_walk *walk, struct mount *mount)
 {
-	walk->mount = mount;
-	walk->mount_root = BPF_CORE_READ(mount, mnt.mnt_root);
+	walk->mount = (__u64)mount;
+	walk->mount_root = gadget_word_at((void *)mount + bpf_core_field_offset(struct mount, mnt.mnt_root));
 }
-
-enum gadget_step {
-	GADGET_STEP_ON,
-	/* The path is complete. */
-	GADGET_STEP_TOP,
-	/* The file has no path, such as a pipe or a socket, or it cannot be read. */
-	GADGET_STEP_NOWHERE,
-	GADGET_STEP_TOO_LONG,
-};
 
 /* Goes from the root of a mount to its mount point. */
 static __always_inline enum gadget_step gadget_step_across(struct gadget_walk *walk)
 {
-	struct mount *mount = walk->mount;
-	struct mount *above = BPF_CORE_READ(mount, mnt_parent);
+	void *mount = (void *)walk->mount;
+	void *above = (void *)gadget_word_at(mount + bpf_core_field_offset(struct mount, mnt_parent));
 
 	/* The root mount: the file is outside of the process's root. */
 	if (above == mount)
 		return GADGET_STEP_TOP;
-	walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+	walk->dentry = gadget_word_at(mount + bpf_core_field_offset(struct mount, mnt_mountpoint));
 	gadget_enter_mount(walk, above);
 	return GADGET_STEP_ON;
 }
 
 /* A file without a path. For a memfd, its name is used, which the kernel shows as "/memfd:NAME". */
-static __always_inline enum gadget_step gadget_step_memory(struct gadget_walk *walk, struct dentry *dentry,
-							   void *record, __u64 room)
+static __always_inline enum gadget_step gadget_step_memory(struct gadget_walk *walk, struct dentry *dentry)
 {
-	__u64 end = walk->end;
-	const char *name;
+	const char *name = walk->names;
 	long read;
 
-	if (end != walk->start || end > room - (GADGET_NAME_BYTES + 1))
+	if (walk->length)
 		return GADGET_STEP_NOWHERE;
-	name = record + end;
-	read = bpf_probe_read_kernel_str(record + end, GADGET_NAME_BYTES + 1, BPF_CORE_READ(dentry, d_name.name));
+	read = bpf_probe_read_kernel_str(walk->names, GADGET_NAME_BYTES + 1, BPF_CORE_READ(dentry, d_name.name));
 	if (read < sizeof("memfd:") || name[0] != 'm' || name[1] != 'e' || name[2] != 'm' || name[5] != ':')
 		return GADGET_STEP_NOWHERE;
-	walk->end = end + read;
+	walk->length = read;
 	return GADGET_STEP_TOP;
 }
 
 /* Writes a name and goes to its directory. */
-static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk, void *record, __u64 room)
+static __always_inline enum gadget_step gadget_step_up(struct gadget_walk *walk)
 {
-	struct dentry *dentry = walk->dentry;
-	struct dentry *parent = BPF_CORE_READ(dentry, d_parent);
-	__u64 end = walk->end;
+	struct dentry *dentry = (struct dentry *)walk->dentry;
+	__u64 parent = gadget_word_at((void *)dentry + bpf_core_field_offset(struct dentry, d_parent));
+	__u64 length = walk->length;
+	const void *name;
 	long read;
 
-	if (!parent || parent == dentry)
-		return gadget_step_memory(walk, dentry, record, room);
-	if (end - walk->start > GADGET_PATH_BYTES - GADGET_NAME_BYTES || end > room - (GADGET_NAME_BYTES + 1))
+	if (!parent || parent == walk->dentry)
+		return gadget_step_memory(walk, dentry);
+	if (length > GADGET_PATH_BYTES - GADGET_NAME_BYTES)
 		return GADGET_STEP_TOO_LONG;
-	read = bpf_probe_read_kernel_str(record + end, GADGET_NAME_BYTES + 1, BPF_CORE_READ(dentry, d_name.name));
+	name = (const void *)gadget_word_at((void *)dentry + bpf_core_field_offset(struct dentry, d_name.name));
+	read = bpf_probe_read_kernel_str(walk->names + length, GADGET_NAME_BYTES + 1, name);
 	if (read <= 0)
 		return GADGET_STEP_NOWHERE;
-	walk->end = end + read;
+	walk->length = length + read;
 	walk->dentry = parent;
 	return GADGET_STEP_ON;
 }
 
-/* One step. Not inlined, so that all iterations look alike to the verifier. */
-static __noinline enum gadget_step gadget_step(struct gadget_walk *walk, void *record, __u64 room)
+/* One step of the walk in this slot. This and the next function are neither inlined nor static, so that the verifier
+ * checks one step and one walk, and not all. */
+__noinline int gadget_step(__u32 slot)
 {
+	struct gadget_walk *walk = gadget_slot(&gadget_walks, slot);
+
+	if (!walk)
+		return GADGET_STEP_NOWHERE;
 	if (walk->dentry == walk->root && walk->mount == walk->root_mount)
 		return GADGET_STEP_TOP;
 	if (walk->dentry == walk->mount_root)
 		return gadget_step_across(walk);
-	return gadget_step_up(walk, record, room);
+	return gadget_step_up(walk);
 }
 
-static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *walk, void *record, __u64 room)
+__noinline int gadget_walk_to_root(__u32 slot)
 {
 	for (int i = 0; i < GADGET_PATH_STEPS; i++) {
-		enum gadget_step step = gadget_step(walk, record, room);
+		int step = gadget_step(slot);
 
 		if (step != GADGET_STEP_ON)
 			return step;
@@ -120,26 +116,41 @@ static __always_inline enum gadget_step gadget_walk_to_root(struct gadget_walk *
 	return GADGET_STEP_TOO_LONG;
 }
 
+static __always_inline void gadget_append_names(struct gadget_writer *writer, struct gadget_text *text,
+						const struct gadget_walk *walk, bool is_cut)
+{
+	__u64 start = writer->progress->length;
+	__u64 bytes = walk->length;
+
+	/* The verifier does not know the length, which is in memory, nor that the compiler's copies are the same. */
+	asm volatile("" : "+r"(start), "+r"(bytes));
+	if (start > writer->room - sizeof(walk->names) || bytes > sizeof(walk->names))
+		return;
+	if (!bpf_probe_read_kernel(writer->record + start, bytes, walk->names))
+		gadget_wrote(writer, text, start, bytes, is_cut);
+}
+
 /* `root`: the directory at which the path starts; NULL: the root of the mount namespace. */
 static __always_inline void gadget_append_walk_below(struct gadget_writer *writer, struct gadget_text *text,
 						     struct dentry *dentry, struct vfsmount *mnt,
 						     const struct path *root)
 {
-	struct gadget_walk *walk = writer->record + writer->room + GADGET_WALK_OFFSET;
-	enum gadget_step last;
+	struct gadget_walk *walk = gadget_take_slot(&gadget_walks);
+	int last;
 
-	_Static_assert(GADGET_WALK_OFFSET + sizeof(*walk) <= GADGET_WORKSPACE,
-		       "the walk does not fit behind the record");
 	gadget_unread(text);
-	walk->root = root ? BPF_CORE_READ(root, dentry) : NULL;
-	walk->root_mount = root ? gadget_mount_of(BPF_CORE_READ(root, mnt)) : NULL;
-	walk->dentry = dentry;
+	if (!walk)
+		return;
+	walk->root = root ? (__u64)BPF_CORE_READ(root, dentry) : 0;
+	walk->root_mount = root ? (__u64)gadget_mount_of(BPF_CORE_READ(root, mnt)) : 0;
+	walk->dentry = (__u64)dentry;
 	gadget_enter_mount(walk, gadget_mount_of(mnt));
-	walk->start = walk->end = writer->progress->length;
+	walk->length = 0;
 
-	last = gadget_walk_to_root(walk, writer->record, writer->room);
+	last = gadget_walk_to_root(gadget_slot_number(walk));
 	if (last != GADGET_STEP_NOWHERE)
-		gadget_wrote(writer, text, walk->start, walk->end - walk->start, last == GADGET_STEP_TOO_LONG);
+		gadget_append_names(writer, text, walk, last == GADGET_STEP_TOO_LONG);
+	gadget_give_back(walk);
 }
 
 static __always_inline void gadget_append_walk(struct gadget_writer *writer, struct gadget_text *text,

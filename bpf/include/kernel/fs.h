@@ -6,6 +6,7 @@
 #pragma once
 
 #include <linux/types.h>
+#include <bpf/bpf_core_read.h>
 
 /* include/uapi/linux/stat.h: the type of a file, in its mode. */
 #define S_IFMT 0170000
@@ -177,3 +178,18 @@ struct kiocb {
 };
 
 #pragma clang attribute pop
+
+static __always_inline struct mount *gadget_mount_of(struct vfsmount *vfsmount)
+{
+	return (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
+}
+
+/* What a step of a walk from a file to the root has come to. */
+enum gadget_step {
+	GADGET_STEP_ON,
+	/* The path is complete. */
+	GADGET_STEP_TOP,
+	/* The file has no path, such as a pipe or a socket, or it cannot be read. */
+	GADGET_STEP_NOWHERE,
+	GADGET_STEP_TOO_LONG,
+};

@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include <gadget/path.h>
+#include <gadget/string.h>
 #include <kernel/fs.h>
 #include <policy/memory.h>
 

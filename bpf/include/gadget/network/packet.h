@@ -75,9 +75,6 @@ struct gadget_packet {
 	__u32 unused_32;
 };
 
-/* Memory in which programs build their records. */
-#define GADGET_PACKET_SLOTS(NAME) GADGET_SLOTS(NAME, sizeof(struct gadget_packet) + GADGET_PIECE_BYTES)
-
 /* Reads the IPv4 header. Returns the offset of its payload; 0: unknown. */
 static __always_inline __u32 gadget_read_ipv4(struct __sk_buff *skb, struct gadget_packet *packet)
 {
@@ -273,27 +270,41 @@ static __always_inline bool gadget_send_piece(struct __sk_buff *skb, struct gadg
 	return true;
 }
 
-/* Sends a packet whose record has its head and the packet's headers, with at most `limit` bytes of the payload. */
-static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gadget_packet *packet, __u32 offset,
-					       __u32 limit)
-{
-	__u32 left = packet->payload_bytes;
-	__u32 wanted = left < limit ? left : limit;
-
-	for (int i = 0; i < GADGET_PACKET_PIECES; i++) {
-		__u32 bytes = wanted < GADGET_PIECE_BYTES ? wanted : GADGET_PIECE_BYTES;
-
-		packet->payload_bytes = bytes < wanted ? bytes : left;
-		if (!gadget_send_piece(skb, packet, offset, bytes))
-			return;
-		wanted -= bytes;
-		if (!wanted)
-			return;
-		offset += bytes;
-		packet->sequence += bytes;
-		left -= bytes;
+/*
+ * Memory in which programs build their records, and gadget_send_packet(), which sends a packet whose record has its
+ * head and the packet's headers, with at most `limit` bytes of the payload. Sending a piece is neither inlined nor
+ * static, so that the verifier checks it once, and not for each piece.
+ */
+#define GADGET_PACKET_SLOTS(NAME)                                                                                      \
+	GADGET_SLOTS(NAME, sizeof(struct gadget_packet) + GADGET_PIECE_BYTES);                                         \
+                                                                                                                       \
+	__noinline bool NAME##_send_piece(struct __sk_buff *skb, __u32 slot, __u32 offset, __u32 bytes)                \
+	{                                                                                                              \
+		struct gadget_packet *packet = gadget_slot(&NAME, slot);                                               \
+                                                                                                                       \
+		return packet && gadget_send_piece(skb, packet, offset, bytes);                                        \
+	}                                                                                                              \
+                                                                                                                       \
+	static __always_inline void gadget_send_packet(struct __sk_buff *skb, struct gadget_packet *packet,            \
+						       __u32 offset, __u32 limit)                                      \
+	{                                                                                                              \
+		__u32 left = packet->payload_bytes;                                                                    \
+		__u32 wanted = left < limit ? left : limit;                                                            \
+                                                                                                                       \
+		for (int i = 0; i < GADGET_PACKET_PIECES; i++) {                                                       \
+			__u32 bytes = wanted < GADGET_PIECE_BYTES ? wanted : GADGET_PIECE_BYTES;                       \
+                                                                                                                       \
+			packet->payload_bytes = bytes < wanted ? bytes : left;                                         \
+			if (!NAME##_send_piece(skb, gadget_slot_number(packet), offset, bytes))                        \
+				return;                                                                                \
+			wanted -= bytes;                                                                               \
+			if (!wanted)                                                                                   \
+				return;                                                                                \
+			offset += bytes;                                                                               \
+			packet->sequence += bytes;                                                                     \
+			left -= bytes;                                                                                 \
+		}                                                                                                      \
 	}
-}
 
 /* The programs of a gadget that sees packets. RUN is an expression of `skb` and `outgoing` that returns GADGET_PASS. */
 #define GADGET_PACKET_PROGRAMS(RUN)                                                                                    \

@@ -70,24 +70,37 @@ static __always_inline __u64 gadget_cgroup_at(struct cgroup *cgroup, __u32 level
 	return BPF_CORE_READ((struct cgroup *)gadget_word_at(ancestors + level * sizeof(__u64)), kn, id);
 }
 
+/* How functions for one level of cgroups are declared. A gadget whose programs have no room on the stack for one more
+ * call defines it as `static __always_inline`, which takes the verifier longer. */
+#ifndef GADGET_LEVEL_FUNCTION
+#define GADGET_LEVEL_FUNCTION __noinline
+#endif
+
+/* The container that is at this level above a cgroup; 0: it is none. */
+GADGET_LEVEL_FUNCTION __u64 gadget_container_at(__u64 address, __u32 level)
+{
+	__u64 id = gadget_cgroup_at((struct cgroup *)address, level);
+	const __u32 *value = bpf_map_lookup_elem(&gadget_containers, &id);
+
+	return value && *value & GADGET_CONTAINER ? id : 0;
+}
+
 /*
  * The container that a cgroup is in, or is; 0: none is known. Goes down from the root, since a container is never in
  * another one, and may make more levels of cgroups than a loop can go up.
  *
- * Not inlined and not static, as are other functions that take the address of a cgroup, so that the verifier checks the
- * loop once, and not for each path that leads to it.
+ * This function and what its loop calls are neither inlined nor static, as are other functions that take the address of
+ * a cgroup, so that the verifier checks each once, and not for each path and turn that leads to it.
  */
 __noinline __u64 gadget_container_of(__u64 address)
 {
-	struct cgroup *cgroup = (struct cgroup *)address;
-	int own = BPF_CORE_READ(cgroup, level);
+	int own = BPF_CORE_READ((struct cgroup *)address, level);
 
 	for (int level = 0; level < GADGET_CGROUP_LEVELS && level <= own; level++) {
-		__u64 id = gadget_cgroup_at(cgroup, level);
-		const __u32 *value = bpf_map_lookup_elem(&gadget_containers, &id);
+		__u64 container = gadget_container_at(address, level);
 
-		if (value && *value & GADGET_CONTAINER)
-			return id;
+		if (container)
+			return container;
 	}
 	return 0;
 }
