@@ -90,7 +90,7 @@ screenshots: setup packages-TEST
 	rm -f build/demo.kgr
 	$(BIN)/kubectl-gadget demo record --for incident --timeout 15s -o build/demo.kgr
 	$(BIN)/kubectl-gadget report build/demo.kgr -o build/demo.html
-	$(BIN)/python -m docs.screenshots build/demo.html docs/images/report.png
+	$(BIN)/python -m docs.screenshots build/demo.kgr build/demo.html docs/images
 
 digest: packages-DIGEST
 	$(PYTHON) release/digest.py

@@ -144,6 +144,7 @@ def recorded_for_page(
 def page_model(recorded: Replay, options: RunOptions | None = None, said: "Said | None" = None) -> dict[str, Any]:
     """Return what the page of recordings shows: rows that `options` select, and what features have `said` about the
     run. Shows its progress on a terminal. Raises GadgetError."""
+    give_back_what_is_freed()
     from kubectl_gadget.page import run
 
     shows, shown = sys.stderr.isatty() and not (options and options.quiet), -1

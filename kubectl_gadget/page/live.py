@@ -115,6 +115,7 @@ class LiveRun(WholeSink):
         if not self._has_begun:  # a replay: its first rows say when it was
             self._has_begun = True
             self._model.began_ns = min(int(np.min(part.wall_ns())) for part in rows.parts if len(part))
+            self._model.latest_ns = self._model.began_ns
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._in_second = second, 0
@@ -186,8 +187,8 @@ class LiveRun(WholeSink):
             said = replace(found, unseen=found.unseen if covered else ())
             made = document(said, found.coverage, map_of(self._flows) if is_whole else None, self._model)
             rows, counts = self._model.rows, self._model.counts()
-        if covered:
-            made["seconds"] = round(covered.seconds, 3)
+        length = covered.seconds if covered else (self._model.latest_ns - self._model.began_ns) / 1e9
+        made["seconds"] = round(length, 3)
         if waits:
             made["verdict"] |= {"status": "inconclusive", "answer": waits}
         made["verdict"]["not_seen"] = [*self._missing(files), *made["verdict"]["not_seen"]]

@@ -145,3 +145,13 @@ def test_the_timeline_grows_and_keeps_its_counts(tmp_path: Path) -> None:
     (series,) = run._model.document()["timeline"]["series"]
     assert (series["rows"], sum(series["counts"])) == (7, 7)
     assert run._model.step_ns * run._model.bins > 3600 * 10**9
+
+
+def test_the_timeline_of_a_replay_is_of_the_recordings_time(tmp_path: Path) -> None:
+    options = RunOptions((GadgetRun(load_gadget("trace_open")),), local=True, replay=Replay((tmp_path / "a.kgr",)))
+    run = live.LiveRun(options, Replay((tmp_path / "a.kgr",)), Progress(StringIO()))
+    run.write(Rows([batch("trace_open", [opened(10, 1000 + second, "/data") for second in range(16)])]))
+    model = json.loads(run.all())["model"]
+    assert model["seconds"] == 15
+    assert model["timeline"]["step_ms"] * model["timeline"]["bins"] <= 60_000
+    assert not model["has_recording"]
