@@ -248,6 +248,25 @@ def _probe(port: int, kind: str = "readinessProbe") -> dict[str, Any]:
     return {"container": {kind: probe}}
 
 
+def _of_job(code: int) -> dict[str, Any]:
+    ended = {"exitCode": code, "reason": "Error" if code else "Completed"}
+    status = {"name": "app", "ready": False, "restartCount": 0, "state": {"terminated": ended}}
+    owner = {"kind": "Job", "apiVersion": "batch/v1", "name": "{title}", "uid": "{title}", "controller": True}
+    return {
+        "ready": False,
+        "metadata": {"ownerReferences": [owner]},
+        "status": {"phase": "Failed" if code else "Succeeded", "containerStatuses": [status]},
+    }
+
+
+_EGRESS = {
+    "networkpolicies": [
+        {
+            "metadata": {"name": "{title}"},
+            "spec": {"podSelector": {"matchLabels": {"app": "{title}"}}, "policyTypes": ["Egress"]},
+        }
+    ]
+}
 DNS = """#!python
 seen = set()
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -322,6 +341,20 @@ for _ in every(0.5):
         "connection-refused",
         """#!python
 for _ in every(0.5):
+    connect("{server}", 80)
+""",
+        """#!python
+for _ in every(0.5):
+    connect("{server}", 80)
+""",
+        "#!python\ntime.sleep(1000)",
+        "#!python\ntime.sleep(3)\nserve(answers(200), 80)",  # refused at first, as at each rollout
+        says="port 80",
+    ),
+    Scenario(
+        "wrong-port",
+        """#!python
+for _ in every(0.5):
     connect("{server}", 81)
 """,
         """#!python
@@ -329,8 +362,26 @@ for _ in every(0.5):
     connect("{server}", 80)
 """,
         "#!python\nserve(answers(200), 80)",
-        "#!python\ntime.sleep(3)\nserve(answers(200), 80)",  # refused at first, as at each rollout
         says="port 81",
+        is_slow=True,
+    ),
+    Scenario(
+        "egress-policy-drops",
+        """#!python
+for _ in every(0.5):
+    connect("{server}", 80)
+""",
+        """#!python
+for _ in every(0.5):
+    connect("{server}", 80)
+""",
+        _DEAF,
+        "#!python\nserve(answers(200), 80)",
+        privileged=True,
+        says="network policy",
+        objects=_EGRESS,
+        twin_objects=_EGRESS,
+        is_slow=True,
     ),
     Scenario(
         "listens-on-loopback",
@@ -823,6 +874,21 @@ for _ in every(0.5):
 """,
     ),
     Scenario(
+        "egress-policy-blocks-dns",
+        """#!python
+for _ in every(0.5):
+    with contextlib.suppress(OSError):
+        socket.getaddrinfo("silent.example.", 80)
+""",
+        """#!python
+for _ in every(0.5):
+    socket.getaddrinfo("lossy.example.", 80, socket.AF_INET)  # one packet was lost
+""",
+        says="network policy",
+        objects=_EGRESS,
+        twin_objects=_EGRESS,
+    ),
+    Scenario(
         "dns-search-storm",
         """#!python
 for _ in every(0.2):
@@ -987,6 +1053,16 @@ for _ in every(0.5):
         _PATCHED.replace("OLD", "libc.so.6").replace("NEW", "libq.so.6"),
         _PATCHED.replace("OLD", "libc.so.6").replace("NEW", "libc.so.6"),
         says="libq.so.6",
+    ),
+    Scenario(
+        "library-not-loaded",
+        "while :; do python3 -c 'import ctypes; ctypes.CDLL(\"libabsent.so.5\")'; sleep 1; done",
+        """while :; do
+  python3 -c 'import contextlib, ctypes
+with contextlib.suppress(OSError): ctypes.CDLL("libabsent.so.5")'
+  sleep 1
+done""",
+        says="libabsent.so.5",
     ),
     Scenario(
         "spins-in-poll",
@@ -1177,6 +1253,19 @@ for _ in every(1.0): libc.inotify_init1(0)
         says="8081",
         is_slow=True,
     ),
+    Scenario(
+        "pre-stop-hangs",
+        "trap 'exit 0' TERM; while :; do sleep 1; done",
+        "trap 'exit 0' TERM; while :; do sleep 1; done",
+        pod={
+            "metadata": {"deletionTimestamp": "{now}", "deletionGracePeriodSeconds": 30},
+            "container": {"lifecycle": {"preStop": {"exec": {"command": ["sleep", "300"]}}}},
+        },
+        twin_pod={"container": {"lifecycle": {"preStop": {"exec": {"command": ["sleep", "300"]}}}}},
+        early=True,
+        says="preStop",
+        is_slow=True,
+    ),
     # Waits.
     Scenario(
         "lock-held",
@@ -1211,6 +1300,11 @@ API: tuple[Scenario, ...] = (
     Scenario("image-not-pulled", pod=_waiting("ImagePullBackOff", "no such image"), says="busybox"),
     Scenario(
         "config-missing", pod=_waiting("CreateContainerConfigError", 'configmap "settings" not found'), says="settings"
+    ),
+    Scenario(
+        "runs-as-root",
+        pod=_waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
+        says="may not run as root",
     ),
     Scenario("program-cannot-start", pod=_waiting("RunContainerError", "exec: no such file")),
     Scenario("container-not-created", pod=_waiting("CreateContainerError", "not a directory"), says="not a directory"),
@@ -1282,6 +1376,39 @@ API: tuple[Scenario, ...] = (
             },
         },
         says="init container wait",
+    ),
+    Scenario(
+        "probe-too-slow",
+        pod={"ready": False},
+        objects=_events("Unhealthy", "Readiness probe failed: context deadline exceeded (Client.Timeout exceeded)"),
+        twin_objects=_events("Unhealthy", "Readiness probe failed: context deadline exceeded", count=1),  # at its start
+        says="deadline exceeded",
+    ),
+    Scenario(
+        "probe-command-missing",
+        pod={"ready": False, "container": {"readinessProbe": {"exec": {"command": ["curl", "localhost"]}}}},
+        objects=_events("Unhealthy", 'Readiness probe errored: exec: "curl": executable file not found in $PATH'),
+        twin_objects=_events("Unhealthy", "Readiness probe failed: no connection", count=1),
+        says="curl",
+    ),
+    Scenario(
+        "job-failed",
+        pod=_of_job(3),
+        twin_pod=_of_job(0),
+        objects={
+            "events": [
+                {
+                    "metadata": {"name": "{title}.1"},
+                    "involvedObject": {"kind": "Job", "namespace": "shop", "name": "{title}"},
+                    "reason": "BackoffLimitExceeded",
+                    "message": "Job has reached the specified backoff limit",
+                    "type": "Warning",
+                    "lastTimestamp": "{now}",
+                }
+            ]
+        },
+        below=("exits-with-error",),
+        says="BackoffLimitExceeded",
     ),
     Scenario(
         "probe-fails",

@@ -321,7 +321,7 @@ def staged(
 
 def expected_about(scenario: Scenario) -> str:
     """Return the workload that the finding is about."""
-    kind = "rs" if scenario.rule == "pods-not-created" else "pod"
+    kind = {"pods-not-created": "rs", "job-failed": "job"}.get(scenario.rule, "pod")
     return f"{kind}/{ILL}-{scenario.title}" + ("-server" if scenario.about == "server" else "")
 
 
