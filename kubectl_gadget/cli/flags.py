@@ -277,6 +277,7 @@ AllowHost = Annotated[
     Names,
     flag(ENGINE, "--allow-host HOST", "Serve the live page also to a proxy that is asked for it as HOST or HOST:PORT"),
     values.hosts,
+    TypedOnly.RIGHTS,
 ]
 
 

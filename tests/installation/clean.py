@@ -70,6 +70,9 @@ for module in pkgutil.walk_packages(kubectl_gadget.__path__, "kubectl_gadget."):
         except UsageError as error:  # it needs an extra
             assert module.name.startswith("kubectl_gadget.analysis."), module.name
             assert "kubectl-gadget[query]" in (error.remedy or ""), error.remedy
+        except ModuleNotFoundError as error:  # export/run.py asks for the extra before it imports these
+            assert module.name.startswith("kubectl_gadget.export."), module.name
+            assert error.name.partition(".")[0] in ("google", "opentelemetry", "prometheus_client"), error.name
 from kubectl_gadget.rows.stacks import demangle
 assert demangle("_ZN3foo3barIiEEvT_") == "void foo::bar<int>(int)", demangle("_ZN3foo3barIiEEvT_")
 assert demangle("_ZN4core3fmt9Formatter3pad17h0123456789abcdefE") == "core::fmt::Formatter::pad"
