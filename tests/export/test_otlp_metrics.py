@@ -43,6 +43,7 @@ def test_sums_grow_from_the_begin_and_amounts_of_now_are_gauges() -> None:
         made = begun(server.port, "top_pod")
         for second in range(2, 14):
             made.write(pods(second, SECOND // 2, second << 20))
+        wait_until(lambda: server.asked, "the first request, which else may be joined with the last")
         made.close()
     assert [path for path, _ in server.asked] == ["/v1/metrics"] * 2, "one after 10 s of rows, and one at the end"
     first, last = (

@@ -120,7 +120,8 @@ def remove_cgroups(pod: DemoPod) -> None:
     container = pod.containers["main"]
     for folder, _, _ in os.walk(container.cgroup, topdown=False):
         for pid in (Path(folder) / "cgroup.procs").read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(int(pid), signal.SIGKILL)
         while folder != str(container.cgroup) and os.path.isdir(folder):
             with contextlib.suppress(OSError):  # its process is still exiting
                 os.rmdir(folder)
