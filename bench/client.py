@@ -87,7 +87,7 @@ def sinks(events: int, rounds: int) -> dict[str, list[float]]:
 
     def export() -> float:
         from kubectl_gadget.export.otlp import LogRecords  # needs packages that are not everywhere
-        from kubectl_gadget.export.run import ROWS_AT_ONCE
+        from kubectl_gadget.export.sending import ROWS_AT_ONCE
 
         encoder, total, begun = LogRecords([gadget], {}), 0, time.process_time()
         for batch in batches():

@@ -48,6 +48,8 @@ struct trace_http {
 	gadget_string protocol;
 	gadget_string grpc_message;
 	gadget_string reset;
+	/* The request's W3C trace context. */
+	gadget_string traceparent;
 };
 
 GADGET_RECORD(gadget_packet);

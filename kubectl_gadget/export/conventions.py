@@ -18,7 +18,7 @@ RESOURCE = {
     "runtime": "container.runtime.name",
 }
 """Members of a row's container, which are attributes of its resource."""
-LEFT_OUT = frozenset({"timestamp", "node", "cgroup", *RESOURCE})
+LEFT_OUT = frozenset({"timestamp", "node", "cgroup", "traceparent", *RESOURCE})
 """Members that are no attributes of a record: the resource, and the record itself, have them."""
 
 Attributes = Callable[[Any], Iterator[tuple[str, Any]]]

@@ -85,19 +85,28 @@ def given_resource() -> dict[str, str]:
     return found | ({"service.name": service} if service else {})
 
 
+def wants_no_spans() -> bool:
+    """Return True if OpenTelemetry's environment switches spans off, as for a store of logs alone."""
+    return os.environ.get("OTEL_TRACES_EXPORTER", "").strip() == "none"
+
+
 class HttpTransport:
     """Posts items, which together are one message, to one path of a collector."""
 
     linger = 1.0
 
-    def __init__(self, to: Endpoint, path: str, rejected: Callable[[bytes], tuple[int, str]]) -> None:
-        """`rejected` reads the answer to a request that was taken. Raises UsageError for files that cannot be used."""
+    def __init__(
+        self, to: Endpoint, path: str, rejected: Callable[[bytes], tuple[int, str]], if_missing: str = ""
+    ) -> None:
+        """`rejected` reads the answer to a request that was taken; `if_missing`: what to do if there is no such path.
+        Raises UsageError for files that cannot be used."""
         self.most_items = 256
         self.taken = 0
         self.why = ""
         self._to = to
         self._url = f"{to.url}/{path}"
         self._rejected = rejected
+        self._if_missing = if_missing
         self._headers = {
             "Content-Type": "application/x-protobuf",
             "User-Agent": f"kubectl-gadget/{__version__}",
@@ -130,6 +139,8 @@ class HttpTransport:
             refused, self.why = self._rejected(said)
             return min(refused, sum(item.rows for item in items))
         words = _words(answer.status, answer.reason, answer.headers.get("Content-Type", ""), said)
+        if answer.status == 404 and self._if_missing:
+            words = f"{words}; {self._if_missing}"
         if answer.status in _LATER:
             raise NotNow(words, _seconds(answer.headers.get("Retry-After")))
         raise TooLarge(words) if answer.status == 413 else Refused(words)

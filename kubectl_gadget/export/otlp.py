@@ -6,8 +6,9 @@ each other are one message with the fields of all (protobuf's encoding guide, "L
 framed as a list of byte strings, which has the same encoding as one of messages.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -15,12 +16,12 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from kubectl_gadget import __version__
 from kubectl_gadget.export.conventions import (
     LEFT_OUT,
     SCHEMA_URL,
-    Attributes,
     attribute_name,
     attributes_of,
     is_plain,
@@ -37,6 +38,8 @@ from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.rows.texts import CodedMarks
 from kubectl_gadget.rows.vectors import pick
 
+T = TypeVar("T")
+
 LOGS = "v1/logs"
 """The end of the URL that takes log records."""
 SCOPE = "kubectl-gadget"
@@ -47,6 +50,8 @@ _LONGEST_KNOWN = 256
 _MOST = 1 << 63
 _RAW = "_raw"
 """Members with this end are the number of a name, which the attribute beside them has."""
+_W3C = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+"""Trace context, level 1: https://www.w3.org/TR/trace-context/"""
 _NUMBERS = {text: SeverityNumber.Value(f"SEVERITY_NUMBER_{text}") for text in ("INFO", "WARN", "ERROR")}
 
 
@@ -121,14 +126,15 @@ class _Known(dict[Any, bytes]):
 # Records.
 
 
-class _Column:
+class Column:
     """A member whose values become attributes."""
 
-    def __init__(self, gadget: str, member: Member) -> None:
+    def __init__(self, gadget: str, member: Member, message: type[LogRecord] | type[Span]) -> None:
         self.member = member
+        self._message = message
         self._attributes = attributes_of(gadget, member.name)
         # Of a value that becomes one attribute, the record is made once and gets each value.
-        self._record = LogRecord(attributes=[KeyValue(key=attribute_name(gadget, member.name), value=AnyValue())])
+        self._record = message(attributes=[KeyValue(key=attribute_name(gadget, member.name), value=AnyValue())])
         self._value = self._record.attributes[0].value
         self._is_plain = is_plain(gadget, member.name)
         self._known = _Known(self._bytes)
@@ -139,7 +145,9 @@ class _Column:
         if value is None or value == "":
             return b""
         if not self._is_plain:
-            return attribute_bytes(self._attributes, value)
+            attributes = [key_value(*pair) for pair in self._attributes(value)]
+            some: bytes = self._message(attributes=attributes).SerializeToString()
+            return some
         if type(value) is str:
             self._value.string_value = value
         elif type(value) is int and value < _MOST:
@@ -168,10 +176,15 @@ def _exact(words: Sequence[str | None]) -> list[str | None]:
     return [word if word is None else word.encode("utf-8", "replace").decode() for word in words]
 
 
-def attribute_bytes(attributes: Attributes, value: Any) -> bytes:
-    """Return a record that has the attributes of a value and nothing else."""
-    made: bytes = LogRecord(attributes=[key_value(*pair) for pair in attributes(value)]).SerializeToString()
-    return made
+def columns(gadget: Gadget, message: type[LogRecord] | type[Span]) -> list[Column]:
+    """Return the members of a gadget's rows that become attributes of such a message."""
+    members = {member.name: member for member in row_members(gadget)}
+    objects = {name.partition(".")[0] for name in members if "." in name}
+    return [
+        Column(gadget.name, member, message)
+        for name, member in members.items()
+        if name not in LEFT_OUT | objects and not (name.endswith(_RAW) and name.removesuffix(_RAW) in members)
+    ]
 
 
 class _GadgetRecords:
@@ -179,12 +192,7 @@ class _GadgetRecords:
 
     def __init__(self, gadget: Gadget) -> None:
         members = {member.name: member for member in row_members(gadget)}
-        objects = {name.partition(".")[0] for name in members if "." in name}
-        self.columns = [
-            _Column(gadget.name, member)
-            for name, member in members.items()
-            if name not in LEFT_OUT | objects and not (name.endswith(_RAW) and name.removesuffix(_RAW) in members)
-        ]
+        self.columns = columns(gadget, LogRecord)
         event = gadget.event
         self.heads = [
             LogRecord(
@@ -195,6 +203,7 @@ class _GadgetRecords:
         main = next((column.name for column in gadget.columns if column.stretch and column.name in members), None)
         main = main or next((name for name in ("summary", "operation", "comm") if name in members), None)
         self.main = members[main] if main else None
+        self.context = members.get("traceparent")
 
         record = LogRecord(body=AnyValue(string_value=event))
         text = record.body
@@ -208,53 +217,18 @@ class _GadgetRecords:
         self.bodies = _Known(body)
 
 
-class LogRecords:
-    """Encodes rows as parts of an ExportLogsServiceRequest, of which any number in a row are one request."""
+class Resources:
+    """Puts records of one kind under the resource of their container. Logs and spans have it in the same fields."""
 
-    def __init__(self, gadgets: Sequence[Gadget], resource: Mapping[str, str]) -> None:
+    def __init__(self, resource: Mapping[str, str]) -> None:
         """`resource`: more attributes of all resources."""
-        self._gadgets = {gadget.name: _GadgetRecords(gadget) for gadget in gadgets}
         self._resource = dict(resource)
         scope = InstrumentationScope(name=SCOPE, version=__version__)
         self._scope: bytes = ScopeLogs(scope=scope, schema_url=SCHEMA_URL).SerializeToString()
         self._resources: dict[tuple[str, Container], bytes] = {}
 
-    def encode(self, rows: Rows) -> list[bytes]:
-        """Return the rows, by resource."""
-        return [self._resource_logs(part) for part in rows.joined[0]]
-
-    def gap(self, node: str, seconds: float, until_ns: int) -> list[bytes]:
-        """Return the record of missing time."""
-        level = LEVELS[1]
-        record = LogRecord(
-            time_unix_nano=until_ns,
-            observed_time_unix_nano=until_ns,
-            severity_number=_NUMBERS[level.text],
-            severity_text=level.text,
-            event_name="gadget.gap",
-            body=AnyValue(string_value=f"{seconds:g} s of events are missing"),
-            attributes=[key_value("gadget.gap_seconds", seconds)],
-        )
-        return [framed(1, [self._of_resource(node, UNKNOWN, [record.SerializeToString()])])]
-
-    def _resource_logs(self, batch: Batch) -> bytes:
-        known = self._gadgets.get(batch.gadget.name)
-        if known is None:
-            known = self._gadgets[batch.gadget.name] = _GadgetRecords(batch.gadget)
-        columns: list[list[bytes]] = [
-            _times(batch.wall_ns().tolist()),
-            pick(known.heads, levels(batch)),
-        ]
-        if known.main is not None:
-            values = batch.vector(known.main.name, known.main.read).values()
-            if known.main.type == "texts":
-                values = [None if value is None else tuple(value) for value in values]
-            columns.append(list(map(known.bodies.__getitem__, values)))
-        columns += [found for column in known.columns if (found := column.read(batch)) is not None]
-        records = list(map(b"".join, zip(*columns, strict=True)))
-        return framed(1, [self._of_resource(*key, found) for key, found in _by_resource(batch, records)])
-
-    def _of_resource(self, node: str, container: Container, records: Sequence[bytes]) -> bytes:
+    def of(self, node: str, container: Container, records: Sequence[bytes]) -> bytes:
+        """Return a ResourceLogs or a ResourceSpans."""
         head = self._resources.get((node, container))
         if head is None:
             if len(self._resources) >= _MOST_KNOWN:
@@ -273,6 +247,68 @@ class LogRecords:
         return made
 
 
+class LogRecords:
+    """Encodes rows as parts of an ExportLogsServiceRequest, of which any number in a row are one request."""
+
+    def __init__(self, gadgets: Sequence[Gadget], resource: Mapping[str, str]) -> None:
+        """`resource`: more attributes of all resources."""
+        self._gadgets = {gadget.name: _GadgetRecords(gadget) for gadget in gadgets}
+        self._resources = Resources(resource)
+
+    def encode(self, rows: Rows) -> list[bytes]:
+        """Return the rows, by resource."""
+        return [self._resource_logs(part) for part in rows.joined[0]]
+
+    def gap(self, node: str, seconds: float, until_ns: int) -> list[bytes]:
+        """Return the record of missing time."""
+        level = LEVELS[1]
+        record = LogRecord(
+            time_unix_nano=until_ns,
+            observed_time_unix_nano=until_ns,
+            severity_number=_NUMBERS[level.text],
+            severity_text=level.text,
+            event_name="gadget.gap",
+            body=AnyValue(string_value=f"{seconds:g} s of events are missing"),
+            attributes=[key_value("gadget.gap_seconds", seconds)],
+        )
+        return [framed(1, [self._resources.of(node, UNKNOWN, [record.SerializeToString()])])]
+
+    def _resource_logs(self, batch: Batch) -> bytes:
+        known = self._gadgets.get(batch.gadget.name)
+        if known is None:
+            known = self._gadgets[batch.gadget.name] = _GadgetRecords(batch.gadget)
+        columns: list[list[bytes]] = [
+            _times(batch.wall_ns().tolist()),
+            pick(known.heads, levels(batch)),
+        ]
+        if known.main is not None:
+            values = batch.vector(known.main.name, known.main.read).values()
+            if known.main.type == "texts":
+                values = [None if value is None else tuple(value) for value in values]
+            columns.append(list(map(known.bodies.__getitem__, values)))
+        if known.context is not None:
+            values = batch.vector("traceparent", known.context.read).values()
+            columns.append(list(map(_in_trace, values)))
+        columns += [found for column in known.columns if (found := column.read(batch)) is not None]
+        records = list(map(b"".join, zip(*columns, strict=True)))
+        return framed(1, [self._resources.of(*key, found) for key, found in by_resource(batch, records)])
+
+
+def trace_context(text: str | None) -> tuple[bytes, bytes, int] | None:
+    """Return trace, span and flags of a request's header; None: it has none. Its sender chooses them."""
+    if text is None or (found := _W3C.fullmatch(text)) is None:
+        return None
+    return bytes.fromhex(found[1]), bytes.fromhex(found[2]), int(found[3], 16)
+
+
+def _in_trace(text: str | None) -> bytes:
+    """Return a record that has only the trace that its request belongs to."""
+    if (found := trace_context(text)) is None:
+        return b""
+    made: bytes = LogRecord(trace_id=found[0], span_id=found[1], flags=found[2]).SerializeToString()
+    return made
+
+
 def _times(times: list[int]) -> list[bytes]:
     """Return records that have only these times."""
     record, found = LogRecord(), list[bytes]()
@@ -282,7 +318,7 @@ def _times(times: list[int]) -> list[bytes]:
     return found
 
 
-def _by_resource(batch: Batch, records: list[bytes]) -> "list[tuple[tuple[str, Container], list[bytes]]]":
+def by_resource(batch: Batch, records: list[T]) -> "list[tuple[tuple[str, Container], list[T]]]":
     """Return the records of each resource, in their order."""
     nodes = owner_texts(batch, "node")
     owners = batch.owners

@@ -29,6 +29,7 @@ from kubectl_gadget import __version__
 from kubectl_gadget.export.conventions import SCHEMA_URL, attribute_name, resource_attributes
 from kubectl_gadget.export.delivery import Delivery, Refused, Transport, lost_line
 from kubectl_gadget.export.otlp import SCOPE, key_value
+from kubectl_gadget.export.sending import Untimed
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.export.totals import MOST_SERIES, OTHER, PLACE, Labels, Metric, Series, Totals
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
@@ -54,8 +55,8 @@ def are_totals(gadgets: Sequence[Gadget]) -> bool:
     return all(gadget.kind in TABLES and gadget.totals.sums for gadget in gadgets)
 
 
-class MetricsSent:
-    """A collector that gets what rows add up to (run.Sending)."""
+class MetricsSent(Untimed):
+    """A collector that gets what rows add up to (sending.Sending)."""
 
     def __init__(self, target: Target, resource: Mapping[str, str], transport: Transport) -> None:
         self._totals = Totals()

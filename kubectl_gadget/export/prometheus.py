@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.export.sending import Untimed
 from kubectl_gadget.export.serving import Serving
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.export.totals import MOST_SERIES, OTHER, Series, Totals, octave_buckets
@@ -30,7 +31,7 @@ _MOST_AT_ONCE = 8
 _REQUEST_SECONDS = 10.0
 
 
-class Prometheus:
+class Prometheus(Untimed):
     """Serves what rows add up to."""
 
     def __init__(self, target: Target, serving: Serving) -> None:

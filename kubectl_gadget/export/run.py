@@ -5,93 +5,15 @@ each target. So the targets get the rows that are shown, in their order; of seve
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
 from kubectl_gadget.errors import require
 from kubectl_gadget.export import lines
-from kubectl_gadget.export.delivery import Delivery, Transport, lost_line
+from kubectl_gadget.export.delivery import Transport
+from kubectl_gadget.export.sending import Encoder, Sending, Sent
 from kubectl_gadget.export.serving import Serving
 from kubectl_gadget.export.targets import ExportOptions, Target
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.wording import count
-
-ROWS_AT_ONCE = 2048
-"""in an item, which is sent or refused as a whole"""
-
-
-class Encoder(Protocol):
-    """Makes what one target gets of rows."""
-
-    def encode(self, rows: Rows) -> Sequence[bytes]:
-        """Return the rows; there is at least one."""
-
-    def gap(self, node: str, seconds: float, until_ns: int) -> Sequence[bytes]:
-        """Return the record of a time for which a node's rows are missing."""
-
-
-class Sending(Protocol):
-    """One target. All calls come from the pipeline's thread."""
-
-    def begin(self, warn: Callable[[str], object]) -> None:
-        """Start. `warn` is called from any thread."""
-
-    def write(self, shown: Rows, everything: Rows) -> None:
-        """Take rows that are shown, and with them those of a table that --max-rows leaves out."""
-
-    def gap(self, node: str, seconds: float, until_ns: int) -> None:
-        """Take the record of a time for which a node's rows are missing."""
-
-    def finish(self) -> None:
-        """Send what waits, for a few seconds. Returns at once."""
-
-    def close(self) -> None:
-        """Wait for the end of `finish`."""
-
-    @property
-    def lost(self) -> int:
-        """The number of rows that it did not get. Known after `close`."""
-
-    def summary(self) -> Iterator[str]:
-        """Yield a line."""
-
-    def losses(self) -> Iterator[str]:
-        """Yield a line if it did not get all rows."""
-
-
-class Sent:
-    """A target that gets rows as they come."""
-
-    def __init__(self, target: Target, encoder: Encoder, transport: Transport) -> None:
-        self._encoder = encoder
-        self.delivery = Delivery(target.name, transport)
-        self.begin, self.finish, self.close = self.delivery.begin, self.delivery.finish, self.delivery.close
-
-    def write(self, shown: Rows, everything: Rows) -> None:
-        """See Sending."""
-        for chunk in shown.chunks(ROWS_AT_ONCE):
-            if self.delivery.is_full:
-                self.delivery.drop(len(chunk))
-            else:
-                self.delivery.offer(self._encoder.encode(chunk), len(chunk))
-
-    def gap(self, node: str, seconds: float, until_ns: int) -> None:
-        """See Sending."""
-        self.delivery.offer(self._encoder.gap(node, seconds, until_ns), 0)
-
-    @property
-    def lost(self) -> int:
-        """See Sending."""
-        return self.delivery.counts().total_lost
-
-    def summary(self) -> Iterator[str]:
-        """See Sending."""
-        yield f"export {self.delivery.name}: {count(self.delivery.counts().delivered, 'row')} delivered"
-
-    def losses(self) -> Iterator[str]:
-        """See Sending."""
-        if (counts := self.delivery.counts()).lost:
-            yield lost_line(self.delivery.name, counts)
 
 
 class Export:
@@ -122,6 +44,11 @@ class Export:
         """Take the record of a time for which a node's rows are missing."""
         for target in self.targets:
             target.gap(node, seconds, until_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Take the time. Called often."""
+        for target in self.targets:
+            target.tick(now_ns)
 
     def close(self) -> None:
         """Send what waits, for a few seconds."""
@@ -171,11 +98,15 @@ def _parts(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) ->
 
 def _otlp(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> Sending:
     require("opentelemetry.proto.logs.v1.logs_pb2", "--export otlp", "export")
-    from kubectl_gadget.export import http, otlp, otlp_metrics  # not everybody has what they need
+    from kubectl_gadget.export import http, otlp, otlp_metrics, otlp_traces  # not everybody has what they need
 
     to = http.endpoint(target.where, dict(options.headers), options.tls)
     resource = http.given_resource()
     if otlp_metrics.are_totals(gadgets):
         transport = http.HttpTransport(to, otlp_metrics.METRICS, otlp_metrics.rejected_points)
         return otlp_metrics.MetricsSent(target, resource, transport)
-    return Sent(target, otlp.LogRecords(gadgets, resource), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs))
+    logs = Sent(target, otlp.LogRecords(gadgets, resource), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs))
+    if http.wants_no_spans() or not otlp_traces.SHAPES.keys() & {gadget.name for gadget in gadgets}:
+        return logs
+    transport = http.HttpTransport(to, otlp_traces.TRACES, otlp_traces.rejected_spans, otlp_traces.IF_MISSING)
+    return otlp_traces.SpansSent(target, logs, resource, transport)

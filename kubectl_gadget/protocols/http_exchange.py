@@ -121,6 +121,7 @@ class HttpRows:
             "location": answer.text("location") if answer else None,
             "grpc_message": exchange.grpc_message,
             "reset": exchange.reset,
+            "traceparent": request.text("traceparent"),
         }
         self._writer.add(known.head, time, values)
 

@@ -227,6 +227,8 @@ class Pipeline:
             now_ns = step.now_ns
             self._collect_all(step)
             del step  # its frames need not be in memory while rows are printed
+            if self.export is not None:
+                self.export.tick(now_ns)
             self._emit_all(partial(self.collector.release, now_ns))
             self._warn()
         self._collect_late(now_ns, at_end=True)

@@ -119,6 +119,9 @@ class RunExport(Protocol):
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         """Take the record of a time for which a node's rows are missing."""
 
+    def tick(self, now_ns: int) -> None:
+        """Take the time of an intake. Called for each."""
+
     def close(self) -> None:
         """Send what waits, for a few seconds."""
 

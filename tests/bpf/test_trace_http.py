@@ -19,6 +19,7 @@ from tests.bpf.viewed import Viewed
 
 pytestmark = pytest.mark.bpf
 TIMES = 31
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 BODY = 200_003
 MEBIBYTES = 24
 
@@ -82,7 +83,8 @@ def test_each_request_is_one_row_at_either_end(host: str) -> None:
         server = Server(host)
         connection = http.client.HTTPConnection(host, server.port)
         for number in range(TIMES):
-            connection.request("GET", f"/path?n={number}", headers={"Host": "shop.example", "User-Agent": "probe/1"})
+            headers = {"Host": "shop.example", "User-Agent": "probe/1", "traceparent": TRACEPARENT}
+            connection.request("GET", f"/path?n={number}", headers=headers)
             connection.getresponse().read()
         connection.close()
         return server.port
@@ -98,6 +100,7 @@ def test_each_request_is_one_row_at_either_end(host: str) -> None:
     for row in rows:
         assert (row["method"], row["host"], row["agent"], row["status"]) == ("GET", "shop.example", "probe/1", 200)
         assert (row["request_bytes"], row["response_bytes"], row["content_type"]) == (0, 5, "text/plain")
+        assert row["traceparent"] == TRACEPARENT
         assert row["remote_port" if row["role"] == "client" else "local_port"] == port
         assert (row["local"], row["remote"], row["protocol"]) == (host, host, "HTTP/1.1")
         assert 0 < row["latency"] < 10**10

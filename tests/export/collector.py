@@ -13,10 +13,15 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 _SIGNALS: dict[str, tuple[Any, Any, str]] = {
     "/v1/logs": (ExportLogsServiceRequest, ExportLogsServiceResponse, "rejected_log_records"),
     "/v1/metrics": (ExportMetricsServiceRequest, ExportMetricsServiceResponse, "rejected_data_points"),
+    "/v1/traces": (ExportTraceServiceRequest, ExportTraceServiceResponse, "rejected_spans"),
 }
 
 
@@ -40,6 +45,9 @@ class Collector(ThreadingHTTPServer):
         self.answers = answers
         """for the first requests; a number: taken, but for so many records"""
         self.requests: list[Any] = []
+        """with logs or metrics"""
+        self.traces: list[Any] = []
+        """requests with spans"""
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.go = threading.Event()
         """cleared: requests wait for their answer"""
@@ -60,6 +68,16 @@ class Collector(ThreadingHTTPServer):
             for group in request.resource_logs
             for scope in group.scope_logs
             for record in scope.log_records
+        ]
+
+    def spans(self) -> list[tuple[dict[str, Any], Any, dict[str, Any]]]:
+        """Return resource, span and the span's attributes of all spans taken."""
+        return [
+            (values(group.resource.attributes), span, values(span.attributes))
+            for request in self.traces
+            for group in request.resource_spans
+            for scope in group.scope_spans
+            for span in scope.spans
         ]
 
 
@@ -104,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         request, response, rejected = _SIGNALS[self.path]
-        self.server.requests.append(request.FromString(body))
+        kept = self.server.traces if self.path == "/v1/traces" else self.server.requests
+        kept.append(request.FromString(body))
         said = response()
         if answer:
             setattr(said.partial_success, rejected, answer)
