@@ -3,6 +3,7 @@
 import ctypes
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -16,6 +17,7 @@ from kubectl_gadget.agent.bpf.packet_programs import SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallObject
 from kubectl_gadget.agent.sources.gadget_source import GadgetSource
 from kubectl_gadget.agent.sources.source import make_sources
+from kubectl_gadget.errors import AgentError
 from kubectl_gadget.flows.run import FlowGadgets
 from kubectl_gadget.gadgets import object_bytes
 from kubectl_gadget.run.request import build
@@ -180,3 +182,28 @@ def test_every_gadget_that_needs_the_owners_says_that_those_of_connections_are_n
             tcp.calls.remove(entry)
         found = {name for name, source in sources.items() if "accept_exit" in source.stats().lost.get(CAUSE, ())}
         assert found >= {"trace_tcp", "trace_tcpdrop", "trace_dns", "trace_http"}
+
+
+def test_if_one_gadget_cannot_be_loaded_nothing_of_the_others_is_left() -> None:
+    runs = FlowGadgets(http=True).runs()
+    objects = [object_bytes(run.gadget.name, os.uname().machine) for run in runs]
+    specs = build(runs, [{}] * len(runs), 1 << 16).gadgets
+    verdicts = HashMap("verdicts", 16)
+    # The first time, so that what is kept for later runs is open.
+    for bad in (None, 1, 3):
+        context = node_context({"gadget_containers": verdicts.fd})
+        given = [elf[:100] if number == bad else elf for number, elf in enumerate(objects)]
+        before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+        if bad is None:
+            for source in reversed(made := make_sources(specs, given, context)):
+                source.detach()
+            for source in made:
+                source.close()
+        else:
+            with pytest.raises(AgentError, match=f"gadget {specs[bad].name}"):
+                make_sources(specs, given, context)
+        context.close()
+        if bad is not None:
+            assert len(os.listdir("/proc/self/fd")) <= before
+        assert threading.active_count() == threads
+    verdicts.close()

@@ -7,6 +7,7 @@ combines both. The trap: the callback's va_list is passed on as an opaque pointe
 import ctypes
 import mmap
 import os
+import threading
 from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from typing import Any
@@ -178,12 +179,22 @@ class Failure(Exception):
         self.log = log
 
 
+class _OfThread(threading.local):
+    """What libbpf says in the calls of one thread."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.text = (ctypes.c_char * _MOST_BYTES).from_buffer(
+            mmap.mmap(-1, _MOST_BYTES)
+        )  # only written pages use memory
+
+
 class Libbpf:
     """The library, which `load()` loads at its first call. Functions are called by their C names:
     `lib.call("bpf_object__load", object)`."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._log: list[str] = []
+        self._of_thread = _OfThread()
         self._functions = {}
         for name, (result, arguments) in SIGNATURES.items():
             function = getattr(library, name)
@@ -192,13 +203,13 @@ class Libbpf:
             self._functions[name] = function
         vsnprintf = ctypes.CDLL(None).vsnprintf
         vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
-        text = (ctypes.c_char * _MOST_BYTES).from_buffer(mmap.mmap(-1, _MOST_BYTES))  # only written pages use memory
 
         def log(level: int, form: bytes, arguments: int) -> int:
             if level < 2:  # 2 is debug: hundreds of lines per object
+                text, lines = self._of_thread.text, self._of_thread.log
                 vsnprintf(text, len(text), form, arguments)
-                self._log += text.value.decode(errors="replace").splitlines()
-                del self._log[:-_MOST_LINES]
+                lines += text.value.decode(errors="replace").splitlines()
+                del lines[:-_MOST_LINES]
             return 0
 
         self._callback = _PRINT(log)  # libbpf keeps the pointer, so it must not be garbage collected
@@ -210,12 +221,12 @@ class Libbpf:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Returns the C function's result. Raises Failure when it is NULL or negative."""
-        self._log.clear()
+        self._of_thread.log.clear()
         ctypes.set_errno(0)
         result = self._functions[name](*arguments)
         if result is None or result < 0:
             errno = ctypes.get_errno() or -(result or 0)
-            raise Failure(name, errno, list(self._log))
+            raise Failure(name, errno, list(self._of_thread.log))
         return result
 
 

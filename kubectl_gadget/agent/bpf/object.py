@@ -11,6 +11,7 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 import ctypes
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf import libbpf
@@ -25,6 +26,7 @@ from kubectl_gadget.errors import AgentError
 
 if TYPE_CHECKING:
     from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
+    from kubectl_gadget.agent.bpf.turns import Turns
 
 
 _HASHES = (HASH, 9)
@@ -230,9 +232,11 @@ class BpfObject:
         """Returns libbpf's struct of a program. It is freed with the object."""
         return int(self._programs[program])
 
-    def load(self) -> None:
-        """Loads the chosen programs and creates the maps."""
-        self._lib.call("bpf_object__load", self._pointer)
+    def load(self, turns: "Turns | None" = None) -> None:
+        """Loads the chosen programs and creates the maps. `turns`: other threads have their turn while the kernel
+        verifies the programs."""
+        with turns.aside() if turns else nullcontext():
+            self._lib.call("bpf_object__load", self._pointer)
         self._elf = b""
         self._close_types()
         for name in self._program_arrays():

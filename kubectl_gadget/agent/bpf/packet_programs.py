@@ -27,6 +27,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import REMOVED
 from kubectl_gadget.agent.bpf.maps import NumberMap
 from kubectl_gadget.agent.bpf.object import BpfObject, own_object
+from kubectl_gadget.agent.bpf.turns import Turns
 from kubectl_gadget.errors import AgentError
 
 _WORDS = ".rodata.packets"
@@ -215,9 +216,9 @@ class PacketDispatcher:
 #
 #     owners = SocketOwners()                      # one for all objects of a run
 #     object = BpfObject(elf, name); …set its variables…
-#     owners.share(object, filters)
+#     owners.share(object, filters)                # waits for an object whose owners this one will use
 #     object.load(); …attach its programs…
-#     owners.keep(object, filters)
+#     owners.keep(object, filters)                 # or owners.give_up(object)
 #     owners.stopped(object, filters)              # from time to time
 #
 # Several gadgets find a socket's process with the same programs, which run whenever a socket is created, connected,
@@ -262,7 +263,10 @@ _OWNER_PROGRAMS = frozenset(
 class SocketOwners:
     """The objects belong to the caller. `filters` are values of the object's variables gadget_filter_…, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: "Turns | None" = None) -> None:
+        self._turns = turns or Turns()
+        self._coming: dict[BpfObject, tuple[str, Mapping[str, object]]] = {}
+        """objects that others may have to wait for, with what they keep, and their filters"""
         self._keeper: BpfObject | None = None
         self._connections: BpfObject | None = None
         """trace tcp's object, which keeps the owners of connections for the keeper and for users of its maps"""
@@ -270,7 +274,14 @@ class SocketOwners:
 
     def share(self, object: BpfObject, filters: Mapping[str, object]) -> None:
         """Makes the object use the owners that are kept already, and leaves out its own programs for them. Call it
-        before the object is loaded."""
+        before the object is loaded. Waits until it is known whether objects that came before keep them."""
+        kept = _kept_by(object)
+        if kept == _ALL:
+            self._turns.wait_while(lambda: any(other == filters for _, other in self._coming.values()))
+        elif kept not in (None, _CONNECTIONS):
+            self._turns.wait_while(lambda: (_ALL, filters) in self._coming.values())
+        if kept in (_ALL, _CONNECTIONS):
+            self._coming[object] = kept, filters
         if not self._may_share(object, filters):
             return
         if self._keeper:
@@ -284,13 +295,19 @@ class SocketOwners:
     def keep(self, object: BpfObject, filters: Mapping[str, object]) -> None:
         """Makes later objects use this one's owners, if it keeps all of them, or the owners of connections. Call it
         when the programs are attached."""
+        self._coming.pop(object, None)
         kept = _kept_by(object)
-        if kept == _CONNECTIONS and not (self._keeper or self._connections or _BY_NAME in filters):
+        others = [what for what, _ in self._coming.values()]
+        if kept == _CONNECTIONS and not (self._keeper or self._connections or _BY_NAME in filters or _ALL in others):
             self._connections, self._filters = object, filters
         elif self._keeper is None and kept == _ALL and "socket_made" in object.chosen:
             if filters != self._filters:
                 self._connections = None
             self._keeper, self._filters = object, filters
+
+    def give_up(self, object: BpfObject) -> None:
+        """Lets nobody wait for an object that was not loaded. Does nothing after keep()."""
+        self._coming.pop(object, None)
 
     def stopped(self, object: BpfObject, filters: Mapping[str, object]) -> dict[str, str]:
         """Like BpfObject.stopped(), for the programs of another object that keep the owners for this one."""

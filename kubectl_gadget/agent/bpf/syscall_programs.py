@@ -24,6 +24,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import REMOVED
 from kubectl_gadget.agent.bpf.maps import BpfMap, NumberMap
 from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject, own_object
+from kubectl_gadget.agent.bpf.turns import Turns
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.errors import AgentError
 
@@ -209,7 +210,7 @@ class SyscallObject(BpfObject):
         side, name = self._followers[program]
         return f"tp_btf/sys_{side} ({name})"
 
-    def load(self) -> None:
+    def load(self, turns: "Turns | None" = None) -> None:
         """Also loads the dispatcher that calls the programs."""
         if self._followers:
             self.calls.open()
@@ -217,7 +218,7 @@ class SyscallObject(BpfObject):
             if self._of == ALL and not (can_run_32_bit() and self.set_constant(ANY_CALL, True)):
                 self._of = NATIVE
         self._follow_raw_tracepoints()
-        super().load()
+        super().load(turns)
 
     def _follow_raw_tracepoints(self) -> None:
         """Turns the programs into ones for raw tracepoints. Call it when the dispatcher is loaded: libbpf reads the

@@ -322,8 +322,7 @@ class Session:
         containers.set_filter(run.filter)
         containers.drain()
         self._context = node_context(run.filter, containers)
-        for source in make_sources(specs, self.objects, self._context):
-            self.sources.append(source)
+        self.sources = make_sources(specs, self.objects, self._context)
         self.objects.clear()
         return self._context
 

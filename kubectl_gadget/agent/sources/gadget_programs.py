@@ -226,13 +226,14 @@ class GadgetPrograms:
         program = None
         with ExitStack() as resources:
             resources.callback(object.close)
+            resources.callback(self._context.owners.give_up, object)
             uprobes = self._uprobes(object)
             try:
                 object.frequency = self._variables.frequency()
                 self._prepare_object(object)
                 if uprobes:
                     uprobes.prepare()
-                object.load()
+                object.load(self._context.turns)
                 self.output = self._open_output(object)
                 resources.callback(self.output.close)
                 self._open(object, self.output, resources)

@@ -7,14 +7,16 @@ send() sends only what settle() found in the same turn.
 """
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 from typing import Protocol
 
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher, SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
+from kubectl_gadget.agent.bpf.turns import Turns
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.sources.output import Channel
@@ -105,7 +107,9 @@ class NodeContext:
         """calls the programs that follow single system calls"""
         self.packets = PacketDispatcher()
         """calls the programs for packets, if several gadgets have some"""
-        self.owners = SocketOwners()
+        self.turns = Turns()
+        """of the threads that make the sources"""
+        self.owners = SocketOwners(self.turns)
         """lets one gadget keep the owners of sockets for all"""
         self.callbacks = Callbacks()
 
@@ -171,7 +175,8 @@ class Source(Protocol):
 
 # RUN: makes the sources that a client requests, in the order of its `gadgets`.
 #
-# The kernel's verifier may take long, and nothing else of the session runs in that time. And a kind's modules are
+# The kernel's verifier may take long: it verifies the programs of several sources at once, and nothing else of the
+# session runs in that time. A kind's modules are
 # imported only when RUN requests it, to save memory.
 
 _CLASSES = {
@@ -186,6 +191,8 @@ KINDS = tuple(_CLASSES)
 """The kinds that HELLO offers."""
 OWN_PROCESSES = ("gadget_node_agent", "gadget_node_client")
 """Variables with the PIDs of processes that are left out."""
+_MOST_THREADS = 4
+"""that load programs; each takes some memory"""
 _PACKETS = "packet_sent"
 """The program that every gadget for packets has."""
 
@@ -198,13 +205,44 @@ def node_context(filter: FilterSpec, containers: Containers) -> NodeContext:
     return context
 
 
-def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> Iterator[Source]:
-    """Yields the sources one by one; the caller closes them. Raises AgentError and FrameError."""
+def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: NodeContext) -> list[Source]:
+    """Returns the sources, which were made in several threads. Raises AgentError and FrameError, when those that were
+    made are closed."""
     context.packets.is_needed = sum(map(_has_packets, specs)) > 1
     for spec in specs:
         if not 0 <= spec.object < len(objects):
             raise FrameError(f"RUN: {spec.name} names the object {spec.object}, but {len(objects)} were sent")
-        yield make_source(spec, objects[spec.object], context)
+    rest = iter(enumerate(specs))
+    made: dict[int, Source] = {}
+    errors: dict[int, BaseException] = {}
+
+    def work() -> None:
+        with context.turns:
+            for (
+                number,
+                spec,
+            ) in rest:  # they begin in their order, since later ones use the owners that earlier ones keep
+                try:
+                    made[number] = make_source(spec, objects[spec.object], context)
+                except BaseException as error:
+                    errors[number] = error
+                if errors:
+                    return
+
+    threads = [threading.Thread(target=work) for _ in range(min(_MOST_THREADS, os.cpu_count() or 1, len(specs)) - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    sources = [made[number] for number in sorted(made)]
+    if errors:
+        for source in reversed(sources):
+            source.detach()
+        for source in sources:
+            source.close()
+        raise errors[min(errors)]
+    return sources
 
 
 def make_source(spec: AnyGadget, elf: bytes, context: NodeContext) -> Source:
