@@ -159,6 +159,25 @@ def test_refused_connects_name_the_policy_also_when_it_comes_and_goes_during_the
     assert event["source"]["comm"] == "connects"
 
 
+def test_what_is_refused_before_it_is_a_packet_is_found_by_the_address_of_its_pod(
+    net: PodNetwork, tmp_path: Path
+) -> None:
+    known = [known_pod(f"{name}-{net.name}", name, name, address) for name, address in net.addresses.items()]
+    (tmp_path / "pods.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": known}))
+    objects = ("--objects", str(tmp_path / "pods.json"))
+    with (
+        net.flows("--from-ip", net.addresses["client"], *objects) as events,
+        net.flows("--from-ip", net.addresses["server"], *objects) as others,
+        enforce(net, tmp_path, policy("no-way-out", "client", egress=[])),
+    ):
+        assert call(net) == "EPERM"
+        net.start(net.pods["client"], sends, net.addresses["server"], PORT).heard()
+    found = drops(events)
+    assert {event["protocol"] for event in found} == {"TCP", "UDP"}
+    assert {event["source"]["ip"] for event in found} == {net.addresses["client"]}
+    assert not drops(others)
+
+
 def test_datagrams_that_are_refused_before_they_are_packets_name_the_policy(net: PodNetwork, tmp_path: Path) -> None:
     refused = {call: "EPERM" for call in ("by_connect", "by_sendto", "by_sendmsg", "by_ipv6")}
     with net.flows() as events, enforce(net, tmp_path, policy("quiet", "client", egress=[])) as rows:
