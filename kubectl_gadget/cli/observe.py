@@ -97,7 +97,11 @@ class StoryFlags:
     file_paths: Annotated[
         Text, flag(CHOICE, "--files PATHS", "Also operations on these files and directories: /etc"), values.paths
     ] = None
-    flows: Annotated[Switch, flag(CHOICE, "--flows", "Also connections and DNS queries"), TypedOnly.SELECTION] = None
+    flows: Annotated[
+        Switch,
+        flag(CHOICE, "--flows", "Also connections and DNS queries, repeated ones summed up"),
+        TypedOnly.SELECTION,
+    ] = None
     installed: Annotated[Switch, flag(CHOICE, "--installed", "Also events of installed policies"), TypedOnly.ACTION] = (
         None
     )

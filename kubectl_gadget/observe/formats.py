@@ -5,15 +5,16 @@ has no event for a gap, so with it only the summary and standard error report ga
 wide, depending on the terminal, so nothing here relies on either.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from kubectl_gadget.linux.names import signal_name
-from kubectl_gadget.observe.happening import ProcessEvent
+from kubectl_gadget.observe.happening import ConnectionEvent, ProcessEvent
 from kubectl_gadget.observe.lines import action, command_text, line
 from kubectl_gadget.observe.messages import Details, gap_message, message
 from kubectl_gadget.observe.processes import Process
+from kubectl_gadget.observe.repeats import Repeats, summed
 from kubectl_gadget.observe.run import LineOptions
 from kubectl_gadget.observe.story import StoryEvent, entries_of
 from kubectl_gadget.output.escape import escape
@@ -43,6 +44,24 @@ class TextSink(StreamSink):
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         if self._gap_text is not None:
             self._stream.write(self._gap_text(node, seconds, until_ns) + "\n")
+
+
+class LinesSink(TextSink):
+    """Lines for people, in which what a program repeats on the network is summed up."""
+
+    def __init__(self, stream: TextIO, options: LineOptions) -> None:
+        super().__init__(stream, lambda entry: line(entry, options))
+        self._repeats = Repeats()
+
+    def write_chunk(self, rows: Rows) -> None:
+        self._write(self._repeats.add_all(rows.collect(entries_of)))
+
+    def close(self) -> None:
+        self._write(self._repeats.rest())
+        self.flush()
+
+    def _write(self, entries: Iterable[StoryEvent]) -> None:
+        self._stream.write("".join(f"{self._text_of(entry)}\n" for entry in entries))
 
 
 class TreeSink(StreamSink):
@@ -90,8 +109,7 @@ class StoryOutput:
 
 
 def _compact(output: StoryOutput, stream: TextIO, terminal: Terminal | None) -> Sink:
-    options = replace(output.lines, color=wants_color(output.color, terminal))
-    return TextSink(stream, lambda entry: line(entry, options))
+    return LinesSink(stream, replace(output.lines, color=wants_color(output.color, terminal)))
 
 
 MAKERS: Mapping[str, Callable[[StoryOutput, TextIO, Terminal | None], Sink]] = {
@@ -119,13 +137,27 @@ Key = tuple[str, ExecId]
 
 
 @dataclass
+class Action:
+    """What a program did with one thing."""
+
+    count: int = 0
+    bytes: tuple[int, int] | None = None
+    """sent and received by all connections; None: it is none, or has none"""
+
+    def text(self, words: str) -> str:
+        """Return the line, which begins with these words."""
+        times = "" if self.count == 1 else f", {self.count:,} times"
+        return words + ("" if self.bytes is None else f" {self.bytes[0]} out, {self.bytes[1]} in") + times
+
+
+@dataclass
 class Branch:
     """One program in the tree."""
 
     process: Process
     pid: int
-    actions: dict[str, int] = field(default_factory=dict)
-    """how often it did each action, in the order of their first times"""
+    actions: dict[str, "Action"] = field(default_factory=dict)
+    """by their texts, in the order of their first times"""
     left_out: int = 0
     ending: str = ""
     children: list["Branch"] = field(default_factory=list)
@@ -149,6 +181,9 @@ class Tree:
             if happening.operation == "exit":
                 ended = signal_name(happening.signal) if happening.signal else f"exit {happening.code}"
                 branch.ending = ended
+            return
+        if isinstance(happening, ConnectionEvent):
+            self._act(branch, action(replace(entry, happening=summed(happening))), happening.sent, happening.received)
             return
         text = action(entry)
         if isinstance(happening, PolicyEvent) and happening.policy:
@@ -181,11 +216,14 @@ class Tree:
         return self._branches[process.node, process.id]
 
     @staticmethod
-    def _act(branch: Branch, text: str) -> None:
-        if text in branch.actions or len(branch.actions) < MOST_ACTIONS:
-            branch.actions[text] = branch.actions.get(text, 0) + 1
-        else:
+    def _act(branch: Branch, text: str, sent: int | None = None, received: int | None = None) -> None:
+        if text not in branch.actions and len(branch.actions) >= MOST_ACTIONS:
             branch.left_out += 1
+            return
+        done = branch.actions.setdefault(text, Action())
+        done.count += 1
+        if sent is not None:
+            done.bytes = (done.bytes or (0, 0))[0] + sent, (done.bytes or (0, 0))[1] + (received or 0)
 
 
 def _place(process: Process) -> str:
@@ -201,7 +239,7 @@ def _draw(branches: Sequence[Branch], margin: str = "") -> Iterator[str]:
         branch, margin, is_last = waiting.pop()
         yield f"{margin}{'└─' if is_last else '├─'} {_head(branch)}"
         below = margin + ("   " if is_last else "│  ") if len(margin) < _DEEPEST else margin
-        items = [text if count == 1 else f"{text}, {count:,} times" for text, count in branch.actions.items()]
+        items = [done.text(words) for words, done in branch.actions.items()]
         items += [f"{branch.left_out:,} more"] if branch.left_out else []
         for position, text in enumerate(items):
             ends = position == len(items) - 1 and not branch.children

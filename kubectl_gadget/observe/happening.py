@@ -102,6 +102,8 @@ class ConnectionEvent:
     """the owner of the other end's address"""
     is_called: bool = False
     """the other end is the source"""
+    count: int = 1
+    """how many connections or questions it stands for (repeats.py)"""
 
     @property
     def what(self) -> str:
@@ -111,7 +113,7 @@ class ConnectionEvent:
         ends = []
         for is_peer, (ip, port) in ((self.is_called, self.source), (not self.is_called, self.target)):
             text = self.peer.text(ip) if is_peer else ip
-            ends.append(f"[{text}]:{port}" if text == ip and ":" in ip else f"{text}:{port}")
+            ends.append(text if not port else f"[{text}]:{port}" if text == ip and ":" in ip else f"{text}:{port}")
         return " ".join(filter(None, (self.protocol.lower(), f"{ends[0]} -> {ends[1]}", self.error)))
 
 

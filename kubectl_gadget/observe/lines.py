@@ -96,7 +96,8 @@ def _shape(entry: StoryEvent) -> tuple[str, str, Sequence[str], str]:
     if isinstance(happening, ConnectionEvent):
         emoji = _CONNECTIONS[happening.operation]
         amounts = "" if happening.sent is None else f"{happening.sent} out, {happening.received} in"
-        return emoji, happening.operation, (escape(happening.what), amounts), ""
+        times = "" if happening.count == 1 else f"{happening.count:,} more"
+        return emoji, happening.operation, (escape(happening.what), amounts, times), ""
     return (*shape(happening), _stacks(happening))
 
 

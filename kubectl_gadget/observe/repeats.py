@@ -1,0 +1,106 @@
+"""Sums up what a program repeats on the network: connections to the same place, and questions for the same name.
+
+The first is shown as it happens. Those that follow it are one event every ten seconds, and at the end of the process or
+of the run, with their number and bytes.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kubectl_gadget.observe.happening import ConnectionEvent, ProcessEvent
+from kubectl_gadget.observe.story import StoryEvent
+
+SECONDS = 10
+"""between two sums"""
+_MOST = 20_000
+"""programs and places that are remembered; the one that was silent for longest is forgotten"""
+
+Key = tuple[Any, ...]
+
+
+def summed(event: ConnectionEvent) -> ConnectionEvent:
+    """Return the event without what differs in each connection or answer: the client's port, bytes, addresses."""
+    return replace(
+        event, source=(event.source[0], 0), sent=None, received=None, duration=None, answers=(), flow_id="", tid=0
+    )
+
+
+@dataclass
+class _Repeated:
+    """What followed the first event of one kind."""
+
+    last: StoryEvent | None = None
+    since: int = 0
+    """time of the first one that is not shown, in ns"""
+    count: int = 0
+    sent: int = 0
+    received: int = 0
+
+    def add(self, entry: StoryEvent, event: ConnectionEvent) -> None:
+        self.since = self.since if self.last else entry.time
+        self.last = entry
+        self.count += 1
+        self.sent += event.sent or 0
+        self.received += event.received or 0
+
+    def take(self) -> Iterator[StoryEvent]:
+        """Yield the event that stands for them, if there are any."""
+        if self.last is None:
+            return
+        entry, happening = self.last, self.last.happening
+        if self.count > 1 and isinstance(happening, ConnectionEvent):
+            sums = replace(summed(happening), count=self.count)
+            if happening.sent is not None:
+                sums = replace(sums, sent=self.sent, received=self.received)
+            entry = replace(entry, happening=sums)
+        self.last, self.count, self.sent, self.received = None, 0, 0, 0
+        yield entry
+
+
+class Repeats:
+    """Takes events in their order and returns those to show."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Key, _Repeated] = OrderedDict()
+        self._next = 0
+
+    def add_all(self, entries: Iterable[StoryEvent]) -> Iterator[StoryEvent]:
+        """Yield what can be shown now."""
+        for entry in entries:
+            if entry.time >= self._next:
+                yield from self._due(entry.time)
+            happening = entry.happening
+            if isinstance(happening, ConnectionEvent):
+                yield from self._add(entry, happening)
+                continue
+            if isinstance(happening, ProcessEvent) and happening.operation == "exit":
+                yield from self._ended((entry.node, entry.process.id))
+            yield entry
+
+    def rest(self) -> Iterator[StoryEvent]:
+        """Yield what was not shown."""
+        for repeated in self._known.values():
+            yield from repeated.take()
+
+    def _add(self, entry: StoryEvent, event: ConnectionEvent) -> Iterator[StoryEvent]:
+        key = (entry.node, entry.process.id, summed(event))
+        if (repeated := self._known.get(key)) is not None:
+            self._known.move_to_end(key)
+            repeated.add(entry, event)
+            return
+        if len(self._known) >= _MOST:
+            yield from self._known.popitem(last=False)[1].take()
+        self._known[key] = _Repeated()
+        yield entry
+
+    def _due(self, now: int) -> Iterator[StoryEvent]:
+        self._next = now + 10**9
+        for repeated in self._known.values():
+            if repeated.last is not None and now - repeated.since >= SECONDS * 10**9:
+                yield from repeated.take()
+
+    def _ended(self, process: Key) -> Iterator[StoryEvent]:
+        for key in [key for key in self._known if key[:2] == process]:
+            yield from self._known.pop(key).take()
