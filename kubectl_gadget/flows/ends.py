@@ -97,15 +97,19 @@ class AddressBook:
     def find(self, ip: str, asker: str, port: int = 0, at_ns: int | None = None, own: OwnEnd | None = None) -> Who:
         """The owner of an address whose end was not traced. `asker` is the name of the other end; the others are as in
         Addresses.peer_at."""
-        if self._found_in is not self.cluster or len(self._found) > _MOST_FOUND:
-            self._found.clear()
-            self._found_in = self.cluster
-        found = self._found.get((asker, ip))
+        found = self.known(ip, asker)
         if found is None:
             found = self._find(ip, asker, port, at_ns, own)
             if self.cluster.peer(ip) is not None:
                 self._found[asker, ip] = found
         return found
+
+    def known(self, ip: str, asker: str) -> Who | None:
+        """What `find` returned for these before, if that still holds and does not depend on its other arguments."""
+        if self._found_in is not self.cluster or len(self._found) > _MOST_FOUND:
+            self._found.clear()
+            self._found_in = self.cluster
+        return self._found.get((asker, ip))
 
     def _find(self, ip: str, asker: str, port: int, at_ns: int | None, own: OwnEnd | None) -> Who:
         name = self._names.get((asker, ip))

@@ -32,7 +32,8 @@ class FlowFilter:
 
     def select(self, events: Sequence[FlowEvent]) -> Sequence[FlowEvent]:
         """The events that are shown, in their order."""
-        events = [event for event in events if all(test(event) for test in self._tests)]
+        if self._tests:
+            events = [event for event in events if all(test(event) for test in self._tests)]
         if not self._internal:
             wanted = len(events)
             events = [event for event in events if not event.flow.is_internal]

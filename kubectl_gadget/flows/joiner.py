@@ -112,11 +112,16 @@ class FlowTable:
 
     def add_all(self, rows: Iterable[Row | FlowEnd]) -> list[FlowEvent]:
         """The events from these rows, in their order."""
-        return [event for row in rows if (event := self._event_of(row)) is not None]
+        of_tcp, of_others = self._tcp, self._event_of
+        return [
+            event
+            for row in rows
+            if (event := of_tcp(row) if type(row) is FlowEnd and row.event == "tcp" else of_others(row)) is not None
+        ]
 
     def _event_of(self, row: Row | FlowEnd) -> FlowEvent | None:
         if isinstance(row, FlowEnd):
-            return self._tcp(row) if row.event == "tcp" else self._packets(row)
+            return self._packets(row)
         match row["event"]:
             case "tcpdrop":
                 return self._drop(row)
@@ -470,11 +475,16 @@ class FlowTable:
             self._forget(self._ended.popleft())
 
     def _forget(self, flow: Flow) -> None:
-        client = (flow.scope, flow.protocol, flow.client.ip, flow.client.port)
-        keys = [(*client, server.ip, server.port) for server in (flow.server, flow.backend) if server is not None]
-        for key in keys if flow.translated is None else (*keys, flow.translated):
+        client, server = flow.client, flow.server
+        key = (flow.scope, flow.protocol, client.ip, client.port, server.ip, server.port)
+        if self._flows.get(key) is flow:
+            del self._flows[key]
+        if (backend := flow.backend) is not None:
+            key = (*key[:4], backend.ip, backend.port)
             if self._flows.get(key) is flow:
                 del self._flows[key]
+        if flow.translated is not None and self._flows.get(flow.translated) is flow:
+            del self._flows[flow.translated]
         if not flow.scope:
             self._clients.forget(flow)
 
@@ -492,6 +502,8 @@ class FlowTable:
 
     def _peer(self, party: Party, other: Party, at_ns: int) -> Who:
         """The owner of an end that was not traced."""
+        if (known := self._book.known(party.ip, other.name)) is not None:
+            return known
         pod = other.who.pod
         own = OwnEnd(other.who.node, pod.namespace, pod.name, other.port) if pod else None
         return self._book.find(party.ip, other.name, party.port, at_ns, own)
@@ -585,6 +597,9 @@ class ServiceClients:
     def forget(self, flow: Flow) -> None:
         """Removes a flow."""
         key = (flow.protocol, flow.client.ip, flow.client.port)
+        if self._flows.get(key) is flow:
+            del self._flows[key]
+            return
         left = [known for known in _all(self._flows.get(key, [])) if known is not flow]
         if left:
             self._flows[key] = left
