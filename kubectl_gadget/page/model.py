@@ -118,7 +118,12 @@ class RunModel(WholeSink):
         self._pending, self._pending_rows = [], 0
         for batch in Rows(parts).joined[0]:
             for start in range(0, len(batch), _ROWS_AT_ONCE):
-                self._take(batch.select(np.arange(start, min(start + _ROWS_AT_ONCE, len(batch)))))
+                part = batch.select(np.arange(start, min(start + _ROWS_AT_ONCE, len(batch))))
+                self._take(part)
+                part.forget_columns()
+            batch.forget_columns()
+        for batch in parts:
+            batch.forget_columns()
 
     def write_block(self, rows: Rows) -> None:
         if rows.parts and (profile := self._profiles.get(rows.parts[0].gadget.name)):

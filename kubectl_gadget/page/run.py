@@ -95,6 +95,8 @@ class FlowRows(WholeSink):
             if len(chunk):
                 self.page.add_all(self._transform.apply(chunk).collect(events_of))
                 self.page.updates()  # the events that it has not shown are what comes next
+                for batch in (*chunk.parts, *chunk.joined[0]):
+                    batch.forget_columns()
 
     def flows(self) -> dict[str, Any] | None:
         """Return the map as JSON; None: nothing talked."""
