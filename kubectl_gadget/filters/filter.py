@@ -18,6 +18,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.filters import cel
 from kubectl_gadget.filters.check import check, column_shapes
 from kubectl_gadget.filters.column_expressions import NotVectorized, ThreeValued, any_mask, compile_condition
+from kubectl_gadget.filters.plain_conditions import compile_plain
 from kubectl_gadget.filters.pushdown import kernel_parameters
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
@@ -45,8 +46,8 @@ def cel_functions() -> dict[str, Any]:
 
 
 class RowProgram:
-    """An expression that cel-python evaluates row by row. `errors` counts those of the `rows` evaluated that ended in
-    an error, which do not match; `first_error` is the first message."""
+    """An expression that is evaluated row by row, by cel-python if plain_conditions.py cannot. `errors` counts those of
+    the `rows` evaluated that ended in an error, which do not match; `first_error` is the first message."""
 
     def __init__(self, tree: cel.Tree) -> None:
         import celpy
@@ -54,6 +55,7 @@ class RowProgram:
 
         self.rows = self.errors = 0
         self.first_error: str | None = None
+        self._plain = compile_plain(tree)
         environment = celpy.Environment()
         self._convert = json_to_cel
         self._program = environment.program(cel.evaluable(tree), functions=cel_functions())
@@ -61,6 +63,8 @@ class RowProgram:
     def matches(self, row: Mapping[str, Any]) -> bool:
         """True if the expression is true for a row's members, with values as in JSON."""
         self.rows += 1
+        if self._plain is not None and (found := self._plain(row)) is not None:
+            return found
         try:
             result = self._program.evaluate({name: self._convert(value) for name, value in row.items()})
         except Exception as error:
