@@ -37,6 +37,14 @@ _WORDS = (
 
 
 @dataclass(frozen=True)
+class Example:
+    """A command line and its purpose, as pages of gadgets and of commands have them."""
+
+    command: str
+    description: str
+
+
+@dataclass(frozen=True)
 class Place:
     """A place in a user's YAML."""
 

@@ -47,11 +47,11 @@ from kubectl_gadget.cli.pages import Page, index, page_of, unknown_gadget
 from kubectl_gadget.cli.printing import print_json, print_table
 from kubectl_gadget.cli.run_flags import RunFlags, run_options
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.schema import TABLES, Gadget
 from kubectl_gadget.output.registry import LISTS
 from kubectl_gadget.run.run_options import GadgetRun, with_peer_names
 from kubectl_gadget.wording import meant
+from kubectl_gadget.yaml_files import Example
 
 if TYPE_CHECKING:
     from kubectl_gadget.gadgets import GadgetSummary

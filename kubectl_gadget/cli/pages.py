@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 from kubectl_gadget import gadgets
 from kubectl_gadget.cli.flags import CLUSTER, ENGINE, WHERE
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.gadgets.load import Example
-from kubectl_gadget.yaml_files import own_data
+from kubectl_gadget.yaml_files import Example, own_data
 
 if TYPE_CHECKING:
     from kubectl_gadget.gadgets import GadgetSummary

@@ -6,6 +6,8 @@ compiled; and it is plain Python below, where `true * "a"` is a text and `3 == "
 in the CEL specification is rejected here, except functions that cel-python also accepts as `f(receiver, …)`.
 """
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from re import Match
@@ -146,6 +148,17 @@ TYPE_NAMES = frozenset(
 
 _MOST_DIGITS = 1000
 """More digits than any CEL number has; int() raises ValueError for very long numbers."""
+_TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
+_FIXES = (
+    ("[“”„‟]", '"', 'write text in plain quotes: "text"'),
+    ("[‘’‚‛]", "'", "write text in plain quotes: 'text'"),
+    (r"(?<![=!<>~])={1,3}(?![=~])", "==", "CEL writes == for equal"),
+    (r"(?i:\band\b)", "&&", "CEL writes && for and"),
+    (r"(?i:\bor\b)", "||", "CEL writes || for or"),
+    (r"(?<![\w.)\]])(?P<bare>\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\g<bare>"', "write text in quotes"),
+    (r"(?<![\w)\]])(?P<bare>/[\w./*-]*)", r'"\g<bare>"', "write text in quotes"),
+)
+"""Applied in this order, outside of quoted texts: the pattern, its replacement, and the reason."""
 _WRAPPERS = frozenset(
     {
         "expr",
@@ -166,15 +179,13 @@ def parse(text: str) -> Tree:
     """The tree of an expression. Raises UsageError, which shows the place, if it does not parse."""
     from celpy.celparser import CELParseError, CELParser
 
-    from kubectl_gadget.filters.check import unparsed
-
     try:
         return CELParser().parse(text)
     except CELParseError as error:
         token = getattr(error.__context__, "token", None)
         if token is None or token.type != "$END":
             line, column = error.line or 1, error.column or 1
-            why, remedy = unparsed(text)
+            why, remedy = _unparsed(text)
             failure = at(text, line, column, why)
             failure.remedy = remedy
             raise failure from None
@@ -189,6 +200,25 @@ def parses(text: str) -> bool:
         return CELParser().parse(text) is not None
     except CELParseError:
         return False
+
+
+def _unparsed(text: str) -> tuple[str, str | None]:
+    """The reason why an expression does not parse, and the suggested expression if there is one."""
+    if quote := re.search("[\"']", re.sub(_TEXT, "", text)):
+        closed = text + quote[0]
+        return "this text has no closing quote", shlex.quote(closed) if parses(closed) else None
+    changed, reason = text, ""
+    for pattern, replacement, why in _FIXES:
+        before, changed = changed, _replace_outside_texts(pattern, replacement, changed)
+        if changed != before:
+            reason = reason or why
+    if not reason or not parses(changed):
+        return "this is not expected here", None
+    return reason, shlex.quote(changed)
+
+
+def _replace_outside_texts(pattern: str, replacement: str, text: str) -> str:
+    return re.sub(f"(?P<text>{_TEXT})|{pattern}", lambda match: match["text"] or match.expand(replacement), text)
 
 
 def at(text: str, line: int, column: int, why: str) -> UsageError:

@@ -31,43 +31,13 @@ from kubectl_gadget.rows.shapes import (
 )
 from kubectl_gadget.wording import suggested
 
-# Suggests a correction for an expression that is not CEL, or whose names and types do not fit.
+# Suggests a correction for an expression whose names and types do not fit.
 
 
-_TEXT = r"""(?:[rR]?"(?:\\.|[^"\\])*"|[rR]?'(?:\\.|[^'\\])*')"""
 _FEW = 24
 """More names than this do not fit into a message."""
 _BARE = re.compile(r"[\w.*:/@+%-]+")
 """Text that needs no escaping inside quotes."""
-_FIXES = (
-    ("[“”„‟]", '"', 'write text in plain quotes: "text"'),
-    ("[‘’‚‛]", "'", "write text in plain quotes: 'text'"),
-    (r"(?<![=!<>~])={1,3}(?![=~])", "==", "CEL writes == for equal"),
-    (r"(?i:\band\b)", "&&", "CEL writes && for and"),
-    (r"(?i:\bor\b)", "||", "CEL writes || for or"),
-    (r"(?<![\w.)\]])(?P<bare>\d+(?:\.\d+){3}(?:/\d+)?)\b", r'"\g<bare>"', "write text in quotes"),
-    (r"(?<![\w)\]])(?P<bare>/[\w./*-]*)", r'"\g<bare>"', "write text in quotes"),
-)
-"""Applied in this order, outside of quoted texts: the pattern, its replacement, and the reason."""
-
-
-def unparsed(text: str) -> tuple[str, str | None]:
-    """The reason why an expression does not parse, and the suggested expression if there is one."""
-    if quote := re.search("[\"']", re.sub(_TEXT, "", text)):
-        closed = text + quote[0]
-        return "this text has no closing quote", shlex.quote(closed) if cel.parses(closed) else None
-    changed, reason = text, ""
-    for pattern, replacement, why in _FIXES:
-        before, changed = changed, _replace_outside_texts(pattern, replacement, changed)
-        if changed != before:
-            reason = reason or why
-    if not reason or not cel.parses(changed):
-        return "this is not expected here", None
-    return reason, shlex.quote(changed)
-
-
-def _replace_outside_texts(pattern: str, replacement: str, text: str) -> str:
-    return re.sub(f"(?P<text>{_TEXT})|{pattern}", lambda match: match["text"] or match.expand(replacement), text)
 
 
 def never(text: str, side: cel.Tree, value: str, names: Collection[str]) -> tuple[str, str | None]:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.schema import (
     HISTOGRAM_SUMS,
     NANOSECONDS,
@@ -31,7 +30,7 @@ from kubectl_gadget.gadgets.schema import (
     Within,
     field_of,
 )
-from kubectl_gadget.yaml_files import own_schema, read_yaml
+from kubectl_gadget.yaml_files import Example, own_schema, read_yaml
 from kubectl_gadget.yaml_reader import Part, one_of, read_mapping
 
 _CHOICES = {

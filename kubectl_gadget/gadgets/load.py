@@ -9,7 +9,6 @@ is pressed, so this module imports nothing that takes time.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,14 +21,6 @@ if TYPE_CHECKING:
 BUILT = Path(__file__).parent.parent / "built"
 ARCHITECTURES = ("x86_64", "aarch64")
 """As `uname -m` names them."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A command line and its purpose. It is not in schema.py, which takes 7 ms: every help page needs it."""
-
-    command: str
-    description: str
 
 
 class GadgetSummary(NamedTuple):

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.gadgets.load import Example
 from kubectl_gadget.gadgets.typed import make
+from kubectl_gadget.yaml_files import Example
 
 ARCHITECTURES = ("x86_64", "aarch64")
 """Architectures of nodes, as in uname."""

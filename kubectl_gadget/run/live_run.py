@@ -22,7 +22,7 @@ from kubectl_gadget.run import coverage, summary
 from kubectl_gadget.run.backlog import Backlog, FrameSource, Item, LiveFrames, Selected, StepMark
 from kubectl_gadget.run.coverage import EXPECTATION_FAILED, Cause, Coverage, NodeCoverage, awake_or_not_ns
 from kubectl_gadget.run.node import NodeSession, NodeState
-from kubectl_gadget.run.participants import NodeChange, Nodes, choose_nodes
+from kubectl_gadget.run.participants import LocalNodes, NodeChange, Nodes
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import RunRequest, early_request
 from kubectl_gadget.run.run_options import RunOptions, RunRecorder
@@ -50,6 +50,15 @@ _REASON_SECONDS = 5.0
 """Time between --start-timeout and the end of a run that traces nothing."""
 _WAIT_SECONDS = 5.0
 """Time between two messages about nodes that are not attached yet."""
+
+
+def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
+    """Chooses this machine or the cluster. Raises GadgetError."""
+    if options.local:
+        return LocalNodes(options.selection, not options.local_by_default, options.beforehand)
+    from kubectl_gadget.run.cluster_nodes import ClusterNodes
+
+    return ClusterNodes(options, progress)
 
 
 @asynccontextmanager

@@ -14,9 +14,7 @@ from kubectl_gadget.background_tasks import Tasks
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.run.local_node import LocalStream, open_local
 from kubectl_gadget.run.node import Open
-from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.request import local_filter
-from kubectl_gadget.run.run_options import RunOptions
 from kubectl_gadget.wire.client_messages import FilterSpec
 
 if TYPE_CHECKING:
@@ -131,12 +129,3 @@ class LocalNodes:
         stream, self._stream = self._stream, None
         assert stream is not None
         return stream
-
-
-def choose_nodes(options: RunOptions, progress: Progress) -> Nodes:
-    """Chooses this machine or the cluster. Raises GadgetError."""
-    if options.local:
-        return LocalNodes(options.selection, not options.local_by_default, options.beforehand)
-    from kubectl_gadget.run.cluster_nodes import ClusterNodes
-
-    return ClusterNodes(options, progress)

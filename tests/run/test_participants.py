@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from kubectl_gadget.run.participants import choose_nodes
+from kubectl_gadget.run.live_run import choose_nodes
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import RunOptions
 
