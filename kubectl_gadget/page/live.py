@@ -25,7 +25,7 @@ from kubectl_gadget.kube.addresses import followed
 from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.page import html
 from kubectl_gadget.page.model import Limits, RunModel, safe
-from kubectl_gadget.page.run import document, flow_transform, map_of, of_flows
+from kubectl_gadget.page.run import document, flow_transform, map_of, of_flows, shown_parameter
 from kubectl_gadget.recording.reader import begin_ns
 from kubectl_gadget.recording.writer import Rotation, is_first, one_file
 from kubectl_gadget.rows.amounts import bytes_text
@@ -205,7 +205,7 @@ class LiveRun(WholeSink):
                     "command": " ".join(run.gadget.command),
                     "kind": run.gadget.event,
                     "rows": counts.get(run.gadget.event, 0),
-                    "parameters": {name: str(value) for name, value in run.parameters.items()},
+                    "parameters": {name: shown_parameter(value) for name, value in run.parameters.items()},
                 }
                 for run in self._options.gadgets
             ],

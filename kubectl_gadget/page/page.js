@@ -260,7 +260,8 @@ function processes() {
     on(found.firstChild, "click", () => { own.open.set(key, !found.open); });
     return found;
   }
-  const tops = [...groups].map(([where, roots]) => {
+  // Pods first: what the node itself ran is rarely asked for.
+  const tops = [...groups].sort(([a], [b]) => a.startsWith("node/") - b.startsWith("node/")).map(([where, roots]) => {
     const size = make("span", {class: "dim"});
     const element = make("details", {class: "group", open: true}, make("summary", {"data-item": true}, where, size), roots.map(item));
     return {element, roots, size};
@@ -389,7 +390,12 @@ function rows() {
   const most = kinds.reduce((sum, kind) => sum + kind.rows.length, 0);
   const all = kinds.flatMap(kind => kind.rows.map(([ms, bad, ...cells]) => ({ms, bad, kind, cells, text: `${kind.kind} ${cells.join(" ")}`.toLowerCase()}))).sort((a, b) => (a.ms ?? 0) - (b.ms ?? 0));
   const choice = on(make("select", {"aria-label": "kind of rows"}, make("option", {value: ""}, "all kinds"), kinds.map((kind, place) => make("option", {value: place}, `${kind.command}, ${number(kind.seen)}`))), "change", () => { own.kind = choice.value === "" ? "" : kinds[choice.value].command; draw(); });
-  const own = memory("rows", {kind: "", failed: false}), bad = pressed(own, "failed", "only failed", () => draw());
+  const own = memory("rows", {kind: "", failed: false, column: "", value: ""}), bad = pressed(own, "failed", "only failed", () => draw());
+  const columns = [...new Set(kinds.flatMap(kind => kind.columns))].sort();
+  const column = on(make("select", {"aria-label": "column to look in"}, make("option", {value: ""}, "any column"), columns.map(name => make("option", {value: name}, name))), "change", () => { own.column = column.value; draw(); });
+  const value = on(make("input", {type: "search", placeholder: "has the text", "aria-label": "text that the column has", value: own.value}), "input", () => { own.value = value.value; draw(); });
+  column.value = columns.includes(own.column) ? own.column : "";
+  const inColumn = (row, wanted) => row.kind.columns.some((name, at) => (!column.value || name === column.value) && row.cells[at].toLowerCase().includes(wanted));
   choice.value = kinds.findIndex(kind => kind.command === own.kind);
   if (choice.selectedIndex < 0) choice.value = "";
   const copied = make("span", {class: "dim", role: "status"});
@@ -399,15 +405,15 @@ function rows() {
     catch { copied.textContent = "the browser refuses; select the rows instead"; }
   });
   const head = make("div", {class: "head mono"}), body = make("div", {class: "rows mono"}), list = make("div", {id: "list", tabindex: 0, role: "region", "aria-label": "rows"}, head, body), info = make("small");
-  section("rows", "Rows", "", make("div", {class: "bar"}, choice, bad, copy, copied), list).querySelector("h2").append(info);
+  section("rows", "Rows", "", make("div", {class: "bar"}, choice, bad, column, value, copy, copied), list).querySelector("h2").append(info);
   let shown = [], widths = [];
   const asJson = row => JSON.stringify({kind: row.kind.kind, timestamp: row.ms === null ? null : new Date(BEGAN + row.ms).toISOString(), ...Object.fromEntries(row.kind.columns.map((name, at) => [name, row.cells[at]]))});
   const one = () => choice.value === "" ? null : kinds[choice.value];
   const parts = row => [row.ms === null ? "-" : clock(row.ms, 3), ...(one() ? row.cells : [row.kind.kind, row.kind.columns.map((name, at) => row.cells[at] === "-" ? "" : `${name.toLowerCase()}=${row.cells[at]}`).filter(Boolean).join("  ")])];
   const cell = (text, place) => { const found = make("span", {}, text); found.style.width = widths[place] ? `${widths[place]}ch` : ""; return found; };
   function draw() {
-    const only = one(), {failed} = own;
-    shown = all.filter(row => (!only || row.kind === only) && (!failed || row.bad) && has(row.text) && during(row.ms));
+    const only = one(), {failed} = own, wanted = value.value.toLowerCase();
+    shown = all.filter(row => (!only || row.kind === only) && (!failed || row.bad) && (!wanted || inColumn(row, wanted)) && has(row.text) && during(row.ms));
     const titles = ["time", ...(only ? only.columns : ["kind", ""])], some = shown.slice(0, 500).map(parts);
     widths = titles.map((title, place) => !only && place === 2 ? 0 : Math.min(60, Math.max(title.length, ...some.map(row => row[place].length)) + 1));
     head.replaceChildren(...titles.map(cell));
@@ -435,7 +441,7 @@ function made() {
   if (run.filters.length) lines.push(["filter", make("code", {}, run.filters.join("; "))]);
   lines.push(["coverage", model.coverage.sentence], ...model.coverage.doubts.map(text => ["not seen", make("span", {class: "warn"}, text)]));
   lines.push(["nodes", model.coverage.nodes.map(node => make("div", {}, node.attached === null ? `${node.name}: not traced: ${node.why}` : `${node.name}: from ${clock(node.attached)} to ${clock(node.until)} UTC${node.gap_seconds ? `, ${node.gap_seconds} s missing` : ""}${Object.keys(node.lost).length ? `, lost ${Object.entries(node.lost).map(([cause, n]) => `${number(n)} (${cause})`).join(", ")}` : ", lost 0"}`))]);
-  lines.push(["gadgets", run.gadgets.map(gadget => make("div", {}, `${gadget.command}: ${count(gadget.rows, "row")}${Object.keys(gadget.parameters).length ? ` (${Object.entries(gadget.parameters).map(([name, value]) => `--${name} ${value}`).join(", ")})` : ""}`))]);
+  lines.push(["gadgets", run.gadgets.map(gadget => make("div", {}, `${gadget.command}: ${count(gadget.rows, "row")}${Object.keys(gadget.parameters).length ? ` (${Object.entries(gadget.parameters).map(([name, value]) => value === true ? `--${name}` : value === false ? `--no-${name}` : `--${name} ${value}`).join(", ")})` : ""}`))]);
   const empty = [["findings", model.findings.list.length], ["processes", model.processes.list.length], ["files", model.files.rows.length], ["flows", model.flows], ["DNS", model.dns.rows.length], ["HTTP", model.http.rows.length], ["a profile", model.profile]].filter(([, has]) => !has).map(([name]) => name);
   if (empty.length) lines.push(["without", `${empty.join(", ")}: nothing of it was recorded`]);
   section("made", "How it was made", "", make("dl", {}, lines.map(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])));
@@ -453,7 +459,7 @@ const BUILT = {
 };
 function build(id) { building = id; drawn[id] = []; BUILT[id][0](); }
 ORDER.forEach(build);
-on(matchMedia("(prefers-color-scheme: dark)"), "change", () => build("timeline"));
+for (const query of ["(prefers-color-scheme: dark)", "print"]) on(matchMedia(query), "change", () => build("timeline"));
 
 // A run that goes on: the server sends the parts that changed. A part is drawn again at most once a second, one part at a
 // time, and only where it can be seen; what the user does in it stays.
@@ -474,7 +480,10 @@ function isSeen(id) {
   const box = $(id)?.getBoundingClientRect();
   return !box || (box.bottom > -200 && box.top < innerHeight + 200);
 }
-function isUsed(id) { const chosen = getSelection(); return isHolding || (!chosen.isCollapsed && $(id)?.contains(chosen.anchorNode)); }
+function isUsed(id) {
+  const chosen = getSelection(), active = document.activeElement;
+  return isHolding || (!chosen.isCollapsed && $(id)?.contains(chosen.anchorNode)) || (active?.matches("section input") && $(id)?.contains(active));
+}
 function work() {
   next = 0;
   if (paused || document.hidden) return;

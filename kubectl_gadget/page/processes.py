@@ -41,7 +41,7 @@ class Program:
     """what it did, by kind: opened, wrote, connected, asked for"""
 
     def note(self, kind: str, name: str, count: int) -> None:
-        known, name = self.names.setdefault(kind, Counter()), name[:_LONGEST_NAME]
+        known, name = self.names.setdefault(kind, Counter()), _cut(name, _LONGEST_NAME)
         known[name if name in known or len(known) < _MOST_NAMES else "…"] += count
 
 
@@ -59,7 +59,7 @@ class Forest:
         """Takes a process that forked, executed a program, or was there before."""
         before = self._last(node, pid)
         if before is not None and not before.ended_ns and before.end == "fork" and not is_fork:
-            before.command, before.end = command[:_LONGEST], ""
+            before.command, before.end = _cut(command, _LONGEST), ""
             return
         found = self._add(node, pid, where, command, began_ns)
         if found is None:
@@ -122,7 +122,7 @@ class Forest:
         if len(self._all) >= _MOST:
             self.left_out += 1
             return None
-        found = Program(len(self._all), node, pid, where, command[:_LONGEST], began_ns)
+        found = Program(len(self._all), node, pid, where, _cut(command, _LONGEST), began_ns)
         self._all.append(found)
         self._by_pid.setdefault((node, pid), []).append(found)
         return found
@@ -170,6 +170,10 @@ def command_of(args: Sequence[str] | None, path: str | None, comm: str | None) -
     if args:
         return join_arguments(tuple(args))
     return path or f"({comm or '-'})"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _most(names: Counter[str]) -> list[list[object]]:

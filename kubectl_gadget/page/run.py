@@ -378,6 +378,11 @@ def _coverage(covered: Coverage, events: int, model: RunModel) -> dict[str, obje
     }
 
 
+def shown_parameter(value: object) -> str | bool:
+    """Return a gadget's parameter as JSON has it: a switch is true or false, and all else a text."""
+    return value if isinstance(value, bool) else str(value)
+
+
 def _run(
     files: Sequence[PathOrUrl], runs: Sequence[RecordedRun], model: RunModel, ends: list[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -394,7 +399,7 @@ def _run(
                 "command": " ".join(item.gadget.command),
                 "kind": item.gadget.event,
                 "rows": counts.get(item.gadget.event, 0),
-                "parameters": {name: str(value) for name, value in item.parameters.items()},
+                "parameters": {name: shown_parameter(value) for name, value in item.parameters.items()},
             }
             for item in gadgets_of(runs)
         ],

@@ -1,5 +1,6 @@
 """The page in a real browser: each part with its numbers, hostile texts, keys, a narrow window, and contrast."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,26 @@ def test_a_filter_goes_through_all_parts(tab: Page) -> None:
     assert tab.script("[...document.querySelectorAll('.finding')].every(one => one.hidden)")
     tab.press("Escape")
     tab.wait("document.querySelectorAll('#files tbody tr').length === 6")
+
+
+def test_rows_are_filtered_by_a_column_and_copied_as_json(tab: Page) -> None:
+    tab.script(
+        "(() => { window.copied = ''; navigator.clipboard.writeText = async text => { window.copied = text; };"
+        "const column = document.querySelector('#rows [aria-label=\"column to look in\"]');"
+        "column.value = 'PATH'; column.dispatchEvent(new Event('change'));"
+        "const value = document.querySelector('#rows input'); value.value = '/data/1';"
+        "value.dispatchEvent(new Event('input')); })()"
+    )
+    tab.wait("document.getElementById('rows').innerText.includes('10 match the filter, of 52 rows')")
+    tab.script("[...document.querySelectorAll('#rows button')].at(-1).click()")
+    tab.wait("document.getElementById('rows').innerText.includes('10 rows copied')")
+    copied = [json.loads(line) for line in tab.script("window.copied").splitlines()]
+    assert {(row["kind"], row["PATH"]) for row in copied} == {("open", "/data/1")}
+    assert copied[0]["timestamp"].startswith("2026-09-21T14:13:25")
+    tab.script(
+        "(() => { const value = document.querySelector('#rows input'); value.value = '';"
+        "value.dispatchEvent(new Event('input')); })()"
+    )
 
 
 def test_a_part_of_the_time_filters_what_is_below(tab: Page) -> None:
