@@ -107,7 +107,7 @@ class Part:
         self.place, self._entries = place, entries
 
     def at(self, key: str) -> Place:
-        """The place of a field's value; that of the mapping when it is not set."""
+        """The place of a field's value; the mapping's place when it is not set."""
         return inside(self.place, key, self._entries[key][1] if key in self else None)
 
     def at_key(self, key: str) -> Place:
@@ -295,7 +295,7 @@ def _at(file: str, node: yaml.Node, path: str = "") -> Place:
 
 
 def inside(place: Place, key: str | int | None, node: yaml.Node | None) -> Place:
-    """The place of an entry or an item inside another place; without a node, the line is that of the other place."""
+    """The place of an entry or an item inside another place; without a node, it has the other place's line."""
     step = "" if key is None else f"[{key}]" if isinstance(key, int) else f".{key}" if place.path else key
     if node is None:
         return Place(place.file, place.line, place.path + step, place.column)

@@ -142,5 +142,5 @@ def _files(facts: Collection[Fact]) -> Iterator[str]:
         if name.endswith(".py") and not is_written:
             yield f'  "{glob(directory).removesuffix("{,/}")}/{_BYTECODE}" r,'
         if "/secrets/" in path and not is_written:
-            # A volume's files are links to those of its last update.
+            # A volume's files are links to the files of its last update.
             yield f'  "{glob(directory).removesuffix("{,/}")}/..*/**" r,'

@@ -38,7 +38,7 @@ def _policy(behavior: Behavior, unit: Unit, multicall: Collection[str], deny: bo
     action = [{"action": "Override", "argError": -1}] if deny else [{"action": "Post"}]
     programs = {without_applet(fact.program, multicall) for fact in facts if fact.kind is FactKind.PROGRAM}
     if any(not fact.evidence for fact in facts if fact.kind is FactKind.PROGRAM):
-        comments.append("  The interpreters of some programs are not known: add those of scripts.")
+        comments.append("  The interpreters of some programs are not known: add the interpreters of scripts.")
     programs |= {interpreter(fact) for fact in facts} - {""}
     if programs and (allowed := _compared(programs, (), comments)):
         hooks.append(_executed(allowed, action))

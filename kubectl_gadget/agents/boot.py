@@ -61,7 +61,7 @@ async def _boot(stream: ExecStream) -> None:
     if word == "send":
         await stream.send(encode(FrameType.PAYLOAD, payload_bytes(machine)))
     elif word != "have":
-        raise AgentError(f"its bootstrap printed {text[:_MOST]!r}, which is not in docs/protocol.md")
+        raise AgentError(f"its bootstrap printed {text[:_MOST]!r}, which no agent prints")
 
 
 async def _answer(stream: ExecStream) -> str:

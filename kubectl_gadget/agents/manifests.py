@@ -191,7 +191,7 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
     del container["livenessProbe"]
     _leave_policies(pod, ("policies",) if options.pins else ("policies", "bpf"))
     del pod["nodeSelector"], pod["affinity"]
-    # Without a grace period a pod is gone from the API at once, so a node that has died does not keep the namespace.
+    # Without a grace period a pod is gone from the API immediately, so a dead node does not keep the namespace.
     pod |= {"nodeName": node, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}
     metadata = {
         "generateName": f"agent-{run}-",
@@ -203,7 +203,7 @@ def on_demand_pod(options: AgentOptions, node: str, run: str, owner: Object) -> 
 
 
 def anchor_job(options: AgentOptions, run: str, seconds: int, user: str = "", gadgets: Sequence[str] = ()) -> Object:
-    """Returns a job that never runs anything. It is complete at once, and the cluster deletes it and everything it owns
+    """Returns a job that never runs anything. It is complete immediately, and the cluster deletes it, with all it owns,
     after `seconds`. The client postpones that while it lives, so a run's objects are deleted even when its client was
     killed. `user` started the run, with `gadgets`.
     """

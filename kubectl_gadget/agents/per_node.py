@@ -27,7 +27,7 @@ USER_REMEDY = "ask to be added to the group kubectl-gadget-users, see manifests/
 FRESH_SECONDS = 1.0
 """Seconds for which a list of resident agents stays valid."""
 _HANDSHAKES = 64
-"""Handshakes in parallel. A thousand at once would all end late at the same moment, many of them too late."""
+"""Handshakes in parallel. A thousand together would all end late, many of them too late."""
 _Pod = tuple[str, str]
 """Namespace and name."""
 RETURN_SECONDS = 30.0

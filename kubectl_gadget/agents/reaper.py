@@ -67,7 +67,7 @@ def main() -> None:
     """Waits for the client's end, and then removes what is left."""
     import signal
 
-    # It ends with its client. A signal to all of a user's processes at once must not end this one first.
+    # It ends with its client. A signal to all of a user's processes must not end this one first.
     ignored = [getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)]
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)

@@ -38,7 +38,7 @@ class SharedNamespace:
         self._api = api
         self._name = name
         self._run = anchor["metadata"]["name"]
-        # The API server's clock; that of this machine may be wrong.
+        # The API server's clock; this machine's clock may be wrong.
         self._server_clock = _seconds(anchor) - time.monotonic()
         self._expiry_made: float | None = None
         """when the Job of the namespace was created, by the API server's clock; None if there is none that lives"""
@@ -102,7 +102,7 @@ class SharedNamespace:
             return
         service = await self._make(SERVICES, manifests.expiry_service(self._name, job))
         if service is None or is_ending(service) or not _is_owned(service, job):
-            return  # that of an earlier Job is about to be removed
+            return  # an earlier Job's namespace is about to be removed
         address = await self._api.get(IP_ADDRESSES, service["spec"]["clusterIP"])
         if address is None:
             return

@@ -432,11 +432,11 @@ class _Records:
         return every.view(np.uint8).reshape(count, size)
 
     def _in_fields(self) -> npt.NDArray[np.bool_]:
-        """Which bytes of the fixed part belong to fields."""
+        """True for each byte of the fixed part that belongs to a field."""
         return self._bytes_of((field.offset, field.size) for field in self._fields)
 
     def _not_numbers(self) -> npt.NDArray[np.bool_]:
-        """Which bytes of the fixed part rules may change, or say where texts are."""
+        """True for each byte of the fixed part that rules may change, or that says where texts are."""
         return self._bytes_of(
             chain(
                 ((slot.place, 4) for slot in self._slots),
@@ -451,7 +451,7 @@ class _Records:
         return found
 
     def _is_text(self, field: Field) -> bool:
-        """Whether rules may change the field in the fixed part."""
+        """True if rules may change the field in the fixed part."""
         is_text = field.type == "gadget_ip" or field.type in _FIXED_TYPES or field.type.startswith("char[")
         return is_text or (field.type == _CALLS and self._rule(field) is not None)
 
@@ -491,7 +491,7 @@ class _Records:
         return found
 
     def _counted(self, values: Iterable[_Value]) -> dict[_Value, int]:
-        """How many records have each value."""
+        """Return the number of records with each value."""
         if max(self._times, default=1) == 1:
             return Counter(values)
         found: dict[_Value, int] = {}

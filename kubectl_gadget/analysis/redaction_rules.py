@@ -72,7 +72,7 @@ def _rule(part: Part) -> RedactionRule:
 
 
 class _Part(NamedTuple):
-    """What lies between two slashes of a text, without names and addresses."""
+    """The text between two slashes, without names and addresses."""
 
     text: str
     names: bool

@@ -260,7 +260,7 @@ def new_change(
     fact: Fact, before: Coverage | None, ran_before: Set[tuple[Unit, str]], versions: tuple[str, ...] = ()
 ) -> Change:
     """The change for a new fact. `before`: how much of its container the old side has; `ran_before`: programs;
-    `versions`: those of the same dependency that the old side has."""
+    `versions`: the old side's versions of the same dependency."""
     risk = risk_of(fact, ran_before)
     if before is None:
         return Change(ChangeKind.NEW, fact, risk, other_image=False, new_unit=True)

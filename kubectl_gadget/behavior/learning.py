@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"<[a-z]+>|\\.|.", re.DOTALL)
 _SEVERAL = "<shard>"
 _LEAST_FOLDERS = 1
 _LEAST_RANDOM, _LEAST_COMMON = 6, 3
-"""characters of a name of which nothing stays, and of what stays of a part of a name"""
+"""characters of a name that is dropped whole, and of the part of a name that stays"""
 _FIELDS = re.compile(r"([-._])")
 _COUNTED = re.compile(r"(?=[^0-9<]*[0-9<])([0-9a-z]|<n>|<hex>){6,}")
 """a number in base 36, as some programs write the time"""
@@ -166,7 +166,7 @@ def _random(one: str, other: str, is_whole: bool) -> list[tuple[str, bool]]:
     before, after = _TOKEN.findall(one), _TOKEN.findall(other)
     start = _common(before, after)
     if not is_whole and all(map(_COUNTED.fullmatch, (one, other))):
-        start = 0  # a time, of which the beginning stays only for a while
+        start = 0  # a time, whose beginning stays only for a while
     end = _common(before[start:][::-1], after[start:][::-1])
     if start + end < _LEAST_COMMON:
         start = end = 0

@@ -149,7 +149,7 @@ class _PathUse(NamedTuple):
     is_made: bool = False
     """no file had the name before"""
     may_be_made: bool = False
-    """as far as the call says: O_CREAT without O_EXCL"""
+    """by the call's flags: O_CREAT without O_EXCL"""
     called: str = ""
     """in a chroot, the name that the program gave it, by which later calls name it; empty: the same"""
 
@@ -282,7 +282,7 @@ def _size(names: Mapping[str, Sequence[_Held]]) -> int:
 
 
 def _alike(name: str) -> str:
-    """What names have in common that differ in their words only; the last word stays if it says what the file is."""
+    """The common part of names that differ in their words only; the last word stays if it says what the file is."""
     last = _LAST_WORD.search(name)
     return f"{_WORD.sub('x', name[: last.start()] if last else name)}{last.group() if last else ''}"
 

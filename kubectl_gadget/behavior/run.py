@@ -89,7 +89,7 @@ HOST = "(host)"
 
 @dataclass(frozen=True)
 class Subject:
-    """The rows that become facts, besides those of named containers."""
+    """The rows that become facts, besides the rows of named containers."""
 
     of_command: bool = False
     """the rows are of a process and its descendants"""

@@ -123,7 +123,7 @@ def start(folder: Path, run: Run, first: RunReport) -> None:
     if heard != _ATTACHED:
         os.waitpid(pid, 0)
         code, text, remedy = (*heard.decode("utf-8", "replace").split("\0"), "", "")[:3]
-        error = GadgetError(text or f"it ended at once; its log is {folder / _LOG}", remedy or None)
+        error = GadgetError(text or f"it ended immediately; its log is {folder / _LOG}", remedy or None)
         error.exit_code = int(code or 1)
         raise error
 

@@ -106,8 +106,8 @@ class Watching(WholeSink):
     """The sink of a run: prints nothing, gives rows to the checks, and keeps what was seen.
 
     It runs in the pipeline's thread for every row of a busy build, so rows are read by columns, and only what is new is
-    kept. `behavior` gets the rows if a baseline or an assertion asks for facts, and `search` those of all gadgets;
-    nothing else gets those of `aside`.
+    kept. `behavior` gets the rows if a baseline or an assertion asks for facts, and `search` the rows of all gadgets;
+    nothing else gets the rows of `aside`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Judges recordings with checks that their runs did not have.
 
-Only the run itself knows which of its events were not counted as lost, such as those of a node that came late. A CI run
+Only the run itself knows which of its events were not counted as lost, such as events of a late node. A CI run
 writes that at the end of its recording (JobEnd); of another run, it is what a replay can say.
 """
 

@@ -137,7 +137,7 @@ class MoreFlags(FlagSet):
         flag(
             CHECKS,
             f"--fail-on-finding [{'|'.join(values.SEVERITIES)}]",
-            "With --diagnose: findings that are at least this bad are failures (default: an error)",
+            "With --diagnose: findings of at least this level are failures (default: error)",
             choices=values.SEVERITIES,
         ),
         TypedOnly.END,

@@ -42,7 +42,7 @@ class DiagnoseFlags(FlagSet):
         flag(
             SHOW,
             f"--fail-on-finding [{'|'.join(values.SEVERITIES)}]",
-            "Exit code 4 for a finding that is at least this bad (default: an error), 5 if that cannot be said",
+            "Exit code 4 for a finding of at least this level (default: error), 5 if inconclusive",
             choices=values.SEVERITIES,
         ),
         TypedOnly.END,
@@ -56,7 +56,7 @@ class DiagnoseFlags(FlagSet):
         TypedOnly.ACTION,
     ] = None
     rules: Annotated[
-        Text, flag(_RULES, "--rules DIR", "Also use the rules in DIR/*.yaml; one replaces ours of the same name")
+        Text, flag(_RULES, "--rules DIR", "Also use rules of DIR/*.yaml; they replace built-in ones of the same name")
     ] = None
     explain: Annotated[
         Text, flag(_RULES, "--explain RULE", "Describe a rule, and exit; `all` lists them"), TypedOnly.ACTION

@@ -275,7 +275,7 @@ WebPort = Annotated[
 ]
 AllowHost = Annotated[
     Names,
-    flag(ENGINE, "--allow-host HOST", "Serve the live page also to a proxy that is asked for it as HOST or HOST:PORT"),
+    flag(ENGINE, "--allow-host HOST", "Also serve the live page to a proxy with the address HOST or HOST:PORT"),
     values.hosts,
     TypedOnly.RIGHTS,
 ]

@@ -1,6 +1,6 @@
 """The flags that a gadget's YAML describes: its own parameters, and how its tables are sorted, cut and aggregated.
 
-Columns are checked against the gadget in run/preparation.py, before anything is started, like those of --columns.
+Columns are checked against the gadget in run/preparation.py, before anything is started, as with --columns.
 """
 
 import re

@@ -275,7 +275,7 @@ Since = Annotated[
 Until = Annotated[Moment | None, flag(SHOW, "--until TIME", "End at this time"), values.moment, TypedOnly.SELECTION]
 Speed = Annotated[
     float | None,
-    flag(SHOW, "--speed N", "1: as fast as it happened, 10: ten times that (default: at once)"),
+    flag(SHOW, "--speed N", "1: as fast as it happened, 10: ten times that (default: as fast as possible)"),
     values.factor,
     TypedOnly.SELECTION,
 ]

@@ -113,7 +113,7 @@ def open_in_browser(url: str) -> bool:
 def recorded_for_page(
     options: RunOptions, creating: AbstractContextManager[object] | None = None
 ) -> Iterator[tuple[RunOptions, Replay]]:
-    """Yield the options of a run of which a page is made, and what the page is made of: the files of a replay, the
+    """Yield the options of a run that gets a page, and the page's source: the files of a replay, the
     recording that the user asked for, or one that goes away with the block, whose folder is made within `creating`."""
     if options.replay is not None:
         yield options, options.replay

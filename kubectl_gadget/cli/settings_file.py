@@ -52,9 +52,7 @@ def find_command(name: str, place: str, *, load: bool = True) -> GadgetCommand |
     group: GadgetGroup = root()
     path = PROGRAM
     if words[:1] in (["demo"], ["config"]):
-        raise UsageError(
-            f"{place}: {words[0]} has no settings" + "; it uses those of the command" * (words[0] == "demo")
-        )
+        raise UsageError(f"{place}: {words[0]} has no settings" + "; it uses the command's" * (words[0] == "demo"))
     while words:
         word, *words = words
         if word.startswith("-"):

@@ -194,7 +194,7 @@ def factor(text: str) -> float:
 
 
 SEVERITIES = ("error", "critical", "warning", "note")
-"""of findings; the first is that of a flag without a value"""
+"""of findings; a flag without a value has the first"""
 COLORS = ("auto", "always", "never")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 

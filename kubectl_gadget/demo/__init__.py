@@ -1,4 +1,4 @@
-"""Pods without a cluster: real containers, started by runc, in cgroups and bundles like those of kubelet and
+"""Pods without a cluster: real containers, started by runc, in cgroups and bundles as made by kubelet and
 containerd.
 
 `kubectl gadget demo` runs a gadget on them, and tests use such pods, too. The agent gets no list of them: it finds them

@@ -1,4 +1,4 @@
-"""A DNS server for the demo's pods, like that of a cluster: it knows the names of services, and no others.
+"""A DNS server for the demo's pods, like a cluster's: it knows the names of services, and no others.
 
 `python3 dns_server.py HOSTS`: HOSTS is a file with an address and a name on each line. It runs alone in a container, so
 it uses only the standard library. Messages: RFC 1035, section 4.

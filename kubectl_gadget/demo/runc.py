@@ -1,6 +1,6 @@
 """Containers by runc: their OCI bundles, how runc starts them, and how all that is left of them is removed.
 
-Bundles are laid out like those of containerd's CRI plugin: `config.json` with its annotations, and `rootfs`, which is
+Bundles have the layout of containerd's CRI plugin: `config.json` with its annotations, and `rootfs`, which is
 Debian's static busybox. Bundles request no rlimits, no oom_score_adj and no cgroup limits, since a machine
 may lack the capability or the controller, and runc would refuse the container.
 

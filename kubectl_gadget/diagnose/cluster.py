@@ -87,7 +87,7 @@ class Places:
 
 class Cluster:
     """The objects of one moment. `objects` has the lists by kind; a kind that could not be listed is missing.
-    `has_all_pods`: those of all namespaces, so that an address that none of them has belongs to no pod."""
+    `has_all_pods`: the pods of all namespaces are known, so that an address that none of them has belongs to no pod."""
 
     def __init__(
         self, objects: Mapping[str, Sequence[Object]], now: float | None = None, has_all_pods: bool = True
@@ -491,7 +491,7 @@ class Cluster:
         return any(ip.startswith(head) for ip in (*self.view.pods, *self.view.tenures))
 
     def pods_of(self, address: str, places: Places) -> list[Name]:
-        """Return the pods that an address leads to, also those of a service that are not ready."""
+        """Return the pods that an address leads to, also a service's pods that are not ready."""
         found = self.view.peer_at(address)
         if found.kind == "service":
             ready, others = self.endpoints.get((found.namespace, found.service), ([], []))

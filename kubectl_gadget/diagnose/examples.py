@@ -1,5 +1,5 @@
 """The examples of rules: what may be seen, and whether that is a finding. Tests check ours, and a
-run those of --rules before it begins.
+run the examples of --rules before it begins.
 
     examples:
       - what: two refusals, and nobody listens
@@ -116,7 +116,7 @@ def _whole(gadget: str, row: Record) -> dict[str, Any]:
 
 
 def _record(kind: str, written: Record, cluster: Cluster) -> dict[str, Any]:
-    """Return a record of the API. Members that are not given are those of a healthy pod."""
+    """Return a record of the API. Other members are as in a healthy pod."""
     name = (NAMESPACE, written.get("pod", POD))
     known = next(cluster.records(kind, {name}), None) if kind in ("pod", "container") else None
     record = known or {"namespace": NAMESPACE, "pod": name[1], "node": NODE}

@@ -1,11 +1,12 @@
 """Observations: rows and records that match a rule's set, counted by whose they are and by the set's columns.
 
-Conditions run on whole columns; only rows that match become Python objects. Memory is bounded: so many observations of
-a set and of one container, so many values of a row. What finds no room is counted, and `run.whole` is false then.
+Conditions run on whole columns; only rows that match become Python objects. Memory is bounded: a set and a container
+have a fixed number of observations, and a row a fixed number of values. What finds no room is counted, and `run.whole`
+is false then.
 
 In a full container, new ones get room: neither a flood nor time removes what a finding is made of (docs/design).
 
-A snapshot's rows are another matter: those of its latest turn count, and those of its first turn are `before`.
+A snapshot's rows are another matter: the rows of its latest turn count, and the rows of its first turn are `before`.
 """
 
 import posixpath
@@ -40,7 +41,7 @@ _LONGEST = 400
 _TURN_NS = 2_000_000_000
 """Rows of a snapshot that are so much younger than its first are of the next turn, if turns have no numbers."""
 _NUMBERED_TURN_NS = 10_000_000_000
-"""A busy node may take seconds for one turn; so much later, the same number is that of another stream."""
+"""A busy node may take seconds for one turn; after that time, the same number belongs to another stream."""
 
 Record = Mapping[str, Any]
 Key = tuple[Any, ...]
@@ -125,7 +126,7 @@ class Watch:
         self.found: dict[Owner, dict[Key, Observation]] = {}
         self.dropped = 0
         self.full = set[Owner]()
-        """containers of which something found no room: absence proves nothing there"""
+        """containers with observations that found no room: absence proves nothing there"""
         self._look = look
         self._no_room: dict[Owner, int] = {}
         self._turns: dict[str, list[tuple[int | None, int]]] = {}
@@ -341,7 +342,7 @@ class Observations:
                         found.add(_slim(record), wall_ns, watch.seen.measure)
 
     def take_objects(self, kind: str, records: Iterable[Record], wall_ns: int) -> None:
-        """Count all present records of the API of one kind; those of the last call are forgotten. A record has
+        """Count all present records of the API of one kind; the records of the last call are forgotten. A record has
         `first_ns` and `times` if these are known."""
         watches = self._by_object.get(kind, ())
         for watch in watches:

@@ -40,7 +40,7 @@ def summary(report: Report) -> Iterator[str]:
     found = f"{count(len(report.findings), 'cause')} ({', '.join(counts)})" if counts else "nothing wrong was seen"
     pods = f"{count(len(report.looked_at), 'pod')}" if report.looked_at else ""
     if report.without_agents:
-        yield f"{found}; looked at: {pods or 'no pod'}, of which no container runs, so only in the API"
+        yield f"{found}; looked at: {pods or 'no pod'}, only in the API, because no container runs"
     else:
         looked = [pods, where(report.coverage), f"{report.seconds:.0f} s", f"{report.events:,} events"]
         looked += [count(len(report.gadgets), "gadget"), count(report.rules, "rule")]

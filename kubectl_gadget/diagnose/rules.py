@@ -12,7 +12,7 @@
 
 A rule is checked when it is read: conditions over rows against the gadget's columns, `when` against the names that the
 rule defines, placeholders against the same names. Tests check its examples (examples.py),
-and those of a user's rules are checked before a run. `docs/design/diagnose.md` describes the language.
+and a user's rules are checked before a run. `docs/design/diagnose.md` describes the language.
 """
 
 import re
@@ -44,7 +44,7 @@ class Confidence(StrEnum):
 
 
 class Scope(StrEnum):
-    """Whose observations a rule joins with those of its first set."""
+    """The owner of the observations that a rule joins with its first set."""
 
     CONTAINER = "container"
     POD = "pod"

@@ -51,7 +51,7 @@ class DiagnoseRun:
         objects: Mapping[Resource, Sequence[Object]] | None = None,
     ) -> None:
         """`until`: seconds after which it ends, or later if pods that crash start then; None: as `options` say.
-        `objects`: those of the API server, for a run without a cluster."""
+        `objects`: what the API server has, for a run without a cluster."""
         self._progress = Progress(stderr, options.quiet, options.verbose)
         self._rules = rules
         self._beside = beside

@@ -90,7 +90,7 @@ class Report:
     began_ns: int = 0
     """when everything was attached (wall time)"""
     peers: tuple[Name, ...] = ()
-    """pods at the other end, of which sockets and processes were looked at"""
+    """pods at the other end whose sockets and processes were looked at"""
     events_of: Mapping[str, int] = field(default_factory=dict)
     """by gadget"""
     without_cluster: bool = False
@@ -225,7 +225,7 @@ class Search:
                 self._observations.take_objects(kind, found, wall_ns)
 
     def take_cluster(self, found: Cluster, namespace: str | None = None, own: Collection[str] = ()) -> None:
-        """Take all objects of the API at one time; the arguments are those of Cluster.selected()."""
+        """Take all objects of the API at one time; the arguments are as in Cluster.selected()."""
         self.selected = found.selected(self._options.selection, namespace, own)
         self._controllers = found.controllers(self._options.selection, namespace, own)
         self.cluster = found
@@ -439,7 +439,7 @@ class Search:
                         raise
                     self._progress.debug(f"{name}: {error}")
                     if is_wide and namespace is not None and resource.namespaced:
-                        listed.is_wide, listed.why_not_wide = False, f"you may not list {name} of all namespaces"
+                        listed.is_wide, listed.why_not_wide = False, f"you may not list {name} in all namespaces"
                         return
                     listed.refused.add(name if each in (None, namespace) else f"{name} of {each}")
             listed.objects[name] = found

@@ -1,6 +1,6 @@
 """Members of rows in the names of OpenTelemetry's semantic conventions; all others are `gadget.MEMBER`.
 
-The conventions are those of SCHEMA_URL. A member keeps our name where the conventions mean something else by theirs.
+SCHEMA_URL names the conventions. A member keeps our name where the conventions mean something else by theirs.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -165,7 +165,7 @@ def attributes_of(gadget: str, member: str) -> Attributes:
 def resource_attributes(node: str, container: Mapping[str, str]) -> dict[str, str]:
     """Return the resource of a container on a node, or of the node itself. `container` has members of RESOURCE.
 
-    The name of the service is that of the container: of the names that the conventions try in turn it is the one that
+    The name of the service is the container's: of the names that the conventions try in turn it is the one that
     a row has and that all replicas of a workload share."""
     found = {RESOURCE[name]: value for name, value in container.items() if value}
     found["host.name"] = node

@@ -17,7 +17,7 @@ from kubectl_gadget.wording import count
 MOST_BYTES = 32 << 20
 """of encoded rows that wait for one target"""
 MOST_AT_ONCE = 4 << 20
-"""Bytes that are sent at once; an item alone may have more."""
+"""Bytes that are sent together; an item alone may have more."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds between two attempts; each pause is twice as long as the one before."""
 LONGEST_RETRY_AFTER = 300.0
@@ -27,7 +27,7 @@ REPORT_SECONDS = 60.0
 _FULL, _AT_END, _OTHER = "the queue was full", "the run had ended", "other reasons"
 _LONGEST_CAUSE = 200
 _MOST_CAUSES = 10
-"""that are counted by their words, some of which targets choose"""
+"""that are counted by their words; targets choose some of these"""
 
 
 class Item(NamedTuple):
@@ -59,7 +59,7 @@ class Transport(Protocol):
     """Takes items to one target. All calls but `abort` come from the thread of the delivery."""
 
     most_items: int
-    """to be sent at once, unless they have more than MOST_AT_ONCE bytes"""
+    """to be sent together, unless they have more than MOST_AT_ONCE bytes"""
     taken: int
     """how many items of the last call were sent, if it raised NotNow or OSError"""
     linger: float
@@ -141,7 +141,7 @@ class Delivery:
                 self._changed.notify()
 
     def finish(self, seconds: float | None = None) -> None:
-        """Send what waits, for at most this time. Returns at once."""
+        """Send what waits, for at most this time. Returns immediately."""
         with self._changed:
             self._deadline = time.monotonic() + (CLOSE_SECONDS if seconds is None else seconds)
             self._changed.notify()

@@ -43,7 +43,7 @@ def endpoint(where: str, headers: Mapping[str, str], tls: Tls) -> Endpoint:
         if not where:
             protocol = given.get("PROTOCOL", "http/protobuf")
             if protocol != "http/protobuf":
-                raise ValueError(f"{_PREFIX}PROTOCOL is {protocol}, and only http/protobuf is spoken here")
+                raise ValueError(f"{_PREFIX}PROTOCOL is {protocol}, and only http/protobuf is supported")
         url = where or given.get("ENDPOINT", "http://localhost:4318")
         split(url, ("http", "https"))
         compression = given.get("COMPRESSION", "none")

@@ -1,6 +1,6 @@
 """Rows as lines: JSON lines, and syslog messages of RFC 5424 whose text is the JSON line; and the ways that they go.
 
-The lines are those of `-o json`, in which nothing is left that could end a line or a message early: control characters
+The lines are as in `-o json`, without anything that could end a line or a message early: control characters
 are escaped. Messages over TCP and TLS are counted (RFC 6587, RFC 5425), so a receiver needs no separator.
 """
 
@@ -157,7 +157,7 @@ class FileTransport:
                 try:
                     self._rest = self._rest[os.write(self._file, self._rest) :]
                 except BrokenPipeError as error:
-                    raise Refused(f"nobody reads it: {error.strerror}") from None
+                    raise Refused(f"no process reads it: {error.strerror}") from None
             self.taken += 1
         return 0
 

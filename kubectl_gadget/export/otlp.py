@@ -188,7 +188,7 @@ def columns(gadget: Gadget, message: type[LogRecord] | type[Span]) -> list[Colum
 
 
 class _GadgetRecords:
-    """What is known of the records of one gadget."""
+    """The properties of the records of one gadget."""
 
     def __init__(self, gadget: Gadget) -> None:
         members = {member.name: member for member in row_members(gadget)}
@@ -248,7 +248,7 @@ class Resources:
 
 
 class LogRecords:
-    """Encodes rows as parts of an ExportLogsServiceRequest, of which any number in a row are one request."""
+    """Encodes rows as parts of an ExportLogsServiceRequest; any number of parts in a row are one request."""
 
     def __init__(self, gadgets: Sequence[Gadget], resource: Mapping[str, str]) -> None:
         """`resource`: more attributes of all resources."""
@@ -340,6 +340,6 @@ def rejected_logs(answer: bytes) -> tuple[int, str]:
     """Return how many records a collector has not taken, and why. Raises Refused if it gives no such answer."""
     try:
         partial = ExportLogsServiceResponse.FromString(answer).partial_success
-    except Exception as error:  # the library's DecodeError, of which there are two classes
+    except Exception as error:  # the library has two classes DecodeError
         raise Refused(f"the answer is not OTLP: {error}") from None
     return max(0, int(partial.rejected_log_records)), str(partial.error_message)

@@ -1,7 +1,7 @@
 """Totals as OTLP metrics: sums and exponential histograms that grow from the run's begin, amounts of now as gauges.
 
 Rows of tables are amounts of an interval, so a record for each would be neither an event nor a number that stores can
-add up. The times are those of the rows, so that a replay has the original ones.
+add up. The times are the rows' times, so that a replay has the original ones.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -215,6 +215,6 @@ def rejected_points(answer: bytes) -> tuple[int, str]:
     """Return how many data points a collector has not taken, and why. Raises Refused if it gives no such answer."""
     try:
         partial = ExportMetricsServiceResponse.FromString(answer).partial_success
-    except Exception as error:  # the library's DecodeError, of which there are two classes
+    except Exception as error:  # the library has two classes DecodeError
         raise Refused(f"the answer is not OTLP: {error}") from None
     return max(0, int(partial.rejected_data_points)), str(partial.error_message)

@@ -49,7 +49,7 @@ _SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "IN
 
 @dataclass(frozen=True)
 class _Shape:
-    """How rows of a gadget become spans. The rows have the time of the end."""
+    """The mapping from rows of a gadget to spans. The rows have the time of the end."""
 
     name: Callable[..., str]
     """given the values of `of`"""
@@ -59,7 +59,7 @@ class _Shape:
     same: tuple[str, ...] | None = None
     """members that the rows of both ends share, beside the client's address and port; None: there is one end"""
     client: tuple[str, str] | None = None
-    """members with the client's address and port; None: those of the end that `role` or `initiator` says"""
+    """members with the client's address and port; None: of the end that `role` or `initiator` says"""
 
 
 def _request(protocol: str | None, method: str | None, target: str | None) -> str:
@@ -274,7 +274,7 @@ def _child(client: _Done) -> tuple[bytes, bytes, bytes, int]:
 
 
 class _GadgetSpans:
-    """What is known of the spans of one gadget."""
+    """The properties of the spans of one gadget."""
 
     def __init__(self, gadget: Gadget) -> None:
         self.shape = SHAPES[gadget.name]
@@ -291,7 +291,7 @@ class Encoded(NamedTuple):
 
 
 class SpanRecords:
-    """Encodes rows that are spans as parts of an ExportTraceServiceRequest, of which any number in a row are one."""
+    """Encodes rows that are spans as parts of an ExportTraceServiceRequest; any number of parts in a row are one."""
 
     def __init__(self, resource: Mapping[str, str]) -> None:
         """`resource`: more attributes of all resources."""
@@ -476,6 +476,6 @@ def rejected_spans(answer: bytes) -> tuple[int, str]:
     """Return how many spans a collector has not taken, and why. Raises Refused if it gives no such answer."""
     try:
         partial = ExportTraceServiceResponse.FromString(answer).partial_success
-    except Exception as error:  # the library's DecodeError, of which there are two classes
+    except Exception as error:  # the library has two classes DecodeError
         raise Refused(f"the answer is not OTLP: {error}") from None
     return max(0, int(partial.rejected_spans)), str(partial.error_message)

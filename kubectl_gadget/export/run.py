@@ -35,7 +35,7 @@ class Export:
             target.begin(warn)
 
     def write(self, shown: Rows, everything: Rows | None = None) -> None:
-        """Take rows that are shown; `everything`: also those of a table that --max-rows leaves out."""
+        """Take rows that are shown; `everything`: also the rows of a table that --max-rows leaves out."""
         if len(shown):
             for target in self.targets:
                 target.write(shown, shown if everything is None else everything)

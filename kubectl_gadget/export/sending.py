@@ -1,4 +1,4 @@
-"""What one target of an export does, whatever it is, and the targets that get rows as they come."""
+"""The interface of an export's targets, and the targets that get rows as they come."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -29,7 +29,7 @@ class Sending(Protocol):
         """Start. `warn` is called from any thread."""
 
     def write(self, shown: Rows, everything: Rows) -> None:
-        """Take rows that are shown, and with them those of a table that --max-rows leaves out."""
+        """Take rows that are shown, and the rows of a table that --max-rows leaves out."""
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         """Take the record of a time for which a node's rows are missing."""
@@ -38,7 +38,7 @@ class Sending(Protocol):
         """Take the time, of any clock that a replay repeats. Called often."""
 
     def finish(self) -> None:
-        """Send what waits, for a few seconds. Returns at once."""
+        """Send what waits, for a few seconds. Returns immediately."""
 
     def close(self) -> None:
         """Wait for the end of `finish`."""
@@ -55,7 +55,7 @@ class Sending(Protocol):
 
 
 class Untimed:
-    """What needs no time."""
+    """Do the part that needs no time."""
 
     def tick(self, now_ns: int) -> None:
         """See Sending."""

@@ -1,4 +1,4 @@
-"""Where rows are exported to, as `--export KIND=WHERE` says it. Help and completion read this, so it imports little."""
+"""The targets of exports, parsed from `--export KIND=WHERE`. Help and completion read this, so it imports little."""
 
 import ipaddress
 import re
@@ -43,7 +43,7 @@ class Tls:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the flags of a run say about its export."""
+    """The flags of a run that configure its export."""
 
     targets: tuple[Target, ...]
     tls: Tls = Tls()
@@ -69,7 +69,7 @@ def target(text: str) -> Target:
     if kind not in KINDS:
         raise ValueError(f"must be KIND=WHERE, with a KIND of {', '.join(KINDS)}")
     if not equals or not where:
-        raise ValueError(f"where to is missing: {kind}={KINDS[kind].example}")
+        raise ValueError(f"the destination is missing: {kind}={KINDS[kind].example}")
     return KINDS[kind].read(where)
 
 
@@ -84,7 +84,7 @@ def tls(text: str) -> Tls:
             raise ValueError(f"there is no file {file}")
         found[name] = file
     if ("cert" in found) != ("key" in found):
-        raise ValueError("cert=FILE and key=FILE need each other")
+        raise ValueError("cert=FILE and key=FILE must be given together")
     return Tls(**found)
 
 
@@ -107,7 +107,7 @@ def header(text: str, between: str = "=") -> tuple[str, str]:
     if not _TOKEN.fullmatch(name) or place == len(text):
         raise ValueError("a header must be NAME=VALUE, or @FILE with one in each line")
     if not value.isprintable() or not value.isascii():
-        raise ValueError(f"the header {name} has a character that no header may have")
+        raise ValueError(f"the header {name} has a character that headers must not have")
     return name, value
 
 
@@ -116,7 +116,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 def _otlp(where: str) -> Target:
     if where.startswith("grpc"):
-        raise ValueError(f"gRPC is not spoken here, and collectors take HTTP at port 4318: {KINDS['otlp'].example}")
+        raise ValueError(f"gRPC is not supported; collectors accept HTTP on port 4318: {KINDS['otlp'].example}")
     found = split(where, ("http", "https"))
     if found.query or found.fragment:
         raise ValueError("a URL of a collector has no query and no fragment")
@@ -131,7 +131,7 @@ def _prometheus(where: str) -> Target:
     try:
         ipaddress.ip_address(address)
     except ValueError:
-        raise ValueError(f"{address!r} is no address of this machine: 0.0.0.0 is all") from None
+        raise ValueError(f"{address!r} is not an address of this machine; 0.0.0.0 is all") from None
     return Target("prometheus", where, "http", address, int(port))
 
 
@@ -155,7 +155,7 @@ def _socket(kind: str, where: str, schemes: tuple[str, ...], ports: Mapping[str,
             raise ValueError("the path of the socket is missing: unix:///run/collector.sock")
         return Target(kind, where, "unix", path)
     if found.path not in ("", "/") or found.query or found.fragment:
-        raise ValueError(f"must be {found.scheme}://HOST:PORT, with nothing behind it")
+        raise ValueError(f"must be {found.scheme}://HOST:PORT, with nothing after it")
     port = found.port or ports.get(found.scheme)
     if not port:
         raise ValueError(f"the port is missing: {found.scheme}://{found.netloc}:PORT")

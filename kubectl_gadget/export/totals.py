@@ -1,7 +1,7 @@
-"""What rows add up to: counts of events, sums and histograms of tables, flows; in series with bounded labels.
+"""Totals of rows: counts of events, sums and histograms of tables, flows; in series with bounded labels.
 
 Labels are the container and what is few: an operation, a system call, a program's name. PIDs, paths, addresses and
-ports are no labels. Containers choose some of them, so there are at most so many series; what is beyond is added up in
+ports are no labels. Containers choose some of them, so the number of series is limited; the rest is added up in
 the series `other` of each metric. Series of a pod go when nothing was seen of it for some minutes.
 """
 
@@ -103,7 +103,7 @@ class Totals:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, rows: Rows) -> None:
-        """Add up rows; those of tables are whole intervals."""
+        """Add up rows; a table's rows are whole intervals."""
         now = time.monotonic()
         with self._lock:
             fresh: set[tuple[Metric, Labels]] = set()
@@ -116,7 +116,7 @@ class Totals:
                     self._add_events(batch, now)
 
     def read(self) -> Iterator[tuple[Metric, list[tuple[Labels, Series]]]]:
-        """Yield all metrics with copies of their series, without those of pods that are gone."""
+        """Yield all metrics with copies of their series, without series of pods that are gone."""
         with self._lock:
             self._expire(time.monotonic())
             found = [

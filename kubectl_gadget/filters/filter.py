@@ -46,8 +46,8 @@ def cel_functions() -> dict[str, Any]:
 
 
 class RowProgram:
-    """An expression that is evaluated row by row, by cel-python if plain_conditions.py cannot. `errors` counts those of
-    the `rows` evaluated that ended in an error, which do not match; `first_error` is the first message."""
+    """An expression that is evaluated row by row, by cel-python if plain_conditions.py cannot. `errors` counts how many
+    of the `rows` evaluated ended in an error, which do not match; `first_error` is the first message."""
 
     def __init__(self, tree: cel.Tree) -> None:
         import celpy
@@ -230,7 +230,7 @@ def compile_filter(expression: str, gadgets: Sequence[Gadget], flag: str = "") -
     """Compiles a filter for rows of these gadgets.
 
     Raises UsageError, with the flag that has the expression and the place in it, if it does not parse, if it names a
-    column that no gadget has, or if functions, arguments or types do not fit as far as that can be known before there
+    column that no gadget has, or if functions, arguments or types do not fit, if that can be known before there
     are rows.
     """
     head = f"{flag}: " if flag else ""

@@ -46,14 +46,14 @@ def compile_object(
 ) -> None:
     """Compiles `source` to `target`. Raises GadgetError when a tool is missing, else UsageError with clang's messages.
 
-    `folders` are searched for headers before all others; `headers` are included in addition to those of the source;
+    `folders` are searched for headers before all others; `headers` are included in addition to the source's own;
     `links` are objects to link with.
     """
     clang = find_clang()
     if clang is None:
         raise GadgetError("clang, which compiles BPF programs, is not installed", INSTALL)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Two builds may run at once. The linker recognizes the type of a file by its name.
+    # Two builds may run at the same time. The linker recognizes the type of a file by its name.
     compiled, linked = (target.with_suffix(f".{os.getpid()}.{step}.o") for step in ("compiled", "linked"))
     try:
         more = [word for folder in folders for word in ("-I", str(folder.resolve()))]
@@ -164,7 +164,7 @@ class Inputs:
         return not target.is_file() or self._digests.get(self._key(target)) != self._digest(target, sources)
 
     def made(self, target: Path, sources: Iterable[Path]) -> None:
-        """Records that `target` was built; saved at once."""
+        """Records that `target` was built; saved immediately."""
         self._digests.pop(self._key(target) + _WITHOUT_LINES, None)
         self._save(self._key(target), self._digest(target, sources))
 
@@ -173,7 +173,7 @@ class Inputs:
         return self._digests.get(self._key(target) + _WITHOUT_LINES) != self._digest_without_lines(target)
 
     def removed_lines(self, target: Path) -> None:
-        """Records that they were; saved at once."""
+        """Records that they were; saved immediately."""
         self._save(self._key(target) + _WITHOUT_LINES, self._digest_without_lines(target))
 
     def keep_only(self, targets: Iterable[Path]) -> None:

@@ -122,7 +122,7 @@ def find_parts(package: Path) -> AgentParts:
 
 
 def _file(package: Path, name: str) -> Path | None:
-    """The file of a module or a package; None when the name is that of a member of a module."""
+    """The file of a module or a package; None when the name is a member of a module."""
     place = package.parent.joinpath(*name.split("."))
     for path in (place.with_suffix(".py"), place / "__init__.py"):
         if path.is_file():
@@ -251,7 +251,7 @@ def _packed(data: bytes, path: Path) -> bytes:
 
 
 def _zipped(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> tuple[bytes, bytes]:
-    """Returns a zip in two pieces, of which the first has only the first files."""
+    """Returns a zip in two pieces; the first has only the first files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for files in (first, second):

@@ -267,7 +267,7 @@ class TotalFields:
     sums: tuple[str, ...] = ()
     """fields that add up; the others are the key"""
     gauges: tuple[str, ...] = ()
-    """those of `sums` that are current amounts: of several intervals of a node, only the last one counts"""
+    """the `sums` that are current amounts: of several intervals of a node, only the last one counts"""
     describes: tuple[str, ...] = ()
     """further fields that are not part of the key but describe its object"""
     quotients: tuple[Quotient, ...] = ()

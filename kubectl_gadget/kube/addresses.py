@@ -135,7 +135,7 @@ class Addresses:
     nodes: dict[str, str] = field(default_factory=dict)
     """by address, those at the nodes' ends of their pods' networks as well: probes come from there"""
     own: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    """the addresses of a pod by namespace and name, and those of a node, without namespace"""
+    """the addresses of a pod by namespace and name, and of a node, without namespace"""
     tenures: dict[str, tuple[Tenure, ...]] = field(default_factory=dict)
     """by address, the oldest first, of addresses that a pod has lost"""
     api_servers: frozenset[tuple[str, int]] = frozenset()

@@ -226,7 +226,7 @@ class Follower:
     namespace: str | None = None
     """the only one whose objects are needed; None: all. A recorded run passes objects of all"""
     narrowed: Callable[[Resource], object] = lambda resource: None
-    """called when objects of all namespaces may not be listed; `take` gets those of the run's namespace, or none"""
+    """called when objects of all namespaces may not be listed; `take` gets the run's namespace's objects, or none"""
 
     @property
     def is_aside(self) -> bool:

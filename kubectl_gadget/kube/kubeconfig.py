@@ -322,7 +322,7 @@ def check(path: Path) -> None:
     if content is None:
         return  # the library says that it is empty
     if _size(content, {}) > _MOST_VALUES:
-        raise _wrong(path, f"it has more than {_MOST_VALUES:,} values, by aliases that repeat others")
+        raise _wrong(path, f"it has more than {_MOST_VALUES:,} values after its aliases are expanded")
     _need(path, "it", content, dict, "a mapping")
     _need(path, "current-context", content.get("current-context"), str, "a text")
     for plural, member in _LISTS.items():

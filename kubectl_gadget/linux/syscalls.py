@@ -50,7 +50,7 @@ _AS_64_BIT: Mapping[str, str] = {
 
 @cache
 def syscall_names(architecture: str) -> Mapping[int, str]:
-    """The calls of an architecture, as in uname, by number; `i386` and `arm32` are those of 32-bit programs."""
+    """The calls of an architecture, as in uname, by number; `i386` and `arm32` are for 32-bit programs."""
     own = table_words(f"syscalls_{_TABLES.get(architecture, 'x86_64')}")
     found = {number: name for number, name in enumerate(own) if name != "-"}
     return found | dict(enumerate(table_words("syscalls_common"), _FIRST_COMMON))

@@ -138,7 +138,7 @@ Key = tuple[str, ExecId]
 
 @dataclass
 class Action:
-    """What a program did with one thing."""
+    """The actions of a program on one thing."""
 
     count: int = 0
     bytes: tuple[int, int] | None = None

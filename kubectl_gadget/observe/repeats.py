@@ -29,7 +29,7 @@ def summed(event: ConnectionEvent) -> ConnectionEvent:
 
 @dataclass
 class _Repeated:
-    """What followed the first event of one kind."""
+    """The events that followed the first one of a kind."""
 
     last: StoryEvent | None = None
     since: int = 0

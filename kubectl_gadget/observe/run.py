@@ -2,7 +2,7 @@
 
 The command line imports this at each TAB, so what needs numpy or asyncio is imported in functions. What
 closes at the end of a process has to be reported before that end when both use the same hook, so the process gadget
-comes after those of files and connections.
+comes after the ones of files and connections.
 """
 
 from collections.abc import Iterator

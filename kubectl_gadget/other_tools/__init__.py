@@ -1,1 +1,1 @@
-"""Runs bcc tools and bpftrace programs on several nodes at once."""
+"""Runs bcc tools and bpftrace programs on several nodes."""

@@ -1,4 +1,4 @@
-"""Runs a bcc tool or a bpftrace program on several nodes at once, and prefixes each line with the node's name.
+"""Runs a bcc tool or a bpftrace program on several nodes, and prefixes each line with the node's name.
 
 Each node first reports what it lacks, and nothing starts anywhere before all have answered. At the end every node is
 asked to stop and is then waited for, since many tools print their sums only then.

@@ -27,7 +27,7 @@ class Sink(ABC):
 
     def write(self, rows: Rows) -> None:
         """Prints rows. Raises OSError if the stream does, such as BrokenPipeError."""
-        # A thousand nodes may release 100,000 rows at once; their text must not be in memory all at once.
+        # A thousand nodes may release 100,000 rows together; their text must not be in memory as a whole.
         for chunk in rows.chunks(self.rows_at_once):
             if len(chunk):
                 self.write_chunk(chunk)
@@ -69,7 +69,7 @@ class StreamSink(Sink):
 
 
 class WholeSink(Sink):
-    """Takes all rows of a call at once, and buffers none: for checks, collections, triggers and other sinks."""
+    """Takes all rows of a call together, and buffers none: for checks, collections, triggers and other sinks."""
 
     @abstractmethod
     def write(self, rows: Rows) -> None:

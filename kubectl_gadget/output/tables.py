@@ -66,7 +66,7 @@ def fit(headings: Sequence[Heading], seen: Sequence[int], available: int, *, wra
 
     Width is taken away in this order: what stretching columns have beyond their default width, then spaces, then
     stretching columns down to a few cells, then all others down to their titles. With `wraps`, no number is cut, and a
-    name only as far as it stays recognizable, or not at all if it must stay whole: instead the line continues in the
+    name only while it stays recognizable, or not at all if it must stay whole: instead the line continues in the
     next one, as in kubectl's tables, and fills it before anything is cut.
     """
     room = available - len(GAP) * (len(headings) - 1)

@@ -62,7 +62,7 @@ class LiveRun(WholeSink):
     def __init__(
         self, options: RunOptions, recorded: Replay, progress: Progress, flows: LivePage | None = None
     ) -> None:
-        """`recorded`: where the run is recorded meanwhile. `flows`: the map, if the run itself makes flows of its rows
+        """`recorded`: where the run is being recorded. `flows`: the map, if the run itself makes flows of its rows
         and gives them to it; None: they are made here."""
         gadgets = [run.gadget for run in options.gadgets]
         now = time.time_ns()

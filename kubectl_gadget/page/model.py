@@ -112,7 +112,7 @@ class RunModel(WholeSink):
             self._take_pending()
 
     def _take_pending(self) -> None:
-        """Takes many rows at once: a batch of ten rows costs as much as one of a thousand."""
+        """Takes many rows together: a batch of ten rows costs as much as one of a thousand."""
         # Processes first: what others did is theirs.
         parts = sorted(self._pending, key=lambda one: (one.gadget.name not in _OF_PROCESSES, one.gadget.name))
         self._pending, self._pending_rows = [], 0
@@ -144,7 +144,7 @@ class RunModel(WholeSink):
         self.mark_gap(node, until_ns - round(seconds * 1e9), until_ns, "")
 
     def mark_gap(self, node: str, since_ns: int, until_ns: int, cause: str) -> None:
-        """Notes a time of which the events of a node are missing."""
+        """Notes a time span without the events of a node."""
         if until_ns and len(self._gaps) < _MOST_MARKS:
             found = {"node": node, "from": self.ms(since_ns), "to": self.ms(until_ns), "cause": cause}
             self._gaps.append(found)
@@ -530,7 +530,7 @@ class _Thinned:
     """number of the row, time, whether it failed, cells"""
 
     def choose(self, rows: Integers) -> Integers:
-        """Return those of the rows that are kept; all of them are counted."""
+        """Return the rows that are kept; all of them are counted."""
         numbers = np.arange(self.seen, self.seen + len(rows))
         self.seen += len(rows)
         if self.latest:

@@ -1,7 +1,7 @@
 """The processes of a run, as a forest: what each ran, opened and connected to, and how it ended.
 
 A process is known by its node and pid at a time, since only some gadgets have more; an exec makes a new entry, whose
-parent is that of the program before. Where no gadget reports processes, they are those that did something.
+parent is the previous program's. Where no gadget reports processes, these are the processes that did something.
 """
 
 import itertools
@@ -23,7 +23,7 @@ _LONGEST, _LONGEST_NAME = 240, 100
 
 @dataclass(slots=True, eq=False)
 class Program:
-    """One program that a process ran, or a process of which no program is known."""
+    """One program that a process ran, or a process whose program is not known."""
 
     number: int
     node: str

@@ -57,7 +57,7 @@ Said = Report | RunReport
 
 
 class FlowRows(WholeSink):
-    """Gives rows to the model, and those of the network to the map as well."""
+    """Gives rows to the model, and the network's rows to the map as well."""
 
     def __init__(
         self, model: RunModel, has_flows: bool, progress: Callable[[float], object] = lambda done: None
@@ -235,7 +235,7 @@ def _absolute(moment: Moment | None, last_ns: int) -> int | None:
 
 
 def _divided(files: Sequence[PathOrUrl], runs: Sequence[RecordedRun]) -> tuple[list[PathOrUrl], list[PathOrUrl]]:
-    """Return the recordings of events, which are replayed as one, and those of tables, profiles and snapshots."""
+    """Return recordings of events, which are replayed as one, and recordings of tables, profiles and snapshots."""
     streams, others = list[PathOrUrl](), list[PathOrUrl]()
     for file, run in zip(files, runs, strict=True):
         (streams if run.gadgets[0].gadget.kind == "stream" else others).append(file)

@@ -28,7 +28,7 @@ _HOST = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,
 
 
 class Content(Protocol):
-    """What a server shows. All methods may be called from any thread."""
+    """The contents of a server. All methods may be called from any thread."""
 
     def document(self) -> tuple[str, str]:
         """Return the page, and its policy (CSP)."""

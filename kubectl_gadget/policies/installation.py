@@ -171,7 +171,7 @@ def refuse_enforcing(policies: Iterable[StoredPolicy]) -> None:
 
 # Installed policies in a cluster: the ConfigMap that resident agents mount, and what each node reports about it.
 #
-# A kubelet updates a mounted ConfigMap only every minute or so. A change of the pod makes it update at once, so the
+# A kubelet updates a mounted ConfigMap only every minute or so. A change of the pod makes it update immediately, so the
 # pods get an annotation; users without that permission wait longer.
 
 

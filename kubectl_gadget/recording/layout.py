@@ -140,7 +140,7 @@ def decode_header(data: bytes) -> SegmentHeader:
     if mark != MARK or _HEADER_CRC.unpack_from(data, _SEGMENT.size)[0] != zlib.crc32(body):
         raise DamagedError("the header of a segment is damaged")
     if max(sizes[:2]) > MOST_CONTROL or max(sizes[2:4]) > MOST_EVENTS:
-        raise DamagedError("a segment claims to be larger than any that is written")
+        raise DamagedError("a segment claims to be larger than the format allows")
     return replace(SegmentHeader(number, first, last, compression, *sizes), flags=flags)
 
 
@@ -200,7 +200,7 @@ def records(control: bytes) -> Iterator[Record]:
     while at < size:
         left -= 1
         if left < 0:
-            raise DamagedError("a segment has more records than any that is written")
+            raise DamagedError("a segment has more records than the format allows")
         if at + _RECORD.size > size:
             raise DamagedError("a record is truncated")
         kind, type_, node, length = _RECORD.unpack_from(control, at)

@@ -90,7 +90,7 @@ class _Costs:
     def pay(self, *, control: int = 0, events: int = 0, records: int = 0) -> None:
         """Raise DamagedError if this is more than is left."""
         if control > self.control or events > self.events or records > self.records:
-            raise DamagedError("the file expands to more than any recording of its size")
+            raise DamagedError("the file decompresses to more data than a recording of its size can have")
         self.control -= control
         self.events -= events
         self.records -= records
@@ -168,7 +168,7 @@ class RecordingReader:
         return sum(map(size_of, self._files))
 
     def steps(self, since_ns: int | None = None, until_ns: int | None = None) -> Iterator[RecordedIntake]:
-        """All steps in order. Those before `since_ns` (wall time) have no events, and are left out as far as a later
+        """All steps in order. Those before `since_ns` (wall time) have no events, and are left out if a later
         segment repeats what they say; those after `until_ns` are left out."""
         self.damage, self.dropped, self.was_read = Damage(), 0, False
         first = None if since_ns is None else self._last_state(since_ns)

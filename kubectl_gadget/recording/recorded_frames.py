@@ -179,7 +179,7 @@ class RecordedFrames:
 
     def take(self, due_ns: int | None) -> Intake | None:
         """See FrameSource. A step is taken as late as in the run; `due_ns` is ignored. A step that no run can have made
-        is divided, so that its frames are not decoded all at once."""
+        is divided, so that its frames are not decoded all together."""
         if self._rest is None:
             found = None if self._stopped.is_set() else next(self._steps, None)
             if found is None or self._is_over(found[0]):
@@ -290,7 +290,7 @@ class RecordedFrames:
             case _:
                 return
         if count > self._most_names or size > self._most_name_bytes:
-            raise FrameError("more names than any recording of this size has")
+            raise FrameError("more names than a recording of this size can have")
         self._most_names -= count
         self._most_name_bytes -= size
 

@@ -70,7 +70,7 @@ class RecordingOptions:
     path: PathOrUrl
     rotation: Rotation | None = None
     ring: Ring | None = None
-    """kept in memory until something happens; None: written at once"""
+    """kept in memory until something happens; None: written as they come"""
     trigger: Trigger | None = None
     """what makes the ring be written"""
     is_all: bool = False

@@ -390,7 +390,7 @@ class RecordingInfo:
     pods: set[tuple[str, str]] = field(default_factory=set)
     """namespace and name"""
     steps: dict[StepMark, None] = field(default_factory=dict)
-    """those of a CI job, in their order"""
+    """the steps of a CI job, in their order"""
     gap_seconds: float = 0.0
     unreadable: int = 0
     damaged_segments: int = 0

@@ -256,7 +256,7 @@ class MetObjects:
         """by plural name and uid, objects that are held back"""
         self._written: dict[str, set[str]] = {}
         self._namespaces: set[str] = set()
-        """those of pods that were written"""
+        """UIDs of pods that were written"""
         self._addresses: dict[bytes, set[tuple[str, str]]] = {}
         """by address, objects that are held back, as kind and uid"""
         self._met: set[bytes] = set()

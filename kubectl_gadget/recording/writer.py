@@ -225,7 +225,7 @@ def is_first(path: PathOrUrl) -> bool:
 
 
 def one_file(parts: Iterable[Path]) -> bytes:
-    """Return numbered files of one recording as one file. Parts that another thread removes meanwhile are left out."""
+    """Return numbered files of one recording as one file. Leaves out parts that another thread removes."""
     found = [layout.file_header()]
     for part in parts:
         with suppress(FileNotFoundError):

@@ -72,7 +72,7 @@ def check(wanted: Sequence[Wanted], subjects: Sequence[str]) -> None:
 
 
 def write(report: RunReport, wanted: Iterable[Wanted], subjects: Sequence[str] = (), page: str = "") -> list[str]:
-    """Writes all reports, of which `page` is made already, and returns why some could not be written."""
+    """Writes all reports (`page` is made already), and returns why some could not be written."""
     failures = []
     for each in wanted:
         try:

@@ -75,11 +75,11 @@ class TimeMerge(Collector):
         return sum(len(entry.times) - entry.position for entry in self._waiting)
 
     def expect(self, source: Hashable, wall_ns: int) -> None:
-        """From now on, rows younger than `wall_ns` wait for this source, such as (node, gadget number)."""
+        """Makes rows younger than `wall_ns` wait for this source, such as (node, gadget number)."""
         self._complete.setdefault(source, wall_ns)
 
     def join(self, source: Hashable) -> None:
-        """From now on, rows wait for this source; all of them if it was not expected."""
+        """Makes rows wait for this source; all of them if it was not expected."""
         self._complete.setdefault(source, -_FOREVER)
 
     def leave(self, source: Hashable) -> None:

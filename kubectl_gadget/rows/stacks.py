@@ -238,7 +238,7 @@ def innermost(stacks: Sequence[Stack | None]) -> str:
 
 
 class CutOff:
-    """How much of a profile is in stacks of programs that end where the kernel could not follow them."""
+    """The share of a profile in stacks of programs that end where the kernel could not follow them."""
 
     def __init__(self) -> None:
         self._all = 0.0

@@ -51,9 +51,7 @@ def check(arrangement: Arrangement, gadgets: Sequence[Gadget]) -> None:
             if find_column(gadget, name) is None:
                 gadget.column(name)
         if wrong := [name for name in arrangement.by if name in gadget.totals.added_up]:
-            raise UsageError(
-                f"--by {wrong[0]}: this column is added up", "--by with columns that say who or what it is"
-            )
+            raise UsageError(f"--by {wrong[0]}: this column is a sum", "--by with columns that say who or what it is")
         if arrangement.tree and not gadget.table.tree:
             raise UsageError(f"{' '.join(gadget.command)} has no tree")
 
@@ -383,7 +381,7 @@ class Intervals(Collector):
 
 
 class Captures(Collector):
-    """The captures of one gadget. A capture arrives in one piece from its source, and is released at once."""
+    """The captures of one gadget. A capture arrives in one piece from its source, and is released immediately."""
 
     def __init__(self) -> None:
         self._ready: deque[Batch] = deque()

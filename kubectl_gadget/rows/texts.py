@@ -84,20 +84,20 @@ class Texts(Vector):
         return "%s", (json_texts(self.texts(), self.printable()),)
 
     def test(self, check: Callable[[str], bool]) -> Mask:
-        """Where `check` is true for the value in JSON."""
+        """True for rows where `check` is true for the value in JSON."""
         values = self.values()
         return np.fromiter((value is not None and check(value) for value in values), np.bool_, len(values))
 
     def equals(self, literal: str) -> Mask:
-        """Where the text is `literal`."""
+        """True for rows whose text is `literal`."""
         return self.test(literal.__eq__)
 
     def starts_with(self, literal: str) -> Mask:
-        """Where the text begins with `literal`."""
+        """True for rows whose text begins with `literal`."""
         return self.test(lambda text: text.startswith(literal))
 
     def ends_with(self, literal: str) -> Mask:
-        """Where the text ends with `literal`."""
+        """True for rows whose text ends with `literal`."""
         return self.test(lambda text: text.endswith(literal))
 
 
@@ -242,7 +242,7 @@ class SpanTexts(Texts):
         return self._at(self.lengths >= len(wanted), self.starts + self.lengths - len(wanted), wanted)
 
     def _at(self, candidates: Mask, starts: Integers, wanted: bytes) -> Mask:
-        """Where `wanted` is found at `starts`. Each byte is compared only in rows where all earlier bytes matched."""
+        """True for rows with `wanted` at `starts`. Compares each byte only in rows whose earlier bytes matched."""
         result = np.zeros(len(starts), np.bool_)
         rows = np.flatnonzero(candidates & self.readable)
         places = starts[rows]

@@ -136,7 +136,7 @@ class RowWriter:
 
 
 def has_process(head: bytes) -> bool:
-    """True if a record's head (struct gadget_record) has a process; for a packet, that of its socket."""
+    """True if a record's head (struct gadget_record) has a process; for a packet, its socket's."""
     return head[16:20] != b"\0\0\0\0"
 
 

@@ -394,7 +394,7 @@ def awake_or_not_ns() -> int:
 
 
 class CoverageTracker:
-    """The coverage of one node. Times of the node are boot time in ns; those of this machine come from `clock`."""
+    """The coverage of one node. Times of the node are boot time in ns; times of this machine come from `clock`."""
 
     def __init__(self, clock: Callable[[], int] = awake_or_not_ns) -> None:
         self._clock = clock

@@ -85,8 +85,8 @@ async def begin(
             preparing = asyncio.create_task(
                 asyncio.to_thread(_prepare, options, shown or io.StringIO()), name="prepare"
             )
-            # Meanwhile nodes are found, and sessions of agents that already run are started. Where the request is all
-            # that is to be checked, they attach without waiting for numpy.
+            # In parallel, nodes are found, and sessions of agents that already run are started. Where only the request
+            # has to be checked, they attach without waiting for numpy.
             request = early_request(options) or (await preparing).request
             if recorder is not None:
                 with creating_record or nullcontext():

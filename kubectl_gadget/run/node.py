@@ -71,7 +71,7 @@ Open = Callable[[], Awaitable[NodeStream]]
 STARTING, CONNECTING, ATTACHING = (
     "agent is starting",
     "agent has not answered yet",
-    "programs are being attached",
+    "programs are not attached yet",
 )
 """The phases of a node before it is attached."""
 
@@ -124,9 +124,9 @@ class NodeState:
             cause, why = Cause.FAILED if self.given_up else Cause.UNREACHABLE, str(self.error)
         elif not tracker.attached_ns and self.late_by is not None:
             cause = Cause.NOT_IN_TIME
-            why = f"its {self.phase}, for longer than {self.late_by:g} s (--start-timeout)"
+            why = f"its {self.phase}, after {self.late_by:g} s (--start-timeout)"
         elif not tracker.attached_ns:
-            cause, why = Cause.STARTING, f"its {self.phase}, and the run ended"
+            cause, why = Cause.STARTING, f"the run ended, and its {self.phase}"
         return NodeCoverage(
             name=self.name,
             selected_ns=self.selected_ns + wall_ns,
@@ -580,7 +580,8 @@ class NodeSession:
             message = ": ".join(filter(None, (end.error.what, end.error.why)))
             raise AgentError(message or "its agent failed", end.error.try_ or None)
         if end.reason == "signal":
-            raise AgentError("its agent was stopped" + (", as when its pod is deleted" if self._reconnect else ""))
+            why = ", for example because its pod was deleted" if self._reconnect else ""
+            raise AgentError(f"its agent was stopped{why}")
         if end.reason != "stop":
             raise AgentError(f"its agent ended by itself ({end.reason})")
         return True

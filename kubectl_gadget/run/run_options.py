@@ -86,7 +86,7 @@ class RunRecorder(Protocol):
     """The error in the file. Known after `close`."""
 
     def create(self, failed: Callable[[str], object]) -> None:
-        """Create the file, if it is written at once. Raises UsageError."""
+        """Create the file, if it is written from the start. Raises UsageError."""
 
     def stop_with(self, stop: Callable[[], object]) -> None:
         """Call `stop`, from any thread, when a run that shows nothing has nothing more to record."""
@@ -114,7 +114,7 @@ class RunExport(Protocol):
         """Start to send. `warn` is called from any thread."""
 
     def write(self, shown: "Rows", everything: "Rows") -> None:
-        """Take rows that are shown, and with them those of a table that --max-rows leaves out. Does not wait."""
+        """Take rows that are shown, and the rows of a table that --max-rows leaves out. Does not wait."""
 
     def gap(self, node: str, seconds: float, until_ns: int) -> None:
         """Take the record of a time for which a node's rows are missing."""
@@ -138,7 +138,7 @@ class RunExport(Protocol):
 
 @dataclass(frozen=True)
 class LiveView:
-    """How the page of a run that goes on is shown."""
+    """The options for showing the page of a run in progress."""
 
     browser: bool = True
     """in a browser that is opened here"""
@@ -147,7 +147,7 @@ class LiveView:
     hosts: tuple[str, ...] = ()
     """HOST or HOST:PORT by which a proxy is asked for it"""
     names: bool = True
-    """ask the API server for those of addresses"""
+    """ask the API server for the names of addresses"""
     first: str = ""
     """the part that comes first"""
 

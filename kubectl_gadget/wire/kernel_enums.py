@@ -126,7 +126,7 @@ def taints(bits: int) -> list[str]:
 
 
 def system_call(name: str, machine: str) -> str:
-    """The kernel's function for `sys_read`: `__x64_sys_read`. Other names are unchanged, such as those of 32-bit
+    """The kernel's function for `sys_read`: `__x64_sys_read`. Other names are unchanged, such as calls of 32-bit
     calls."""
     return f"__{'arm64' if machine == 'aarch64' else 'x64'}_{name}" if name.startswith("sys_") else name
 

@@ -223,7 +223,7 @@ def _plan(cls: type[Message], strict: bool) -> dict[str, _Member]:
         for base in reversed(cls.__mro__):
             if issubclass(base, Message) and base is not Message:
                 annotations = base.__annotations__
-                if sys.version_info < (3, 10):  # noqa: UP036  where a class without any has those of its base
+                if sys.version_info < (3, 10):  # noqa: UP036  where a class without any has its base's
                     annotations = base.__dict__.get("__annotations__", {})  # noqa: RUF063
                 for attribute, annotation in annotations.items():
                     if not attribute.isupper():  # a ClassVar

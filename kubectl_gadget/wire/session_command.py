@@ -30,7 +30,7 @@ class SessionCommand(NamedTuple):
     """The meaning of the words after `session`."""
 
     gadgets: tuple[str, ...] | None = None
-    """names as in RUN, with the prefix OWN for those of users; None: not declared"""
+    """names as in RUN, with the prefix OWN for users' gadgets; None: not declared"""
     enforces: bool = False
     """True if it may refuse calls, change them, or signal processes"""
     contained: bool = False
@@ -103,7 +103,7 @@ def acts(spec: GadgetSpec, elf: bytes) -> bool:
 
 
 def _hook_enforces(hook: PolicyHookSpec) -> bool:
-    """True if the hook's variables, or those of a way, let programs do more than observe."""
+    """True if the variables of the hook, or of a way, let programs do more than observe."""
     variables = [hook.variables, *(way.variables for way in hook.ways)]
     return any(each.get(name) for each in variables for name in _ACTIONS)
 

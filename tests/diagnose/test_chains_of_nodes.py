@@ -81,4 +81,4 @@ async def test_an_address_of_a_namespace_that_may_not_be_listed_is_not_said_to_b
     report, _ = await diagnosed(net, tmp_path, "pods")
     assert [each["rule"] for each in report["findings"]] == ["connection-refused"]
     (why,) = report["not_seen"]
-    assert why == f"whose {net.addresses['db']} is: you may not list pods of all namespaces"
+    assert why == f"whose {net.addresses['db']} is: you may not list pods in all namespaces"

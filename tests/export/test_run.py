@@ -16,14 +16,14 @@ from tests.page.made import recording
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("jsonl", "where to is missing: jsonl=FILE"),
+        ("jsonl", "the destination is missing: jsonl=FILE"),
         ("kafka=x", "a KIND of prometheus, otlp, jsonl"),
         ("jsonl=http://x:1", "must begin with tcp:// or unix://"),
         ("jsonl=tcp://x", "the port is missing"),
         ("jsonl=/no/such/folder/x", "there is no folder /no/such/folder"),
         ("syslog=tcp://:1", "the host is missing"),
         ("syslog=tcp://me:secret@x:1", "must not have a password"),
-        ("syslog=tcp://x:1/path", "with nothing behind it"),
+        ("syslog=tcp://x:1/path", "with nothing after it"),
         ("syslog=tcp://x:99999", "Port out of range"),
         ("syslog=tcp://x:", ""),
     ],
@@ -40,7 +40,7 @@ def test_a_wrong_target_is_an_error_that_says_what_is_right(text: str, words: st
 def test_the_files_of_tls_must_exist_and_be_complete(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     assert export_tls(f"ca={tmp_path}/x") == f"ca={tmp_path}/x"
-    for text, words in ((f"cert={tmp_path}/x", "need each other"), ("ca=/nope", "no file /nope"), ("x=y", "must be")):
+    for text, words in ((f"cert={tmp_path}/x", "given together"), ("ca=/nope", "no file /nope"), ("x=y", "must be")):
         with pytest.raises(ValueError, match=words):
             export_tls(text)
 

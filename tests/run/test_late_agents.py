@@ -83,10 +83,10 @@ async def test_a_node_that_does_not_start_in_time_is_named_and_nothing_is_claime
     words = ("--timeout", "1s", "--start-timeout", "6s", *strict)
     code, said = await trace(tmp_path, agents(node_1=0, node_2=NEVER), *words)
     assert code == 1
-    assert "no longer waiting for node-2 (programs are being attached)" in said
+    assert "no longer waiting for node-2 (programs are not attached yet)" in said
     assert "on 1/2 nodes (not on node-2)" in said
     assert re.search(r"0 events in \d+\.\d s from 1 of 2 nodes; lost there: 0", said)
-    assert "not traced: node-2: its programs are being attached, for longer than 6 s (--start-timeout)" in said
+    assert "not traced: node-2: its programs are not attached yet, after 6 s (--start-timeout)" in said
     assert "node-2: 0 events" not in said
     assert ("--strict: the trace is not complete: node-2 was not traced" in said) is bool(strict)
 
@@ -103,7 +103,7 @@ async def test_a_node_that_attaches_after_all_is_late(tmp_path: Path) -> None:
 async def test_a_run_of_which_no_agent_starts_in_time_is_an_error(tmp_path: Path) -> None:
     code, said = await trace(tmp_path, agents(node_1=NEVER, node_2=NEVER), "--start-timeout", "1s")
     assert code == 1
-    assert "all 2 nodes: its programs are being attached, for longer than 1 s" in said
+    assert "all 2 nodes: its programs are not attached yet, after 1 s" in said
     assert "try: --start-timeout" in said
 
 
@@ -135,18 +135,18 @@ async def test_a_snapshot_waits_for_no_node_longer_than_for_its_start(tmp_path: 
         code, _, said = await runner.end(interrupt=False)
     assert code == 1
     assert "from 1 of 2 nodes; lost there: 0" in said
-    assert "not traced: node-2: its programs are being attached" in said
+    assert "not traced: node-2: its programs are not attached yet" in said
 
 
 async def test_a_run_that_ends_while_it_waits_names_the_node_that_it_waits_for(tmp_path: Path) -> None:
     async with FakeCluster(2, agent=agents(node_1=0, node_2=NEVER)) as cluster:
         runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
         await runner.start("trace", "exec", "-A")
-        await runner.until_said("waiting for node-2 (programs are being attached)")
+        await runner.until_said("waiting for node-2 (programs are not attached yet)")
         code, _, said = await runner.end()
     assert code == 128 + signal.SIGINT
     assert "from 1 of 2 nodes; lost there: 0" in said
-    assert "not traced: node-2: its programs are being attached, and the run ended" in said
+    assert "not traced: node-2: the run ended, and its programs are not attached yet" in said
 
 
 @pytest.mark.parametrize("flag", ["--fail-on", "--expect"])
@@ -177,7 +177,7 @@ async def test_interrupted_before_anything_was_attached_nothing_was_traced(
     async with FakeCluster(2, agent=agents(node_1=NEVER, node_2=NEVER)) as cluster:
         runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
         await runner.start(*words)
-        await runner.until_said("waiting for node-1, node-2 (programs are being attached); ")
+        await runner.until_said("waiting for node-1, node-2 (programs are not attached yet); ")
         code, out, said = await runner.end()
     assert code == 128 + signal.SIGINT
     assert not out

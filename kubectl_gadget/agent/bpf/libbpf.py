@@ -180,7 +180,7 @@ class Failure(Exception):
 
 
 class _OfThread(threading.local):
-    """What libbpf says in the calls of one thread."""
+    """The messages of libbpf in the calls of one thread."""
 
     def __init__(self) -> None:
         self.log: list[str] = []

@@ -91,7 +91,7 @@ class MappedRing:
         return self._data[start : start + self._end - self._position]
 
     def advance(self, count: int) -> None:
-        """Gives the next `count` bytes, a multiple of 8, back to the kernel, which may overwrite them at once."""
+        """Gives the next `count` bytes, a multiple of 8, back to the kernel, which may overwrite them immediately."""
         self._position += count
         self._consumer[0] = self._position
 

@@ -97,7 +97,7 @@ class SyscallDispatcher:
         mask = self._masks.setdefault(number, [0] * len(_KINDS))[_KINDS.index(kind)]
         place = next((place for place in range(_FOLLOWERS) if not mask >> place & 1), None)
         if place is None:
-            raise AgentError(f"more than {_FOLLOWERS} programs follow sys_{side}_{name}", "run fewer gadgets at once")
+            raise AgentError(f"more than {_FOLLOWERS} programs follow sys_{side}_{name}", "run fewer gadgets together")
         self._map(f"{kind}_programs").set(place * _SYSCALLS + number, fd)
         self._mark(number, kind, mask | 1 << place)
         for program in (*(_STOPPING if side == "exit" else ()), f"at_{side}"):

@@ -6,8 +6,8 @@
             ...load it...
         ...attach it...
 
-The kernel verifies the programs of several objects at once, on several CPUs. All else is done by one thread at a time,
-so what the objects share needs no locks of its own.
+The kernel verifies the programs of several objects in parallel, on several CPUs. One thread at a time does
+everything else, so what the objects share needs no locks of its own.
 """
 
 import threading

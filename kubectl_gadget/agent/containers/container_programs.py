@@ -88,7 +88,7 @@ class CgroupChange(NamedTuple):
 
 
 class CgroupWatcher:
-    """Follows all cgroups v2, from the creation of this object on. `object` is that of ContainerPrograms. Raises
+    """Follows all cgroups v2, from the creation of this object on. `object` is ContainerPrograms' object. Raises
     AgentError."""
 
     def __init__(self, object: BpfObject) -> None:

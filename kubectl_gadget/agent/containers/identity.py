@@ -58,7 +58,7 @@ class RuntimeCommand(NamedTuple):
 
 def container_id(path: str) -> tuple[str, str] | None:
     """Returns runtime ("" when the name does not show it) and container id, if the last name of the cgroup's path is
-    that of a container."""
+    a container's name."""
     above, _, name = path.rpartition("/")
     if found := _ID.fullmatch(name):
         prefix, id = found[1] or "", found[2]

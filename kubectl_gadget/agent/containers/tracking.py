@@ -27,7 +27,7 @@ from kubectl_gadget.wire.client_messages import FilterSpec, PodNames
 
 # FILTER of docs/protocol.md: whether events of a container, or of the host, are wanted.
 #
-# The numbers are those of bpf/include/gadget/filter.h. A container whose names are not known gets no verdict; its
+# The numbers are from bpf/include/gadget/filter.h. A container whose names are not known gets no verdict; its
 # events are sent, and the client decides. Only in a session that may see a single namespace, events without a verdict
 # are not sent (gadget_node_named_only).
 
@@ -335,7 +335,7 @@ class Containers:
         self._by_name.setdefault(_last_name(cgroup.path), set()).add(cgroup.id)
         if not new:
             return
-        # From now on, the kernel takes all that is below it for the container's.
+        # The kernel now takes all that is below it for the container's.
         self._verdicts.add(cgroup.id, _CONTAINER | self.numbers.of(cgroup.id, None) << _NUMBER_SHIFT)
         new, user = new._replace(earlier=earlier), cgroups.maker(self._root, cgroup.path)
         if user:
@@ -530,7 +530,7 @@ def _last_name(path: str) -> str:
 
 
 def _is_same_place(path: str, tracked: str) -> bool:
-    """True if a path in /proc/PID/cgroup may be that of a tracked cgroup. It may begin above or below the node's root,
+    """True if a path in /proc/PID/cgroup may belong to a tracked cgroup. It may begin above or below the node's root,
     or with one "/.." for each level that it goes up first."""
     while path.startswith("/.."):
         path = path[3:]

@@ -70,7 +70,7 @@ def boot_id() -> str:
 
 
 def addresses() -> list[str]:
-    """Returns the node's own addresses, without loopback and link-local ones; those of IPv6 with all zeros. Probes of
+    """Returns the node's own addresses, without loopback and link-local ones; IPv6 addresses with all zeros. Probes of
     the kubelet come from one of them, and the API server may not know it. They are read in the network namespace of our
     parent, the runtime, since a pod has its own. Empty when they cannot be read."""
     network = f"/proc/{os.getppid()}/net"

@@ -69,7 +69,7 @@ def check(way: Way) -> None:
     if first is None or second is None:
         raise AgentError(f"the kernel has no {names[0] if first is None else names[1]}")
     if first != second:
-        raise AgentError(f"the arguments of {names[0]} differ from those of {names[1]}")
+        raise AgentError(f"{names[0]} and {names[1]} have different arguments")
 
 
 def _check_called(way: Way) -> None:

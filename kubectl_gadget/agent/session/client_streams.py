@@ -46,7 +46,7 @@ class ClientStreams:
         self._input_pollable = True
 
     def open(self) -> None:
-        """Makes both non-blocking. From now on, signals wake wait()."""
+        """Makes both non-blocking. After this, signals wake wait()."""
         for fd in self.fds:
             os.set_blocking(fd, False)
         with suppress(OSError):  # not a pipe, or over the user's limit: it works with a smaller buffer

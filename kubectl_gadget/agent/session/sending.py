@@ -75,7 +75,7 @@ class Sender:
     @property
     def report_due(self) -> float:
         """The time when an idle source has to report, on the monotonic clock. inf if the last turn sent something, or
-        could not: another one at once would not help."""
+        could not: another one right away would not help."""
         if self._has_sent:
             return math.inf
         return min((channel.due for _, channel in self._channels), default=math.inf)

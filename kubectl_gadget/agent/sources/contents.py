@@ -22,8 +22,8 @@ _AGAIN = 10.0
 _MOST_AT_ONCE = 64
 _LARGEST = 64 << 20
 _MOST_BYTES, _BYTES_A_SECOND = 512 << 20, 16 << 20
-"""Bytes that are read at once, and how many of them come back each second: what a container loads as it starts is read,
-but no container keeps the agent from its events."""
+"""Bytes that may be read without a pause, and bytes that are added each second: what a container loads as it starts is
+read, but no container keeps the agent from its events."""
 _MOST_KNOWN = 8192
 _CHUNK = 1 << 20
 

@@ -202,7 +202,7 @@ class GadgetPrograms:
         )
 
     def stopped(self) -> dict[str, str]:
-        """Returns why programs that the gadget needs no longer run, by program, including those of other gadgets."""
+        """Returns why programs that the gadget needs no longer run, by program, including other gadgets' programs."""
         return self.object.stopped() | self._context.owners.stopped(self.object, self._variables.filters)
 
     def detach_uprobes(self) -> None:

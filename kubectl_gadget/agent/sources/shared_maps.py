@@ -64,7 +64,7 @@ class Descendants:
         missing = int.from_bytes(self._object.required_map("not_added").get(_ZERO) or b"", "little")
         if not missing:
             return None
-        return f"--descendants: more than {PROCESSES:,} descendants live at once; further ones are not followed"
+        return f"--descendants: more than {PROCESSES:,} descendants live; further ones are not followed"
 
     def close(self) -> None:
         self._object.close()

@@ -175,7 +175,7 @@ class Source(Protocol):
 
 # RUN: makes the sources that a client requests, in the order of its `gadgets`.
 #
-# The kernel's verifier may take long: it verifies the programs of several sources at once, and nothing else of the
+# The kernel's verifier may take long: it verifies the programs of several sources in parallel, and nothing else of the
 # session runs in that time. A kind's modules are
 # imported only when RUN requests it, to save memory.
 

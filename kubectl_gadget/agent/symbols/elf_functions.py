@@ -54,7 +54,7 @@ _numbers = count()
 
 
 class _Table(NamedTuple):
-    """A symbol table: where it is, and the number of its first symbol among those of all tables."""
+    """A symbol table: where it is, and the number of its first symbol among the symbols of all tables."""
 
     first: int
     source: ElfSource

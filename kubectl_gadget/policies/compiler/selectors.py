@@ -302,7 +302,7 @@ class SelectorAtHook:
         return override or (-_EPERM if self.signal_sent() == _SIGKILL else 0)
 
     def signal_sent(self, at_return: bool = False) -> int:
-        """The signal that is sent; 0: none. At a return, only the return actions count: those of the call are done
+        """The signal that is sent; 0: none. At a return, only the return actions count: the call's actions are done
         already."""
         for action in self.selector.return_actions if at_return else self.selector.all_actions:
             if action.signal_sent:

@@ -115,7 +115,7 @@ def _by_version(addresses: Sequence[str]) -> Iterator[tuple[bool, list[str]]]:
 #
 # Pods to which the same policies apply form one subject; addresses that match the same rules form one peer. The
 # longest block that contains an address determines its peer, so each block and each `except` is one entry. The traps:
-# named ports are those of the called pod, so pods with different ports are different subjects and peers; and
+# named ports are the called pod's, so pods with different ports are different subjects and peers; and
 # addresses that are translated after the decision (translated_addresses.py) need the rules of all other addresses
 # first.
 

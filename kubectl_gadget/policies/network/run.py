@@ -134,7 +134,7 @@ class LivePolicyTables:
         return len(self._state[0]) if self._state else len(self._policies)
 
     def take(self, found: Objects) -> None:
-        """Replaces the objects by their present state. Policies among them are added to those of the user, which win
+        """Replaces the objects by their present state. Policies among them are added to the user's, which win
         over policies of the same name. Raises UsageError."""
         given = {_name(policy) for policy in self._policies}
         others = map(_policy, found.get(NETWORK_POLICIES, ()))
