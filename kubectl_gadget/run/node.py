@@ -126,7 +126,7 @@ class NodeState:
             cause = Cause.NOT_IN_TIME
             why = f"its {self.phase}, after {self.late_by:g} s (--start-timeout)"
         elif not tracker.attached_ns:
-            cause, why = Cause.STARTING, f"the run ended, and its {self.phase}"
+            cause, why = Cause.STARTING, f"its {self.phase}, and the run ended"
         return NodeCoverage(
             name=self.name,
             selected_ns=self.selected_ns + wall_ns,

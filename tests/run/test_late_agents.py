@@ -146,7 +146,7 @@ async def test_a_run_that_ends_while_it_waits_names_the_node_that_it_waits_for(t
         code, _, said = await runner.end()
     assert code == 128 + signal.SIGINT
     assert "from 1 of 2 nodes; lost there: 0" in said
-    assert "not traced: node-2: the run ended, and its programs are not attached yet" in said
+    assert "not traced: node-2: its programs are not attached yet, and the run ended" in said
 
 
 @pytest.mark.parametrize("flag", ["--fail-on", "--expect"])

@@ -441,6 +441,6 @@ async def test_a_node_says_what_it_does_until_it_is_attached() -> None:
     await asyncio.sleep(0)
     covered = bench.state.covered(0, {})
     assert covered.attached_ns == 0
-    assert covered.why == "the run ended, and its programs are not attached yet"
+    assert covered.why == "its programs are not attached yet, and the run ended"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
