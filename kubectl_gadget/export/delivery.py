@@ -36,6 +36,8 @@ class Item(NamedTuple):
     data: Sequence[bytes]
     rows: int
     size: int
+    since: float = 0.0
+    """when it was offered, on the monotonic clock"""
 
 
 class Refused(Exception):
@@ -84,6 +86,9 @@ class Counts:
     """by cause"""
     problem: str
     """why the last attempt failed; empty: it did not"""
+    waiting_bytes: int = 0
+    lag: float = 0.0
+    """how long the first of those that wait has waited, in seconds"""
 
     @property
     def total_lost(self) -> int:
@@ -135,7 +140,7 @@ class Delivery:
             if self._is_over or self._bytes + size > self._most_bytes:
                 self._lost[_AT_END if self._is_over else _FULL] += rows
                 return
-            self._items.append(Item(data, rows, size))
+            self._items.append(Item(data, rows, size, time.monotonic()))
             self._bytes += size
             if len(self._items) == 1 or self._is_enough():
                 self._changed.notify()
@@ -163,8 +168,10 @@ class Delivery:
     def counts(self) -> Counts:
         """Return what became of the rows so far."""
         with self._changed:
-            waiting = sum(item.rows for item in (*self._sending, *self._items))
-            return Counts(self._delivered, waiting, dict(self._lost), self._problem)
+            items = (*self._sending, *self._items)
+            lag = time.monotonic() - items[0].since if items else 0.0
+            waiting = sum(item.rows for item in items)
+            return Counts(self._delivered, waiting, dict(self._lost), self._problem, self._bytes, lag)
 
     # The thread.
 

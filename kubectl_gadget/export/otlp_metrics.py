@@ -27,7 +27,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from kubectl_gadget import __version__
 from kubectl_gadget.export.conventions import SCHEMA_URL, attribute_name, resource_attributes
-from kubectl_gadget.export.delivery import Delivery, Refused, Transport, lost_line
+from kubectl_gadget.export.delivery import Counts, Delivery, Refused, Transport, lost_line
 from kubectl_gadget.export.otlp import SCOPE, key_value
 from kubectl_gadget.export.sending import Untimed
 from kubectl_gadget.export.targets import Target
@@ -106,6 +106,10 @@ class MetricsSent(Untimed):
     def lost(self) -> int:
         """See Sending."""
         return self._delivery.counts().total_lost
+
+    def counts(self) -> Iterator[tuple[str, Counts]]:
+        """See Sending."""
+        yield _NOUN, self._delivery.counts()
 
     def summary(self) -> Iterator[str]:
         """See Sending."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from kubectl_gadget.export.delivery import Delivery, Refused, Transport, lost_line
+from kubectl_gadget.export.delivery import Counts, Delivery, Refused, Transport, lost_line
 from kubectl_gadget.export.otlp import Column, Resources, by_resource, columns, framed, trace_context
 from kubectl_gadget.export.sending import ROWS_AT_ONCE, Sending
 from kubectl_gadget.export.severity import levels
@@ -455,6 +455,11 @@ class SpansSent:
     def lost(self) -> int:
         """See Sending."""
         return self._delivery.counts().total_lost + self._logs.lost
+
+    def counts(self) -> Iterator[tuple[str, Counts]]:
+        """See Sending."""
+        yield from self._logs.counts()
+        yield _NOUN, self._delivery.counts()
 
     def summary(self) -> Iterator[str]:
         """See Sending."""

@@ -7,7 +7,7 @@ others can reach does not fill memory.
 import ipaddress
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.export.delivery import Counts
 from kubectl_gadget.export.sending import Untimed
 from kubectl_gadget.export.serving import Serving
 from kubectl_gadget.export.targets import Target
@@ -37,7 +38,7 @@ class Prometheus(Untimed):
     def __init__(self, target: Target, serving: Serving) -> None:
         """Listen, until `serving` ends. Raises UsageError."""
         self._name = target.name
-        self._covered = serving.covered
+        self._covered, self._delivered = serving.covered, serving.delivered
         self._totals = Totals()
         self._has_warned = False
         self._warn: Callable[[str], object] = lambda text: None
@@ -87,6 +88,10 @@ class Prometheus(Untimed):
             self._server.shutdown()
         self._server.server_close()
 
+    def counts(self) -> Iterator[tuple[str, Counts]]:
+        """Yield nothing: it is asked."""
+        yield from ()
+
     def summary(self) -> Iterator[str]:
         """Yield how often it was asked."""
         yield f"export {self._name}: {self._server.scrapes:,} scrapes"
@@ -115,6 +120,7 @@ class Prometheus(Untimed):
         yield beyond
         if (covered := self._covered()) is not None:
             yield from _coverage(covered)
+        yield from _deliveries(self._delivered())
 
 
 def _family(metric: Total, series: list[tuple[tuple[str, ...], Series]]) -> Any:
@@ -148,6 +154,24 @@ def _coverage(covered: "Coverage") -> Iterator[Any]:
             for cause, number in node.lost.items():
                 lost.add_metric((node.name, cause), number)
     yield from (lost, missing, traced)
+
+
+def _deliveries(found: Iterable[tuple[str, str, Counts]]) -> Iterator[Any]:
+    labels = ("target", "what")
+    delivered = CounterMetricFamily("kubectl_gadget_export_delivered", "What other targets got.", labels=labels)
+    lost = CounterMetricFamily("kubectl_gadget_export_lost", "What they did not get.", labels=(*labels, "cause"))
+    waiting = GaugeMetricFamily("kubectl_gadget_export_waiting", "What waits for them.", labels=labels)
+    size = GaugeMetricFamily("kubectl_gadget_export_waiting_bytes", "The size of what waits.", labels=labels)
+    lag = GaugeMetricFamily("kubectl_gadget_export_lag_seconds", "How long the first has waited.", labels=labels)
+    for target, what, counts in found:
+        place = target, what
+        delivered.add_metric(place, counts.delivered)
+        waiting.add_metric(place, counts.waiting)
+        size.add_metric(place, counts.waiting_bytes)
+        lag.add_metric(place, counts.lag)
+        for cause, number in counts.lost.items():
+            lost.add_metric((*place, cause), number)
+    yield from (delivered, lost, waiting, size, lag)
 
 
 # The server.

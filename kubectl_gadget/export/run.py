@@ -27,7 +27,9 @@ class Export:
     ) -> None:
         """`gadgets`: those whose rows are shown. Raises UsageError."""
         self.takes_output = options.takes_output
-        self.targets = [_sending(target, options, gadgets, serving or Serving()) for target in options.targets]
+        serving = serving or Serving()
+        self.targets = [_sending(target, options, gadgets, serving) for target in options.targets]
+        serving.sendings += zip((target.name for target in options.targets), self.targets, strict=True)
 
     def begin(self, warn: Callable[[str], object]) -> None:
         """Start to send. `warn` is called from any thread."""

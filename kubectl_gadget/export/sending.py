@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from kubectl_gadget.export.delivery import Delivery, Transport, lost_line
+from kubectl_gadget.export.delivery import Counts, Delivery, Transport, lost_line
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wording import count
@@ -47,6 +47,9 @@ class Sending(Protocol):
     def lost(self) -> int:
         """The number of rows that it did not get. Known after `close`."""
 
+    def counts(self) -> Iterator[tuple[str, Counts]]:
+        """Yield what it gets, such as rows and spans, and what became of that. May be called from any thread."""
+
     def summary(self) -> Iterator[str]:
         """Yield a line."""
 
@@ -85,6 +88,10 @@ class Sent(Untimed):
     def lost(self) -> int:
         """See Sending."""
         return self.delivery.counts().total_lost
+
+    def counts(self) -> Iterator[tuple[str, Counts]]:
+        """See Sending."""
+        yield "row", self.delivery.counts()
 
     def summary(self) -> Iterator[str]:
         """See Sending."""

@@ -212,3 +212,32 @@ def test_a_replay_is_served_until_ctrl_c_and_its_flows_add_up(tmp_path: Path) ->
     assert sent == [("TCP", 1000)]
     assert {labels["verdict"] for labels, _ in found["kubectl_gadget_flow_events_total"]} == {"FORWARDED", "ERROR"}
     assert f"export prometheus={port}: 1 scrapes" in said
+
+
+def test_what_other_targets_got_lost_and_wait_for_is_served(tmp_path: Path) -> None:
+    file, nobody = tmp_path / "rows", f"jsonl=tcp://127.0.0.1:{unused_port()}"
+    targets = tuple(map(target, ("prometheus=0", f"jsonl={file}", nobody)))
+    made = Export(ExportOptions(targets), [load_gadget("trace_open")], Covered())
+    made.begin(print)
+    serving, to_file, _ = made.targets
+    assert isinstance(serving, Prometheus)
+    assert isinstance(to_file, Sent)
+    try:
+        made.write(opens(5))
+        wait_until(lambda: to_file.delivery.counts().delivered == 5)
+        found = samples(got(serving.port)[1])
+
+        def of(name: str) -> dict[str, float]:
+            return {labels["target"]: value for labels, value in found[f"kubectl_gadget_export_{name}"]}
+
+        assert of("delivered_total") == {f"jsonl={file}": 5, nobody: 0}
+        assert of("waiting") == {f"jsonl={file}": 0, nobody: 5}
+        assert of("waiting_bytes")[nobody] > 100
+        assert of("lag_seconds")[f"jsonl={file}"] == 0 < of("lag_seconds")[nobody]
+        made.targets[2].delivery.drop(3, "no room")  # type: ignore[attr-defined]
+        found = samples(got(serving.port)[1])
+        (labels, value), *rest = found["kubectl_gadget_export_lost_total"]
+        assert (labels["target"], labels["cause"], value, rest) == (nobody, "no room", 3, [])
+    finally:
+        made.close()
+        serving.stop()
