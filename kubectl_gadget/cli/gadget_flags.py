@@ -13,6 +13,7 @@ from typing import Annotated, TextIO
 
 from kubectl_gadget.cli import values
 from kubectl_gadget.cli.flags import Count, Names, Seconds, Switch, Text, TypedOnly, flag
+from kubectl_gadget.cli.help import OWN_FLAGS
 from kubectl_gadget.cli.run_flags import RunFlags
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.gadgets.schema import TABLES, Gadget, Parameter
@@ -125,7 +126,7 @@ _TEXT_TYPES: dict[str, tuple[str, Callable[[str], str]]] = {
 
 def parameter_flags(gadget: Gadget) -> dict[str, object]:
     """The flags of all parameters, by name, as taken by command.bind()."""
-    panel = f"Flags of {' '.join(gadget.command)}"
+    panel = OWN_FLAGS + " ".join(gadget.command)
     return {parameter_key(item): _parameter_flag(item, gadget, panel) for item in gadget.parameters}
 
 

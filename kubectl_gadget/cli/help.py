@@ -119,6 +119,8 @@ def read_text(text: bytes, shared: bytes) -> CommandText:
 
 MOST_LINES = 50
 """Two screens of 25 lines."""
+OWN_FLAGS = "Flags of "
+"""The beginning of the heading of a gadget's own flags."""
 _DEFAULT = re.compile(r" \(default: [^)]*\)")
 _WIDEST_NAME = 30
 _WHERE = ("node", "namespace", "pod", "container")
@@ -151,11 +153,16 @@ def _command_help(
 ) -> str:
     width = _width()
     parts = [*_head(command, width, examples)]
-    for title, flags in command.panels().items():
-        if title not in command.named_only and title not in command.silent:
-            parts.append(_flag_table(title, flags, presets, width))
+    tables = {
+        title: _flag_table(title, flags, presets, width)
+        for title, flags in command.panels().items()
+        if title not in command.named_only and title not in command.silent
+    }
+    # As on a gadget's page: its own flags, its columns, and then what all gadgets share.
+    parts += [table for title, table in tables.items() if title.startswith(OWN_FLAGS)]
     if command.columns:
         parts.append(["Columns:", *_columns(command.columns, width, explain_columns)])
+    parts += [table for title, table in tables.items() if not title.startswith(OWN_FLAGS)]
     parts.append([f"Usage: {path} {command.usage}".rstrip(), *_further(command, width)])
     return _join(parts)
 
