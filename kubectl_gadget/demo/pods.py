@@ -93,7 +93,7 @@ class DemoPods:
             lock = self._lock()
             self._shim = self._start_shim(lock)
         except TimeoutError as error:
-            raise GadgetError(f"what an earlier demo left cannot be removed: {error}") from error
+            raise GadgetError(f"the remains of an earlier demo cannot be removed: {error}") from error
         finally:
             os.close(lock)
         try:

@@ -131,7 +131,7 @@ def _prometheus(where: str) -> Target:
     try:
         ipaddress.ip_address(address)
     except ValueError:
-        raise ValueError(f"{address!r} is not an address of this machine; 0.0.0.0 is all") from None
+        raise ValueError(f"{address!r} is not an address of this machine; 0.0.0.0 means all") from None
     return Target("prometheus", where, "http", address, int(port))
 
 
