@@ -76,6 +76,8 @@ RESIDENT, SIX, ON_DEMAND = "2 nodes, resident", "6 nodes, resident", "2 nodes, o
 FIRST = "first run after deploy"
 """What agents prepare then, for later ones, must not make it slow: pods on demand have no other."""
 COUNTED = "`trace process`, by the kernel's own count, per program"
+MILLION, TEN_MINUTES = "report of a million events", "report of ten minutes, 200 events/s"
+LIVE_PAGE = "live page in Chromium, 10,000 events/s for a minute"
 LOCAL, MANY_PROGRAMS = "`trace open --local`", "`trace file --local`, many programs"
 
 GOALS: dict[str, tuple[Goal, ...]] = {
@@ -129,6 +131,17 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "diagnose": (
         Goal("`diagnose -A` for 30 s, 1,000 pods on 100 nodes: the client's CPU", "s", most=10, digits=1),
         Goal("`diagnose -A` for 30 s, 1,000 pods on 100 nodes: the client's memory", "MB", digits=0),
+    ),
+    "page": (
+        Goal(MILLION, "s", most=15, digits=1),
+        Goal(f"{MILLION}: memory", "MB", most=500, digits=0),
+        Goal(f"{MILLION}: its size", "MB", most=5),
+        Goal(f"{TEN_MINUTES}: its size", "MB", most=1),
+    ),
+    "live-page": (
+        Goal(f"{LIVE_PAGE}: longest task of its main thread", "ms", most=100, digits=0),
+        Goal(f"{LIVE_PAGE}: frames of more than 100 ms", most=0, digits=0),
+        Goal(f"{LIVE_PAGE}: most memory of its scripts", "MB", most=60, digits=0),
     ),
     "formats": (
         Goal("client on one core: decode, name, filter, count, rows/s", least=1_000_000, digits=0, then=2_870_100),

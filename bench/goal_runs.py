@@ -12,13 +12,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from bench import diagnose, profile, tcp
+from bench import diagnose, pages, profile, tcp
 from bench import exec as programs
 from bench import open as opens
 from bench.attach import attach
 from bench.client import sinks_of
 from bench.flows import client_of
-from bench.goal_list import COUNTED, FIRST, LOCAL, MANY_PROGRAMS, ON_DEMAND, RESIDENT, SIX
+from bench.goal_list import (
+    COUNTED,
+    FIRST,
+    LIVE_PAGE,
+    LOCAL,
+    MANY_PROGRAMS,
+    MILLION,
+    ON_DEMAND,
+    RESIDENT,
+    SIX,
+    TEN_MINUTES,
+)
 from bench.overhead import LOOPS, NOTHING, SPINNER, Load, Result, Tracer, beside, measure
 from bench.programs import counted_ns
 from bench.rounds import NotMeasurableError, alternate_possible
@@ -247,6 +258,39 @@ def _diagnose(setting: Setting) -> Found:
     return _alternate(setting, run)
 
 
+def _page(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        _require_now(version)
+        large, usual = pages.reported(100, 10_000), pages.reported(600, 200)
+        return {
+            MILLION: large["seconds"],
+            f"{MILLION}: memory": large["memory_mb"],
+            f"{MILLION}: its size": large["file_mb"],
+            f"{TEN_MINUTES}: its size": usual["file_mb"],
+        }
+
+    return _alternate(setting, run)
+
+
+def _live_page(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        _require_now(version)
+        found = pages.live(60, 10_000)
+        return {
+            f"{LIVE_PAGE}: longest task of its main thread": found["longest_ms"],
+            f"{LIVE_PAGE}: frames of more than 100 ms": found["frames_over"],
+            f"{LIVE_PAGE}: most memory of its scripts": found["most_heap_mb"],
+        }
+
+    return _alternate(setting, run)
+
+
+def _require_now(version: Version) -> None:
+    """The pages are made by this version's modules, so no other one can be measured."""
+    if version.name != NOW:
+        raise NotMeasurableError("only this version's pages are measured")
+
+
 def _formats(setting: Setting) -> Found:
     wanted = {
         "decode, name, filter, count": "decode, name, filter, count",
@@ -297,6 +341,8 @@ GROUPS: dict[str, Callable[[Setting], Found]] = {
     "real-cluster": _real_cluster,
     "flows-client": _flows_client,
     "diagnose": _diagnose,
+    "page": _page,
+    "live-page": _live_page,
     "formats": _formats,
     "profile": partial(_profile, compilers=0),
     "busy-profile": partial(_profile, compilers=2),

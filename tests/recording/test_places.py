@@ -1,5 +1,6 @@
 """Recordings in object stores, written to and read from servers that speak S3, Azure's and Google's protocols."""
 
+import json
 import random
 import signal
 import subprocess
@@ -199,6 +200,12 @@ def test_the_commands_read_urls(url: str, tmp_path: Path) -> None:
     assert run("replay", url, "-o", "json") == run("replay", file, "-o", "json")
     assert run("recording", "info", url) == run("recording", "info", file).replace(file, url)
     assert run("recording", "query", url, "select count(*) as n from open", "-o", "csv") == "n\n4000\n"
+    models = []
+    for number, source in enumerate((url, file)):
+        run("report", source, "-o", str(tmp_path / f"{number}.json"))
+        models.append(json.loads((tmp_path / f"{number}.json").read_text().replace(source, "THE RECORDING")))
+    assert models[0] == models[1]
+    assert models[0]["run"]["rows"] == 4000
     run("recording", "redact", url, str(tmp_path / "b.kgr"))
     run("recording", "convert", url, "-o", "parquet", str(tmp_path / "lake"))
 
