@@ -236,7 +236,10 @@ def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
     lines = []
     for name, text in rows:
         first, *rest = _Wrapper(width - left - 2, break_on_hyphens=False).wrap(text) or [""]
-        lines.append(f"  {name:<{left}}{first}".rstrip() if len(name) < left else f"  {name}  {first}".rstrip())
+        if len(name) < left:
+            lines.append(f"  {name:<{left}}{first}".rstrip())
+        else:
+            lines += [f"  {name}", " " * (left + 2) + first]
         lines += [" " * (left + 2) + line for line in rest]
     return lines
 
