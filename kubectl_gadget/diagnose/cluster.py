@@ -1,4 +1,4 @@
-"""The cluster as rules see it: records of pods, containers, events, services and rollouts, and whose an address is.
+"""The cluster as rules see it: records of pods, containers, events, services and rollouts, and owners of addresses.
 
 Only fields that rules name are read. ConfigMaps and Secrets are never read; of a pod's environment only the names are.
 All texts come from users of the cluster and are escaped where they are shown.
@@ -81,7 +81,7 @@ class Places:
             self.owners[address] = pod
 
     def saw_sockets(self, pod: Name, listeners: Iterable[Listener]) -> None:
-        """Record sockets of a pod: nothing listens there but what was ever recorded."""
+        """Record sockets of a pod: only what was recorded listens there."""
         self.listeners.setdefault(pod, set()).update(listeners)
 
 
@@ -370,7 +370,7 @@ class Cluster:
             if is_pod and (namespace, named) not in of:
                 continue
             if (namespace, named) in self._whole_sets and about.get("kind") == "ReplicaSet":
-                continue  # what it was refused once it has got since
+                continue  # it was refused this earlier, and has got it since
             owner = self._owner(str(about.get("kind")), (namespace, named))
             if not is_pod and (namespace, owner.name) not in workloads and (namespace, named) not in controllers:
                 continue
@@ -447,7 +447,7 @@ class Cluster:
             return -1.0
         return max(0.0, self._now - datetime.fromisoformat(text).timestamp())
 
-    # Whose an address is.
+    # Owners of addresses.
 
     def peer(self, address: str, port: int, places: Places) -> Object:
         """Return what rules call `peer`: the other end of a connection."""

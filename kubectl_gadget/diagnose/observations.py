@@ -1,4 +1,4 @@
-"""Observations: rows and records that match a rule's set, counted by whose they are and by the set's columns.
+"""Observations: rows and records that match a rule's set, counted by owner and by the set's columns.
 
 Conditions run on whole columns; only rows that match become Python objects. Memory is bounded: a set and a container
 have a fixed number of observations, and a row a fixed number of values. What finds no room is counted, and `run.whole`
@@ -39,7 +39,7 @@ EVIDENCE = 3
 _LONGEST = 400
 """Characters of a value that is kept."""
 _TURN_NS = 2_000_000_000
-"""Rows of a snapshot that are so much younger than its first are of the next turn, if turns have no numbers."""
+"""If turns have no numbers, rows this much younger than a snapshot's first row belong to the next turn."""
 _NUMBERED_TURN_NS = 10_000_000_000
 """A busy node may take seconds for one turn; after that time, the same number belongs to another stream."""
 
@@ -49,7 +49,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose an observation is. Empty texts: does not apply."""
+    """The owner of an observation. Empty texts: does not apply."""
 
     node: str = ""
     namespace: str = ""
@@ -62,7 +62,7 @@ class Owner:
 
     @classmethod
     def receiver(cls, node: str, record: Record) -> "Owner":
-        """Return whose the receiver of a signal is."""
+        """Return the owner of a signal's receiver."""
         return cls(node, *(str(record.get(f"receiver_{name}") or "") for name in ("namespace", "pod", "container")))
 
 
@@ -94,7 +94,7 @@ class Observation:
     sums_before: dict[str, float] = field(default_factory=dict)
     turn: int = 0
     turns: str = ""
-    """of a snapshot: by what its turns are counted, the node and the look"""
+    """of a snapshot: the key of its turns, node and look"""
     is_needed: bool = False
     """a finding is made of it"""
 
@@ -186,7 +186,7 @@ class Watch:
         self, owner: Owner, record: dict[str, object], wall_ns: int, look: str = "", number: int | None = None
     ) -> Observation | None:
         """Return the observation that a row belongs to, at its turn of a snapshot; None if there is no room. `number`:
-        that of the turn, if it is known."""
+        the turn's, if it is known."""
         seen = self.seen
         if "base" in seen.by:
             record["base"] = posixpath.basename(str(record.get("path") or ""))

@@ -56,7 +56,7 @@ def are_totals(gadgets: Sequence[Gadget]) -> bool:
 
 
 class MetricsSent(Untimed):
-    """A collector that gets what rows add up to (sending.Sending)."""
+    """A collector that gets totals of rows (sending.Sending)."""
 
     def __init__(self, target: Target, resource: Mapping[str, str], transport: Transport) -> None:
         self._totals = Totals()
@@ -72,7 +72,7 @@ class MetricsSent(Untimed):
         self._delivery.begin(warn)
 
     def write(self, shown: Rows, everything: Rows) -> None:
-        """Add rows up, and send what they come to, if the last time is long enough ago."""
+        """Add rows up, and send the totals if the last time is long enough ago."""
         if not len(everything):
             return
         until = max(int(np.max(part.wall_ns())) for part in everything.parts)

@@ -33,7 +33,7 @@ TRACES = "v1/traces"
 IF_MISSING = "OTEL_TRACES_EXPORTER=none in the environment sends log records instead"
 _NOUN = "span"
 _WAIT_NS = 2 * 10**9
-"""A server's span waits so long for its client's, and a client's is remembered so long."""
+"""The time that a server's span waits for its client's, and that a client's is remembered."""
 _SLACK_NS = 10**8
 """Clocks of two nodes may differ by this."""
 _MOST_PAIRS = 20_000
@@ -139,7 +139,7 @@ class _Made:
     key: tuple[Any, ...] | None
     """what both ends share; None: it has one end"""
     since: int = 0
-    """the time from when it waits"""
+    """when it began to wait"""
 
 
 class _Done(NamedTuple):
@@ -181,7 +181,7 @@ class Pairs:
     def __init__(self) -> None:
         self._now = 0
         self._pairs: OrderedDict[tuple[Any, ...], _Pair] = OrderedDict()
-        """by key, those last that last got a span"""
+        """by key; those that got a span last are at the end"""
         self._count = 0
 
     @property
@@ -261,7 +261,7 @@ def _nearest(waiting: "deque[Any]", made: _Made) -> Any:
 
 
 def _root(made: _Made) -> tuple[bytes, bytes, bytes, int]:
-    """Return trace, span, parent and flags of a span that has no other parent than its request says."""
+    """Return trace, span, parent and flags of a span whose only parent is the one that its request names."""
     trace, parent, flags = made.context or (os.urandom(16), b"", 1)
     return trace, os.urandom(8), parent, flags | (_REMOTE_PARENT if parent else 0)
 
@@ -390,7 +390,7 @@ _KINDS = {
 
 
 def _failed(batch: Batch, kinds: Sequence[int]) -> list[bool]:
-    """Return for each row if it is an error. What a client did wrong is none of the server (semantic conventions)."""
+    """Return for each row if it is an error. A client's mistake is no error of the server (semantic conventions)."""
     found: list[bool] = (levels(batch) > 0).tolist()
     if batch.gadget.name == "trace_http":
         for row, (kind, status, grpc) in enumerate(

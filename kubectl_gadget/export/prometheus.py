@@ -33,7 +33,7 @@ _REQUEST_SECONDS = 10.0
 
 
 class Prometheus(Untimed):
-    """Serves what rows add up to."""
+    """Serves the totals of rows."""
 
     def __init__(self, target: Target, serving: Serving) -> None:
         """Listen, until `serving` ends. Raises UsageError."""

@@ -1,4 +1,4 @@
-"""What lives as long as a run, and in a replay until Ctrl-C: ports where others ask for what is exported."""
+"""Services that live as long as a run, and in a replay until Ctrl-C: ports where others ask for what is exported."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
