@@ -54,6 +54,7 @@ _COMMANDS = {
         "deploy": "agents:deploy",
         "undeploy": "agents:undeploy",
         "status": "agents:status",
+        "export": "",
     },
     "Other": {
         "version": "version:version",
@@ -74,6 +75,7 @@ _BELOW = {
         "list": "policy:list_policies",
         "uninstall": "policy:uninstall",
     },
+    "export": {name: f"export:{name}" for name in ("install", "status", "uninstall")},
     "ci": {name: f"ci:{name}" for name in ("run", "start", "step", "stop", "judge")},
     "config": {name: f"config:{name}" for name in ("view", "check", "path")},
     "recording": {name: f"recording:{name}" for name in ("info", "redact", "query", "convert")},
@@ -81,7 +83,7 @@ _BELOW = {
 _SECTIONS = {"advise": "Advisors", "recording": "Recordings"}
 _WITHOUT_GADGETS = ("record", "ui", "observe", "flows", "enforce")
 """commands that take pods and choose their gadgets themselves"""
-_WITHOUT_FLAGS = ("ci", "recording")
+_WITHOUT_FLAGS = ("ci", "export", "recording")
 """groups that take no flags before the sub-command"""
 
 

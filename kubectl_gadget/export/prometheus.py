@@ -26,7 +26,7 @@ from kubectl_gadget.export.totals import Metric as Total
 from kubectl_gadget.rows.rows import Rows
 
 if TYPE_CHECKING:
-    from kubectl_gadget.run.coverage import Coverage
+    from kubectl_gadget.run.coverage import Coverage, NodeCoverage
 
 _MOST_AT_ONCE = 8
 _REQUEST_SECONDS = 10.0
@@ -45,7 +45,7 @@ class Prometheus(Untimed):
         registry = CollectorRegistry()
         registry.register(self)
         try:
-            self._server = _Server(target, registry)
+            self._server = _Server(target, registry, self._is_ready)
         except OSError as error:
             raise UsageError(f"--export {target.name}: {error.strerror or error}") from None
         serve = self._server.serve_forever
@@ -100,6 +100,10 @@ class Prometheus(Untimed):
         """Yield nothing: what does not fit into series is in `other`."""
         yield from ()
 
+    def _is_ready(self) -> bool:
+        covered = self._covered()
+        return covered is not None and any(map(_is_traced, covered.nodes))
+
     # The library's Collector.
 
     def describe(self) -> list[Any]:
@@ -147,13 +151,16 @@ def _coverage(covered: "Coverage") -> Iterator[Any]:
     missing = CounterMetricFamily("kubectl_gadget_missing_seconds", "Time without rows.", labels=("node",))
     traced = GaugeMetricFamily("kubectl_gadget_node_traced", "1 if the node is traced, else 0.", labels=("node",))
     for node in covered.nodes:
-        is_traced = bool(node.attached_ns) and not node.until_ns and not node.cause
-        traced.add_metric((node.name,), int(is_traced))
+        traced.add_metric((node.name,), int(_is_traced(node)))
         if node.attached_ns:
             missing.add_metric((node.name,), node.gap_seconds)
             for cause, number in node.lost.items():
                 lost.add_metric((node.name, cause), number)
     yield from (lost, missing, traced)
+
+
+def _is_traced(node: "NodeCoverage") -> bool:
+    return bool(node.attached_ns) and not node.until_ns and not node.cause
 
 
 def _deliveries(found: Iterable[tuple[str, str, Counts]]) -> Iterator[Any]:
@@ -181,11 +188,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, target: Target, registry: CollectorRegistry) -> None:
+    def __init__(self, target: Target, registry: CollectorRegistry, is_ready: Callable[[], bool]) -> None:
         if ":" in target.host:
             self.address_family = socket.AF_INET6
         super().__init__((target.host, target.port), _Handler)
         self.registry = registry
+        self.is_ready = is_ready
         self.scrapes = 0
         self.is_local = ipaddress.ip_address(target.host).is_loopback
         self._room = threading.BoundedSemaphore(_MOST_AT_ONCE)
@@ -213,12 +221,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(403, b"this host is not served here\n", "text/plain")  # a page whose name points to loopback
         elif path == "/healthz":
             self._send(200, b"ok\n", "text/plain")
+        elif path == "/readyz":
+            self._send(*((200, b"ok\n") if self.server.is_ready() else (503, b"no node is traced\n")), "text/plain")
         elif path == "/metrics":
             encode, type = choose_encoder(self.headers.get("Accept", ""))
             self.server.scrapes += 1
             self._send(200, encode(self.server.registry), type)
         else:
-            self._send(404, b"try: /metrics, /healthz\n", "text/plain")
+            self._send(404, b"try: /metrics, /healthz, /readyz\n", "text/plain")
 
     def _send(self, status: int, body: bytes, type: str) -> None:
         self.send_response(status)

@@ -29,6 +29,7 @@ RESOURCES = {
     "networkpolicies": ("NetworkPolicy", True),
     "events": ("Event", True),
     "configmaps": ("ConfigMap", True),
+    "serviceaccounts": ("ServiceAccount", True),
     "nodes": ("Node", False),
     "namespaces": ("Namespace", False),
     "daemonsets": ("DaemonSet", True),
