@@ -25,6 +25,10 @@ _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
     "gt": operator.gt,
     "ge": operator.ge,
 }
+_ORDERED = (int, float, str)
+_EQUAL = (*_ORDERED, bool)
+_NULLABLE = {str, type(None)}
+"""A number and null are an error to cel-python, and a text and null are different."""
 _TESTS: Mapping[str, Callable[[str, str], bool]] = {
     "startsWith": str.startswith,
     "endsWith": str.endswith,
@@ -82,13 +86,15 @@ def _relation(tree: cel.Tree) -> Condition | None:
     if name == "in":
         return _among(left, right_tree)
     right, compare = _value(right_tree), _ORDER.get(name)
-    kinds = (int, float, str, bool) if name in ("eq", "ne") else (int, float, str)
+    kinds = _EQUAL if name in ("eq", "ne") else _ORDERED
     if right is None or compare is None:
         return None
 
     def compared(row: Row) -> bool | None:
         one, other = left(row), right(row)
         kind = type(one)
+        if kinds is _EQUAL and (one is None or other is None) and {kind, type(other)} <= _NULLABLE:
+            return compare(one, other)
         if kind is not type(other) or (kind is int and not (_fits(one) and _fits(other))):
             return None
         return compare(one, other) if kind in kinds else None
@@ -126,9 +132,16 @@ def _method(tree: cel.Tree) -> Condition | None:
             pattern = cel.compile_pattern(text)
         except ValueError:
             return None
-        return lambda row: pattern.search(value) is not None if type(value := of(row)) is str else None
+        return lambda row: _matches(pattern, value) if type(value := of(row)) is str else None
     test = _TESTS.get(name)
     return None if test is None else lambda row: test(value, text) if type(value := of(row)) is str else None
+
+
+def _matches(pattern: cel.Pattern, text: str) -> bool | None:
+    try:
+        return pattern.search(text) is not None
+    except UnicodeEncodeError:  # half of a surrogate pair, which RE2 cannot take
+        return None
 
 
 def _value(tree: cel.Tree) -> Callable[[Row], Any] | None:
