@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from itertools import groupby
+from math import isfinite
 from typing import Any
 
 from kubectl_gadget.diagnose.cluster import Cluster, Name, Places
@@ -287,9 +288,9 @@ class Diagnosis:
         for place, column in enumerate(seen.by):
             view[column] = _plain(found[0].key[place]) if found else None
         for name in seen.measure:
-            view[f"sum_{name}"] = round(sum(each.sums.get(name, 0) for each in found))
-            view[f"max_{name}"] = round(max((each.most.get(name, 0) for each in found), default=0))
-            view[f"before_{name}"] = round(
+            view[f"sum_{name}"] = _whole(sum(each.sums.get(name, 0) for each in found))
+            view[f"max_{name}"] = _whole(max((each.most.get(name, 0) for each in found), default=0))
+            view[f"before_{name}"] = _whole(
                 sum((each.sums_before if each.turn else each.sums).get(name, 0) for each in found)
             )
         return view
@@ -368,6 +369,11 @@ def _formatted(value: Any, how: str) -> str:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
+
+
+def _whole(number: float) -> int:
+    """Return a whole number; 0 for what is none, which only a spoilt recording has."""
+    return round(number) if isfinite(number) else 0
 
 
 def _plain(value: Any) -> Any:
