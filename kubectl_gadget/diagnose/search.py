@@ -30,7 +30,7 @@ from kubectl_gadget.kube.resources import ENDPOINT_SLICES, PODS, SERVICES, Objec
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
 from kubectl_gadget.reports.model import Finding
-from kubectl_gadget.rows.batch import Batch
+from kubectl_gadget.rows.batch import Batch, join
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.run.coverage import Coverage, doubts, texts
 from kubectl_gadget.run.live_run import begin
@@ -53,6 +53,8 @@ _MOST_LISTED_AGAIN = 500
 """Pods: the objects of more are listed at the start and at the end only."""
 _LOOK_SECONDS = 2.0
 """Time between two looks at what was seen so far."""
+_TAKE_SECONDS, _MOST_WAITING = 0.5, 10_000
+"""How long rows wait for others, and how many may."""
 _NEWS_SECONDS = 10.0
 """Time between two lines about how far the search is, and between two lists of the API."""
 _PEER_SECONDS = 20.0
@@ -161,6 +163,10 @@ class Search:
         self._noticed: set[str] = set()
         self._starts: dict[Name, tuple[float, int]] = {}
         """of pods that crash again and again: when (wall time) the kubelet will start them, and how often it has"""
+        self._waiting: list[Batch] = []
+        """rows that were not looked at"""
+        self._waiting_rows = 0
+        self._take_at = 0.0
         self._using = threading.Lock()
         """rows come in one thread, objects and looks at both in others"""
 
@@ -176,12 +182,25 @@ class Search:
         self._diagnosis.cluster = found
 
     def take(self, rows: Rows) -> None:
-        """Take rows of the run."""
+        """Take rows of the run. They are looked at together: a hundred nodes send small batches."""
         with self._using:
-            self._observations.take(rows)
-            for batch in rows.parts:
-                self._events[batch.gadget.event] += len(batch)
-                self._take_addresses(batch)
+            self._waiting += rows.parts
+            self._waiting_rows += len(rows)
+            if self._waiting_rows >= _MOST_WAITING or time.monotonic() >= self._take_at:
+                self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        """Look at the rows that wait; called with the lock."""
+        together: dict[tuple[str, str], list[Batch]] = {}
+        for batch in self._waiting:
+            together.setdefault((batch.gadget.name, batch.architecture), []).append(batch)
+        self._waiting, self._waiting_rows = [], 0
+        for batches in together.values():
+            batch = join(batches)
+            self._observations.take(Rows([batch]))
+            self._events[batch.gadget.event] += len(batch)
+            self._take_addresses(batch)
+        self._take_at = time.monotonic() + _TAKE_SECONDS
 
     def _mark(self, wall_ns: int) -> None:
         """Mark the observations that findings need; called while rows are taken."""
@@ -244,6 +263,8 @@ class Search:
         self, coverage: Coverage, also: Sequence[str] = (), without_agents: bool = False, since_ns: int = 0
     ) -> Report:
         """Return the result. `since_ns`: the time after which everything matters, as for doubts()."""
+        with self._using:
+            self._take_waiting()
         unseen = list(also) if without_agents else [*texts(doubts(coverage, since_ns)), *also]
         if not self._observations.is_whole:
             unseen.append("more happened than there was room for")
@@ -287,6 +308,7 @@ class Search:
     def _findings(self, run: RunFacts) -> list[Found]:
         """Return the roots that are about selected pods, or explain what is seen in them."""
         with self._using:
+            self._take_waiting()
             found = self._diagnosis.findings(run)
         own = self.selected
         if not self._peers or not own:
@@ -332,7 +354,7 @@ class Search:
             await asyncio.sleep(wait if end is None else max(0.0, min(wait, end - seconds)))
             seconds, before = (time.time_ns() - began) / 1e9, time.monotonic()
             found = await asyncio.to_thread(self._findings, RunFacts(seconds, began))
-            wait = max(_LOOK_SECONDS, (time.monotonic() - before) * 10)  # rows wait while it looks
+            wait = max(_LOOK_SECONDS, (time.monotonic() - before) * 20)  # rows wait while it looks
             self._say_certain(found)
             if surroundings.api is not None:
                 if self._diagnosis.unknown and not self._listed.is_wide and not self._listed.why_not_wide:
