@@ -34,14 +34,25 @@ def pod(name: str, *command: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]}}
 
 
+def address(namespace: str) -> str:
+    """Return the address of the pod that stores what it gets; empty: it has none yet."""
+    pods = {one["metadata"]["name"]: one for one in listed("pods", "-n", namespace)}
+    return str(pods["store"]["status"].get("podIP", ""))
+
+
 def test_what_pods_do_arrives_also_after_the_pod_was_evicted(namespace: str) -> None:
     run_pods(namespace, pod("store", "python3", "-c", LISTEN), pod("busy", "sh", "-c", "while :; do ls; sleep 1; done"))
-    address = next(
-        one["status"]["podIP"] for one in listed("pods", "-n", namespace) if one["metadata"]["name"] == "store"
-    )
+    wait_until(lambda: address(namespace))
     assert gadget("deploy", "--contained", *AGENT_FLAGS).returncode == 0
     try:
-        words = ("--to", f"jsonl=tcp://{address}:9000", "--image", CLIENT, "--image-pull-policy", "IfNotPresent")
+        words = (
+            "--to",
+            f"jsonl=tcp://{address(namespace)}:9000",
+            "--image",
+            CLIENT,
+            "--image-pull-policy",
+            "IfNotPresent",
+        )
         done = gadget("export", "install", "exec", "--name", "test", *words)
         assert done.returncode == 0, done.stderr
 
