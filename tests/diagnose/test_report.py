@@ -66,7 +66,7 @@ def test_what_was_not_traced_is_said() -> None:
 
 def test_an_answer_from_the_api_alone_says_so() -> None:
     text = "\n".join(report.text(made(coverage=Coverage(), agents=False), color=False, width=120))
-    assert "of which no container runs, so only in the API" in text
+    assert "only in the API, because no container runs" in text
 
 
 def test_json_has_the_same_findings_with_their_symptoms() -> None:
