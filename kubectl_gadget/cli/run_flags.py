@@ -164,7 +164,7 @@ def _export(output: OutputFlags) -> dict[str, Any]:
     if not output.exports:
         return {}
     from kubectl_gadget.export.run import Export
-    from kubectl_gadget.export.serving import Serving
+    from kubectl_gadget.export.sending import Serving
     from kubectl_gadget.export.targets import ExportOptions, Tls, headers, target, tls
 
     options = ExportOptions(

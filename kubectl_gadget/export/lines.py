@@ -16,8 +16,8 @@ from typing import Any
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
+from kubectl_gadget.export.conventions import LEVELS, levels
 from kubectl_gadget.export.delivery import Item, Refused
-from kubectl_gadget.export.severity import LEVELS, levels
 from kubectl_gadget.export.targets import STANDARD_OUTPUT, Target, Tls
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.output.columns import EVENT

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
@@ -21,14 +22,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from kubectl_gadget import __version__
 from kubectl_gadget.export.conventions import (
     LEFT_OUT,
+    LEVELS,
     SCHEMA_URL,
     attribute_name,
     attributes_of,
     is_plain,
+    levels,
     resource_attributes,
 )
 from kubectl_gadget.export.delivery import Refused
-from kubectl_gadget.export.severity import LEVELS, levels
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import UNKNOWN, Container
@@ -39,6 +41,7 @@ from kubectl_gadget.rows.texts import CodedMarks
 from kubectl_gadget.rows.vectors import pick
 
 T = TypeVar("T")
+Answer = TypeVar("Answer", bound=Message)
 
 LOGS = "v1/logs"
 """The end of the URL that takes log records."""
@@ -336,10 +339,15 @@ def by_resource(batch: Batch, records: list[T]) -> "list[tuple[tuple[str, Contai
     ]
 
 
-def rejected_logs(answer: bytes) -> tuple[int, str]:
-    """Return how many records a collector has not taken, and why. Raises Refused if it gives no such answer."""
+def answered(kind: type[Answer], answer: bytes) -> Answer:
+    """Return what a collector has answered. Raises Refused if it is no such message."""
     try:
-        partial = ExportLogsServiceResponse.FromString(answer).partial_success
+        return kind.FromString(answer)
     except Exception as error:  # the library has two classes DecodeError
         raise Refused(f"the answer is not OTLP: {error}") from None
+
+
+def rejected_logs(answer: bytes) -> tuple[int, str]:
+    """Return how many records a collector has not taken, and why. Raises Refused if it gives no such answer."""
+    partial = answered(ExportLogsServiceResponse, answer).partial_success
     return max(0, int(partial.rejected_log_records)), str(partial.error_message)

@@ -27,8 +27,8 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from kubectl_gadget import __version__
 from kubectl_gadget.export.conventions import SCHEMA_URL, attribute_name, resource_attributes
-from kubectl_gadget.export.delivery import Counts, Delivery, Refused, Transport, lost_line
-from kubectl_gadget.export.otlp import SCOPE, key_value
+from kubectl_gadget.export.delivery import Counts, Delivery, Transport, lost_line
+from kubectl_gadget.export.otlp import SCOPE, answered, key_value
 from kubectl_gadget.export.sending import Untimed
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.export.totals import MOST_SERIES, OTHER, PLACE, Labels, Metric, Series, Totals
@@ -217,8 +217,5 @@ def _fill_in(point: ExponentialHistogramDataPoint, series: Series) -> None:
 
 def rejected_points(answer: bytes) -> tuple[int, str]:
     """Return how many data points a collector has not taken, and why. Raises Refused if it gives no such answer."""
-    try:
-        partial = ExportMetricsServiceResponse.FromString(answer).partial_success
-    except Exception as error:  # the library has two classes DecodeError
-        raise Refused(f"the answer is not OTLP: {error}") from None
+    partial = answered(ExportMetricsServiceResponse, answer).partial_success
     return max(0, int(partial.rejected_data_points)), str(partial.error_message)

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from kubectl_gadget.export.delivery import Counts, Delivery, Refused, Transport, lost_line
-from kubectl_gadget.export.otlp import Column, Resources, by_resource, columns, framed, trace_context
+from kubectl_gadget.export.conventions import levels
+from kubectl_gadget.export.delivery import Counts, Delivery, Transport, lost_line
+from kubectl_gadget.export.otlp import Column, Resources, answered, by_resource, columns, framed, trace_context
 from kubectl_gadget.export.sending import ROWS_AT_ONCE, Sending
-from kubectl_gadget.export.severity import levels
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
@@ -479,8 +479,5 @@ class SpansSent:
 
 def rejected_spans(answer: bytes) -> tuple[int, str]:
     """Return how many spans a collector has not taken, and why. Raises Refused if it gives no such answer."""
-    try:
-        partial = ExportTraceServiceResponse.FromString(answer).partial_success
-    except Exception as error:  # the library has two classes DecodeError
-        raise Refused(f"the answer is not OTLP: {error}") from None
+    partial = answered(ExportTraceServiceResponse, answer).partial_success
     return max(0, int(partial.rejected_spans)), str(partial.error_message)

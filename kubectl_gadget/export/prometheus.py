@@ -18,8 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.export.delivery import Counts
-from kubectl_gadget.export.sending import Untimed
-from kubectl_gadget.export.serving import Serving
+from kubectl_gadget.export.sending import Serving, Untimed
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.export.totals import MOST_SERIES, OTHER, Series, Totals, octave_buckets
 from kubectl_gadget.export.totals import Metric as Total

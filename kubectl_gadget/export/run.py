@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from kubectl_gadget.errors import require
 from kubectl_gadget.export import lines
 from kubectl_gadget.export.delivery import Transport
-from kubectl_gadget.export.sending import Encoder, Sending, Sent
-from kubectl_gadget.export.serving import Serving
+from kubectl_gadget.export.sending import Encoder, Sending, Sent, Serving
 from kubectl_gadget.export.targets import ExportOptions, Target
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.rows import Rows

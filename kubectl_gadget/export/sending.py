@@ -1,12 +1,17 @@
-"""The interface of an export's targets, and the targets that get rows as they come."""
+"""Targets of an export: what each does, those that get rows as they come, and ports where others ask for rows."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from kubectl_gadget.export.delivery import Counts, Delivery, Transport, lost_line
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.rows.rows import Rows
 from kubectl_gadget.wording import count
+
+if TYPE_CHECKING:
+    from kubectl_gadget.run.coverage import Coverage
+    from kubectl_gadget.run.services import Surroundings
 
 ROWS_AT_ONCE = 2048
 """in an item, which is sent or refused as a whole"""
@@ -101,3 +106,34 @@ class Sent(Untimed):
         """See Sending."""
         if (counts := self.delivery.counts()).lost:
             yield lost_line(self.delivery.name, counts)
+
+
+class Serving:
+    """A service beside a run, or a replay until Ctrl-C. It knows the run's nodes, and closes ports at the end."""
+
+    def __init__(self) -> None:
+        self.stops: list[Callable[[], object]] = []
+        """are called at the end"""
+        self.sendings: list[tuple[str, Sending]] = []
+        """the targets of the run, with their names"""
+        self._run: Surroundings | None = None
+
+    def covered(self) -> "Coverage | None":
+        """Return who is traced, and what was lost; None: unknown."""
+        return self._run.covered() if self._run else None
+
+    def delivered(self) -> "Iterator[tuple[str, str, Counts]]":
+        """Yield each target's name, what it gets, and what became of that."""
+        for name, sending in self.sendings:
+            for what, counts in sending.counts():
+                yield name, what, counts
+
+    @asynccontextmanager
+    async def serve(self, run: "Surroundings") -> AsyncIterator[None]:
+        """See Service."""
+        self._run = run
+        try:
+            yield
+        finally:
+            for stop in self.stops:
+                stop()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.export.severity import LEVELS, levels
+from kubectl_gadget.export.conventions import LEVELS, levels
 from kubectl_gadget.gadgets.schema import TABLES, UNKNOWN, Gadget
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import UNKNOWN as NO_CONTAINER

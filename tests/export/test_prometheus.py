@@ -18,7 +18,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.export import totals
 from kubectl_gadget.export.prometheus import Prometheus
 from kubectl_gadget.export.run import Export, Sent
-from kubectl_gadget.export.serving import Serving
+from kubectl_gadget.export.sending import Serving
 from kubectl_gadget.export.targets import ExportOptions, target
 from kubectl_gadget.export.totals import Totals
 from kubectl_gadget.gadgets import load_gadget

@@ -10,8 +10,10 @@ The trap: after a failed load an object cannot be loaded again, not even with fe
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from kubectl_gadget.agent.bpf import libbpf
@@ -26,7 +28,6 @@ from kubectl_gadget.errors import AgentError
 
 if TYPE_CHECKING:
     from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher
-    from kubectl_gadget.agent.bpf.turns import Turns
 
 
 _HASHES = (HASH, 9)
@@ -55,6 +56,56 @@ BY_HAND = "raw_tp"
 AFTER_EXIT = "tracepoint/syscalls/sys_exit"
 """The section of programs that other programs tail-call at the end of a system call (GADGET_AFTER_EXIT in
 gadget/syscall.h)."""
+
+
+class Turns:
+    """Threads that load BPF objects, one at a time in Python and at the same time in the kernel.
+
+        with turns:                 # in each thread
+            ...prepare an object...
+            with turns.aside():     # others have their turn
+                ...load it...
+            ...attach it...
+
+    The kernel verifies the programs of several objects in parallel, on several CPUs. One thread at a time does
+    everything else, so what the objects share needs no locks of its own. Methods also work in a thread that
+    has no turn.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._owner = 0
+
+    def __enter__(self) -> "Turns":
+        self._changed.acquire()
+        self._owner = threading.get_ident()
+        return self
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        self._owner = 0
+        self._changed.notify_all()
+        self._changed.release()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let others have their turn."""
+        if self._owner != threading.get_ident():
+            yield
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def wait_while(self, condition: Callable[[], bool]) -> None:
+        """Let others have their turn as long as this is true. Only they can end it."""
+        while condition() and self._owner == threading.get_ident():
+            self._owner = 0
+            self._changed.wait()
+            self._owner = threading.get_ident()
 
 
 def _name(raw: bytes) -> str:

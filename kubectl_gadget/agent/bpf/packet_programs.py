@@ -26,8 +26,7 @@ from typing import NamedTuple
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import REMOVED
 from kubectl_gadget.agent.bpf.maps import NumberMap
-from kubectl_gadget.agent.bpf.object import BpfObject, own_object
-from kubectl_gadget.agent.bpf.turns import Turns
+from kubectl_gadget.agent.bpf.object import BpfObject, Turns, own_object
 from kubectl_gadget.errors import AgentError
 
 _WORDS = ".rodata.packets"

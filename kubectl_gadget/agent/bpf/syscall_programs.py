@@ -23,8 +23,7 @@ from types import MappingProxyType
 from kubectl_gadget.agent.bpf.libbpf import Failure
 from kubectl_gadget.agent.bpf.links import REMOVED
 from kubectl_gadget.agent.bpf.maps import BpfMap, NumberMap
-from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject, own_object
-from kubectl_gadget.agent.bpf.turns import Turns
+from kubectl_gadget.agent.bpf.object import AFTER_EXIT, BpfObject, Turns, own_object
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.errors import AgentError
 

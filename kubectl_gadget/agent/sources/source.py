@@ -14,9 +14,9 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Protocol
 
+from kubectl_gadget.agent.bpf.object import Turns
 from kubectl_gadget.agent.bpf.packet_programs import PacketDispatcher, SocketOwners
 from kubectl_gadget.agent.bpf.syscall_programs import SyscallDispatcher
-from kubectl_gadget.agent.bpf.turns import Turns
 from kubectl_gadget.agent.containers.tracking import Containers
 from kubectl_gadget.agent.host import this_node
 from kubectl_gadget.agent.sources.output import Channel

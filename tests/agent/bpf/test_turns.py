@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from kubectl_gadget.agent.bpf.turns import Turns
+from kubectl_gadget.agent.bpf.object import Turns
 
 
 def test_only_one_thread_has_its_turn_but_for_those_aside() -> None:
