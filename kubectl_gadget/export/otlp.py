@@ -342,9 +342,10 @@ def by_resource(batch: Batch, records: list[T]) -> "list[tuple[tuple[str, Contai
 def answered(kind: type[Answer], answer: bytes) -> Answer:
     """Return what a collector has answered. Raises Refused if it is no such message."""
     try:
-        return kind.FromString(answer)
+        message: Answer = kind.FromString(answer)
     except Exception as error:  # the library has two classes DecodeError
         raise Refused(f"the answer is not OTLP: {error}") from None
+    return message
 
 
 def rejected_logs(answer: bytes) -> tuple[int, str]:
