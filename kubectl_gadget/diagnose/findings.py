@@ -261,7 +261,7 @@ class Diagnosis:
             return found.count if found.turn == self._seen.of(seen).latest(found.turns) else 0
         return found.count
 
-    def _view(self, seen: SeenSet, found: Sequence[Observation], run: RunFacts) -> dict[str, Any]:
+    def _view(self, seen: SeenSet, found: Sequence[Observation], run: RunFacts) -> dict[str, object]:
         counts = [self._count(seen, each) for each in found]
         count = sum(counts)
         first = min((each.first_ns for each in found if each.count), default=0)
@@ -295,7 +295,7 @@ class Diagnosis:
             )
         return view
 
-    def _entity(self, owner: Owner) -> dict[str, Any]:
+    def _entity(self, owner: Owner) -> dict[str, object]:
         name = (owner.namespace, owner.pod)
         return {
             "namespace": owner.namespace,
@@ -318,7 +318,7 @@ class Diagnosis:
         return known
 
 
-def filled(text: str, values: Mapping[str, Any]) -> str:
+def filled(text: str, values: Mapping[str, object]) -> str:
     """Return a text with its placeholders filled in. Values are made safe for a terminal, and cannot add lines."""
     return PLACEHOLDER.sub(lambda found: _formatted(_value(values, found[1]), found[2] or ""), text)
 
@@ -332,14 +332,14 @@ def _address(value: object) -> str:
     return text
 
 
-def _value(values: Mapping[str, Any], path: str) -> Any:
+def _value(values: Mapping[str, object], path: str) -> object:
     found: object = values
     for name in path.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
 
 
-def _formatted(value: Any, how: str) -> str:
+def _formatted(value: object, how: str) -> str:
     if how == "pod":
         return f"pod/{printable(_text(value), _LONGEST)}" if value else "the node"
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -367,7 +367,7 @@ def _formatted(value: Any, how: str) -> str:
     return printable(_text(value), _LONGEST)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
@@ -376,7 +376,7 @@ def _whole(number: float) -> int:
     return round(number) if isfinite(number) else 0
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 

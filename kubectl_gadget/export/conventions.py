@@ -165,7 +165,7 @@ def attributes_of(gadget: str, member: str) -> Attributes:
         return _MADE.get((gadget, member)) or _MADE["", member]
     name = attribute_name(gadget, member)
 
-    def plain(value: Any) -> Iterator[tuple[str, Any]]:
+    def plain(value: object) -> Iterator[tuple[str, Any]]:
         yield name, value
 
     return plain

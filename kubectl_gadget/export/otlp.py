@@ -85,7 +85,7 @@ def framed(number: int, messages: Sequence[bytes]) -> bytes:
 # Values.
 
 
-def any_value(value: Any) -> AnyValue:
+def any_value(value: object) -> AnyValue:
     """Return a value of JSON as OTLP has it."""
     match value:
         case bool():
@@ -105,19 +105,19 @@ def any_value(value: Any) -> AnyValue:
     return AnyValue()
 
 
-def key_value(name: str, value: Any) -> KeyValue:
+def key_value(name: str, value: object) -> KeyValue:
     """Return one attribute."""
     return KeyValue(key=name, value=any_value(value))
 
 
-class _Known(dict[Any, bytes]):
+class _Known(dict[object, bytes]):
     """The bytes of values, by value."""
 
-    def __init__(self, make: Callable[[Any], bytes]) -> None:
+    def __init__(self, make: Callable[[object], bytes]) -> None:
         super().__init__()
         self._make = make
 
-    def __missing__(self, value: Any) -> bytes:
+    def __missing__(self, value: object) -> bytes:
         made = self._make(value)
         if len(made) <= _LONGEST_KNOWN:
             if len(self) >= _MOST_KNOWN:
@@ -144,7 +144,7 @@ class Column:
         self._is_list = member.type == "texts"
         self._is_hashable = member.type not in ("object", "buckets")
 
-    def _bytes(self, value: Any) -> bytes:
+    def _bytes(self, value: object) -> bytes:
         if value is None or value == "":
             return b""
         if not self._is_plain:

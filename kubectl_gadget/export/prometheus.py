@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 
 from kubectl_gadget import __version__
@@ -105,11 +106,11 @@ class Prometheus(Untimed):
 
     # The library's Collector.
 
-    def describe(self) -> list[Any]:
+    def describe(self) -> list[Family]:
         """Return nothing, so that the library does not ask for metrics when it registers this."""
         return []
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Family]:
         """Yield all metrics."""
         for metric, series in self._totals.read():
             yield _family(metric, series)
@@ -126,14 +127,14 @@ class Prometheus(Untimed):
         yield from _deliveries(self._delivered())
 
 
-def _family(metric: Total, series: list[tuple[tuple[str, ...], Series]]) -> Any:
+def _family(metric: Total, series: list[tuple[tuple[str, ...], Series]]) -> Family:
     name = f"{metric.name}_{metric.unit}" if metric.unit else metric.name
     if metric.kind == "histogram":
-        made: Any = HistogramMetricFamily(name, metric.help, labels=metric.labels)
+        histogram = HistogramMetricFamily(name, metric.help, labels=metric.labels)
         for labels, one in series:
             buckets = [(_bound(bound), count) for bound, count in octave_buckets(one)]
-            made.add_metric(labels, buckets, one.value)
-        return made
+            histogram.add_metric(labels, buckets, one.value)
+        return histogram
     family = GaugeMetricFamily if metric.kind == "gauge" else CounterMetricFamily
     made = family(name, metric.help, labels=metric.labels)
     for labels, one in series:
@@ -145,7 +146,7 @@ def _bound(seconds: float) -> str:
     return "+Inf" if seconds == float("inf") else f"{seconds:.9g}"
 
 
-def _coverage(covered: "Coverage") -> Iterator[Any]:
+def _coverage(covered: "Coverage") -> Iterator[Family]:
     lost = CounterMetricFamily("kubectl_gadget_lost_events", "Lost events by cause.", labels=("node", "cause"))
     missing = CounterMetricFamily("kubectl_gadget_missing_seconds", "Time without rows.", labels=("node",))
     traced = GaugeMetricFamily("kubectl_gadget_node_traced", "1 if the node is traced, else 0.", labels=("node",))
@@ -162,7 +163,7 @@ def _is_traced(node: "NodeCoverage") -> bool:
     return bool(node.attached_ns) and not node.until_ns and not node.cause
 
 
-def _deliveries(found: Iterable[tuple[str, str, Counts]]) -> Iterator[Any]:
+def _deliveries(found: Iterable[tuple[str, str, Counts]]) -> Iterator[Family]:
     labels = ("target", "what")
     delivered = CounterMetricFamily("kubectl_gadget_export_delivered", "What other targets got.", labels=labels)
     lost = CounterMetricFamily("kubectl_gadget_export_lost", "What they did not get.", labels=(*labels, "cause"))
@@ -197,16 +198,16 @@ class _Server(ThreadingHTTPServer):
         self.is_local = ipaddress.ip_address(target.host).is_loopback
         self._room = threading.BoundedSemaphore(_MOST_AT_ONCE)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request_thread(self, request: Any, client_address: object) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._room.release()
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
+    def verify_request(self, request: Any, client_address: object) -> bool:
         return self._room.acquire(blocking=False)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: object) -> None:
         """Say nothing: clients hang up."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kubectl_gadget.filters import cel
 
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 Condition = Callable[[Row], bool | None]
 _UNKNOWN = object()
 """A value that only cel-python can tell."""
@@ -191,7 +191,7 @@ def _computed(tree: cel.Tree) -> Callable[[Row], Any] | None:
     if compute is None or left is None or right is None:
         return None
 
-    def computed(row: Row) -> Any:
+    def computed(row: Row) -> object:
         one, other = left(row), right(row)
         if type(one) is not type(other) or type(one) not in (int, float):
             return _UNKNOWN

@@ -12,7 +12,7 @@ from kubectl_gadget.filters import cel
 from kubectl_gadget.gadgets.schema import Gadget, Parameter
 
 
-def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, Any]:
+def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, object]:
     """Values of the gadget's parameters that follow from the filter, by name. The filter must still be applied.
 
     Parameters set by the user take precedence: both conditions must hold, so the caller keeps the user's value.
@@ -31,7 +31,7 @@ def kernel_parameters(filter: Any, gadget: Gadget) -> dict[str, Any]:
     return found
 
 
-def _value(parameter: Parameter, test: str, literal: Any, gadget: Gadget) -> Any:
+def _value(parameter: Parameter, test: str, literal: Any, gadget: Gadget) -> object:
     """The parameter's value for the test; None if the parameter cannot express it."""
     if isinstance(literal, str):
         room = _room(parameter, gadget)

@@ -143,7 +143,7 @@ _RESERVED = {
 _IDENTITIES = {"unknown": 0, "host": 1, "world": 2, "kube-apiserver": 7}
 
 
-def _l7(event: FlowEvent) -> dict[str, Any]:
+def _l7(event: FlowEvent) -> dict[str, object]:
     l7 = event.l7 or {}
     found: dict[str, Any] = {"type": "RESPONSE" if event.is_reply else "REQUEST"}
     if event.is_reply and l7.get("latency"):

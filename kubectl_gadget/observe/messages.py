@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from typing import Any
 
 from kubectl_gadget.kube.informer import Follower, Objects
 from kubectl_gadget.kube.inventory import Pod, PodValues
@@ -285,7 +284,7 @@ class PodDetails:
             known.put(pod, _details(pod))
         return partial(setattr, self, "_known", known)
 
-    def of(self, container: Container) -> dict[str, Any]:
+    def of(self, container: Container) -> dict[str, object]:
         """Returns pod_labels, workload and workload_kind of the container's pod; nothing when the pod is not known."""
         return self._known.of(container.pod_uid, container.pod_name) or {}
 

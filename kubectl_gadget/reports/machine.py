@@ -255,7 +255,7 @@ def _invocation(report: RunReport) -> dict[str, object]:
     return found
 
 
-def _result(finding: Finding, root: Path) -> dict[str, Any]:
+def _result(finding: Finding, root: Path) -> dict[str, object]:
     where = str(finding.where)
     prefix = f"{where}: " if where else ""
     found: dict[str, Any] = {
