@@ -54,6 +54,21 @@ static __always_inline bool is_of_timer(__u32 signal, __s32 code)
 	return code == SI_KERNEL && (signal == SIGALRM || signal == SIGVTALRM || signal == SIGPROF);
 }
 
+/* Whether a container runtime forwards a signal that Go's scheduler sent to one of the runtime's own threads: runc
+ * waits for a container's process and hands on what it gets. Only a runtime is the parent of a process in a PID
+ * namespace and a cgroup that it is not in itself. */
+static __always_inline bool is_runtimes_own(__u32 signal, __s32 code, struct task_struct *receiver)
+{
+	struct task_struct *sender = gadget_task(), *parent;
+
+	if (gadget_show_runtime || signal != SIGURG || code != SI_USER)
+		return false;
+	parent = gadget_read(receiver, real_parent);
+	return gadget_read(parent, tgid) == gadget_read(sender, tgid) &&
+	       BPF_CORE_READ(receiver, thread_pid, level) > BPF_CORE_READ(sender, thread_pid, level) &&
+	       gadget_cgroup_id_of(receiver) != gadget_current_cgroup();
+}
+
 static __always_inline bool is_wanted(__u32 signal, __s32 code)
 {
 	if (filter_signal && signal != filter_signal)
@@ -70,6 +85,8 @@ int BPF_PROG(generated, int number, struct kernel_siginfo *info, struct task_str
 	if (filter_failed || filter_errno || !is_wanted(number, code))
 		return 0;
 	if (filter_receiver_pid && gadget_node_pid(receiver) != filter_receiver_pid)
+		return 0;
+	if (is_runtimes_own(number, code, receiver))
 		return 0;
 	signal = gadget_scratch(&generate_scratch);
 	if (!signal)

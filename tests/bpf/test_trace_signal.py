@@ -1,5 +1,6 @@
 """trace signal: known signals between known processes, a prime number of times."""
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.bpf import deeds
+from tests.bpf.network_pods import CLONE_NEWPID
 from tests.bpf.test_filters import Tree, id_of, tree  # noqa: F401
 from tests.bpf.tracer import Tracer
 
@@ -174,3 +176,48 @@ def test_a_signal_is_sent_when_sender_or_receiver_is_wanted(
     for record in records:
         assert (record["pid"], record["cgroup"]) == (pid, id_of(tree.container))
         assert record["receiver"] == id_of(tree.nested)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_parent", "shown", "seen"),
+    [
+        (signal.SIGURG, True, False, 0),
+        (signal.SIGURG, True, True, 1),
+        (signal.SIGURG, False, False, 1),
+        (signal.SIGUSR1, True, False, 1),
+    ],
+)
+def test_what_a_runtime_forwards_from_its_own_scheduler_is_left_out_unless_it_is_asked_for(
+    tree: Tree,  # noqa: F811
+    number: signal.Signals,
+    is_parent: bool,
+    shown: bool,
+    seen: int,
+) -> None:
+    """Like runc, the parent is in neither the PID namespace nor the cgroup of the process. `is_parent`: it sends the
+    signal, not a sibling of the process."""
+
+    def deed() -> None:
+        (tree.container / "cgroup.procs").write_text("0")
+        read, write = os.pipe()
+        sibling = os.fork()
+        if sibling == 0:
+            os.kill(int(os.read(read, 20)), number)
+            os._exit(0)
+        assert ctypes.CDLL(None).unshare(CLONE_NEWPID) == 0
+        receiver = sleeper(str(tree.nested))
+        if is_parent:
+            os.kill(receiver, number)
+            os.kill(sibling, signal.SIGKILL)
+        else:
+            os.write(write, str(receiver).encode())
+        os.waitpid(sibling, 0)
+        os.kill(receiver, signal.SIGKILL)
+        os.waitpid(receiver, 0)
+
+    verdicts = {id_of(tree.container): 1, id_of(tree.nested): 1}
+    with Tracer("trace_signal", verdicts=verdicts, variables={"gadget_show_runtime": shown}) as tracer:
+        _, code = deeds.in_child(deed)
+        records = [record for record in tracer.records() if record["receiver"] == id_of(tree.nested)]
+    assert code == 0
+    assert [record["signal"] for record in records].count(number) == seen

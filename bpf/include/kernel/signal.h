@@ -6,6 +6,7 @@
 #include <linux/types.h>
 
 #define SIGALRM 14
+#define SIGURG 23
 #define SIGVTALRM 26
 #define SIGPROF 27
 #define SIGSYS 31
