@@ -1,6 +1,7 @@
 """The client's CPU time for `diagnose -A` of a busy cluster: a double of the API server, whose agents replay rows.
 
     .venv/bin/python -m bench.diagnose [--nodes 100] [--pods 10] [--rounds 3] [--json FILE]
+    sudo .venv/bin/python -m bench.diagnose --agent     # the agent's cost on this machine, beside a loop
 
 Each pod connects ten times a second, looks for a file, ends a process, and makes system calls, and one in a hundred is
 refused by a server. The double is another process; its CPU time does not count.
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -23,6 +25,7 @@ from typing import Any
 from aiohttp import web
 
 from bench.attach import CLIENT, HERE
+from bench.overhead import cpu_ns, peak_mb, until_attached
 from bench.replay import STDOUT, Replay
 from bench.rounds import (
     NotMeasurableError,
@@ -160,6 +163,36 @@ def measure(nodes: int, pods: int, client: Path = HERE) -> dict[str, float]:
     }
 
 
+def measure_agent(client: Path = HERE) -> dict[str, float]:
+    """One run on this machine beside a program that spins: the agent's share of all CPUs in %, its memory in MB, and
+    how many events a second were streamed."""
+    run = [*CLIENT, "diagnose", "--local", "--host", "--timeout", f"{SECONDS}s", "-o", "json"]
+    of = {"cwd": client, "env": {**os.environ, "PYTHONPATH": str(client)}}
+    spin = [sys.executable, "-c", "import os\nwhile True: os.getppid()"]
+    with (
+        subprocess.Popen(spin) as spinning,
+        subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **of) as process,  # type: ignore[call-overload]
+    ):
+        try:
+            until_attached(process)
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            (agent,) = [int(pid) for pid in _children(process.pid)]
+            before, since = cpu_ns(agent), time.monotonic_ns()
+            time.sleep(SECONDS / 2)
+            share = (cpu_ns(agent) - before) * 100 / (time.monotonic_ns() - since) / (os.cpu_count() or 1)
+            memory = peak_mb(agent)
+            found = json.loads(process.stdout.read())
+        finally:
+            spinning.kill()
+    looked = found["looked_at"]
+    return {"agent_%": share, "agent_mb": memory, "events_s": looked["events"] / looked["seconds"]}
+
+
+def _children(pid: int) -> list[str]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [child for task in tasks for child in task.read_text().split()]
+
+
 async def _serve(kubeconfig: Path, nodes: int, pods: int) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, ended.set)
@@ -178,12 +211,25 @@ def main() -> None:
     parser = arguments(__doc__, 3)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--pods", type=int, default=10, help="of each node")
+    parser.add_argument("--agent", action="store_true", help="measure the agent on this machine instead")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         asyncio.run(_serve(options.serve, options.nodes, options.pods))
         return
     print_machine()
+    if options.agent:
+        costs, failed = alternate_possible({"a loop that spins": measure_agent}, options.rounds)
+        shown = [
+            [name, *(spread([one[what] for one in found]).text(2) for what in ("agent_%", "agent_mb", "events_s"))]
+            for name, found in costs.items()
+        ]
+        titles = ("", "agent, of all CPUs, %", "agent's memory, MB", "events/s")
+        print_table(f"diagnose for {SECONDS} s", titles, shown)
+        for name, why in failed.items():
+            print(f"{name}: {why}")
+        write_json(options.json, describe_machine(), costs)
+        return
     name = f"{options.nodes * options.pods:,} pods on {options.nodes} nodes"
     results, failed = alternate_possible({name: partial(measure, options.nodes, options.pods)}, options.rounds)
     rows = [

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FORMATS = ("text", "json", "name", "markdown", "html", "junit", "sarif")
 _SECONDS = 30.0
+_RING_BYTES = 1 << 20
+"""Of each of some 24 gadgets, which mostly pass on failures; an agent has them in its memory twice."""
 _RULES = "Rules"
 _WIDEST, _NARROWEST = 120, 60
 """Cells of a line of the report: longer lines are hard to read, and shorter ones hold no row."""
@@ -90,6 +92,7 @@ def diagnose(pods: Pods, flags: SilentRunFlags, own: DiagnoseFlags) -> int:
         timeout=own.timeout, report=own.report, record=own.record, quiet=own.quiet, verbose=own.verbose
     )
     options = run_options(runs(known), pods, flags.with_output(output))
+    options = replace(options, ring_bytes=flags.engine.ring_bytes or _RING_BYTES)
     objects = None
     if own.objects:
         from kubectl_gadget.cli.policy_flags import OBJECTS_ARE_LOCAL
