@@ -54,7 +54,7 @@ _MOST_LISTED_AGAIN = 500
 _LOOK_SECONDS = 2.0
 """Time between two looks at what was seen so far."""
 _TAKE_SECONDS, _MOST_WAITING = 0.5, 10_000
-"""How long rows wait for others, and how many may."""
+"""The time that rows wait for others, and the number that may wait."""
 _NEWS_SECONDS = 10.0
 """Time between two lines about how far the search is, and between two lists of the API."""
 _PEER_SECONDS = 20.0

@@ -35,12 +35,12 @@ PURPOSES: Mapping[str, str] = {
     "incident": "process+oomkill+mount+tcp+dns+tcpretrans+fsslower",
     "performance": "oomkill+fsslower+tcpretrans+http",
 }
-"""What `trace` shows for each purpose."""
+"""The gadgets of `trace` for each purpose."""
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 METRICS_PORT = 9464
 """As OpenTelemetry's Prometheus exporters have it."""
 SECRET_FOLDER = "/etc/kubectl-gadget-export"
-"""Where the pod has the Secret's keys as files."""
+"""The folder of the pod with the Secret's keys as files."""
 _LABEL = "kubectl-gadget/export"
 _SELECTOR = f"{manifests.NAME_LABEL}={manifests.NAME},{manifests.COMPONENT_LABEL}=export"
 _KINDS = (SERVICE_ACCOUNTS, CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS, DEPLOYMENTS)
@@ -50,7 +50,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Installation:
-    """What `export install` makes."""
+    """The options of `export install`."""
 
     name: str
     gadgets: str

@@ -105,7 +105,7 @@ class AddressBook:
         return found
 
     def known(self, ip: str, asker: str) -> Who | None:
-        """What `find` returned for these before, if that still holds and does not depend on its other arguments."""
+        """Return the earlier result of `find`, if it still holds and does not depend on its other arguments."""
         if self._found_in is not self.cluster or len(self._found) > _MOST_FOUND:
             self._found.clear()
             self._found_in = self.cluster
