@@ -184,9 +184,8 @@ class _OfThread(threading.local):
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.text = (ctypes.c_char * _MOST_BYTES).from_buffer(
-            mmap.mmap(-1, _MOST_BYTES)
-        )  # only written pages use memory
+        pages = mmap.mmap(-1, _MOST_BYTES)  # only written ones use memory
+        self.text = (ctypes.c_char * _MOST_BYTES).from_buffer(pages)
 
 
 class Libbpf:
