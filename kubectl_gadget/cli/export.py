@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,12 @@ from kubectl_gadget.cli.flags import (
 )
 from kubectl_gadget.cli.printing import print_json, print_table, say
 from kubectl_gadget.errors import UsageError
-from kubectl_gadget.export.installation import METRICS_PORT, PURPOSES, SECRET_FOLDER, Installation
+from kubectl_gadget.export.targets import METRICS_PORT, PURPOSES, SECRET_FOLDER
 from kubectl_gadget.gadgets.load import load_index
 from kubectl_gadget.output.registry import MANIFESTS, REPORTS
+
+if TYPE_CHECKING:
+    from kubectl_gadget.export.installation import Installation
 
 _WHAT, _HOW = "What is exported", "How"
 _SECONDS = 180.0
@@ -128,7 +131,9 @@ def install(flags: InstallationFlags, cluster: ClusterFlags, gadgets: Gadgets = 
     return 0
 
 
-def _wanted(flags: InstallationFlags, cluster: ClusterFlags, gadgets: tuple[str, ...]) -> Installation:
+def _wanted(flags: InstallationFlags, cluster: ClusterFlags, gadgets: tuple[str, ...]) -> "Installation":
+    from kubectl_gadget.export.installation import Installation
+
     if bool(gadgets) == bool(flags.purpose):
         what = "GADGETS and --for cannot be used together" if gadgets else "nothing was chosen to export"
         raise UsageError(what, "kubectl gadget export install --for security, or export install exec+tcp")

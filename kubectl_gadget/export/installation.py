@@ -15,6 +15,7 @@ from itertools import pairwise
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents.pod_readiness import trouble
 from kubectl_gadget.errors import ClusterError, DeployError, UsageError
+from kubectl_gadget.export.targets import METRICS_PORT, SECRET_FOLDER
 from kubectl_gadget.kube.failure import Access
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import (
@@ -28,19 +29,7 @@ from kubectl_gadget.kube.resources import (
     Object,
 )
 
-PURPOSES: Mapping[str, str] = {
-    "security": "process+privilege+bpf+modules+mount+fdpass+bind+sni+tcp+dns",
-    "network": "tcp+udp+dns+http+tls+tcpretrans+tcpdrop",
-    "files": "file+mount+fsslower",
-    "incident": "process+oomkill+mount+tcp+dns+tcpretrans+fsslower",
-    "performance": "oomkill+fsslower+tcpretrans+http",
-}
-"""The gadgets of `trace` for each purpose."""
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
-METRICS_PORT = 9464
-"""As OpenTelemetry's Prometheus exporters have it."""
-SECRET_FOLDER = "/etc/kubectl-gadget-export"
-"""The folder of the pod with the Secret's keys as files."""
 _LABEL = "kubectl-gadget/export"
 _SELECTOR = f"{manifests.NAME_LABEL}={manifests.NAME},{manifests.COMPONENT_LABEL}=export"
 _KINDS = (SERVICE_ACCOUNTS, CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS, DEPLOYMENTS)

@@ -12,6 +12,18 @@ SYSLOG = ("udp", "tcp", "tls")
 SYSLOG_PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
 """As registered by IANA for RFC 5426, 6587 and 5425."""
 STANDARD_OUTPUT = "-"
+PURPOSES: Mapping[str, str] = {
+    "security": "process+privilege+bpf+modules+mount+fdpass+bind+sni+tcp+dns",
+    "network": "tcp+udp+dns+http+tls+tcpretrans+tcpdrop",
+    "files": "file+mount+fsslower",
+    "incident": "process+oomkill+mount+tcp+dns+tcpretrans+fsslower",
+    "performance": "oomkill+fsslower+tcpretrans+http",
+}
+"""The gadgets of `trace` for each purpose."""
+METRICS_PORT = 9464
+"""As OpenTelemetry's Prometheus exporters have it."""
+SECRET_FOLDER = "/etc/kubectl-gadget-export"
+"""The folder of the pod with the Secret's keys as files."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import yaml
 from kubectl_gadget.agents import manifests
 from kubectl_gadget.agents.resident_agents import deploy, undeploy
 from kubectl_gadget.errors import ClusterError, DeployError, ForbiddenError, UsageError
-from kubectl_gadget.export.installation import PURPOSES, Installation, install, installed, objects, uninstall
+from kubectl_gadget.export.installation import Installation, install, installed, objects, uninstall
+from kubectl_gadget.export.targets import PURPOSES
 from kubectl_gadget.gadgets.load import load_index
 from kubectl_gadget.kube.cluster_options import AgentOptions
 from kubectl_gadget.kube.requests import Api
