@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from kubectl_gadget.agent.bpf.object import BpfObject, program_info
+from kubectl_gadget.agent.bpf.object import BpfObject, Turns, program_info
 
 POLICY_CEILING = 60_000
 """Of a policy's program, which asks all tests of all policies at its hook. Linux 7.3's verifier, which looks at most,
@@ -18,8 +18,8 @@ def verified() -> Iterator[dict[str, int]]:
     found: dict[str, int] = {}
     load = BpfObject.load
 
-    def loading(object: BpfObject) -> None:
-        load(object)
+    def loading(object: BpfObject, turns: Turns | None = None) -> None:
+        load(object, turns)
         for program in object.chosen:
             count = program_info(object.program_fd(program)).verified_insns
             found[program] = max(count, found.get(program, 0))

@@ -102,7 +102,10 @@ class Turns:
 
     def wait_while(self, condition: Callable[[], bool]) -> None:
         """Let others have their turn as long as this is true. Only they can end it."""
-        while condition() and self._owner == threading.get_ident():
+        if self._owner != threading.get_ident():
+            return
+        self._changed.notify_all()  # others may wait for what this thread has done in its turn
+        while condition():
             self._owner = 0
             self._changed.wait()
             self._owner = threading.get_ident()

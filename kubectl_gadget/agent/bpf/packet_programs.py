@@ -20,6 +20,7 @@ the program that calls them, and when the object does not say which packets it w
 import ctypes
 import struct
 from collections.abc import Mapping
+from itertools import takewhile
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -264,23 +265,24 @@ class SocketOwners:
 
     def __init__(self, turns: "Turns | None" = None) -> None:
         self._turns = turns or Turns()
-        self._coming: dict[BpfObject, tuple[str, Mapping[str, object]]] = {}
-        """objects that others may have to wait for, with what they keep, and their filters"""
+        self._coming: dict[object, tuple[str, Mapping[str, object]]] = {}
+        """those that others may have to wait for, in their order, with what they keep, and their filters"""
         self._keeper: BpfObject | None = None
         self._connections: BpfObject | None = None
         """trace tcp's object, which keeps the owners of connections for the keeper and for users of its maps"""
         self._filters: Mapping[str, object] = {}
 
-    def share(self, object: BpfObject, filters: Mapping[str, object]) -> None:
+    def share(self, object: BpfObject, filters: Mapping[str, object], who: object = None) -> None:
         """Makes the object use the owners that are kept already, and leaves out its own programs for them. Call it
-        before the object is loaded. Waits until it is known whether objects that came before keep them."""
-        kept = _kept_by(object)
-        if kept == _ALL:
-            self._turns.wait_while(lambda: any(other == filters for _, other in self._coming.values()))
-        elif kept not in (None, _CONNECTIONS):
-            self._turns.wait_while(lambda: (_ALL, filters) in self._coming.values())
+        before the object is loaded. Waits until it is known whether objects that came before keep them. `who`: the
+        same for each attempt to load a gadget; the first one counts."""
+        who, kept = who or object, _kept_by(object)
+        before = self._before(who)
         if kept in (_ALL, _CONNECTIONS):
-            self._coming[object] = kept, filters
+            self._coming.setdefault(who, (kept, filters))
+        if kept not in (None, _CONNECTIONS):
+            useful = [(_ALL, filters), *([(_CONNECTIONS, filters)] if kept == _ALL else [])]
+            self._turns.wait_while(lambda: any(self._coming.get(other) in useful for other in before))
         if not self._may_share(object, filters):
             return
         if self._keeper:
@@ -291,12 +293,12 @@ class SocketOwners:
             object.reuse({name: self._connections.required_map(name).fd for name in (_OWNERS, _SHARES)})
             object.set_constant(_KEPT_ELSEWHERE, 1)
 
-    def keep(self, object: BpfObject, filters: Mapping[str, object]) -> None:
+    def keep(self, object: BpfObject, filters: Mapping[str, object], who: object = None) -> None:
         """Makes later objects use this one's owners, if it keeps all of them, or the owners of connections. Call it
         when the programs are attached."""
-        self._coming.pop(object, None)
-        kept = _kept_by(object)
-        others = [what for what, _ in self._coming.values()]
+        who, kept = who or object, _kept_by(object)
+        others = [self._coming[other][0] for other in self._before(who)]
+        self._coming.pop(who, None)
         if kept == _CONNECTIONS and not (self._keeper or self._connections or _BY_NAME in filters or _ALL in others):
             self._connections, self._filters = object, filters
         elif self._keeper is None and kept == _ALL and "socket_made" in object.chosen:
@@ -304,9 +306,13 @@ class SocketOwners:
                 self._connections = None
             self._keeper, self._filters = object, filters
 
-    def give_up(self, object: BpfObject) -> None:
-        """Lets nobody wait for an object that was not loaded. Does nothing after keep()."""
-        self._coming.pop(object, None)
+    def give_up(self, who: object) -> None:
+        """Lets nobody wait for a gadget that is not loaded. Does nothing after keep()."""
+        self._coming.pop(who, None)
+
+    def _before(self, who: object) -> list[object]:
+        """Returns those that came before and are not loaded yet."""
+        return list(takewhile(lambda other: other is not who, self._coming))
 
     def stopped(self, object: BpfObject, filters: Mapping[str, object]) -> dict[str, str]:
         """Like BpfObject.stopped(), for the programs of another object that keep the owners for this one."""

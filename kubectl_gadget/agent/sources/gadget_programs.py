@@ -177,8 +177,12 @@ class GadgetPrograms:
         self._resources = ExitStack()
         self._choices = [_Choice(wanted) for wanted in spec.programs]
         self._variables = GadgetVariables(spec, {**context.variables, **context.own_processes})
-        while not self._try():
-            pass
+        try:
+            while not self._try():
+                pass
+        except BaseException:
+            context.owners.give_up(self)
+            raise
         try:
             if self.uprobes:
                 self.uprobes.turn(time.monotonic())
@@ -226,7 +230,6 @@ class GadgetPrograms:
         program = None
         with ExitStack() as resources:
             resources.callback(object.close)
-            resources.callback(self._context.owners.give_up, object)
             uprobes = self._uprobes(object)
             try:
                 object.frequency = self._variables.frequency()
@@ -257,7 +260,7 @@ class GadgetPrograms:
                 self._refused(program, failure, features.lacking(section.partition("/")[0]))
                 return False
             self._resources = resources.pop_all()
-        self._context.owners.keep(object, self._variables.filters)
+        self._context.owners.keep(object, self._variables.filters, self)
         self.object = object
         self.uprobes = uprobes
         return True
@@ -281,7 +284,7 @@ class GadgetPrograms:
         self._variables.resize_maps(object)
         self._prepare(object)
         self._variables.share_maps(object, self._context.maps)
-        self._context.owners.share(object, self._variables.filters)
+        self._context.owners.share(object, self._variables.filters, self)
         self._context.packets.adopt(object)
 
     def _open_output(self, object: BpfObject) -> EventsOutput:

@@ -54,3 +54,21 @@ def test_a_turn_ends_with_an_error_and_without_one_nothing_waits() -> None:
     with turns.aside():
         pass
     turns.wait_while(lambda: True)
+
+
+def test_who_waits_tells_others_first_what_it_has_done() -> None:
+    turns, done = Turns(), list[str]()
+
+    def first() -> None:
+        with turns:
+            turns.wait_while(lambda: "second" not in done)
+            done.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with turns:
+        done.append("second")
+        turns.wait_while(lambda: "first" not in done)
+        done.append("third")
+    thread.join(20)
+    assert done == ["second", "first", "third"]
