@@ -1,7 +1,7 @@
 """Sums up what a program repeats on the network: connections to the same place, and questions for the same name.
 
-The first is shown as it happens. Those that follow it are one event every ten seconds, and at the end of the process or
-of the run, with their number and bytes.
+The first is shown as it happens. Those that follow it are one event with their number and bytes. It comes before the
+first event of any program ten seconds later, and at the end of the process or of the run.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from kubectl_gadget.observe.story import StoryEvent
 SECONDS = 10
 """between two sums"""
 _MOST = 20_000
-"""programs and places that are remembered; the one that was silent for longest is forgotten"""
+"""of programs and places that are remembered; the program that was silent for longest is forgotten"""
 
 Key = tuple[Any, ...]
 
@@ -63,7 +63,9 @@ class Repeats:
     """Takes events in their order and returns those to show."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Key, _Repeated] = OrderedDict()
+        self._known: OrderedDict[Key, dict[ConnectionEvent, _Repeated]] = OrderedDict()
+        """by program, so that its end finds its own; those last that last did something"""
+        self._count = 0
         self._next = 0
 
     def add_all(self, entries: Iterable[StoryEvent]) -> Iterator[StoryEvent]:
@@ -76,31 +78,40 @@ class Repeats:
                 yield from self._add(entry, happening)
                 continue
             if isinstance(happening, ProcessEvent) and happening.operation == "exit":
-                yield from self._ended((entry.node, entry.process.id))
+                yield from self._forget((entry.node, entry.process.id))
             yield entry
 
     def rest(self) -> Iterator[StoryEvent]:
         """Yield what was not shown."""
-        for repeated in self._known.values():
-            yield from repeated.take()
+        for known in self._known.values():
+            yield from _taken(known)
 
     def _add(self, entry: StoryEvent, event: ConnectionEvent) -> Iterator[StoryEvent]:
-        key = (entry.node, entry.process.id, summed(event))
-        if (repeated := self._known.get(key)) is not None:
-            self._known.move_to_end(key)
+        program, what = (entry.node, entry.process.id), summed(event)
+        known = self._known.setdefault(program, {})
+        self._known.move_to_end(program)
+        if (repeated := known.get(what)) is not None:
             repeated.add(entry, event)
             return
-        if len(self._known) >= _MOST:
-            yield from self._known.popitem(last=False)[1].take()
-        self._known[key] = _Repeated()
+        known[what] = _Repeated()
+        self._count += 1
+        while self._count > _MOST:
+            yield from self._forget(next(iter(self._known)))
         yield entry
 
     def _due(self, now: int) -> Iterator[StoryEvent]:
         self._next = now + 10**9
-        for repeated in self._known.values():
-            if repeated.last is not None and now - repeated.since >= SECONDS * 10**9:
-                yield from repeated.take()
+        for known in self._known.values():
+            for repeated in known.values():
+                if repeated.last is not None and now - repeated.since >= SECONDS * 10**9:
+                    yield from repeated.take()
 
-    def _ended(self, process: Key) -> Iterator[StoryEvent]:
-        for key in [key for key in self._known if key[:2] == process]:
-            yield from self._known.pop(key).take()
+    def _forget(self, program: Key) -> Iterator[StoryEvent]:
+        known = self._known.pop(program, {})
+        self._count -= len(known)
+        yield from _taken(known)
+
+
+def _taken(known: dict[ConnectionEvent, _Repeated]) -> Iterator[StoryEvent]:
+    for repeated in known.values():
+        yield from repeated.take()
