@@ -115,7 +115,7 @@ async def install(api: Api, wanted: Installation, say: Say, seconds: float | Non
             for verb in ("create", "patch")
         ],
         "install an export",
-        "ask for these rights; the role of the observers must be bound, too (bind on it, or its own rights)",
+        f"ask for these rights, and for bind on the role {manifests.OBSERVER}",
     )
     if await api.get(CLUSTER_ROLES, manifests.OBSERVER) is None:
         raise ClusterError(

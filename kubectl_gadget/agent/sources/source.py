@@ -218,10 +218,8 @@ def make_sources(specs: Sequence[AnyGadget], objects: list[bytes], context: Node
 
     def work() -> None:
         with context.turns:
-            for (
-                number,
-                spec,
-            ) in rest:  # they begin in their order, since later ones use the owners that earlier ones keep
+            # They begin in their order, since later ones use the owners that earlier ones keep.
+            for number, spec in rest:
                 try:
                     made[number] = make_source(spec, objects[spec.object], context)
                 except BaseException as error:
