@@ -118,7 +118,7 @@ def test_advice_from_the_demo_names_pods_by_their_labels() -> None:
 
 
 def test_diagnose_finds_what_ails_three_pods_and_the_cause_in_a_fourth_ones_server() -> None:
-    command = [*COMMAND, "diagnose", "-o", "json", "--timeout", "6s", "--fail-on-finding"]
+    command = [*COMMAND, "diagnose", "-o", "json", "--timeout", "10s", "--fail-on-finding"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     found = {(each["rule"], each["about"]): each for each in report["findings"] if each["severity"] != "note"}

@@ -179,7 +179,7 @@ def test_a_recording_gives_the_same_findings(tmp_path: Path) -> None:
         return {each["id"]: each["count"] for each in json.loads(done.stdout)["findings"] if str(port) in each["title"]}
 
     with subprocess.Popen([sys.executable, "-c", ILL, str(port)]) as ill:
-        live = found("diagnose", "--local", "--host", "--timeout", "4s", "--record", file)
+        live = found("diagnose", "--local", "--host", "--timeout", "8s", "--record", file)
         ill.kill()
     assert live
     assert found("replay", file, "diagnose") == live
