@@ -49,6 +49,12 @@ class InstallationFlags(FlagSet):
     filter: Annotated[
         Text, flag(_WHAT, "--filter EXPR", "Only rows for which this CEL expression is true"), TypedOnly.SELECTION
     ] = None
+    node_selector: Annotated[
+        Text,
+        flag(_WHAT, "--node-selector LABELS", "Only nodes with these labels: pool=a,zone!=b"),
+        values.label_selector,
+        TypedOnly.SELECTION,
+    ] = None
     image: Annotated[
         Text, flag(_HOW, "--image IMAGE", "An image with kubectl-gadget[export]: docs/export.md"), TypedOnly.ACTION
     ] = None
@@ -72,9 +78,9 @@ class InstallationFlags(FlagSet):
         flag(_HOW, "--tls FILES", f"As --export-tls, with files of the pod: ca={SECRET_FOLDER}/ca.crt"),
         TypedOnly.FILES,
     ] = None
-    node_selector: Annotated[
+    pod_node_selector: Annotated[
         tuple[tuple[str, str], ...] | None,
-        flag(_HOW, "--node-selector LABELS", "Run the pod on a node with these labels: key=value,key=value"),
+        flag(_HOW, "--pod-node-selector LABELS", "Run the pod on a node with these labels: key=value,key=value"),
         values.node_selector,
         TypedOnly.ACTION,
     ] = None
@@ -154,7 +160,8 @@ def _wanted(flags: InstallationFlags, cluster: ClusterFlags, gadgets: tuple[str,
         flags.secret,
         flags.pull_policy,
         flags.pull_secret,
-        dict(flags.node_selector or ()),
+        flags.node_selector,
+        dict(flags.pod_node_selector or ()),
     )
     wanted.validate()
     return wanted

@@ -92,7 +92,7 @@ def bcc(words: Words, list_tools: List, flags: ToolFlags) -> int:
     """Checks what the nodes lack, then starts the tool on each of them."""
     request = None if list_tools else _request(words)
     scope, target = flags.scope, flags.target
-    anywhere = not (scope.namespace or scope.selector or target.containers or target.nodes)
+    anywhere = not (scope.namespace or scope.selector or target.containers or target.nodes or target.node_selector)
     options = flags.options((), _declared(request))
     everywhere = anywhere or options.selection.all_namespaces
     options = replace(options, selection=replace(options.selection, all_namespaces=everywhere))

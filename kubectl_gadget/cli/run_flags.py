@@ -144,6 +144,8 @@ _OF_PAGES = frozenset({"browser", "web_port", "allow_host"})
 
 def recorded_options(pods: tuple[str, ...], scope: ScopeFlags, target: TargetFlags) -> RunOptions:
     """The options that select from recordings, for facts. Raises UsageError for what a recording does not know."""
+    if target.node_selector is not None:
+        raise UsageError("recordings have no labels of nodes, so you cannot select by them", "--node NAME")
     if scope.selector is not None or workloads(pods):
         raise UsageError(
             "recordings have no pod labels or owners, so you cannot select by them",
@@ -201,6 +203,7 @@ def _selection(gadgets: tuple[GadgetRun, ...], pods: tuple[str, ...], flags: Run
         selector=scope.selector,
         containers=target.containers or (),
         nodes=target.nodes or (),
+        node_selector=target.node_selector,
         host=bool(target.host) or everything,
         own_processes=bool(target.own_processes),
     )

@@ -56,7 +56,9 @@ class Installation:
     """its keys are variables of the pod, and files in SECRET_FOLDER"""
     pull_policy: str | None = None
     pull_secret: str | None = None
-    node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_selector: str | None = None
+    """labels of the nodes that it exports, in kubectl's notation"""
+    pod_node_selector: Mapping[str, str] = field(default_factory=dict)
     """nodes where the pod may run"""
 
     def validate(self) -> None:
@@ -68,7 +70,9 @@ class Installation:
         """Return the words of the run in the pod."""
         exports = [word for target in self.to for word in ("--export", target)]
         served = ["--export", f"prometheus=0.0.0.0:{METRICS_PORT}"]
-        return ["trace", self.gadgets, "-A", "--agent-namespace", self.namespace, *exports, *served, *self.more]
+        nodes = ["--node-selector", self.node_selector] if self.node_selector else []
+        command = ["trace", self.gadgets, "-A", *nodes, "--agent-namespace", self.namespace]
+        return [*command, *exports, *served, *self.more]
 
 
 def objects(wanted: Installation) -> list[Object]:
@@ -92,7 +96,7 @@ def objects(wanted: Installation) -> list[Object]:
 
 def _fill(pod: Object, wanted: Installation, account: str) -> None:
     pod["serviceAccountName"] = account
-    pod["nodeSelector"] |= wanted.node_selector
+    pod["nodeSelector"] |= wanted.pod_node_selector
     container = pod["containers"][0]
     container["image"] = wanted.image
     container["command"] += wanted.command()

@@ -42,6 +42,8 @@ class Selection:
     """label selector in kubectl's notation, including set-based ones"""
     containers: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    node_selector: str | None = None
+    """labels of nodes, in the notation of `selector`"""
     host: bool = False
     """include host processes"""
     every_node: bool = False
@@ -62,6 +64,8 @@ class Selection:
         for name, chosen in (("pods", pods), ("containers", self.containers), ("nodes", self.nodes)):
             if chosen:
                 parts.append(f"{name} {' '.join(chosen)}")
+        if self.node_selector:
+            parts.append(f"nodes with {self.node_selector}")
         if self.host:
             parts.append("with processes of the host")
         return ", ".join(parts)

@@ -248,12 +248,14 @@ class Targets:
         self._found = found
         self.namespace = None if selection.all_namespaces else selection.namespace or api.cluster.namespace
         self._labels = selectors.parse(selection.selector) if selection.selector else None
+        self._node_labels = selectors.parse(selection.node_selector) if selection.node_selector else None
         self._workloads = (
             Workloads(api, selection.workloads, self.namespace) if selection.workloads and self.namespace else None
         )
         narrowed = bool(selection.pods or selection.workloads or selection.selector or selection.containers)
         self._by_node = (
             bool(selection.nodes)
+            or self._node_labels is not None
             or selection.host
             or selection.every_node
             or (selection.all_namespaces and not narrowed)
@@ -477,7 +479,7 @@ class Targets:
         for node in change.items if isinstance(change, Synced) else [change.object]:
             name = node["metadata"]["name"]
             self._seen_nodes.add(name)
-            wanted = not self._selection.nodes or name in self._selection.nodes
+            wanted = self._wants_node(node)
             deleted = isinstance(change, Changed) and change.deleted
             problem = _why_skipped(node) if wanted and not deleted else None
             if problem is not None and name not in self._current:
@@ -489,9 +491,14 @@ class Targets:
                 self._warn(problem)
             if wanted and not deleted and problem is None:
                 self._nodes.add(name)
-            elif deleted or name not in self._current:
+            elif deleted or not wanted or name not in self._current:
                 # A traced node that becomes unready keeps its session; its stream shows whether it is lost.
                 self._nodes.discard(name)
+
+    def _wants_node(self, node: Object) -> bool:
+        if self._selection.nodes and node["metadata"]["name"] not in self._selection.nodes:
+            return False
+        return self._node_labels is None or self._node_labels.accepts(node["metadata"].get("labels") or {})
 
     def _change(self) -> TargetChange:
         """Returns what changed since the last call."""
@@ -534,6 +541,8 @@ class Targets:
         if unknown:
             there = ", ".join(sorted(self._seen_nodes)[:20])
             raise ClusterError(f'nodes "{", ".join(unknown)}" not found', f"one of: {there}")
+        if self._node_labels is not None and not self._nodes and not self.skipped:
+            self._warn(f"No nodes found with labels {self._selection.node_selector}; waiting for them.")
         if self._workloads:
             await self._workloads.check_listed()
         pods = {pod.name: pod for found in self._pods.values() for pod in found.values()}

@@ -77,6 +77,17 @@ def test_the_command_is_a_run_that_the_command_line_takes(capsys: pytest.Capture
     assert (code, "/nowhere" in said) == (1, True), said
 
 
+def test_nodes_are_shared_out_by_their_labels_and_the_pod_has_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", "install", "exec", "--image", "x", "--dry-run", "client", "--to", "otlp=http://collector:4318"]
+    words += ["--name", "a", "--node-selector", "pool in (a, b)", "--pod-node-selector", "pool=infra"]
+    code, printed, _ = run(capsys, *words)
+    assert code == 0
+    pod = list(yaml.safe_load_all(printed))[-1]["spec"]["template"]["spec"]
+    command = pod["containers"][0]["command"]
+    assert command[command.index("--node-selector") + 1] == "pool in (a, b)"
+    assert pod["nodeSelector"]["pool"] == "infra"
+
+
 def test_purposes_are_gadgets_of_trace() -> None:
     known = {entry.command[-1] for entry in load_index() if entry.command[0] == "trace"}
     assert {name for gadgets in PURPOSES.values() for name in gadgets.split("+")} <= known

@@ -112,6 +112,24 @@ async def test_named_nodes_and_the_host_are_taken_without_any_pod(begin: Begin) 
     assert await change() == TargetChange(add={"node-2": FilterSpec(namespaces=("default",), host=True)})
 
 
+async def test_nodes_are_chosen_by_their_labels_as_these_change(
+    cluster: FakeCluster, begin: Begin, warnings: list[str]
+) -> None:
+    _, change = await begin(all_namespaces=True, node_selector="pool in (a, c)")
+    assert await change() == TargetChange()
+    assert warnings == ["No nodes found with labels pool in (a, c); waiting for them."]
+
+    def label(pool: str) -> Callable[[Any], None]:
+        return lambda node: node["metadata"]["labels"].update(pool=pool)
+
+    cluster.store.change("nodes", "", "node-1", label("a"))
+    assert await change() == TargetChange(add={"node-1": FilterSpec()})
+    cluster.add_node("node-3", {"pool": "c"})
+    assert await change() == TargetChange(add={"node-3": FilterSpec()})
+    cluster.store.change("nodes", "", "node-1", label("b"))
+    assert await change() == TargetChange(remove=("node-1",))
+
+
 async def test_pods_that_the_label_selector_does_not_want_are_excluded(cluster: FakeCluster, begin: Begin) -> None:
     cluster.add_pod("a", "node-1", labels={"app": "x"})
     other = cluster.add_pod("b", "node-1")["metadata"]["uid"]
