@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,11 +38,13 @@ CLIENT = [sys.executable, "-m", "kubectl_gadget.cli.main"]
 
 
 @contextmanager
-def replay(directory: Path, nodes: int, rate: float, client: Path = HERE) -> Iterator[tuple[Path, int, list[int]]]:
+def replay(
+    directory: Path, nodes: int, rate: float, client: Path = HERE, more: Sequence[str] = ()
+) -> Iterator[tuple[Path, int, list[int]]]:
     """A fake cluster with resident agents of the version in `client`: its kubeconfig, its PID, and at the end the
-    number of events sent."""
+    number of events sent. `more`: flags of bench.replay."""
     path, sent = directory / "kubeconfig", list[int]()
-    words = [sys.executable, "-m", "bench.replay", str(path), "--nodes", str(nodes), "--rate", str(rate)]
+    words = [sys.executable, "-m", "bench.replay", str(path), "--nodes", str(nodes), "--rate", str(rate), *more]
     with subprocess.Popen(words, cwd=HERE, stdout=subprocess.PIPE, text=True) as double:
         assert double.stdout is not None
         try:

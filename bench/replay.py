@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,10 @@ class Replay:
         await websocket.close()
 
 
+def _label(pool: int, node: dict[str, Any]) -> None:
+    node["metadata"]["labels"]["pool"] = str(pool)
+
+
 def clocks() -> dict[str, int]:
     return {"boot_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME), "realtime_ns": time.time_ns()}
 
@@ -173,12 +178,15 @@ async def main() -> None:
     parser.add_argument("--nodes", type=int, default=10)
     parser.add_argument("--rate", type=float, default=20_000, help="events per second of all nodes together")
     parser.add_argument("--turn", type=float, help="seconds between two frames of a node")
+    parser.add_argument("--pools", type=int, default=1, help="nodes have the labels pool=0, pool=1 and so on in turn")
     options = parser.parse_args()
     replay = Replay(options.nodes, options.rate, options.turn)
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with FakeCluster(options.nodes, serve_exec=replay.serve) as cluster:
+        for place, node in enumerate(cluster.nodes):
+            cluster.store.change("nodes", "", node, partial(_label, place % options.pools))
         cluster.write_kubeconfig(options.kubeconfig)
         sys.stdout.write(f"export KUBECONFIG={options.kubeconfig}\n")
         sys.stdout.flush()

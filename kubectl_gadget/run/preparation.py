@@ -103,8 +103,18 @@ def prepare(options: RunOptions, stdout: TextIO) -> Preparation:
         sink = options.make_sink(shown, stdout, terminal)
     else:
         sink = make_sink(_output(options), shown, stdout, terminal=terminal)
+        if export is not None and _is_null(stdout):
+            sink = TakingSink(lambda rows: None)
     pushed = _pushed(None if options.transform else filter, gadgets)
     return Preparation(options, of_run(options, pushed), conditions, sink, export)
+
+
+def _is_null(stdout: TextIO) -> bool:
+    """Return True if nobody reads this, as in the pod of an export: rows that are sent elsewhere need no formatting."""
+    try:
+        return os.path.samestat(os.fstat(stdout.fileno()), os.stat(os.devnull))
+    except (OSError, ValueError):  # it has no descriptor
+        return False
 
 
 def _pushed(filter: "Filter | None", gadgets: Sequence[Gadget]) -> list[dict[str, object]]:
