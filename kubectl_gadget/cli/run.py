@@ -92,8 +92,8 @@ def _live(
 
     page = LiveRun(options, recorded, Progress(stderr, True, False), flows)
     server = PageServer(page, opened, view.port, view.hosts)
-    if view.names and page.follower is not None:
-        options = replace(options, followers=(*options.followers, page.follower))
+    if view.names:
+        options = replace(options, followers=(*options.followers, *page.followers))
     return replace(options, beside=page, services=(*options.services, server.serve))
 
 

@@ -57,9 +57,10 @@ def summary(report: Report) -> Iterator[str]:
         yield f"nodes: {some(nodes, _MOST_NAMED)}"
     if report.seconds:
         events = sorted(report.events_of.items(), key=lambda each: (-each[1], each[0]))
-        silent = [f"none of {', '.join(sorted(set(report.gadgets) - set(report.events_of)))}"]
         counted = [f"{name} {number:,}" for name, number in events]
-        yield f"events: {', '.join(counted + (silent if counted else ['none']))}"
+        if silent := sorted(set(report.gadgets) - set(report.events_of)):
+            counted.append(f"none of {', '.join(silent)}" if counted else "none")
+        yield f"events: {', '.join(counted or ['none'])}"
     if report.without_cluster:
         yield "no API server was asked: the status of pods, their events and their services were not seen"
     if not report.unseen:

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from kubectl_gadget.diagnose.cluster import Cluster
 from kubectl_gadget.diagnose.rules import OBJECTS, Rule
-from kubectl_gadget.diagnose.search import RECORDED, NothingRuns, Report, Search, runs, trusted
+from kubectl_gadget.diagnose.search import RECORDED, NothingRuns, Report, Search, lacking, trusted
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.addresses import KINDS
 from kubectl_gadget.kube.informer import Follower, Objects
@@ -106,10 +106,10 @@ class DiagnoseRun:
                 recorded |= {item.gadget.name for item in meta.gadgets}
                 records: object = reader.find_end().end.get(RECORDED)
                 if isinstance(records, dict):
-                    self._search.take_objects({kind: trusted(records.get(kind)) for kind in OBJECTS}, began_ns)
-            lacking = dict.fromkeys(item.gadget.event for item in runs(self._rules) if item.gadget.name not in recorded)
+                    self._search.take_recorded({kind: list(trusted(records.get(kind))) for kind in OBJECTS}, began_ns)
             unseen = [*run.without_coverage(), *run.damages()]
-            unseen += [f"the recording has no events of {', '.join(lacking)}"] if lacking else []
+            if without := lacking(self._rules, recorded):
+                unseen.append(f"the recording has no events of {', '.join(without)}")
             if self._beside is not None:
                 self._beside.ended(run)
             return self._search.report(run.covered(), unseen)
@@ -124,14 +124,9 @@ class DiagnoseRun:
         def take(found: Objects) -> Callable[[], object] | None:
             if not is_replay:
                 return None
-            return partial(self._set_cluster, {kind.plural: objects for kind, objects in found.items()})
+            return partial(self._search.take_names, found)
 
         return Follower(KINDS, take, 5.0, 60.0, missing="some addresses have no names in the recording")
-
-    def _set_cluster(self, objects: Mapping[str, Sequence[Object]]) -> None:
-        # A recording has only the objects that its events meet.
-        self._search.cluster = Cluster(objects, time.time(), has_all_pods=False)
-        self._search.selected = set(self._search.cluster.pods)
 
 
 class _Both(WholeSink):

@@ -115,6 +115,11 @@ def runs(rules: Iterable[Rule]) -> tuple[GadgetRun, ...]:
     return tuple(found)
 
 
+def lacking(rules: Iterable[Rule], names: Collection[str]) -> list[str]:
+    """Return the events of gadgets that these rules need and that are not among `names`."""
+    return list(dict.fromkeys(run.gadget.event for run in runs(rules) if run.gadget.name not in names))
+
+
 class NothingRuns(GadgetError):
     """No selected pod has a running container, so there is nothing to trace."""
 
@@ -243,12 +248,24 @@ class Search:
             for kind, found in records.items():
                 self._observations.take_objects(kind, found, wall_ns)
 
+    def take_recorded(self, records: Mapping[str, Sequence[Mapping[str, object]]], wall_ns: int) -> None:
+        """Take the records of the API that a run of `diagnose` kept: they say which pods it was about."""
+        self.selected |= {(str(each.get("namespace")), str(each.get("pod"))) for each in records.get("pod", ())}
+        self.take_objects(records, wall_ns)
+
     def take_cluster(self, found: Cluster, namespace: str | None = None, own: Collection[str] = ()) -> None:
         """Take all objects of the API at one time; the arguments are as in Cluster.selected()."""
         self.selected = found.selected(self._options.selection, namespace, own)
         self._controllers = found.controllers(self._options.selection, namespace, own)
         self.cluster = found
         self.take_objects(self._records(), time.time_ns())
+
+    def take_names(self, objects: Mapping[Resource, Sequence[Object]]) -> None:
+        """Take the objects by which addresses have names: of the API, those that a recording has too."""
+        plural = {kind.plural: found for kind, found in objects.items()}
+        found = Cluster(plural, time.time(), has_all_pods=False)
+        with self._using:
+            self.cluster = found
 
     def ending(self, _: Coverage) -> dict[str, object]:
         """Return the records of the API, which a recording keeps for a replay."""

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kubectl_gadget.diagnose import rules
-from kubectl_gadget.diagnose.search import Search
+from kubectl_gadget.diagnose.search import Search, lacking
 from kubectl_gadget.flows.ends import GADGETS as CONNECTIONS
 from kubectl_gadget.flows.ends import AddressBook
 from kubectl_gadget.flows.page import LivePage
 from kubectl_gadget.flows.rows import events_of
-from kubectl_gadget.kube.addresses import followed
+from kubectl_gadget.kube.addresses import KINDS, followed
 from kubectl_gadget.output.sink import WholeSink
 from kubectl_gadget.page import html
 from kubectl_gadget.page.model import Limits, RunModel, safe
@@ -37,7 +37,7 @@ from kubectl_gadget.run.services import Surroundings
 from kubectl_gadget.wire.policy_events import rfc3339
 
 if TYPE_CHECKING:
-    from kubectl_gadget.kube.informer import Follower
+    from kubectl_gadget.kube.informer import Follower, Objects
 
 _FIRST_SECONDS = 60.0
 """of the timeline; it grows"""
@@ -46,6 +46,8 @@ _ROWS_A_SECOND = 20_000
 _SECONDS = 1.0
 """between two looks at the model"""
 _LIMITS = Limits(series=60, programs=120, entries=200, rows=400, latest=True)
+_KEPT_SECONDS = 60.0
+"""for which findings know pods that were deleted"""
 _LARGEST_SAVED = 512 << 20
 """of a recording that the page offers; a larger one is where --record put it"""
 MOST_RECORDED = 256 << 20
@@ -75,7 +77,13 @@ class LiveRun(WholeSink):
         self._flows = flows or LivePage(MOST_EDGES)
         makes_flows = flows is None and any(gadget.name in CONNECTIONS for gadget in gadgets)
         self._transform = flow_transform(self._book, self._flows) if makes_flows else None
-        self._search = Search(rules.load(rules.own_files()), options, progress)
+        known = rules.load(rules.own_files())
+        self._search = Search(known, options, progress)
+        self._lacking = lacking(known, [gadget.name for gadget in gadgets])
+        self._objects: Objects | None = None
+        """of the API: the last ones, and those that the search has taken"""
+        self._named: Objects | None = None
+        self._name_at = 0.0
         self._run: Surroundings | None = None
         self._second, self._in_second, self._thinned = 0, 0, 0
         self._looked = 0.0
@@ -84,11 +92,17 @@ class LiveRun(WholeSink):
         """the first file of the recording that is left, and when it begins"""
 
     @property
-    def follower(self) -> "Follower | None":
-        """Return what tells the map the names of addresses; None: it needs none."""
+    def followers(self) -> "tuple[Follower, ...]":
+        """Return what tells the map and the findings the names of addresses."""
+        from kubectl_gadget.kube.informer import Follower  # the API's client, which runs without a cluster do not need
+
+        missing = "some addresses on the page have no names"
+        of_findings = Follower(
+            KINDS, lambda found: partial(setattr, self, "_objects", found), 0.0, _KEPT_SECONDS, missing=missing
+        )
         if self._transform is None:
-            return None
-        return followed(partial(setattr, self._book, "cluster"), 0.0, "some addresses on the page have no names")
+            return (of_findings,)
+        return of_findings, followed(partial(setattr, self._book, "cluster"), 0.0, missing)
 
     # Rows, from the pipeline's thread.
 
@@ -177,14 +191,18 @@ class LiveRun(WholeSink):
         covered = self._run.covered() if self._run else None
         waits = starting(covered, self._run.phases()) if self._run and covered else ""
         files = self._files()
+        self._take_names()
         with self._lock:
             now = time.time_ns()
             if self._options.replay is None:
                 self._model.grow(now)
             else:
                 self._model.grow(self._model.latest_ns)
-            found = self._search.report(covered or Coverage(complete_ns=1))
-            said = replace(found, unseen=found.unseen if covered else ())
+            # As a replay of the recording says it: the same rows give the same findings.
+            self._search.began_ns = covered.since_ns if covered else self._model.began_ns
+            without = [f"this run has no events of {', '.join(self._lacking)}"] if self._lacking else []
+            found = self._search.report(covered or Coverage(complete_ns=1), without)
+            said = replace(found, unseen=found.unseen if covered else tuple(without))
             made = document(said, found.coverage, map_of(self._flows) if is_whole else None, self._model)
             rows, counts = self._model.rows, self._model.counts()
         length = covered.seconds if covered else (self._model.latest_ns - self._model.began_ns) / 1e9
@@ -212,6 +230,15 @@ class LiveRun(WholeSink):
             "recordings": [],
         }
         return made
+
+    def _take_names(self) -> None:
+        """Tell the search the names of addresses. Those of a large cluster take seconds, so they are not told often."""
+        objects, began = self._objects, time.monotonic()
+        if objects is None or objects is self._named or began < self._name_at:
+            return
+        self._search.take_names(objects)
+        self._named = objects
+        self._name_at = time.monotonic() + 20 * (time.monotonic() - began)
 
     def _missing(self, files: Sequence[Path]) -> Iterator[str]:
         """Yield what the page, or what it saves, does not have."""

@@ -3,7 +3,7 @@
 import json
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ HOSTILE = "<img src=x onerror=\"document.title='taken'\"></script><script>docume
 """What a container may call its things"""
 GADGETS = ("trace_tcp", "trace_open", "trace_process")
 _CONTAINERS = (("shop", "cart-7d4b9c6f5-x2x7k", "app"), ("shop", "db-0", "postgres"))
-_CONNECT, _ACCEPT, _CLOSE, _THIS, _OTHER = 1, 2, 3, 1, 2
+CONNECT, _ACCEPT, _CLOSE, THIS, _OTHER = 1, 2, 3, 1, 2
 _CART, _DB = "10.1.0.2", "10.1.0.3"
 
 
@@ -53,14 +53,19 @@ def opened(pid: int, second: float, path: str, errno: int = 0, flags: int = 0) -
     return {"timestamp": second, "pid": pid, "comm": b"cart", "path": path, "errno": errno, "fd": 3, "flags": flags}
 
 
-def _tcp(operation: int, second: float, ends: Sequence[tuple[str, int]], **more: Any) -> dict[str, Any]:
+def _address(text: str) -> bytes:
+    """IPv4 within IPv6, as gadgets have it."""
+    return bytes(10) + b"\xff\xff" + socket.inet_aton(text)
+
+
+def tcp(operation: int, second: float, ends: Sequence[tuple[str, int]], **more: Any) -> dict[str, Any]:
     (local, port), (remote, other) = ends
     return {
         "timestamp": second,
         "operation": operation,
-        "local": socket.inet_aton(local),
+        "local": _address(local),
         "local_port": port,
-        "remote": socket.inet_aton(remote),
+        "remote": _address(remote),
         "remote_port": other,
         "family": socket.AF_INET,
         **more,
@@ -83,17 +88,22 @@ def shop() -> dict[str, list[dict[str, Any]]]:
     made["trace_open"] += [opened(11, 2.5, "/etc/nope", errno=2), opened(12, 6, HOSTILE, flags=1)]
     cart, db = {"pid": 10, "comm": b"cart"}, {"pid": 20, "comm": b"postgres", "cgroup": 101}
     made["trace_tcp"] = [
-        _tcp(_CONNECT, 7, (client, server), initiator=_THIS, **cart),
-        _tcp(_ACCEPT, 7.1, (server, client), initiator=_OTHER, **db),
-        _tcp(_CLOSE, 9, (client, server), sent=1000, received=50, end=1, **cart),
-        _tcp(_CONNECT, 8, ((_CART, 40001), (_DB, 5433)), initiator=_THIS, errno=111, **cart),
+        tcp(CONNECT, 7, (client, server), initiator=THIS, **cart),
+        tcp(_ACCEPT, 7.1, (server, client), initiator=_OTHER, **db),
+        tcp(_CLOSE, 9, (client, server), sent=1000, received=50, end=1, **cart),
+        tcp(CONNECT, 8, ((_CART, 40001), (_DB, 5433)), initiator=THIS, errno=111, **cart),
     ]
     return made
 
 
-def recording(path: Path, records: dict[str, list[dict[str, Any]]] | None = None, attached: int = WALL) -> Path:
+def recording(
+    path: Path,
+    records: dict[str, list[dict[str, Any]]] | None = None,
+    attached: int = WALL,
+    objects: Iterable[Mapping[str, Any]] = (),
+) -> Path:
     """Write the recording of these records: one node, of which 2 s are missing, and which lost 7 events. `attached`:
-    since when it is traced."""
+    since when it is traced. `objects`: changes of the cluster's objects before the first row."""
     records = shop() if records is None else records
     loaded = [load_gadget(name) for name in records]
     options = RunOptions(tuple(GadgetRun(gadget) for gadget in loaded), command=("record",))
@@ -114,7 +124,7 @@ def recording(path: Path, records: dict[str, list[dict[str, Any]]] | None = None
             (FrameType.CONTAINERS, names),
         )
     ]
-    writer.step(BOOT, WALL, first)
+    writer.step(BOOT, WALL, first, objects=objects)
     for second in range(SECONDS):
         frames = []
         for number, gadget in enumerate(loaded):

@@ -1,5 +1,6 @@
 """The view model: numbers of a recording that are known, its limits, and what it says about what it leaves out."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,30 @@ import pytest
 from kubectl_gadget.cli import main
 from kubectl_gadget.cli.run import write_page
 from kubectl_gadget.gadgets import load_gadget
+from kubectl_gadget.kube.resources import SERVICES
 from kubectl_gadget.page import html, run
+from kubectl_gadget.page.live import LiveRun
 from kubectl_gadget.page.model import RunModel, pruned, safe
 from kubectl_gadget.page.tables import Entry, Histogram, Table
 from kubectl_gadget.recording.places import PathOrUrl, places_of
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.run.run_options import Moment, Replay
+from kubectl_gadget.run.progress import Progress
+from kubectl_gadget.run.run_options import GadgetRun, Moment, Replay, RunOptions
 from tests.diagnose.test_report import ill, made
-from tests.page.made import HOSTILE, SECOND, SECONDS, WALL, batch, opened, process, recording, shop
+from tests.page.made import (
+    CONNECT,
+    HOSTILE,
+    SECOND,
+    SECONDS,
+    THIS,
+    WALL,
+    batch,
+    opened,
+    process,
+    recording,
+    shop,
+    tcp,
+)
 from tests.reports.sample import HOSTILE as HOSTILE_OF_JOBS
 from tests.reports.sample import report
 
@@ -280,3 +297,25 @@ def test_a_job_without_a_recording_has_a_page_of_its_report() -> None:
     assert len(model["findings"]["list"]) == 2 * len(HOSTILE_OF_JOBS)
     assert model["verdict"]["status"] == "bad"
     assert text.count("</script>") == 4
+
+
+def test_the_live_page_finds_what_the_report_of_its_recording_finds(tmp_path: Path) -> None:
+    metadata = {"namespace": "shop", "name": "web", "uid": "web"}
+    service = {"metadata": metadata, "spec": {"clusterIP": "10.9.0.1", "ports": [{"port": 80}]}}
+    ends = (("10.1.0.2", 40000), ("10.9.0.1", 81))
+    row = tcp(CONNECT, 7, ends, initiator=THIS, errno=110, pid=10, comm=b"cart")
+    change = {"kinds": {SERVICES.plural: {"put": [service], "gone": []}}}
+    saved = recording(tmp_path / "run.kgr", {"trace_tcp": [row]}, objects=[change])
+    report = run.make(of(saved))
+    live = LiveRun(RunOptions((GadgetRun(load_gadget("trace_tcp")),)), of(saved), Progress(io.StringIO()))
+    for follower in live.followers:
+        commit = follower.take({SERVICES: [service]} | {kind: [] for kind in follower.resources if kind != SERVICES})
+        assert commit is not None
+        commit()
+    live.write(Rows([batch("trace_tcp", [row])]))
+    shown = json.loads(live.all())["model"]
+    found, expected = ([(one["level"], one["message"]) for one in each["findings"]["list"]] for each in (shown, report))
+    assert "connects to port 81 of service web, which has port 80 only" in expected[0][1]
+    assert found == expected
+    assert shown["verdict"]["answer"] == report["verdict"]["answer"]
+    assert any("has no events of" in text for text in shown["verdict"]["not_seen"])
