@@ -48,7 +48,7 @@ _NAMES = [f"app-{pod}-7d4b9c6f5-x2x7k" for pod in range(_PODS)]
 
 
 def _address(pod: int) -> bytes:
-    return socket.inet_aton(f"10.1.0.{2 + pod % _PODS}")
+    return bytes(10) + b"\xff\xff" + socket.inet_aton(f"10.1.0.{2 + pod % _PODS}")
 
 
 def _values(gadget: str, second: int, number: int) -> dict[str, Value]:
