@@ -1,6 +1,5 @@
 """A run of `diagnose`, live or recorded, and its result."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace

@@ -85,7 +85,7 @@ def test_a_run_is_shown_live_and_its_url_is_printed(tmp_path: Path, tab: Page, w
         work(file)
         tab.wait("document.getElementById('processes')?.innerText.includes('exit 3')")
         tab.script("document.getElementById('rows').scrollIntoView()")
-        tab.wait("document.getElementById('rows').innerText.includes('opened-live')")
+        tab.wait("document.getElementById('rows')?.innerText.includes('opened-live')")
         assert run.stop() == 130
         tab.wait("document.getElementById('live').textContent === 'the run has ended'")
     assert not opened.exists()

@@ -125,7 +125,7 @@ def test_texts_of_containers_stay_texts_on_a_live_page_and_in_what_it_saves(
         tab.open(url, "light")
         tab.wait("document.getElementById('live').textContent === 'live'")
         run.write(rows())
-        tab.wait("document.getElementById('files') && document.getElementById('files').innerText.includes('__proto__')")
+        tab.wait("document.getElementById('files')?.innerText.includes('__proto__')")
         for part in ("findings", "timeline", "processes", "files", "dns", "http", "rows"):
             tab.wait(f"document.getElementById({part!r})")
             tab.script(f"document.getElementById({part!r}).scrollIntoView()")

@@ -64,12 +64,12 @@ def test_rows_appear_as_they_come_and_what_is_chosen_stays(run: live.LiveRun, ta
     run.write(Rows([batch("trace_process", [process("exec", 10, 1, time.time(), "/bin/cart", HOSTILE)])]))
     run.write(opens(20))
     tab.wait("document.querySelectorAll('#files tbody tr').length === 20")
-    tab.wait("document.getElementById('processes').innerText.includes('/bin/cart')")
+    tab.wait("document.getElementById('processes')?.innerText.includes('/bin/cart')")
     tab.script("document.querySelector('#processes details details').firstChild.click()")
     before = tab.script("document.querySelector('#processes details details').open")
     run.write(opens(20, "/more/"))
     tab.wait("document.querySelectorAll('#files tbody tr').length === 40")
-    tab.wait("document.getElementById('timeline').innerText.includes('open 40')")
+    tab.wait("document.getElementById('timeline')?.innerText.includes('open 40')")
     assert tab.script("document.querySelector('#processes details details').open") == before
     assert tab.script("document.querySelectorAll('main img').length") == 0
 

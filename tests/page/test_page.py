@@ -177,9 +177,9 @@ def test_rows_are_filtered_by_a_column_and_copied_as_json(tab: Page) -> None:
         "const value = document.querySelector('#rows input'); value.value = '/data/1';"
         "value.dispatchEvent(new Event('input')); })()"
     )
-    tab.wait("document.getElementById('rows').innerText.includes('10 match the filter, of 52 rows')")
+    tab.wait("document.getElementById('rows')?.innerText.includes('10 match the filter, of 52 rows')")
     tab.script("[...document.querySelectorAll('#rows button')].at(-1).click()")
-    tab.wait("document.getElementById('rows').innerText.includes('10 rows copied')")
+    tab.wait("document.getElementById('rows')?.innerText.includes('10 rows copied')")
     copied = [json.loads(line) for line in tab.script("window.copied").splitlines()]
     assert {(row["kind"], row["PATH"]) for row in copied} == {("open", "/data/1")}
     assert copied[0]["timestamp"].startswith("2026-09-21T14:13:25")

@@ -60,10 +60,10 @@ def test_the_page_works_behind_a_proxy_that_was_named(run: LiveRun, tab: Page, s
             run.write(Rows([batch("trace_open", [opened(10, time.time(), "/data/first")])]))
             tab.open(f"http://{NAME}:{port}{PATH}/?{own.query}", "light")
             tab.wait("document.getElementById('live').textContent === 'live'")
-            tab.wait("document.getElementById('files').innerText.includes('/data/first')")
+            tab.wait("document.getElementById('files')?.innerText.includes('/data/first')")
             # Changes come through the websocket.
             run.write(Rows([batch("trace_open", [opened(10, time.time(), "/data/later")])]))
-            tab.wait("document.getElementById('files').innerText.includes('/data/later')")
+            tab.wait("document.getElementById('files')?.innerText.includes('/data/later')")
             for name, text in (("report", "/data/later"), ("recording", "recorded")):
                 saved = f"fetch(document.getElementById('save-{name}').href).then(answer => answer.text())"
                 assert text in tab.script(saved)
