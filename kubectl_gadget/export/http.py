@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
 import urllib3
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
@@ -23,6 +24,8 @@ from kubectl_gadget.export.targets import Tls, header, split
 _LATER = frozenset({429, 502, 503, 504})
 _LONGEST_ANSWER, _LONGEST_WORDS = 1 << 16, 200
 _PREFIX = "OTEL_EXPORTER_OTLP_"
+_PROTOBUF = "application/x-protobuf"
+_TOO_LARGE = "request body too large"
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class HttpTransport:
         self._rejected = rejected
         self._if_missing = if_missing
         self._headers = {
-            "Content-Type": "application/x-protobuf",
+            "Content-Type": _PROTOBUF,
             "User-Agent": f"kubectl-gadget/{__version__}",
             **({"Content-Encoding": "gzip"} if to.is_gzipped else {}),
             **to.headers,
@@ -143,7 +146,9 @@ class HttpTransport:
             words = f"{words}; {self._if_missing}"
         if answer.status in _LATER:
             raise NotNow(words, _seconds(answer.headers.get("Retry-After")))
-        raise TooLarge(words) if answer.status == 413 else Refused(words)
+        # OpenTelemetry's collector answers 400 if a request is larger than its max_request_body_size.
+        is_large = answer.status == 413 or _TOO_LARGE in words
+        raise TooLarge(words) if is_large else Refused(words)
 
     def end(self) -> None:
         """See Transport."""
@@ -153,16 +158,26 @@ class HttpTransport:
 def _reason(error: Exception) -> str:
     """Return what went wrong, without the objects of the library that its text begins with."""
     cause = getattr(error, "reason", None) or next((one for one in error.args if isinstance(one, Exception)), error)
-    return re.sub(r"^(?:<[^>]*>|HTTPS?Connection(?:Pool)?\([^)]*\)): ", "", str(cause))
+    words = re.sub(r"^(?:<[^>]*>|HTTPS?Connection(?:Pool)?\([^)]*\)): ", "", str(cause))
+    return f"{words}; --export-tls ca=FILE names its authority" if "unable to get local issuer" in words else words
 
 
 def _words(status: int, reason: str | None, type: str, said: bytes) -> str:
-    text = (
-        said[:_LONGEST_WORDS].decode("utf-8", "replace").strip()
-        if type.startswith(("text/plain", "application/json"))
-        else ""
-    )
+    text = ""
+    if type.startswith(("text/plain", "application/json")):
+        text = said[:_LONGEST_WORDS].decode("utf-8", "replace").strip()
+    elif type.startswith(_PROTOBUF):
+        text = _message(said)[:_LONGEST_WORDS].strip()
     return f"HTTP {status} {reason or ''}".rstrip() + (f": {text}" if text else "")
+
+
+def _message(said: bytes) -> str:
+    """Return the message of a google.rpc.Status, as the OTLP specification has it for failures."""
+    try:
+        # The status of spans has its message in the same field, and this package has no google.rpc.
+        return str(Status.FromString(said).message)
+    except Exception:  # the library has two classes DecodeError
+        return ""
 
 
 def _seconds(after: str | None) -> float | None:

@@ -152,7 +152,13 @@ def test_what_a_collector_refuses_is_counted_with_its_words() -> None:
     assert len(server.asked) == 2
 
 
-def test_a_request_that_is_too_large_is_divided() -> None:
+def status(text: str) -> Answer:
+    """A failure as the OTLP specification has it: a google.rpc.Status."""
+    return Answer(400, "\x08\x03\x12" + chr(len(text)) + text, Content_Type="application/x-protobuf")
+
+
+@pytest.mark.parametrize("large", [Answer(413), status("http: request body too large")])
+def test_a_request_that_is_too_large_is_divided(large: Answer) -> None:
     with collector() as server:
         server.go.clear()
         made = begun(server.port)
@@ -160,12 +166,24 @@ def test_a_request_that_is_too_large_is_divided() -> None:
         wait_until(lambda: server.asked)
         for _ in range(4):
             made.write(opens(1))
-        server.answers += [0, Answer(413), Answer(413)]
+        server.answers += [0, large, large]
         server.go.set()
         made.close()
     assert made.lost == 0
     assert len(server.logs()) == 5
     assert len(server.asked) == 1 + 2 + 4
+
+
+def test_the_words_of_a_failure_are_those_of_its_message() -> None:
+    with collector(status("no tenant"), Answer(400, "\x12\xff", Content_Type="application/x-protobuf")) as server:
+        made = begun(server.port)
+        for lost in (1, 2):
+            made.write(opens(1))
+            wait_until(lambda lost=lost: made.lost == lost)
+        made.close()
+    (line,) = made.losses()
+    assert "1: HTTP 400 Bad Request: no tenant" in line
+    assert line.count("1: HTTP 400 Bad Request") == 2
 
 
 def test_a_redirect_is_not_followed_and_an_answer_of_something_else_is_no_success() -> None:
