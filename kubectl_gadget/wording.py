@@ -1,4 +1,4 @@
-"""Words for messages: numbers with their nouns, lists that are cut, and names near to one that is not known."""
+"""Words for messages: numbers with their nouns, ages, lists that are cut, and names near to one that is not known."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +14,15 @@ def some(texts: Sequence[str], most: int) -> str:
     """`a, b, c and 2 more`: the first `most` of them."""
     more = len(texts) - most
     return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def age(seconds: float) -> str:
+    """5s, 3m20s, 47h5m, 12d3h: as kubectl writes ages."""
+    minutes, left = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24}d{hours % 24}h"
+    return f"{hours}h{minutes}m" if hours else f"{minutes}m{left}s" if minutes else f"{left}s"
 
 
 # Suggests the known names that are nearest to one that is not known, for messages.

@@ -6,9 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_gadget.wording import close_matches, suggested
+from kubectl_gadget.wording import age, close_matches, suggested
 
 names = st.text("abc_1", min_size=1, max_size=12)
+
+
+def test_ages_are_as_kubectl_writes_them() -> None:
+    found = [age(seconds) for seconds in (-1, 5, 200, 3600, 47 * 3600 + 300, 12 * 86400 + 3 * 3600)]
+    assert found == ["0s", "5s", "3m20s", "1h0m", "47h5m", "12d3h"]
 
 
 @given(names, st.lists(names, unique=True), st.integers(1, 4), st.sampled_from([0.3, 0.5, 0.6, 0.7, 0.85, 1.0]))

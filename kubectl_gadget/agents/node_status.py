@@ -24,6 +24,7 @@ from kubectl_gadget.kube.requests import Api, Listing
 from kubectl_gadget.kube.resources import JOBS, NODES, PODS, Object
 from kubectl_gadget.wire.agent_messages import Hello, from_agent
 from kubectl_gadget.wire.frames import FrameDecoder
+from kubectl_gadget.wording import age
 
 _HELLO_SECONDS = 10.0
 _PARALLEL = 16
@@ -211,9 +212,7 @@ class AgentUse:
     @property
     def age(self) -> str:
         """The time for which it has run, as kubectl writes it."""
-        minutes, seconds = divmod(int(max(self.seconds, 0)), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}h{minutes}m" if hours else f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+        return age(self.seconds)
 
 
 async def on_demand(api: Api, options: AgentOptions) -> list[AgentUse]:

@@ -25,6 +25,7 @@ from kubectl_gadget.errors import UsageError
 from kubectl_gadget.export.targets import METRICS_PORT, PURPOSES, SECRET_FOLDER
 from kubectl_gadget.gadgets.load import load_index
 from kubectl_gadget.output.registry import MANIFESTS, REPORTS
+from kubectl_gadget.wording import age
 
 if TYPE_CHECKING:
     from kubectl_gadget.export.installation import Installation
@@ -183,7 +184,7 @@ def status(cluster: ClusterFlags, output: StatusFormat = None, no_headers: NoHea
             str(one.restarts),
             one.gadgets,
             ",".join(one.to),
-            f"{one.age_seconds // 60}m" if one.age_seconds < 7200 else f"{one.age_seconds // 3600}h",
+            age(one.age_seconds),
         )
         for one in found
     ]

@@ -4,6 +4,7 @@ SCHEMA_URL names the conventions. A member keeps our name where the conventions 
 Severities have the words of OpenTelemetry and the numbers of syslog.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -184,6 +185,56 @@ def resource_attributes(node: str, container: Mapping[str, str]) -> dict[str, st
         found["service.instance.id"] = ".".join(container.get(name, "") for name in ("namespace", "pod", "container"))
     found["service.name"] = container.get("container") or "kubectl-gadget"
     return {name: value for name, value in found.items() if value}
+
+
+# Durations and traces
+
+DURATIONS: Mapping[str, str] = {
+    "trace_http": "latency",
+    "trace_dns": "latency",
+    "trace_tls": "duration",
+    "trace_tcp": "duration",
+    "trace_fsslower": "duration",
+    "trace_exit": "run_time",
+    "trace_process": "started",
+}
+"""By gadget, the member with the nanoseconds from a row's begin to its time, or with the time of its begin"""
+_W3C = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+"""Trace context, level 1: https://www.w3.org/TR/trace-context/"""
+
+
+def durations(batch: Batch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the duration of each row in ns, and if it is known."""
+    nothing = np.zeros(len(batch), np.int64), np.zeros(len(batch), np.bool_)
+    if (name := DURATIONS.get(batch.gadget.name)) is None:
+        return nothing
+    if name == "started":
+        # Of a process: from its start until its end.
+        ends = np.array(member_values(batch, "operation"), object) == "exit"
+        found = batch.raw_of_type("gadget_timestamp").astype(np.int64) - batch.raw("started").astype(np.int64)
+        return np.maximum(found, 0), ends & (batch.raw("started") != 0)
+    member = filter_members(batch.gadget)[name]
+    vector = batch.vector(member.name, member.read)
+    if not isinstance(vector, Numbers):
+        return nothing
+    known = vector.valid()
+    return (
+        np.where(True if known is None else known, vector.array, 0).astype(np.int64),
+        np.ones(len(batch), np.bool_) if known is None else known,
+    )
+
+
+def member_values(batch: Batch, name: str) -> list[Any]:
+    """Return the values of a member, by row; None where the gadget has no such member."""
+    member = filter_members(batch.gadget).get(name)
+    return [None] * len(batch) if member is None else batch.vector(name, member.read).values()
+
+
+def trace_context(text: str | None) -> tuple[bytes, bytes, int] | None:
+    """Return trace, span and flags of a request's header; None: it has none. Its sender chooses them."""
+    if text is None or (found := _W3C.fullmatch(text)) is None:
+        return None
+    return bytes.fromhex(found[1]), bytes.fromhex(found[2]), int(found[3], 16)
 
 
 # Severities

@@ -6,7 +6,6 @@ each other are one message with the fields of all (protobuf's encoding guide, "L
 framed as a list of byte strings, which has the same encoding as one of messages.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from kubectl_gadget.export.conventions import (
     is_plain,
     levels,
     resource_attributes,
+    trace_context,
 )
 from kubectl_gadget.export.delivery import Refused
 from kubectl_gadget.gadgets.schema import Gadget
@@ -54,8 +54,6 @@ _LONGEST_KNOWN = 256
 _MOST = 1 << 63
 _RAW = "_raw"
 """Members with this end are the number of a name, which the attribute beside them has."""
-_W3C = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
-"""Trace context, level 1: https://www.w3.org/TR/trace-context/"""
 _NUMBERS = {text: SeverityNumber.Value(f"SEVERITY_NUMBER_{text}") for text in ("INFO", "WARN", "ERROR")}
 
 
@@ -304,13 +302,6 @@ class LogRecords:
         columns += [found for column in known.columns if (found := column.read(batch)) is not None]
         records = list(map(b"".join, zip(*columns, strict=True)))
         return framed(1, [self._resources.of(*key, found) for key, found in by_resource(batch, records)])
-
-
-def trace_context(text: str | None) -> tuple[bytes, bytes, int] | None:
-    """Return trace, span and flags of a request's header; None: it has none. Its sender chooses them."""
-    if text is None or (found := _W3C.fullmatch(text)) is None:
-        return None
-    return bytes.fromhex(found[1]), bytes.fromhex(found[2]), int(found[3], 16)
 
 
 def _in_trace(text: str | None) -> bytes:

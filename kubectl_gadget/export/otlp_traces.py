@@ -7,7 +7,7 @@ before the client has the answer; so it waits for the client's, to be its child 
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,17 +15,15 @@ import numpy.typing as npt
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from kubectl_gadget.export.conventions import levels
+from kubectl_gadget.export.conventions import DURATIONS, durations, levels, member_values, trace_context
 from kubectl_gadget.export.delivery import Counts, Delivery, Transport, lost_line
-from kubectl_gadget.export.otlp import Column, Resources, answered, by_resource, columns, framed, trace_context
+from kubectl_gadget.export.otlp import Column, Resources, answered, by_resource, columns, framed
 from kubectl_gadget.export.sending import ROWS_AT_ONCE, Sending
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import Container
-from kubectl_gadget.rows.members import filter_members
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.rows.vectors import Numbers
 from kubectl_gadget.wording import count
 
 TRACES = "v1/traces"
@@ -54,8 +52,6 @@ class _Shape:
     name: Callable[..., str]
     """given the values of `of`"""
     of: tuple[str, ...] = ()
-    duration: str = "duration"
-    """the member with the nanoseconds, or with the time of the begin"""
     same: tuple[str, ...] | None = None
     """members that the rows of both ends share, beside the client's address and port; None: there is one end"""
     client: tuple[str, str] | None = None
@@ -76,50 +72,21 @@ SHAPES: Mapping[str, _Shape] = {
     "trace_http": _Shape(
         _request,
         ("protocol", "method", "target"),
-        "latency",
         ("method", "target", "host", "traceparent"),
     ),
-    "trace_dns": _Shape(
-        lambda type: f"DNS {type or 'query'}", ("type",), "latency", ("id", "name"), ("client", "client_port")
-    ),
+    "trace_dns": _Shape(lambda type: f"DNS {type or 'query'}", ("type",), ("id", "name"), ("client", "client_port")),
     "trace_tls": _Shape(lambda: "TLS handshake", same=("name",)),
     "trace_tcp": _Shape(_connection, ("operation",), same=("operation",)),
     "trace_fsslower": _Shape(lambda operation: operation or "call", ("operation",)),
-    "trace_exit": _Shape(lambda comm: comm or "process", ("comm",), "run_time"),
-    "trace_process": _Shape(lambda comm: comm or "process", ("comm",), "started"),
+    "trace_exit": _Shape(lambda comm: comm or "process", ("comm",)),
+    "trace_process": _Shape(lambda comm: comm or "process", ("comm",)),
 }
 """By gadget. Names have few values, as stores group by them."""
 
 
 def is_span(batch: Batch) -> npt.NDArray[np.bool_]:
     """Return for each row if it is a span: it has a duration."""
-    return _durations(batch)[1]
-
-
-def _durations(batch: Batch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return the duration of each row in ns, and if it is known."""
-    nothing = np.zeros(len(batch), np.int64), np.zeros(len(batch), np.bool_)
-    if (shape := SHAPES.get(batch.gadget.name)) is None:
-        return nothing
-    if shape.duration == "started":
-        # Of a process: from its start until its end.
-        ends = np.array(_values(batch, "operation"), object) == "exit"
-        found = batch.raw_of_type("gadget_timestamp").astype(np.int64) - batch.raw("started").astype(np.int64)
-        return np.maximum(found, 0), ends & (batch.raw("started") != 0)
-    member = filter_members(batch.gadget)[shape.duration]
-    vector = batch.vector(member.name, member.read)
-    if not isinstance(vector, Numbers):
-        return nothing
-    known = vector.valid()
-    return (
-        np.where(True if known is None else known, vector.array, 0).astype(np.int64),
-        np.ones(len(batch), np.bool_) if known is None else known,
-    )
-
-
-def _values(batch: Batch, name: str) -> list[Any]:
-    member = filter_members(batch.gadget).get(name)
-    return [None] * len(batch) if member is None else batch.vector(name, member.read).values()
+    return durations(batch)[1]
 
 
 # Two ends of one request.
@@ -183,11 +150,6 @@ class Pairs:
         self._pairs: OrderedDict[tuple[Any, ...], _Pair] = OrderedDict()
         """by key; those that got a span last are at the end"""
         self._count = 0
-
-    @property
-    def waiting(self) -> int:
-        """The number of spans that were added and not returned."""
-        return sum(len(pair.servers) for pair in self._pairs.values())
 
     def add(self, made: _Made) -> "list[_Done]":
         """Take a span."""
@@ -279,7 +241,9 @@ class _GadgetSpans:
     def __init__(self, gadget: Gadget) -> None:
         self.shape = SHAPES[gadget.name]
         self.columns: list[Column] = [
-            column for column in columns(gadget, Span) if column.member.name not in (self.shape.duration, "traceparent")
+            column
+            for column in columns(gadget, Span)
+            if column.member.name not in (DURATIONS[gadget.name], "traceparent")
         ]
 
 
@@ -298,14 +262,12 @@ class SpanRecords:
         self._gadgets: dict[str, _GadgetSpans] = {}
         self._resources = Resources(resource)
         self._pairs = Pairs()
-
-    @property
-    def waiting(self) -> int:
-        """The number of spans that were given and not returned."""
-        return self._pairs.waiting
+        self.waiting = 0
+        """The number of spans that were given and not returned"""
 
     def encode(self, batches: Sequence[Batch]) -> "Encoded":
         """Take rows, which are all spans."""
+        self.waiting += sum(map(len, batches))
         return self._framed([done for batch in batches for made in self._made(batch) for done in self._pairs.add(made)])
 
     def tick(self, now_ns: int) -> "Encoded":
@@ -317,6 +279,7 @@ class SpanRecords:
         return self._framed(self._pairs.flush())
 
     def _framed(self, spans: Sequence[_Done]) -> "Encoded":
+        self.waiting -= len(spans)
         places: dict[tuple[str, Container], list[bytes]] = {}
         for done in spans:
             places.setdefault(done.made.place, []).append(done.data())
@@ -328,7 +291,7 @@ class SpanRecords:
             known = self._gadgets[batch.gadget.name] = _GadgetSpans(batch.gadget)
         shape = known.shape
         ends = batch.wall_ns()
-        begins = ends - _durations(batch)[0]
+        begins = ends - durations(batch)[0]
         kinds, clients = _ends(batch, shape)
         names = [shape.name(*values) for values in _together(batch, shape.of)]
         columns = [found for column in known.columns if (found := column.read(batch)) is not None]
@@ -345,7 +308,7 @@ class SpanRecords:
             kinds,
             clients,
             _failed(batch, kinds),
-            _values(batch, "traceparent"),
+            member_values(batch, "traceparent"),
             keys,
             strict=True,
         ):
@@ -365,14 +328,14 @@ def _together(batch: Batch, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return the values of members, by row."""
     if not names:
         return [()] * len(batch)
-    return list(zip(*(_values(batch, name) for name in names), strict=True))
+    return list(zip(*(member_values(batch, name) for name in names), strict=True))
 
 
 def _ends(batch: Batch, shape: _Shape) -> "tuple[list[Span.SpanKind.ValueType], list[tuple[Any, ...] | None]]":
     """Return for each row the kind of its span, and the address and port of the client."""
     if shape.same is None:
         return [Span.SPAN_KIND_INTERNAL] * len(batch), [None] * len(batch)
-    roles = _values(batch, "initiator" if batch.gadget.name == "trace_tcp" else "role")
+    roles = member_values(batch, "initiator" if batch.gadget.name == "trace_tcp" else "role")
     kinds = [_KINDS.get(role, Span.SPAN_KIND_INTERNAL) for role in roles]
     if shape.client is not None:
         return kinds, list(_together(batch, shape.client))
@@ -394,14 +357,14 @@ def _failed(batch: Batch, kinds: Sequence[int]) -> list[bool]:
     found: list[bool] = (levels(batch) > 0).tolist()
     if batch.gadget.name == "trace_http":
         for row, (kind, status, grpc) in enumerate(
-            zip(kinds, _values(batch, "status"), _values(batch, "grpc_status"), strict=True)
+            zip(kinds, member_values(batch, "status"), member_values(batch, "grpc_status"), strict=True)
         ):
             if kind == Span.SPAN_KIND_SERVER and (grpc or 400 <= (status or 0) < 500):
                 found[row] = grpc in _SERVER_FAULTS
     if batch.gadget.name == "trace_tls":
-        found = [result != "established" for result in _values(batch, "result")]
+        found = [result != "established" for result in member_values(batch, "result")]
     if batch.gadget.name in ("trace_exit", "trace_process"):
-        found = [bool(code) or bad for code, bad in zip(_values(batch, "code"), found, strict=True)]
+        found = [bool(code) or bad for code, bad in zip(member_values(batch, "code"), found, strict=True)]
     return found
 
 
@@ -459,7 +422,8 @@ class SpansSent:
     def counts(self) -> Iterator[tuple[str, Counts]]:
         """See Sending."""
         yield from self._logs.counts()
-        yield _NOUN, self._delivery.counts()
+        counts = self._delivery.counts()
+        yield _NOUN, replace(counts, waiting=counts.waiting + self._spans.waiting)
 
     def summary(self) -> Iterator[str]:
         """See Sending."""

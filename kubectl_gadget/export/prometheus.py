@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar
 
 from kubectl_gadget import __version__
 from kubectl_gadget.errors import UsageError
@@ -132,14 +133,25 @@ def _family(metric: Total, series: list[tuple[tuple[str, ...], Series]]) -> Fami
     if metric.kind == "histogram":
         histogram = HistogramMetricFamily(name, metric.help, labels=metric.labels)
         for labels, one in series:
-            buckets = [(_bound(bound), count) for bound, count in octave_buckets(one)]
-            histogram.add_metric(labels, buckets, one.value)
+            histogram.add_metric(labels, list(_buckets(one)), one.value)
         return histogram
     family = GaugeMetricFamily if metric.kind == "gauge" else CounterMetricFamily
     made = family(name, metric.help, labels=metric.labels)
     for labels, one in series:
         made.add_metric(labels, one.value)
     return made
+
+
+def _buckets(series: Series) -> "Iterator[tuple[str, float] | tuple[str, float, Exemplar]]":
+    """Yield bound and count of each bucket; the one of the exemplar also has it."""
+    found, low = series.exemplar, 0.0
+    for bound, count in octave_buckets(series):
+        if found is not None and low <= found.seconds < bound:
+            labels = {"trace_id": found.trace, "span_id": found.span}
+            yield _bound(bound), count, Exemplar(labels, found.seconds, found.time)
+        else:
+            yield _bound(bound), count
+        low = bound
 
 
 def _bound(seconds: float) -> str:

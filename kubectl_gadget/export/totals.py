@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from kubectl_gadget.export.conventions import LEVELS, levels
+from kubectl_gadget.export.conventions import LEVELS, durations, levels, member_values, trace_context
 from kubectl_gadget.gadgets.schema import TABLES, UNKNOWN, Gadget
 from kubectl_gadget.rows.batch import Batch
 from kubectl_gadget.rows.containers import UNKNOWN as NO_CONTAINER
@@ -31,6 +31,8 @@ PLACE = ("node", "namespace", "pod", "container")
 _FEW = ("comm", "operation", "disk", "file_system", "syscall", "protocol", "direction", "state", "type", "program")
 """Members of tables that are labels"""
 _FEW_OF = {"profile_functions": ("function",)}
+_LATENCIES = frozenset({"trace_http", "trace_dns", "trace_tls", "trace_fsslower"})
+"""Gadgets whose durations are latencies; others have times for which connections and processes lived"""
 _MOST_FLOWS = 50_000
 """flows whose amounts are remembered, to add up what comes next"""
 _LONGEST_LABEL = 128
@@ -53,6 +55,17 @@ class Metric:
     """counter, gauge or histogram"""
 
 
+class Exemplar(NamedTuple):
+    """One value of a histogram, and where it comes from."""
+
+    seconds: float
+    trace: str
+    span: str
+    """that of the caller, in hexadecimal as the trace"""
+    time: float
+    """since the epoch, in seconds"""
+
+
 @dataclass
 class Series:
     """The value of a metric for some labels."""
@@ -62,6 +75,8 @@ class Series:
     """of a histogram, by rows/histogram.py; then `value` is the sum"""
     place: Labels | None = None
     """of the pod that it belongs to: node, namespace, name"""
+    exemplar: Exemplar | None = None
+    """the last value of a histogram that belongs to a sampled trace"""
 
 
 @dataclass
@@ -120,7 +135,10 @@ class Totals:
         with self._lock:
             self._expire(time.monotonic())
             found = [
-                (metric, [(labels, Series(one.value, one.buckets)) for labels, one in series.items()])
+                (
+                    metric,
+                    [(labels, Series(one.value, one.buckets, exemplar=one.exemplar)) for labels, one in series.items()],
+                )
                 for metric, series in self._series.items()
             ]
         yield from found
@@ -166,6 +184,25 @@ class Totals:
             place = places[code // len(LEVELS)]
             labels = (batch.gadget.event, LEVELS[code % len(LEVELS)].text.lower(), *place)
             self._at(EVENTS, labels, _pod(place), now)[1].value += int(counts[code])
+        if batch.gadget.name in _LATENCIES:
+            self._add_latencies(batch, places, codes, now)
+
+    def _add_latencies(self, batch: Batch, places: Sequence[Labels], codes: npt.NDArray[np.intp], now: float) -> None:
+        took, known = durations(batch)
+        roles = list(map(_label, member_values(batch, "role")))
+        names = sorted(set(roles))
+        each = codes * len(names) + np.array(list(map(names.index, roles)), np.intp)
+        traces = _traces(batch)
+        for code in np.unique(each[known]).tolist():
+            rows = np.flatnonzero(known & (each == code))
+            place = places[code // len(names)]
+            series = self._at(LATENCY, (batch.gadget.event, names[code % len(names)], *place), _pod(place), now)[1]
+            found = np.bincount(np.searchsorted(STARTS, took[rows], "right") - 1, minlength=len(STARTS))
+            counts = found.astype(np.uint64)
+            series.buckets = counts if series.buckets is None else series.buckets + counts
+            series.value += float(took[rows].sum()) / _NANOSECONDS
+            if (row := next((row for row in reversed(rows.tolist()) if row in traces), None)) is not None:
+                series.exemplar = Exemplar(took[row] / _NANOSECONDS, *traces[row])
 
     # Tables.
 
@@ -223,7 +260,25 @@ class Totals:
             self._flows[flow] = _FlowAmounts(max(known.sent, sent or 0), max(known.received, received or 0))
 
 
+def _traces(batch: Batch) -> dict[int, tuple[str, str, float]]:
+    """Return trace, span and time of the rows whose request belongs to a sampled trace."""
+    found = {}
+    if any(texts := member_values(batch, "traceparent")):
+        times = batch.wall_ns()
+        for row, text in enumerate(texts):
+            if (context := trace_context(text)) is not None and context[2] & 1:
+                found[row] = context[0].hex(), context[1].hex(), float(times[row]) / _NANOSECONDS
+    return found
+
+
 EVENTS = Metric("kubectl_gadget_events", "Events by gadget, severity and container.", ("gadget", "severity", *PLACE))
+LATENCY = Metric(
+    "kubectl_gadget_latency",
+    "How long requests, questions, handshakes and slow calls took.",
+    ("gadget", "role", *PLACE),
+    "seconds",
+    "histogram",
+)
 _FLOW = ("protocol", *(f"{end}_{part}" for end in ("source", "destination") for part in _FLOW_ENDS))
 FLOW_EVENTS = Metric("kubectl_gadget_flow_events", "Events of flows.", ("kind", "verdict", *_FLOW))
 FLOW_SENT = Metric("kubectl_gadget_flow_sent", "Bytes that clients have sent.", _FLOW, "bytes")

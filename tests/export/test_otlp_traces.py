@@ -15,6 +15,7 @@ from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.rows.rows import Rows
 from tests.export.collector import Answer, Collector, collector
 from tests.page.made import HOSTILE, batch, opened, process
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.compiled, pytest.mark.usefixtures("catalogue_built")]
 
@@ -42,6 +43,11 @@ def begun(server: Collector, *gadgets: str) -> Export:
     made = Export(options, [load_gadget(name) for name in gadgets or ("trace_http", "trace_open")])
     made.begin(print)
     return made
+
+
+def spans_waiting(export: Export) -> int:
+    """Return how many spans wait, for their other end or to be sent."""
+    return dict(export.targets[0].counts())["span"].waiting
 
 
 def request(role: int, second: float, milliseconds: int, port: int = 40000, **more: Any) -> dict[str, Any]:
@@ -140,9 +146,9 @@ def test_a_server_whose_client_is_not_traced_waits_two_seconds(server: Collector
     export.write(http(request(_SERVER, 2, 8)))
     export.tick(12 * SECOND - 1)
     export.write(Rows([batch("trace_open", [opened(10, 3, "/data/0")])]))
-    assert export.targets[0]._spans.waiting == 1  # type: ignore[attr-defined]
+    wait_until(lambda: spans_waiting(export) == 1)
     export.tick(12 * SECOND)
-    assert export.targets[0]._spans.waiting == 0  # type: ignore[attr-defined]
+    wait_until(lambda: spans_waiting(export) == 0)
     export.close()
     ((_, span, _),) = server.spans()
     assert not span.parent_span_id
@@ -167,7 +173,7 @@ def test_only_so_many_spans_wait(server: Collector, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(otlp_traces, "_MOST_PAIRS", 10)
     export = begun(server)
     export.write(http(*(request(_SERVER, 2, 8, port=40000 + number) for number in range(50))))
-    assert export.targets[0]._spans.waiting == 10  # type: ignore[attr-defined]
+    wait_until(lambda: spans_waiting(export) == 10)
     export.close()
     assert len(server.spans()) == 50
     assert export.lost == 0

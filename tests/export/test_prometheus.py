@@ -67,6 +67,33 @@ def got(port: int, path: str = "/metrics", **headers: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
+TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def answered(milliseconds: float, flags: str = "") -> dict[str, Any]:
+    """A request that a server has answered after this time; with flags it belongs to a trace."""
+    made = {"timestamp": 5.0, "latency": int(milliseconds * 1e6), "role": 2, "status": 200, "method": "GET"}
+    return made | ({"traceparent": f"00-{TRACE}-{CALLER}-{flags}"} if flags else {})
+
+
+def test_latencies_are_histograms_whose_exemplars_are_sampled_traces() -> None:
+    with served("trace_http") as (export, port):
+        export.write(Rows([batch("trace_http", [answered(3), answered(5, "01"), answered(90, "00")])]))
+        export.write(Rows([batch("trace_http", [answered(6)])]))
+        text = got(port)[1]
+        _, open_metrics = got(port, Accept=OPEN_METRICS)
+    found = samples(text)
+    labels = {"gadget": "http", "role": "server", **PLACE}
+    assert found["kubectl_gadget_latency_seconds_count"] == [(labels, 4.0)]
+    assert found["kubectl_gadget_latency_seconds_sum"] == [(labels, pytest.approx(0.104))]
+    (upto,) = (value for one, value in found["kubectl_gadget_latency_seconds_bucket"] if one["le"] == "0.008388608")
+    assert upto == 3
+    (line,) = (line for line in open_metrics.splitlines() if " # " in line)
+    assert 'le="0.008388608"' in line
+    assert line.endswith(f'# {{span_id="{CALLER}",trace_id="{TRACE}"}} 0.005 5.0')
+
+
 def samples(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):
