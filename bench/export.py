@@ -209,10 +209,7 @@ class _Client:
         self.said = self.process.stderr.read().decode()
         self.process.wait()
         timer.cancel()
-        delivered, lost = (
-            sum(int(number.replace(",", "")) for number in re.findall(rf"([\d,]+) rows? {what}", self.said))
-            for what in ("delivered", "not delivered")
-        )
+        delivered, lost = self._last("delivered"), self._last("not delivered")
         events = re.search(r"lost: ([\d,]+)", self.said)
         return {
             "cpu_s": used / 1e9,
@@ -221,6 +218,11 @@ class _Client:
             "said_not_delivered": lost,
             "said_lost": int(events[1].replace(",", "")) if events else 0,
         }
+
+    def _last(self, what: str) -> int:
+        """Return the number of rows that the last line with these words has."""
+        found = re.findall(rf"([\d,]+) rows? {what}", self.said)
+        return int(found[-1].replace(",", "")) if found else 0
 
 
 def stream(nodes: int, rate: float, seconds: float, shards: int, turn: float | None, is_down: bool) -> dict[str, Any]:

@@ -106,6 +106,8 @@ class HttpTransport:
         self.most_items = 256
         self.taken = 0
         self.why = ""
+        self.is_missing = False
+        """The collector has no such path"""
         self._to = to
         self._url = f"{to.url}/{path}"
         self._rejected = rejected
@@ -143,6 +145,7 @@ class HttpTransport:
             return min(refused, sum(item.rows for item in items))
         words = _words(answer.status, answer.reason, answer.headers.get("Content-Type", ""), said)
         if answer.status == 404 and self._if_missing:
+            self.is_missing = True
             words = f"{words}; {self._if_missing}"
         if answer.status in _LATER:
             raise NotNow(words, _seconds(answer.headers.get("Retry-After")))

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from kubectl_gadget import __version__
@@ -217,6 +218,14 @@ class _GadgetRecords:
             return made
 
         self.bodies = _Known(body)
+
+
+def resource_of(given: Mapping[str, str], node: str, container: Mapping[str, str]) -> Resource:
+    """Return the resource of a container, or of a node, with the attributes that the environment gives."""
+    found = dict(given) | resource_attributes(node, container)
+    if not container.get("container") and "service.name" in given:
+        found["service.name"] = given["service.name"]
+    return Resource(attributes=[key_value(name, value) for name, value in found.items()])
 
 
 class Resources:

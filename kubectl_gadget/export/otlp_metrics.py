@@ -23,12 +23,11 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     Sum,
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as MetricMessage
-from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from kubectl_gadget import __version__
-from kubectl_gadget.export.conventions import SCHEMA_URL, attribute_name, resource_attributes
+from kubectl_gadget.export.conventions import SCHEMA_URL, attribute_name
 from kubectl_gadget.export.delivery import Counts, Delivery, Transport, lost_line
-from kubectl_gadget.export.otlp import SCOPE, answered, key_value
+from kubectl_gadget.export.otlp import SCOPE, answered, key_value, resource_of
 from kubectl_gadget.export.sending import Untimed
 from kubectl_gadget.export.targets import Target
 from kubectl_gadget.export.totals import MOST_SERIES, OTHER, PLACE, Labels, Metric, Series, Totals
@@ -169,9 +168,8 @@ class MetricsSent(Untimed):
     def _resource_of(self, request: ExportMetricsServiceRequest, place: Labels) -> ScopeMetrics:
         node, *names = place
         container = dict(zip(("namespace", "pod", "container"), names, strict=True))
-        found = self._resource | resource_attributes(node, container)
         made = ResourceMetrics(
-            resource=Resource(attributes=[key_value(name, value) for name, value in found.items()]),
+            resource=resource_of(self._resource, node, container),
             scope_metrics=[
                 ScopeMetrics(scope=InstrumentationScope(name=SCOPE, version=__version__), schema_url=SCHEMA_URL)
             ],

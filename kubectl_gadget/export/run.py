@@ -4,7 +4,8 @@ Rows are encoded in the pipeline's thread, from the columns that the output has 
 each target. So the targets get the rows that are shown, in their order; of several targets none waits for another.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from kubectl_gadget.errors import require
 from kubectl_gadget.export import lines
@@ -13,6 +14,9 @@ from kubectl_gadget.export.sending import Encoder, Sending, Sent, Serving
 from kubectl_gadget.export.targets import ExportOptions, Target
 from kubectl_gadget.gadgets.schema import Gadget
 from kubectl_gadget.rows.rows import Rows
+
+if TYPE_CHECKING:
+    from kubectl_gadget.export.http import Endpoint
 
 
 class Export:
@@ -105,9 +109,24 @@ def _otlp(target: Target, options: ExportOptions, gadgets: Sequence[Gadget]) -> 
     resource = http.given_resource()
     if otlp_metrics.are_totals(gadgets):
         transport = http.HttpTransport(to, otlp_metrics.METRICS, otlp_metrics.rejected_points)
-        return otlp_metrics.MetricsSent(target, resource, transport)
+        return _with_profiles(target, gadgets, otlp_metrics.MetricsSent(target, resource, transport), to, resource)
     logs = Sent(target, otlp.LogRecords(gadgets, resource), http.HttpTransport(to, otlp.LOGS, otlp.rejected_logs))
     if http.wants_no_spans() or not otlp_traces.SHAPES.keys() & {gadget.name for gadget in gadgets}:
         return logs
     transport = http.HttpTransport(to, otlp_traces.TRACES, otlp_traces.rejected_spans, otlp_traces.IF_MISSING)
     return otlp_traces.SpansSent(target, logs, resource, transport)
+
+
+def _with_profiles(
+    target: Target, gadgets: Sequence[Gadget], metrics: Sending, to: "Endpoint", resource: Mapping[str, str]
+) -> Sending:
+    """Return what also sends call stacks, if the installed OpenTelemetry has messages for them."""
+    try:
+        from kubectl_gadget.export import http, otlp_profiles
+    except ImportError:  # the signal is in development, and these messages change
+        return metrics
+    if not otlp_profiles.are_profiles(gadgets):
+        return metrics
+    path, missing = otlp_profiles.PROFILES, otlp_profiles.IF_MISSING
+    transport = http.HttpTransport(to, path, otlp_profiles.rejected_profiles, missing)
+    return otlp_profiles.ProfilesSent(target, metrics, resource, transport)

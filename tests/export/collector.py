@@ -13,6 +13,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
+from opentelemetry.proto.collector.profiles.v1development.profiles_service_pb2 import (
+    ExportProfilesServiceRequest,
+    ExportProfilesServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -21,6 +25,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 _SIGNALS: dict[str, tuple[Any, Any, str]] = {
     "/v1/logs": (ExportLogsServiceRequest, ExportLogsServiceResponse, "rejected_log_records"),
     "/v1/metrics": (ExportMetricsServiceRequest, ExportMetricsServiceResponse, "rejected_data_points"),
+    "/v1development/profiles": (
+        ExportProfilesServiceRequest,
+        ExportProfilesServiceResponse,
+        "rejected_profiles",
+    ),
     "/v1/traces": (ExportTraceServiceRequest, ExportTraceServiceResponse, "rejected_spans"),
 }
 
@@ -48,6 +57,10 @@ class Collector(ThreadingHTTPServer):
         """with logs or metrics"""
         self.traces: list[Any] = []
         """requests with spans"""
+        self.profiles: list[Any] = []
+        """requests with profiles"""
+        self.missing: set[str] = set()
+        """paths that it does not have"""
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.go = threading.Event()
         """cleared: requests wait for their answer"""
@@ -115,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((self.path, dict(self.headers)))
         self.server.go.wait(30)
+        if self.path in self.server.missing:
+            self._send(404, b"", {})
+            return
         answer = self.server.answers.pop(0) if self.server.answers else 0
         if isinstance(answer, Answer):
             self._send(answer.status, answer.text.encode(), {"Content-Type": "text/plain"} | answer.headers)
@@ -122,7 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         request, response, rejected = _SIGNALS[self.path]
-        kept = self.server.traces if self.path == "/v1/traces" else self.server.requests
+        of_paths = {"/v1/traces": self.server.traces, "/v1development/profiles": self.server.profiles}
+        kept = of_paths.get(self.path, self.server.requests)
         kept.append(request.FromString(body))
         said = response()
         if answer:
