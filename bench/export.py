@@ -40,6 +40,7 @@ from kubectl_gadget.wire.agent_messages import ContainerChanges
 
 _END_SECONDS = 90.0
 _PER_BATCH = 20_000
+LOGS, SPANS = "log records of opens", "spans of HTTP requests"
 
 
 # Encoders.
@@ -47,7 +48,7 @@ _PER_BATCH = 20_000
 
 def encoders(events: int, rounds: int) -> dict[str, list[float]]:
     """Return rows per second of CPU time."""
-    runs = {"log records of opens": partial(_logs, events), "spans of HTTP requests": partial(_spans, events)}
+    runs = {LOGS: partial(_logs, events), SPANS: partial(_spans, events)}
     return alternate(runs, rounds)
 
 

@@ -78,6 +78,8 @@ FIRST = "first run after deploy"
 COUNTED = "`trace process`, by the kernel's own count, per program"
 MILLION, TEN_MINUTES = "report of a million events", "report of ten minutes, 200 events/s"
 LIVE_PAGE = "live page in Chromium, 10,000 events/s for a minute"
+EXPORTED = "client on one core"
+EXPORT_DOWN = "collector down, 20,000 rows/s for a minute: the client's memory"
 LOCAL, MANY_PROGRAMS = "`trace open --local`", "`trace file --local`, many programs"
 
 GOALS: dict[str, tuple[Goal, ...]] = {
@@ -148,6 +150,11 @@ GOALS: dict[str, tuple[Goal, ...]] = {
         Goal("client on one core: JSON, rows/s", least=150_000, digits=0, then=191_165),
         Goal("client on one core: CSV, rows/s", least=150_000, digits=0, then=51_464),
         Goal("client on one core: YAML, rows/s", least=100_000, digits=0, then=5_902),
+    ),
+    "export": (
+        Goal(f"{EXPORTED}: OTLP log records, rows/s", least=100_000, digits=0),
+        Goal(f"{EXPORTED}: OTLP spans, rows/s", least=50_000, digits=0),
+        Goal(EXPORT_DOWN, "MB", most=150, digits=0),
     ),
     "profile": (
         Goal("`profile cpu`, agent, of all CPUs", "%", most=1, then=0.48),

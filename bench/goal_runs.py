@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from bench import diagnose, pages, profile, tcp
+from bench import diagnose, export, pages, profile, tcp
 from bench import exec as programs
 from bench import open as opens
 from bench.attach import attach
@@ -20,6 +20,8 @@ from bench.client import sinks_of
 from bench.flows import client_of
 from bench.goal_list import (
     COUNTED,
+    EXPORT_DOWN,
+    EXPORTED,
     FIRST,
     LIVE_PAGE,
     LOCAL,
@@ -286,9 +288,9 @@ def _live_page(setting: Setting) -> Found:
 
 
 def _require_now(version: Version) -> None:
-    """The pages are made by this version's modules, so no other one can be measured."""
+    """What is measured are functions of this version, so no other one can be measured."""
     if version.name != NOW:
-        raise NotMeasurableError("only this version's pages are measured")
+        raise NotMeasurableError("only this version is measured")
 
 
 def _formats(setting: Setting) -> Found:
@@ -302,6 +304,20 @@ def _formats(setting: Setting) -> Found:
     def run(version: Version) -> dict[str, float]:
         found = sinks_of(version.tree, 200_000)
         return {f"client on one core: {what}, rows/s": found[sink] for sink, what in wanted.items()}
+
+    return _alternate(setting, run)
+
+
+def _export(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        _require_now(version)
+        encoded = export.encoders(200_000, 1)
+        down = export.stream(10, 20_000, 60, 1, None, True)
+        return {
+            f"{EXPORTED}: OTLP log records, rows/s": encoded[export.LOGS][0],
+            f"{EXPORTED}: OTLP spans, rows/s": encoded[export.SPANS][0],
+            EXPORT_DOWN: down["memory_mb"],
+        }
 
     return _alternate(setting, run)
 
@@ -344,6 +360,7 @@ GROUPS: dict[str, Callable[[Setting], Found]] = {
     "page": _page,
     "live-page": _live_page,
     "formats": _formats,
+    "export": _export,
     "profile": partial(_profile, compilers=0),
     "busy-profile": partial(_profile, compilers=2),
     "size": _size,
