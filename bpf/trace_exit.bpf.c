@@ -7,6 +7,7 @@
 #include <gadget/output.h>
 #include <gadget/process.h>
 #include <gadget/processes/process_exit.h>
+#include <gadget/processes/sandbox.h>
 #include <gadget/string.h>
 #include <kernel/tracepoint.h>
 
@@ -44,7 +45,7 @@ int ended(__u64 *ctx)
 	if ((filter_failed && !status) || (filter_signal && (status & 0x7f) != filter_signal))
 		return 0;
 	end = gadget_scratch(&exit_scratch);
-	if (!end || !gadget_begin(&end->record))
+	if (!end || !gadget_begin(&end->record) || gadget_is_sandbox_end(task, end->record.cgroup))
 		return 0;
 	end->run_time = bpf_ktime_get_boot_ns() - gadget_read(task, group_leader, start_boottime);
 	if (end->run_time < filter_longer_ns)

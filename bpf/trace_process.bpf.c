@@ -16,6 +16,7 @@
 #include <gadget/process.h>
 #include <gadget/process_identity.h>
 #include <gadget/processes/process_exit.h>
+#include <gadget/processes/sandbox.h>
 #include <gadget/processes/user_memory.h>
 #include <gadget/string.h>
 #include <kernel/fs.h>
@@ -192,7 +193,7 @@ int ended(__u64 *ctx)
 	if (!gadget_ends_process(ctx, task))
 		return 0;
 	process = gadget_scratch(&exit_scratch);
-	if (!process || !gadget_begin(&process->record))
+	if (!process || !gadget_begin(&process->record) || gadget_is_sandbox_end(task, process->record.cgroup))
 		return 0;
 	describe(process, task, EXIT);
 	status = gadget_exit_status(task);

@@ -9,6 +9,7 @@
 #include <gadget/other_task.h>
 #include <gadget/output.h>
 #include <gadget/process.h>
+#include <gadget/processes/sandbox.h>
 #include <gadget/processes/signal.h>
 #include <gadget/result.h>
 #include <gadget/syscall.h>
@@ -69,6 +70,19 @@ static __always_inline bool is_runtimes_own(__u32 signal, __s32 code, struct tas
 	       gadget_cgroup_id_of(receiver) != gadget_current_cgroup();
 }
 
+/* Whether the runtime ends a pod's sandbox by the signal, or learns by it that the sandbox has ended. */
+static __always_inline bool is_of_sandbox_end(__u32 signal, __s32 code, struct task_struct *receiver)
+{
+	if (gadget_show_runtime)
+		return false;
+	/* A process that traces the sandbox gets the same signal with another code. */
+	if (signal == SIGCHLD && (code == CLD_EXITED || code == CLD_KILLED))
+		return gadget_is_host_cgroup(gadget_cgroup_id_of(receiver)) &&
+		       gadget_is_sandbox_end(gadget_task(), gadget_current_cgroup());
+	return (signal == SIGTERM || signal == SIGKILL) && gadget_is_host_cgroup(gadget_current_cgroup()) &&
+	       gadget_is_sandbox(gadget_read(receiver, group_leader), gadget_cgroup_id_of(receiver));
+}
+
 static __always_inline bool is_wanted(__u32 signal, __s32 code)
 {
 	if (filter_signal && signal != filter_signal)
@@ -86,7 +100,7 @@ int BPF_PROG(generated, int number, struct kernel_siginfo *info, struct task_str
 		return 0;
 	if (filter_receiver_pid && gadget_node_pid(receiver) != filter_receiver_pid)
 		return 0;
-	if (is_runtimes_own(number, code, receiver))
+	if (is_runtimes_own(number, code, receiver) || is_of_sandbox_end(number, code, receiver))
 		return 0;
 	signal = gadget_scratch(&generate_scratch);
 	if (!signal)

@@ -6,7 +6,7 @@ contain every process that ever existed. It keeps processes for a while after th
 may be some milliseconds late; after that, they live as long as a known child, which holds references to its ancestors.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from posixpath import basename
@@ -145,6 +145,8 @@ MOST_PROCESSES = 65_536
 KEEP_NS = 30_000_000_000
 """Nanoseconds after its end in which a process can be found, by the node's clock."""
 MOST_ANCESTORS = 128
+MOST_SANDBOXES = 1_024
+"""First processes of pods' sandboxes, whose ends are not reported. No node runs so many pods at the same time."""
 
 
 class ProcessTable:
@@ -157,6 +159,7 @@ class ProcessTable:
         self._most = most
         self._known: OrderedDict[ExecId, Process] = OrderedDict()
         self._ended: OrderedDict[ExecId, int] = OrderedDict()
+        self._sandboxes: deque[ExecId] = deque()
         self._orphans: dict[ExecId, list[Process]] = {}
         """by parent: processes from before the run whose parent has not been reported yet"""
 
@@ -202,6 +205,8 @@ class ProcessTable:
             self._link(process, process.parent)
         process.is_first = event.container_pid == 1 and container.kind == "container"
         self._known[process.id] = process
+        if event.container_pid == 1 and container.kind == "sandbox":
+            self._add_sandbox(process.id)
         for child in self._orphans.pop(process.id, ()):
             self._link(child, process)
         if event.operation == "running" and process.parent is None and event.parent is not None:
@@ -233,6 +238,13 @@ class ProcessTable:
 
     def _forget(self, id: ExecId) -> None:
         self._known.pop(id, None)
+
+    def _add_sandbox(self, id: ExecId) -> None:
+        self._sandboxes.append(id)
+        if len(self._sandboxes) > MOST_SANDBOXES:
+            oldest = self._sandboxes.popleft()
+            self._ended.pop(oldest, None)
+            self._forget(oldest)
 
     def _make_room(self) -> None:
         while len(self._known) > self._most:

@@ -1,12 +1,14 @@
 """How programs and their arguments are shown."""
 
+from dataclasses import replace
+
 import pytest
 
 from kubectl_gadget.observe.lines import command_text
-from kubectl_gadget.observe.processes import KEEP_NS, MOST_ANCESTORS, join_arguments, program_of
+from kubectl_gadget.observe.processes import KEEP_NS, MOST_ANCESTORS, MOST_SANDBOXES, join_arguments, program_of
 from kubectl_gadget.rows.containers import HOST
 from kubectl_gadget.wire.policy_events import ExecId
-from tests.observe.lives import SECOND, SHELL, Life, event, executed, vi
+from tests.observe.lives import SECOND, SHELL, XWING, Life, event, executed, vi
 
 
 def test_a_program_is_named_as_it_was_called_since_one_file_may_be_many() -> None:
@@ -175,3 +177,14 @@ def test_a_line_of_processes_that_fork_and_end_does_not_grow_for_ever() -> None:
         life.apply(event("exit", parent))
         parent = child
     assert len(list(process.ancestors())) <= 2 * MOST_ANCESTORS
+
+
+def test_sandboxes_whose_ends_are_never_reported_do_not_grow() -> None:
+    life, sandbox = Life(), replace(XWING, kind="sandbox")
+    life.apply(executed(SHELL, "/bin/sh", container_pid=1), seconds=0)
+    for number in range(MOST_SANDBOXES + 10):
+        life.apply(executed(ExecId(2000 + number, 20 + number), "/pause", container_pid=1), sandbox, seconds=0)
+    assert len(life.table) == MOST_SANDBOXES + 1
+    assert life.table.find(SHELL) is not None
+    assert life.table.find(ExecId(2009, 29)) is None
+    assert life.table.find(ExecId(2010, 30)) is not None

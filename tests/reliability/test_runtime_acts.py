@@ -1,13 +1,15 @@
 """What the container runtime does in a container is not the container's: real runc creates, starts and enters pods."""
 
 import os
+import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kubectl_gadget.demo.pods import DemoPods
+from kubectl_gadget.demo.pods import DemoPod, DemoPods
 from kubectl_gadget.demo.runc import cgroup2_mount
 from tests.conftest import why_no_containers
 from tests.reliability.local_run import LocalRun
@@ -67,6 +69,55 @@ def test_the_runtimes_acts_are_not_the_containers_but_on_request(pods: DemoPods,
     assert ["/bin/true"] in executed
     assert any("printf" in args[-1] for args in executed)
     assert not any("memfd" in str(row.get("exe")) for row in rows)
+
+
+SANDBOX = ("trace", "exec+exit+signal+process", "-n", "bad", "-c", "POD", "-o", "json")
+
+
+def end_of_sandbox(pod: DemoPod) -> None:
+    """Kill it as the runtime does: from a process of the node."""
+    process = os.pidfd_open(pod.sandbox.pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        assert select.select([process], [], [], 60)[0]
+    finally:
+        os.close(process)
+
+
+def ends(run: LocalRun) -> list[tuple[str, str, int]]:
+    """Events about the end of a sandbox's first process: what, by which signal, container_pid."""
+    rows = [row for row in of_pod(run) if row["event"] == "exit" or row.get("operation") == "exit"]
+    return [(row["event"], row["signal"], row["container_pid"]) for row in rows]
+
+
+def test_the_end_of_a_sandbox_is_shown_on_request(pods: DemoPods, tmp_path: Path) -> None:
+    pod = pods.start_pod("bad", "short", {})
+    folders = [tmp_path / "plain", tmp_path / "asked"]
+    for folder in folders:
+        folder.mkdir()
+    with LocalRun(folders[0], *SANDBOX) as plain, LocalRun(folders[1], *SANDBOX, "--runtime") as asked:
+        end_of_sandbox(pod)
+        asked.stop()
+        plain.stop()
+    assert sorted(ends(asked)) == [("exit", "SIGKILL", 1), ("process", "SIGKILL", 1)]
+    assert "SIGCHLD" in {row["signal"] for row in of_pod(asked) if row["event"] == "signal"}
+    assert [row for row in of_pod(plain) if row.get("operation") != "running"] == []
+
+
+def test_what_enters_a_sandbox_is_shown_with_its_end(pods: DemoPods, state: Path, tmp_path: Path) -> None:
+    """A program in its namespaces, and one that is the first process of a PID namespace within."""
+    pod = pods.start_pod("bad", "short", {})
+    with LocalRun(tmp_path, *SANDBOX) as run:
+        execute(state, pod.sandbox, "/bin/sh", "-c", "/bin/unshare -U -p -f /bin/true; exit 0")
+        end_of_sandbox(pod)
+        run.stop()
+    rows = of_pod(run)
+    of_true = {row["exec_id"] for row in rows if row.get("operation") == "exec" and row["args"] == ["/bin/true"]}
+    (own,) = [row["container_pid"] for row in rows if row.get("exec_id") in of_true and row["operation"] == "exec"]
+    assert own == 1
+    assert [row["code"] for row in rows if row.get("exec_id") in of_true and row["operation"] == "exit"] == [0]
+    shells = [row for row in rows if row["event"] == "exit" and row["comm"] == "sh"]
+    assert [row["code"] for row in shells] == [0]
 
 
 # What a container may try, to be taken for the runtime. A shell's subshell is forked, and has executed nothing.

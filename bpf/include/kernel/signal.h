@@ -5,7 +5,10 @@
 
 #include <linux/types.h>
 
+#define SIGKILL 9
 #define SIGALRM 14
+#define SIGTERM 15
+#define SIGCHLD 17
 #define SIGURG 23
 #define SIGVTALRM 26
 #define SIGPROF 27
@@ -17,6 +20,9 @@
 #define SI_QUEUE -1
 #define SI_TIMER -2
 #define SI_TKILL -6
+/* For SIGCHLD: the child has ended. */
+#define CLD_EXITED 1
+#define CLD_KILLED 2
 /* For SIGSYS: a seccomp filter sent it. */
 #define SYS_SECCOMP 1
 

@@ -96,6 +96,8 @@ def _names(names: tuple[str, ...] | None) -> frozenset[str] | None:
 
 _CONTAINER = 0x80
 """GADGET_CONTAINER: cgroups below this one belong to it."""
+_SANDBOX = 0x40
+"""GADGET_SANDBOX: the container is a pod's sandbox."""
 _NUMBER_SHIFT = 8
 """GADGET_SHARE_SHIFT: a container's number is stored above the verdict's bits."""
 _MOST_UNSENT = 10_000
@@ -484,8 +486,10 @@ class Containers:
         verdict = self._filter.verdict(container) if container else self._filter.host
         if not is_nameless and verdict != tracked.verdict:
             number = self.numbers.of(tracked.owner, container)
-            is_container = _CONTAINER if tracked.owner else 0
-            if self._verdicts.add(id, verdict | is_container | number << _NUMBER_SHIFT):
+            kind = _CONTAINER if tracked.owner else 0
+            if container and container.kind == "sandbox":
+                kind |= _SANDBOX
+            if self._verdicts.add(id, verdict | kind | number << _NUMBER_SHIFT):
                 tracked.verdict = verdict
         for follower in self._followers:
             follower.set_owner(id, container, verdict in (WANTED, WANTED_HOST))

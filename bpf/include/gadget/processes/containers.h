@@ -25,8 +25,10 @@ enum gadget_verdict {
 	GADGET_UNWANTED_HOST = 4,
 };
 
-/* A value consists of the verdict, a bit for containers, and above it the number of the share. */
-#define GADGET_VERDICT_MASK 0x7f
+/* A value consists of the verdict, a bit for sandboxes of pods, one for all containers, and above them the number of
+ * the share. */
+#define GADGET_VERDICT_MASK 0x3f
+#define GADGET_SANDBOX 0x40
 #define GADGET_CONTAINER 0x80
 #define GADGET_SHARE_SHIFT 8
 
