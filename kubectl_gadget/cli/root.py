@@ -116,11 +116,15 @@ class Root(GadgetGroup):
         path = path_above(below)
         known = {entry.command[-1]: entry for entry in index()}
         for word in words:
-            entries = [known.get(name) for name in word.split("+")]
+            names = word.replace(",", "+")
+            entries = [known.get(name) for name in names.split("+")]
             if None in entries:
                 continue
-            meant = f"{path} {' '.join(entries[0].command[:-1])} {word}" if entries[0] else ""
-            return named_like_command("gadget", word, meant + (" --record FILE" if command == "record" else ""))
+            meant = f"{path} {' '.join(entries[0].command[:-1])} {names}" if entries[0] else ""
+            meant += " --record FILE" if command == "record" else ""
+            if "," in word:
+                return UsageError(f"{command} takes no gadgets", meant)
+            return named_like_command("gadget", word, meant)
         return None
 
     def unknown(self, name: str, path: str) -> UsageError:

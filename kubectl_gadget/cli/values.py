@@ -406,6 +406,8 @@ def function_without_file(symbol: str) -> UsageError:
 
 
 def namespace(text: str) -> str:
+    if text.startswith("-"):
+        raise ValueError("is a flag, and the name of a namespace was expected")
     if "," in text:
         raise ValueError('names more than one namespace; use -A with --filter \'namespace in ["a", "b"]\'')
     return _resource_name(text, ("namespace", "namespaces", "ns"), "namespace", _LABEL)
