@@ -149,7 +149,7 @@
 				class: "call" + (over ? " above" : "") + (matches(node) ? " found" : ""), "data-kind": node.kind, tabindex: 0,
 			});
 			group.appendChild(make("title", {}, describe(node)));
-			group.appendChild(make("rect", { x: 10 + from, y, width: wide, height: ROW - 1, rx: 1, style: "fill:" + colour(node) }));
+			group.appendChild(make("rect", { x: 10 + from, y, width: wide, height: ROW - 1, rx: 1, fill: colour(node) }));
 			const room = Math.floor((wide - 6) / CHARACTER);
 			if (room > 1) {
 				const text = node.title.length > room ? node.title.slice(0, room - 1) + "…" : node.title;

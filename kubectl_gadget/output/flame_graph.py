@@ -256,8 +256,7 @@ def write(stream: TextIO, root: Node, title: str, subtitle: str, unit: str, svg:
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
     )
     stream.write(
-        '<meta name="color-scheme" content="light dark"></head>\n<body style="margin:0"><main>\n'
-        f"{graph}</main></body>\n</html>\n"
+        f'<meta name="color-scheme" content="light dark"></head>\n<body><main>\n{graph}</main></body>\n</html>\n'
     )
 
 

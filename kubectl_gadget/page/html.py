@@ -76,10 +76,10 @@ def _title(model: Mapping[str, Any]) -> str:
 
 def _flames(profile: Mapping[str, Any]) -> str:
     root, unit = profile["root"], profile["unit"]
-    amount = {"nanoseconds": duration_text, "bytes": bytes_text}.get(unit, str)(root[2])
+    amount = {"nanoseconds": duration_text, "bytes": bytes_text}.get(unit, "{:,}".format)(root[2])
     made = io.StringIO()
-    write_flame_graph(made, root, f"kubectl gadget {profile['title']}", f"{amount} {unit}", unit, svg=False)
-    return made.getvalue().replace(' style="margin:0"', "")
+    write_flame_graph(made, root, f"kubectl gadget {profile['title']}", f"{amount} in all", unit, svg=False)
+    return made.getvalue()
 
 
 def _policy(styles: Iterable[str], scripts: Iterable[str], frames: Iterable[str]) -> str:

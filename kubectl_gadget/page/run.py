@@ -292,12 +292,13 @@ def _verdict(found: Said) -> dict[str, object]:
     else:
         status = "inconclusive" if found.is_inconclusive else "ok"
     first, *rest = diagnose_report.summary(found)
+    not_seen = [line for line in rest if not line.startswith(("pods: ", "nodes: ", "events: "))]
     looked = f"looked at with {count(found.rules, 'rule')}"
     return {
         "status": status,
         "answer": first.partition("; ")[0],
         "looked": looked + (f", and {count(len(found.looked_at), 'pod')} in the API" if found.looked_at else ""),
-        "not_seen": rest,
+        "not_seen": not_seen,
     }
 
 

@@ -137,6 +137,10 @@ def test_the_map_and_the_flame_graph_are_drawn_within_the_page(tab: Page) -> Non
     assert (
         tab.script("document.querySelector('#map iframe').contentDocument.querySelectorAll('.edge.mixed').length") == 1
     )
+    call = "document.querySelector('#profile iframe').contentDocument.querySelector('g.call rect')"
+    assert tab.script(f"getComputedStyle({call}).fill") not in ("rgb(0, 0, 0)", "none", "")
+    shown = tab.script("document.querySelector('#profile iframe').contentDocument.body.innerHTML")
+    assert "style=" not in shown, "the policy of the page refuses it"
 
 
 def test_no_text_of_a_container_becomes_markup_or_a_script(tab: Page) -> None:
