@@ -237,8 +237,12 @@ def doubts(coverage: Coverage, since_ns: int = 0) -> tuple[Reason, ...]:
         found.append(Reason(Doubt.NOTHING, _nothing(coverage)))
     for node in coverage.nodes:
         found += _of_node(node, coverage, since)
-    if lost := coverage.lost:
+    if lost := coverage.lost - coverage.unattributed:
         found.append(Reason(Doubt.LOST, f"{count(lost, 'event')} {'was' if lost == 1 else 'were'} lost"))
+    if unknown := coverage.unattributed:
+        found.append(
+            Reason(Doubt.LOST, f"{count(unknown, 'event')} {'is' if unknown == 1 else 'are'} of unknown containers")
+        )
     if any(node.lost.get("detached") for node in coverage.nodes):
         found.append(Reason(Doubt.LOST, "programs were stopped by others"))
     return tuple(found)
