@@ -116,8 +116,9 @@ def runs(rules: Iterable[Rule]) -> tuple[GadgetRun, ...]:
 
 
 def lacking(rules: Iterable[Rule], names: Collection[str]) -> list[str]:
-    """Return the events of gadgets that these rules need and that are not among `names`."""
-    return list(dict.fromkeys(run.gadget.event for run in runs(rules) if run.gadget.name not in names))
+    """Return, in words, the gadgets that these rules need and that are not among `names`."""
+    missing = [run.gadget for run in runs(rules) if run.gadget.name not in names]
+    return [gadget.event if gadget.kind == "stream" else " ".join(gadget.command) for gadget in missing]
 
 
 class NothingRuns(GadgetError):

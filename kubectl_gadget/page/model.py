@@ -59,6 +59,8 @@ class RowOrigin:
     where: str
     """with the container"""
     workload: str
+    is_node: bool = False
+    """of no container"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class RunModel(WholeSink):
     def __init__(self, gadgets: Sequence[Gadget], began_ns: int, ended_ns: int, limits: Limits | None = None) -> None:
         """`began_ns` and `ended_ns`: the time that the timeline is of; rows outside are at its ends."""
         self._gadgets = gadgets
+        # With both, each start and end would count twice.
+        has_processes = any(gadget.name == "trace_process" for gadget in gadgets)
+        self._of_processes = ("trace_process",) if has_processes else ("trace_exec", "trace_exit")
         self._limits = limits = limits or Limits()
         self.began_ns = began_ns
         self.step_ns = _step(max(1, ended_ns - began_ns))
@@ -174,12 +179,11 @@ class RunModel(WholeSink):
             return
         self.latest_ns = max(self.latest_ns, int(np.max(times)))
         self._count(gadget.event, places, codes, times, failed)
-        match name:
-            case "trace_process" | "trace_exec" | "trace_exit":
-                self._processes(batch, members, places, codes, times)
-            case "trace_oomkill":
-                for code, ns in zip(codes.tolist(), times.tolist(), strict=True):
-                    self.mark(ns, "oomkill", f"{places[code].where}: killed, out of memory")
+        if name in self._of_processes:
+            self._processes(batch, members, places, codes, times)
+        elif name == "trace_oomkill":
+            for code, ns in zip(codes.tolist(), times.tolist(), strict=True):
+                self.mark(ns, "oomkill", f"{places[code].where}: killed, out of memory")
         if name != "trace_process" and {"pid", "comm"} <= members.keys():
             self._attach(batch, members, places, codes, times, failed)
         if name == "trace_dns":
@@ -272,10 +276,10 @@ class RunModel(WholeSink):
             if operation == "exit":
                 how = signal or (f"exit {exit_code}" if exit_code and exit_code > 0 else "")
                 self.forest.ended(node, pid, where, comm or "", ns, str(how))
-                if inner == 1:
+                if inner == 1 and not places[code].is_node:
                     self.mark(ns, "end", f"{where}: its first process ended{f' ({how})' if how else ''}")
             elif not error:
-                command = "" if operation == "fork" else command_of(arg, path, comm)
+                command = f"({comm or '-'})" if operation == "fork" else command_of(arg, path, comm)
                 self.forest.began(node, pid, ppid or 0, where, command, ns, operation == "fork")
 
     def _attach(
@@ -622,7 +626,7 @@ def _place(container: Container, node: str) -> RowOrigin:
     if container.container:
         return RowOrigin(container.container, container.container, container.container)
     name = f"node/{node}"
-    return RowOrigin(name, name, name)
+    return RowOrigin(name, name, name, is_node=True)
 
 
 def _values(batch: Batch, members: Mapping[str, Member], name: str) -> list[Any]:

@@ -140,7 +140,8 @@ function timeline() {
     zoom(from.value ? from.value * 1000 : 0, to.value ? to.value * 1000 : LENGTH);
   }
   const chips = make("div", {id: "chips"}), canvas = make("div", {id: "chart", role: "img"}), marks = make("ul", {id: "marks"});
-  const about = `${count(total, "event")} in ${three(model.seconds)} s, ${duration(line.step_ms * 1e6)} each column; drag to choose a part of the time`;
+  const others = LIVE ? 0 : Math.max(0, model.run.rows - total);
+  const about = `${count(total, "event")}${others ? ` and ${count(others, "row")} of tables and snapshots` : ""} in ${three(model.seconds)} s, ${duration(line.step_ms * 1e6)} each column; drag to choose a part of the time`;
   section("timeline", "Timeline", about, make("div", {class: "bar"}, by, failing, from, to, chips), canvas, marks);
   if (line.gaps.length) marks.append(...line.gaps.slice(0, 20).map(gap => make("li", {class: "bad"}, `${clock(gap.from)} to ${clock(gap.to)} UTC: events of ${gap.node} are missing${gap.cause ? `: ${gap.cause}` : ""}`)));
   const lost = model.coverage.nodes.filter(node => Object.keys(node.lost).length);
@@ -370,16 +371,18 @@ function connections() {
 }
 function histogram(name, latency) {
   if (!latency) return null;
-  const most = Math.max(...latency.counts), step = latency.counts.length > 24 ? 2 : 1, bars = [];
-  for (let at = 0; at < latency.counts.length; at += step) {
-    const n = latency.counts.slice(at, at + step).reduce((a, b) => a + b, 0), bar = make("b"), box = make("div", {}, bar);
-    bar.style.width = `${n ? Math.max(1, 100 * n / (most * step)) : 0}%`;
+  const step = Math.ceil(latency.counts.length / 18), sums = [], bars = [];
+  for (let at = 0; at < latency.counts.length; at += step) sums.push([at, latency.counts.slice(at, at + step).reduce((a, b) => a + b, 0)]);
+  const most = Math.max(...sums.map(([, n]) => n));
+  for (const [at, n] of sums) {
+    const bar = make("b"), box = make("div", {}, bar);
+    bar.style.width = `${n ? Math.max(1, 100 * n / most) : 0}%`;
     bar.style.display = "block";
     bars.push(make("span", {}, `from ${duration(latency.begins[at])}`), box, make("span", {}, number(n)));
   }
   return make("div", {class: "lists"},
     make("div", {}, make("strong", {}, `${name} latency`), make("p", {}, `half within ${duration(latency.p50)}, 95 % within ${duration(latency.p95)}, 99 % within ${duration(latency.p99)}`),
-      make("p", {class: "dim"}, `${count(latency.count, "answer")}${latency.without ? `; ${number(latency.without)} without an answer or a time` : ""}`)),
+      make("p", {class: "dim"}, `${count(latency.count, "answer")}${name === "HTTP" ? ", as clients and servers saw them" : ""}${latency.without ? `; ${number(latency.without)} without an answer or a time` : ""}`)),
     make("div", {class: "histogram", role: "img", "aria-label": `histogram of ${name} latencies`}, bars));
 }
 

@@ -69,7 +69,7 @@ class Forest:
             found.parent, before.ended_ns, before.end = before.parent, began_ns, ""
         elif (parent := self._last(node, ppid)) is not None:
             found.parent = parent
-            if is_fork and not command:
+            if is_fork:
                 found.command = parent.command
         elif ppid:
             self._orphans.setdefault((node, ppid), []).append(found)

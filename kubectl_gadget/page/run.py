@@ -177,7 +177,11 @@ def make(
             with replayed(replace(options, make_sink=lambda *_: rows), output, output, marked) as run:
                 ended(run)
     assert found is not None
-    return document(found, joined(covered), rows.flows(), model) | {"run": _run(recorded.files, runs, model, ends)}
+    made = document(found, joined(covered), rows.flows(), model)
+    how = _run(recorded.files, runs, model, ends)
+    if isinstance(found, RunReport) and found.command:
+        how["command"] = ["kubectl", "gadget", "ci", "run", "--", *found.command]
+    return made | {"run": how}
 
 
 def bare(report: RunReport) -> dict[str, Any]:
