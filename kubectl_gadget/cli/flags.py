@@ -234,7 +234,10 @@ class TargetFlags(FlagSet):
     )
     nodes: Annotated[Texts, flag(WHERE, "--node NAME", "Only these nodes: --node a,b"), values.node_names] = None
     node_selector: Annotated[
-        Text, flag(ENGINE, "--node-selector LABELS", "Only nodes with these labels: pool=a"), values.label_selector
+        Text,
+        flag(ENGINE, "--node-selector LABELS", "Only nodes with these labels: pool=a"),
+        values.label_selector,
+        TypedOnly.SELECTION,
     ] = None
     host: Annotated[Switch, flag(WHERE, "--host", "Also processes of the nodes themselves")] = None
     own_processes: Annotated[
