@@ -30,6 +30,7 @@ CHECKED_BY_THEIR_READERS = {
     "demo/network-policies.yaml",
     *(f"diagnose/rules/{file.name}" for file in own_files()),
     "diagnose/gadgets.yaml",
+    "diagnose/last_words.yaml",
 }
 
 

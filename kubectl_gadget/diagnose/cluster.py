@@ -94,6 +94,8 @@ class Cluster:
     ) -> None:
         self._objects = objects
         self.has_all_pods = has_all_pods
+        self.last_words: Mapping[Name, Mapping[str, Object]] = {}
+        """what the logs of ended containers say (last_words.py), by pod and container"""
         self._now = time.time() if now is None else now
         self.raw_pods: dict[Name, Object] = {_name(found): found for found in self.of(PODS)}
         self.pods: dict[Name, Pod] = {name: Pod.from_object(found) for name, found in self.raw_pods.items()}
@@ -271,6 +273,9 @@ class Cluster:
                 yield from self._events(of, controllers)
             case "service":
                 yield from self._services({namespace for namespace, _ in of})
+            case "last_words":
+                for name in sorted(of & self.last_words.keys()):
+                    yield from self._last_words(name)
             case "change":
                 yield from self._changes({(name[0], self.workload(name)) for name in of})
 
@@ -359,6 +364,14 @@ class Cluster:
             "ready": bool(status.get("ready")),
             "started": status.get("started") is not False,
         }
+
+    def _last_words(self, name: Name) -> Iterator[Object]:
+        for each in self._containers(name):
+            if (words := self.last_words[name].get(each["container"])) is not None:
+                yield {
+                    **{member: each[member] for member in ("namespace", "pod", "container", "node", "image")},
+                    **words,
+                }
 
     def _events(self, of: set[Name], controllers: Collection[Name]) -> Iterator[Object]:
         workloads = {(name[0], self.workload(name).partition("/")[2]) for name in of}

@@ -80,6 +80,7 @@ _MEMBERS = {
     ),
     "event": "namespace pod container node kind name workload reason message type times age_seconds",
     "service": "namespace service selector port target_port protocol ready not_ready selected",
+    "last_words": "namespace pod container node image says name error what exit_code",
     "change": "namespace workload age_seconds images environment volumes revision ready replicas",
 }
 OBJECTS: Mapping[str, tuple[str, ...]] = {kind: tuple(words.split()) for kind, words in _MEMBERS.items()}

@@ -19,10 +19,11 @@ from kubectl_gadget import gadgets
 from kubectl_gadget.agents.manifests import second_namespace
 from kubectl_gadget.background_tasks import cancel
 from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
+from kubectl_gadget.diagnose import last_words
 from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
 from kubectl_gadget.diagnose.observations import Observations, Record
 from kubectl_gadget.diagnose.rules import OBJECTS, Confidence, Rule
-from kubectl_gadget.errors import GadgetError
+from kubectl_gadget.errors import ForbiddenError, GadgetError
 from kubectl_gadget.kube.addresses import wall_ns
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.requests import Api
@@ -70,6 +71,8 @@ _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 300.0
 _AFTER_START_SECONDS = 8.0
 """Seconds for which a container that ends soon is watched after its start."""
 _MOST_NAMED = 3
+_MOST_LOGS = 100
+"""Ended containers whose last words are read."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,9 @@ class Search:
         self._noticed: set[str] = set()
         self._starts: dict[Name, tuple[float, int]] = {}
         """of pods that crash again and again: when (wall time) the kubelet will start them, and how often it has"""
+        self._last_words: dict[Name, dict[str, Object]] = {}
+        self._read_logs: set[str] = set()
+        """IDs of ended containers whose logs were read"""
         self._waiting: list[Batch] = []
         """rows that were not looked at"""
         self._waiting_rows = 0
@@ -485,9 +491,36 @@ class Search:
             listed.objects[name] = found
 
         await asyncio.gather(*map(find, KINDS))
-        own = self._options.agent.namespace
+        own = self._options.agent.namespace, second_namespace(self._options.agent.namespace)
         cluster = await asyncio.to_thread(Cluster, dict(listed.objects), None, listed.is_wide)
-        await asyncio.to_thread(self.take_cluster, cluster, namespace, (own, second_namespace(own)))
+        await self._read_last_words(api, cluster.selected(selection, namespace, own), cluster)
+        await asyncio.to_thread(self.take_cluster, cluster, namespace, own)
+
+    async def _read_last_words(self, api: Api, selected: set[Name], cluster: Cluster) -> None:
+        """Read the last words of selected containers that ended with an error, of each end once."""
+
+        async def read(name: Name, container: str, previous: bool, end: Object) -> None:
+            lines, size = last_words.LINES, last_words.BYTES
+            try:
+                log = await api.log(name[1], name[0], container, previous=previous, lines=lines, size=size)
+            except ForbiddenError as error:
+                self._progress.debug(f"logs: {error}")
+                self._listed.refused.add("logs of pods")
+            except GadgetError as error:
+                self._progress.debug(f"the log of {'/'.join(name)}: {error}")
+            else:
+                said = self._last_words.setdefault(name, {})
+                said.pop(container, None)
+                if (words := last_words.last_words(log)) is not None:
+                    said[container] = words | {"exit_code": end.get("exitCode")}
+
+        async with asyncio.TaskGroup() as tasks:
+            for name in sorted(selected):
+                for container, run, previous, end in last_words.ended(cluster.raw_pods[name]):
+                    if run not in self._read_logs and len(self._read_logs) < _MOST_LOGS:
+                        self._read_logs.add(run)
+                        tasks.create_task(read(name, container, previous, end))
+        cluster.last_words = self._last_words
 
     def _restarts(self, name: Name) -> int:
         return sum(int(each.get("restartCount") or 0) for each in self._statuses(name))

@@ -8,12 +8,15 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kubectl_gadget.errors import ForbiddenError
-from kubectl_gadget.kube.connection import PARALLEL, Connection, Query, in_thread
+from kubectl_gadget.kube.connection import PARALLEL, Connection, Query, Response, in_thread
 from kubectl_gadget.kube.failure import Access, StatusError, from_status
 from kubectl_gadget.kube.kubeconfig import Cluster
-from kubectl_gadget.kube.resources import ACCESS_REVIEWS, SELF_REVIEWS, Object, Resource
+from kubectl_gadget.kube.resources import ACCESS_REVIEWS, PODS, SELF_REVIEWS, Object, Resource
+
+Value = TypeVar("Value")
 
 _PAGE = "500"
 _BUSY_TRIES = 5
@@ -76,6 +79,16 @@ class Api:
             if not token:
                 return Listing(items, version)
             del answer
+
+    async def log(self, name: str, namespace: str, container: str, *, previous: bool, lines: int, size: int) -> str:
+        """Returns the last lines of a container's log. `previous`: of its last run before this one. `size`: the most
+        bytes to read, from the first of these lines on."""
+        query = [("container", container), ("tailLines", str(lines)), ("limitBytes", str(size))]
+        query += [("previous", "true")] if previous else []
+        access = Access("get", PODS.qualified, namespace, "log", name)
+        url = self.connection.url(PODS.path(namespace, name, "log"), tuple(query))
+        answer = await self._answer(lambda: self._send("GET", url, access))
+        return answer.data.decode("utf-8", "replace")
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         """Creates an object, and returns it as the server stored it."""
@@ -188,19 +201,22 @@ class Api:
     ) -> Object:
         access = Access(verb, resource.qualified, namespace if resource.namespaced else None)
         url = self.connection.url(resource.path(namespace, name), query)
-        async with self._slots:
-            for attempt in range(1, _BUSY_TRIES + 1):
-                answer = await in_thread(lambda: self._send(method, url, body, content, access))
-                if not isinstance(answer, float):
-                    break
-                if attempt < _BUSY_TRIES:
-                    await asyncio.sleep(answer * attempt)
-            else:
-                raise StatusError(429, "TooManyRequests", f"the API server {self.cluster.server} is too busy")
-        value, warnings = answer
+        value, warnings = await self._answer(lambda: self._parsed(self._send(method, url, access, body, content)))
         for warning in warnings:
             self.warn_once(warning)
         return value
+
+    async def _answer(self, send: Callable[[], Value | float]) -> Value:
+        """Returns what `send`, called in a thread, returns; again after some time while it returns the seconds to
+        wait because the server is busy."""
+        async with self._slots:
+            for attempt in range(1, _BUSY_TRIES + 1):
+                answer = await in_thread(send)
+                if not isinstance(answer, float):
+                    return answer
+                if attempt < _BUSY_TRIES:
+                    await asyncio.sleep(answer * attempt)
+        raise StatusError(429, "TooManyRequests", f"the API server {self.cluster.server} is too busy")
 
     def warn_once(self, text: str) -> None:
         """Passes a warning of the server on, unless it was passed on before."""
@@ -209,10 +225,9 @@ class Api:
             self._warn(text)
 
     def _send(
-        self, method: str, url: str, body: Object | None, content: str, access: Access
-    ) -> tuple[Object, list[str]] | float:
-        """Sends a request in a thread. Returns the answer with warnings, or the seconds to wait when the server is
-        busy."""
+        self, method: str, url: str, access: Access, body: Object | None = None, content: str = "application/json"
+    ) -> Response | float:
+        """Sends a request in a thread. Returns the answer, or the seconds to wait when the server is busy."""
         route = self.connection.route()
         answer = self.connection.request(route, method, url, body, content)
         if answer.status == 401 and self.connection.renew(route):
@@ -221,6 +236,12 @@ class Api:
             return _seconds(answer.headers.get("Retry-After"))
         if answer.status >= 400:
             raise from_status(answer.status, answer.data, self.cluster.server, access, self.cluster.impersonate)
+        return answer
+
+    def _parsed(self, answer: Response | float) -> tuple[Object, list[str]] | float:
+        """Returns the object in an answer, and its warnings."""
+        if isinstance(answer, float):
+            return answer
         try:
             value: object = json.loads(answer.data)
         except ValueError:

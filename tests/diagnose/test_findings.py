@@ -217,6 +217,6 @@ def test_what_a_finding_is_made_of_is_needed() -> None:
     seen.row(WEB, "trace_exec", other).row(WEB, "trace_exit", {"code": 127, "pid": 7, "comm": "sh"})
     assert [each.key for each in seen.findings] == [("gunicorn",)]
     rule = next(rule for rule in seen.rules if rule.name == "program-not-found")
-    failed, ended = ({each.key: each.is_needed for each in seen.observations.of(of)} for of in rule.seen)
+    failed, _, ended = ({each.key: each.is_needed for each in seen.observations.of(of)} for of in rule.seen)
     assert failed == {("gunicorn", 7): True, ("x", 8): False}
     assert ended == {(7, "sh"): True}

@@ -94,6 +94,8 @@ def test_the_table_of_causes_names_rules_and_leaves_none_out_but_symptoms() -> N
         "tls-version-refused",
         "process-stopped",
         "container-not-created",
+        "ends-with-system-error",
+        "ends-without-error",
         "job-failed",
     }
 
