@@ -18,8 +18,8 @@ from pathlib import Path
 from kubectl_gadget import gadgets
 from kubectl_gadget.agents.manifests import second_namespace
 from kubectl_gadget.background_tasks import cancel
-from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
 from kubectl_gadget.diagnose import last_words
+from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
 from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
 from kubectl_gadget.diagnose.observations import Observations, Record
 from kubectl_gadget.diagnose.rules import OBJECTS, Confidence, Rule

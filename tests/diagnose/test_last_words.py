@@ -42,7 +42,8 @@ KeyError: 'DATABASE_URL'
 )
 def test_words_of_an_interpreter_or_of_the_c_library_are_known(log: str, says: str, what: str) -> None:
     found = last_words(log)
-    assert found is not None and (found["says"], found["what"]) == (says, what)
+    assert found is not None
+    assert (found["says"], found["what"]) == (says, what)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +63,17 @@ def test_words_of_the_program_alone_are_nothing(log: str) -> None:
 
 def test_the_last_of_several_counts() -> None:
     found = last_words("cat: /etc/a: No such file or directory\nModuleNotFoundError: No module named 'yaml'\n")
-    assert found is not None and found["says"] == "module"
+    assert found is not None
+    assert found["says"] == "module"
 
 
 def test_a_long_hostile_log_takes_little_time_and_room() -> None:
-    for text in ("sh: " + "A" * 16000, "x: can't " + "'" * 16000, "open /" * 3000, '  File "<frozen os>", line 1\n' * 500):
+    for text in (
+        "sh: " + "A" * 16000,
+        "x: can't " + "'" * 16000,
+        "open /" * 3000,
+        '  File "<frozen os>", line 1\n' * 500,
+    ):
         found = last_words(text)
         assert found is None or len(found["what"]) <= 410
 
@@ -84,7 +91,11 @@ def test_runs_that_ended_with_an_error_are_read() -> None:
     waits, done = {"waiting": {"reason": "CrashLoopBackOff"}}, {"terminated": {"containerID": "a", "exitCode": 0}}
     found = [
         list(ended({"status": {"containerStatuses": [each]}}))
-        for each in (status(state=waits, lastState=end), status(state={"running": {}}, lastState=end), status(state=done))
+        for each in (
+            status(state=waits, lastState=end),
+            status(state={"running": {}}, lastState=end),
+            status(state=done),
+        )
     ]
     assert [[one[:3] for one in each] for each in found] == [
         [("app", "containerd://1", False)],
