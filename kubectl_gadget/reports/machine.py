@@ -183,8 +183,7 @@ def _texts(findings: list[Finding], left_out: int = 0) -> Iterator[str]:
     for finding in findings[:_MOST_LINES]:
         step = f", in step {finding.step!r}" if finding.step else ""
         source = f" [{finding.source}]" if finding.source else ""
-        where = f"{finding.where}: " if str(finding.where) else ""
-        yield f"{finding.level}: {where}{finding.message} ({finding.count:,}×{step}){source}"
+        yield f"{finding.level}: {finding.text} ({finding.count:,}×{step}){source}"
         yield from (f"  {name}: {text}" for name, text in explained(finding))
     if more := max(0, len(findings) - _MOST_LINES) + left_out:
         yield f"and {more:,} more"
@@ -256,13 +255,11 @@ def _invocation(report: RunReport) -> dict[str, object]:
 
 
 def _result(finding: Finding, root: Path) -> dict[str, object]:
-    where = str(finding.where)
-    prefix = f"{where}: " if where else ""
     found: dict[str, Any] = {
         "ruleId": for_log(finding.rule),
         "level": "error" if finding.level is Severity.CRITICAL else finding.level,
         # In a message of SARIF, [text](1) is a link.
-        "message": {"text": for_log(prefix + finding.message).replace("[", "\\[").replace("]", "\\]")},
+        "message": {"text": for_log(finding.text).replace("[", "\\[").replace("]", "\\]")},
         "locations": [{"physicalLocation": _location(finding.source, root)}],
         "partialFingerprints": {_FINGERPRINT: finding.fingerprint},
         "occurrenceCount": finding.count,
@@ -278,7 +275,7 @@ def _result(finding: Finding, root: Path) -> dict[str, object]:
         found["message"]["text"] += "\n" + said.replace("[", "\\[").replace("]", "\\]")
         found["properties"] |= {"severity": finding.level, "confidence": explanation.confidence, "id": finding.id}
         found["rank"] = {"proven": 100.0, "likely": 60.0}.get(explanation.confidence, 30.0)
-    if where:
+    if where := str(finding.where):
         found["locations"][0]["logicalLocations"] = [{"fullyQualifiedName": for_log(where), "kind": "resource"}]
     return found
 

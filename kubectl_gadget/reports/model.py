@@ -299,6 +299,14 @@ class Finding:
     explanation: Explanation | None = None
 
     @property
+    def text(self) -> str:
+        """Return the message after whom it is about; the words of a cause name its workload themselves."""
+        where, named = str(self.where), self.where.workload or self.where.pod
+        if self.explanation is not None and named and named in self.message:
+            where = self.where.namespace
+        return f"{where}: {self.message}" if where else self.message
+
+    @property
     def fingerprint(self) -> str:
         """Equal in all runs in which this is found, whatever pids, pods and times are."""
         if self.id:

@@ -33,11 +33,10 @@ def log_lines(report: RunReport) -> Iterator[str]:
     """The lines, not escaped."""
     lines = folded([finding for finding in report.findings if finding.level is not Severity.NOTE])[:_MOST_LINES]
     for finding, similar in lines:
-        where = f"{finding.where}: " if str(finding.where) else ""
         times = f" ({finding.count:,}×{' or more' if finding.lost else ''})" if finding.count > 1 else ""
         step = f", in the step {finding.step!r}" if finding.step else ""
         like = f" and {similar:,} more like it" if similar else ""
-        yield f"{finding.level}: {where}{finding.message}{times}{like}{step} [{finding.source or finding.rule}]"
+        yield f"{finding.level}: {finding.text}{times}{like}{step} [{finding.source or finding.rule}]"
     if (more := len(report.findings) - sum(1 + similar for _, similar in lines) + report.left_out) > 0:
         yield f"and {count(more, 'further observation')}"
     yield from (f"warning: {text}" for text in report.warnings)

@@ -5,6 +5,7 @@ import pytest
 from kubectl_gadget.reports.model import (
     Activity,
     Check,
+    Explanation,
     FileUse,
     Finding,
     RemoteEnd,
@@ -193,3 +194,13 @@ def test_scripts_are_told_apart_and_files_and_ports_that_differ_by_chance_are_no
     assert "`out-0.dat and 4 more like it` ×5" in text
     assert "`python3 tcp 127.0.0.1:<ephemeral>`, `python3 tcp 127.0.0.1:50051`" in text
     assert "`python3 → tcp 127.0.0.1:<ephemeral>`, `python3 → tcp 127.0.0.1:50051`, `curl → tcp 10.0.0.1:40123`" in text
+
+
+def test_a_cause_names_its_workload_once() -> None:
+    words = Explanation("proven", "", "", "", "", "")
+    node = Finding("r", Severity.ERROR, "node/vm is refused", Where(workload="node/vm"), explanation=words)
+    pod = Finding("r", Severity.ERROR, "deploy/web is refused", Where("shop", "deploy/web"), explanation=words)
+    other = Finding("r", Severity.ERROR, "a port is used twice", Where("shop", "deploy/web"), explanation=words)
+    texts = ["node/vm is refused", "shop: deploy/web is refused", "shop/deploy/web: a port is used twice"]
+    assert [each.text for each in (node, pod, other)] == texts
+    assert Finding("r", Severity.ERROR, "web ran a shell", Where("shop", "web")).text == "shop/web: web ran a shell"
