@@ -43,7 +43,6 @@ _LONGEST_CELL = 240
 _OTHERS = "other pods"
 _NO_NUMBER = np.int64(-1)
 _FILE_GADGETS = frozenset({"trace_open", "trace_fileuse", "trace_file", "trace_fsslower"})
-_OF_PROCESSES = ("trace_process", "trace_exec")
 _MOST_CALLS = 3000
 _ROWS_AT_ONCE = 16_384
 _ACCESS = 3
@@ -119,7 +118,7 @@ class RunModel(WholeSink):
     def _take_pending(self) -> None:
         """Takes many rows together: a batch of ten rows costs as much as one of a thousand."""
         # Processes first: what others did is theirs.
-        parts = sorted(self._pending, key=lambda one: (one.gadget.name not in _OF_PROCESSES, one.gadget.name))
+        parts = sorted(self._pending, key=lambda one: (one.gadget.name not in self._of_processes, one.gadget.name))
         self._pending, self._pending_rows = [], 0
         for batch in Rows(parts).joined[0]:
             for start in range(0, len(batch), _ROWS_AT_ONCE):

@@ -322,10 +322,10 @@ def test_the_live_page_finds_what_the_report_of_its_recording_finds(tmp_path: Pa
 
 
 def test_ends_that_two_gadgets_report_are_of_one_process() -> None:
-    gadgets = [load_gadget(name) for name in ("trace_process", "trace_exit")]
+    gadgets = [load_gadget(name) for name in ("trace_exit", "trace_process")]
     model = RunModel(gadgets, WALL, WALL + 10 * SECOND)
     ends = {"timestamp": 2, "pid": 12, "comm": b"sh", "code": 3}
     rows = [process("exec", 12, 1, 1, "/bin/sh"), process("exit", 12, 1, 2, code=3), process("fork", 13, 7, 2)]
-    model.write(Rows([batch("trace_process", rows), batch("trace_exit", [ends])]))
+    model.write(Rows([batch("trace_exit", [ends]), batch("trace_process", rows)]))
     listed = model.document()["processes"]["list"]
     assert [(one["command"], one["end"]) for one in listed] == [("/bin/sh", "exit 3"), ("(sh)", "")]
