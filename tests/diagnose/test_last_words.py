@@ -23,6 +23,7 @@ KeyError: 'DATABASE_URL'
         ("sh: DATABASE_URL: parameter not set or null\n", "variable", "DATABASE_URL"),
         ("/app/run.sh: line 3: API_KEY: unbound variable\n", "variable", "API_KEY"),
         ("2026/01/02 10:00:00 missing required environment variable: DB_URL\n", "variable", "DB_URL"),
+        ("starting\nERROR: DATABASE_URL is not set\n", "variable", "DATABASE_URL"),
         ("ModuleNotFoundError: No module named 'flask'\n", "module", "flask"),
         ("/usr/bin/python3: No module named gunicorn\n", "module", "gunicorn"),
         ("Error: Cannot find module 'express'\nRequire stack:\n- /app/index.js\n", "module", "express"),
@@ -55,6 +56,8 @@ def test_words_of_an_interpreter_or_of_the_c_library_are_known(log: str, says: s
         "ERROR: cannot reach database: Connection refused\n",
         "KeyError: 'user'\n",
         "sh: gunicorn: not found\n",
+        "SENTRY_DSN is not set\nlicense expired\n",
+        "LOG_LEVEL is not set, using the default\n",
     ],
 )
 def test_words_of_the_program_alone_are_nothing(log: str) -> None:
