@@ -163,18 +163,32 @@ def measure(nodes: int, pods: int, client: Path = HERE) -> dict[str, float]:
     }
 
 
+_SPINS = """
+import os, signal, sys, time
+calls, began = 0, time.monotonic()
+def end(*_):
+    print(calls / (time.monotonic() - began))
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+while True:
+    os.getppid()
+    calls += 1
+"""
+
+
 def measure_agent(client: Path = HERE) -> dict[str, float]:
-    """One run on this machine beside a program that spins: the agent's share of all CPUs in %, its memory in MB, and
-    how many events a second were streamed."""
+    """One run on this machine beside a program that spins: the agent's share of all CPUs in %, its memory in MB, the
+    seconds until it was attached, how many events a second were streamed, and how many calls the program made."""
     run = [*CLIENT, "diagnose", "--local", "--host", "--timeout", f"{SECONDS}s", "-o", "json"]
     of = {"cwd": client, "env": {**os.environ, "PYTHONPATH": str(client)}}
-    spin = [sys.executable, "-c", "import os\nwhile True: os.getppid()"]
+    begun = time.monotonic()
     with (
-        subprocess.Popen(spin) as spinning,
+        subprocess.Popen([sys.executable, "-c", _SPINS], stdout=subprocess.PIPE) as spinning,
         subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **of) as process,  # type: ignore[call-overload]
     ):
         try:
             until_attached(process)
+            attached = time.monotonic() - begun
             threading.Thread(target=process.stderr.read, daemon=True).start()
             (agent,) = [int(pid) for pid in _children(process.pid)]
             before, since = cpu_ns(agent), time.monotonic_ns()
@@ -183,9 +197,12 @@ def measure_agent(client: Path = HERE) -> dict[str, float]:
             memory = peak_mb(agent)
             found = json.loads(process.stdout.read())
         finally:
-            spinning.kill()
+            spinning.terminate()
+        assert spinning.stdout
+        calls = float(spinning.stdout.read())
     looked = found["looked_at"]
-    return {"agent_%": share, "agent_mb": memory, "events_s": looked["events"] / looked["seconds"]}
+    events = looked["events"] / looked["seconds"]
+    return {"agent_%": share, "agent_mb": memory, "attached_s": attached, "events_s": events, "calls_s": calls}
 
 
 def _children(pid: int) -> list[str]:
@@ -221,10 +238,16 @@ def main() -> None:
     if options.agent:
         costs, failed = alternate_possible({"a loop that spins": measure_agent}, options.rounds)
         shown = [
-            [name, *(spread([one[what] for one in found]).text(2) for what in ("agent_%", "agent_mb", "events_s"))]
+            [
+                name,
+                *(
+                    spread([one[what] for one in found]).text(2)
+                    for what in ("agent_%", "agent_mb", "attached_s", "events_s", "calls_s")
+                ),
+            ]
             for name, found in costs.items()
         ]
-        titles = ("", "agent, of all CPUs, %", "agent's memory, MB", "events/s")
+        titles = ("", "agent, of all CPUs, %", "agent's memory, MB", "Enter to attached, s", "events/s", "calls/s")
         print_table(f"diagnose for {SECONDS} s", titles, shown)
         for name, why in failed.items():
             print(f"{name}: {why}")

@@ -77,6 +77,7 @@ FIRST = "first run after deploy"
 """What agents prepare then, for later ones, must not make it slow: pods on demand have no other."""
 COUNTED = "`trace process`, by the kernel's own count, per program"
 MILLION, TEN_MINUTES = "report of a million events", "report of ten minutes, 200 events/s"
+SPINNING = "`diagnose` for 30 s, beside a program that spins"
 LIVE_PAGE = "live page in Chromium, 10,000 events/s for a minute"
 EXPORTED = "client on one core"
 EXPORT_DOWN = "collector down, 20,000 rows/s for a minute: the client's memory"
@@ -133,6 +134,11 @@ GOALS: dict[str, tuple[Goal, ...]] = {
     "diagnose": (
         Goal("`diagnose -A` for 30 s, 1,000 pods on 100 nodes: the client's CPU", "s", most=10, digits=1),
         Goal("`diagnose -A` for 30 s, 1,000 pods on 100 nodes: the client's memory", "MB", digits=0),
+    ),
+    "diagnose-agent": (
+        Goal(f"{SPINNING}: the agent, of all CPUs", "%", most=2),
+        Goal(f"{SPINNING}: the agent's memory", "MB", most=100, digits=0),
+        Goal(f"{SPINNING}: events/s, whatever the program calls", most=20_000, digits=0),
     ),
     "page": (
         Goal(MILLION, "s", most=15, digits=1),

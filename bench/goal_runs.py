@@ -30,6 +30,7 @@ from bench.goal_list import (
     ON_DEMAND,
     RESIDENT,
     SIX,
+    SPINNING,
     TEN_MINUTES,
 )
 from bench.overhead import LOOPS, NOTHING, SPINNER, Load, Result, Tracer, beside, measure
@@ -260,6 +261,18 @@ def _diagnose(setting: Setting) -> Found:
     return _alternate(setting, run)
 
 
+def _diagnose_agent(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        found = diagnose.measure_agent(version.tree)
+        return {
+            f"{SPINNING}: the agent, of all CPUs": found["agent_%"],
+            f"{SPINNING}: the agent's memory": found["agent_mb"],
+            f"{SPINNING}: events/s, whatever the program calls": found["events_s"],
+        }
+
+    return _alternate(setting, run)
+
+
 def _page(setting: Setting) -> Found:
     def run(version: Version) -> dict[str, float]:
         _require_now(version)
@@ -357,6 +370,7 @@ GROUPS: dict[str, Callable[[Setting], Found]] = {
     "real-cluster": _real_cluster,
     "flows-client": _flows_client,
     "diagnose": _diagnose,
+    "diagnose-agent": _diagnose_agent,
     "page": _page,
     "live-page": _live_page,
     "formats": _formats,
