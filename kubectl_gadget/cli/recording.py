@@ -169,7 +169,7 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     options = replace(options, record=recorder, make_sink=make_sink, doing=f"recording ({purpose})", command=command)
     code = run.run(options, sys.stdout, sys.stderr)
     if what.report is not None:
-        run.write_page(Replay((recording.path,)), what.report, options)
+        run.write_page(Replay((recording.path,)), what.report, replace(options, recorded_in=recording.path))
     return code
 
 

@@ -181,6 +181,8 @@ def make(
     how = _run(recorded.files, runs, model, ends)
     if isinstance(found, RunReport) and found.command:
         how["command"] = ["kubectl", "gadget", "ci", "run", "--", *found.command]
+    if asked is not None and asked.replay is None and asked.recorded_in is None:
+        how["files"] = []  # the recording goes away with the run
     return made | {"run": how}
 
 
