@@ -12,6 +12,7 @@
 
 #include <gadget/stacks.h>
 #include <gadget/totals.h>
+#include <gadget/unwind.h>
 
 /* In one interval of the agent. */
 #define SAMPLED 16384
@@ -68,7 +69,7 @@ struct {
 /* A longer time between two ticks counts as a pause. */
 #define LONGEST_TICK 25000000ULL
 
-static __always_inline int sample(void *context, __u64 period, enum gadget_stack_begins begins)
+static __always_inline int sample(void *context, __u64 period, enum gadget_stack_begins begins, bool unwinds)
 {
 	struct sample_key key = {};
 	struct sample_value *value;
@@ -80,7 +81,7 @@ static __always_inline int sample(void *context, __u64 period, enum gadget_stack
 	key.pid = gadget_node_pid(gadget_task());
 	bpf_get_current_comm(key.comm, sizeof(key.comm));
 	if (!kernel_only)
-		key.user_stack = gadget_user_stack(context);
+		key.user_stack = unwinds ? gadget_unwound_stack(context) : gadget_user_stack(context);
 	if (!user_only)
 		key.kernel_stack = gadget_kernel_stack(context, begins);
 	value = gadget_total(&key);
@@ -92,16 +93,21 @@ static __always_inline int sample(void *context, __u64 period, enum gadget_stack
 }
 
 SEC("perf_event")
+int unwound_clock(void *context)
+{
+	return sample(context, 1000000000ULL / gadget_frequency, GADGET_BEGINS_HERE, true);
+}
+
+SEC("perf_event")
 int clock(void *context)
 {
-	return sample(context, 1000000000ULL / gadget_frequency, GADGET_BEGINS_HERE);
+	return sample(context, 1000000000ULL / gadget_frequency, GADGET_BEGINS_HERE, false);
 }
 
 struct hrtimer;
 
 /* Runs for all timers. The tick is one of them, and every busy CPU has it. */
-SEC("tp_btf/hrtimer_expire_entry")
-int BPF_PROG(tick, struct hrtimer *timer, void *now)
+static __always_inline int expires(void *context, bool unwinds)
 {
 	__u64 period = 1000000000ULL / gadget_frequency;
 	__u64 time = bpf_ktime_get_ns();
@@ -118,7 +124,19 @@ int BPF_PROG(tick, struct hrtimer *timer, void *now)
 	cpu->last = time;
 	/* Samples that were missed in a pause are not made up for. */
 	cpu->next = time > cpu->next + period ? time + period : cpu->next + period;
-	return sample(ctx, since, GADGET_BEGINS_INTERRUPT);
+	return sample(context, since, GADGET_BEGINS_INTERRUPT, unwinds);
+}
+
+SEC("tp_btf/hrtimer_expire_entry")
+int BPF_PROG(unwound_tick, struct hrtimer *timer, void *now)
+{
+	return expires(ctx, true);
+}
+
+SEC("tp_btf/hrtimer_expire_entry")
+int BPF_PROG(tick, struct hrtimer *timer, void *now)
+{
+	return expires(ctx, false);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -45,6 +45,9 @@ _OTHER_HASHES = frozenset(
         "gadget_recorders",
         "gadget_stacks",
         "gadget_contents",
+        "gadget_unwind_processes",
+        "gadget_unwind_wanted",
+        "gadget_unwind_rows",
     }
 )
 """Hashes that the agent uses too, so resize_hashes() leaves them as they are."""
@@ -214,6 +217,13 @@ class BpfObject:
             is_other = name in _OTHER_HASHES or name.startswith(TABLE_PREFIX)
             if self._lib.raw("bpf_map__type", pointer) in _HASHES and not is_other:
                 BpfMap(self._lib, pointer).resize(entries)
+
+    def leave_out_maps(self, prefix: str) -> None:
+        """Does not create the maps with these names, which none of the chosen programs uses. Call it before the object
+        is loaded."""
+        for pointer in self._each("map"):
+            if _name(self._lib.raw("bpf_map__name", pointer)).startswith(prefix):
+                BpfMap(self._lib, pointer).leave_out()
 
     def set_variable(self, offset: int, value: bytes) -> None:
         """Overwrites bytes of .rodata, before load. Raises ValueError when they lie outside of it."""

@@ -129,6 +129,17 @@ def without_compare_and_swap(elf: bytes) -> bytes:
 
 # The programs.
 
+_UNWINDS, _UNWINDING = "unwound_", "gadget_unwind_"
+"""Prefixes of programs that unwind without frame pointers (bpf/include/gadget/unwind.h), and of the maps for it."""
+
+
+def _unwinds(object: BpfObject) -> bool:
+    """True if a chosen program does so. Otherwise leaves out these maps, before the object is loaded."""
+    if any(program.startswith(_UNWINDS) for program in object.chosen):
+        return object.map(_UNWINDING + "memory") is not None
+    object.leave_out_maps(_UNWINDING)
+    return False
+
 
 class _Choice:
     """One entry of RUN's `programs`: alternative sets, one of them needed, and why earlier ones were refused."""
@@ -234,6 +245,7 @@ class GadgetPrograms:
             try:
                 object.frequency = self._variables.frequency()
                 self._prepare_object(object)
+                unwinds = _unwinds(object)
                 if uprobes:
                     uprobes.prepare()
                 object.load(self._context.turns)
@@ -246,6 +258,8 @@ class GadgetPrograms:
                         object.iterate(program)
                 if stacks := object.map("gadget_stacks"):
                     self.stacks = Stacks(stacks, self._context.symbols, self._spec.stack_offsets)
+                if unwinds:
+                    self._unwind(object, resources)
                 if self._spec.parameters.get(_HASH) and (contents := object.map(_CONTENTS)):
                     from kubectl_gadget.agent.sources.contents import Contents  # few sessions need it
 
@@ -264,6 +278,16 @@ class GadgetPrograms:
         self.object = object
         self.uprobes = uprobes
         return True
+
+    def _unwind(self, object: BpfObject, resources: ExitStack) -> None:
+        from kubectl_gadget.agent.symbols.unwinding import Unwinding  # with the modules that read ELF files
+
+        unwinding = Unwinding(object, self._context.warnings.add)
+        resources.callback(unwinding.close)
+        chosen = self._spec.parameters.get(PID)
+        if isinstance(chosen, int) and chosen:
+            unwinding.expect([chosen])
+        self._context.callbacks.each_turn.append(unwinding.turn)
 
     def _uprobes(self, object: BpfObject) -> "Uprobes | None":
         spec, context = self._spec, self._context

@@ -211,10 +211,15 @@ class ProcessMappings:
         self._is_known = True
         if hash(text) != self._text:
             self._text = hash(text)
-            self._mappings = [_of_line(*line) for line in _MAPPING.findall(text)]
+            self._mappings = mappings_of_text(text)
             self._starts = [mapping.start for mapping in self._mappings]
         self._checked = [now] * len(self._starts)
         return True
+
+
+def mappings_of_text(text: bytes) -> list[Mapping]:
+    """Returns the mappings of code in /proc/PID/maps, by address."""
+    return [_of_line(*line) for line in _MAPPING.findall(text)]
 
 
 def _of_line(start: bytes, end: bytes, offset: bytes, device: bytes, inode: bytes, path: bytes) -> Mapping:
@@ -512,23 +517,8 @@ class UserSymbols:
         return file
 
     def _open(self, pid: int, mapping: Mapping) -> _File | None:
-        path = mapping.path.removesuffix(_DELETED)
-        ways: list[Callable[[], int]] = []
-        if procfs.link(f"/proc/{pid}/exe") == mapping.path:
-            ways.append(lambda: open_link(pid, "exe"))
-        if path.startswith("/") and not path.startswith("/memfd:"):
-            ways.append(lambda: open_inside(pid, path))
-        # Works for deleted files as well, but only with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
-        ways.append(lambda: open_link(pid, f"map_files/{mapping.start:x}-{mapping.end:x}"))
-        for way in ways:
-            if (source := open_file(way)) is None:
-                continue
-            identity = identity_of(source)
-            if identity[1] != mapping.inode:
-                source.close()
-                continue
-            return self._cached(source, identity)
-        return None
+        source = open_mapped(pid, mapping)
+        return source and self._cached(source, identity_of(source))
 
     def _cached(self, source: FileSource, identity: tuple[int, ...]) -> _File | None:
         if identity in self._files:
@@ -547,6 +537,25 @@ class UserSymbols:
             gone.close()
             self._seen = {key: seen for key, seen in self._seen.items() if seen[1] is not gone}
         return file
+
+
+def open_mapped(pid: int, mapping: Mapping) -> FileSource | None:
+    """Returns the file that a process has mapped, or None."""
+    path = mapping.path.removesuffix(_DELETED)
+    ways: list[Callable[[], int]] = []
+    if procfs.link(f"/proc/{pid}/exe") == mapping.path:
+        ways.append(lambda: open_link(pid, "exe"))
+    if path.startswith("/") and not path.startswith("/memfd:"):
+        ways.append(lambda: open_inside(pid, path))
+    # Works for deleted files as well, but only with CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+    ways.append(lambda: open_link(pid, f"map_files/{mapping.start:x}-{mapping.end:x}"))
+    for way in ways:
+        if (source := open_file(way)) is None:
+            continue
+        if identity_of(source)[1] == mapping.inode:
+            return source
+        source.close()
+    return None
 
 
 def identity_of(source: FileSource) -> tuple[int, ...]:
