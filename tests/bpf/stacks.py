@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks, Symbols
+from kubectl_gadget.agent.symbols.unwinding import Unwinding
 from tests.bpf.answers import Answers
 from tests.bpf.tracer import Tracer
 
@@ -18,6 +19,8 @@ class StackAnswers(Answers):
         super().__init__(name, **options)
         self._only = programs
         self._symbols = Symbols()
+        self._unwinding: Unwinding | None = None
+        self.warnings: list[str] = []
         self._functions: list[str] = []
         self._stacks: dict[int, list[str]] = {0: [], 1: LOST}
 
@@ -33,10 +36,14 @@ class StackAnswers(Answers):
         map = self.object.map("gadget_stacks")
         assert map is not None
         self.stacks = Stacks(map, self._symbols, with_offsets=False)
+        if any(program.startswith("unwound_") for program in self.object.chosen):
+            self._unwinding = Unwinding(self.object, self.warnings.append)
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._symbols.close()
+        if self._unwinding:
+            self._unwinding.close()
         if self.gadget.kind == "stream":
             Tracer.__exit__(self, *error)
         else:
@@ -61,7 +68,15 @@ class StackAnswers(Answers):
     def answer_records(self) -> list[dict[str, Any]]:
         return super().take()
 
+    def expect(self, pid: int) -> None:
+        """Has the process unwound from its first sample on."""
+        assert self._unwinding is not None
+        self._unwinding.expect([pid])
+        self._unwinding.turn(time.monotonic())
+
     def _take_stacks(self) -> None:
+        if self._unwinding:
+            self._unwinding.turn(time.monotonic())
         self.stacks.take(time.monotonic())
         if new := self.stacks.take_new(0):
             self._functions[new.first :] = [text.split("\t")[0] for text in new.frames]

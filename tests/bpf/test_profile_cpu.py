@@ -2,7 +2,7 @@
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from tests.agent.burners import WAYS, compile_burner
+from tests.agent.burners import PROGRAMS, WAYS, compile_burner, compile_c
 from tests.bpf.stacks import StackAnswers
+from tests.bpf.tracer import MACHINE
 
 pytestmark = pytest.mark.bpf
 
-HOOKS = ("clock", "tick")
+HOOKS = ("clock", "tick", "unwound_clock", "unwound_tick")
 
 
 @contextmanager
@@ -108,3 +109,106 @@ def test_only_the_wanted_process_is_sampled(burning: int) -> None:
     with profile("clock", pid=1 << 22) as answers:
         answers.watch(0.5)
         assert answers.take() == []
+
+
+CHAIN = ("spin", "third", "second", "first", "main")
+WHOLE = 0.95
+"""Of the samples; 98 to 100 % were seen on a quiet machine."""
+
+
+@contextmanager
+def without_frame_pointers(folder: Path, way: str, options: str) -> Iterator[int]:
+    path = compile_c(folder / "unwound", PROGRAMS / "unwound.c", "-fomit-frame-pointer", *options.split())
+    process = subprocess.Popen([path, way])
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def unwound(pid: int, hook: str = "unwound_clock", least: int = 200) -> Counter[tuple[str, ...]]:
+    """How often each stack was found."""
+    found: Counter[tuple[str, ...]] = Counter()
+    answers = enter(profile(hook, pid=pid, frequency=499))
+    try:
+        answers.expect(pid)
+        answers.take()
+        while found.total() < least:
+            answers.watch(0.3)
+            for record in answers.take():
+                found[tuple(record["user_stack"])] += record["samples"]
+        assert answers.lost == 0
+        assert answers.warnings == []
+    finally:
+        answers.__exit__(None, None, None)
+    return found
+
+
+def share(found: Counter[tuple[str, ...]], known: Callable[[tuple[str, ...]], bool]) -> float:
+    """The share of the samples that have a known stack, down to where the program begins."""
+    return sum(n for stack, n in found.items() if stack[-1:] == ("_start",) and known(stack)) / found.total()
+
+
+def is_end_of_chain(stack: tuple[str, ...]) -> bool:
+    calls = tuple(name for name in stack if name in CHAIN)
+    return bool(calls) and calls == CHAIN[CHAIN.index(calls[0]) :]
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+@pytest.mark.parametrize(
+    ("options", "hook"),
+    [
+        *((options, "unwound_clock") for options in ("-O0", "-O1", "-O2", "-O3", "-O2 -static", "-O2 -static-pie")),
+        ("-O2 -fno-PIE -no-pie", "unwound_clock"),
+        ("-O2", "unwound_tick"),
+    ],
+)
+def test_stacks_without_frame_pointers_are_whole(tmp_path: Path, options: str, hook: str) -> None:
+    with without_frame_pointers(tmp_path, "calls", options) as pid:
+        found = unwound(pid, hook)
+    assert share(found, is_end_of_chain) > WHOLE, found
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+@pytest.mark.parametrize("options", ["-O0", "-O2"])
+def test_deep_stacks_are_whole(tmp_path: Path, options: str) -> None:
+    with without_frame_pointers(tmp_path, "deep", options) as pid:
+        found = unwound(pid)
+    assert share(found, lambda stack: stack.count("deep") == 61 or stack[0] == "deep") > WHOLE, found
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+def test_stacks_through_a_library_are_whole(tmp_path: Path) -> None:
+    def known(stack: tuple[str, ...]) -> bool:
+        return "sorts" in stack and stack[stack.index("sorts") + 1] == "main"
+
+    with without_frame_pointers(tmp_path, "sorts", "-O2") as pid:
+        found = unwound(pid)
+    assert share(found, known) > WHOLE, found
+    assert sum(n for stack, n in found.items() if stack[:2] == ("spin", "compares")) > 0.9 * found.total()
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+@pytest.mark.parametrize("options", ["-O2", "-O2 -static"])
+def test_a_handlers_stack_goes_on_where_the_signal_came(tmp_path: Path, options: str) -> None:
+    def known(stack: tuple[str, ...]) -> bool:
+        return "waits" in stack and stack[stack.index("waits") + 1] == "main"
+
+    with without_frame_pointers(tmp_path, "signals", options) as pid:
+        found = unwound(pid)
+    assert share(found, known) > WHOLE, found
+    assert any(stack[:2] == ("spin", "handles") for stack in found)
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+def test_a_process_is_unwound_soon_after_its_first_sample(tmp_path: Path) -> None:
+    with without_frame_pointers(tmp_path, "calls", "-O2") as pid:
+        answers = enter(profile("unwound_clock", pid=pid, frequency=499))
+        try:
+            whole = False
+            while not whole:
+                answers.watch(0.2)
+                whole = any(record["user_stack"][-1:] == ["_start"] for record in answers.take())
+        finally:
+            answers.__exit__(None, None, None)

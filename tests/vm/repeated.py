@@ -14,8 +14,9 @@ from tests.gadget_run import PROJECT
 
 BPF = PROJECT / "bpf"
 TESTS = PROJECT / "tests" / "bpf"
-ELSEWHERE = ("policy", "builtin_policies", "verifier", "evasions", "raw_syscalls")
-"""Files that run in other parts, with fewer capabilities (test_capabilities.py), or in neither, by prefix."""
+ELSEWHERE = ("policy", "builtin_policies", "verifier", "evasions", "raw_syscalls", "unwind")
+"""Files that run in other parts, with fewer capabilities (test_capabilities.py), or in neither, by prefix. Rows of
+`unwind` are computed by the same instructions on any kernel, from text that takes an emulator minutes."""
 DIFFERENT = (
     # Their programs take another branch in older kernels, depending on BTF (bpf_core_type_exists and so on).
     *("trace_exit", "trace_process", "trace_tcpdrop", "trace_tcpretrans", "trace_tty", "trace_open_io_uring"),

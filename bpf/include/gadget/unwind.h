@@ -105,8 +105,10 @@ enum gadget_unwind_rule {
 	/* In memory, relative to the canonical frame address, or to the frame pointer. */
 	GADGET_AT_CFA,
 	GADGET_AT_FRAME,
-	/* Nowhere, or where this code does not find it. */
+	/* It has none. */
 	GADGET_GONE,
+	/* Where this code does not find it. */
+	GADGET_NOT_FOLLOWED,
 };
 
 /* By their numbers in DWARF. */
@@ -128,7 +130,7 @@ struct gadget_unwind_row {
 	__u8 cfa;
 	__u8 frame;
 	__u8 rbx;
-	/* GADGET_AT_CFA: at -8, as always. GADGET_GONE: there is no caller. */
+	/* Mostly GADGET_AT_CFA, at -8. GADGET_GONE: there is no caller. */
 	__u8 returns;
 	__s32 cfa_offset;
 	__s32 frame_offset;
@@ -169,7 +171,8 @@ struct gadget_unwinder {
 	/* The next byte that is read, and the end of what is read. */
 	__u32 place;
 	__u32 end;
-	/* The address that is looked for, and the one that the instructions have reached, relative to the mapping's base. */
+	/* The address that is looked for, and the one that the instructions have reached, relative to the mapping's
+	 * base. */
 	__s32 wanted;
 	__s32 reached;
 	__u32 code_unit;
@@ -273,7 +276,7 @@ static __noinline long gadget_unwind_set(struct gadget_unwinder *unwinder, __u32
 	} else if (number == GADGET_RETURN) {
 		row->returns = rule;
 		if (rule != GADGET_GONE && (rule != GADGET_AT_CFA || offset != -8))
-			row->returns = GADGET_AT_FRAME;
+			row->returns = GADGET_NOT_FOLLOWED;
 	}
 	return 0;
 }
@@ -332,7 +335,7 @@ static __noinline long gadget_unwind_cfa_expression(struct gadget_unwinder *unwi
 		__u32 and = gadget_unwind_byte(unwinder);
 		__u32 least = gadget_unwind_byte(unwinder);
 
-		if (!after && mask == GADGET_OP_LITERAL + 15 && and == GADGET_OP_AND) {
+		if (!after && mask == GADGET_OP_LITERAL + 15 && and== GADGET_OP_AND) {
 			row->cfa = GADGET_CFA_PLT;
 			row->cfa_offset = least - GADGET_OP_LITERAL;
 		}
@@ -351,7 +354,7 @@ static __noinline long gadget_unwind_expression(struct gadget_unwinder *unwinder
 	bool is_simple = operation == GADGET_OP_REGISTER + GADGET_RBP && unwinder->place == end;
 
 	unwinder->place = end;
-	return gadget_unwind_set(unwinder, number, is_simple ? GADGET_AT_FRAME : GADGET_GONE, offset);
+	return gadget_unwind_set(unwinder, number, is_simple ? GADGET_AT_FRAME : GADGET_NOT_FOLLOWED, offset);
 }
 
 /* From DWARF 5, table 7.29, and GNU's. */
@@ -478,6 +481,9 @@ static __always_inline long gadget_unwind_run_one(struct gadget_unwinder *unwind
 	case GADGET_CFA_SAME_VALUE:
 		gadget_unwind_set(unwinder, number, GADGET_UNCHANGED, 0);
 		return 0;
+	case GADGET_CFA_UNDEFINED:
+		gadget_unwind_set(unwinder, number, GADGET_GONE, 0);
+		return 0;
 	case GADGET_CFA_EXPRESSION:
 		gadget_unwind_expression(unwinder, number);
 		return 0;
@@ -491,7 +497,7 @@ static __always_inline long gadget_unwind_run_one(struct gadget_unwinder *unwind
 		gadget_unwind_leb(unwinder, false);
 		break;
 	}
-	gadget_unwind_set(unwinder, number, GADGET_GONE, 0);
+	gadget_unwind_set(unwinder, number, GADGET_NOT_FOLLOWED, 0);
 	return 0;
 advance:
 	advance = unwinder->reached + advance * unwinder->code_unit;

@@ -275,6 +275,8 @@ class GadgetPrograms:
                 return False
             self._resources = resources.pop_all()
         self._context.owners.keep(object, self._variables.filters, self)
+        if not unwinds:
+            self._warn_without_unwinding()
         self.object = object
         self.uprobes = uprobes
         return True
@@ -288,6 +290,12 @@ class GadgetPrograms:
         if isinstance(chosen, int) and chosen:
             unwinding.expect([chosen])
         self._context.callbacks.each_turn.append(unwinding.turn)
+
+    def _warn_without_unwinding(self) -> None:
+        skipped = [skip for choice in self._choices for skip in choice.skipped if skip.program.startswith(_UNWINDS)]
+        if skipped:
+            why = skipped[-1].why.partition("\n")[0]
+            self._context.warnings.add(f"{self._name}: callers are found by frame pointers only ({why})")
 
     def _uprobes(self, object: BpfObject) -> "Uprobes | None":
         spec, context = self._spec, self._context

@@ -60,6 +60,11 @@ class UnwindSections:
     def entries(self) -> int:
         return len(self.index) // _PAIR.size
 
+    @property
+    def code_offset(self) -> int:
+        """Returns where the file's first code begins in it."""
+        return self._code[0].offset if self._code else 0
+
     def load_address(self, mapping: Mapping) -> int | None:
         """Returns what has to be added to the file's addresses in this mapping; None if it maps no code of it."""
         for one in self._code:
@@ -166,10 +171,9 @@ class Ranges:
         self.used -= count
         insort(self._free, (start, start + count))
         joined: list[tuple[int, int]] = []
-        for one, end in self._free:
-            if joined and joined[-1][1] == one:
-                one = joined.pop()[0]
-            joined.append((one, end))
+        for free in self._free:
+            adjacent = bool(joined) and joined[-1][1] == free[0]
+            joined.append((joined.pop()[0], free[1]) if adjacent else free)
         self._free = joined
 
 
@@ -187,7 +191,7 @@ class _Memory:
         self.pages = Ranges(self._outer.entries * _SHARD_PAGES)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The kernel's memory for pages."""
         return (1 + len(self._shards)) * _SHARD_PAGES * (_PAGE + _OVERLAP)
 
@@ -290,7 +294,7 @@ class Unwinding:
     @property
     def memory_bytes(self) -> int:
         """The kernel's memory for sections."""
-        return self._memory.bytes
+        return self._memory.size
 
     def expect(self, pids: Iterable[int]) -> None:
         """Reads these processes before they ask."""
@@ -303,7 +307,8 @@ class Unwinding:
         self._old.clear()
         for keys, _ in self._wanted.take():
             self._queue.extend(_PID.unpack(key)[0] for key in keys)
-        while self._queue and time.monotonic() < now + _MOST_SECONDS:
+        end = time.monotonic() + _MOST_SECONDS
+        while self._queue and time.monotonic() < end:
             self._answer(self._queue.popleft(), now)
         if now >= self._clean_at:
             self._clean_at = now + _CLEANED
@@ -420,4 +425,3 @@ class Unwinding:
             if gone := self._tables.pop(unused):
                 self._memory.pages.give_back(gone.page, gone.pages)
         return page
-

@@ -518,7 +518,7 @@ class UserSymbols:
 
     def _open(self, pid: int, mapping: Mapping) -> _File | None:
         source = open_mapped(pid, mapping)
-        return source and self._cached(source, identity_of(source))
+        return self._cached(source, identity_of(source)) if source else None
 
     def _cached(self, source: FileSource, identity: tuple[int, ...]) -> _File | None:
         if identity in self._files:
