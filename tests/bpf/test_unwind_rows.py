@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from kubectl_gadget.agent.bpf.object import BpfObject
-from kubectl_gadget.agent.elf import FileSource
+from kubectl_gadget.agent.elf import ElfFile, FileSource
 from kubectl_gadget.agent.symbols.unwinding import Unwinding
 from kubectl_gadget.agent.symbols.user_symbols import Mapping, identity_of
 from kubectl_gadget.gadgets.compiler import compile_object, find_clang
@@ -99,7 +99,8 @@ def computed(object: BpfObject, path: Path, addresses: Sequence[int]) -> list[tu
     with mmap.mmap(object.required_map("asked").fd, MOST * 8) as asked:
         table = unwinding._table(identity_of(source), source)
         assert table is not None
-        mapped = table.mapped(Mapping(0, 1 << 40, table.sections.code_offset, 0, 1, str(path)))
+        code = next(one.offset for one in ElfFile(source).segments if one.kind == 1 and one.flags & 1)
+        mapped = table.mapped(Mapping(0, 1 << 40, code, 0, 1, str(path)))
         object.required_map("gadget_unwind_mappings").put(bytes(4), mapped)
         for place, address in enumerate(addresses):
             struct.pack_into("<q", asked, place * 8, address - table.sections.base)

@@ -60,11 +60,6 @@ class UnwindSections:
     def entries(self) -> int:
         return len(self.index) // _PAIR.size
 
-    @property
-    def code_offset(self) -> int:
-        """Returns where the file's first code begins in it."""
-        return self._code[0].offset if self._code else 0
-
     def load_address(self, mapping: Mapping) -> int | None:
         """Returns what has to be added to the file's addresses in this mapping; None if it maps no code of it."""
         for one in self._code:
@@ -190,11 +185,6 @@ class _Memory:
         self._first = object.required_map("gadget_unwind_first")
         self.pages = Ranges(self._outer.entries * _SHARD_PAGES)
 
-    @property
-    def size(self) -> int:
-        """The kernel's memory for pages."""
-        return (1 + len(self._shards)) * _SHARD_PAGES * (_PAGE + _OVERLAP)
-
     def write(self, page: int, data: bytes) -> None:
         """Writes from the start of a page on. Raises Failure."""
         for start in range(0, len(data), _PAGE):
@@ -290,11 +280,6 @@ class Unwinding:
         """ranges of mappings that programs may still use"""
         self._next = 0
         self._clean_at = time.monotonic() + _CLEANED
-
-    @property
-    def memory_bytes(self) -> int:
-        """The kernel's memory for sections."""
-        return self._memory.size
 
     def expect(self, pids: Iterable[int]) -> None:
         """Reads these processes before they ask."""
