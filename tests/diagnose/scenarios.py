@@ -198,6 +198,9 @@ class Scenario:
     """only a second look at processes or sockets, 15 seconds after the first one, shows it"""
     pod: Mapping[str, Any] = field(default_factory=dict)
     """what differs in the ill pod's object"""
+    log: str = ""
+    """of the ill pod's last run"""
+    twin_log: str = ""
     twin_pod: Mapping[str, Any] = field(default_factory=dict)
     objects: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """objects of the API for the ill ones, by kind"""
@@ -241,6 +244,16 @@ def _waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
 def _ended(**ended: Any) -> dict[str, Any]:
     status = {"name": "app", "ready": True, "restartCount": 1, "state": {"running": {"startedAt": "{now}"}}}
     return {"status": {"phase": "Running", "containerStatuses": [status | {"lastState": {"terminated": ended}}]}}
+
+
+def _crashed(code: int) -> dict[str, Any]:
+    """Waits for its next start; the last run ended with this exit code."""
+    reason = "Error" if code else "Completed"
+    ended = {"exitCode": code, "reason": reason, "containerID": "containerd://{title}", "finishedAt": "{now}"}
+    found = _waiting("CrashLoopBackOff", "back-off 5m0s restarting", lastState={"terminated": ended})
+    found["status"]["phase"] = "Running"
+    found["status"]["containerStatuses"][0]["restartCount"] = 4
+    return found
 
 
 def _probe(port: int, kind: str = "readinessProbe") -> dict[str, Any]:
@@ -1420,6 +1433,46 @@ API: tuple[Scenario, ...] = (
     Scenario(
         "pods-not-created", objects=_events("FailedCreate", "exceeded quota", "ReplicaSet"), says="exceeded quota"
     ),
+    Scenario(
+        "variable-missing",
+        pod=_crashed(1),
+        log="starting\nsh: DATABASE_URL: parameter not set or null\n",
+        twin_log="sh: DATABASE_URL: parameter not set or null\n",  # nothing ended
+        says="DATABASE_URL",
+    ),
+    Scenario(
+        "module-missing",
+        pod=_crashed(1),
+        log="wrong password\nModuleNotFoundError: No module named 'flask'\n",
+        twin_log="ModuleNotFoundError: No module named 'flask'\n",  # nothing ended
+        says="the module flask",
+    ),
+    Scenario(
+        "entry-of-wrong-format", pod=_crashed(255), log="exec /app/server: exec format error\n", says="/app/server"
+    ),
+    Scenario(
+        "entry-without-interpreter",
+        pod=_crashed(255),
+        log="exec /app/run.sh: no such file or directory\n",
+        says="/app/run.sh",
+    ),
+    Scenario(
+        "entry-not-executable", pod=_crashed(255), log="exec /app/run.sh: permission denied\n", says="/app/run.sh"
+    ),
+    Scenario(
+        "ends-without-library",
+        pod=_crashed(127),
+        log="app: error while loading shared libraries: libpq.so.5: cannot open shared object file: No such file\n",
+        says="libpq.so.5",
+    ),
+    Scenario(
+        "ends-with-system-error",
+        pod=_crashed(1),
+        log="license expired\nOSError: [Errno 98] Address already in use\n",
+        twin_log="OSError: [Errno 98] Address already in use\n",
+        says="Address already in use",
+    ),
+    Scenario("ends-without-error", pod=_crashed(0), twin_pod=_of_job(0), says="ends by itself"),
     Scenario("not-ready", pod={"ready": False}),  # a pod of the double is as old as its container: see staged.py
 )
 HEALTHY: Mapping[str, tuple[str, str]] = {

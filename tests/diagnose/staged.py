@@ -181,6 +181,8 @@ class Stage:
         for pod in self._all:
             namespace = NAMESPACE if pod.scenario.rule else "kube-system"
             added = cluster.store.add("pods", namespace, _object(pod))
+            log = {ILL: pod.scenario.log, TWIN: pod.scenario.twin_log}.get(pod.name.partition("-")[0], "")
+            cluster.store.logs[namespace, pod.name, "app", False] = log
             added["metadata"]["creationTimestamp"] = _BEFORE
         for plural, found in self._objects:
             cluster.store.add(plural, NAMESPACE, found)

@@ -135,6 +135,8 @@ class Server:
         if sub == "exec":
             verb = "create"
         self._admit(request, verb, f"{plural}/{sub}" if sub else plural, namespace)
+        if (plural, sub) == ("pods", "log"):
+            return self._log(request, namespace or "", name or "")
         if sub is not None:
             return await self._exec(request, plural, namespace or "", name or "", sub)
         answer: Callable[[], Awaitable[web.StreamResponse]] = {
@@ -176,6 +178,18 @@ class Server:
 
     async def _get(self, plural: str, namespace: str, name: str) -> web.StreamResponse:
         return web.json_response(self._found(plural, namespace, name))
+
+    def _log(self, request: web.Request, namespace: str, name: str) -> web.StreamResponse:
+        """The end of a container's log, whole lines first and then their first bytes, as kubelets do it."""
+        self._found("pods", namespace, name)
+        container, previous = request.query["container"], request.query.get("previous") == "true"
+        log = self._store.logs.get((namespace, name, container, previous))
+        if log is None:
+            run = "previous terminated container" if previous else "container"
+            raise Refused(400, "BadRequest", f'{run} "{container}" in pod "{name}" not found')
+        lines = log.splitlines(keepends=True)[-int(request.query["tailLines"]) :]
+        text = "".join(lines).encode()[: int(request.query["limitBytes"])]
+        return web.Response(body=text, content_type="text/plain")
 
     async def _list(self, request: web.Request, plural: str, namespace: str | None) -> web.StreamResponse:
         if namespace is None and plural in self._faults.held_lists:

@@ -30,6 +30,8 @@ class Store:
 
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
+        self.logs: dict[tuple[str, str, str, bool], str] = {}
+        """by namespace, pod, container, and whether it is that of the run before a running one"""
         self.version = 100
         self._log: list[tuple[int, str, str, str, Object]] = []
         self._news = asyncio.Event()
