@@ -115,9 +115,9 @@ def test_without_perf_events_the_tick_is_followed(monkeypatch: pytest.MonkeyPatc
     try:
         gadget = TopSource(spec, elf, node_context({"gadget_containers": verdicts.fd}))
         (programs,) = gadget.started().programs
-        assert programs.chosen == ("tick",)
+        assert programs.chosen == ("unwound_tick",)
         assert programs.hooks == ("tp_btf/hrtimer_expire_entry",)
-        assert [skipped.program for skipped in programs.skipped] == ["clock"]
+        assert [skipped.program for skipped in programs.skipped] == ["unwound_clock"]
         gadget.detach()
     finally:
         if gadget:

@@ -17,7 +17,7 @@ from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
 _AT_ONCE = 6
 """Number of changed workloads that run side by side."""
-_OTHERS = "(of unknown containers)"
+_OTHERS = ("of unknown containers", "(of unknown containers)")
 
 
 @contextmanager
