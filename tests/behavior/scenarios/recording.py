@@ -17,6 +17,8 @@ from tests.gadget_run import GADGET, PROJECT, GadgetRun
 
 _AT_ONCE = 6
 """Number of changed workloads that run side by side."""
+_ROOM = ("--ring-size", "16Mi")
+"""Other tests keep this machine busy, and nothing may be lost."""
 _OTHERS = ("of unknown containers", "(of unknown containers)")
 
 
@@ -47,7 +49,7 @@ def record_workloads(
     seconds: float = 0,
 ) -> Path:
     """Starts, loads and stops all workloads once. Returns the recording. `seconds`: how long they run at least."""
-    with stage(folder, namespace, workloads, root) as pods, recording(folder, namespace):
+    with stage(folder, namespace, workloads, root) as pods, recording(folder, namespace, *_ROOM):
         for workload in workloads:
             pods.start(workload)
         end = monotonic() + seconds
@@ -59,7 +61,7 @@ def record_workloads(
 
 def record_changes(folder: Path, namespace: str) -> Path:
     """Starts and stops a changed workload for each of CHANGES. Returns the recording."""
-    with stage(folder, namespace) as pods, recording(folder, namespace):
+    with stage(folder, namespace) as pods, recording(folder, namespace, *_ROOM):
         pods.serve_outside()
         for first in range(0, len(CHANGES), _AT_ONCE):
             changes = CHANGES[first : first + _AT_ONCE]
