@@ -130,7 +130,7 @@ struct gadget_unwind_row {
 	__u8 cfa;
 	__u8 frame;
 	__u8 rbx;
-	/* Mostly GADGET_AT_CFA, at -8. GADGET_GONE: there is no caller. */
+	/* Nearly always GADGET_AT_CFA, at -8; GADGET_GONE if there is no caller. */
 	__u8 returns;
 	__s32 cfa_offset;
 	__s32 frame_offset;
@@ -521,6 +521,16 @@ static long gadget_unwind_run(__u32 index, void *data)
 	return result > 0;
 }
 
+/* Runs instructions up to the wanted address or to the end. Returns whether all were understood: what more steps would
+ * change is not known, so the row of an earlier address is none. */
+static __always_inline bool gadget_unwind_run_all(struct gadget_unwinder *unwinder)
+{
+	struct gadget_unwind_context context = {.unwinder = unwinder};
+	long steps = bpf_loop(GADGET_UNWIND_STEPS, gadget_unwind_run, &context, 0);
+
+	return steps >= 0 && steps < GADGET_UNWIND_STEPS && !unwinder->is_refused;
+}
+
 /* The number of bytes of a pointer in this encoding (DW_EH_PE_…); 0: unknown here. */
 static __always_inline __u32 gadget_unwind_pointer_bytes(__u32 encoding)
 {
@@ -600,8 +610,7 @@ static __noinline bool gadget_unwind_head(struct gadget_unwinder *unwinder, __u3
 		unwinder->place = data;
 	}
 	unwinder->end = end;
-	bpf_loop(GADGET_UNWIND_STEPS, gadget_unwind_run, &context, 0);
-	return !unwinder->is_refused;
+	return gadget_unwind_run_all(unwinder);
 }
 
 /* One step of the search in the index. */
@@ -665,9 +674,7 @@ static __noinline long gadget_unwind_compute(struct gadget_unwinder *unwinder)
 	back = gadget_unwind_leb(unwinder, false);
 	unwinder->place += back;
 	unwinder->end = fde + 4 + length;
-	bpf_loop(GADGET_UNWIND_STEPS, gadget_unwind_run, &context, 0);
-	/* Stopped by the number of steps, not by an address or the end. */
-	if (!unwinder->is_refused)
+	if (gadget_unwind_run_all(unwinder))
 		return 0;
 refuse:
 	unwinder->row = (struct gadget_unwind_row){.cfa = GADGET_CFA_OTHER};

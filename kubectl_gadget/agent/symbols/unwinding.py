@@ -344,7 +344,7 @@ class Unwinding:
         first = self._room.take(len(entries)) if entries else 0
         if first is None:
             self._release(tables)
-            self._warn("there is no room for the code of more processes: their stacks follow frame pointers")
+            self._warn("no memory is left to unwind more processes; their callers are found by frame pointers only")
             return
         for place, entry in enumerate(entries):
             self._map.put(struct.pack("<I", first + place), entry)
