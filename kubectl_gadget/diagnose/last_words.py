@@ -43,8 +43,8 @@ def last_words(log: str) -> Object | None:
 
 
 def ended(pod: Object) -> Iterator[tuple[str, str, bool, Object]]:
-    """Yield each container of a pod that ended with an error and is to be started again: its name, the ID of that run,
-    whether another run has begun since, and the end."""
+    """Yield each container of a pod whose last run ended with an error: its name, the ID of that run, whether another
+    run has begun since, and the end."""
     status = pod.get("status") or {}
     for kind in ("initContainerStatuses", "containerStatuses"):
         for each in status.get(kind) or ():

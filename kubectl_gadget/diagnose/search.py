@@ -175,6 +175,8 @@ class Search:
         self._last_words: dict[Name, dict[str, Object]] = {}
         self._read_logs: set[str] = set()
         """IDs of ended containers whose logs were read"""
+        self._unread_logs: set[tuple[Name, str]] = set()
+        """ended containers beyond _MOST_LOGS"""
         self._waiting: list[Batch] = []
         """rows that were not looked at"""
         self._waiting_rows = 0
@@ -294,6 +296,8 @@ class Search:
             unseen.append("more happened than there was room for")
         if self._listed.refused:
             unseen.append(f"you may not list {', '.join(sorted(self._listed.refused))}")
+        if self._unread_logs:
+            unseen.append(f"the last words of {count(len(self._unread_logs), 'more ended container')} were not read")
         unseen += self._unfollowed()
         unseen += self._unstarted(coverage)
         found = self._findings(RunFacts(coverage.seconds, self.began_ns, not unseen))
@@ -517,9 +521,13 @@ class Search:
         async with asyncio.TaskGroup() as tasks:
             for name in sorted(selected):
                 for container, run, previous, end in last_words.ended(cluster.raw_pods[name]):
-                    if run not in self._read_logs and len(self._read_logs) < _MOST_LOGS:
-                        self._read_logs.add(run)
-                        tasks.create_task(read(name, container, previous, end))
+                    if run in self._read_logs:
+                        continue
+                    if len(self._read_logs) >= _MOST_LOGS:
+                        self._unread_logs.add((name, container))
+                        continue
+                    self._read_logs.add(run)
+                    tasks.create_task(read(name, container, previous, end))
         cluster.last_words = self._last_words
 
     def _restarts(self, name: Name) -> int:
