@@ -45,23 +45,6 @@ def test_a_gadget_in_the_place_of_a_pod_is_not_a_pod_name(
     assert runs == []
 
 
-@pytest.mark.parametrize(
-    ("line", "what", "meant"),
-    [
-        ("record exec,tcp", "record takes no gadgets", "kubectl gadget trace exec+tcp --record FILE"),
-        ("bpftrace -e BEGIN{}", "unknown flag -e", "without -e: the program is an argument"),
-        ("tcpdump -n -i any", "-n '-i': is a flag, and the name of a namespace was expected", "kubectl gadget tcpdump"),
-    ],
-)
-def test_habits_of_other_tools_are_translated(
-    built_in: list[GadgetSummary], runs: Runs, capsys: pytest.CaptureFixture[str], line: str, what: str, meant: str
-) -> None:
-    error, remedy = answer(capsys, line)
-    assert error == f"error: {what}"
-    assert remedy.startswith(f"try: {meant}")
-    assert runs == []
-
-
 def test_a_pod_with_the_name_of_a_gadget_can_be_chosen(built_in: list[GadgetSummary], runs: Runs) -> None:
     assert main.run(["trace", "tcp", "pod/udp", "web-1"]) == 0
     assert runs[-1].selection.pods == ("udp", "web-1")
@@ -119,6 +102,9 @@ def test_a_flag_that_fills_columns_shows_them(built_in: list[GadgetSummary], run
         ("tcpdump -r x.pcap", "unknown flag -r", "kubectl gadget replay FILE tcpdump"),
         ("version --short", "unknown flag --short", "--client"),
         ("trace open --json", "unknown flag --json", "-o json"),
+        ("record exec,tcp", "record takes no gadgets", "kubectl gadget trace exec+tcp --record FILE"),
+        ("bpftrace -e BEGIN{}", "unknown flag -e", "without -e: the program is an argument"),
+        ("tcpdump -n -i any", "-n '-i': is a flag, and the name of a namespace was expected", "kubectl gadget tcpdump"),
         ("help nope", "unknown command 'nope'", "kubectl gadget --help"),
     ],
 )
