@@ -211,6 +211,8 @@ def ui(pods: Pods, flags: SilentRunFlags, what: UiFlags) -> int:
     )
     options = with_peer_names(run_options(runs, pods, flags.with_output(output)))
     options = replace(options, make_sink=make_sink, doing="showing a live page", command=command)
+    if options.ui:
+        options = replace(options, ui=replace(options.ui, command=("ui",)))
     return run.run(options, sys.stdout, sys.stderr)
 
 

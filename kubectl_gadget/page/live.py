@@ -254,6 +254,8 @@ class LiveRun(WholeSink):
                 )
 
     def _words(self) -> Sequence[str]:
+        if self._options.ui and self._options.ui.command:
+            return self._options.ui.command
         commands = [run.gadget.command for run in self._options.gadgets]
         return self._options.command or (*commands[0][:-1], "+".join(command[-1] for command in commands))
 

@@ -150,6 +150,8 @@ class LiveView:
     """ask the API server for the names of addresses"""
     first: str = ""
     """the part that comes first"""
+    command: tuple[str, ...] = ()
+    """the command that the page names, if not that which shows its recording"""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def test_a_run_is_shown_live_and_its_url_is_printed(tmp_path: Path, tab: Page, w
         assert "/?token=" in url
         tab.open(url, "light")
         tab.wait("document.getElementById('live').textContent === 'live'")
+        named = f"kubectl gadget {' '.join(words).partition(' --')[0]}"
+        tab.wait(f"document.getElementById('verdict')?.innerText.includes({named!r})")
         tab.script(
             "(field => { field.value = 'opened-live'; field.dispatchEvent(new Event('input')); })"
             "(document.getElementById('filter'))"
