@@ -28,6 +28,8 @@ spec:
     syscall: true
     args: [{index: 0, type: fd}]
     selectors: [{matchBinaries: [{operator: In, values: [%s]}], matchActions: [{action: Post}]}]
+  tracepoints:
+  - {subsystem: syscalls, event: sys_enter_bind, args: [{index: 6, type: sockaddr}]}
 """
 CALLS = """
 import ctypes, os, socket, sys
@@ -64,5 +66,8 @@ def test_names_of_unix_sockets_and_pipes_are_the_kernels(tmp_path: Path) -> None
         run.stop()
     names = ["@abstract", "@with@nul", "", f"{socket}", f"{socket}2"]
     assert [item["sockaddrun_arg"]["path"] for item in arguments("bind")] == names
+    entered = [row["process_tracepoint"] for row in run.rows() if "process_tracepoint" in row]
+    own = [event["args"][0] for event in entered if event["process"]["pid"] == calls.pid]
+    assert [item["sockaddr_arg"]["addr"] for item in own] == names
     assert [item["sockaddr_arg"]["addr"] for item in arguments("connect")] == ["@nobody-listens"]
     assert pipe.strip() in [item["file_arg"]["path"] for item in arguments("write")]

@@ -203,7 +203,8 @@ def slots_of(hook: Hook, at_return: bool) -> HookSlots:
         check_program(hook)
     of_call = hook.syscall or (hook.kind == "tracepoint" and hook.target.startswith(OF_SYSCALLS))
     user = of_call or hook.kind in IN_PROGRAMS
-    has_length = hook.kind in ("kprobe", "lsm") and hook.target.removeprefix("security_") in _WITH_LENGTH
+    named = hook.target.removeprefix("security_").replace(OF_SYSCALLS[0], "sys_")
+    has_length = hook.kind in ("kprobe", "lsm", "tracepoint") and named in _WITH_LENGTH
     made = tracked_sockets(hook, at_return)
 
     def read(argument: Argument) -> Slot | None:
