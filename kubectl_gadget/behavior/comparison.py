@@ -24,6 +24,7 @@ from kubectl_gadget.behavior.facts import (
     FactKind,
     LearnedName,
     Unit,
+    is_of_removed,
     merged,
     path_parts,
 )
@@ -232,6 +233,8 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
         before = old.coverage.get(fact.unit)
         if before is not None and fact.kind not in before.kinds:
             continue  # the old side was not watched for it
+        if is_of_removed(fact):
+            continue
         if known.has(fact) or (is_pattern(fact) and known.names_below(fact) >= _NEARLY):
             if count_factor is not None and fact in counts:
                 found += _count(counts[fact], fact, old, new, count_factor, risk_of(fact, ran_before))
@@ -248,8 +251,8 @@ def compare(old: Behavior, new: Behavior, count_factor: float | None = None) -> 
         before, now = old.coverage.get(fact.unit), new.coverage.get(fact.unit)
         if before is None or now is None or not before.complete_runs or now.has_gaps or fact.kind not in now.kinds:
             continue  # that it was not seen proves nothing
-        if fact.runs < before.runs:
-            continue  # not each run of the old side has it
+        if fact.runs < before.runs or is_of_removed(fact):
+            continue  # not each run of the old side has it, or needs to
         if not (after.has(fact) or after.ran_before(fact) or (is_pattern(fact) and after.names_below(fact))):
             other = not set(now.images) <= set(before.images)
             found.append(Change(ChangeKind.GONE, fact, risk_of(fact, ran_before), other))

@@ -56,10 +56,17 @@ READ, WRITE, DENIED, MISSING = "read", "write", "denied", "missing"
 _OPENS = {READ: "reads", WRITE: "writes", DENIED: "is refused", MISSING: "looks for"}
 
 
+REMOVED = "/<removed>"
+"""The end of a path of a directory that was renamed and then removed, which is no news."""
 CONTENT = "sha256:"
 """The first characters of a library's version that is known by its contents."""
 PATHS = (FactKind.OPEN, FactKind.CHANGE)
 """Kinds whose values end with a path."""
+
+
+def is_of_removed(fact: "Fact") -> bool:
+    """True if a fact is about a directory that was renamed and then removed, or below one, as its removal does."""
+    return fact.kind in PATHS and fact.value.endswith(REMOVED)
 
 
 def path_parts(kind: FactKind, value: str) -> tuple[str, str]:

@@ -19,7 +19,17 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from kubectl_gadget.behavior.comparison import stands_alone
-from kubectl_gadget.behavior.facts import ALREADY_RUNNING, CONTENT, DENIED, MISSING, READ, RUNTIME, WRITE, FactKind
+from kubectl_gadget.behavior.facts import (
+    ALREADY_RUNNING,
+    CONTENT,
+    DENIED,
+    MISSING,
+    READ,
+    REMOVED,
+    RUNTIME,
+    WRITE,
+    FactKind,
+)
 from kubectl_gadget.behavior.generalization import EPHEMERAL, Generalizer
 from kubectl_gadget.behavior.programs import PodContainer, Process, Programs, Row, StartedProgram
 
@@ -165,6 +175,8 @@ class _Held(NamedTuple):
     """where the first temporary name in the path ends, of those that are known by now; 0: there is none"""
     renamed: int = 0
     """where the name of a file ends that was given another one later; 0: there is none"""
+    removed: int = 0
+    """of a directory that was renamed and then removed, where its folder ends; 0: it is something else"""
 
 
 # Temporary names: a name that a program made itself (O_EXCL, mkdir, link) and that is removed or renamed during the run
@@ -176,6 +188,10 @@ class _Held(NamedTuple):
 # A name that may have existed before (O_CREAT without O_EXCL, the new name of a file) is unsure: it is a temporary one
 # if several that are alike are removed in its folder. One alone is as likely that of a PID file, which stays where a
 # run ends before its programs.
+#
+# A directory that no program of the run made, and that is renamed and then removed, is only removed. Some tools remove
+# a directory that way in every few runs. So its new name, and the directories that are listed below it, say nothing
+# (REMOVED); what is done to files in it is known by its earlier name.
 
 
 class _MadeNames:
@@ -190,6 +206,11 @@ class _MadeNames:
         """by the made directory above and by what is alike, the unsure names that were removed; None: they were
         several"""
         self._directories = 0
+        self._moved: dict[str, tuple[str, set[str]]] = {}
+        """by the new name, with a `/` at the end, of a directory (or file) that was renamed and that no program made:
+        the earlier name, and the directories below it that were removed since"""
+        self._now: dict[str, str] = {}
+        """the new names of these, by the earlier ones, as long as nothing else has these"""
         self.size = 0
         """of names and uses"""
 
@@ -198,6 +219,10 @@ class _MadeNames:
 
     def __contains__(self, name: str) -> bool:
         return name in self._held
+
+    def has(self, path: str) -> bool:
+        """True for a file or a directory."""
+        return path in self._held or f"{path}/" in self._held
 
     def add(self, path: str, is_private: bool = False, is_unsure: bool = False) -> None:
         """A program made this file or, with a `/` at its end, this directory. `is_private`: only for its own user.
@@ -210,6 +235,42 @@ class _MadeNames:
                 self._unsure.add(path)
         if is_private:
             self._private.add(path)
+        self._now.pop(path.removesuffix("/"), None)
+
+    def move(self, path: str, to: str) -> None:
+        """A directory, or a file, that no program made was renamed."""
+        name = f"{to}/"
+        self.add(name)
+        self._moved[name] = path, set()
+        self._now[path] = name
+
+    def is_moved(self, name: str) -> bool:
+        """True for the new name, with a `/` at the end, of what no program made."""
+        return name in self._moved
+
+    def earlier(self, path: str) -> str:
+        """The path before a directory above it, or it itself, was renamed; empty: none was, or others have that name
+        by now."""
+        for name in self.names(path):
+            if name in self._moved:
+                before, _ = self._moved[name]
+                return before + path[len(name) - 1 :] if self._now.get(before) == name else ""
+        return ""
+
+    def note_removed(self, directory: str) -> None:
+        """A directory was removed, perhaps below a renamed one."""
+        for name in self.names(directory):
+            if name in self._moved and name != f"{directory}/":
+                self._moved[name][1].add(directory)
+                self.size += 1
+                return
+
+    def pop_moved(self, directory: str) -> tuple[str, set[str], list[_Held]]:
+        """Forget a renamed directory. Return its earlier name, the directories that were removed below it, and what was
+        done to it and below it."""
+        before, below = self._moved[f"{directory}/"]
+        found = self.pop(directory)
+        return before, below, [] if found is None else found[1]
 
     def is_unsure(self, path: str) -> bool:
         return path in self._unsure
@@ -267,6 +328,10 @@ class _MadeNames:
         for name in (path, f"{path}/"):
             if (found := self._held.pop(name, None)) is not None:
                 self._directories -= name.endswith("/")
+                if (moved := self._moved.pop(name, None)) is not None:
+                    self.size -= len(moved[1])
+                    if self._now.get(moved[0]) == name:
+                        del self._now[moved[0]]
                 self._private.discard(name)
                 self._unsure.discard(name)
                 self.size -= 1 + len(found)
@@ -427,10 +492,19 @@ class RowFacts:
             made.hold(names[0], held)
             self._limit(place)
         else:
-            inner, *outer = (len(name.rstrip("/")) for name in names)
-            several = (self._temporary(held, end, inner) for end in outer)
-            temporary = (*(self._temporary(held, end) for end in (inner, *outer)), *several)
+            temporary = tuple(self._perhaps(made, held, names))
             self._emit(place, held.row, held.kind, held.program, MadePath(self._value(held, use.path), temporary))
+
+    def _perhaps(self, made: _MadeNames, held: _Held, names: Sequence[str]) -> Iterator[str]:
+        """The values if these names, of a path and of directories above it, are temporary, or will be removed."""
+        ends = [len(name.rstrip("/")) for name in names if not made.is_moved(name)]
+        yield from (self._temporary(held, end) for end in ends)
+        yield from (self._temporary(held, end, ends[0]) for end in ends[1:])
+        for name in filter(made.is_moved, names):
+            if held.use.how != WRITE or held.use.path == name.rstrip("/"):
+                yield self._removed(held._replace(removed=name.rfind("/", 0, -1)))
+        if before := made.earlier(held.use.path):
+            yield self._value(held, before)
 
     def _make(self, place: PodContainer, name: str, is_private: bool = False, is_unsure: bool = False) -> None:
         """A program made a file or a directory."""
@@ -486,6 +560,16 @@ class RowFacts:
             return self._value(held, path)
         return f"{held.use.how} {self._generalizer.temporary(path, *ends)}"
 
+    def _removed(self, held: _Held) -> str:
+        """The value for a directory that was renamed and then removed; where each name counts, the usual one."""
+        use = held.use
+        counts = self._generalizer.is_exact(use.path) or self._generalizer.is_sensitive(use.path)
+        if counts or stands_alone(held.kind, f"{use.how} {use.path}"):
+            return self._value(held, use.path)
+        folder = use.path[: held.removed]
+        above = self._generalizer.temporary(folder, held.end) if held.end else self._generalizer.path(folder)
+        return f"{use.how} {above}{REMOVED}"
+
     def _release_name(
         self, place: PodContainer, path: str, to: str | None = None, is_temporary: bool = False, end: int = 0
     ) -> None:
@@ -525,13 +609,52 @@ class RowFacts:
             if above is not None and above in made:
                 made.hold(above, known)
             else:
-                ends = tuple(filter(None, (known.end, known.renamed)))
-                self._emit_path(place, known, self._temporary(known, *dict.fromkeys(ends)) if known.end else None)
+                self._emit_known(place, known)
 
-    def _taken_away(self, place: PodContainer, path: str, to: str | None = None) -> None:
-        """A name was removed, or is now `to`."""
+    def _emit_known(self, place: PodContainer, held: _Held) -> None:
+        """Emit a use of a path whose temporary names are known."""
+        if held.removed:
+            self._emit_path(place, held, self._removed(held))
+        elif held.end:
+            ends = dict.fromkeys(filter(None, (held.end, held.renamed)))
+            self._emit_path(place, held, self._temporary(held, *ends))
+        else:
+            self._emit_path(place, held)
+
+    def _release_moved(self, place: PodContainer, directory: str) -> None:
+        """A directory that was renamed is removed: emit what was done to it and below it, or hold it for the name
+        above."""
         made = self._made[place]
-        if not made.is_unsure(path):
+        before, below, uses = made.pop_moved(directory)
+        above, longer = next(made.names(directory), None), len(before) - len(directory)
+        for held in uses:
+            path = held.use.path
+            if held.use.how not in (DENIED, MISSING) and not held.end and (path == directory or path in below):
+                known = held._replace(removed=directory.rfind("/"))
+            elif path.startswith(f"{directory}/"):
+                places = [each + longer if each else 0 for each in (held.end, held.renamed, held.removed)]
+                use = held.use._replace(path=before + path[len(directory) :])
+                known = held._replace(use=use, end=places[0], renamed=places[1], removed=places[2])
+            else:
+                known = held
+            if above is not None:
+                made.hold(above, known)
+            else:
+                self._emit_known(place, known)
+
+    def _taken_away(self, place: PodContainer, path: str, to: str | None = None, is_directory: bool = False) -> None:
+        """A name was removed, or is now `to`. `is_directory`: the name of a directory was removed."""
+        made = self._made[place]
+        if is_directory:
+            made.note_removed(path)
+        if not made.has(path) and made.has(before := made.earlier(path)):
+            path = before
+        if made.is_moved(f"{path}/"):
+            if is_directory:
+                self._release_moved(place, path)
+            else:
+                self._release_name(place, path)
+        elif not made.is_unsure(path):
             self._release_name(place, path, to, is_temporary=True)
         elif to is not None:
             self._release_name(place, path)
@@ -684,11 +807,19 @@ class RowFacts:
             return
         path, is_early = normpath(path), self._is_early(row)
         if operation in ("unlink", "rmdir"):
-            self._taken_away(place, path)
+            self._taken_away(place, path, is_directory=operation == "rmdir")
         elif operation == "rename" and to:
-            is_made = path in self._made[place]  # else it is unknown where it comes from
-            self._taken_away(place, path, normpath(to))
-            self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, normpath(to), may_be_made=is_made))
+            made, to = self._made[place], normpath(to)
+            is_made = path in made  # else it is unknown where it comes from
+            if f"{path}/" in made and not made.is_moved(f"{path}/"):
+                self._make(place, f"{to}/")
+                self._taken_away(place, path, to)
+            else:
+                self._taken_away(place, path, to)
+                if not is_made and not is_early and path != to:
+                    made.move(path, to)
+                    self._limit(place)
+            self._fact(place, row, FactKind.OPEN, lambda _: _PathUse(WRITE, to, may_be_made=is_made))
         elif operation == "mkdir" and not is_early:  # which fails where the name exists, as O_EXCL does
             self._make(place, f"{path}/", int(row["mode"] or "0", 8) & _MODE == _PRIVATE)
         elif operation in ("link", "symlink", "mknod"):

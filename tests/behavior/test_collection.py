@@ -463,6 +463,78 @@ def test_a_directory_that_is_renamed_takes_what_was_made_in_it_along() -> None:
     ]
 
 
+_OLD, _NEW = "/srv/runs/run-qz", "/srv/runs/garbage-wx"
+
+
+def _removed(new: str = _NEW) -> list[Row]:
+    """A directory of an earlier run gets another name, and is removed with what is in it, as pytest does."""
+    return [
+        opens(10, f"{_OLD}/.lock", EXCLUSIVE),
+        changes("rename", _OLD, to=new),
+        opens(10, new),
+        changes("unlink", f"{new}/.lock"),
+        opens(10, f"{new}/orders"),
+        opens(10, f"{new}/orders/tea.json"),
+        changes("chmod", f"{new}/orders", mode="0700"),
+        changes("unlink", f"{new}/orders/tea.json"),
+        changes("rmdir", f"{new}/orders"),
+        changes("rmdir", new),
+    ]
+
+
+def _paths(rows: Sequence[Row]) -> list[str]:
+    return [fact.value for fact in behavior([*CART, *rows]).facts if fact.kind in ("open", "change")]
+
+
+def test_a_directory_that_gets_another_name_and_is_removed_is_only_removed() -> None:
+    assert sorted(_paths(_removed())) == [
+        "mode 700 /srv/runs/<removed>",
+        "read /srv/runs/<removed>",
+        f"read {_OLD}/orders/tea.json",
+        "write /srv/runs/<removed>",
+        f"write {_OLD}/<tmp>.lock",
+    ]
+
+
+def test_the_removal_of_a_renamed_directory_is_not_new() -> None:
+    rest = [opens(10, f"{_OLD}/orders/tea.json"), opens(10, f"{_OLD}/.lock", EXCLUSIVE)]
+    before = behavior([*CART, *rest, changes("unlink", f"{_OLD}/.lock")])
+    after = behavior([*CART, *rest, changes("unlink", f"{_OLD}/.lock"), *_removed()])
+
+    assert compare(before, after) == compare(after, before) == ()
+
+
+def test_a_directory_that_gets_another_name_and_stays_has_that_name() -> None:
+    assert f"write {_NEW}" in _paths(_removed()[:-1])
+    assert f"read {_NEW}/orders" in _paths(_removed()[:-1])
+
+
+@pytest.mark.parametrize("name", ["/usr/lib/wx", "/etc/cron.d/wx", "/root/.ssh/wx"])
+def test_a_new_name_of_a_directory_stays_where_each_name_counts(name: str) -> None:
+    assert f"write {name}" in _paths(_removed(name))
+
+
+def test_a_file_that_gets_another_name_and_is_removed_has_that_name() -> None:
+    assert _paths([changes("rename", "/srv/a", to="/srv/b"), changes("unlink", "/srv/b")]) == ["write /srv/b"]
+
+
+def test_a_file_in_a_directory_that_has_the_name_of_a_renamed_one_is_not_temporary() -> None:
+    again = [changes("mkdir", _OLD), opens(10, f"{_OLD}/.lock", EXCLUSIVE), changes("unlink", f"{_NEW}/.lock")]
+
+    assert f"write {_OLD}/.lock" in _paths([changes("rename", _OLD, to=_NEW), *again])
+
+
+def test_a_directory_that_was_made_and_renamed_has_a_temporary_name_if_it_is_removed() -> None:
+    made = [
+        changes("mkdir", "/srv/qz"),
+        opens(10, "/srv/qz/a.o", EXCLUSIVE),
+        changes("rename", "/srv/qz", to="/srv/wx"),
+    ]
+    gone = [changes("unlink", "/srv/wx/a.o"), changes("rmdir", "/srv/wx")]
+
+    assert set(_paths([*made, *gone])) == {"write /srv/<tmp>", "write /srv/<tmp>/a.o"}
+
+
 @pytest.mark.parametrize(
     ("folder", "mode", "program"),
     [

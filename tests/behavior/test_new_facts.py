@@ -46,6 +46,20 @@ def test_a_name_that_was_temporary_before_is_known_while_it_exists() -> None:
     ]
 
 
+def test_the_removal_of_a_renamed_directory_is_known_while_it_happens() -> None:
+    pod = Unit(Workload("shop", "Pod", "cart"), "main")
+    values = ("write /srv/<removed>", "read /srv/<removed>", "read /srv/old/tea.json")
+    known = [fact("open", "/bin/cart", value, pod) for value in values]
+    checked = NewFacts(behavior(*known, fact("program", "/bin/cart", "(runtime)", pod)), RULES)
+    moved = row("file", operation="rename", path="/srv/old", to="/srv/wx")
+
+    assert judged(checked, CART, moved, opens(10, "/srv/wx"), opens(10, "/srv/wx/tea.json")) == []
+    assert judged(checked, opens(10, "/srv/wx/own", 0o1), opens(10, "/srv/other")) == [
+        "/bin/cart writes /srv/wx/own",
+        "/bin/cart reads /srv/other",
+    ]
+
+
 def test_a_flood_of_new_facts_is_bounded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(new_facts, "MOST_NEW", 5)
     checked = NewFacts(behavior(), RULES)
