@@ -67,9 +67,9 @@ def state(pod: Object) -> str:
     return str(pod.get("status", {}).get("phase", "Pending"))
 
 
-def trouble(pod: Object) -> DeployError | None:
-    """Returns why this pod will not run; None when it does, or still may."""
-    where = f"the agent pod {pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}"
+def trouble(pod: Object, what: str = "the agent pod") -> DeployError | None:
+    """Returns why this pod, `what` it is, will not run; None when it does, or still may."""
+    where = f"{what} {pod['metadata']['name']} on {pod['spec'].get('nodeName', 'no node')}"
     status = pod.get("status", {})
     for container in status.get("containerStatuses") or []:
         current = container.get("state", {})
@@ -102,7 +102,9 @@ def _is_retried(waiting: Object) -> bool:
 
 
 def _last_line(ended: Object) -> str:
+    """Return why it ended: its last error, or else its last line."""
     lines = [line.strip() for line in str(ended.get("message") or "").splitlines() if line.strip()]
+    lines = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
     return lines[-1][:_TEXT] if lines else str(ended.get("reason") or "it printed nothing")
 
 

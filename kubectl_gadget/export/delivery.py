@@ -24,6 +24,8 @@ LONGEST_RETRY_AFTER = 300.0
 CLOSE_SECONDS = 5.0
 """for what still waits at the end of the run"""
 REPORT_SECONDS = 60.0
+STEADY_SECONDS = 10.0
+"""A target that fails sooner than this after it took rows again is said once to fail again and again."""
 _FULL, _AT_END, _OTHER = "the queue was full", "the run had ended", "other reasons"
 _LONGEST_CAUSE = 200
 _MOST_CAUSES = 10
@@ -114,7 +116,8 @@ class Delivery:
         self._warn: Callable[[str], object] = lambda text: None
         self._reported = 0
         self._next_report = 0.0
-        self._is_failing = False
+        self._is_failing = self._is_unsteady = False
+        self._again_at = float("-inf")
         self._thread = threading.Thread(target=self._work, name=f"export {name}", daemon=True)
 
     def begin(self, warn: Callable[[str], object]) -> None:
@@ -246,9 +249,14 @@ class Delivery:
             if self._is_over:
                 return
             self._problem = ""
-            if self._is_failing and not refused:
-                self._is_failing = False
+            now = time.monotonic()
+            if self._is_unsteady and not self._is_failing and now - self._again_at > STEADY_SECONDS:
+                self._is_unsteady = False
                 self._warn(f"export {self.name}: it takes {self._noun}s again")
+            if self._is_failing and not refused:
+                self._is_failing, self._again_at = False, now
+                if not self._is_unsteady:
+                    self._warn(f"export {self.name}: it takes {self._noun}s again")
             elif why and not self._is_failing:
                 self._is_failing = True
                 self._warn(f"export {self.name}: {count(refused, self._noun)} refused: {why}")
@@ -263,7 +271,7 @@ class Delivery:
             self._problem = _words(error)
             if not self._is_failing and not self._is_over:
                 self._is_failing = True
-                self._warn(f"export {self.name}: {self._problem}; {self._noun}s wait, and it is tried again")
+                self._say_failure()
             while not self._is_over and (left := until - time.monotonic()) > 0:
                 if self._deadline is not None and until > self._deadline:
                     is_last, self._is_last = self._is_last, True
@@ -271,6 +279,14 @@ class Delivery:
                 self._changed.wait(min(left, self._report_in()))
                 self._report()
             return not self._is_over
+
+    def _say_failure(self) -> None:
+        if time.monotonic() - self._again_at > STEADY_SECONDS:
+            self._is_unsteady = False
+            self._warn(f"export {self.name}: {self._problem}; {self._noun}s wait, and it is tried again")
+        elif not self._is_unsteady:
+            self._is_unsteady = True
+            self._warn(f"export {self.name}: it fails again and again: {self._problem}; see what it logs")
 
     def _report_in(self) -> float:
         return max(0.01, self._next_report - time.monotonic())

@@ -8,12 +8,13 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 
 from kubectl_gadget.agents import manifests
-from kubectl_gadget.agents.pod_readiness import trouble
+from kubectl_gadget.agents.pod_readiness import is_running, trouble
 from kubectl_gadget.errors import ClusterError, DeployError, UsageError
 from kubectl_gadget.export.targets import METRICS_PORT, SECRET_FOLDER
 from kubectl_gadget.kube.failure import Access
@@ -34,6 +35,8 @@ _LABEL = "kubectl-gadget/export"
 _SELECTOR = f"{manifests.NAME_LABEL}={manifests.NAME},{manifests.COMPONENT_LABEL}=export"
 _KINDS = (SERVICE_ACCOUNTS, CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS, DEPLOYMENTS)
 _POLL_SECONDS = 0.5
+_CONTAINER = "export"
+_LOG_LINES, _LOG_BYTES = 50, 1 << 16
 Say = Callable[[str], None]
 
 
@@ -151,7 +154,7 @@ async def _until_ready(api: Api, wanted: Installation, deadline: float) -> None:
             return
         pods = (await api.find(PODS, wanted.namespace, labels=f"{_SELECTOR},{_LABEL}={wanted.name}")).items
         for pod in pods:
-            why = str(trouble(pod) or _ended(pod) or "its pod is not ready")
+            why = str(trouble(pod, "its pod") or _ended(pod) or "its pod is not ready")
         if time.monotonic() > deadline:
             remedy = f"kubectl logs -n {wanted.namespace} deploy/{name}; kubectl gadget export uninstall {wanted.name}"
             raise DeployError(f"export {wanted.name} is not ready: {why}", remedy)
@@ -185,7 +188,22 @@ async def installed(api: Api) -> list[Installed]:
     """Return all exports of the cluster. Raises ClusterError."""
     deployments = (await api.find(DEPLOYMENTS, labels=_SELECTOR)).items
     pods = (await api.find(PODS, labels=_SELECTOR)).items if deployments else []
-    return sorted((_installed(one, pods) for one in deployments), key=lambda one: (one.namespace, one.name))
+    found = sorted((_installed(one, pods) for one in deployments), key=lambda one: (one.namespace, one.name))
+    return [replace(one, problem=one.problem or await _undelivered(api, one, pods)) for one in found]
+
+
+async def _undelivered(api: Api, export: Installed, pods: Sequence[Object]) -> str:
+    """Return what a ready export said last of its targets, if they do not take all; empty without the right to read
+    logs. A target that is slow or down does not make the pod unready: it would be restarted, and lose what waits."""
+    for pod in pods:
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        if (namespace, pod["metadata"]["labels"].get(_LABEL)) != (export.namespace, export.name) or not is_running(pod):
+            continue
+        with suppress(ClusterError):
+            log = await api.log(name, namespace, _CONTAINER, previous=False, lines=_LOG_LINES, size=_LOG_BYTES)
+            last = {line.split(": ")[0]: line for line in log.splitlines() if line.startswith("export ")}
+            return "; ".join(line for line in last.values() if ": it takes " not in line)
+    return ""
 
 
 def _installed(deployment: Object, pods: Sequence[Object]) -> Installed:
@@ -197,7 +215,8 @@ def _installed(deployment: Object, pods: Sequence[Object]) -> Installed:
     to = [value for word, value in pairwise(words) if word == "--export"]
     statuses = [one for pod in own for one in (pod.get("status") or {}).get("containerStatuses") or ()]
     is_ready = bool(status.get("readyReplicas"))
-    problem = "" if is_ready else next((str(trouble(pod) or _ended(pod)) for pod in own), "it has no pod")
+    found = [str(trouble(pod, "its pod") or _ended(pod) or "its pod is not ready") for pod in own]
+    problem = "" if is_ready else (found or ["it has no pod"])[0]
     return Installed(
         name,
         metadata["namespace"],

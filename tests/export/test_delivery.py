@@ -75,6 +75,21 @@ def test_what_failed_for_now_is_sent_again_before_the_rest() -> None:
     ]
 
 
+def test_a_target_that_fails_again_and_again_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    reset = ConnectionResetError(104, "Connection reset by peer")
+    transport = Scripted(*(reset, 0) * 5, most_items=1)
+    sent(transport, *[1] * 6, said=said.append)
+    waits = "export x=y: Connection reset by peer; rows wait, and it is tried again"
+    again, fails = "export x=y: it takes rows again", "export x=y: it fails again and again: Connection reset by peer"
+    assert said == [waits, again, f"{fails}; see what it logs"]
+    # One that then takes rows for long enough is steady.
+    monkeypatch.setattr(delivery, "STEADY_SECONDS", 0.0)
+    said.clear()
+    sent(Scripted(reset, 0, reset, 0, most_items=1), 1, 1, 1, said=said.append)
+    assert said == [waits, again] * 2
+
+
 def test_what_is_refused_is_dropped_and_counted_by_its_cause() -> None:
     said: list[str] = []
     transport = Scripted(Refused("HTTP 400"), 3, most_items=1)

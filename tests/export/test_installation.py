@@ -139,18 +139,38 @@ async def test_a_right_that_is_missing_is_named_before_anything_is_applied(
 async def test_a_pod_that_does_not_start_is_explained(cluster: FakeCluster, api: Api, contained: None) -> None:
     await install(api, WANTED, print, None)
     labels = objects(WANTED)[-1]["spec"]["template"]["metadata"]["labels"]
-    ended = {"name": "export", "restartCount": 3, "state": {"terminated": {"exitCode": 2}}}
+    said = "trace exec\nerror: the cluster is gone\ntry: later\n"
+    ended = {"name": "export", "restartCount": 3, "state": {"terminated": {"exitCode": 2, "message": said}}}
     pod = {
         "metadata": {"name": "one", "labels": labels},
         "spec": {"containers": [{"name": "export"}]},
         "status": {"phase": "Running", "containerStatuses": [ended]},
     }
     cluster.store.add("pods", NAMESPACE, pod)
-    with pytest.raises(DeployError, match=r"is not ready: .*exit code 2") as found:
+    with pytest.raises(DeployError, match=r"is not ready: its pod one .*exit code 2: the cluster is gone$") as found:
         await install(api, WANTED, print, 0.1)
     assert "kubectl logs -n kubectl-gadget" in str(found.value.remedy)
     (one,) = await installed(api)
     assert (one.restarts, "exit code 2" in one.problem) == (3, True)
+
+
+async def test_the_status_says_which_target_does_not_take_rows(cluster: FakeCluster, api: Api, contained: None) -> None:
+    await install(api, WANTED, print, None)
+    becomes_ready(cluster)
+    labels = objects(WANTED)[-1]["spec"]["template"]["metadata"]["labels"]
+    pod = {
+        "metadata": {"name": "one", "labels": labels},
+        "spec": {"containers": [{"name": "export"}]},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "export", "state": {"running": {}}}]},
+    }
+    cluster.store.add("pods", NAMESPACE, pod)
+    waits = "export otlp=http://a: Connection refused; rows wait, and it is tried again\n"
+    again = waits.replace("http://a", "http://b") + "export otlp=http://b: it takes rows again\n"
+    cluster.store.logs[(NAMESPACE, "one", "export", False)] = "trace exec on 2/2 nodes\n" + waits + again
+    (one,) = await installed(api)
+    assert (one.is_ready, one.problem) == (True, waits.strip())
+    cluster.store.logs[(NAMESPACE, "one", "export", False)] = again
+    assert [one.problem for one in await installed(api)] == [""]
 
 
 @pytest.mark.parametrize(

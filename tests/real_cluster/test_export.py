@@ -64,8 +64,14 @@ def test_what_pods_do_arrives_also_after_the_pod_was_evicted(namespace: str) -> 
         kubectl("delete", "pod", "-n", AGENTS, "-l", "kubectl-gadget/export=test")
         before = arrived()
         wait_until(lambda: arrived() > before + 3)
-        (found,) = json.loads(gadget("export", "status", "-o", "json").stdout)
-        assert (found["name"], found["is_ready"], found["problem"]) == ("test", True, "")
+
+        def status() -> dict[str, Any]:
+            (found,) = json.loads(gadget("export", "status", "-o", "json").stdout)
+            return dict(found)
+
+        # Its rows arrive before the probe has asked it.
+        wait_until(lambda: status()["is_ready"])
+        assert (status()["name"], status()["problem"]) == ("test", "")
         done = gadget("export", "uninstall", "test")
         assert done.returncode == 0, done.stderr
         assert not listed("clusterrolebindings", "-l", "kubectl-gadget/export=test")
