@@ -38,7 +38,7 @@ _LABELS = frozenset({"labels", "matchLabels", "selector", "annotations"})
 _FIXED = frozenset({"kind", "runtime", "apiVersion", "protocol", "phase", "type", "operator", "architecture", "agent"})
 """members that hold words of this program or of Kubernetes, which stay even if a pod has the same name"""
 _OF_PROGRAM = frozenset(
-    {"version", "began_ns", "command", "gadgets", "interval", "by_labels", "local", "objects", "run"}
+    {"version", "began_ns", "command", "gadgets", "interval", "by_labels", "local", "objects", "run", "typed"}
 )
 """members of META that say nothing about what was traced, or that have a rule of their own"""
 _SANDBOX = "POD"

@@ -167,6 +167,7 @@ def record(pods: Pods, flags: SilentRunFlags, what: RecordFlags) -> int:
     recording = _recording(what, trigger)
     recorder = partial(Recorder, recording)
     options = replace(options, record=recorder, make_sink=make_sink, doing=f"recording ({purpose})", command=command)
+    options = replace(options, typed=("record", *(("--for", purpose) if what.purpose else ())))
     code = run.run(options, sys.stdout, sys.stderr)
     if what.report is not None:
         run.write_page(Replay((recording.path,)), what.report, replace(options, recorded_in=recording.path))
@@ -210,9 +211,7 @@ def ui(pods: Pods, flags: SilentRunFlags, what: UiFlags) -> int:
         verbose=what.verbose,
     )
     options = with_peer_names(run_options(runs, pods, flags.with_output(output)))
-    options = replace(options, make_sink=make_sink, doing="showing a live page", command=command)
-    if options.ui:
-        options = replace(options, ui=replace(options.ui, command=("ui",)))
+    options = replace(options, make_sink=make_sink, doing="showing a live page", command=command, typed=("ui",))
     return run.run(options, sys.stdout, sys.stderr)
 
 

@@ -254,10 +254,9 @@ class LiveRun(WholeSink):
                 )
 
     def _words(self) -> Sequence[str]:
-        if self._options.ui and self._options.ui.command:
-            return self._options.ui.command
         commands = [run.gadget.command for run in self._options.gadgets]
-        return self._options.command or (*commands[0][:-1], "+".join(command[-1] for command in commands))
+        words = self._options.typed or self._options.command
+        return words or (*commands[0][:-1], "+".join(command[-1] for command in commands))
 
 
 def starting(covered: Coverage, phases: Mapping[str, str]) -> str:

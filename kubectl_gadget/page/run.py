@@ -396,7 +396,7 @@ def _run(
     counts = model.counts()
     return {
         "files": [str(file) for file in files],
-        "command": ["kubectl", "gadget", *runs[0].command],
+        "command": ["kubectl", "gadget", *runs[0].typed],
         "recorded_by": sorted({run.version for run in runs}),
         "selection": list(dict.fromkeys(run.selection for run in runs)),
         "filters": [run.filter for run in runs if run.filter is not None],

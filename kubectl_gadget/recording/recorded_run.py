@@ -56,6 +56,8 @@ class RecordedRun:
     """the cluster's objects are in it"""
     host: bool = False
     """processes of the nodes are in it"""
+    typed: tuple[str, ...] = ()
+    """the command that recorded it"""
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any], name: str) -> "RecordedRun":
@@ -70,7 +72,7 @@ class RecordedRun:
             if interval is None:
                 raise ValueError(f"the interval is {meta['interval']!r}")
             return cls(
-                tuple(map(str, meta["command"])),
+                command := tuple(map(str, meta["command"])),
                 gadgets,
                 interval,
                 bool(meta.get("by_labels")),
@@ -81,6 +83,7 @@ class RecordedRun:
                 bool(meta.get("local", True)),
                 bool(meta.get("objects")),
                 bool(meta.get("host")),
+                tuple(map(str, meta.get("typed") or ())) or command,
             )
         except UsageError:
             raise

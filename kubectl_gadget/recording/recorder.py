@@ -36,6 +36,7 @@ def meta_of(options: RunOptions) -> dict[str, object]:
         "version": __version__,
         "began_ns": time.time_ns(),
         "command": [*(options.command or (*commands[0][:-1], "+".join(command[-1] for command in commands)))],
+        "typed": [*options.typed] or None,
         "gadgets": [
             {"name": run.gadget.name, "parameters": run.parameters, "description": run.gadget.to_json()}
             for run in options.gadgets

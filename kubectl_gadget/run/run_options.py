@@ -150,8 +150,6 @@ class LiveView:
     """ask the API server for the names of addresses"""
     first: str = ""
     """the part that comes first"""
-    command: tuple[str, ...] = ()
-    """the command that the page names, if not that which shows its recording"""
 
 
 @dataclass(frozen=True)
@@ -183,6 +181,8 @@ class RunOptions:
     """replaces the rows of all gadgets by others; output, filters and conditions then apply to its rows"""
     command: tuple[str, ...] = ()
     """the words that a replay of its recording starts with; empty: the gadgets' words"""
+    typed: tuple[str, ...] = ()
+    """the command that its pages name; empty: `command`"""
     record: "Callable[[RunOptions], RunRecorder] | None" = None
     """makes the recorder of the run; None: it is not recorded"""
     beside: "WholeSink | None" = None

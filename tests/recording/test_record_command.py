@@ -45,6 +45,9 @@ def test_every_set_is_recorded_in_files_that_replay_as_one(tmp_path: Path, purpo
     replayed = run("replay", *parts, "observe", "-o", "json")
     assert "were recorded with another value" not in replayed.stderr
     assert "in none of the files" not in replayed.stderr
+    run("report", *parts, "-o", str(tmp_path / "a.html.json"))
+    made = json.loads((tmp_path / "a.html.json").read_text())
+    assert made["run"]["command"] == ["kubectl", "gadget", "record", "--for", purpose]
     if purpose in ("incident", "network"):
         assert "not in the recording" not in run("replay", *parts, "flows").stderr
 
