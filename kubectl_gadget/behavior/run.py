@@ -28,7 +28,7 @@ from kubectl_gadget.recording.recorded_run import RecordedEnd, RecordedRun, reco
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.rows.containers import Container
 from kubectl_gadget.rows.rows import Rows
-from kubectl_gadget.run.coverage import CAUSES, Coverage, Doubt, doubts
+from kubectl_gadget.run.coverage import CAUSES, UNATTRIBUTED, Coverage, Doubt, doubts
 from kubectl_gadget.run.live_run import run_to_end
 from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import GadgetRun, Replay, RunOptions
@@ -285,7 +285,7 @@ def gaps_of(covered: Coverage, lost: int, since_ns: int, further: bool) -> Gaps:
             missing[reason.text] = None
         elif reason.doubt not in (Doubt.LOST, Doubt.JOINED):
             incomplete[str(reason.doubt)] = None
-        elif reason.doubt is Doubt.LOST and not lost:
+        elif reason.doubt is Doubt.LOST and not lost and reason.cause != UNATTRIBUTED:  # not of pods with a name
             incomplete[reason.text] = None
     if further:
         incomplete["something is missing in this run"] = None

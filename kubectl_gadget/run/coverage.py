@@ -199,6 +199,10 @@ class Doubt(StrEnum):
     ABSENT = "something selected never existed"
 
 
+UNATTRIBUTED = "unattributed"
+"""The cause of events whose container has no name."""
+
+
 class Reason(NamedTuple):
     """One reason for doubt."""
 
@@ -207,7 +211,7 @@ class Reason(NamedTuple):
     """a whole clause, without a full stop; empty `node`: about the run"""
     node: str = ""
     cause: str = ""
-    """the cause, for a node that was not traced"""
+    """the cause, for a node that was not traced; UNATTRIBUTED for events of unknown containers"""
 
 
 _FAILED = frozenset({Doubt.NOT_TRACED, Doubt.LATE, Doubt.ENDED})
@@ -240,9 +244,8 @@ def doubts(coverage: Coverage, since_ns: int = 0) -> tuple[Reason, ...]:
     if lost := coverage.lost - coverage.unattributed:
         found.append(Reason(Doubt.LOST, f"{count(lost, 'event')} {'was' if lost == 1 else 'were'} lost"))
     if unknown := coverage.unattributed:
-        found.append(
-            Reason(Doubt.LOST, f"{count(unknown, 'event')} {'is' if unknown == 1 else 'are'} of unknown containers")
-        )
+        text = f"{count(unknown, 'event')} {'is' if unknown == 1 else 'are'} of unknown containers"
+        found.append(Reason(Doubt.LOST, text, cause=UNATTRIBUTED))
     if any(node.lost.get("detached") for node in coverage.nodes):
         found.append(Reason(Doubt.LOST, "programs were stopped by others"))
     return tuple(found)
@@ -282,7 +285,7 @@ CAUSES = {
     "recursion": "a program already running",
     "detached": "programs stopped by others",
     "cut_strings": "strings cut",
-    "unattributed": "of unknown containers",
+    UNATTRIBUTED: "of unknown containers",
 }
 """Names of the counters in messages. Truncated strings and unknown containers are in the output; the rest is lost."""
 
