@@ -13,6 +13,7 @@
 #include <gadget/other_task.h>
 #include <gadget/stacks.h>
 #include <gadget/totals.h>
+#include <gadget/unwind.h>
 #include <gadget/walk.h>
 #include <kernel/iterator.h>
 #include <kernel/task_state.h>
@@ -115,7 +116,7 @@ static __always_inline bool begin(struct off *off, struct task_struct *task, __u
 	return gadget_wanted_operation(off->key.state);
 }
 
-static __always_inline void leaves_cpu(void *context, struct task_struct *task, bool preempt)
+static __always_inline void leaves_cpu(void *context, struct task_struct *task, bool preempt, bool unwinds)
 {
 	__u64 key = (__u64)task;
 	__u32 state = state_of(task, preempt);
@@ -129,7 +130,7 @@ static __always_inline void leaves_cpu(void *context, struct task_struct *task, 
 		return;
 	off->key.cgroup = gadget_current_cgroup();
 	bpf_get_current_comm(off->key.comm, sizeof(off->key.comm));
-	off->key.user_stack = gadget_user_stack(context);
+	off->key.user_stack = unwinds ? gadget_unwound_stack(context) : gadget_user_stack(context);
 	off->key.kernel_stack = gadget_kernel_stack(context, GADGET_BEGINS_TRACEPOINT);
 	off->left = off->since = bpf_ktime_get_ns();
 	if (bpf_map_update_elem(&gadget_walked, &key, off, BPF_ANY))
@@ -158,10 +159,18 @@ static __always_inline void enters_cpu(struct task_struct *task)
 }
 
 SEC("tp_btf/sched_switch")
+int BPF_PROG(unwound_switches, bool preempt, struct task_struct *previous, struct task_struct *next)
+{
+	enters_cpu(next);
+	leaves_cpu(ctx, previous, preempt, true);
+	return 0;
+}
+
+SEC("tp_btf/sched_switch")
 int BPF_PROG(switches, bool preempt, struct task_struct *previous, struct task_struct *next)
 {
 	enters_cpu(next);
-	leaves_cpu(ctx, previous, preempt);
+	leaves_cpu(ctx, previous, preempt, false);
 	return 0;
 }
 

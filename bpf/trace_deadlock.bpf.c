@@ -10,6 +10,7 @@
 #include <gadget/lifetime.h>
 #include <gadget/process.h>
 #include <gadget/stacks.h>
+#include <gadget/unwind.h>
 
 /* The maximum number of mutexes that one thread may hold at the same time. */
 #define HELD 16
@@ -267,37 +268,71 @@ static __always_inline void takes(struct thread *thread, const struct held *take
 
 #define ARGUMENT(N) BPF_CORE_READ(registers, GADGET_FUNCTION_ARGUMENT_##N)
 
-SEC("uprobe")
-int locks(struct pt_regs *registers)
+/* Not inlined: its memory on the stack is free again while the call stack is unwound. */
+static __noinline int take_lock(__u64 address, __u64 stack)
 {
 	struct thread *thread = this_thread();
-	struct held taken = {.address = ARGUMENT(0)};
+	struct held taken = {.address = address, .stack = stack};
 
-	/* A mutex for which the thread waits already counts as held. If the thread never gets it, it locks no others
-	 * either. */
-	if (!thread || takes_again(thread, taken.address))
+	if (!thread)
 		return 0;
-	taken.mutex = number_of(thread, taken.address);
-	taken.stack = gadget_callers_stack(registers);
+	taken.mutex = number_of(thread, address);
 	if (thread->count)
 		report_orders(thread, &taken);
 	takes(thread, &taken);
 	return 0;
 }
 
-/* Calls that may fail, since they wait for a limited time or not at all. */
+static __always_inline int begins_lock(struct pt_regs *registers, bool unwinds)
+{
+	struct thread *thread = this_thread();
+	__u64 address = ARGUMENT(0);
+
+	/* A mutex for which the thread waits already counts as held. If the thread never gets it, it locks no others
+	 * either. */
+	if (!thread || takes_again(thread, address))
+		return 0;
+	if (unwinds)
+		return take_lock(address, gadget_unwound_callers_stack(registers));
+	return take_lock(address, gadget_callers_stack(registers));
+}
+
 SEC("uprobe")
-int tries(struct pt_regs *registers)
+int unwound_locks(struct pt_regs *registers)
+{
+	return begins_lock(registers, true);
+}
+
+SEC("uprobe")
+int locks(struct pt_regs *registers)
+{
+	return begins_lock(registers, false);
+}
+
+/* Calls that may fail, since they wait for a limited time or not at all. */
+static __always_inline int begins_try(struct pt_regs *registers, bool unwinds)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct attempt attempt = {.address = ARGUMENT(0)};
 
 	if (!this_thread())
 		return 0;
-	attempt.stack = gadget_callers_stack(registers);
+	attempt.stack = unwinds ? gadget_unwound_callers_stack(registers) : gadget_callers_stack(registers);
 	if (bpf_map_update_elem(&attempts, &id, &attempt, BPF_ANY))
 		gadget_count_map_full();
 	return 0;
+}
+
+SEC("uprobe")
+int unwound_tries(struct pt_regs *registers)
+{
+	return begins_try(registers, true);
+}
+
+SEC("uprobe")
+int tries(struct pt_regs *registers)
+{
+	return begins_try(registers, false);
 }
 
 SEC("uretprobe")

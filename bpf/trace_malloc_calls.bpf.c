@@ -59,11 +59,34 @@ static __always_inline void allocated(struct pt_regs *registers, const struct al
 		emit(call->operation, address, call->size, bpf_ktime_get_boot_ns() - call->since, call->user_stack);
 }
 
+GADGET_UNWIND_TAIL(free);
+GADGET_UNWIND_TAIL(unmap);
+
 static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address)
 {
 	/* The size is unknown. */
-	if (!min_size)
+	if (min_size)
+		return;
+	if (gadget_unwinds && word[0] == 'm')
+		bpf_tail_call(registers, &gadget_unwind_unmap, 0);
+	else if (gadget_unwinds)
+		bpf_tail_call(registers, &gadget_unwind_free, 0);
+	else
 		emit(word, address, ~0ULL, ~0ULL, gadget_callers_stack(registers));
+}
+
+SEC("uprobe")
+int unwound_free(struct pt_regs *registers)
+{
+	emit("free", GADGET_CALL_ARGUMENT(0), ~0ULL, ~0ULL, gadget_unwound_callers_stack(registers));
+	return 0;
+}
+
+SEC("uprobe")
+int unwound_unmap(struct pt_regs *registers)
+{
+	emit("munmap", GADGET_CALL_ARGUMENT(0), ~0ULL, ~0ULL, gadget_unwound_callers_stack(registers));
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

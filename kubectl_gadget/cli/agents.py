@@ -346,12 +346,15 @@ def _costs(missing: tuple[str, ...], architecture: str) -> tuple[Cost, ...]:
     for entry in load_index():
         gadget = load_gadget(entry.name)
         kinds = _kinds(object_bytes(entry.name, architecture))
+        of_gadget: list[Cost] = []
         for choice in gadget.agent.programs:
             if feature := _needs(choice, kinds, missing):
                 flag, value = choice.when or ("", "")
                 flag = f"--{flag}" if value in ("", "true") else f"--{flag} {value}"
                 lacks = (choice.purpose or f"runs without {choice.any_of[0][0]}") if choice.optional else ""
-                found.append(Cost(feature, " ".join(entry.command), flag if choice.when else "", lacks))
+                of_gadget.append(Cost(feature, " ".join(entry.command), flag if choice.when else "", lacks))
+        cannot_run = [cost for cost in of_gadget if not cost.flag and not cost.lacks]
+        found += cannot_run or of_gadget
     return (*dict.fromkeys(found), *(Cost(name, "policies", "", _OF_POLICIES) for name in missing))
 
 

@@ -269,7 +269,7 @@ class CutOff:
         most = sorted(filter(None, self._places), key=self._places.__getitem__, reverse=True)
         files = ", ".join(most[:_FILES_NAMED])
         where = f", mostly in {files}" if files else ""
-        return f"at least {share:.0%} of this profile lacks callers: code without frame pointers{where}"
+        return f"at least {share:.0%} of this profile lacks callers, which could not be followed{where}"
 
 
 # Columns of call stacks: lists in JSON, one line in tables. Many rows share few stacks, so each is formatted

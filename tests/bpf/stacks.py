@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from kubectl_gadget.agent.sources.gadget_programs import prepare_unwinding
 from kubectl_gadget.agent.symbols.gadget_stacks import Stacks, Symbols
 from kubectl_gadget.agent.symbols.unwinding import Unwinding
 from tests.bpf.answers import Answers
@@ -25,7 +26,9 @@ class StackAnswers(Answers):
         self._stacks: dict[int, list[str]] = {0: [], 1: LOST}
 
     def _open(self, programs: Any) -> Any:
-        return super()._open(self._only or programs)
+        object = super()._open(self._only or programs)
+        self._unwinds = prepare_unwinding(object)
+        return object
 
     def __enter__(self) -> "StackAnswers":
         if self.gadget.kind == "stream":
@@ -36,7 +39,7 @@ class StackAnswers(Answers):
         map = self.object.map("gadget_stacks")
         assert map is not None
         self.stacks = Stacks(map, self._symbols, with_offsets=False)
-        if any(program.startswith("unwound_") for program in self.object.chosen):
+        if self._unwinds:
             self._unwinding = Unwinding(self.object, self.warnings.append)
         return self
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.agent.burners import WAYS, compile_burner
+from tests.agent.burners import PROGRAMS, WAYS, compile_burner, compile_c
 from tests.bpf.stacks import StackAnswers
+from tests.bpf.tracer import MACHINE
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpf
@@ -192,3 +193,30 @@ def test_open_waits_shorter_than_asked_for_are_left_out(sleeper: subprocess.Pope
     with StackAnswers("profile_offcpu", pid=sleeper.pid, min_block=10**9) as answers:
         answers.watch(0.05)
         assert answers.take() == []
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+@pytest.mark.parametrize("options", ["-O0", "-O2", "-O2 -static"])
+def test_stacks_of_sleeps_without_frame_pointers_are_whole(tmp_path: Path, options: str) -> None:
+    """The sleep is a function of libc, which has no frame pointers either."""
+    source = PROGRAMS / "unwound.c"
+    path = compile_c(tmp_path / "unwound", source, "-fomit-frame-pointer", *options.split())
+    with subprocess.Popen([path, "sleeps"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        with StackAnswers("profile_offcpu", pid=process.pid) as answers:
+            if "unwound_switches" not in answers.object.chosen:
+                pytest.skip("this kernel cannot unwind")
+            wait_until(lambda: sleeps(process))
+            answers.expect(process.pid)
+            process.stdin.write(b"x")
+            process.stdin.flush()
+            process.stdout.read(1)
+            found = [record for record in answers.take() if "nap" in record["user_stack"]]
+            assert answers.lost == 0
+        process.kill()
+    assert sum(record["waits"] for record in found) == 17
+    for record in found:
+        stack = record["user_stack"]
+        assert stack[stack.index("nap") :][:5] == ["nap", "third", "second", "first", "main"]
+        assert stack[-1] == "_start"

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.agent.burners import WAYS, compile_burner
+from kubectl_gadget.gadgets.load import BUILT, read_gadget
+from tests.agent.burners import PROGRAMS, WAYS, compile_burner, compile_c
 from tests.bpf.followed import Followed, go, waiting
+from tests.bpf.tracer import MACHINE
 
 pytestmark = pytest.mark.bpf
 
@@ -113,3 +115,38 @@ def test_single_calls_are_reported_with_their_results(leaker: Any) -> None:
     assert [record["operation"] for record in passed] == ["malloc", "free"] * 17
     assert [record["address"] for record in passed[0::2]] == [record["address"] for record in passed[1::2]]
     assert all(record["address"] for record in passed)
+
+
+@pytest.fixture
+def allocating(tmp_path: Path) -> Iterator[Any]:
+    """Allocates in a chain of functions without frame pointers."""
+    options = ["-fomit-frame-pointer", "-O2", "-static"]
+    with waiting(compile_c(tmp_path / "unwound", PROGRAMS / "unwound.c", *options), "allocates") as process:
+        yield process
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+def test_stacks_without_frame_pointers_are_whole(allocating: Any) -> None:
+    with Followed("trace_malloc", pid=allocating.pid) as answers:
+        if "unwound_caller" not in answers.object.chosen:
+            pytest.skip("this kernel cannot unwind")
+        answers.look()
+        answers.expect(allocating.pid)
+        go(allocating)
+        found = [record for record in answers.take() if "keep" in record["user_stack"]]
+        assert answers.lost == 0
+    assert sum(record["count"] for record in found) == 17
+    for record in found:
+        assert record["user_stack"][:5] == ["keep", "third", "second", "first", "main"]
+        assert record["user_stack"][-1] == "_start"
+
+
+def test_kernels_that_cannot_unwind_follow_frame_pointers(leaker: Any) -> None:
+    choices = read_gadget(BUILT / "gadgets" / "trace_malloc.json").agent.programs
+    programs = tuple(name for choice in choices for name in choice.any_of[0] if "unwound" not in name)
+    with Followed("trace_malloc", programs=programs, pid=leaker.pid) as answers:
+        answers.look()
+        go(leaker)
+        stacks = [record["user_stack"][:3] for record in answers.take()]
+        assert answers.lost == 0
+    assert ["keep", "leaks", "main"] in stacks

@@ -47,7 +47,7 @@ def test_a_profile_with_many_stacks_that_are_cut_off_says_so() -> None:
     found.add(batch("n1", "web", ("work", stack("spin", "heavy"), KERNEL, 95), ("work", cut_off, 0, 5)))
     assert found.hint() == ""
     found.add(batch("n1", "web", ("work", cut_off, 0, 1), ("idle", 0, KERNEL, 900), ("lost", LOST, 0, 900)))
-    assert found.hint() == "at least 6% of this profile lacks callers: code without frame pointers, mostly in work"
+    assert found.hint() == "at least 6% of this profile lacks callers, which could not be followed, mostly in work"
 
 
 def test_folded_lines_are_read_back() -> None:

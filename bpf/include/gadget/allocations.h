@@ -15,6 +15,7 @@
 
 #include <gadget/operation.h>
 #include <gadget/stacks.h>
+#include <gadget/unwind.h>
 
 /* The maximum number of calls in progress at the same time. */
 #define GADGET_ALLOCATING 16384
@@ -48,6 +49,8 @@ const volatile __u64 min_size = 0;
 /* Also anonymous memory of mmap(). */
 const volatile bool mappings = false;
 
+GADGET_UNWIND_TAIL(caller);
+
 static __always_inline bool gadget_follows_allocations(void);
 static __always_inline void allocated(struct pt_regs *registers, const struct allocating *call, __u64 address);
 static __always_inline void freed(struct pt_regs *registers, const char *word, __u64 address);
@@ -79,9 +82,26 @@ static __always_inline int gadget_begin_allocation(struct pt_regs *registers, co
 	if (size < min_size && !call.old)
 		return 0;
 	__builtin_memcpy(call.operation, word, sizeof(call.operation));
-	call.user_stack = size < min_size ? GADGET_NO_STACK : gadget_callers_stack(registers);
+	if (!gadget_unwinds && size >= min_size)
+		call.user_stack = gadget_callers_stack(registers);
 	if (bpf_map_update_elem(&gadget_allocating, &thread, &call, BPF_ANY))
 		gadget_count_map_full();
+	else if (gadget_unwinds && size >= min_size)
+		bpf_tail_call(registers, &gadget_unwind_caller, 0);
+	return 0;
+}
+
+/* Adds its stack to the call that has begun. */
+SEC("uprobe")
+int unwound_caller(struct pt_regs *registers)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct allocating *call;
+	__u64 stack = gadget_unwound_callers_stack(registers);
+
+	call = bpf_map_lookup_elem(&gadget_allocating, &thread);
+	if (call)
+		call->user_stack = stack;
 	return 0;
 }
 

@@ -221,11 +221,17 @@ static __always_inline __u64 gadget_return_address(struct pt_regs *registers)
 	return address;
 }
 
-/*
- * For a uprobe at a function's first instruction: the stack of its caller. Kernels before 6.11 omit the caller, and
- * later ones do too if they do not recognize the instruction. So the caller's address replaces that of the function
- * itself.
- */
+/* Kernels before 6.11 omit the caller of a function that is at its first instruction, and later ones do too if they do
+ * not recognize the instruction. So the caller's address replaces that of the function itself. */
+static __always_inline void gadget_begin_with_caller(struct gadget_kept_stack *stack, struct pt_regs *registers)
+{
+	stack->addresses[0] = gadget_return_address(registers);
+	/* The kernel had the caller too; the agent ignores 0. */
+	if (stack->addresses[1] == stack->addresses[0])
+		stack->addresses[1] = 0;
+}
+
+/* For a uprobe at a function's first instruction: the stack of its caller. */
 static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
 {
 	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
@@ -238,10 +244,7 @@ static __always_inline __u64 gadget_callers_stack(struct pt_regs *registers)
 		bytes = bpf_get_stack(registers, stack->addresses, sizeof(stack->addresses), BPF_F_USER_STACK);
 		if (bytes > 0) {
 			stack->depth = (__u64)bytes / sizeof(__u64);
-			stack->addresses[0] = gadget_return_address(registers);
-			/* The kernel had the caller too; the agent ignores 0. */
-			if (stack->addresses[1] == stack->addresses[0])
-				stack->addresses[1] = 0;
+			gadget_begin_with_caller(stack, registers);
 			id = gadget_keep_stack(stack);
 		}
 	}

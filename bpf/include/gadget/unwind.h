@@ -20,6 +20,19 @@
 
 #include <gadget/stacks.h>
 
+/* Programs named unwound_… are loaded. Set by the agent. */
+const volatile bool gadget_unwinds = false;
+
+/* Defines the program array gadget_unwind_NAME, for programs that tail-call the uprobe unwound_NAME if gadget_unwinds:
+ * so the verifier checks the code here in one program instead of many. The agent puts that program there. */
+#define GADGET_UNWIND_TAIL(NAME)                                                                                       \
+	struct {                                                                                                       \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                                                 \
+		__uint(max_entries, 1);                                                                                \
+		__uint(key_size, sizeof(__u32));                                                                       \
+		__uint(value_size, sizeof(__u32));                                                                     \
+	} gadget_unwind_##NAME SEC(".maps")
+
 /* No process has code there, so the agent shows it as [unknown]. */
 #define GADGET_NOT_UNWOUND 1
 
@@ -871,8 +884,10 @@ static long gadget_unwind_frame(__u32 index, void *data)
 	return !gadget_unwind_to_caller(unwinder);
 }
 
-/* Unwinds the stack, if the agent has told of the process. */
-static __always_inline bool gadget_unwind(struct gadget_kept_stack *stack, struct gadget_unwinder *unwinder)
+/* Unwinds the stack, if the agent has told of the process. `called`: the registers at a function's first instruction,
+ * of whose caller the stack is; NULL: the current stack. */
+static __always_inline bool gadget_unwind(struct gadget_kept_stack *stack, struct gadget_unwinder *unwinder,
+					  struct pt_regs *called)
 {
 	struct gadget_unwind_context context = {.unwinder = unwinder, .stack = stack};
 	struct gadget_unwind_process *process;
@@ -887,7 +902,7 @@ static __always_inline bool gadget_unwind(struct gadget_kept_stack *stack, struc
 	if (!process->count)
 		return false;
 	unwinder->process = *process;
-	registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	registers = called ?: (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	unwinder->pc = BPF_CORE_READ(registers, ip);
 	unwinder->sp = BPF_CORE_READ(registers, sp);
 	unwinder->bp = BPF_CORE_READ(registers, bp);
@@ -896,6 +911,11 @@ static __always_inline bool gadget_unwind(struct gadget_kept_stack *stack, struc
 	unwinder->pid = pid;
 	unwinder->depth = 0;
 	unwinder->is_call = 0;
+	if (called) {
+		unwinder->pc = gadget_unwind_user_word(unwinder->sp);
+		unwinder->sp += sizeof(unwinder->pc);
+		unwinder->is_call = 1;
+	}
 	unwinder->is_whole = 0;
 	unwinder->mapping.start = unwinder->mapping.end = 0;
 	bpf_loop(GADGET_FRAMES, gadget_unwind_frame, &context, 0);
@@ -908,8 +928,7 @@ static __always_inline bool gadget_unwind(struct gadget_kept_stack *stack, struc
 	return true;
 }
 
-/* As gadget_user_stack(), for a program that the kernel runs in the process itself. */
-static __always_inline __u64 gadget_unwound_stack(void *context)
+static __always_inline __u64 gadget_unwound(void *context, struct pt_regs *called)
 {
 	struct gadget_kept_stack *stack = gadget_take_slot(&gadget_stack_slots);
 	struct gadget_unwinder *unwinder;
@@ -920,12 +939,14 @@ static __always_inline __u64 gadget_unwound_stack(void *context)
 		return GADGET_LOST_STACK;
 	if (gadget_begin_user_stack(stack, gadget_task())) {
 		unwinder = gadget_take_slot(&gadget_unwind_slots);
-		if (unwinder && gadget_unwind(stack, unwinder)) {
+		if (unwinder && gadget_unwind(stack, unwinder, called)) {
 			id = gadget_keep_stack(stack);
 		} else {
 			bytes = bpf_get_stack(context, stack->addresses, sizeof(stack->addresses), BPF_F_USER_STACK);
 			if (bytes > 0) {
 				stack->depth = (__u64)bytes / sizeof(__u64);
+				if (called)
+					gadget_begin_with_caller(stack, called);
 				id = gadget_keep_stack(stack);
 			}
 		}
@@ -936,11 +957,28 @@ static __always_inline __u64 gadget_unwound_stack(void *context)
 	return id;
 }
 
+/* As gadget_user_stack(), for a program that the kernel runs in the process itself. */
+static __always_inline __u64 gadget_unwound_stack(void *context)
+{
+	return gadget_unwound(context, NULL);
+}
+
+/* As gadget_callers_stack(). */
+static __always_inline __u64 gadget_unwound_callers_stack(struct pt_regs *registers)
+{
+	return gadget_unwound(registers, registers);
+}
+
 #else
 
 static __always_inline __u64 gadget_unwound_stack(void *context)
 {
 	return gadget_user_stack(context);
+}
+
+static __always_inline __u64 gadget_unwound_callers_stack(struct pt_regs *registers)
+{
+	return gadget_callers_stack(registers);
 }
 
 #endif

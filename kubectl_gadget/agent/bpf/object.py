@@ -150,6 +150,9 @@ class BpfObject:
         self._released = Links()
         self._called: dict[str, bytes | None] = {}
         """the entry of each program array that has one entry, as it was loaded"""
+        self._calls: dict[str, str] = {}
+        self._left_out: set[str] = set()
+        """names of maps that are not created"""
         self._ids: dict[str, int] = {}
         self._fds: dict[str, int] = {}
         self._sections: dict[str, str] = {}
@@ -222,8 +225,15 @@ class BpfObject:
         """Does not create the maps with these names, which none of the chosen programs uses. Call it before the object
         is loaded."""
         for pointer in self._each("map"):
-            if _name(self._lib.raw("bpf_map__name", pointer)).startswith(prefix):
+            name = _name(self._lib.raw("bpf_map__name", pointer))
+            if name.startswith(prefix):
                 BpfMap(self._lib, pointer).leave_out()
+                self._left_out.add(name)
+
+    def fill_program_array(self, name: str, program: str) -> None:
+        """Makes a chosen program the first entry of a program array, when the object is loaded. For programs that are
+        not always chosen: an entry in the object itself needs its program."""
+        self._calls[name] = program
 
     def set_variable(self, offset: int, value: bytes) -> None:
         """Overwrites bytes of .rodata, before load. Raises ValueError when they lie outside of it."""
@@ -303,6 +313,8 @@ class BpfObject:
             self._lib.call("bpf_object__load", self._pointer)
         self._elf = b""
         self._close_types()
+        for name, program in self._calls.items():
+            self.required_map(name).put(bytes(4), self.program_fd(program).to_bytes(4, "little"))
         for name in self._program_arrays():
             self._called[name] = self.required_map(name).get(bytes(4))
 
@@ -408,7 +420,9 @@ class BpfObject:
         for pointer in self._each("map"):
             is_array = self._lib.raw("bpf_map__type", pointer) == _PROGRAM_ARRAY
             if is_array and self._lib.raw("bpf_map__max_entries", pointer) == 1:
-                yield _name(self._lib.raw("bpf_map__name", pointer))
+                name = _name(self._lib.raw("bpf_map__name", pointer))
+                if name not in self._left_out:
+                    yield name
 
     def detach(self) -> None:
         """Detaches all programs and waits until they have stopped. Their maps stay readable."""

@@ -133,10 +133,17 @@ _UNWINDS, _UNWINDING = "unwound_", "gadget_unwind_"
 """Prefixes of programs that unwind without frame pointers (bpf/include/gadget/unwind.h), and of the maps for it."""
 
 
-def _unwinds(object: BpfObject) -> bool:
-    """True if a chosen program does so. Otherwise leaves out these maps, before the object is loaded."""
+def prepare_unwinding(object: BpfObject) -> bool:
+    """Returns True if a chosen program unwinds; else leaves out these maps. Call it before the object is loaded."""
     if any(program.startswith(_UNWINDS) for program in object.chosen):
-        return object.map(_UNWINDING + "memory") is not None
+        if object.map(_UNWINDING + "memory") is None:
+            return False
+        object.set_constant("gadget_unwinds", True)
+        for program in object.chosen:
+            array = _UNWINDING + program.removeprefix(_UNWINDS)
+            if program.startswith(_UNWINDS) and object.map(array) is not None:
+                object.fill_program_array(array, program)
+        return True
     object.leave_out_maps(_UNWINDING)
     return False
 
@@ -245,7 +252,7 @@ class GadgetPrograms:
             try:
                 object.frequency = self._variables.frequency()
                 self._prepare_object(object)
-                unwinds = _unwinds(object)
+                unwinds = prepare_unwinding(object)
                 if uprobes:
                     uprobes.prepare()
                 object.load(self._context.turns)

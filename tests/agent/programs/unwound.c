@@ -1,19 +1,27 @@
 /*
- * Burns CPU in known chains of calls, compiled without frame pointers. The argument says how:
+ * Burns CPU, sleeps or allocates in known chains of calls, compiled without frame pointers. The argument says how:
  *
  *   calls    main → first → second → third → spin, with stack frames of several sizes
  *   deep     main → first, which calls itself 60 times, → spin
  *   sorts    main → sorts → qsort() → compares → spin, so libc is in the middle
+ *   sleeps   as calls, but third → nap, which sleeps for 5 ms, 17 times
+ *   allocates  as calls, but third → keep, which allocates 1009 bytes, 17 times
  *   signals  main → waits, which a signal interrupts at any instruction → handles, on a stack of its own, → spin
+ *
+ * Those that do something 17 times begin when they have read a byte, then write one, and end with the next.
  */
 #include <alloca.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
 
 static volatile unsigned long sink;
 static volatile int one = 1;
+static volatile int sleeps, allocates;
+static void *volatile kept;
 
 __attribute__((noipa)) void spin(int turns)
 {
@@ -21,12 +29,30 @@ __attribute__((noipa)) void spin(int turns)
 		sink += i ^ (i >> 3);
 }
 
+__attribute__((noipa)) int nap(void)
+{
+	struct timespec time = {.tv_nsec = 5000000};
+
+	return nanosleep(&time, NULL) + one;
+}
+
+__attribute__((noipa)) int keep(void)
+{
+	kept = malloc(1009);
+	return one;
+}
+
 __attribute__((noipa)) int third(int turns, char *text)
 {
 	char copy[100];
 
 	memset(copy, turns, sizeof(copy));
-	spin(turns);
+	if (sleeps)
+		sink += nap();
+	else if (allocates)
+		sink += keep();
+	else
+		spin(turns);
 	return copy[turns % 100] + text[0];
 }
 
@@ -100,6 +126,19 @@ __attribute__((noipa)) int waits(void)
 int main(int count, char **arguments)
 {
 	const char *way = count > 1 ? arguments[1] : "calls";
+	char byte;
+
+	sleeps = !strcmp(way, "sleeps");
+	allocates = !strcmp(way, "allocates");
+	if (sleeps || allocates) {
+		if (read(0, &byte, 1) < 0)
+			return 1;
+		for (int i = 0; i < 17; i++)
+			sink += first(1000);
+		if (write(1, "", 1) < 0 || read(0, &byte, 1) < 0)
+			return 1;
+		return 0;
+	}
 
 	if (!strcmp(way, "signals"))
 		return waits() + one;
