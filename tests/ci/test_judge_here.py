@@ -61,7 +61,7 @@ def test_a_recording_of_some_events_is_not_green(tmp_path: Path) -> None:
     words = ("--local", "--host", "--failed", "--record", "r.kgr", "--timeout", "1s", "-q")
     gadget("trace", "open", *words, folder=tmp_path)
     found = judged("r.kgr", "--expect", 'path == "never"', folder=tmp_path)
-    assert found["incomplete"] == ["trace open was recorded with --failed"]
+    assert "trace open was recorded with --failed" in found["incomplete"]  # others may have lost events, too
     (tmp_path / "a.yaml").write_text("assertions: [{name: no exec, what: exec, count: 0}]\n")
     refused = ci("r.kgr", "--assert", "a.yaml", folder=tmp_path, verb="judge")
     assert refused.returncode == 2
