@@ -116,7 +116,7 @@ class Delivery:
         self._warn: Callable[[str], object] = lambda text: None
         self._reported = 0
         self._next_report = 0.0
-        self._is_failing = self._is_unsteady = False
+        self._is_failing = self._is_unsteady = self._had_no_room = False
         self._again_at = float("-inf")
         self._thread = threading.Thread(target=self._work, name=f"export {name}", daemon=True)
 
@@ -128,8 +128,8 @@ class Delivery:
 
     @property
     def is_full(self) -> bool:
-        """True if nothing fits, so that nothing need be encoded."""
-        return self._bytes >= self._most_bytes
+        """True if what was offered last did not fit and nothing was sent since, so that nothing need be encoded."""
+        return self._had_no_room
 
     def drop(self, rows: int, why: str = _FULL) -> None:
         """Count rows that are not sent."""
@@ -142,6 +142,7 @@ class Delivery:
         with self._changed:
             if self._is_over or self._bytes + size > self._most_bytes:
                 self._lost[_AT_END if self._is_over else _FULL] += rows
+                self._had_no_room = self._bytes > 0
                 return
             self._items.append(Item(data, rows, size, time.monotonic()))
             self._bytes += size
@@ -237,6 +238,7 @@ class Delivery:
             if self._is_over:
                 return
             del self._sending[: len(items)]
+            self._had_no_room = self._had_no_room and not items
             self._bytes -= sum(item.size for item in items)
             self._delivered += sum(item.rows for item in items) - refused
             if refused:

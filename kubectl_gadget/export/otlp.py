@@ -7,7 +7,7 @@ framed as a list of byte strings, which has the same encoding as one of messages
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -41,6 +41,7 @@ from kubectl_gadget.rows.texts import CodedMarks
 from kubectl_gadget.rows.vectors import pick
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 Answer = TypeVar("Answer", bound=Message)
 
 LOGS = "v1/logs"
@@ -52,6 +53,8 @@ _MOST_HEADS = 16 << 20
 """Bytes of resources that are kept, some 25,000 containers"""
 _LONGEST_KNOWN = 256
 """Longer bytes are not kept: containers choose them."""
+_MOST_HELD = 1 << 16
+"""Bytes that a message may hold which is changed for each value"""
 _MOST = 1 << 63
 _RAW = "_raw"
 """Members with this end are the number of a name, which the attribute beside them has."""
@@ -126,6 +129,23 @@ class _Known(dict[object, bytes]):
         return made
 
 
+class Reused(Generic[M]):
+    """A message that is changed and serialized for one value after another, since a new one each time takes longer.
+    protobuf frees the texts that it had only together with the message, so after some it is made anew."""
+
+    def __init__(self, make: Callable[[], M]) -> None:
+        self._make = make
+        self._message = make()
+        self._held = 0
+
+    def before(self, size: int) -> M:
+        """Return the message, before it is given texts of this size."""
+        self._held += size
+        if self._held > _MOST_HELD:
+            self._message, self._held = self._make(), size
+        return self._message
+
+
 # Records.
 
 
@@ -137,8 +157,8 @@ class Column:
         self._message = message
         self._attributes = attributes_of(gadget, member.name)
         # Of a value that becomes one attribute, the record is made once and gets each value.
-        self._record = message(attributes=[KeyValue(key=attribute_name(gadget, member.name), value=AnyValue())])
-        self._value = self._record.attributes[0].value
+        key = attribute_name(gadget, member.name)
+        self._record = Reused(lambda: message(attributes=[KeyValue(key=key, value=AnyValue())]))
         self._is_plain = is_plain(gadget, member.name)
         self._known = _Known(self._bytes)
         self._is_list = member.type == "texts"
@@ -152,12 +172,16 @@ class Column:
             some: bytes = self._message(attributes=attributes).SerializeToString()
             return some
         if type(value) is str:
-            self._value.string_value = value
+            record = self._record.before(len(value))
+            record.attributes[0].value.string_value = value
         elif type(value) is int and value < _MOST:
-            self._value.int_value = value
+            record = self._record.before(0)
+            record.attributes[0].value.int_value = value
         else:
-            self._value.CopyFrom(any_value(value))
-        made: bytes = self._record.SerializeToString()
+            any_other = any_value(value)
+            record = self._record.before(any_other.ByteSize())
+            record.attributes[0].value.CopyFrom(any_other)
+        made: bytes = record.SerializeToString()
         return made
 
     def read(self, batch: Batch) -> list[bytes] | None:
@@ -208,12 +232,13 @@ class _GadgetRecords:
         self.main = members[main] if main else None
         self.context = members.get("traceparent")
 
-        record = LogRecord(body=AnyValue(string_value=event))
-        text = record.body
+        records = Reused(LogRecord)
 
         def body(value: Any) -> bytes:
             words = value if isinstance(value, str) else " ".join(value or ())
-            text.string_value = f"{event} {words}" if words else event
+            text = f"{event} {words}" if words else event
+            record = records.before(len(text))
+            record.body.string_value = text
             made: bytes = record.SerializeToString()
             return made
 
@@ -239,7 +264,7 @@ class Resources:
         self._heads: dict[tuple[str, Container], bytes] = {}
         self._size = 0
         """of `_heads`"""
-        self._message = ResourceLogs(schema_url=SCHEMA_URL)
+        self._message = Reused(lambda: ResourceLogs(schema_url=SCHEMA_URL))
 
     def of(self, node: str, container: Container, records: Sequence[bytes]) -> bytes:
         """Return a ResourceLogs or a ResourceSpans."""
@@ -258,11 +283,12 @@ class Resources:
         if not members["container"] and "service.name" in self._resource:
             found["service.name"] = self._resource["service.name"]
         # The same message each time: new messages for it and its attributes took three times as long.
-        attributes = self._message.resource.attributes
+        message = self._message.before(sum(len(name) + len(value) for name, value in found.items()))
+        attributes = message.resource.attributes
         del attributes[:]
         for name, value in found.items():
             attributes.add(key=name).value.string_value = value
-        made: bytes = self._message.SerializeToString()
+        made: bytes = message.SerializeToString()
         return made
 
 

@@ -131,11 +131,14 @@ def test_the_queue_is_bounded_and_what_does_not_fit_is_counted() -> None:
     made = Delivery("x=y", transport, most_bytes=10)
     for _ in range(4):
         made.offer([b"1234"], 2)
-    assert not made.is_full
+    assert made.is_full, "the last ones did not fit"
     made.begin(print)
+    wait_until(lambda: not made.is_full)
+    made.offer([b"12345678901"], 1)
+    assert not made.is_full, "what is too large for an empty queue does not fill it"
     made.finish()
     made.close()
-    assert made.counts().lost == {"the queue was full": 4}
+    assert made.counts().lost == {"the queue was full": 5}
     made.offer([b"5"], 1)
     assert made.counts().lost["the run had ended"] == 1
 
