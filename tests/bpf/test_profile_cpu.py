@@ -1,5 +1,6 @@
 """profile cpu: a program that burns CPU in a known chain of functions, by both hooks."""
 
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from kubectl_gadget.agent.bpf.libbpf import Failure
 from tests.agent.burners import PROGRAMS, WAYS, compile_burner, compile_c
 from tests.bpf.stacks import StackAnswers
 from tests.bpf.tracer import MACHINE
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.bpf
 
@@ -212,3 +214,47 @@ def test_a_process_is_unwound_soon_after_its_first_sample(tmp_path: Path) -> Non
                 whole = any(record["user_stack"][-1:] == ["_start"] for record in answers.take())
         finally:
             answers.__exit__(None, None, None)
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+def test_a_library_that_is_loaded_later_is_unwound(tmp_path: Path) -> None:
+    def whole(process: "subprocess.Popen[bytes]", function: str) -> bool:
+        assert process.poll() is None
+        answers.watch(0.2)
+        stacks = [record["user_stack"] for record in answers.take()]
+        return any(function in stack and stack[-1] == "_start" for stack in stacks)
+
+    without = "-fomit-frame-pointer"
+    program = compile_c(tmp_path / "loads", PROGRAMS / "loads.c", without, "-O2")
+    library = compile_c(tmp_path / "library.so", PROGRAMS / "unwound.c", without, "-O2", "-shared", "-fPIC")
+    with subprocess.Popen([program, library]) as process:
+        answers = enter(profile("unwound_clock", pid=process.pid, frequency=499))
+        try:
+            wait_until(lambda: whole(process, "early"))
+            process.send_signal(signal.SIGUSR1)
+            wait_until(lambda: whole(process, "first"))
+            found: Counter[tuple[str, ...]] = Counter()
+            while found.total() < 200:
+                answers.watch(0.2)
+                for record in answers.take():
+                    found[tuple(record["user_stack"])] += record["samples"]
+            assert answers.warnings == []
+        finally:
+            process.kill()
+            answers.__exit__(None, None, None)
+    assert share(found, is_end_of_chain) > WHOLE, found
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+def test_a_process_that_starts_later_is_unwound(tmp_path: Path) -> None:
+    answers = enter(profile("unwound_clock", frequency=499))
+    try:
+        answers.watch(0.2)
+        answers.take()
+        with without_frame_pointers(tmp_path, "calls", "-O2") as pid:
+            stacks: list[list[str]] = []
+            while not any("first" in stack and stack[-1] == "_start" for stack in stacks):
+                answers.watch(0.2)
+                stacks = [record["user_stack"] for record in answers.take() if record["pid"] == pid]
+    finally:
+        answers.__exit__(None, None, None)
