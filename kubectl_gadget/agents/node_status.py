@@ -203,6 +203,8 @@ class AgentUse:
     """since it began"""
     run: str = ""
     """of a run with agents of its own; empty: it uses resident agents"""
+    map_bytes: int | None = None
+    """memory of its BPF maps on the node where they have most; None: unknown"""
 
     def __str__(self) -> str:
         what = ", ".join(self.gadgets) or "unknown gadgets"
@@ -249,14 +251,20 @@ def _use(job: Object, nodes: defaultdict[str, list[str]]) -> AgentUse:
 
 def in_residents(nodes: Sequence[NodeStatus]) -> list[AgentUse]:
     """Returns the runs that use resident agents, by what these report."""
-    places: defaultdict[tuple[tuple[str, ...], int], list[tuple[str, float]]] = defaultdict(list)
+    places: defaultdict[tuple[tuple[str, ...], int], list[tuple[str, float, int | None]]] = defaultdict(list)
     for node in nodes:
         counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
         for session in node.hello.sessions if node.hello else ():
-            places[session.gadgets, counts[session.gadgets]].append((node.node, session.seconds))
+            places[session.gadgets, counts[session.gadgets]].append((node.node, session.seconds, session.map_bytes))
             counts[session.gadgets] += 1
     found = [
-        AgentUse("", gadgets, tuple(node for node, _ in where), max(seconds for _, seconds in where))
+        AgentUse(
+            "",
+            gadgets,
+            tuple(node for node, *_ in where),
+            max(seconds for _, seconds, _ in where),
+            map_bytes=max((bytes for *_, bytes in where if bytes is not None), default=None),
+        )
         for (gadgets, _), where in places.items()
     ]
     return sorted(found, key=lambda use: -use.seconds)

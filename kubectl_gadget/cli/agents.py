@@ -211,7 +211,8 @@ def status(
     )
     if uses:
         sys.stdout.write("\n")
-        print_table(("USER", "GADGETS", "AGENTS", "NODES", "AGE"), [_use_row(use) for use in uses], not no_headers)
+        columns = ("USER", "GADGETS", "AGENTS", "NODES", "AGE", "MAPS")
+        print_table(columns, [_use_row(use) for use in uses], not no_headers)
     sys.stdout.flush()
     for node in nodes:
         _explain(node, exist)
@@ -246,7 +247,9 @@ def _node(node: "NodeStatus", uses: "Sequence[AgentUse]") -> dict[str, object]:
 
 def _use_row(use: "AgentUse") -> tuple[str, ...]:
     agents = "on demand" if use.run else "resident"
-    return (use.user or _UNKNOWN, ",".join(use.gadgets) or _UNKNOWN, agents, ",".join(use.nodes) or _NONE, use.age)
+    maps = _UNKNOWN if use.map_bytes is None else f"{use.map_bytes / 1e6:.0f} MB"
+    gadgets, nodes = ",".join(use.gadgets) or _UNKNOWN, ",".join(use.nodes) or _NONE
+    return (use.user or _UNKNOWN, gadgets, agents, nodes, use.age, maps)
 
 
 def _images(cluster: ClusterFlags, output: str | None, headers: bool) -> int:

@@ -109,6 +109,8 @@ class RunningSession(_FromAgent):
     """True if its command declares that it may enforce"""
     seconds: int = 0
     """since it started"""
+    map_bytes: int | None = None
+    """memory of its BPF maps, with what unwinds call stacks; null: unknown; contained agents do not say"""
 
 
 class Hello(_FromAgent):

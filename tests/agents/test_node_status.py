@@ -91,14 +91,16 @@ async def test_what_others_wrote_is_cut_and_may_be_missing(
 
 def test_the_sessions_of_a_run_on_many_nodes_are_one() -> None:
     def node(name: str, *found: tuple[str, int]) -> NodeStatus:
-        running = tuple(RunningSession(gadgets=(gadget,), seconds=seconds) for gadget, seconds in found)
+        running = tuple(
+            RunningSession(gadgets=(gadget,), seconds=seconds, map_bytes=seconds * 1000) for gadget, seconds in found
+        )
         return NodeStatus(name, hello=Hello(sessions=running))
 
     nodes = [node("n1", ("a", 90), ("a", 5), ("b", 3)), node("n2", ("a", 91)), node("n3"), NodeStatus("n4")]
     assert node_status.in_residents(nodes) == [
-        AgentUse("", ("a",), ("n1", "n2"), 91),
-        AgentUse("", ("a",), ("n1",), 5),
-        AgentUse("", ("b",), ("n1",), 3),
+        AgentUse("", ("a",), ("n1", "n2"), 91, map_bytes=91_000),
+        AgentUse("", ("a",), ("n1",), 5, map_bytes=5000),
+        AgentUse("", ("b",), ("n1",), 3, map_bytes=3000),
     ]
 
 
@@ -128,6 +130,7 @@ async def test_a_resident_agent_says_which_sessions_run_and_undeploy_asks(
     await other.close()
     assert found.gadgets == SESSION.gadgets
     assert 0 <= found.seconds < 60
+    assert found.map_bytes is not None
     code, out, _ = await gadget(cluster, tmp_path, "status")
     assert code == 0
     assert [line.split()[:4] for line in out.splitlines()[-1:]] == [

@@ -16,7 +16,7 @@ from kubectl_gadget import __version__
 from kubectl_gadget.agent.bpf import links
 from kubectl_gadget.agent.bpf.kernel_types import forget_kernel
 from kubectl_gadget.agent.containers.tracking import Containers
-from kubectl_gadget.agent.host import this_node
+from kubectl_gadget.agent.host import procfs, this_node
 from kubectl_gadget.agent.installed import feed, pins
 from kubectl_gadget.agent.kernel import features
 from kubectl_gadget.agent.pipe import MOST_HELD
@@ -101,7 +101,24 @@ def _running_session(pid: int) -> RunningSession | None:
     seconds = int(time.clock_gettime(time.CLOCK_BOOTTIME) - started)
     if this_node.is_contained():
         return RunningSession(seconds=seconds)
-    return RunningSession(gadgets=command.gadgets or (), enforces=command.enforces, seconds=seconds)
+    return RunningSession(
+        gadgets=command.gadgets or (), enforces=command.enforces, seconds=seconds, map_bytes=map_bytes(pid)
+    )
+
+
+def map_bytes(pid: int) -> int | None:
+    """Returns the memory of the BPF maps that a process has open, as the kernel counts it; None if it cannot be
+    read. A map that the process shares with others counts in full."""
+    found: dict[bytes, int] = {}
+    try:
+        for name in os.listdir(f"/proc/{pid}/fdinfo"):
+            lines = (line.partition(b":") for line in procfs.read(f"/proc/{pid}/fdinfo/{name}").splitlines())
+            members = {name: value.strip() for name, _, value in lines}
+            if b"map_id" in members:
+                found[members[b"map_id"]] = int(members.get(b"memlock", 0))
+    except (OSError, ValueError):
+        return None
+    return sum(found.values())
 
 
 # The session.
