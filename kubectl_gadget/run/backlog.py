@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from kubectl_gadget.python_process import give_memory_back
 from kubectl_gadget.run.coverage import Gap
 from kubectl_gadget.wire.agent_messages import ContainerChanges, Hello, StackNames, Started, Stats
 from kubectl_gadget.wire.client_messages import FilterSpec
@@ -21,6 +22,8 @@ from kubectl_gadget.wire.message import value_count
 _PIECE = 4 << 20
 _VALUE_BYTES = 100
 """of a value of JSON in memory; the smallest take the most"""
+_FLOOD = 64 << 20
+"""Bytes that waited at once; after them, freed memory is given back"""
 _LOOK_SECONDS = 0.005
 """Shortest time between two reads, unless more is queued than one read takes."""
 _MANY_FRAMES, _LEAST_PAUSE, _MOST_PAUSE = 50, 0.05, 1.0
@@ -90,7 +93,7 @@ class Backlog:
         self._room = asyncio.Event()
         self._condition = threading.Condition()
         self._items: deque[Item] = deque()
-        self._bytes = 0
+        self._bytes = self._most = 0
         self.received = 0
         """bytes since the start"""
         self.left_out: Counter[str] = Counter()
@@ -122,6 +125,7 @@ class Backlog:
         with self._condition:
             self._items.append(item)
             self._bytes += item.size
+            self._most = max(self._most, self._bytes)
             self.received += item.size
             self._condition.notify()
 
@@ -135,6 +139,9 @@ class Backlog:
             pause = max(pause, min(max(time.thread_time() - self._worked_from, _LEAST_PAUSE), _MOST_PAUSE))
         time.sleep(max(0.0, pause))
         self._pay()
+        if self._most > _FLOOD and not self._bytes:
+            self._most = 0
+            give_memory_back()
         with self._condition:
             if not self._items and not self._closed:
                 self._condition.wait(timeout)

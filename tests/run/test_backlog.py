@@ -1,7 +1,10 @@
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.python_process import give_memory_back
 from kubectl_gadget.run import backlog as backlog_module
 from kubectl_gadget.run.backlog import (
     Backlog,
@@ -33,6 +36,30 @@ async def test_a_reader_waits_when_the_backlog_is_full_and_goes_on_when_there_is
     async with asyncio.timeout(60):
         await waiting
     assert backlog._bytes == 80
+
+
+async def test_freed_memory_is_given_back_once_after_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(backlog_module, "give_memory_back", lambda: given.append(None))
+    backlog = Backlog(1 << 30)
+    for size in (1 << 20, 80 << 20, 1 << 20):
+        backlog.add(item(size))
+    while backlog.take(0):
+        assert not given, "while frames wait, their memory is in use"
+    backlog.add(item(1 << 20))
+    assert (len(backlog.take(0) or []), len(backlog.take(0) or []), len(given)) == (1, 0, 1)
+
+
+def test_memory_that_is_in_use_does_not_keep_what_was_freed_around_it() -> None:
+    def memory() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    blocks = [bytes(2000) for _ in range(50_000)]
+    kept = blocks[::50]
+    del blocks
+    before = memory()
+    give_memory_back()
+    assert before - memory() > 50_000_000, len(kept)
 
 
 async def test_one_frame_that_is_larger_than_the_bound_still_passes() -> None:
