@@ -2,6 +2,8 @@
 
 import signal
 import subprocess
+import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -258,3 +260,37 @@ def test_a_process_that_starts_later_is_unwound(tmp_path: Path) -> None:
                 stacks = [record["user_stack"] for record in answers.take() if record["pid"] == pid]
     finally:
         answers.__exit__(None, None, None)
+
+
+FUNCTIONS = """
+def spin():
+    return [i * i for i in range(20000)]
+def third(): return spin(), 3
+def second(): return third(), 2
+def first(): return second(), 1
+while True: first()
+"""
+
+
+@pytest.mark.skipif(MACHINE != "x86_64", reason="only x86-64 is unwound")
+@pytest.mark.skipif(not sysconfig.get_config_var("PY_HAVE_PERF_TRAMPOLINE"), reason="this Python has no -X perf")
+def test_functions_of_python_are_between_those_of_the_interpreter() -> None:
+    """Its trampolines have neither entries in .eh_frame nor, before 3.14, frame pointers."""
+
+    def known(stack: tuple[str, ...]) -> bool:
+        calls = [name.split(":")[2] for name in stack if name.startswith("py::")]
+        chain = ["spin", "third", "second", "first", "<module>"]
+        return bool(calls) and calls == chain[chain.index(calls[0]) :]
+
+    # The file of names has the process's PID.
+    with subprocess.Popen([sys.executable, "-X", "perf", "-c", FUNCTIONS]) as process:
+        names = Path(f"/tmp/perf-{process.pid}.map")
+        try:
+            wait_until(lambda: names.exists() and "py::first" in names.read_text())
+            found = unwound(process.pid)
+        finally:
+            process.kill()
+            names.unlink(missing_ok=True)
+    # The ends of trampolines are rarely caught.
+    assert sum(n for stack, n in found.items() if known(stack)) > WHOLE * found.total(), found
+    assert sum(n for stack, n in found.items() if stack[-1] == "_start") > WHOLE * found.total(), found

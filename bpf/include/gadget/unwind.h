@@ -779,12 +779,22 @@ static __always_inline __u64 gadget_unwind_saved(struct gadget_unwinder *unwinde
 	return 0;
 }
 
+/* After the call in a trampoline of CPython 3.12 or 3.13 (-X perf), which has no frame pointer: add $8, %rsp; ret. */
+#define GADGET_TRAMPOLINE_END 0xc308c48348ULL
+#define GADGET_TRAMPOLINE_END_MASK 0xffffffffffULL
+
 /* Follows the frame pointer. Returns whether there is a caller. */
 static __noinline bool gadget_unwind_frame_pointer(struct gadget_unwinder *unwinder)
 {
 	__u64 bp = unwinder->bp;
 	struct gadget_frame frame;
 
+	if (unwinder->is_call &&
+	    (gadget_unwind_user_word(unwinder->pc) & GADGET_TRAMPOLINE_END_MASK) == GADGET_TRAMPOLINE_END) {
+		unwinder->pc = gadget_unwind_user_word(unwinder->sp + 8);
+		unwinder->sp += 16;
+		return unwinder->pc;
+	}
 	/* What begins a thread sets it to 0. */
 	unwinder->is_whole = !bp;
 	if (!bp || bp & 7 || bp < unwinder->sp || bpf_probe_read_user(&frame, sizeof(frame), (const void *)bp))
