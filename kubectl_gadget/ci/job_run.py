@@ -124,7 +124,7 @@ class CiRun:
         self._left = 0
         self._tracing_ended_at: float | None = None
         events = [run.gadget.event for run in options.gadgets]
-        self._search = None if (rules := order.checks.diagnosis) is None else _search(rules, options, self._progress)
+        self._search = None if (rules := order.checks.diagnosis) is None else search_of(rules, options, self._progress)
         self._checks = RunChecks(order.checks, events, self._marks, lambda: self._began_ns, self._search)
         searching = () if self._search is None else (partial(self._search.serve, needs_pods=False),)
         self._options = replace(
@@ -298,7 +298,8 @@ class CiRun:
         yield from self._progress.missing
 
 
-def _search(order: DiagnosisOrder, options: RunOptions, progress: Progress) -> "Search":
+def search_of(order: DiagnosisOrder, options: RunOptions, progress: Progress) -> "Search":
+    """Return the search for causes of a run, or of the recordings of `options`."""
     from kubectl_gadget.diagnose.search import Search  # reads rules, which few runs need
 
     return Search(order.rules, options, progress)

@@ -14,7 +14,7 @@ from kubectl_gadget.behavior.row_facts import KINDS
 from kubectl_gadget.behavior.run import MISSING, OF_COMMAND, PARAMETERS, SYSCALLS, Subject, subject_of
 from kubectl_gadget.ci.assertions import Assertion
 from kubectl_gadget.ci.checks import CheckOrder, RunChecks, TracedRun
-from kubectl_gadget.ci.job_run import uncounted
+from kubectl_gadget.ci.job_run import search_of, uncounted
 from kubectl_gadget.ci.steps import Marks
 from kubectl_gadget.errors import UsageError
 from kubectl_gadget.recording.places import PathOrUrl
@@ -22,6 +22,7 @@ from kubectl_gadget.recording.reader import RecordingReader
 from kubectl_gadget.recording.recorded_run import JobEnd, RecordedEnd, RecordedGadget, RecordedRun, recorded_end
 from kubectl_gadget.recording.replay_run import open_recordings, replayed
 from kubectl_gadget.reports.model import RunReport
+from kubectl_gadget.run.progress import Progress
 from kubectl_gadget.run.run_options import GadgetRun, RunOptions
 
 
@@ -35,10 +36,15 @@ class RecordedJob:
     """why the run did not see everything that its gadgets can see"""
     began_ns: int
     """wall time from which facts count"""
+    snapshots: tuple[GadgetRun, ...] = ()
+    """what was recorded besides, which only rules of `diagnose` read"""
 
 
-def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
-    """Describes the recordings of one job. Raises UsageError."""
+def recorded_job(
+    files: Sequence[PathOrUrl], of_rules: Mapping[str, Mapping[str, object]] | None = None
+) -> RecordedJob:
+    """Describes the recordings of one job. `of_rules`: the parameters with which a gadget sees what rules of `diagnose`
+    need, and only these need it. Raises UsageError."""
     with ExitStack() as stack:
         readers = open_recordings(stack, files)
         runs = [RecordedRun.from_meta(reader.meta, str(reader.path)) for reader in readers]
@@ -51,21 +57,28 @@ def recorded_job(files: Sequence[PathOrUrl]) -> RecordedJob:
             "kubectl gadget replay FILE",
         )
     subject = subject_of(runs)
+    others = {item.gadget.name: item for run in runs for item in run.gadgets if item.gadget.kind in ("snapshot", "top")}
     return RecordedJob(
         tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in shown.values()),
         subject,
-        tuple(dict.fromkeys(text for run in runs for text in _unseen(run, subject.of_command, shown))),
+        tuple(dict.fromkeys(text for run in runs for text in _unseen(run, subject.of_command, shown, of_rules or {}))),
         began_ns,
+        tuple(GadgetRun(item.gadget, dict(item.parameters)) for item in others.values()),
     )
 
 
-def _unseen(run: RecordedRun, of_command: bool, shown: Mapping[str, RecordedGadget]) -> Iterator[str]:
+def _unseen(
+    run: RecordedRun,
+    of_command: bool,
+    shown: Mapping[str, RecordedGadget],
+    of_rules: Mapping[str, Mapping[str, object]],
+) -> Iterator[str]:
     if run.filter is not None:
         yield f"only rows with --filter {run.filter!r} were recorded"
     for name in sorted(shown.keys() - {item.gadget.name for item in run.gadgets}):
         yield f"one of the recordings has no events of {' '.join(shown[name].gadget.command)}"
     for item in run.gadgets:
-        usual = {**PARAMETERS, **SYSCALLS}.get(item.gadget.name, {})
+        usual = {**PARAMETERS, **SYSCALLS, **of_rules}.get(item.gadget.name, {})
         given = {name for name, value in item.parameters.items() if name not in usual or usual[name] != value}
         if given := given - (OF_COMMAND if of_command else set()):
             flags = ", ".join(f"--{name}" for name in sorted(given))
@@ -91,7 +104,8 @@ def judge(options: RunOptions, order: CheckOrder, job: RecordedJob, stderr: Text
     """Return the report on the recordings of `options`, which `job` describes. Raises GadgetError."""
     assert options.replay is not None
     marks = Marks()
-    checks = RunChecks(order, [run.gadget.event for run in options.gadgets], marks, lambda: job.began_ns)
+    search = None if order.diagnosis is None else search_of(order.diagnosis, options, Progress(stderr, quiet=True))
+    checks = RunChecks(order, [run.gadget.event for run in options.gadgets], marks, lambda: job.began_ns, search)
     followers = [checks.behavior.seen.follower(MISSING)] if checks.behavior is not None else []
     asked = replace(
         options,
@@ -104,12 +118,14 @@ def judge(options: RunOptions, order: CheckOrder, job: RecordedJob, stderr: Text
         facts_need_names = order.behavior is not None and order.behavior.subject.needs_names
         named_only = facts_need_names or not all(end.has_unnamed for end in ends)
         covered = run.covered()
+        missing = [] if search is None else [*search.take_replayed(run), *search.not_recorded(options.gadgets)]
         incomplete = (
             *(text for end in ends for text in end.incomplete),
             *uncounted(covered, job.began_ns),
             *run.without_coverage(),
             *job.unseen,
             *run.damages(),
+            *missing,
         )
         where = "; ".join(f"{end.where}, from {reader.path}" for end, reader in zip(ends, run.readers, strict=True))
         report = checks.report(

@@ -118,15 +118,9 @@ class CheckFlags(FlagSet):
 
 
 @dataclass(frozen=True)
-class MoreFlags(FlagSet):
-    """Flags for what is traced besides."""
+class DiagnosisFlags(FlagSet):
+    """Flags for the search for causes."""
 
-    facts: Annotated[
-        Switch, flag(CHECKS, "--facts", "Collect facts in any case, as for --report baseline=FILE"), TypedOnly.ACTION
-    ] = None
-    further: Annotated[
-        Names, flag(CHECKS, "--trace GADGETS", "Also these gadgets: privilege,capabilities"), TypedOnly.ACTION
-    ] = None
     diagnose: Annotated[
         Switch,
         flag(CHECKS, "--diagnose", "Also look for causes of failures, as kubectl gadget diagnose does"),
@@ -147,6 +141,18 @@ class MoreFlags(FlagSet):
         """Raises UsageError if nothing makes the findings that would be failures."""
         if self.fail_on_finding and not self.diagnose:
             raise UsageError("--fail-on-finding needs --diagnose", "--diagnose")
+
+
+@dataclass(frozen=True)
+class MoreFlags(FlagSet):
+    """Flags for what is traced besides."""
+
+    facts: Annotated[
+        Switch, flag(CHECKS, "--facts", "Collect facts in any case, as for --report baseline=FILE"), TypedOnly.ACTION
+    ] = None
+    further: Annotated[
+        Names, flag(CHECKS, "--trace GADGETS", "Also these gadgets: privilege,capabilities"), TypedOnly.ACTION
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,7 @@ class CiRunFlags(SilentRunFlags):
 
     checks: CheckFlags
     more: MoreFlags
+    diagnosis: DiagnosisFlags
     policies: PolicyFlags
     shown: CiOutputFlags
 
@@ -230,7 +237,7 @@ def prepared(
     if (baseline and baseline.behavior.has_syscalls) or FactKind.SYSCALL in kinds:
         further += SYSCALLS
     runs = ci_gadgets([*further, *(each.gadget.name for each in assertions if each.gadget)], facts)
-    runs, diagnosis = _diagnosed(runs, flags.more)
+    runs, diagnosis = _diagnosed(runs, flags.diagnosis)
     compiled = None
     if flags.policies.named:
         from kubectl_gadget.observe.decoders import GADGET
@@ -262,23 +269,41 @@ def prepared(
 
 
 def _diagnosed(
-    found: "tuple[GadgetRun, ...]", flags: MoreFlags
+    found: "tuple[GadgetRun, ...]", flags: DiagnosisFlags
 ) -> "tuple[tuple[GadgetRun, ...], DiagnosisOrder | None]":
     """Return the gadgets with those that rules need, and how causes are looked for. Raises UsageError."""
     flags.validate()
     if not flags.diagnose:
         return found, None
-    from kubectl_gadget.ci.checks import DiagnosisOrder
     from kubectl_gadget.diagnose import rules, search
-    from kubectl_gadget.reports.model import Severity
 
     known = {run.gadget.name for run in found}
-    ours = rules.load(rules.own_files())
     # What a gadget of the job sees, it also sees for the rules, whose conditions say again what parameters leave out.
-    more = tuple(run for run in search.runs(ours) if run.gadget.name not in known)
-    aside = frozenset(run.gadget.name for run in more)
-    order = DiagnosisOrder(tuple(ours), aside, Severity(flags.fail_on_finding or Severity.ERROR))
-    return (*found[:-1], *more, found[-1]), order
+    more = tuple(run for run in search.runs(rules.load(rules.own_files())) if run.gadget.name not in known)
+    return (*found[:-1], *more, found[-1]), _diagnosis(flags, [run.gadget.name for run in more])
+
+
+def _parameters_of_rules(assertions: "Sequence[Assertion]") -> dict[str, dict[str, object]]:
+    """Return the parameters of the gadgets that see less with them, as rules need it, and that no assertion is about."""
+    from kubectl_gadget.diagnose import rules, search
+
+    asserted = {each.gadget.name for each in assertions if each.gadget}
+    found = search.runs(rules.load(rules.own_files()))
+    return {
+        run.gadget.name: dict(run.parameters)
+        for run in found
+        if run.parameters and run.gadget.name not in asserted
+    }
+
+
+def _diagnosis(flags: DiagnosisFlags, aside: Sequence[str]) -> "DiagnosisOrder":
+    """Return how causes are looked for. `aside`: the gadgets that only rules need."""
+    from kubectl_gadget.ci.checks import DiagnosisOrder
+    from kubectl_gadget.diagnose import rules
+    from kubectl_gadget.reports.model import Severity
+
+    own = tuple(rules.load(rules.own_files()))
+    return DiagnosisOrder(own, frozenset(aside), Severity(flags.fail_on_finding or Severity.ERROR))
 
 
 def read_checks(checks: CheckFlags) -> "tuple[tuple[Assertion, ...], Baseline | None]":
@@ -584,6 +609,7 @@ class JudgeFlags:
     """The checks, and the pods that they are for."""
 
     checks: CheckFlags
+    diagnosis: DiagnosisFlags
     policies: PolicyFlags
     scope: ScopeFlags
     target: TargetFlags
@@ -611,10 +637,17 @@ def _prepared(
 
     assertions, baseline = read_checks(flags.checks)
     asked = Replay(tuple(places_of(recordings)))
-    job = recorded_job(asked.files)
+    flags.diagnosis.validate()
+    of_rules = _parameters_of_rules(assertions) if flags.diagnosis.diagnose else {}
+    job = recorded_job(asked.files, of_rules)
     require(job, assertions)
     options = replace(recorded_options((), flags.scope, flags.target), gadgets=job.gadgets, local=True, replay=asked)
     order = check_order(flags.checks, assertions, baseline, facts, job.subject)
+    if flags.diagnosis.diagnose:
+        aside = [run.gadget.name for run in job.gadgets if run.parameters == of_rules.get(run.gadget.name)]
+        options = replace(options, gadgets=(*job.gadgets, *job.snapshots))
+        aside += (run.gadget.name for run in job.snapshots)
+        order = replace(order, diagnosis=_diagnosis(flags.diagnosis, aside))
     if not flags.policies.named:
         return options, order, job
     compiled = engine_of(flags.policies, partial(own_namespace, flags.scope, flags.cluster, True))

@@ -96,8 +96,9 @@ class Cluster:
         self.has_all_pods = has_all_pods
         self.last_words: Mapping[Name, Mapping[str, Object]] = {}
         """what the logs of ended containers say (last_words.py), by pod and container"""
-        self._now = time.time() if now is None else now
-        self.raw_pods: dict[Name, Object] = {_name(found): found for found in self.of(PODS)}
+        self.now = time.time() if now is None else now
+        """seconds, wall time"""
+        self.raw_pods: dict[Name, Object] = {name_of(found): found for found in self.of(PODS)}
         self.pods: dict[Name, Pod] = {name: Pod.from_object(found) for name, found in self.raw_pods.items()}
         pods, services, slices, nodes = map(self.of, (PODS, SERVICES, ENDPOINT_SLICES, NODES))
         self._policies: dict[tuple[Name, str], list[str]] = {}
@@ -214,7 +215,7 @@ class Cluster:
     def _labels_of_sets(self) -> dict[Name, Mapping[str, str]]:
         """Return the labels of the pods that ReplicaSets make."""
         return {
-            _name(each): (((each.get("spec") or {}).get("template") or {}).get("metadata") or {}).get("labels") or {}
+            name_of(each): (((each.get("spec") or {}).get("template") or {}).get("metadata") or {}).get("labels") or {}
             for each in self.of(REPLICA_SETS)
         }
 
@@ -222,7 +223,7 @@ class Cluster:
     def _owners_of_sets(self) -> dict[Name, str]:
         """Return the names of the Deployments that ReplicaSets belong to."""
         return {
-            _name(each): owner["name"]
+            name_of(each): owner["name"]
             for each in self.of(REPLICA_SETS)
             for owner in each["metadata"].get("ownerReferences") or ()
             if owner.get("kind") == "Deployment"
@@ -232,7 +233,7 @@ class Cluster:
     def _whole_sets(self) -> set[Name]:
         """Return the ReplicaSets that have all their pods."""
         return {
-            _name(each)
+            name_of(each)
             for each in self.of(REPLICA_SETS)
             if (each.get("status") or {}).get("replicas", 0) >= (each.get("spec") or {}).get("replicas", 1)
         }
@@ -403,7 +404,7 @@ class Cluster:
                 "type": found.get("type") or "",
                 "times": int(series.get("count") or found.get("count") or 1),
                 "age_seconds": age,
-                "first_ns": round((self._now - age) * 1e9),
+                "first_ns": round((self.now - age) * 1e9),
             }
 
     def _services(self, namespaces: set[str]) -> Iterator[Object]:
@@ -458,7 +459,7 @@ class Cluster:
         """Return the seconds since a time of the API; -1 if it is not set."""
         if not text:
             return -1.0
-        return max(0.0, self._now - datetime.fromisoformat(text).timestamp())
+        return max(0.0, self.now - datetime.fromisoformat(text).timestamp())
 
     # Owners of addresses.
 
@@ -569,7 +570,8 @@ def _first(states: Object | None, default: str = "") -> tuple[str, Object]:
     return next(iter((states or {}).items()), (default, _NONE))
 
 
-def _name(found: Object) -> Name:
+def name_of(found: Object) -> Name:
+    """Return namespace and name of an object."""
     return found["metadata"].get("namespace") or "", found["metadata"]["name"]
 
 

@@ -327,17 +327,17 @@ class Observations:
             for found, shown in evidence[place]:
                 found.rows = [whole if each is shown else each for each in found.rows]
 
-    def take_records(self, gadget: str, records: Iterable[tuple[Owner, Record, int]]) -> None:
-        """Count rows that are given as in JSON, with their times: examples of a rule. For a snapshot, the rows of all
-        its turns are given together."""
+    def take_records(self, gadget: str, records: Iterable[tuple[Owner, Record, int]], look: str = "") -> None:
+        """Count rows that are given as in JSON, with their times: examples of a rule, or what a recording kept of
+        another `look`, as in take(). For a snapshot, the rows of all its turns are given together."""
         rows = list(records)
         for watch, seen in self._by_gadget.get(gadget, ()):
             condition = seen.row_condition
             for owner, _, wall_ns in rows if watch.is_snapshot else ():
-                watch.turned(owner.node, wall_ns)
+                watch.turned(f"{owner.node}{look}", wall_ns)
             for owner, record, wall_ns in rows:
                 if condition is None or condition.matches(record):
-                    found = watch.found_by(owner, dict(record), wall_ns)
+                    found = watch.found_by(owner, dict(record), wall_ns, look)
                     if found is not None:
                         found.add(_slim(record), wall_ns, watch.seen.measure)
 

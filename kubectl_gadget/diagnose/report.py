@@ -49,6 +49,8 @@ def summary(report: Report) -> Iterator[str]:
         yield f"also looked at, at the other end: {_named(report.peers)}"
     for reason in report.unseen:
         yield f"not seen: {reason}"
+    for what in report.aside:
+        yield f"not looked at: {what}"
     if report.findings or report.without_agents:
         return
     if report.looked_at:
@@ -140,6 +142,7 @@ def document(report: Report) -> dict[str, object]:
             "api": not report.without_cluster,
         },
         "not_seen": list(report.unseen),
+        "not_looked_at": list(report.aside),
     }
 
 

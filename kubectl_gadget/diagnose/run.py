@@ -7,8 +7,8 @@ from functools import partial
 from typing import TextIO
 
 from kubectl_gadget.diagnose.cluster import Cluster
-from kubectl_gadget.diagnose.rules import OBJECTS, Rule
-from kubectl_gadget.diagnose.search import RECORDED, NothingRuns, Report, Search, lacking, trusted
+from kubectl_gadget.diagnose.rules import Rule
+from kubectl_gadget.diagnose.search import NothingRuns, Report, Search, lacking
 from kubectl_gadget.errors import GadgetError
 from kubectl_gadget.kube.addresses import KINDS
 from kubectl_gadget.kube.informer import Follower, Objects
@@ -98,15 +98,12 @@ class DiagnoseRun:
         """Look at recordings instead. Raises GadgetError."""
         marked = None if self._beside is None else self._beside.marked
         with replayed(self._options, stdout, stderr, marked) as run:
-            self._search.began_ns = began_ns = min((end.began_ns for end in run.ends), default=0)
+            missing = self._search.take_replayed(run)
             recorded = set[str]()
             for reader in run.readers:
                 meta = RecordedRun.from_meta(reader.meta, str(reader.path))
                 recorded |= {item.gadget.name for item in meta.gadgets}
-                records: object = reader.find_end().end.get(RECORDED)
-                if isinstance(records, dict):
-                    self._search.take_recorded({kind: list(trusted(records.get(kind))) for kind in OBJECTS}, began_ns)
-            unseen = [*run.without_coverage(), *run.damages()]
+            unseen = [*run.without_coverage(), *run.damages(), *missing]
             if without := lacking(self._rules, recorded):
                 unseen.append(f"the recording has no events of {', '.join(without)}")
             if self._beside is not None:

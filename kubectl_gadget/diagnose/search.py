@@ -11,9 +11,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from kubectl_gadget import gadgets
 from kubectl_gadget.agents.manifests import second_namespace
@@ -21,15 +22,18 @@ from kubectl_gadget.background_tasks import cancel
 from kubectl_gadget.diagnose import last_words
 from kubectl_gadget.diagnose.cluster import KINDS, Cluster, Listener, Name, Places
 from kubectl_gadget.diagnose.findings import Diagnosis, Found, RunFacts
-from kubectl_gadget.diagnose.observations import Observations, Record
+from kubectl_gadget.diagnose.observations import Observations, Owner, Record
+from kubectl_gadget.diagnose.recorded import MOST_OBJECTS, PeerRow, cluster_of, facts, names, peer_rows
 from kubectl_gadget.diagnose.rules import OBJECTS, Confidence, Rule
 from kubectl_gadget.errors import ForbiddenError, GadgetError
 from kubectl_gadget.kube.addresses import wall_ns
 from kubectl_gadget.kube.cluster_options import Selection
 from kubectl_gadget.kube.requests import Api
 from kubectl_gadget.kube.resources import ENDPOINT_SLICES, PODS, SERVICES, Object, Resource
+from kubectl_gadget.output.escape import printable
 from kubectl_gadget.output.row_texts import MemberRows
 from kubectl_gadget.output.sink import TakingSink
+from kubectl_gadget.recording.replay_run import Replayed
 from kubectl_gadget.reports.model import Finding
 from kubectl_gadget.rows.batch import Batch, join
 from kubectl_gadget.rows.rows import Rows
@@ -44,7 +48,7 @@ from kubectl_gadget.yaml_files import own_data
 _GADGETS = Path(__file__).parent / "gadgets.yaml"
 SOCKETS = "snapshot_socket"
 RECORDED = "diagnose"
-"""The member of a recording's END with the records of the API."""
+"""The member of a recording's END with what recorded.py keeps."""
 _OF_PEERS = (SOCKETS, "snapshot_process")
 """Gadgets for pods at the other end, which were not selected."""
 _WIDE = (PODS, SERVICES, ENDPOINT_SLICES)
@@ -71,6 +75,9 @@ _FIRST_BACK_OFF, _LONGEST_BACK_OFF = 10.0, 300.0
 _AFTER_START_SECONDS = 8.0
 """Seconds for which a container that ends soon is watched after its start."""
 _MOST_NAMED = 3
+_LONGEST_REASON = 300
+_AGAIN_SECONDS = 0.5
+"""before a log that could not be read is asked for again"""
 _MOST_LOGS = 100
 """Ended containers whose last words are read."""
 
@@ -100,6 +107,8 @@ class Report:
     """by gadget"""
     without_cluster: bool = False
     """no API server was asked"""
+    aside: tuple[str, ...] = ()
+    """what was not looked at, though the absence of findings is believable without it"""
 
     @property
     def is_inconclusive(self) -> bool:
@@ -177,6 +186,13 @@ class Search:
         """IDs of ended containers whose logs were read"""
         self._unread_logs: set[tuple[Name, str]] = set()
         """ended containers beyond _MOST_LOGS"""
+        self._may_not_read_logs = False
+        self._failed_logs: dict[str, str] = {}
+        """why logs were not read, by what they are of"""
+        self._peer_rows: list[PeerRow] = []
+        """for a recording, which has no other rows of pods at the other end"""
+        self._replayed_unseen: list[str] = []
+        self._replayed_aside: list[str] = []
         self._waiting: list[Batch] = []
         """rows that were not looked at"""
         self._waiting_rows = 0
@@ -226,19 +242,27 @@ class Search:
             self._observations.take(rows, look)
             for batch in rows.parts:
                 self._take_addresses(batch)
+                if self._options.record:
+                    self._keep_of_peers(look, batch)
+
+    def _keep_of_peers(self, look: str, batch: Batch) -> None:
+        owners = map(Owner.of, batch.nodes(), batch.row_containers())
+        rows = zip(batch.wall_ns().tolist(), owners, self._sockets.records_of(batch), strict=True)
+        self._peer_rows += (PeerRow(batch.gadget.name, look, *row) for row in rows)
+        del self._peer_rows[MOST_OBJECTS:]
 
     def _take_addresses(self, batch: Batch) -> None:
         if batch.gadget.name == SOCKETS:
-            self._take_sockets(batch)
+            self._take_sockets(self._sockets.records_of(batch))
         elif batch.gadget.name in ("trace_tcp", "trace_dns"):
             for record in self._sockets.records_of(batch):
                 pod = (str(record.get("namespace") or ""), str(record.get("pod") or ""))
                 if pod[1] and (local := record.get("local")):
                     self._places.saw(str(local), pod)
 
-    def _take_sockets(self, batch: Batch) -> None:
+    def _take_sockets(self, records: Iterable[Mapping[str, Any]]) -> None:
         found: dict[Name, set[Listener]] = {}
-        for record in self._sockets.records_of(batch):
+        for record in records:
             pod = (str(record.get("namespace") or ""), str(record.get("pod") or ""))
             if not pod[1]:
                 continue
@@ -257,11 +281,6 @@ class Search:
             for kind, found in records.items():
                 self._observations.take_objects(kind, found, wall_ns)
 
-    def take_recorded(self, records: Mapping[str, Sequence[Mapping[str, object]]], wall_ns: int) -> None:
-        """Take the records of the API that a run of `diagnose` kept: they say which pods it was about."""
-        self.selected |= {(str(each.get("namespace")), str(each.get("pod"))) for each in records.get("pod", ())}
-        self.take_objects(records, wall_ns)
-
     def take_cluster(self, found: Cluster, namespace: str | None = None, own: Collection[str] = ()) -> None:
         """Take all objects of the API at one time; the arguments are as in Cluster.selected()."""
         self.selected = found.selected(self._options.selection, namespace, own)
@@ -276,9 +295,70 @@ class Search:
         with self._using:
             self.cluster = found
 
-    def ending(self, _: Coverage) -> dict[str, object]:
-        """Return the records of the API, which a recording keeps for a replay."""
-        return {RECORDED: {kind: list(records) for kind, records in self._records().items()}}
+    def ending(self, coverage: Coverage) -> dict[str, object]:
+        """Return what a recording keeps beside the rows, so that a replay says the same."""
+        with self._using:
+            about = self.selected | set(self._peers)
+            kept = facts(self.cluster, about, self.selected, self._controllers)
+            kept |= {
+                "began_ns": self.began_ns,
+                "peers": [[*name, problem] for name, problem in sorted(self._peers.items())],
+                "peer_rows": [row.to_json() for row in self._peer_rows],
+                "unseen": list(self._unseen(coverage)),
+                "aside": list(self._aside()),
+            }
+        return {RECORDED: kept}
+
+    def take_replayed(self, run: Replayed) -> list[str]:
+        """Take what recorded runs kept beside their rows, and return why something is missing."""
+        kept, older = list[dict[str, Any]](), dict[str, list[Mapping[str, object]]]()
+        self.began_ns = min((end.began_ns for end in run.ends), default=0)
+        for reader in run.readers:
+            found = reader.find_end().end.get(RECORDED)
+            if isinstance(found, dict) and isinstance(found.get("objects"), dict):
+                kept.append(found)
+            elif isinstance(found, dict):
+                for kind in OBJECTS:
+                    older.setdefault(kind, []).extend(trusted(found.get(kind)))
+        if older:  # of a release before objects were kept
+            self.selected |= {(str(each.get("namespace")), str(each.get("pod"))) for each in older.get("pod", ())}
+            self.take_objects(older, self.began_ns)
+        if not kept:
+            return []
+        try:
+            cluster = cluster_of(kept)
+        except ValueError as error:
+            return [f"the recording's objects of the API make no sense: {error}"]
+        for each in kept:
+            began_ns = each.get("began_ns")
+            if type(began_ns) is int and self.began_ns <= began_ns < _LATEST_NS:
+                self.began_ns = began_ns
+            self.selected |= set(names(each.get("selected")))
+            self._controllers |= set(names(each.get("controllers")))
+            for problem, name in zip(_texts(each.get("peers"), 2), names(each.get("peers")), strict=False):
+                self._peers[name] = problem
+            self._replayed_unseen += _texts([[text] for text in _list(each.get("unseen"))], 0)
+            self._replayed_aside += _texts([[text] for text in _list(each.get("aside"))], 0)
+            self._take_peer_rows(peer_rows(each.get("peer_rows"), _OF_PEERS))
+        with self._using:
+            self.cluster = cluster
+        self.take_objects(self._records(), round(cluster.now * 1e9))
+        return []
+
+    def not_recorded(self, gadgets: Iterable[GadgetRun]) -> list[str]:
+        """Return what rules need and a recording of these gadgets lacks."""
+        without = lacking(self._rules, {run.gadget.name for run in gadgets})
+        return [f"the recording has no events of {', '.join(without)}"] if without else []
+
+    def _take_peer_rows(self, found: Iterable[PeerRow]) -> None:
+        together: dict[tuple[str, str], list[PeerRow]] = {}
+        for row in found:
+            together.setdefault((row.gadget, row.look), []).append(row)
+        with self._using:
+            for (gadget, look), rows in together.items():
+                self._observations.take_records(gadget, [(row.owner, row.row, row.at) for row in rows], look)
+                if gadget == SOCKETS:
+                    self._take_sockets({**row.row, **asdict(row.owner)} for row in rows)
 
     def _records(self) -> dict[str, Iterable[dict[str, object]]]:
         return {
@@ -294,12 +374,7 @@ class Search:
         unseen = list(also) if without_agents else [*texts(doubts(coverage, since_ns)), *also]
         if not self._observations.is_whole:
             unseen.append("more happened than there was room for")
-        if self._listed.refused:
-            unseen.append(f"you may not list {', '.join(sorted(self._listed.refused))}")
-        if self._unread_logs:
-            unseen.append(f"the last words of {count(len(self._unread_logs), 'more ended container')} were not read")
-        unseen += self._unfollowed()
-        unseen += self._unstarted(coverage)
+        unseen += (text for text in self._unseen(coverage) if text not in unseen)
         found = self._findings(RunFacts(coverage.seconds, self.began_ns, not unseen))
         return Report(
             tuple(each.finding() for each in found),
@@ -315,7 +390,29 @@ class Search:
             tuple(sorted(name for name, problem in self._peers.items() if not problem)),
             dict(self._events),
             self._options.local and not self.cluster.raw_pods,
+            tuple(self._aside()),
         )
+
+    def _unseen(self, coverage: Coverage) -> Iterator[str]:
+        """Yield why something may not have been seen, beside the coverage of the rows."""
+        yield from dict.fromkeys(self._replayed_unseen)
+        if self._listed.refused:
+            yield f"you may not list {', '.join(sorted(self._listed.refused))}"
+        if self._options.replay is None:
+            yield from self._unfollowed()
+        yield from self._unstarted(coverage)
+
+    def _aside(self) -> Iterator[str]:
+        """Yield what was not looked at, though all else suffices for the answer."""
+        yield from dict.fromkeys(self._replayed_aside)
+        if self._may_not_read_logs:
+            yield "logs of ended containers: you may not get pods/log"
+        if self._failed_logs:
+            whose, why = min(self._failed_logs.items())
+            more = f" and of {len(self._failed_logs) - 1} more" if len(self._failed_logs) > 1 else ""
+            yield f"the log of {whose}{more}: {why}"
+        if self._unread_logs:
+            yield f"logs of {count(len(self._unread_logs), 'more ended container')}"
 
     def _unfollowed(self) -> Iterator[str]:
         """Yield which chains to other pods end at what could not be seen."""
@@ -420,8 +517,13 @@ class Search:
             if (start := next_start(self._statuses(name))) is not None and start > now:
                 self._starts[name] = start, self._restarts(name)
         waits = {name: start - now for name, (start, _) in self._starts.items()}
+        limit = self._options.timeout if until is None else None
         for name, seconds in sorted(waits.items()):
-            self._progress.say(f"waiting for the next start of {'/'.join(name)}, in about {seconds:.0f} s")
+            what = f"the next start of {'/'.join(name)}, in about {seconds:.0f} s"
+            if limit is not None and seconds > limit:
+                self._progress.say(f"{what}, is not waited for: --timeout {limit:g}s ends this before")
+            else:
+                self._progress.say(f"waiting for {what}")
         if until is None or not waits:
             return until
         longest = min(max(waits.values()), _LONGEST_BACK_OFF) + _AFTER_START_SECONDS
@@ -504,15 +606,15 @@ class Search:
         """Read the last words of selected containers that ended with an error, of each end once."""
 
         async def read(name: Name, container: str, previous: bool, end: Object) -> None:
-            lines, size = last_words.LINES, last_words.BYTES
             try:
-                log = await api.log(name[1], name[0], container, previous=previous, lines=lines, size=size)
+                log = await _read_log(api, name, container, previous)
             except ForbiddenError as error:
                 self._progress.debug(f"logs: {error}")
-                self._listed.refused.add("logs of pods")
+                self._may_not_read_logs = True
             except GadgetError as error:
-                self._progress.debug(f"the log of {'/'.join(name)}: {error}")
+                self._failed_logs[f"{'/'.join(name)}, container {container}"] = str(error)
             else:
+                self._failed_logs.pop(f"{'/'.join(name)}, container {container}", None)
                 said = self._last_words.setdefault(name, {})
                 said.pop(container, None)
                 if (words := last_words.last_words(log)) is not None:
@@ -543,6 +645,28 @@ class Search:
 
     def _runs(self, name: Name) -> bool:
         return any("running" in (each.get("state") or ()) for each in self._statuses(name))
+
+
+async def _read_log(api: Api, name: Name, container: str, previous: bool) -> str:
+    """Return the end of a log. What fails for a moment is tried once more. Raises GadgetError."""
+    lines, size = last_words.LINES, last_words.BYTES
+    try:
+        return await api.log(name[1], name[0], container, previous=previous, lines=lines, size=size)
+    except ForbiddenError:
+        raise
+    except GadgetError:
+        await asyncio.sleep(_AGAIN_SECONDS)
+        return await api.log(name[1], name[0], container, previous=previous, lines=lines, size=size)
+
+
+def _list(found: object) -> list[object]:
+    return found[:_MOST_RECORDS] if isinstance(found, list) else []
+
+
+def _texts(found: object, place: int) -> list[str]:
+    """Return the texts at this place of the lists of a recording."""
+    lists = [each for each in _list(found) if isinstance(each, list) and len(each) > place]
+    return [printable(str(each[place]), _LONGEST_REASON) for each in lists]
 
 
 def next_start(statuses: Iterable[Record]) -> float | None:

@@ -551,7 +551,7 @@ def test_a_command_that_asks_a_daemon_is_warned_of(tmp_path: Path) -> None:
 
 def test_causes_of_failures_are_checks_of_the_run(tmp_path: Path) -> None:
     script = "import socket\nfor _ in range(9): socket.socket().connect_ex(('127.0.0.1', 9))"
-    command = ("--diagnose", "--report", "json=r.json", "--report", "junit=r.xml")
+    command = ("--diagnose", "--record", "r.kgr", "--report", "json=r.json", "--report", "junit=r.xml")
     ran = ci(*command, "--fail-on-finding", "warning", "--", sys.executable, "-c", script, folder=tmp_path)
     assert ran.returncode == 4, ran.stderr
     checks = {check["name"]: check for check in json.loads((tmp_path / "r.json").read_text())["checks"]}
@@ -560,3 +560,12 @@ def test_causes_of_failures_are_checks_of_the_run(tmp_path: Path) -> None:
     assert {row["error"] for row in found["evidence"]} == {"ECONNREFUSED"}
     junit = ET.parse(tmp_path / "r.xml").getroot()
     assert junit.attrib["failures"] == "1"
+    reports = [word for kind in ("json", "sarif", "markdown") for word in ("--report", f"{kind}=j.{kind}")]
+    asked = ("ci", "judge", "r.kgr", "--diagnose", "--fail-on-finding", "warning", *reports)
+    judged = subprocess.run([*GADGET, *asked], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120)
+    assert judged.returncode == 4, judged.stderr
+    assert "was recorded with" not in judged.stderr
+    again = {check["name"]: check for check in json.loads((tmp_path / "j.json").read_text())["checks"]}
+    assert [each["fingerprint"] for each in again["connection-refused"]["findings"]] == [found["fingerprint"]]
+    for kind in ("sarif", "markdown"):
+        assert "connection-refused" in (tmp_path / f"j.{kind}").read_text()

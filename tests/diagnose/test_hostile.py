@@ -13,7 +13,7 @@ from kubectl_gadget.diagnose import report
 from kubectl_gadget.diagnose.findings import Found
 from kubectl_gadget.diagnose.observations import Owner
 from kubectl_gadget.diagnose.rules import OBJECTS, PLACEHOLDER, Rule, SeenSet
-from kubectl_gadget.diagnose.run import Report, trusted
+from kubectl_gadget.diagnose.search import Report, trusted
 from kubectl_gadget.run.coverage import Coverage
 from tests.diagnose.seen import NOW, RULES, Seen, connect, endpoints, event, pod, service
 from tests.examples import examples
