@@ -40,9 +40,7 @@ class RecordedJob:
     """what was recorded besides, which only rules of `diagnose` read"""
 
 
-def recorded_job(
-    files: Sequence[PathOrUrl], of_rules: Mapping[str, Mapping[str, object]] | None = None
-) -> RecordedJob:
+def recorded_job(files: Sequence[PathOrUrl], of_rules: Mapping[str, Mapping[str, object]] | None = None) -> RecordedJob:
     """Describes the recordings of one job. `of_rules`: the parameters with which a gadget sees what rules of `diagnose`
     need, and only these need it. Raises UsageError."""
     with ExitStack() as stack:

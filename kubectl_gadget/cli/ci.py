@@ -284,15 +284,13 @@ def _diagnosed(
 
 
 def _parameters_of_rules(assertions: "Sequence[Assertion]") -> dict[str, dict[str, object]]:
-    """Return the parameters of the gadgets that see less with them, as rules need it, and that no assertion is about."""
+    """Return the parameters of gadgets that see less with them, as rules need it, if no assertion is about them."""
     from kubectl_gadget.diagnose import rules, search
 
     asserted = {each.gadget.name for each in assertions if each.gadget}
     found = search.runs(rules.load(rules.own_files()))
     return {
-        run.gadget.name: dict(run.parameters)
-        for run in found
-        if run.parameters and run.gadget.name not in asserted
+        run.gadget.name: dict(run.parameters) for run in found if run.parameters and run.gadget.name not in asserted
     }
 
 
