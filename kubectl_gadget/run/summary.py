@@ -88,7 +88,8 @@ def lines(
     younger row had been shown."""
     yield coverage.first_line(covered, count(sum(shown.values()), noun))
     if late:
-        yield f"  {count(late, noun)} came too late to be sorted by time (try a longer --sort-wait)"
+        said = "marked * or late, came too late to be sorted by time (try a longer --sort-wait)"
+        yield f"  {count(late, noun)}, {said}"
     if lost_most := _losers(states).most_common(_LOSERS_LISTED):
         yield "  lost most: " + ", ".join(f"{number:,} of {loser}" for loser, number in lost_most)
     for hook, counts in sorted(_enforced(states).items()):

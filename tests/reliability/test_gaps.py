@@ -145,7 +145,8 @@ async def test_the_reported_span_is_the_missing_one(
         assert float(found[1]) == pytest.approx(truth, abs=0.5)
     late = sum(line.get("late", False) for line in lines)
     assert [bool(line.get("late")) for line in lines if "path" in line] == steps_back(lines)
-    assert late == int((re.search(r"([\d,]+) events? came too late", rest.decode()) or ["", "0"])[1].replace(",", ""))
+    said = re.search(r"([\d,]+) events?, marked \* or late,", rest.decode())
+    assert late == int((said or ["", "0"])[1].replace(",", ""))
 
 
 def missing(rows: list[dict[str, Any]]) -> list[float]:

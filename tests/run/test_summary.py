@@ -127,7 +127,7 @@ def test_a_gap_a_failure_and_unknown_containers_make_a_trace_incomplete() -> Non
 def test_rows_that_came_too_late_are_counted() -> None:
     assert (
         lines({"n1": state("n1")}, Counter(n1=9), late=3)[1]
-        == "  3 events came too late to be sorted by time (try a longer --sort-wait)"
+        == "  3 events, marked * or late, came too late to be sorted by time (try a longer --sort-wait)"
     )
 
 
