@@ -31,7 +31,8 @@ _MOST_SECONDS = 10.0
 _KEPT_SECONDS = 600.0
 """After this time nothing of the last run is left."""
 _BAD = re.compile(
-    r"waiting until|error|(?<!that were )\brefused\b|was deleted|could not be removed|connection lost|may stop|Traceback",
+    r"waiting until|error|(?<!that were )\brefused\b|was deleted|could not be removed|connection lost|may stop"
+    r"|Traceback",
     re.I,
 )
 
