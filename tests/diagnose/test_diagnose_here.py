@@ -194,6 +194,85 @@ def test_a_recording_gives_the_same_findings(tmp_path: Path) -> None:
     assert found("replay", file) == live
 
 
+def crashed(cluster: FakeCluster, runs: bool) -> None:
+    """Add a pod whose container ended with an error, and whether it runs again."""
+    cluster.add_pod("web", "node-1")
+
+    def change(pod: dict[str, Any]) -> None:
+        ended = {"exitCode": 1, "reason": "Error", "startedAt": now(), "finishedAt": now(), "containerID": "cri://old"}
+        waits = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 1m20s restarting"}}
+        state = {"restartCount": 5 - 4 * runs, "lastState": {"terminated": ended}}
+        pod["status"]["containerStatuses"][0] |= state | ({} if runs else {"state": waits})
+
+    cluster.store.change("pods", "default", "web", change)
+    for container in ("app", "main"):
+        log = "ModuleNotFoundError: No module named 'flask'\n"
+        cluster.store.logs["default", "web", container, True] = log
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+@pytest.mark.parametrize(
+    ("fault", "aside"),
+    [
+        ({}, ""),
+        ({"failing_logs": 1}, ""),
+        ({"failing_logs": 100}, "the log of default/web, container main: "),
+        ({"forbidden": {("get", "pods/log")}}, "logs of ended containers: you may not get pods/log"),
+    ],
+)
+async def test_logs_that_cannot_be_read_are_said_and_all_else_is_the_answer(
+    cluster: FakeCluster, tmp_path: Path, fault: dict[str, Any], aside: str
+) -> None:
+    crashed(cluster, runs=True)
+    for name, value in fault.items():
+        setattr(cluster.faults, name, value)
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    await runner.start("diagnose", "-o", "json", "--timeout", "2s", "--fail-on-finding", "critical")
+    code, out, errors = await runner.end(interrupt=False)
+    report = json.loads(out)
+    assert ("module-missing" in {each["rule"] for each in report["findings"]}) == (not aside), errors
+    assert [each.startswith(aside) for each in report["not_looked_at"]] == [True] * bool(aside), report
+    assert not any("log" in why for why in report["not_seen"]), report["not_seen"]
+    assert (report["not_seen"], code) == ([], 0)
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+async def test_a_replay_finds_what_the_run_of_a_cluster_found(cluster: FakeCluster, tmp_path: Path) -> None:
+    crashed(cluster, runs=True)
+    waiting(cluster, "cart", "ImagePullBackOff", "no such image")
+    cluster.faults.forbidden.add(("list", "networkpolicies"))
+    runner, file = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig")), str(tmp_path / "a.kgr")
+
+    def told(out: str) -> dict[str, Any]:
+        report = json.loads(out)
+        told = {each: report[each] for each in ("not_seen", "not_looked_at")}
+        return told | {"findings": {each["id"]: each["title"] for each in everything(report["findings"])}}
+
+    await runner.start("diagnose", "--timeout", "2s", "--record", file, "-o", "json")
+    code, out, errors = await runner.end(interrupt=False)
+    assert code == 0, errors
+    live = told(out)
+    assert len(live["findings"]) >= 2
+    assert any("networkpolicies" in why for why in live["not_seen"])
+    words = [*GADGET, "replay", file, "diagnose", "-o", "json"]
+    again = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120)
+    assert told(again.stdout) == live
+
+
+@pytest.mark.bpf
+@pytest.mark.usefixtures("catalogue_built")
+async def test_a_start_that_is_after_the_end_of_the_run_is_said_at_once(cluster: FakeCluster, tmp_path: Path) -> None:
+    crashed(cluster, runs=False)
+    runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
+    await runner.start("diagnose", "--timeout", "2s", "--fail-on-finding", "critical")
+    await runner.until_said("the next start of default/web, in about", "is not waited for: --timeout 2s ends this before")
+    code, out, _ = await runner.end(interrupt=False)
+    assert "the next start of default/web" in out
+    assert code == 5
+
+
 @pytest.mark.bpf
 @pytest.mark.usefixtures("catalogue_built")
 async def test_it_waits_for_the_next_start_of_a_pod_that_crashes_and_ctrl_c_gives_what_is_known(

@@ -25,6 +25,8 @@ class Faults:
     """this many requests are answered with 429"""
     starting: int = 0
     """this many requests are answered with 500, as by a server that has just started"""
+    failing_logs: int = 0
+    """this many requests for logs are answered with 500, as by a kubelet that cannot be reached"""
     warning: str | None = None
     """a warning sent with every answer"""
     subprotocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")

@@ -182,6 +182,9 @@ class Server:
     def _log(self, request: web.Request, namespace: str, name: str) -> web.StreamResponse:
         """The end of a container's log, whole lines first and then their first bytes, as kubelets do it."""
         self._found("pods", namespace, name)
+        if self._faults.failing_logs:
+            self._faults.failing_logs -= 1
+            raise Refused(500, "InternalError", "the kubelet cannot be reached")
         container, previous = request.query["container"], request.query.get("previous") == "true"
         log = self._store.logs.get((namespace, name, container, previous))
         if log is None:
