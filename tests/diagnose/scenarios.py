@@ -1235,6 +1235,12 @@ for _ in every(1.0):
         says="/etc/app/settings.yaml",
     ),
     Scenario(
+        "directory-missing",
+        "echo started > /var/log/shop/server.log; exit 1",
+        "echo started > /var/log/shop/server.log || mkdir -p /var/log/shop; echo started > /var/log/shop/server.log; exec sleep 1000",
+        says="/var/log/shop/server.log",
+    ),
+    Scenario(
         "inotify-limit",
         """#!python
 libc = ctypes.CDLL(None)
