@@ -35,12 +35,22 @@ _NAMED = frozenset({"name", "namespace", "pod", "container", "image", "id", "pod
 _HOSTS = frozenset({"address", "addresses", "hostname"})
 """members that hold either a host's name or its address. Only a name is replaced like other names."""
 _LABELS = frozenset({"labels", "matchLabels", "selector", "annotations"})
+_KEPT_NAMED = frozenset({"metadata", "involvedObject", "owner"})
+"""members of what `diagnose` kept of the API that hold names, as those of objects do"""
+_KEPT_NAMES = frozenset(
+    {"nodeName", "secretName", "claimName", "containerID", "image", "host", "selected", "controllers"}
+)
+"""members of it that are names, or lists of them"""
+_COMMANDS = frozenset({"args", "command", "arguments"})
+"""members that hold words of a command line"""
 _FIXED = frozenset({"kind", "runtime", "apiVersion", "protocol", "phase", "type", "operator", "architecture", "agent"})
 """members that hold words of this program or of Kubernetes, which stay even if a pod has the same name"""
 _OF_PROGRAM = frozenset(
     {"version", "began_ns", "command", "gadgets", "interval", "by_labels", "local", "objects", "run", "typed"}
 )
 """members of META that say nothing about what was traced, or that have a rule of their own"""
+OF_DIAGNOSE = "diagnose"
+"""The member of END with what `diagnose` kept beside its rows."""
 _SANDBOX = "POD"
 _MOST_NAMES = 500_000
 _NESTED = (RecordKind.STATE, RecordKind.EARLIER)
@@ -84,6 +94,8 @@ class Redaction:
             elif record.kind == RecordKind.COVERAGE:
                 nodes = (self._json(record.data) or {}).get("nodes")
                 names.update(str(node.get("name")) for node in nodes or () if isinstance(node, dict))
+            elif record.kind == RecordKind.END:
+                _collect_kept((self._json(record.data) or {}).get(OF_DIAGNOSE), names)
             elif record.kind in (RecordKind.OBJECTS, RecordKind.ANSWERS) or (
                 record.kind == RecordKind.FRAME and record.type in (FrameType.CONTAINERS, SELECTED)
             ):
@@ -236,6 +248,9 @@ class Redaction:
         if isinstance(value, str):
             return value if member in _FIXED or value == _SANDBOX else self._redactor.name(value, where)
         if isinstance(value, list):
+            if where == RecordKind.END.name and member in _COMMANDS and (rule := self._redactor.takes("arguments")):
+                self._redactor.count(rule.name, f"{where}.{member}", len(value))
+                return [REMOVED for _ in value[:1]]
             return [self._walked(item, where, member) for item in value]
         if isinstance(value, dict):
             rename: Callable[[str], str] = str
@@ -290,6 +305,28 @@ def _collect(value: object, names: set[str], member: str = "") -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             _collect(item, names, member if member in _LABELS else key)
+
+
+def _collect_kept(value: object, names: set[str], member: str = "") -> None:
+    """Add the names in what `diagnose` kept of the API. Not all that is called a name is one: those of ports and of
+    variables are words that stand in many texts."""
+    if isinstance(value, str):
+        if member in _KEPT_NAMES:
+            names.add(value.rpartition("/")[2] if member == "containerID" else value)
+    elif isinstance(value, list):
+        for item in value:
+            if member == "peers" and isinstance(item, list):
+                names.update(str(part) for part in item[:2])
+            _collect_kept(item, names, member)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in _KEPT_NAMED and isinstance(item, dict):
+                _collect({each: part for each, part in item.items() if each != "annotations"}, names)
+            elif key in ("containers", "initContainers", "containerStatuses", "initContainerStatuses"):
+                names.update(str(each["name"]) for each in item if isinstance(each, dict) and "name" in each)
+            elif key == "addresses":
+                _collect(item, names, key)
+            _collect_kept(item, names, key)
 
 
 def _is_address(text: str) -> bool:

@@ -302,6 +302,49 @@ def test_names_of_hosts_selections_paths_with_spaces_and_passwords_of_mounts_are
     assert [word for word in words if word.encode() in after] == []
 
 
+def test_what_diagnose_kept_of_the_cluster_loses_names_and_command_lines(tmp_path: Path) -> None:
+    gadget = load_gadget("trace_open")
+    container = {
+        "name": "vault-container",
+        "args": ["--password", "argument-of-alice"],
+        "command": ["/bin/serve"],
+        "env": [{"name": "PORT"}],
+        "ports": [{"name": "http", "containerPort": 80}],
+        "livenessProbe": {"exec": {"command": ["check", "argument-of-alice"]}},
+    }
+    volume = {"name": "data", "secret": {"secretName": "secret-of-alice"}}
+    waits = {"reason": "Error", "message": "secret secret-of-alice of ledger-5d4f8c9b7c not found"}
+    pod = {
+        "metadata": {"name": "ledger-5d4f8c9b7c-abcde", "namespace": "quiet-ns", "uid": UID},
+        "spec": {"nodeName": "node-of-alice", "containers": [container], "volumes": [volume]},
+        "status": {"containerStatuses": [{"name": "vault-container", "state": {"waiting": waits}}]},
+    }
+    event = {"metadata": {"name": "e.1"}, "involvedObject": {"kind": "ReplicaSet", "name": "ledger-5d4f8c9b7c"}}
+    owner = {"node": "node-of-alice", "namespace": "other-ns", "pod": "peer-of-alice", "container": "c-of-alice"}
+    row = {"comm": "http", "args": ["serve", "argument-of-alice"], "local": ADDRESS}
+    kept = {
+        "objects": {"pods": [pod], "events": [event]},
+        "selected": [["quiet-ns", "ledger-5d4f8c9b7c-abcde"]],
+        "peers": [["other-ns", "peer-of-alice", "it was deleted"]],
+        "peer_rows": [{"gadget": "snapshot_process", "look": "", "at": 1, "owner": owner, "row": row}],
+        "unseen": ["other-ns/peer-of-alice was not looked at"],
+    }
+    source, copy = tmp_path / "a.kgr", tmp_path / "b.kgr"
+    writer = RecordingWriter(source, meta_of(RunOptions((GadgetRun(gadget),))), print)
+    writer.step(BOOT_NS, WALL_NS, [])
+    writer.close({"seconds": 1, "diagnose": kept})
+    redacted(source, copy)
+    after = everything(copy)
+    words = ("alice", "ledger", "quiet-ns", "other-ns", "password", UID, ADDRESS)
+    assert [word for word in words if word.encode() in after] == []
+    with RecordingReader(copy) as reader:
+        made = reader.find_end().end["diagnose"]
+    (found,) = made["objects"]["pods"]
+    assert found["spec"]["containers"][0]["ports"] == container["ports"], "a port's name is a common word"
+    assert made["peer_rows"][0]["row"]["comm"] == "http"
+    assert found["metadata"]["name"] == made["selected"][0][1], "the same name becomes the same word"
+
+
 def test_unknown_members_of_meta_leak_nothing(tmp_path: Path) -> None:
     opens(tmp_path / "a.kgr", 2000)
     with RecordingReader(tmp_path / "a.kgr") as reader:

@@ -1237,7 +1237,7 @@ for _ in every(1.0):
     Scenario(
         "directory-missing",
         "echo started > /var/log/shop/server.log; exit 1",
-        "echo started > /var/log/shop/server.log || mkdir -p /var/log/shop; echo started > /var/log/shop/server.log; exec sleep 1000",
+        "cd /var/log; echo started > shop/server.log || mkdir shop; echo started > shop/server.log; exec sleep 1000",
         says="/var/log/shop/server.log",
     ),
     Scenario(

@@ -1,5 +1,6 @@
 """Whole runs: on this machine with real BPF, and against a double of a cluster."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -257,7 +258,7 @@ async def test_a_replay_finds_what_the_run_of_a_cluster_found(cluster: FakeClust
     assert len(live["findings"]) >= 2
     assert any("networkpolicies" in why for why in live["not_seen"])
     words = [*GADGET, "replay", file, "diagnose", "-o", "json"]
-    again = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120)
+    again = await asyncio.to_thread(subprocess.run, words, check=True, capture_output=True, text=True, timeout=120)
     assert told(again.stdout) == live
 
 
@@ -267,7 +268,9 @@ async def test_a_start_that_is_after_the_end_of_the_run_is_said_at_once(cluster:
     crashed(cluster, runs=False)
     runner = Runner(cluster.write_kubeconfig(tmp_path / "kubeconfig"))
     await runner.start("diagnose", "--timeout", "2s", "--fail-on-finding", "critical")
-    await runner.until_said("the next start of default/web, in about", "is not waited for: --timeout 2s ends this before")
+    await runner.until_said(
+        "the next start of default/web, in about", "is not waited for: --timeout 2s ends this before"
+    )
     code, out, _ = await runner.end(interrupt=False)
     assert "the next start of default/web" in out
     assert code == 5
