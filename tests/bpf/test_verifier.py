@@ -31,8 +31,7 @@ CEILING = 300_000 if LOOKS_AT_MORE else 100_000
 """Instructions looked at; about 0.1 s. A program that needs more says why here."""
 HIGHER = {"trace_deadlock": 500_000} if LOOKS_AT_MORE else {"trace_deadlock": 200_000, "trace_syscalls": 150_000}
 """One unwinds the stack and then searches the graph of locks (444,000 on Linux 6.1; without the first 281,000), the
-other
-reads arguments as 64-bit and as 32-bit programs lay them out."""
+other reads arguments as 64-bit and as 32-bit programs lay them out."""
 TOGETHER = 600_000 if LOOKS_AT_MORE else 300_000
 """Of all programs of a gadget."""
 MORE_TOGETHER = {
