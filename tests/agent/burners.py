@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +79,25 @@ def _addresses(content: bytes) -> dict[str, int]:
         file.flush()
         lines = subprocess.run(["nm", file.name], check=True, capture_output=True, text=True).stdout.splitlines()
     return {line.split()[2]: int(line.split()[0], 16) for line in lines if len(line.split()) == 3}
+
+
+def strip_as_fedora(program: Path) -> None:
+    """Strips it as find-debuginfo does: functions that .dynsym lacks are left, packed in .gnu_debugdata."""
+    dynamic, full, mini = (program.with_name(f"{program.name}.{end}") for end in ("dynsyms", "debug", "mini"))
+    run = partial(subprocess.run, check=True)
+    exported = _nm("-D", "--format=posix", "--defined-only", program)
+    functions = [line for line in _nm("--format=posix", "--defined-only", program) if line.split()[1] in "TtD"]
+    kept = {line.split()[0] for line in functions} - {line.split()[0] for line in exported}
+    dynamic.write_text("".join(f"{name}\n" for name in sorted(kept)))
+    run(["objcopy", "--only-keep-debug", program, full])
+    run(["objcopy", "-S", "--remove-section", ".comment", f"--keep-symbols={dynamic}", full, mini])
+    run(["strip", program])
+    run(["xz", "--force", mini])
+    run(["objcopy", "--add-section", f".gnu_debugdata={mini}.xz", program])
+
+
+def _nm(*arguments: "str | Path") -> list[str]:
+    return subprocess.run(["nm", *arguments], check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 @cache

@@ -1,5 +1,6 @@
 """profile cpu: a program that burns CPU in a known chain of functions, by both hooks."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.bpf.libbpf import Failure
-from tests.agent.burners import PROGRAMS, WAYS, compile_burner, compile_c
+from tests.agent.burners import PROGRAMS, WAYS, compile_burner, compile_c, strip_as_fedora
 from tests.bpf.stacks import StackAnswers
 from tests.bpf.tracer import MACHINE
 from tests.waiting import wait_until
@@ -79,6 +80,39 @@ def test_the_chain_of_functions_is_found_with_its_share(tmp_path: Path, hook: st
     heavy, light = chains[("spin", "heavy", "burn", "main")], chains[("spin", "light", "burn", "main")]
     assert heavy + light > 0.9 * found.total()
     assert 0.6 < heavy / (heavy + light) < 0.9
+
+
+@pytest.mark.skipif(not shutil.which("gcc") or not shutil.which("xz"), reason="needs gcc and xz")
+def test_functions_of_a_program_that_fedora_has_stripped_are_named(tmp_path: Path) -> None:
+    source, program = tmp_path / "packed.c", tmp_path / "packed"
+    source.write_text(STATIC_FUNCTIONS)
+    subprocess.run(["gcc", "-O1", "-fno-omit-frame-pointer", source, "-o", program], check=True)
+    strip_as_fedora(program)
+    symbols = subprocess.run(["nm", program], check=False, capture_output=True, text=True)
+    assert not symbols.stdout
+    process = subprocess.Popen([program])
+    try:
+        found = Counter[str]()
+        for record in samples_of(process.pid, "clock"):
+            found[" ".join(record["user_stack"][:3])] += record["samples"]
+    finally:
+        process.kill()
+        process.wait()
+    assert found["hidden_loop hidden_caller main"] > 0.9 * found.total()
+
+
+STATIC_FUNCTIONS = """
+static volatile unsigned long sink;
+__attribute__((noinline)) static void nothing(void) { __asm__ volatile("" ::: "memory"); }
+__attribute__((noinline)) static void hidden_loop(void)
+{
+    for (unsigned long i = 0; i < 50000000; i++)
+        sink += i;
+    nothing();
+}
+__attribute__((noinline)) static void hidden_caller(void) { hidden_loop(); nothing(); }
+int main(void) { for (;;) hidden_caller(); }
+"""
 
 
 @pytest.mark.parametrize("hook", HOOKS)

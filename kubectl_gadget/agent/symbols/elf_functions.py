@@ -4,10 +4,10 @@ The file comes from a container, so every number in it may be false. In a malfor
 """
 
 import fnmatch
-import lzma
 import os
 import re
 import struct
+import weakref
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
@@ -15,6 +15,13 @@ from contextlib import contextmanager
 from itertools import compress, count, islice
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
+
+try:
+    import lzma
+except ImportError:  # some builds of Python lack it
+    has_lzma = False
+else:
+    has_lzma = True
 
 from kubectl_gadget.agent.elf import MOST_NAME_BYTES, ElfFile, ElfSource, FileSource, MemorySource, Section, StringTable
 
@@ -33,7 +40,10 @@ _IS_FUNCTION = bytes((info & 15) in (2, 10) for info in range(256))
 _IS_SET = b"\0" + b"\1" * 255
 _LOCAL, _WEAK = 0, 2
 MOST_SYMBOLS = 2_000_000
-_MOST_DEBUGDATA = 64 << 20
+MOST_DEBUGDATA = 64 << 20
+"""Bytes of .gnu_debugdata, packed and unpacked."""
+MOST_DEBUGDATA_IN_ALL = 128 << 20
+"""Unpacked, of all open files. A file may use half of what the others leave, so that none takes all."""
 _MOST_SECTIONS = 256
 _MOST_NAMES = 1 << 14
 """Names that are kept for the next lookup; reading one takes a system call."""
@@ -51,6 +61,8 @@ class Function(NamedTuple):
 
 
 _numbers = count()
+_unpacked: "weakref.WeakSet[ElfFunctions]" = weakref.WeakSet()
+"""Those that keep an unpacked .gnu_debugdata."""
 
 
 class _Table(NamedTuple):
@@ -79,10 +91,11 @@ class ElfFunctions:
         self._go: _GoFunctions | None = None
         self._names: dict[int, str] = {}
         self._complete = False
+        self._unpacked_bytes = 0
         self._elf = ElfFile(source)
         try:
             self._read(self._elf)
-        except (struct.error, IndexError, ValueError, OverflowError, MemoryError, lzma.LZMAError):
+        except (struct.error, IndexError, ValueError, OverflowError, MemoryError):
             self._order = array("I")
 
     @property
@@ -100,6 +113,7 @@ class ElfFunctions:
         self._addresses, self._sizes, self._order = array("Q"), array("Q"), array("I")
         self._tables, self._go = [], None
         self._names.clear()
+        self._unpacked_bytes = 0
 
     def address_at(self, file_offset: int) -> int | None:
         """Returns the address, in the file's own numbering, of an offset in the file."""
@@ -163,10 +177,14 @@ class ElfFunctions:
     def _add_debugdata(self, elf: ElfFile) -> list[int]:
         """Adds MiniDebugInfo: a compressed ELF file inside the file, with the symbols that .dynsym lacks."""
         for one in elf.sections:
-            if one.kind == _PROGBITS and one.size < _MOST_DEBUGDATA and elf.names.at(one.name) == b".gnu_debugdata":
-                unpacker = lzma.LZMADecompressor(memlimit=2 * _MOST_DEBUGDATA)
-                unpacked = unpacker.decompress(elf.source.read(one.offset, one.size), _MOST_DEBUGDATA)
-                return self._add_tables(ElfFile(MemorySource(unpacked)), _SYMTAB)
+            if one.kind == _PROGBITS and one.size < MOST_DEBUGDATA and elf.names.at(one.name) == b".gnu_debugdata":
+                others = sum(other._unpacked_bytes for other in _unpacked)
+                room = min(MOST_DEBUGDATA, (MOST_DEBUGDATA_IN_ALL - others) // 2)
+                data = _unpack(elf.source.read(one.offset, one.size), room) if room > 0 else b""
+                if found := self._add_tables(ElfFile(MemorySource(data)), _SYMTAB):
+                    self._unpacked_bytes = len(data)
+                    _unpacked.add(self)
+                return found
         return []
 
     def _add_go(self, elf: ElfFile) -> None:
@@ -202,6 +220,18 @@ class ElfFunctions:
             if name:
                 best.append((len(name) - len(name.lstrip(b"_")), binding, len(name), name))
         return min(best)[3].decode(errors="replace") if best else ""
+
+
+def _unpack(packed: bytes, most: int) -> bytes:
+    """Returns what was compressed by xz; empty if it is malformed, or has more than this many bytes."""
+    if not has_lzma:
+        return b""
+    try:
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * MOST_DEBUGDATA)
+        found = unpacker.decompress(packed, most)
+    except lzma.LZMAError:
+        return b""
+    return found if unpacker.eof else b""
 
 
 # The table of functions that every Go program has for its own stack traces, even when it was stripped: .gopclntab.

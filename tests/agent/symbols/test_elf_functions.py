@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,15 +85,72 @@ def test_addresses_after_a_function_do_not_get_its_name(tmp_path: Path) -> None:
     assert functions.find(start + size) is None
 
 
-def test_mini_debug_info_names_what_was_stripped(burner: Path, tmp_path: Path) -> None:
-    inner = tmp_path / "inner"
-    subprocess.run(["objcopy", "--only-keep-debug", burner, inner], check=True)
-    (tmp_path / "inner.xz").write_bytes(lzma.compress(inner.read_bytes()))
-    packed = tmp_path / "packed"
-    add = f".gnu_debugdata={tmp_path / 'inner.xz'}"
-    subprocess.run(["objcopy", "-S", "--add-section", add, burner, packed], check=True)
-    functions, places = functions_of(packed), addresses(burner)
-    assert functions.find(places["heavy"] + 1) == ("heavy", 1)
+def with_mini_debug_info(program: Path, packed: bytes) -> Path:
+    """Returns the stripped program with this content of .gnu_debugdata."""
+    made = program.with_name(f"{program.name}.packed")
+    (program.parent / "inner.xz").write_bytes(packed)
+    add = f".gnu_debugdata={program.parent / 'inner.xz'}"
+    subprocess.run(["objcopy", "-S", "--add-section", add, program, made], check=True)
+    return made
+
+
+def symbols_of(program: Path) -> bytes:
+    inner = program.with_name(f"{program.name}.inner")
+    subprocess.run(["objcopy", "--only-keep-debug", program, inner], check=True)
+    return inner.read_bytes()
+
+
+def test_mini_debug_info_names_what_was_stripped(burner: Path) -> None:
+    functions = functions_of(with_mini_debug_info(burner, lzma.compress(symbols_of(burner))))
+    assert functions.find(addresses(burner)["heavy"] + 1) == ("heavy", 1)
+
+
+def test_mini_debug_info_that_unpacks_to_too_much_or_is_cut_is_refused(
+    burner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, data = addresses(burner)["heavy"], symbols_of(burner)
+    monkeypatch.setattr(elf_functions, "MOST_DEBUGDATA", 8 << 20)
+    bomb = lzma.compress(data + bytes(elf_functions.MOST_DEBUGDATA), preset=0)
+    assert len(bomb) < 4 << 20
+    tracemalloc.start()
+    try:
+        assert functions_of(with_mini_debug_info(burner, bomb)).find(place) is None
+        assert tracemalloc.get_traced_memory()[0] < 2 << 20
+    finally:
+        tracemalloc.stop()
+    for packed in (lzma.compress(data)[:-20], lzma.compress(data, lzma.FORMAT_ALONE), b"", b"\xfd7zXZ\0" + bytes(100)):
+        assert functions_of(with_mini_debug_info(burner, packed)).find(place) is None
+
+
+def test_all_mini_debug_info_together_is_bounded(burner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file takes half of the room at most, and gives it back when it is closed."""
+    place, data = addresses(burner)["heavy"], symbols_of(burner)
+    packed = with_mini_debug_info(burner, lzma.compress(data))
+    in_use = sum(other._unpacked_bytes for other in elf_functions._unpacked)
+    monkeypatch.setattr(elf_functions, "MOST_DEBUGDATA_IN_ALL", in_use + 2 * len(data) + 100)
+    first = functions_of(packed)
+    assert first.find(place) == ("heavy", 0)
+    assert functions_of(packed).find(place) is None
+    first.forget()
+    assert functions_of(packed).find(place) == ("heavy", 0)
+
+
+def test_a_python_without_lzma_leaves_mini_debug_info_out(burner: Path) -> None:
+    packed = with_mini_debug_info(burner, lzma.compress(symbols_of(burner)))
+    program = """if True:
+        import os, sys
+        if sys.argv[3] == "lacks":
+            sys.modules["lzma"] = sys.modules["_lzma"] = None
+        from kubectl_gadget.agent.elf import FileSource
+        from kubectl_gadget.agent.symbols.elf_functions import ElfFunctions
+        functions = ElfFunctions(FileSource(os.open(sys.argv[1], os.O_RDONLY)))
+        print(functions.is_elf, functions.find(int(sys.argv[2])))"""
+    place = str(addresses(burner)["heavy"])
+    found = [
+        subprocess.run([sys.executable, "-c", program, packed, place, each], capture_output=True, text=True, check=True)
+        for each in ("lacks", "has")
+    ]
+    assert [each.stdout for each in found] == ["True None\n", "True Function(name='heavy', offset=0)\n"]
 
 
 def test_a_name_without_underscores_is_preferred(tmp_path: Path) -> None:
