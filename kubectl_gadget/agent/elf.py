@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
@@ -170,7 +170,7 @@ def open_file(opened: Callable[[], int]) -> FileSource | None:
 # build id, and only the first segments are searched.
 
 _NOTE = struct.Struct("<III")
-_PT_NOTE, _NT_GNU_BUILD_ID = 4, 3
+_PT_NOTE, _SHT_NOTE, _NT_GNU_BUILD_ID = 4, 7, 3
 _MOST_NOTES = 1 << 16
 """Bytes of a segment of notes."""
 _MOST_SEGMENTS = 16
@@ -178,10 +178,16 @@ _MOST_SEGMENTS = 16
 
 def build_id(file: int) -> str:
     """Returns the build id in hex; "" when there is none."""
-    elf = ElfFile(FileSource(file))
-    notes = islice((one for one in elf.segments if one.kind == _PT_NOTE), _MOST_SEGMENTS)
-    found = (_in_notes(elf.source.read(one.offset, min(one.size, _MOST_NOTES))) for one in notes)
-    return next(filter(None, found), "")
+    return build_id_of(ElfFile(FileSource(file)))
+
+
+def build_id_of(elf: ElfFile) -> str:
+    """Returns the build id in hex; "" when there is none. Sections are searched too: segments of a file that has only
+    symbols may point to what it lacks."""
+    segments = islice(((one.offset, one.size) for one in elf.segments if one.kind == _PT_NOTE), _MOST_SEGMENTS)
+    sections = islice(((one.offset, one.size) for one in elf.sections if one.kind == _SHT_NOTE), _MOST_SEGMENTS)
+    notes = (elf.source.read(offset, min(size, _MOST_NOTES)) for offset, size in chain(segments, sections))
+    return next(filter(None, map(_in_notes, notes)), "")
 
 
 def _in_notes(data: bytes) -> str:

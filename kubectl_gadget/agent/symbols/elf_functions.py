@@ -25,7 +25,8 @@ else:
 
 from kubectl_gadget.agent.elf import MOST_NAME_BYTES, ElfFile, ElfSource, FileSource, MemorySource, Section, StringTable
 
-# The function at an address: in .symtab, else in .dynsym and .gnu_debugdata.
+# The function at an address: in .symtab, else in that of a separate file (debug_files.py), else in .dynsym and
+# .gnu_debugdata.
 #
 # Go programs are usually stripped; for them, it uses the table of their own stack traces (below). The nearest symbol
 # below an address is not its function when that symbol ends before it, so a symbol with a size counts only that far,
@@ -78,9 +79,10 @@ class ElfFunctions:
     """The functions of one file. A malformed file simply has no functions.
 
     A file may have 100,000 symbols, and a handful of them is looked up, so no Python code runs for each of them.
+    `separate` finds the file that has the symbols which were stripped from this one.
     """
 
-    def __init__(self, source: ElfSource) -> None:
+    def __init__(self, source: ElfSource, separate: "Callable[[ElfFile], FileSource | None] | None" = None) -> None:
         self.number = next(_numbers)
         """unique in this process"""
         self._addresses, self._sizes = array("Q"), array("Q")
@@ -92,9 +94,10 @@ class ElfFunctions:
         self._names: dict[int, str] = {}
         self._complete = False
         self._unpacked_bytes = 0
+        self._debug_file: FileSource | None = None
         self._elf = ElfFile(source)
         try:
-            self._read(self._elf)
+            self._read(self._elf, separate)
         except (struct.error, IndexError, ValueError, OverflowError, MemoryError):
             self._order = array("I")
 
@@ -114,6 +117,9 @@ class ElfFunctions:
         self._tables, self._go = [], None
         self._names.clear()
         self._unpacked_bytes = 0
+        if self._debug_file:
+            self._debug_file.close()
+            self._debug_file = None
 
     def address_at(self, file_offset: int) -> int | None:
         """Returns the address, in the file's own numbering, of an offset in the file."""
@@ -138,8 +144,12 @@ class ElfFunctions:
         self._names[start] = name
         return Function(name, address - start) if name else None
 
-    def _read(self, elf: ElfFile) -> None:
+    def _read(self, elf: ElfFile, separate: "Callable[[ElfFile], FileSource | None] | None") -> None:
         self._order = self._sorted(self._add_tables(elf, _SYMTAB))
+        if not self._order and separate and elf.is_elf:
+            self._debug_file = separate(elf)
+            if self._debug_file:
+                self._order = self._sorted(self._add_tables(ElfFile(self._debug_file), _SYMTAB))
         self._complete = bool(self._order)
         if not self._complete:
             exported = self._add_tables(elf, _DYNSYM)

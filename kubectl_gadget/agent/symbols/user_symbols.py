@@ -20,9 +20,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, NamedTuple
 
-from kubectl_gadget.agent.elf import FileSource, MemorySource, open_file
+from kubectl_gadget.agent.elf import ElfFile, FileSource, MemorySource, open_file
 from kubectl_gadget.agent.host import procfs
 from kubectl_gadget.agent.host.foreign_files import open_inside, open_link
+from kubectl_gadget.agent.symbols import debug_files
 from kubectl_gadget.agent.symbols.elf_functions import ElfFunctions, Function
 
 # The executable mappings of a process: to which file, and to which offset in it, an address belongs.
@@ -348,10 +349,13 @@ _NO_CODE = Mapping(0, 0, 0, 0, 0, "", is_code=False)
 
 
 class _File:
-    """An open file with its functions; `identity` are device, inode, time of change and size."""
+    """An open file with its functions; `identity` are device, inode, time of change and size. `only_in` is the mount
+    namespace whose processes share it, if its names are from a file that only they see; else empty."""
 
-    def __init__(self, source: FileSource, functions: ElfFunctions, identity: tuple[int, ...]) -> None:
-        self.source, self.functions, self.identity = source, functions, identity
+    def __init__(
+        self, source: FileSource, functions: ElfFunctions, identity: tuple[int, ...], only_in: str = ""
+    ) -> None:
+        self.source, self.functions, self.identity, self.only_in = source, functions, identity, only_in
 
     @property
     def is_open(self) -> bool:
@@ -400,7 +404,8 @@ class UserSymbols:
     def __init__(self) -> None:
         self._processes: OrderedDict[tuple[int, int], _Process] = OrderedDict()
         self._opened = OpenMaps()
-        self._files: OrderedDict[tuple[int, ...], _File] = OrderedDict()
+        self._files: OrderedDict[tuple[tuple[int, ...], str], _File] = OrderedDict()
+        """by identity, and `only_in`"""
         self._symbols = 0
         """of all these files"""
         self._seen: dict[tuple[str, int, int, str], tuple[float, _File]] = {}
@@ -499,10 +504,10 @@ class UserSymbols:
     def _shared(self, pid: int, mapping: Mapping) -> _File | None:
         """Returns a file that is open already, whose inode number cannot be reused, or opens it."""
         anywhere = "", mapping.device, mapping.inode, ""
-        seen = self._seen.get(anywhere) or self._seen.get(_here(pid, mapping))
+        seen = self._seen.get(_here(pid, mapping)) or self._seen.get(anywhere)
         now = time.monotonic()
         if seen and now < seen[0] and seen[1].is_unchanged:
-            self._files.move_to_end(seen[1].identity)
+            self._files.move_to_end((seen[1].identity, seen[1].only_in))
             return seen[1]
         file = self._open(pid, mapping)
         if file is None:
@@ -510,7 +515,7 @@ class UserSymbols:
         # If stat() reports another device (btrfs, and overlayfs before Linux 6.8), device and inode may belong to
         # several files, but hardly at one path of one mount namespace.
         is_unique = file.identity[0] == mapping.device
-        key = anywhere if is_unique else _here(pid, mapping)
+        key = anywhere if is_unique and not file.only_in else _here(pid, mapping)
         if len(self._seen) >= _MOST_SEEN:
             self._seen.clear()
         self._seen[key] = math.inf if is_unique else now + _SHARED_SECONDS, file
@@ -518,18 +523,32 @@ class UserSymbols:
 
     def _open(self, pid: int, mapping: Mapping) -> _File | None:
         source = open_mapped(pid, mapping)
-        return self._cached(source, identity_of(source)) if source else None
+        if source is None:
+            return None
+        identity = identity_of(source)
+        namespace = procfs.link(f"/proc/{pid}/ns/mnt")
+        for key in ((identity, namespace), (identity, "")):
+            if key in self._files:
+                source.close()
+                self._files.move_to_end(key)
+                return self._files[key]
+        return self._read(source, identity, pid, mapping.path.removesuffix(_DELETED))
 
-    def _cached(self, source: FileSource, identity: tuple[int, ...]) -> _File | None:
-        if identity in self._files:
-            source.close()
-            self._files.move_to_end(identity)
-            return self._files[identity]
-        functions = ElfFunctions(source)
+    def _read(self, source: FileSource, identity: tuple[int, ...], pid: int, path: str) -> _File | None:
+        only_in = ""
+
+        def separate(elf: ElfFile) -> FileSource | None:
+            nonlocal only_in
+            found = debug_files.find(pid, path, elf)
+            if found and not found.is_of_node:
+                only_in = procfs.link(f"/proc/{pid}/ns/mnt")
+            return found.source if found else None
+
+        functions = ElfFunctions(source, separate)
         if not functions.is_elf:
             source.close()
             return None
-        file = self._files[identity] = _File(source, functions, identity)
+        file = self._files[identity, only_in] = _File(source, functions, identity, only_in)
         self._symbols += functions.symbols
         while len(self._files) > 1 and (len(self._files) > MOST_FILES or self._symbols > MOST_SYMBOLS):
             gone = self._files.popitem(last=False)[1]  # a process that needs it opens it again
