@@ -352,7 +352,7 @@ class EngineFlags(FlagSet):
     no_sort: Annotated[Switch, flag(ENGINE, "--no-sort", "Print rows as they arrive, not sorted by time")] = None
     sort_wait: Annotated[
         float | None,
-        flag(ENGINE, "--sort-wait TIME", "How long a row waits for earlier ones (default: 200ms)"),
+        flag(ENGINE, "--sort-wait TIME", "How long a row waits for earlier ones; later ones get a * (default: 200ms)"),
         values.duration,
     ] = None
     ring_bytes: Annotated[
