@@ -62,6 +62,8 @@ def arrangement_flags(gadget: Gadget) -> dict[str, object]:
     if gadget.totals.weight:
         flames = "Write a flame graph, .html or .svg; see also -o folded"
         found["table_flame_graph"] = _file_flag("--flame-graph FILE", flames)
+        names = "Take missing names from this folder or debuginfod URL"
+        found["table_debuginfo"] = Annotated[Text, flag(TABLE, "--debuginfo PLACE", names), values.debuginfo]
         found["table_diff"] = _file_flag("--diff FILE", "Color it by the difference from this -o folded file")
     if gadget.totals.histogram:
         found["table_diff"] = _file_flag("--diff FILE", "Compare with this recording, made with -o json")

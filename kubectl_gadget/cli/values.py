@@ -218,6 +218,20 @@ def page_file(text: str) -> str:
     return file
 
 
+def debuginfo(text: str) -> str:
+    """A folder, or the URL of a debuginfod server."""
+    if "://" in text:
+        from urllib.parse import urlsplit
+
+        url = urlsplit(text)
+        if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+            raise ValueError("is not a URL like https://debuginfod.debian.net")
+        return text
+    if not text or not Path(text).is_dir():
+        raise ValueError("is neither a folder nor a URL")
+    return text
+
+
 def exports(texts: Sequence[str]) -> tuple[str, ...]:
     """Targets of --export, each once."""
     from kubectl_gadget.export.targets import target

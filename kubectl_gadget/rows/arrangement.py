@@ -27,5 +27,7 @@ class Arrangement:
     """one table for the whole run"""
     flame_graph: str = ""
     """path of the flame graph to write"""
+    debuginfo: str = ""
+    """folder or URL with files that have the names which agents did not find"""
     diff: str = ""
     """path of a recording to compare it with"""

@@ -7,7 +7,7 @@ limited, and stacks that no row has used for long are forgotten; they count as l
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -203,8 +203,9 @@ class NodeStacks:
         """True if the agent has reported none."""
         return len(self._numbers) <= LOST + 1
 
-    def apply(self, names: "StackNames") -> None:
-        """Takes a STACKS frame. Raises FrameError if it refers to a stack frame that was not sent."""
+    def apply(self, names: "StackNames", named: "Callable[[Sequence[str]], Sequence[str]] | None" = None) -> None:
+        """Takes a STACKS frame. `named` returns the same frames, with names for unknown functions. Raises FrameError if
+        it refers to a stack frame that was not sent."""
         if not 0 <= names.first <= len(self._frames):
             raise FrameError(f"STACKS: `first` is {names.first}, but {len(self._frames)} frames were sent")
         if names.first + len(names.frames) > _MOST_FRAMES:
@@ -212,7 +213,7 @@ class NodeStacks:
         if len(names.stacks) > _MOST_STACKS:
             raise FrameError(f"STACKS: more than {_MOST_STACKS:,} stacks")
         del self._frames[names.first :]
-        self._frames += map(read_frame, names.frames)
+        self._frames += map(read_frame, named(names.frames) if named else names.frames)
         if len(self._numbers) > _MOST_STACKS:
             self._numbers = {NONE: NONE, LOST: LOST}
         for id, places in names.stacks.items():

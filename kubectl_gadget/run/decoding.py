@@ -106,8 +106,10 @@ class Decoding:
         make_stages: Callable[[], Sequence[Stage | None]],
         select: Callable[[Batch], Batch],
         addresses: "Callable[[], Addresses] | None" = None,
+        named: "Callable[[Sequence[str]], Sequence[str]] | None" = None,
     ) -> None:
-        """`addresses` as in Batch."""
+        """`addresses` as in Batch, `named` as in NodeStacks."""
+        self._named = named
         self.nodes: dict[str, NodeDecoder] = {}
         self._gadgets = gadgets
         self._sent = [gadget.as_sent() for gadget in gadgets]
@@ -131,7 +133,7 @@ class Decoding:
             case StackNames():
                 if not 0 <= content.gadget < len(self._gadgets):
                     raise FrameError(f"STACKS: `gadget` is {content.gadget}, of {len(self._gadgets)}")
-                node.stacks[content.gadget].apply(content)
+                node.stacks[content.gadget].apply(content, self._named)
             case Hello():
                 node.stacks.clear()
                 node.architecture = content.architecture or node.architecture

@@ -169,13 +169,14 @@ class Pipeline:
         addresses: "Callable[[], Addresses] | None" = None,
         beside: WholeSink | None = None,
         export: "RunExport | None" = None,
+        named: Callable[[Sequence[str]], Sequence[str]] | None = None,
     ) -> None:
         """`wants` and `narrowed` are for Attribution; `stages` creates a node's views. `beside` gets the rows that a
-        transform gets, `export` those that the sink gets."""
+        transform gets, `export` those that the sink gets. `named` as in NodeStacks."""
         self.frames = frames
         self._gadgets = gadgets
         self.attribution = Attribution(wants, narrowed)
-        self.decoding = Decoding(gadgets, stages, self.attribution.selected, addresses)
+        self.decoding = Decoding(gadgets, stages, self.attribution.selected, addresses, named)
         self._filter = conditions.filter
         self._of_gadgets = conditions.of_gadgets
         self.collector = collector

@@ -56,6 +56,11 @@ class Preparation:
         def make_stages() -> list[Stage | None]:
             return [make_stage(run.gadget, run.parameters) for run in options.gadgets]
 
+        named = None
+        if place := options.arrangement.debuginfo:
+            from kubectl_gadget.run.debuginfo import debug_names  # what few runs need, such as tempfile
+
+            named = debug_names(place, events.warn).named
         return Pipeline(
             frames,
             gadgets,
@@ -70,6 +75,7 @@ class Preparation:
             options.addresses,
             options.beside,
             self.export,
+            named,
         )
 
 

@@ -340,7 +340,7 @@ class StackNames(_FromAgent):
     first: int
     """number of the first of `frames`"""
     frames: tuple[str, ...]
-    """function, file and offset, with tabs between"""
+    """function, file and offset, and of an unknown function build id and address, with tabs between"""
     stacks: Mapping[int, tuple[int, ...]]
     """by stack, the numbers of its frames, innermost call first"""
 

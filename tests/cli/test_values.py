@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -376,3 +377,16 @@ def test_a_registry_is_written_as_in_names_of_images(text: str) -> None:
 def test_a_text_that_is_not_a_registry_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is a URL|is not a registry"):
         values.registry(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["/no/such/folder", "", "ftp://files.example", "http://", "https://x.example/?a=b", "http://[::1"]
+)
+def test_a_place_of_debug_files_that_cannot_be_one_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"folder nor a URL|is not a URL|Invalid"):
+        values.debuginfo(text)
+
+
+def test_a_place_of_debug_files_is_a_folder_or_a_url(tmp_path: Path) -> None:
+    for text in (str(tmp_path), "https://debuginfod.debian.net", "http://127.0.0.1:8002/path/"):
+        assert values.debuginfo(text) == text

@@ -23,7 +23,16 @@ except ImportError:  # some builds of Python lack it
 else:
     has_lzma = True
 
-from kubectl_gadget.agent.elf import MOST_NAME_BYTES, ElfFile, ElfSource, FileSource, MemorySource, Section, StringTable
+from kubectl_gadget.agent.elf import (
+    MOST_NAME_BYTES,
+    ElfFile,
+    ElfSource,
+    FileSource,
+    MemorySource,
+    Section,
+    StringTable,
+    build_id_of,
+)
 
 # The function at an address: in .symtab, else in that of a separate file (debug_files.py), else in .dynsym and
 # .gnu_debugdata.
@@ -48,6 +57,8 @@ MOST_DEBUGDATA_IN_ALL = 128 << 20
 _MOST_SECTIONS = 256
 _MOST_NAMES = 1 << 14
 """Names that are kept for the next lookup; reading one takes a system call."""
+_MOST_BUILD_ID = 128
+"""Hexadecimal digits."""
 _LOOK_BACK = 16
 """Symbols that are checked for one that extends to an address."""
 _Item = TypeVar("_Item")
@@ -95,6 +106,7 @@ class ElfFunctions:
         self._complete = False
         self._unpacked_bytes = 0
         self._debug_file: FileSource | None = None
+        self._build_id: str | None = None
         self._elf = ElfFile(source)
         try:
             self._read(self._elf, separate)
@@ -105,6 +117,14 @@ class ElfFunctions:
     def is_elf(self) -> bool:
         """True if the file is a 64-bit little-endian ELF file."""
         return self._elf.is_elf
+
+    @property
+    def build_id(self) -> str:
+        """The build id in hex; "" if the file has none. Real ones have 8 to 32 bytes."""
+        if self._build_id is None:
+            found = build_id_of(self._elf)
+            self._build_id = found if len(found) <= _MOST_BUILD_ID else ""
+        return self._build_id
 
     @property
     def symbols(self) -> int:

@@ -140,10 +140,11 @@ class Stacks:
         return number
 
     def _text(self, frame: "ResolvedFrame") -> str:
-        """Returns function, file and offset, separated by tabs."""
+        """Returns function, file and offset, and how the client can find the name if it is unknown, separated by
+        tabs."""
         known = frame.function[:1] != "["
         offset = "" if frame.offset is None or (known and not self._with_offsets) else f"{frame.offset:#x}"
         text = f"{frame.function}\t{frame.module}\t{offset}"
-        if text.count("\t") == 2:
-            return text
-        return "\t".join(part.replace("\t", " ") for part in (frame.function, frame.module, offset))
+        if text.count("\t") != 2:
+            text = "\t".join(part.replace("\t", " ") for part in (frame.function, frame.module, offset))
+        return f"{text}\t{frame.code}" if frame.code else text

@@ -342,6 +342,9 @@ class ResolvedFrame(NamedTuple):
     """the file, as its process sees it, or [vdso] and the like"""
     offset: int | None
     """from the function's start, or from the file's when the function is unknown; None: not meaningful"""
+    code: str = ""
+    """of an unknown function: the file's build id, and the address in its symbol table, separated by a tab; empty: not
+    known"""
 
 
 _NOWHERE = ResolvedFrame(UNKNOWN, "", None)
@@ -485,7 +488,10 @@ class UserSymbols:
             found = None if at is None else functions.find(at)
             if len(self._frames) >= _MOST_FRAMES:
                 self._frames.clear()
-            frame = self._frames[key] = _frame_of(found, mapping.path.removesuffix(_DELETED), in_file, is_call)
+            frame = _frame_of(found, mapping.path.removesuffix(_DELETED), in_file, is_call)
+            if found is None and at is not None and (build_id := functions.build_id):
+                frame = frame._replace(code=f"{build_id}\t{at:#x}")
+            self._frames[key] = frame
         return frame
 
     def _functions_of(self, process: _Process, mapping: Mapping) -> ElfFunctions | None:

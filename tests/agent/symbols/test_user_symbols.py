@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_gadget.agent.elf import build_id
 from kubectl_gadget.agent.host.foreign_files import open_link
 from kubectl_gadget.agent.symbols import user_symbols
 from kubectl_gadget.agent.symbols.user_symbols import GONE, UNKNOWN, PerfMap, UserSymbols, own_vdso, start_of_stack
@@ -135,7 +136,7 @@ def test_a_process_that_has_ended_is_known_from_before_and_else_not_at_all(
         other = address_in(process.pid, burner, "light")
         assert names(symbols, process.pid, place) == ["main"]
     assert [frame.function for frame in symbols.frames(process.pid, program, [other])] == ["light"]
-    assert make_symbols().frames(process.pid, program, [other]) == [(UNKNOWN, GONE, None)]
+    assert make_symbols().frames(process.pid, program, [other]) == [(UNKNOWN, GONE, None, "")]
 
 
 def test_a_stack_of_the_program_before_is_not_named_after_the_one_that_runs_now(
@@ -157,7 +158,27 @@ def test_a_stripped_program_is_unknown_with_file_and_place(burner: Path, make_sy
         code = next(line for line in maps if burner.name in line and " r-xp " in line).split()
         start, offset = int(code[0].split("-")[0], 16), int(code[2], 16)
         (frame,) = make_symbols().frames(process.pid, start_of_stack(process.pid), [start + 0x123])
-        assert frame == (UNKNOWN, str(burner), offset + 0x123)
+        assert frame[:3] == (UNKNOWN, str(burner), offset + 0x123)
+
+
+def test_an_unknown_function_has_the_build_id_and_its_address_in_the_file(
+    tmp_path: Path, make_symbols: MakeSymbols
+) -> None:
+    program = compile_burner(tmp_path / "burner", *WAYS["pie"], "-Wl,--build-id")
+    subprocess.run(["strip", "-o", tmp_path / "stripped", program], check=True)
+    with (tmp_path / "stripped").open("rb") as file:
+        id = build_id(file.fileno())
+    start = addresses(program)["main"]
+    with sleeping(tmp_path / "stripped") as process:
+        first = Path(f"/proc/{process.pid}/maps").read_text().splitlines()[0]
+        place = int(first.split("-")[0], 16) + start
+        found = make_symbols().frames(process.pid, start_of_stack(process.pid), [place, place + 3])
+    # The second is a return address: its call ends before it.
+    assert [frame.code for frame in found] == [f"{id}\t{start:#x}", f"{id}\t{start + 2:#x}"]
+    with sleeping(program) as process:
+        place = address_in(process.pid, program, "main")
+        (frame,) = make_symbols().frames(process.pid, start_of_stack(process.pid), [place])
+    assert (frame.function, frame.code) == ("main", "")
 
 
 @pytest.mark.root
