@@ -183,7 +183,8 @@ class _Server:
                     self._fail(f"HTTP {error.code} {error.reason}")
                 error.close()
             except (OSError, HTTPException, ValueError) as error:
-                self._fail(str(getattr(error, "reason", None) or error))
+                reason = getattr(error, "reason", None) or error
+                self._fail(str(getattr(reason, "strerror", None) or reason))
 
     def _download(self, build_id: str, until: float) -> None:
         """Raises OSError, HTTPException and ValueError."""
