@@ -36,6 +36,8 @@ MOST_CACHED = 2 << 30
 """Of all files in the cache."""
 MOST_SECONDS = 60.0
 """For so long, a run waits for servers in all."""
+SAID_AFTER = 2.0
+"""Seconds of waiting after which the user is told."""
 _SILENT_SECONDS = 10.0
 _AT_ONCE = 4
 _PIECE = 1 << 18
@@ -134,7 +136,7 @@ class _Server:
     def __init__(self, url: str, warn: Callable[[str], object]) -> None:
         self._url, self._warn = url.rstrip("/"), warn
         self._left = MOST_SECONDS
-        self._failed = False
+        self._failed = self._said = False
         base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         self._cache = Path(base, "kubectl-gadget", "debuginfod")
 
@@ -153,8 +155,12 @@ class _Server:
         threads = [threading.Thread(target=self._fetch, args=(wanted, until), daemon=True) for _ in range(_AT_ONCE)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        for end in (min(began + SAID_AFTER, until), until):
+            for thread in threads:
+                thread.join(max(0.0, end - time.monotonic()))
+            if not self._said and any(thread.is_alive() for thread in threads) and end < until:
+                self._said = True
+                self._warn(f"--debuginfo {self._url}: waiting for debug files, {MOST_SECONDS:.0f} s at most")
         self._left -= time.monotonic() - began
         if any(thread.is_alive() for thread in threads):
             self._fail(f"waited for {MOST_SECONDS:.0f} s in all")

@@ -107,11 +107,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     files: ClassVar[dict[str, "bytes | int"]] = {}
     asked: ClassVar[list[str]] = []
     hold = threading.Event()
+    waits: ClassVar[bool] = False
+    """all answers wait for `hold`"""
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
         content = self.files.get(self.path, 404)
-        if content == b"never":
+        if content == b"never" or self.waits:
             self.hold.wait(60)
         if isinstance(content, int):
             self.send_error(content)
@@ -128,7 +130,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL; the cache is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    Handler.files, Handler.asked, Handler.hold = {}, [], threading.Event()
+    Handler.files, Handler.asked, Handler.hold, Handler.waits = {}, [], threading.Event(), False
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
@@ -190,6 +192,20 @@ def test_a_server_that_does_not_answer_is_waited_for_only_for_some_time(
     assert debug_names(server, warnings.append).named([program.frame("heavy")]) == [program.frame("heavy")]
     assert len(warnings) == 1
     assert not Handler.hold.is_set()
+
+
+def test_the_user_is_told_that_a_run_waits(program: Program, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debuginfo, "SAID_AFTER", 0.0)
+    put(program)
+    warnings: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        Handler.hold.set()
+
+    Handler.waits = True
+    assert debug_names(server, warn).named([program.frame("heavy")]) == ["heavy\t/bin/x\t"]
+    assert warnings == [f"--debuginfo {server}: waiting for debug files, 60 s at most"]
 
 
 def test_no_server_is_an_error_that_names_its_cause(program: Program, server: str) -> None:
