@@ -1235,6 +1235,31 @@ for _ in every(1.0):
         says="/etc/app/settings.yaml",
     ),
     Scenario(
+        "config-file-missing",
+        """#!python
+open("/app/config/settings.toml")
+""",
+        """#!python
+with contextlib.suppress(OSError): open("/app/config/settings.toml")
+time.sleep(1000)
+""",
+        name="python-without-its-configuration",
+        says="/app/config/settings.toml",
+    ),
+    Scenario(
+        "config-file-missing",
+        """#!python
+try: open("database.yaml")
+except OSError: sys.exit("OSError: [Errno 111] Connection refused")  # it hides what it has not found
+""",
+        """#!python
+with contextlib.suppress(OSError): open("database.yaml")
+time.sleep(1000)
+""",
+        name="python-that-hides-its-missing-configuration",
+        says="database.yaml",
+    ),
+    Scenario(
         "directory-missing",
         "echo started > /var/log/shop/server.log; exit 1",
         "cd /var/log; echo started > shop/server.log || mkdir shop; echo started > shop/server.log; exec sleep 1000",
