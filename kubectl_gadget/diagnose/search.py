@@ -49,6 +49,8 @@ _GADGETS = Path(__file__).parent / "gadgets.yaml"
 SOCKETS = "snapshot_socket"
 RECORDED = "diagnose"
 """The member of a recording's END with what recorded.py keeps."""
+_NO_API = "it has nothing of the API server: no status of pods, no events, services, policies or last words of logs"
+_NO_RECORDS = "an earlier version recorded it, without services, policies and the pods that addresses belong to"
 _OF_PEERS = (SOCKETS, "snapshot_process")
 """Gadgets for pods at the other end, which were not selected."""
 _WIDE = (PODS, SERVICES, ENDPOINT_SLICES)
@@ -312,23 +314,26 @@ class Search:
     def take_replayed(self, run: Replayed) -> list[str]:
         """Take what recorded runs kept beside their rows, and return why something is missing."""
         kept, older = list[dict[str, Any]](), dict[str, list[Mapping[str, object]]]()
+        missing = list[str]()
         self.began_ns = min((end.began_ns for end in run.ends), default=0)
         for reader in run.readers:
             found = reader.find_end().end.get(RECORDED)
             if isinstance(found, dict) and isinstance(found.get("objects"), dict):
                 kept.append(found)
-            elif isinstance(found, dict):
+                continue
+            if isinstance(found, dict):
                 for kind in OBJECTS:
                     older.setdefault(kind, []).extend(trusted(found.get(kind)))
+            missing.append(f"{reader.path}: {_NO_RECORDS if isinstance(found, dict) else _NO_API}")
         if older:  # of a release before objects were kept
             self.selected |= {(str(each.get("namespace")), str(each.get("pod"))) for each in older.get("pod", ())}
             self.take_objects(older, self.began_ns)
         if not kept:
-            return []
+            return missing
         try:
             cluster = cluster_of(kept)
         except ValueError as error:
-            return [f"the recording's objects of the API make no sense: {error}"]
+            return [*missing, f"the recording's objects of the API make no sense: {error}"]
         for each in kept:
             began_ns = each.get("began_ns")
             if type(began_ns) is int and self.began_ns <= began_ns < _LATEST_NS:
@@ -343,7 +348,7 @@ class Search:
         with self._using:
             self.cluster = cluster
         self.take_objects(self._records(), round(cluster.now * 1e9))
-        return []
+        return missing
 
     def not_recorded(self, gadgets: Iterable[GadgetRun]) -> list[str]:
         """Return what rules need and a recording of these gadgets lacks."""

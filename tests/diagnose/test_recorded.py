@@ -3,16 +3,22 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubectl_gadget.cli.main import run
 from kubectl_gadget.diagnose.cluster import Cluster, Places
 from kubectl_gadget.diagnose.recorded import cluster_of, facts, peer_rows
-from kubectl_gadget.diagnose.rules import OBJECTS
+from kubectl_gadget.diagnose.rules import OBJECTS, load, own_files
+from kubectl_gadget.diagnose.search import runs
+from kubectl_gadget.recording.writer import RecordingWriter
 from tests.diagnose.seen import NOW, endpoints, event, pod, service
 from tests.examples import examples
+from tests.recording.files import SECOND, TRACED
 
 WEB, DB = "web-5d4f8c9b7c-x2x7k", "db-7d4b9c6f58-kk2bz"
 SECRET = "hunter2"
@@ -89,3 +95,40 @@ def test_a_recording_from_anybody_is_read_or_refused(data: st.DataObject) -> Non
     with contextlib.suppress(ValueError):
         list(told(cluster_of([found]), WEB))
     list(peer_rows(found.get("peer_rows"), ["snapshot_socket"]))
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ({}, "it has nothing of the API server: no status of pods"),
+        ({"diagnose": None}, "it has nothing of the API server: no status of pods"),
+        ({"diagnose": [1]}, "it has nothing of the API server: no status of pods"),
+        (
+            {"diagnose": {"pod": [{"namespace": "shop", "pod": WEB}]}},
+            "an earlier version recorded it, without services",
+        ),
+        ({"diagnose": kept(cluster())}, ""),
+    ],
+)
+def test_what_a_recording_did_not_keep_is_said(
+    end: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gadgets = [each.gadget for each in runs(load(own_files()))]
+    described = [{"name": each.name, "parameters": {}, "description": each.to_json()} for each in gadgets]
+    meta = {"version": "1", "command": ["diagnose"], "gadgets": described, "interval": 1}
+    path = tmp_path / "a.kgr"
+    writer = RecordingWriter(path, meta, print)
+    writer.step(0, 90 * SECOND, [])
+    writer.step(1, 120 * SECOND, [])
+    names = tuple(each.name for each in gadgets)
+    assert writer.close({"seconds": 1.0, **end}, {**TRACED, "gadgets": list(names)})
+
+    code = run(["replay", str(path), "diagnose", "-o", "json", "--fail-on-finding", "critical"])
+    report = json.loads(capsys.readouterr().out)
+    found = [why for why in report["not_seen"] if why.startswith(f"{path}: ")]
+    assert [each.removeprefix(f"{path}: ").startswith(said) for each in found] == [True] * bool(said), report
+    assert code == (5 if said else 0), report
+
+    run(["replay", str(path), "diagnose"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert (f"not seen: {path}: {said}" in text) == bool(said), text
