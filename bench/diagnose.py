@@ -2,6 +2,7 @@
 
     .venv/bin/python -m bench.diagnose [--nodes 100] [--pods 10] [--rounds 3] [--json FILE]
     sudo .venv/bin/python -m bench.diagnose --agent     # the agent's cost on this machine, beside a loop
+    sudo .venv/bin/python -m bench.diagnose --start     # Enter to attached on this machine, beside trace open
 
 Each pod connects ten times a second, looks for a file, ends a process, and makes system calls, and one in a hundred is
 refused by a server. The double is another process; its CPU time does not count.
@@ -37,6 +38,7 @@ from bench.rounds import (
     spread,
     write_json,
 )
+from bench.start import stopwatch
 from kubectl_gadget.gadgets import load_gadget
 from kubectl_gadget.rows.views import RowWriter, Value
 from kubectl_gadget.wire.frames import LAST, PART, EventsHeader, FrameType, encode
@@ -205,6 +207,15 @@ def measure_agent(client: Path = HERE) -> dict[str, float]:
     return {"agent_%": share, "agent_mb": memory, "attached_s": attached, "events_s": events, "calls_s": calls}
 
 
+def measure_start(diagnose: Sequence[str], trace_open: Sequence[str]) -> dict[str, float]:
+    """One run of each command, right after each other: the seconds from Enter to attached, and how many times those of
+    `trace open`, which attaches one gadget, those of `diagnose` are."""
+    flags = ("--local", "--host", "-o", "json")
+    alone = stopwatch([*trace_open, *flags], {})["attached"]
+    attached = stopwatch([*diagnose, *flags], {})["attached"]
+    return {"attached_s": attached, "open_s": alone, "ratio": attached / alone}
+
+
 def _children(pid: int) -> list[str]:
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [child for task in tasks for child in task.read_text().split()]
@@ -224,17 +235,35 @@ async def _serve(kubeconfig: Path, nodes: int, pods: int) -> None:
         await ended.wait()
 
 
+def _start(rounds: int, file: Path | None) -> None:
+    run = partial(measure_start, [*CLIENT, "diagnose"], [*CLIENT, "trace", "open"])
+    run()  # warms up caches
+    times, failed = alternate_possible({"diagnose --local": run}, rounds)
+    shown = [
+        [name, *(spread([one[what] for one in found]).text(2) for what in ("attached_s", "open_s", "ratio"))]
+        for name, found in times.items()
+    ]
+    print_table("Enter to attached", ("", "diagnose, s", "trace open --local, s", "ratio"), shown)
+    for name, why in failed.items():
+        print(f"{name}: {why}")
+    write_json(file, describe_machine(), times)
+
+
 def main() -> None:
     parser = arguments(__doc__, 3)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--pods", type=int, default=10, help="of each node")
     parser.add_argument("--agent", action="store_true", help="measure the agent on this machine instead")
+    parser.add_argument("--start", action="store_true", help="measure Enter to attached on this machine instead")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         asyncio.run(_serve(options.serve, options.nodes, options.pods))
         return
     print_machine()
+    if options.start:
+        _start(options.rounds, options.json)
+        return
     if options.agent:
         costs, failed = alternate_possible({"a loop that spins": measure_agent}, options.rounds)
         shown = [

@@ -78,6 +78,7 @@ FIRST = "first run after deploy"
 COUNTED = "`trace process`, by the kernel's own count, per program"
 MILLION, TEN_MINUTES = "report of a million events", "report of ten minutes, 200 events/s"
 SPINNING = "`diagnose` for 30 s, beside a program that spins"
+DIAGNOSE_LOCAL = "`diagnose --local`: Enter to attached"
 LIVE_PAGE = "live page in Chromium, 10,000 events/s for a minute"
 EXPORTED = "client on one core"
 EXPORT_DOWN = "collector down, 20,000 rows/s for a minute: the client's memory"
@@ -139,6 +140,10 @@ GOALS: dict[str, tuple[Goal, ...]] = {
         Goal(f"{SPINNING}: the agent, of all CPUs", "%", most=2),
         Goal(f"{SPINNING}: the agent's memory", "MB", most=100, digits=0),
         Goal(f"{SPINNING}: events/s, whatever the program calls", most=20_000, digits=0),
+    ),
+    "diagnose-start": (
+        Goal(DIAGNOSE_LOCAL, "s", no_worse=True),
+        Goal(f"{DIAGNOSE_LOCAL}, times {LOCAL} right before", no_worse=True, digits=1),
     ),
     "page": (
         Goal(MILLION, "s", most=15, digits=1),

@@ -20,6 +20,7 @@ from bench.client import sinks_of
 from bench.flows import client_of
 from bench.goal_list import (
     COUNTED,
+    DIAGNOSE_LOCAL,
     EXPORT_DOWN,
     EXPORTED,
     FIRST,
@@ -273,6 +274,18 @@ def _diagnose_agent(setting: Setting) -> Found:
     return _alternate(setting, run)
 
 
+def _diagnose_start(setting: Setting) -> Found:
+    def run(version: Version) -> dict[str, float]:
+        took = diagnose.measure_start(version.command("diagnose"), version.command("trace", "open"))
+        return {
+            DIAGNOSE_LOCAL: took["attached_s"],
+            f"{DIAGNOSE_LOCAL}, times {LOCAL} right before": took["ratio"],
+        }
+
+    _require_root()
+    return _alternate(setting, run)
+
+
 def _page(setting: Setting) -> Found:
     def run(version: Version) -> dict[str, float]:
         _require_now(version)
@@ -371,6 +384,7 @@ GROUPS: dict[str, Callable[[Setting], Found]] = {
     "flows-client": _flows_client,
     "diagnose": _diagnose,
     "diagnose-agent": _diagnose_agent,
+    "diagnose-start": _diagnose_start,
     "page": _page,
     "live-page": _live_page,
     "formats": _formats,
