@@ -19,6 +19,8 @@ from typing import Any
 
 from kubectl_gadget.demo.pods import DemoContainer, DemoPods, ip_lines, namespace_of
 from kubectl_gadget.demo.scene import python_folders
+from kubectl_gadget.diagnose.last_words import last_words
+from tests.diagnose.deceptive import LOGS, Case
 from tests.diagnose.scenarios import DNS, PRELUDE, Scenario
 from tests.fake_cluster import FakeCluster
 from tests.fake_cluster.runner import Runner
@@ -183,6 +185,8 @@ class Stage:
             added = cluster.store.add("pods", namespace, _object(pod))
             log = {ILL: pod.scenario.log, TWIN: pod.scenario.twin_log}.get(pod.name.partition("-")[0], "")
             cluster.store.logs[namespace, pod.name, "app", False] = log
+            if (misleads := misleading(pod.scenario)) is not None and pod.name.startswith(ILL):
+                cluster.store.logs[namespace, pod.name, "app", True] = misleads.log
             added["metadata"]["creationTimestamp"] = _BEFORE
         for plural, found in self._objects:
             cluster.store.add(plural, NAMESPACE, found)
@@ -210,12 +214,22 @@ def _open_fifo(path: Path) -> bool:
     return True
 
 
+def misleading(scenario: Scenario) -> Case | None:
+    """Return what misleads about a scenario whose container runs: the log of the run before says it."""
+    found = LOGS.get(scenario.rule)
+    is_possible = scenario.has_program and "status" not in scenario.pod and not scenario.needs
+    return found if is_possible and found is not None and last_words(found.log) is not None else None
+
+
 def _object(pod: _Pod) -> dict[str, Any]:
     """The pod's object, as the API server has it."""
     is_server = pod.name.endswith("-server")
     differs = {} if is_server else dict(pod.scenario.twin_pod if pod.name.startswith(TWIN) else pod.scenario.pod)
     ready = differs.get("ready", True)
     running = {"name": "app", "ready": ready, "restartCount": 0, "state": {"running": {"startedAt": now()}}}
+    if not is_server and pod.name.startswith(ILL) and misleading(pod.scenario) is not None:
+        ended = {"exitCode": 1, "reason": "Error", "containerID": f"containerd://{pod.name}", "finishedAt": _BEFORE}
+        running |= {"restartCount": 1, "lastState": {"terminated": ended}}
     status = {"phase": "Running", "containerStatuses": [running], **differs.get("status", {})}
     status["conditions"] = [*status.get("conditions", ()), {"type": "Ready", "status": str(ready)}]
     if status["phase"] == "Running":
@@ -338,6 +352,9 @@ def assert_named(run: Told, scenario: Scenario) -> None:
     assert scenario.says in finding["title"]
     roots = {each["rule"] for name in (pod, client) for each, above in run.about(name) if not above}
     assert roots <= {scenario.rule, *scenario.below, *scenario.also}, "one cause, one finding"
+    if (misleads := misleading(scenario)) is not None:
+        words = [finding[each] for each in ("title", "cause", "remedy")]
+        assert not [each for each in misleads.claims if each.lower() in " ".join(words).lower()], words
 
 
 def assert_not_blamed(run: Told, scenario: Scenario) -> None:
