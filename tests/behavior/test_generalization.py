@@ -1,6 +1,7 @@
 """Rules that make equal what differs between two runs."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -53,6 +54,33 @@ def test_paths_of_two_runs_are_equal(one: str, other: str) -> None:
 )
 def test_names_that_people_gave_stay(path: str) -> None:
     assert RULES.path(path) == path
+
+
+def test_a_long_number_holds_no_date() -> None:
+    numbers = Random(1)
+    random = {str(numbers.randrange(10**17, 10**20)) for _ in range(5000)} | {"17202605011234567890", "120260501"}
+    assert {RULES.path(f"/src/target/surefire/booter{number}.jar") for number in random} == {
+        "/src/target/surefire/booter<n>.jar"
+    }
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "2026-05-01",
+        "20260501",
+        "2026_12_31",
+        "2026.05.01",
+        "2026-05-01T10:00",
+        "2026-05-01T10:00:59Z",
+        "20260501-100059",
+        "2026-05-01_10-00-59.123456",
+        "1999-01-30T23.59.59,999",
+    ],
+)
+def test_a_date_is_found_between_other_characters(date: str) -> None:
+    assert RULES.path(f"/srv/a_{date}x/b") == "/srv/a_<date>x/b"
+    assert RULES.path(f"/srv/{date}") == "/srv/<date>"
 
 
 @pytest.mark.parametrize("path", ["/tmp/tmpab12_x9z", "/tmp/x-17", "/dev/shm/3fa94c1b2d", "/tmp/build-aB3dE6gH/run"])
