@@ -67,12 +67,6 @@ def answer_names(port: int, times: int) -> int:
     return times
 
 
-def is_readable(way: str) -> bool:
-    """False where the kernel does not show a ring's packets: each counts as unexamined then. Seen with 6.12."""
-    release = tuple(map(int, os.uname().release.split(".")[:2]))
-    return not way.startswith("ring") or release >= (6, 18)
-
-
 def of(pid: int, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record for record in records if record["pid"] == pid]
 
@@ -88,10 +82,7 @@ def test_each_packet_is_counted_with_its_process_and_so_is_each_answer(pods: lis
         client.run(packet_sockets.send, way, "eth0", source, target, [b"x" * 41] * TIMES, to)
         assert server.end() == TIMES
         records = of(client.pid, tracer.records())
-        assert tracer.unexamined == tracer.lost == (0 if is_readable(way) else TIMES)
-    if not is_readable(way):
-        assert records == []
-        return
+        assert tracer.unexamined == tracer.lost == 0
     assert {(address(row["local"]), row["local_port"]) for row in records} == {source}
     assert {(address(row["remote"]), row["remote_port"]) for row in records} == {target}
     assert {row["family"] for row in records} == {FAMILIES.get(way, 17)}
@@ -113,10 +104,7 @@ def test_each_question_and_its_answer_is_a_row(pods: list[Pod], way: str) -> Non
         client.run(packet_sockets.send, way, "eth0", (client.v4, FROM), (server.v4, 53), questions, to)
         assert server.end() == TIMES
         rows = of(client.pid, tracer.rows())
-        assert tracer.unexamined == tracer.lost == (0 if is_readable(way) else TIMES)
-    if not is_readable(way):
-        assert rows == []
-        return
+        assert tracer.unexamined == tracer.lost == 0
     assert [row["name"] for row in rows] == names
     for row in rows:
         assert (row["rcode"], row["addresses"], row["role"]) == ("NOERROR", ["192.0.2.7"], "client")
@@ -150,8 +138,8 @@ def test_packets_to_loopback_are_counted_too(way: str) -> None:
     with Tracer("trace_udp") as tracer:
         pid, _ = in_namespace(deed)
         records = of(pid, tracer.records())
-        assert tracer.unexamined == tracer.lost == (0 if is_readable(way) else TIMES)
-    assert [row["sent_packets"] for row in records][-1:] == ([TIMES] if is_readable(way) else [])
+        assert tracer.unexamined == tracer.lost == 0
+    assert [row["sent_packets"] for row in records][-1:] == [TIMES]
 
 
 def test_a_packet_that_a_stacked_device_passes_on_counts_once(pods: list[Pod]) -> None:

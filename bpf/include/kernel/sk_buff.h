@@ -52,6 +52,16 @@ struct skb_shared_info___old {
 	struct bio_vec___skb frags[1];
 };
 
+struct packet_sock;
+
+/* Of a packet from the ring of a packet socket, in `destructor_arg`; stable kernels since 2026. Before, that is the
+ * frame's address plus 1. */
+struct tpacket_uarg {
+	struct packet_sock *po;
+	/* The frame. */
+	void *ph;
+};
+
 /* TCP's data in `cb`. Since 6.15, the flags have two bytes; this is the lower one. */
 struct tcp_skb_cb {
 	__u8 tcp_flags;

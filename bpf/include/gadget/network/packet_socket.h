@@ -103,21 +103,36 @@ static __always_inline bool gadget_is_raw(const struct sock *sk)
 #define GADGET_RAW_ZEROCOPY 1	  /* SKBFL_ZEROCOPY_ENABLE */
 #define GADGET_RAW_OLD_ZEROCOPY 8 /* SKBTX_DEV_ZEROCOPY, before Linux 5.12 */
 
-/* Where the bytes of a packet are that are not in its first part: in a ring, which is contiguous. 0: not known. */
-static __always_inline __u64 gadget_raw_rest(struct sk_buff *skb, struct skb_shared_info *shared)
+/* The frame of a ring, in the kernel's memory, that holds this packet. 0: it is from no ring. No other packet of such a
+ * socket has an argument. */
+static __always_inline __u64 gadget_raw_frame(struct sock *sk, struct skb_shared_info *shared)
 {
-	__u64 frame = (__u64)BPF_CORE_READ(shared, destructor_arg);
+	void *argument = BPF_CORE_READ(shared, destructor_arg);
+	struct tpacket_uarg *ring = argument;
 	bool is_ring;
-	__u64 rest;
 
-	/* tpacket_fill_skb() marks it so: skb_zcopy_set_nouarg(). No other packet has an argument. */
 	if (bpf_core_field_exists(shared->flags))
 		is_ring = BPF_CORE_READ(shared, flags) & GADGET_RAW_ZEROCOPY;
 	else
 		is_ring = BPF_CORE_READ(shared, tx_flags) & GADGET_RAW_OLD_ZEROCOPY;
-	if (!is_ring || !(frame & 1))
+	if (!is_ring)
 		return 0;
-	frame &= ~1ULL;
+	/* skb_zcopy_set_nouarg() marks the frame's address so. */
+	if ((__u64)argument & 1)
+		return (__u64)argument & ~1ULL;
+	if (!bpf_core_type_exists(struct tpacket_uarg) || (void *)BPF_CORE_READ(ring, po) != sk)
+		return 0;
+	return (__u64)BPF_CORE_READ(ring, ph);
+}
+
+/* Where the bytes of a packet are that are not in its first part: in a ring, which is contiguous. 0: not known. */
+static __always_inline __u64 gadget_raw_rest(struct sock *sk, struct skb_shared_info *shared)
+{
+	__u64 frame = gadget_raw_frame(sk, shared);
+	__u64 rest;
+
+	if (!frame)
+		return 0;
 	if (bpf_core_field_exists(shared->frags[0].offset))
 		rest = (frame & ~4095ULL) + BPF_CORE_READ(shared, frags[0].offset);
 	else
@@ -249,7 +264,7 @@ static __always_inline void gadget_raw_send(struct gadget_raw *raw, struct sk_bu
 		link = gadget_raw_device_bytes(data, BPF_CORE_READ(skb, dev, type));
 	if (elsewhere && here <= GADGET_ETHERNET_BYTES) {
 		/* Only the device's header is here, if there is one. */
-		rest = gadget_raw_rest(skb, shared);
+		rest = gadget_raw_rest(sk, shared);
 		if (!rest) {
 			gadget_count_unexamined();
 			return;
