@@ -1322,7 +1322,7 @@ for _ in every(1.0): libc.inotify_init1(0)
     ),
     Scenario(
         "lock-contention",
-        _SLOW_MUTEX.replace("HELD", "100000"),
+        _SLOW_MUTEX.replace("HELD", "400000"),
         _SLOW_MUTEX.replace("HELD", "1"),
         early=True,
         is_slow=True,
