@@ -1,4 +1,7 @@
-"""What packet sockets and AF_XDP send, in each way, a prime number of times: each packet is counted, at its sender."""
+"""What packet sockets and AF_XDP send, in each way, a prime number of times: each packet is counted, at its sender.
+
+Some ways share memory with the kernel: a ring, and AF_XDP.
+"""
 
 import os
 import socket
