@@ -5,7 +5,6 @@ agent can send. A recording may come from anybody, so it is read as carefully as
 """
 
 import heapq
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -117,8 +116,8 @@ _LEAST_NAMES, _STORED_BY_NAME = 1 << 19, 4
 more has. The ID of a container alone has 32."""
 _LEAST_NAME_BYTES, _EXPANDED = 64 << 20, 16
 """Bytes of the frames with names: at least, and as many times the size of the file"""
-_LONGEST_WAIT = 1e8
-"""In seconds. Times in a hostile recording may be centuries apart, which no wait accepts."""
+_LONGEST_SLEEP = 0.2
+"""In seconds. A signal that comes just before a sleep does not end it."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class RecordedFrames:
         self._hellos: dict[str, bytes] = {}
         """by node that is attached, the digest of its HELLO"""
         self._answers: dict[str, bool | None] = {}
-        self._stopped = threading.Event()
+        self._is_stopped = False
         self._steps = self._merged()
         self._rest: Iterator[Item] | None = None
         """what is left of the step"""
@@ -175,13 +174,13 @@ class RecordedFrames:
 
     def stop(self) -> None:
         """Ends the replay after this step. May be called from any thread, and from a signal handler."""
-        self._stopped.set()
+        self._is_stopped = True  # not an Event: its lock may be held by the wait that the signal interrupted
 
     def take(self, due_ns: int | None) -> Intake | None:
         """See FrameSource. A step is taken as late as in the run; `due_ns` is ignored. A step that no run can have made
         is divided, so that its frames are not decoded all together."""
         if self._rest is None:
-            found = None if self._stopped.is_set() else next(self._steps, None)
+            found = None if self._is_stopped else next(self._steps, None)
             if found is None or self._is_over(found[0]):
                 return None
             self._begin(*found)
@@ -210,7 +209,7 @@ class RecordedFrames:
             cost += item.size
             if cost > _MOST_COST:
                 return items
-            if self._stopped.is_set():
+            if self._is_stopped:
                 break
         self._rest = None
         return items
@@ -249,7 +248,8 @@ class RecordedFrames:
         if self._begun is None:
             self._begun = (step.wall_ns, time.monotonic_ns())
         due = self._begun[1] + (step.wall_ns - self._begun[0]) / speed
-        self._stopped.wait(min(max(0.0, (due - time.monotonic_ns()) / 1e9), _LONGEST_WAIT))
+        while not self._is_stopped and (seconds := (due - time.monotonic_ns()) / 1e9) > 0:
+            time.sleep(min(seconds, _LONGEST_SLEEP))
 
     def _items(self, step: RecordedIntake, places: Mapping[int, int]) -> Iterator[Item]:
         early = self._span.since_ns is not None and step.wall_ns < self._span.since_ns

@@ -6,7 +6,6 @@ Nothing here may access a cluster or this machine's kernel; what the recordings 
 import asyncio
 import math
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from operator import itemgetter
+from queue import SimpleQueue
 from typing import TextIO
 
 from kubectl_gadget.background_tasks import Tasks
@@ -152,21 +152,21 @@ def replayed(
 
 
 async def _serve(
-    pipeline: Pipeline, services: Sequence[Service], progress: Progress, interrupted: threading.Event
+    pipeline: Pipeline, services: Sequence[Service], progress: Progress, interrupted: SimpleQueue[None]
 ) -> None:
     """Shows the recordings while services run, which then go on until a signal comes. Raises GadgetError."""
     failures: list[GadgetError] = []
 
     def failed(error: GadgetError) -> None:
         failures.append(error)
-        interrupted.set()
+        interrupted.put(None)
 
     async with Tasks(failed) as tasks, AsyncExitStack() as stack:
         for service in services:
             await stack.enter_async_context(service(Surroundings(tasks, None)))
         await asyncio.to_thread(pipeline.run)
         progress.say(f"replay finished; {how_to_end('exit')}")
-        await asyncio.to_thread(interrupted.wait)
+        await asyncio.to_thread(interrupted.get)
     if failures:
         raise failures[0]
 
@@ -258,14 +258,14 @@ def _events(frames: RecordedFrames, progress: Progress, marked: Callable[[StepMa
 
 
 @contextmanager
-def _stopping(frames: RecordedFrames) -> Iterator[tuple[list[int], threading.Event]]:
+def _stopping(frames: RecordedFrames) -> Iterator[tuple[list[int], SimpleQueue[None]]]:
     """Inside the block, signals end the replay in order; the list then starts with the first one's number."""
     signals: list[int] = []
-    interrupted = threading.Event()
+    interrupted = SimpleQueue[None]()
 
     def caught(number: int, _: object) -> None:
         signals.append(number)
-        interrupted.set()
+        interrupted.put(None)
         frames.stop()
 
     before = {number: signal.signal(number, caught) for number in heeded("SIGINT", "SIGTERM", "SIGHUP")}

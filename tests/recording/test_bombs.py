@@ -76,7 +76,10 @@ def test_sigterm_ends_a_replay_within_seconds(tmp_path: Path) -> None:
     with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
         time.sleep(3)  # also if it is still starting, it has to end
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in (143, -signal.SIGTERM)
+        try:
+            assert process.wait(60) in (143, -signal.SIGTERM)
+        finally:
+            process.kill()  # also if it does not end
 
 
 def test_views_look_at_objects_as_often_as_a_file_of_this_size_may_ask_for() -> None:
