@@ -503,7 +503,9 @@ function merge(patch) {
   if (gone.size) { const ends = new Set([...known.values()].flatMap(edge => [edge.from, edge.to])); for (const part of ["places", "processes", "trees"]) for (const key of Object.keys(flows[part])) if (!ends.has(key)) delete flows[part][key]; }
   for (const part of ["places", "processes", "trees"]) Object.assign(flows[part], patch[part]);
   flows.edges = [...known.values()];
-  flows.events = [...(patch.whole ? [] : flows.events), ...patch.events].slice(-MOST_EVENTS);
+  // The first message has all events, and the next one some of them again.
+  const before = patch.whole ? [] : flows.events, last = before.length ? before[before.length - 1].id : 0;
+  flows.events = [...before, ...patch.events.filter(event => event.id > last)].slice(-MOST_EVENTS);
   flows.left_out = patch.left_out;
 }
 function take(message) {

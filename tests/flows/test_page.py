@@ -378,6 +378,24 @@ def test_each_word_of_the_filter_has_to_fit_and_the_list_follows(tab: Page) -> N
         tab.wait(f"({shown}).length === 1")
 
 
+@in_browser
+def test_a_flow_that_the_page_was_sent_twice_is_listed_once_after_a_pause(tab: Page) -> None:
+    page, table = LivePage(), RowTable(AddressBook())
+    tell(page, table, 1)
+    count = "document.querySelectorAll('#log tbody tr').length"
+    with served(page) as url, the_map(tab, url):
+        tab.wait(f"{count} >= 2")
+        before = tab.script(count)
+        tell(page, table, 2, "wget")  # comes after the update that repeats the first flows
+        tab.wait(f"{count} > {before}")
+        for pressed in ("true", "false"):
+            tab.press("p")
+            tab.wait(f"parent.document.getElementById('pause').ariaPressed === '{pressed}'")
+        tab.script("new Promise(done => setTimeout(done, 300))")
+        listed, different = tab.script("[events.length, new Set(events.map(event => event.id)).size]")
+        assert listed == different
+
+
 def test_what_the_page_keeps_is_limited_however_many_names_and_ports_pods_choose() -> None:
     page, table = LivePage(), RowTable(AddressBook())
     for number in range(1500):
