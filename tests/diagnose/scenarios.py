@@ -183,7 +183,11 @@ class Scenario:
     says: str = ""
     """what is in the title"""
     needs: str = ""
-    """what the kernel must have (fexit) or lack (no fexit)"""
+    """what the kernel must have (fexit; limits: cgroup v2 with the controllers cpu and memory) or lack (no fexit)"""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """contents of files in the cgroups of both, such as memory.max"""
+    filter: str = ""
+    """a rule of nftables for what the ill one sends"""
     uid: int = 0
     twin_uid: int | None = None
     """None: the same"""
@@ -945,11 +949,11 @@ for _ in every(0.5):
         """#!python
 data = open("/usr/bin/true", "rb").read()
 start = data.index(b"/lib64/ld-linux"); end = data.index(b"\\0", start)
-write("/tmp/start", data[:start] + b"/lib/ld-musl-x86_64.so.1"[: end - start].ljust(end - start, b"\\0") + data[end:])
+write("/tmp/start", data[:start] + b"/lib/ld-uClibc.so.0"[: end - start].ljust(end - start, b"\\0") + data[end:])
 for _ in every(1.0): run("/tmp/start")
 """,
         '#!python\nwrite("/tmp/start", open("/usr/bin/true", "rb").read())\nfor _ in every(1.0): run("/tmp/start")',
-        says="/lib/ld-musl-x86_64.so.1",
+        says="/lib/ld-uClibc.so.0",
         needs="fexit",
     ),
     Scenario(
@@ -971,6 +975,45 @@ for _ in every(1.0): run("/tmp/start")
         '#!python\nwrite("/tmp/start", b"#!/bin/sh\\ntrue\\n", 0o644)\nfor _ in every(1.0): run("/tmp/start")',
         '#!python\nwrite("/tmp/start", b"true\\n", 0o644)\nfor _ in every(1.0): run("/bin/sh", "/tmp/start")',
         says="/tmp/start",
+    ),
+    # Limits, queues and filters.
+    Scenario(
+        "killed-for-memory",
+        "#!python\nfor _ in every(0.5): run('python3', '-c', 'bytearray(400 << 20)')",
+        "#!python\nfor _ in every(0.5): run('python3', '-c', 'bytearray(1 << 20)')",
+        limits={"memory.max": str(100 << 20), "memory.swap.max": "0"},
+        needs="limits",
+        also=("cpu-starved",),  # on an emulated processor
+        says="of a limit of 100 MiB",
+    ),
+    Scenario(
+        "cpu-throttled",
+        "(while :; do :; done) & while :; do :; done",
+        limits={"cpu.max": "10000 100000"},
+        needs="limits",
+    ),
+    Scenario(
+        "firewall-drops",
+        """#!python
+for _ in every(0.5): connect("{server}", 5432, 4)
+""",
+        """#!python
+for _ in every(0.5):
+    with reach("{server}", 5432): pass
+""",
+        server="#!python\nserve(lambda connection: None, 5432)",
+        filter="tcp dport 5432 drop",
+        says="at port 5432",
+    ),
+    Scenario(
+        "capability-missing",
+        "#!python\nsocket.sethostname('other')",
+        """#!python
+with contextlib.suppress(OSError): socket.sethostname("other")
+time.sleep(1000)
+""",
+        needs="fexit",
+        says="CAP_SYS_ADMIN for sethostname",
     ),
     Scenario("program-not-found", _NO_PROGRAM, _PATH_SEARCH, needs="fexit", says="/usr/local/bin/no-such-program"),
     Scenario(
@@ -1595,19 +1638,14 @@ for number in every(0.05):
     ),
 }
 """Programs of healthy pods, and of the pods that they talk to: nothing worse than a note may be said of them."""
-_LIMITS = "it needs a cgroup with a limit, which the cgroups here cannot have"
-_DROPS = "trace tcpdrop needs reasons of drops, which this kernel does not have"
 _GRPC = "it needs a server and a client of gRPC: tests/bpf/test_trace_grpc.py has its rows, and the rule its examples"
 _DISK = "it needs a device that is slow or fails, or a server of NFS"
 ELSEWHERE = {
-    "killed-for-memory": _LIMITS,
-    "cpu-throttled": _LIMITS,
-    "memory-pressure": _LIMITS,
+    "memory-pressure": "it needs a file on a disk that is larger than a limit of memory, to be read again and again",
     "cpu-starved": "it needs a busy node; the load of a test's machine is not the same twice",
-    "listen-overflow": _DROPS,
-    "firewall-drops": _DROPS,
-    "conntrack-full": _DROPS,
-    "capability-missing": "trace capabilities needs fentry or kprobes, which this kernel does not have",
+    "listen-overflow": "the kernel has this reason only for handshakes that end while the queue fills; that"
+    " no test can time; the scenario of accept-queue-full has a queue that stays full",
+    "conntrack-full": "the table of connections that it needs full is that of all tests of the machine",
     "grpc-errors": _GRPC,
     "requests-pinned": _GRPC,
     "disk-slow": _DISK,

@@ -146,6 +146,13 @@ class Stage:
             host_folders=[*python_folders(), self._shared],
         )
 
+        is_server = pod.name.endswith("-server")
+        for name, limit in pod.scenario.limits.items() if not is_server else ():
+            (pod.container.cgroup / name).write_text(limit)
+        if pod.scenario.filter and pod.name == f"{ILL}-{pod.scenario.title}":
+            rules = f"table inet t {{ chain c {{ type filter hook output priority 0; {pod.scenario.filter}; }}; }}"
+            within = ["nsenter", "--net", "--target", str(started.sandbox.pid)]
+            subprocess.run([*within, "nft", "-f", "-"], input=rules.encode(), check=True)
         if pod.scenario.has_volume and pod.name.startswith(ILL):
             self._fuse = _mount_without_server(pod.container.pid)
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from kubectl_gadget.agent.kernel import features
+from kubectl_gadget.demo.runc import cgroup2_mount
 from kubectl_gadget.diagnose.rules import load, own_files
 from tests.conftest import why_no_containers
 from tests.diagnose.scenarios import API, ELSEWHERE, HEALTHY, PROGRAMS, Scenario
 from tests.diagnose.staged import Told, assert_named, assert_not_blamed, staged
+from tests.vm import modules
 
 SCENARIOS = (*PROGRAMS, *API)
 _SLOW_RUNS, _FAST_RUNS = 2, 4
@@ -18,12 +20,14 @@ _SLOW_RUNS, _FAST_RUNS = 2, 4
 only when snapshots are taken again; healthy programs are beside those, since they are looked at for the longest."""
 _SECONDS = "120s"
 """A run that has not noticed all that is expected ends then."""
-_SLOW, _FAST = ([each for each in SCENARIOS if each.is_slow is kind] for kind in (True, False))
+_SLOW, _FAST = ([each for each in SCENARIOS if each.is_slow is kind and not each.needs] for kind in (True, False))
 Group = tuple[Sequence[Scenario], Mapping[str, tuple[str, str]]]
 GROUPS: list[Group] = [
     *((_SLOW[at::_SLOW_RUNS], dict(list(HEALTHY.items())[at::_SLOW_RUNS])) for at in range(_SLOW_RUNS)),
     *((_FAST[at::_FAST_RUNS], {}) for at in range(_FAST_RUNS)),
 ]
+BY_KERNEL = [each for each in SCENARIOS if each.needs]
+"""In a run of their own, so that a virtual machine can run them alone, with a kernel that has what others lack."""
 real = pytest.mark.skipif(why_no_containers() is not None, reason=str(why_no_containers()))
 
 
@@ -34,13 +38,24 @@ def run(
     """One run over the scenarios of a group."""
     del catalogue_built
     scenarios, healthy = GROUPS[request.param]
-    possible = [each for each in scenarios if is_possible(each)]
-    with staged(possible, healthy, tmp_path_factory.mktemp("run"), "--timeout", _SECONDS) as told:
+    with staged(scenarios, healthy, tmp_path_factory.mktemp("run"), "--timeout", _SECONDS) as told:
+        yield told
+
+
+@pytest.fixture(scope="module")
+def run_by_kernel(catalogue_built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    """One run over what this kernel has of `BY_KERNEL`."""
+    del catalogue_built
+    modules.load("veth", "bridge", "nf_tables")
+    possible = [each for each in BY_KERNEL if is_possible(each)]
+    with staged(possible, {}, tmp_path_factory.mktemp("run"), "--timeout", _SECONDS) as told:
         yield told
 
 
 def is_possible(scenario: Scenario) -> bool:
     """True if this kernel has what the scenario needs."""
+    if scenario.needs == "limits":
+        return {"cpu", "memory"} <= set((cgroup2_mount() / "cgroup.controllers").read_text().split())
     return not scenario.needs or scenario.needs == ("no fexit" if features.lacking("fexit") else "fexit")
 
 
@@ -57,8 +72,17 @@ def in_groups(place: int, name: str) -> pytest.MarkDecorator:
 @real
 @in_groups(0, "scenario")
 def test_the_cause_is_named_and_its_healthy_twin_is_not_blamed(run: Told, scenario: Scenario) -> None:
+    assert_named(run, scenario)
+    assert_not_blamed(run, scenario)
+
+
+@pytest.mark.bpf
+@real
+@pytest.mark.parametrize("scenario", BY_KERNEL, ids=[each.title for each in BY_KERNEL])
+def test_causes_that_only_some_kernels_show(scenario: Scenario, request: pytest.FixtureRequest) -> None:
     if not is_possible(scenario):
         pytest.skip(f"it needs a kernel with {scenario.needs}")
+    run: Told = request.getfixturevalue("run_by_kernel")
     assert_named(run, scenario)
     assert_not_blamed(run, scenario)
 
