@@ -12,6 +12,7 @@ from kubectl_gadget.agent.bpf.object import BpfObject
 from kubectl_gadget.agent.sources.shared_maps import Descendants
 from kubectl_gadget.errors import AgentError
 from tests.bpf.tracer import pid_level
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("catalogue_built")]
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
@@ -71,8 +72,7 @@ def test_later_children_are_added_and_reaped_ones_removed() -> None:
         assert {os.getpid(), child.pid, int(child.answer)} <= members(family)
         child.end()
         # The kernel frees the process after a grace period; nothing else is waited for.
-        while child.pid in members(family):
-            os.sched_yield()
+        wait_until(lambda: child.pid not in members(family), state=lambda: (child.pid, members(family)))
     finally:
         family.close()
 
