@@ -183,7 +183,7 @@ class Scenario:
     says: str = ""
     """what is in the title"""
     needs: str = ""
-    """what the kernel must have (fexit; limits: cgroup v2 with the controllers cpu and memory) or lack (no fexit)"""
+    """what the kernel must have (fexit; limits of cgroup v2: the controllers cpu and memory) or lack (no fexit)"""
     limits: Mapping[str, str] = field(default_factory=dict)
     """contents of files in the cgroups of both, such as memory.max"""
     filter: str = ""
@@ -976,13 +976,13 @@ for _ in every(1.0): run("/tmp/start")
         '#!python\nwrite("/tmp/start", b"true\\n", 0o644)\nfor _ in every(1.0): run("/bin/sh", "/tmp/start")',
         says="/tmp/start",
     ),
-    # Limits, queues and filters.
+    # Limits, packet filters and capabilities.
     Scenario(
         "killed-for-memory",
         "#!python\nfor _ in every(0.5): run('python3', '-c', 'bytearray(400 << 20)')",
         "#!python\nfor _ in every(0.5): run('python3', '-c', 'bytearray(1 << 20)')",
         limits={"memory.max": str(100 << 20), "memory.swap.max": "0"},
-        needs="limits",
+        needs="limits of cgroup v2",
         also=("cpu-starved",),  # on an emulated processor
         says="of a limit of 100 MiB",
     ),
@@ -990,7 +990,7 @@ for _ in every(1.0): run("/tmp/start")
         "cpu-throttled",
         "(while :; do :; done) & while :; do :; done",
         limits={"cpu.max": "10000 100000"},
-        needs="limits",
+        needs="limits of cgroup v2",
     ),
     Scenario(
         "firewall-drops",
@@ -1643,9 +1643,9 @@ _DISK = "it needs a device that is slow or fails, or a server of NFS"
 ELSEWHERE = {
     "memory-pressure": "it needs a file on a disk that is larger than a limit of memory, to be read again and again",
     "cpu-starved": "it needs a busy node; the load of a test's machine is not the same twice",
-    "listen-overflow": "the kernel has this reason only for handshakes that end while the queue fills; that"
-    " no test can time; the scenario of accept-queue-full has a queue that stays full",
-    "conntrack-full": "the table of connections that it needs full is that of all tests of the machine",
+    "listen-overflow": "the kernel has this reason only for handshakes that end while the queue fills, and no"
+    " test can time them; the scenario of accept-queue-full has a queue that stays full",
+    "conntrack-full": "the limit of the table of connections is the whole machine's, with all tests that run on it",
     "grpc-errors": _GRPC,
     "requests-pinned": _GRPC,
     "disk-slow": _DISK,

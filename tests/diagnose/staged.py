@@ -74,6 +74,11 @@ class _Pod:
     uid: str = ""
     container: DemoContainer | None = None
 
+    @property
+    def is_server(self) -> bool:
+        """True if it is the other pod, which that of the scenario talks to."""
+        return self.name.endswith("-server")
+
 
 class Stage:
     """Pods of scenarios. `folder` is for their files."""
@@ -146,13 +151,11 @@ class Stage:
             host_folders=[*python_folders(), self._shared],
         )
 
-        is_server = pod.name.endswith("-server")
-        for name, limit in pod.scenario.limits.items() if not is_server else ():
-            (pod.container.cgroup / name).write_text(limit)
-        if pod.scenario.filter and pod.name == f"{ILL}-{pod.scenario.title}":
-            rules = f"table inet t {{ chain c {{ type filter hook output priority 0; {pod.scenario.filter}; }}; }}"
-            within = ["nsenter", "--net", "--target", str(started.sandbox.pid)]
-            subprocess.run([*within, "nft", "-f", "-"], input=rules.encode(), check=True)
+        if not pod.is_server:
+            for file, limit in pod.scenario.limits.items():
+                (pod.container.cgroup / file).write_text(limit)
+            if pod.scenario.filter and pod.name.startswith(ILL):
+                _filter_output(started.sandbox.pid, pod.scenario.filter)
         if pod.scenario.has_volume and pod.name.startswith(ILL):
             self._fuse = _mount_without_server(pod.container.pid)
 
@@ -199,6 +202,13 @@ class Stage:
             cluster.store.add(plural, NAMESPACE, found)
 
 
+def _filter_output(pid: int, rule: str) -> None:
+    """Add a rule of nftables for what is sent from the network namespace of a process."""
+    table = f"table inet t {{ chain c {{ type filter hook output priority 0; {rule}; }}; }}"
+    words = ["nsenter", "--net", "--target", str(pid), "nft", "-f", "-"]
+    subprocess.run(words, input=table.encode(), check=True)
+
+
 def _mount_without_server(pid: int) -> int:
     """Mount a file system in a container's mount namespace, and return the descriptor at which nobody answers for it.
     Whoever uses it is blocked like one who waits for an NFS server, until the descriptor is closed."""
@@ -230,11 +240,10 @@ def misleading(scenario: Scenario) -> Case | None:
 
 def _object(pod: _Pod) -> dict[str, Any]:
     """The pod's object, as the API server has it."""
-    is_server = pod.name.endswith("-server")
-    differs = {} if is_server else dict(pod.scenario.twin_pod if pod.name.startswith(TWIN) else pod.scenario.pod)
+    differs = {} if pod.is_server else dict(pod.scenario.twin_pod if pod.name.startswith(TWIN) else pod.scenario.pod)
     ready = differs.get("ready", True)
     running = {"name": "app", "ready": ready, "restartCount": 0, "state": {"running": {"startedAt": now()}}}
-    if not is_server and pod.name.startswith(ILL) and misleading(pod.scenario) is not None:
+    if not pod.is_server and pod.name.startswith(ILL) and misleading(pod.scenario) is not None:
         ended = {"exitCode": 1, "reason": "Error", "containerID": f"containerd://{pod.name}", "finishedAt": _BEFORE}
         running |= {"restartCount": 1, "lastState": {"terminated": ended}}
     status = {"phase": "Running", "containerStatuses": [running], **differs.get("status", {})}
